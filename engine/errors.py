@@ -1,0 +1,53 @@
+"""One family of errors, raised where the fault is known and caught where a user acted or a process ends.
+
+EngineError
+ ├─ InputError        what the user gave is wrong: a setting, a file, a name (exit code 2)
+ │   ├─ ConfigError   one or more settings; carries every problem at once
+ │   └─ DataError     a data file that cannot be read, or too many bad lines in it
+ ├─ ModelError        the model or tokenizer cannot be loaded or trained
+ ├─ CheckpointError   no good checkpoint, or one that does not fit the run
+ └─ RunFailed         the run itself failed: non-finite loss, out of memory, worker died (exit code 1)
+"""
+
+
+class EngineError(Exception):
+    """What went wrong in the user's words, and in `hint` the next step to take."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "", title: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.title = title or type(self).__name__
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class InputError(EngineError):
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """Every wrong setting at once; `problems` holds one line each."""
+
+    def __init__(self, problems: list[str], hint: str = "") -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems), hint)
+
+
+class DataError(InputError):
+    pass
+
+
+class ModelError(EngineError):
+    exit_code = 2
+
+
+class CheckpointError(EngineError):
+    pass
+
+
+class RunFailed(EngineError):
+    pass
