@@ -1,0 +1,85 @@
+"""The workspace: where runs.db, run folders, locks and logs live."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import InputError
+
+DATABASE = "runs.db"
+CONFIG = "config.json"
+LOG = "log.txt"
+CHECKPOINTS = "checkpoints"
+ENVIRONMENT = "FINETOP_WORKSPACE"
+PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+"""Holds engine/, tui/ and presets/, in a checkout as in an installed environment."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    root: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def database(self) -> Path:
+        return self.root / DATABASE
+
+    def run_ids(self) -> list[int]:
+        """The ids of all run folders, ascending."""
+        if not self.runs.is_dir():
+            return []
+        return sorted(int(entry.name) for entry in self.runs.iterdir() if entry.name.isdigit())
+
+    def run_folder(self, run_id: int) -> Path:
+        """The folder of an existing run. Raises InputError naming the runs there are."""
+        folder = self.runs / str(run_id)
+        if not folder.is_dir():
+            ids = self.run_ids()
+            known = f"there are runs {ids[0]} to {ids[-1]}" if ids else "there are no runs yet"
+            raise InputError(f"no run {run_id} in {self.root} ({known})", "`finetop ls` lists them.")
+        return folder
+
+    def new_run(self) -> tuple[int, Path]:
+        """A new run's id and empty folder. mkdir is atomic, so two processes never get the same id."""
+        self.runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        run_id = max(self.run_ids(), default=0)
+        while True:
+            run_id += 1
+            folder = self.runs / str(run_id)
+            try:
+                folder.mkdir(mode=0o700)
+            except FileExistsError:
+                continue
+            return run_id, folder
+
+
+def find_workspace(given: str | None = None) -> Workspace:
+    """--workspace, else $FINETOP_WORKSPACE, else the nearest folder upward that holds runs.db or runs/, else here."""
+    chosen = given or os.environ.get(ENVIRONMENT)
+    if chosen:
+        root = Path(chosen).expanduser()
+        if root.exists() and not root.is_dir():
+            raise InputError(f"the workspace {root} is a file, not a folder")
+        return Workspace(root.resolve())
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / DATABASE).exists():
+            return Workspace(folder)
+    return Workspace(here)
+
+
+_CHECKPOINT = re.compile(r"(?P<run>\d+)(@(?P<point>best|latest|\d+|epoch-\d+))?")
+
+
+def parse_checkpoint_name(text: str) -> tuple[int, str]:
+    """`41@best`, `41@1200`, `41@epoch-3`, or `41` for its latest: the run's id and the checkpoint's name in it."""
+    match = _CHECKPOINT.fullmatch(text)
+    if not match:
+        raise InputError(
+            f"'{text}' names no checkpoint", "Name one as 41@best, 41@latest, 41@1200 (a step) or 41@epoch-3."
+        )
+    return int(match["run"]), match["point"] or "latest"

@@ -1,0 +1,87 @@
+"""The journal of a run: one JSON line per event, only ever appended to.
+
+Each event is written by one `os.write`, so what was logged is with the kernel and outlives a SIGKILL of the worker.
+Kinds and their fields are described in docs/journal.md. Two rules bind every reader, and `read` follows them:
+a last line without its newline does not exist yet, and a line that is no JSON object (torn by a crash, then continued)
+is passed over. A `resume` line takes back what lies beyond its step; `effective` applies it.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+NAME = "journal.jsonl"
+_DISK_FULL_RETRY_SECONDS = 5.0
+_STEP_KINDS = frozenset({"metric", "eval", "sample", "checkpoint", "event"})
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False).encode
+
+
+class Journal:
+    """Appends events to a run's journal. A full disk makes it wait, so that training pauses and nothing is lost."""
+
+    def __init__(self, folder: Path) -> None:
+        self._fd = os.open(folder / NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        size = os.fstat(self._fd).st_size
+        if size and os.pread(self._fd, 1, size - 1) != b"\n":
+            self._write_all(b"\n")  # a crash tore the last line: end it, so that the next event stands alone
+
+    def write(self, kind: str, **fields: Any) -> None:
+        self._write_all((_encode({"t": time.time(), "kind": kind, **fields}) + "\n").encode("utf-8", "replace"))
+
+    def metric(self, step: int, values: dict[str, float]) -> None:
+        """The numbers of one optimizer step. JSON has no NaN: such a value is null, its name under `nonfinite`."""
+        try:
+            line = _encode({"t": time.time(), "kind": "metric", "step": step, "values": values})
+        except ValueError:
+            nonfinite = {key: str(value) for key, value in values.items() if not math.isfinite(value)}
+            finite = {key: None if key in nonfinite else value for key, value in values.items()}
+            self.write("metric", step=step, values=finite, nonfinite=nonfinite)
+            return
+        self._write_all((line + "\n").encode())
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _write_all(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                time.sleep(_DISK_FULL_RETRY_SECONDS)
+
+
+def read(folder: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """The whole events from byte `offset` on, and the offset to read from next time."""
+    try:
+        with open(folder / NAME, "rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    whole = data[: data.rfind(b"\n") + 1]
+    events = []
+    for line in whole.splitlines():
+        with contextlib.suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict) and "kind" in event:
+                events.append(event)
+    return events, offset + len(whole)
+
+
+def effective(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The events that count: those beyond a later `resume`'s step are dropped, so no step stands twice."""
+    kept: list[dict[str, Any]] = []
+    for event in events:
+        if event["kind"] == "resume":
+            last = event["from_step"]
+            kept = [old for old in kept if old["kind"] not in _STEP_KINDS or old.get("step", 0) <= last]
+        kept.append(event)
+    return iter(kept)

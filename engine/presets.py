@@ -1,0 +1,67 @@
+"""Presets: named TOML files of settings, shipped in presets/ and the user's own."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.config import read_config_file
+from engine.errors import InputError
+from engine.home import PACKAGE_ROOT
+
+SHIPPED = PACKAGE_ROOT / "presets"
+STARTER_MODEL = SHIPPED / "models" / "starter"
+SAMPLES = SHIPPED / "samples"
+
+
+def user_folder() -> Path:
+    """Where the user's own presets lie: $FINETOP_PRESETS, else finetop/presets in the XDG config folder."""
+    if given := os.environ.get("FINETOP_PRESETS"):
+        return Path(given).expanduser()
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    return base / "finetop" / "presets"
+
+
+@dataclass(frozen=True)
+class Preset:
+    name: str
+    path: Path
+    summary: str
+    """The first line of the comment head: what it is for."""
+    head: str
+    """The whole comment head: for what, what it needs, how to run it."""
+
+    def settings(self) -> dict[str, Any]:
+        return read_config_file(self.path)
+
+
+def all_presets() -> list[Preset]:
+    """Every preset by name; the user's own stand before shipped ones of the same name."""
+    found: dict[str, Preset] = {}
+    for folder in (SHIPPED, user_folder()):
+        if folder.is_dir():
+            for path in sorted(folder.glob("*.toml")):
+                found[path.stem] = _read(path)
+    return sorted(found.values(), key=lambda preset: preset.name)
+
+
+def find_preset(name: str) -> Preset:
+    presets = {preset.name: preset for preset in all_presets()}
+    if name not in presets:
+        raise InputError(
+            f"there is no preset '{name}'; there are {', '.join(presets)}",
+            f"Your own presets are TOML files in {user_folder()}.",
+        )
+    return presets[name]
+
+
+def _read(path: Path) -> Preset:
+    head = []
+    try:
+        for line in path.read_text("utf-8", errors="replace").splitlines():
+            if not line.startswith("#"):
+                break
+            head.append(line.removeprefix("#").strip())
+    except OSError as error:
+        head = [f"cannot be read: {error.strerror}"]
+    return Preset(path.stem, path, head[0] if head else "", "\n".join(head))
