@@ -1,0 +1,210 @@
+"""From data files to token sets: read, split, render, tokenise, and report what happened to every row."""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from engine.config import RunConfig
+from engine.errors import DataError
+from engine.formats import check_bad_share, label_set, read_data, split_examples
+from engine.records import DataReport, Example, Problem
+from engine.worker.packing import TokenSet
+from engine.worker.template import ChatTemplate, Encoded
+
+_BATCH = 1000
+_MAX_PROBLEMS = 20
+
+
+@dataclass
+class TokenCounts:
+    """What tokenising did to one set of examples."""
+
+    examples: int = 0
+    tokens: int = 0
+    supervised: int = 0
+    longest: int = 0
+    overlong: int = 0
+    """Examples longer than max_length (for plain text: documents cut into several examples)."""
+    cut_tokens: int = 0
+    cut_supervised: int = 0
+    skipped: int = 0
+    """Examples left out: without a supervised token, refused by the template, or overlong where these are skipped."""
+    histogram: dict[int, int] = field(default_factory=dict)
+    """Examples by length: the key is the power of two at or above it."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything the training loop needs of the data."""
+
+    train: TokenSet
+    val: TokenSet
+    val_examples: tuple[Example, ...]
+    """The conversations behind `val`, for generated answers; empty for plain text."""
+    labels: tuple[str, ...]
+    """The label set of classification data, else empty."""
+    report: dict[str, Any]
+    """JSON-ready, see docs/journal.md under `data`."""
+
+
+def prepare(config: RunConfig, template: ChatTemplate, progress: Callable[[str], None] = lambda text: None) -> Prepared:
+    """Read and tokenise the run's data. Raises DataError when there is too little or too much of it is bad."""
+    progress("reading data")
+    report = _read(config, config.data.files)
+    examples: Sequence[Example] = report.examples
+    val_report = _read(config, config.data.val_files) if config.data.val_files else None
+    counts = {"train": TokenCounts(), "val": TokenCounts()}
+    problems: list[Problem] = []
+    fraction = 0.0 if val_report else config.data.val_fraction
+    progress(f"tokenising {len(examples):,} rows")
+    val_examples: Sequence[Example] = ()
+    if config.method.objective == "pretrain":
+        chunks = _encode_texts(config, template, examples, counts["train"])
+        if val_report:
+            val = TokenSet.join(_encode_texts(config, template, val_report.examples, counts["val"]))
+        else:
+            chunks, held_out = _split_chunks(chunks, fraction, config.data.seed)
+            val = TokenSet.join(held_out)
+        train = TokenSet.join(chunks)
+    else:
+        if val_report:
+            val_examples = val_report.examples
+        else:
+            examples, val_examples = split_examples(examples, fraction, config.data.seed)
+        train, _ = _encode_chats(config, template, examples, counts["train"], problems)
+        val, val_examples = _encode_chats(config, template, val_examples, counts["val"], problems)
+    for name, tokens in (("train", train), ("val", val)):
+        _count(counts[name], tokens)
+    if len(train) == 0:
+        lines = "\n".join(map(str, problems[:_MAX_PROBLEMS]))
+        raise DataError(
+            f"no example is left to train on: {counts['train'].skipped} were skipped\n{lines}".rstrip(),
+            "Check data.max_length and data.train_on, and look at examples with `--dry-run --show 3`.",
+        )
+    labels = label_set(report.examples) or ()
+    reports = [report, val_report] if val_report else [report]
+    return Prepared(
+        train, val, tuple(val_examples), labels, _summary(reports, counts, problems, labels, config.data.val_fraction)
+    )
+
+
+def _read(config: RunConfig, files: list[str]) -> DataReport:
+    data = config.data
+    report = read_data(
+        files,
+        mapping=data.map or None,
+        format=data.format,
+        system=data.system or None,
+        objective=config.method.objective,
+    )
+    check_bad_share(report, data.max_bad_share)
+    return report
+
+
+def _encode_chats(
+    config: RunConfig, template: ChatTemplate, examples: Sequence[Example], counts: TokenCounts, problems: list[Problem]
+) -> tuple[TokenSet, list[Example]]:
+    """The token set, and the examples in it: those that kept a supervised token."""
+    limit = config.data.max_length
+    kept: list[tuple[np.ndarray, np.ndarray]] = []
+    kept_examples: list[Example] = []
+    for start in range(0, len(examples), _BATCH):
+        batch = examples[start : start + _BATCH]
+        for example, encoded in zip(batch, template.encode_chats(batch, config.data.train_on), strict=True):
+            if isinstance(encoded, DataError):
+                problems.append(Problem(example.file, example.line, "template", encoded.message))
+                counts.skipped += 1
+                continue
+            ids, trained = encoded.ids, encoded.trained
+            if len(ids) > limit:
+                counts.overlong += 1
+                if config.data.overlong == "skip":
+                    counts.skipped += 1
+                    continue
+                counts.cut_tokens += len(ids) - limit
+                counts.cut_supervised += int(trained[limit:].sum())
+                ids, trained = ids[:limit], trained[:limit]
+            if not trained[1:].any():
+                message = "no trained token is left" + (f" within data.max_length {limit}" if len(ids) == limit else "")
+                problems.append(Problem(example.file, example.line, "nothing-trained", message))
+                counts.skipped += 1
+                continue
+            kept.append((ids, trained))
+            kept_examples.append(example)
+    return TokenSet.join(kept), kept_examples
+
+
+def _encode_texts(
+    config: RunConfig, template: ChatTemplate, examples: Sequence[Example], counts: TokenCounts
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Documents cut into pieces of at most max_length tokens; nothing is lost but one-token pieces."""
+    limit = config.data.max_length
+    pieces: list[tuple[np.ndarray, np.ndarray]] = []
+    for example in examples:
+        encoded = _encode_document(template, example)
+        if len(encoded.ids) > limit:
+            counts.overlong += 1
+        for start in range(0, len(encoded.ids), limit):
+            piece = encoded.ids[start : start + limit], encoded.trained[start : start + limit]
+            if len(piece[0]) > 1:
+                pieces.append(piece)
+    return pieces
+
+
+def _encode_document(template: ChatTemplate, example: Example) -> Encoded:
+    if example.text is not None:
+        return template.encode_text(example.text)
+    (encoded,) = template.encode_chats([example], "all")
+    if isinstance(encoded, DataError):
+        raise DataError(f"{example.file}:{example.line}: {encoded.message}")
+    return encoded
+
+
+def _split_chunks(
+    pieces: list[tuple[np.ndarray, np.ndarray]], fraction: float, seed: int
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]:
+    """By a seeded hash of the tokens, so that equal pieces never fall on both sides."""
+    if fraction == 0 or len(pieces) < 2:
+        return pieces, []
+    salt = seed.to_bytes(8, "little", signed=True)
+    keys = [hashlib.blake2b(ids.tobytes(), digest_size=8, key=salt).digest() for ids, _ in pieces]
+    border = int(fraction * 2**64).to_bytes(8, "big")
+    if not any(key < border for key in keys) and len(set(keys)) > 1:
+        border = sorted(set(keys))[1]  # hold out one piece at least
+    train = [piece for piece, key in zip(pieces, keys, strict=True) if key >= border]
+    return train, [piece for piece, key in zip(pieces, keys, strict=True) if key < border]
+
+
+def _count(counts: TokenCounts, tokens: TokenSet) -> None:
+    lengths = tokens.lengths
+    counts.examples = len(tokens)
+    counts.tokens = int(lengths.sum())
+    counts.supervised = int(tokens.trained.sum())
+    counts.longest = int(lengths.max(initial=0))
+    if len(lengths):
+        buckets = Counter((2 ** np.ceil(np.log2(np.maximum(lengths, 1)))).astype(int).tolist())
+        counts.histogram = dict(sorted(buckets.items()))
+
+
+def _summary(
+    reports: list[DataReport],
+    counts: dict[str, TokenCounts],
+    problems: list[Problem],
+    labels: Sequence[str],
+    fraction: float,
+) -> dict[str, Any]:
+    shown = [problem for report in reports for problem in report.problems] + problems
+    bad = sum((Counter(report.problem_counts) for report in reports), Counter(p.code for p in problems))
+    return {
+        "files": [dataclasses.asdict(file) for report in reports for file in report.files],
+        "problems": [dataclasses.asdict(problem) for problem in shown[:_MAX_PROBLEMS]],
+        "problem_counts": dict(bad),
+        "labels": len(labels),
+        "val_from": "file" if len(reports) > 1 else f"{fraction:g} of the rows",
+        **{name: dataclasses.asdict(value) for name, value in counts.items()},
+    }

@@ -1,0 +1,174 @@
+"""Loading the tokenizer and the model, and making it trainable: full, LoRA or QLoRA."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from engine.config import ModelConfig, RunConfig
+from engine.errors import ModelError
+from engine.presets import STARTER_MODEL
+from engine.worker import attention
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Where and how the arithmetic is done."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+    """Matrix products run in this type; None: in the type of the weights."""
+    base_dtype: torch.dtype
+    """Type the weights are held in. An adapter's weights are always float32."""
+
+    def context(self) -> contextlib.AbstractContextManager:
+        if self.autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.autocast)
+
+
+def pick_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    return torch.device("cpu")
+
+
+def choose_precision(config: RunConfig, device: torch.device) -> Precision:
+    """bfloat16 arithmetic where the hardware is good at it; weights that are trained stay float32 unless asked.
+
+    A frozen base is held in bfloat16 on a GPU. Asked for bfloat16 outright, a full fine-tune holds its weights in it.
+    """
+    fast_bf16 = (
+        torch.cuda.get_device_capability(device) >= (8, 0) if device.type == "cuda" else _cpu_is_good_at_bfloat16()
+    )
+    wanted = config.model.dtype
+    if wanted == "float32" or (wanted == "auto" and not fast_bf16):
+        return Precision(device, None, torch.float32)
+    frozen_base = config.method.kind != "full" and device.type == "cuda"
+    base = torch.bfloat16 if frozen_base or wanted == "bfloat16" else torch.float32
+    return Precision(device, torch.bfloat16, base)
+
+
+def _cpu_is_good_at_bfloat16() -> bool:
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def model_source(config: ModelConfig) -> str:
+    """The folder or hub name to load from. Raises ModelError when a path given as such does not exist."""
+    if config.name == "starter":
+        return str(STARTER_MODEL)
+    path = Path(config.name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ModelError(
+                f"{path} holds no config.json, so it is not a model", "Give the folder of a Hugging Face model."
+            )
+        return str(path)
+    if config.name.startswith(("/", "./", "../", "~")) or config.name.count("/") > 1:
+        raise ModelError(f"there is no model folder {config.name}", "Give an existing folder, or a hub name: org/name.")
+    return config.name
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    with _loading(config, "tokenizer"):
+        return AutoTokenizer.from_pretrained(
+            model_source(config), revision=config.revision or None, trust_remote_code=config.trust_remote_code
+        )
+
+
+def load_base(config: RunConfig, precision: Precision, source: str | None = None) -> PreTrainedModel:
+    """The causal language model, on its device, frozen or not yet: `make_trainable` decides."""
+    attention.register()
+    options = {}
+    if config.method.kind == "qlora":
+        options["quantization_config"] = _four_bit(precision)
+        options["device_map"] = {"": precision.device}
+    transformers_logging.disable_progress_bar()
+    with _loading(config.model, "model"):
+        model = AutoModelForCausalLM.from_pretrained(
+            source or model_source(config.model),
+            revision=config.model.revision or None,
+            trust_remote_code=config.model.trust_remote_code,
+            dtype=precision.base_dtype,
+            attn_implementation=attention.NAME,
+            **options,
+        )
+    model.config.use_cache = False
+    return model if options else model.to(precision.device)
+
+
+def make_trainable(model: PreTrainedModel, config: RunConfig) -> nn.Module:
+    """The model with its trainable weights: the model itself, or a PeftModel around it."""
+    if config.method.kind == "full":
+        model.requires_grad_(True)
+        trained: nn.Module = model
+    else:
+        trained = _with_adapter(model, config)
+    if config.train.activation_checkpointing is True:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return trained
+
+
+def causal_lm(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside a PeftModel, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _with_adapter(model: PreTrainedModel, config: RunConfig) -> nn.Module:
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    lora = config.lora
+    model.requires_grad_(False)
+    try:
+        return get_peft_model(
+            model,
+            LoraConfig(
+                task_type=TaskType.CAUSAL_LM,
+                r=lora.r,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=lora.targets,
+                use_dora=lora.dora,
+                use_rslora=lora.rslora,
+            ),
+        )
+    except ValueError as error:
+        names = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
+        raise ModelError(f"lora.targets {lora.targets}: {error}", f"This model has {', '.join(names)}.") from None
+
+
+def _four_bit(precision: Precision) -> object:
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise ModelError(f"method qlora needs bitsandbytes, which does not load: {error}") from None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=precision.autocast or precision.base_dtype,
+    )
+
+
+@contextlib.contextmanager
+def _loading(config: ModelConfig, what: str) -> object:
+    """Turns what transformers raises into a ModelError with the next step to take."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = "Give a folder with the model, or a name the hub knows."
+        if "trust_remote_code" in str(error):
+            hint = "The model brings its own code. If you trust it: --set model.trust_remote_code=true"
+        elif not Path(config.name).exists() and os.environ.get("HF_HUB_OFFLINE"):
+            hint = "HF_HUB_OFFLINE is set: only models already in the hub's cache can be loaded by name."
+        raise ModelError(f"the {what} of '{config.name}' cannot be loaded: {text}", hint) from error
