@@ -1,0 +1,161 @@
+"""Which column of a file serves as what: the names people give to questions, answers, labels and texts.
+
+`find_shape` looks at column names only. The order of `_FINDERS` is the order of preference: a row with `messages` is a
+chat whatever else it holds, and a lone `text` is plain text only when nothing better fits.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+PROMPTS = (
+    "prompt", "instruction", "question", "questions", "query", "ask", "input", "inputs", "user", "q",
+    "问题", "提问", "问", "指令", "输入",
+)  # fmt: skip
+ANSWERS = (
+    "completion", "response", "answer", "answers", "output", "outputs", "reply", "assistant", "a",
+    "回答", "答案", "回复", "答", "输出",
+)  # fmt: skip
+LABELED_TEXTS = (
+    "text", "sentence", "utterance", "query", "question", "content", "message", "review", "comment", "input",
+    "文本", "内容", "句子", "问题", "评论",
+)  # fmt: skip
+# A column with the name of the class comes before one with its number.
+LABELS = (
+    "label_text", "label_name", "category", "intent", "class", "label", "topic", "sentiment", "emotion",
+    "标签", "类别", "分类", "意图",
+)  # fmt: skip
+TEXTS = ("text", "content", "document", "文本", "内容", "正文")
+SYSTEMS = ("system", "system_prompt", "系统")
+CONTEXTS = ("context",)
+MESSAGES = ("messages",)
+CONVERSATIONS = ("conversations", "conversation")
+
+FORMATS = ("openai", "sharegpt", "alpaca", "prompt-completion", "question-answer", "classification", "text")
+ROLES = ("prompt", "completion", "input", "history", "system", "text", "label", "messages", "tools")
+"""What a column can be mapped to with --map."""
+
+KNOWN_NAMES = frozenset(
+    (*PROMPTS, *ANSWERS, *LABELED_TEXTS, *LABELS, *TEXTS, *SYSTEMS, *CONTEXTS, *MESSAGES, *CONVERSATIONS)
+) | {"tools", "functions", "history", "chosen", "rejected"}
+
+Find = Callable[..., str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a row with certain columns becomes an example."""
+
+    format: str
+    kind: str
+    """How it is built: 'chat', 'pair', 'classification' or 'text'."""
+    columns: dict[str, str]
+    """Role -> column, as the file spells it."""
+    required: tuple[str, ...]
+    """Roles every row needs; the others may be missing."""
+
+
+def normalise(name: str) -> str:
+    """A column name as it is compared: letter case, spaces and hyphens do not matter."""
+    return name.strip(" \t\ufeff").casefold().replace(" ", "_").replace("-", "_")
+
+
+def find_shape(columns: Iterable[str], format: str = "auto") -> Shape | None:
+    """The shape of rows with these columns, of one format when it is named; None when nothing fits."""
+    by_name: dict[str, str] = {}
+    for column in columns:
+        by_name.setdefault(normalise(column), column)
+
+    def find(*names: str, but: str | None = None) -> str | None:
+        return next((by_name[name] for name in names if name in by_name and by_name[name] != but), None)
+
+    if find("chosen") and find("rejected") and not find(*MESSAGES, *CONVERSATIONS):
+        return None
+    for name, finder in _FINDERS.items():
+        if format in ("auto", name):
+            shape = finder(find)
+            if shape:
+                return shape
+    return None
+
+
+def mapped_shape(columns: Iterable[str], mapping: dict[str, str]) -> Shape | None:
+    """The shape a mapping asks for; what it leaves open is found by name; None when these columns do not have it."""
+    columns = list(columns)
+    if any(column not in columns for column in mapping.values()):
+        return None
+    taken = set(mapping.values())
+    by_name = {normalise(column): column for column in columns if column not in taken}
+
+    def find(*names: str, but: str | None = None) -> str | None:
+        return next((by_name[name] for name in names if name in by_name), None)
+
+    given = mapping.get
+    extra = {"system": given("system") or find(*SYSTEMS), "tools": given("tools") or find("tools", "functions")}
+    if "messages" in mapping:
+        return _shape("mapped", "chat", ("messages",), {"messages": mapping["messages"], **extra})
+    if "label" in mapping:
+        text = given("text") or given("prompt") or find(*LABELED_TEXTS)
+        return _shape("mapped", "classification", ("text", "label"), {"text": text, "label": mapping["label"], **extra})
+    if "prompt" in mapping or "completion" in mapping:
+        prompt, completion = given("prompt") or find(*PROMPTS), given("completion") or find(*ANSWERS)
+        roles = {"prompt": prompt, "completion": completion, "input": given("input"), "history": given("history")}
+        return _shape("mapped", "pair", ("prompt", "completion"), {**roles, **extra})
+    if "text" in mapping:
+        return _shape("mapped", "text", ("text",), {"text": mapping["text"]})
+    found = find_shape(columns)
+    return _shape("mapped", found.kind, found.required, {**found.columns, **mapping}) if found else None
+
+
+def _shape(format: str, kind: str, required: Sequence[str], columns: dict[str, str | None]) -> Shape | None:
+    found = {role: column for role, column in columns.items() if column}
+    return Shape(format, kind, found, tuple(required)) if all(role in found for role in required) else None
+
+
+def _openai(find: Find) -> Shape | None:
+    columns = {"messages": find(*MESSAGES), "system": find(*SYSTEMS), "tools": find("tools", "functions")}
+    return _shape("openai", "chat", ("messages",), columns)
+
+
+def _sharegpt(find: Find) -> Shape | None:
+    columns = {"messages": find(*CONVERSATIONS), "system": find(*SYSTEMS), "tools": find("tools", "functions")}
+    return _shape("sharegpt", "chat", ("messages",), columns)
+
+
+def _alpaca(find: Find) -> Shape | None:
+    more = find("input", *CONTEXTS)
+    answer = find("output") or (find("response") if more else None)
+    columns = {"prompt": find("instruction"), "input": more, "completion": answer}
+    columns |= {"history": find("history"), "system": find(*SYSTEMS)}
+    return _shape("alpaca", "pair", ("prompt", "completion"), columns)
+
+
+def _prompt_completion(find: Find) -> Shape | None:
+    columns = {"prompt": find("prompt"), "completion": find("completion"), "system": find(*SYSTEMS)}
+    return _shape("prompt-completion", "pair", ("prompt", "completion"), {**columns, "tools": find("tools")})
+
+
+def _question_answer(find: Find) -> Shape | None:
+    columns = {"prompt": find(*PROMPTS), "completion": find(*ANSWERS), "input": find(*CONTEXTS)}
+    columns |= {"history": find("history"), "system": find(*SYSTEMS)}
+    return _shape("question-answer", "pair", ("prompt", "completion"), columns)
+
+
+def _classification(find: Find) -> Shape | None:
+    label = find(*LABELS)
+    columns = {"text": find(*LABELED_TEXTS, but=label), "label": label, "system": find(*SYSTEMS)}
+    return _shape("classification", "classification", ("text", "label"), columns)
+
+
+def _text(find: Find) -> Shape | None:
+    return _shape("text", "text", ("text",), {"text": find(*TEXTS)})
+
+
+_FINDERS = {
+    "openai": _openai,
+    "sharegpt": _sharegpt,
+    "alpaca": _alpaca,
+    "prompt-completion": _prompt_completion,
+    "question-answer": _question_answer,
+    "classification": _classification,
+    "text": _text,
+}

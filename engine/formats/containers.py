@@ -1,0 +1,155 @@
+"""What kind of file this is, by its content, and its rows one by one as (line, row) or Fault.
+
+The file's name is asked only where the content leaves it open: whether 'a,b' in the first line is a header or prose.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from engine.errors import DataError
+from engine.formats.columns import KNOWN_NAMES, find_shape, normalise
+from engine.formats.encoding import Scan, is_binary, read_lines, suffix, whole_text
+from engine.formats.faults import Fault, excerpt
+from engine.formats.jsonrows import Item, parse, read_json, read_json_lines
+from engine.formats.tables import Dialect, find_dialect, read_header, read_table
+
+_FOREIGN = (
+    (b"PK\x03\x04", "a zip archive or an Excel workbook", "Unpack it, or save the sheet as CSV in UTF-8."),
+    (b"\xd0\xcf\x11\xe0", "an old Excel or Word file", "Save it as CSV in UTF-8."),
+    (b"\x1f\x8b", "compressed with gzip", "Unpack it first: gunzip FILE."),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "Unpack it first: unzstd FILE."),
+    (b"\xfd7zXZ", "compressed with xz", "Unpack it first: unxz FILE."),
+    (b"BZh", "compressed with bzip2", "Unpack it first: bunzip2 FILE."),
+    (b"%PDF", "a PDF", "Extract its text first."),
+    (b"SQLite format 3", "an SQLite database", "Export the table as CSV or JSON lines."),
+    (b"ARROW1", "an Arrow file", "Save it as Parquet or JSON lines."),
+    (b"\x89HDF", "an HDF5 file", "Save it as Parquet or JSON lines."),
+)
+_MOST_BAD_TEXT_LINES = 0.1
+"""Share of lines that may be left out of a plain-text document before the whole document counts as bad."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What a file was recognised as."""
+
+    name: str
+    """'jsonl', 'json', 'csv', 'tsv', 'parquet' or 'txt'."""
+    dialect: Dialect | None = None
+
+
+def recognise(scanned: Scan, mapped_columns: frozenset[str] = frozenset()) -> Container:
+    """The container of a file, from its first quarter of a megabyte; DataError when it holds no data finetop reads."""
+    path, head = scanned.path, scanned.head
+    if head.startswith(b"PAR1"):
+        return Container("parquet")
+    for magic, what, hint in _FOREIGN:
+        if head.startswith(magic):
+            raise DataError(f"{path} is {what}", hint)
+    if not head.strip(b" \t\r\n\0"):
+        raise DataError(f"{path} is empty", "Give a file with at least one row.")
+    if is_binary(scanned):
+        raise DataError(f"{path} is not a text file", "finetop reads JSON lines, JSON, CSV, TSV, Parquet and text.")
+    lines = _head_lines(scanned)
+    filled = [line.strip(" \t\r\n\ufeff\0") for line in lines]
+    filled = [line for line in filled if line]
+    if not filled:
+        raise DataError(f"{path} is empty", "Give a file with at least one row.")
+    name = _json_container(filled, path)
+    if name:
+        return Container(name)
+    return _table_container(lines, filled, scanned, mapped_columns) or Container("txt")
+
+
+def _head_lines(scanned: Scan) -> list[str]:
+    """The whole lines at the start of the file, with their ends."""
+    end = scanned.newline.decode(scanned.encoding)
+    lines = [line + end for line in scanned.head_text.split(end)]
+    lines[-1] = lines[-1].removesuffix(end)
+    if len(lines) > 1 and (not whole_text(scanned) or not lines[-1]):
+        lines.pop()
+    return lines
+
+
+def _json_container(filled: list[str], path: str) -> str:
+    first = filled[0]
+    like_rows = sum(line.startswith("{") and line.rstrip(",").endswith("}") for line in filled)
+    if first.startswith("{"):
+        try:
+            row = parse(first.removesuffix(","))
+        except ValueError:
+            # A broken first row of many, or the first line of an object spread over lines.
+            return "jsonl" if like_rows * 2 > len(filled) or _is_one_cut_row(filled) else "json"
+        if len(filled) > 1:
+            return "jsonl"
+        wraps = isinstance(row, dict) and not find_shape(row) and any(isinstance(v, list) for v in row.values())
+        return "json" if wraps or suffix(path) == ".json" else "jsonl"
+    if first.startswith("["):
+        inside = (first[1:].lstrip() or "".join(filled[1:2]))[:1]
+        if inside in ("{", "]", "[", '"') or inside == "" or suffix(path) == ".json":
+            return "jsonl" if first.endswith("]") and len(filled) > 1 and filled[1].startswith("[") else "json"
+    if like_rows * 2 > len(filled):
+        return "jsonl"
+    if suffix(path) in (".json", ".jsonl", ".ndjson"):
+        # The content is no JSON to speak of; as JSON lines every line is reported as such.
+        return "jsonl"
+    return ""
+
+
+def _is_one_cut_row(filled: list[str]) -> bool:
+    return len(filled) == 1 and not filled[0].endswith(("{", ",", "["))
+
+
+def _table_container(
+    lines: list[str], filled: list[str], scanned: Scan, mapped_columns: frozenset[str]
+) -> Container | None:
+    wanted = KNOWN_NAMES | {normalise(column) for column in mapped_columns}
+    named_table = suffix(scanned.path) in (".csv", ".tsv")
+    found = find_dialect(lines)
+    if found:
+        dialect, header, share = found
+        known = sum(normalise(cell) in wanted for cell in header)
+        # Prose can have as many commas in every line; it does not begin with two names of columns.
+        if named_table or known >= 2 or (known and share >= 0.5) or (share == 1 and suffix(scanned.path) != ".txt"):
+            return Container("tsv" if dialect.delimiter == "\t" else "csv", dialect)
+    dialect = Dialect("\t" if suffix(scanned.path) == ".tsv" else ",")
+    header = read_header([(1, filled[0], None)], dialect) or []
+    lone_name = len(header) == 1 and len(filled) > 1 and normalise(header[0]) in wanted
+    if named_table or (lone_name and suffix(scanned.path) != ".txt"):
+        return Container("tsv" if dialect.delimiter == "\t" else "csv", dialect)
+    return None
+
+
+def read_rows(scanned: Scan, container: Container, advance: Callable[[int], None] | None = None) -> Iterator[Item]:
+    """Every row of the file in order, bad ones as Fault."""
+    if container.name == "parquet":
+        from engine.formats.columnar import read_parquet
+
+        return read_parquet(scanned.path, scanned.size_bytes, advance)
+    lines = read_lines(scanned, advance)
+    if container.name == "jsonl":
+        return read_json_lines(lines)
+    if container.name == "json":
+        return read_json(lines, KNOWN_NAMES)
+    if container.name == "txt":
+        return _read_document(lines)
+    return read_table(lines, container.dialect)
+
+
+def _read_document(lines) -> Iterator[Item]:
+    """The file as one text; lines that are broken are left out of it and reported."""
+    kept: list[str] = []
+    faults: list[Fault] = []
+    for number, text, fault in lines:
+        if fault:
+            at = max(text.find("\ufffd"), text.find("\0"), 0)
+            faults.append(Fault(number, "broken-line", f"{fault[1]}; the line is left out", excerpt(text, at)))
+        else:
+            kept.append(text)
+    if len(faults) > (len(kept) + len(faults)) * _MOST_BAD_TEXT_LINES:
+        first = faults[0]
+        message = f"{len(faults)} of {len(kept) + len(faults)} lines are broken, the first: {first.message}"
+        yield Fault(first.line, "bad-encoding", message.removesuffix("; the line is left out"), first.excerpt)
+        return
+    yield from faults
+    yield 1, {"text": "".join(kept).replace("\r\n", "\n")}
