@@ -1,0 +1,122 @@
+"""Processor, memory and disk of the machine (psutil)."""
+
+import os
+import time
+from pathlib import Path
+
+import psutil
+
+from engine.monitor.values import DiskSample, HostSample
+
+_Counters = tuple[float, int, int]
+"""`monotonic()`, bytes read, bytes written."""
+
+
+class HostReader:
+    """Processor, memory, swap. Shares are since the last read."""
+
+    def __init__(self) -> None:
+        self._times = psutil.cpu_times()
+        self._read_before = False
+
+    def read(self) -> HostSample:
+        memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+        return HostSample(
+            taken_at=time.time(),
+            cpu_percent=self._cpu_percent(),
+            cpu_count=_usable_cores(),
+            load_1min=os.getloadavg()[0],
+            memory_used_bytes=memory.total - memory.available,
+            memory_total_bytes=memory.total,
+            memory_limit_bytes=_memory_limit(memory.total),
+            swap_used_bytes=swap.used,
+            swap_total_bytes=swap.total,
+        )
+
+    def _cpu_percent(self) -> float | None:
+        before, now = self._times, psutil.cpu_times()
+        total = _total(now) - _total(before)
+        if total <= 0:
+            return None
+        self._times = now
+        return round(max(0.0, min(100.0, 100.0 * (1.0 - (_idle(now) - _idle(before)) / total))), 1)
+
+
+def _total(times) -> float:
+    # guest time is already inside user and nice (Linux, proc_stat(5))
+    return sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+
+
+def _idle(times) -> float:
+    return times.idle + getattr(times, "iowait", 0.0)
+
+
+def _usable_cores() -> int | None:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _memory_limit(total: int) -> int | None:
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            text = Path(path).read_text().strip()
+        except OSError:
+            continue
+        return int(text) if text.isdigit() and int(text) < total else None
+    return None
+
+
+class DiskReader:
+    """Space and rates of the disk under one folder; on a dead network mount it may never come back."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._device: str | None = None
+        self._found = False
+        self._before: _Counters | None = None
+
+    def read(self) -> DiskSample:
+        if not self._found:
+            self._device, self._found = _block_device(self._path), True
+        space = os.statvfs(self._path)
+        reads, writes = self._rates()
+        return DiskSample(
+            path=str(self._path),
+            taken_at=time.time(),
+            device=self._device,
+            free_bytes=space.f_bavail * space.f_frsize,
+            total_bytes=space.f_blocks * space.f_frsize,
+            read_bytes_per_s=reads,
+            write_bytes_per_s=writes,
+        )
+
+    def _rates(self) -> tuple[float | None, float | None]:
+        counters = psutil.disk_io_counters(perdisk=True, nowrap=False) if self._device else {}
+        mine = counters.get(self._device)
+        if mine is None:
+            return None, None
+        before, now = self._before, (time.monotonic(), mine.read_bytes, mine.write_bytes)
+        self._before = now
+        return _per_second(before, now)
+
+
+def _block_device(path: Path) -> str | None:
+    """The kernel's name of the disk under `path`, through its device number or, for btrfs, its mount source."""
+    try:
+        number = os.stat(path).st_dev
+        link = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+        if link.exists():
+            return link.resolve().name
+        mounts = [p for p in psutil.disk_partitions(all=False) if path.resolve().is_relative_to(p.mountpoint)]
+        source = max(mounts, key=lambda p: len(p.mountpoint)).device
+        return Path(source).resolve().name if source.startswith("/dev/") else None
+    except (OSError, ValueError):
+        return None
+
+
+def _per_second(before: _Counters | None, now: _Counters) -> tuple[float | None, float | None]:
+    if before is None or now[0] <= before[0]:
+        return None, None
+    seconds = now[0] - before[0]
+    return max(0.0, (now[1] - before[1]) / seconds), max(0.0, (now[2] - before[2]) / seconds)

@@ -1,0 +1,111 @@
+"""What a run has used so far: GPU-hours, energy, peak memory. Pure: usage and samples in, usage out.
+
+Energy comes from the card's counter where it has one (Volta and later): exact, and right across a gap in watching,
+since the counter went on. Elsewhere power is integrated between samples (trapezoids), but not across a gap, which is
+told apart as `unseen_gpu_seconds`. A slice has neither, so its energy stays None.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from engine.monitor.values import GpuSample, RunId
+
+GAP_SECONDS = 10.0
+"""Ten missed rounds: what the power did in between is a guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The last sample of one GPU that counted."""
+
+    taken_at: float
+    power_watts: float | None
+    energy_joules: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunUsage:
+    """Totals of one run, to be kept with it; `advance` them by each sample."""
+
+    gpu_seconds: float = 0.0
+    """Seconds times GPUs held, used or not."""
+    energy_joules: float | None = None
+    """None until some card has told anything about its power."""
+    energy_from: str = ""
+    """'counter', 'power', or 'counter and power'."""
+    unseen_gpu_seconds: float = 0.0
+    """Held while nobody watched and no counter ran: their energy is missing from the sum."""
+    peak_memory_bytes: int | None = None
+    """Highest memory of the run's processes on any one GPU."""
+    last: Mapping[str, _Seen] = field(default_factory=dict)
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.gpu_seconds / 3600.0
+
+    @property
+    def energy_wh(self) -> float | None:
+        return None if self.energy_joules is None else self.energy_joules / 3600.0
+
+
+def advance(usage: RunUsage, gpus: Sequence[GpuSample], run: RunId, *, sharers: int = 1) -> RunUsage:
+    """Adds one sample of each GPU the run holds. Energy of a GPU held by several runs is split evenly."""
+    for gpu in gpus:
+        before = usage.last.get(gpu.uuid)
+        now = _Seen(gpu.taken_at, gpu.power_watts, gpu.energy_joules)
+        if before is not None and now.taken_at <= before.taken_at:
+            continue  # the same figures again: a stale sample
+        usage = replace(
+            usage,
+            peak_memory_bytes=_peak(usage.peak_memory_bytes, run_memory(gpu, run)),
+            last={**usage.last, gpu.uuid: now},
+        )
+        if before is not None:
+            usage = _add(usage, before, now, sharers)
+    return usage
+
+
+def _add(usage: RunUsage, before: _Seen, now: _Seen, sharers: int) -> RunUsage:
+    seconds = now.taken_at - before.taken_at
+    joules, source = energy_between(before, now)
+    if joules is None:
+        return replace(
+            usage,
+            gpu_seconds=usage.gpu_seconds + seconds,
+            unseen_gpu_seconds=usage.unseen_gpu_seconds + seconds,
+        )
+    return replace(
+        usage,
+        gpu_seconds=usage.gpu_seconds + seconds,
+        energy_joules=(usage.energy_joules or 0.0) + joules / sharers,
+        energy_from=_both(usage.energy_from, source),
+    )
+
+
+def energy_between(before: _Seen | GpuSample, now: _Seen | GpuSample) -> tuple[float | None, str]:
+    """Joules between two samples of one GPU, and from what they were taken."""
+    counters = before.energy_joules, now.energy_joules
+    if None not in counters and counters[1] >= counters[0]:  # it starts anew when the driver is loaded anew
+        return counters[1] - counters[0], "counter"
+    seconds = now.taken_at - before.taken_at
+    powers = before.power_watts, now.power_watts
+    if None in powers or not 0 < seconds <= GAP_SECONDS:
+        return None, ""
+    return seconds * (powers[0] + powers[1]) / 2.0, "power"
+
+
+def run_memory(gpu: GpuSample, run: RunId) -> int | None:
+    """Bytes the run's processes hold on this GPU; None where the driver does not tell."""
+    held = [process.memory_bytes for process in gpu.processes or () if process.run == run]
+    known = [memory for memory in held if memory is not None]
+    return sum(known) if known else None
+
+
+def _peak(before: int | None, now: int | None) -> int | None:
+    return max((value for value in (before, now) if value is not None), default=None)
+
+
+def _both(before: str, now: str) -> str:
+    if not before or before == now:
+        return now
+    return "counter and power"

@@ -1,0 +1,152 @@
+"""The monitor: two threads at one round per second, and a snapshot that is ready at once.
+
+`latest()` never asks the driver or the kernel anything; it hands out what the rounds have left, with its age. So a
+hung driver shows as an old figure and delays nobody. Start it before or after a fork, never between: a forked child
+has none of the threads.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from engine.monitor.host import DiskReader, HostReader
+from engine.monitor.nvml import Device, DriverUnavailable, Nvml
+from engine.monitor.processes import ProcessTable, Run, attribute
+from engine.monitor.rounds import Result, Rounds, Task
+from engine.monitor.run_load import RunReader
+from engine.monitor.values import GpuProcess, GpuSample, RunId, Snapshot
+
+_HOST, _DISK, _PROCESSES, _RUNS = "host", "disk", "processes", "runs"
+
+
+class Monitor:
+    """Watches the GPUs, the host, and the processes of the runs it is told about."""
+
+    def __init__(self, workspace: Path | str = ".", *, period: float = 1.0, table: ProcessTable | None = None) -> None:
+        self._nvml = Nvml()
+        self._devices: list[Device] = []
+        self._gpu_problem: str | None = None
+        self._runs: Mapping[RunId, Run] = {}
+        self._host, self._disk, self._run_reader = HostReader(), DiskReader(Path(workspace)), RunReader()
+        self._table = table or ProcessTable()
+        self._gpu_rounds = Rounds(self._gpu_plan, period=period, name="monitor-nvml")
+        self._host_rounds = Rounds(self._host_plan, period=period, name="monitor-host")
+
+    def start(self) -> None:
+        self._gpu_rounds.start()
+        self._host_rounds.start()
+
+    def stop(self) -> None:
+        """Ends the threads after their present round; a thread that hangs is left to die with the process."""
+        self._gpu_rounds.stop()
+        self._host_rounds.stop()
+
+    def watch(self, runs: Mapping[RunId, Run]) -> None:
+        """Sets the live runs: id to (worker pid, its start time)."""
+        self._runs = dict(runs)
+
+    def wait(self, rounds: int = 1, seconds: float = 3.0) -> bool:
+        """Waits until each thread has done so many rounds, at most so long. For a command that prints once."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._check()
+            if min(self._gpu_rounds.finished, self._host_rounds.finished) >= rounds:
+                return True
+            time.sleep(0.01)
+        return False
+
+    def latest(self) -> Snapshot:
+        """What is known now, at once."""
+        self._check()
+        now, runs = time.monotonic(), self._runs
+        host_results = self._host_rounds.results
+        loads = host_results.get(_RUNS)
+        return Snapshot(
+            taken_at=time.time(),
+            gpus=tuple(self._gpu(device, now, runs) for device in self._devices),
+            gpu_problem=self._gpu_problem or self._silence(),
+            driver=self._nvml.driver,
+            cuda=self._nvml.cuda,
+            host=_aged(host_results.get(_HOST), now),
+            disk=_aged(host_results.get(_DISK), now),
+            runs={run: load for run, load in loads.value.items() if run in runs} if loads else {},
+        )
+
+    def _check(self) -> None:
+        self._gpu_rounds.check()
+        self._host_rounds.check()
+
+    def _silence(self) -> str | None:
+        """Said when not even the list of cards comes back."""
+        waiting = self._gpu_rounds.planning_seconds()
+        return f"The NVIDIA driver has not answered for {waiting:.0f} s." if waiting > 2.0 else None
+
+    # -- what the threads do -------------------------------------------------------------------------------------
+
+    def _gpu_plan(self) -> list[Task]:
+        try:
+            # a stuck card would hang the scan too
+            self._devices = self._nvml.devices(rescan=not self._gpu_rounds.stuck)
+            self._gpu_problem = None
+        except DriverUnavailable as reason:
+            self._devices, self._gpu_problem = [], str(reason)
+        return [(device.uuid, lambda device=device: self._nvml.read(device)) for device in self._devices]
+
+    def _host_plan(self) -> list[Task]:
+        return [
+            (_HOST, self._host.read),
+            (_PROCESSES, lambda: self._table.look(self._gpu_pids())),
+            (_RUNS, lambda: self._run_reader.read(self._runs)),
+            (_DISK, self._disk.read),
+        ]
+
+    def _gpu_pids(self) -> set[int]:
+        samples = [result.value for result in list(self._gpu_rounds.results.values())]
+        return {process.pid for sample in samples for process in sample.processes or ()}
+
+    # -- what is handed out --------------------------------------------------------------------------------------
+
+    def _gpu(self, device: Device, now: float, runs: Mapping[RunId, Run]) -> GpuSample:
+        result = self._gpu_rounds.results.get(device.uuid)
+        since = self._gpu_rounds.stuck.get(device.uuid)
+        failure = self._gpu_rounds.failures.get(device.uuid)
+        problem = f"has not answered for {now - since:.0f} s" if since is not None else failure
+        if result is None:
+            return GpuSample(device.index, device.uuid, problem=problem or "not read yet", **device.facts)
+        sample: GpuSample = result.value
+        return replace(
+            sample,
+            age_seconds=round(now - result.at, 3),
+            problem=problem or sample.problem,
+            processes=None if sample.processes is None else self._named(sample.processes, runs),
+        )
+
+    def _named(self, processes: tuple[GpuProcess, ...], runs: Mapping[RunId, Run]) -> tuple[GpuProcess, ...]:
+        table = self._host_rounds.results.get(_PROCESSES)
+        facts = table.value if table else {}
+        named = []
+        for process in processes:
+            known = facts.get(process.pid)
+            if known is None:  # seen on the card a moment ago, not looked up yet
+                named.append(replace(process, identified=False))
+                continue
+            named.append(
+                GpuProcess(
+                    gpu=process.gpu,
+                    pid=process.pid,
+                    kind=process.kind,
+                    memory_bytes=process.memory_bytes,
+                    identified=known.identified,
+                    user=known.user,
+                    command=known.command,
+                    started_at=known.started_at,
+                    lineage=known.lineage,
+                    session=known.session,
+                )
+            )
+        return attribute(named, runs)
+
+
+def _aged(result: Result | None, now: float):
+    return None if result is None else replace(result.value, age_seconds=round(now - result.at, 3))
