@@ -1,0 +1,11 @@
+"""The store: runs.db, and the only place that knows SQL.
+
+connect     open it for reading or for writing, transactions, noticing changes
+schema      numbered migrations (the only importer of sqlite_utils)
+records     what comes out: Run, RunState, Checkpoint, Chart, ...
+queue       what may be done to runs, each a guarded change that says if it lost
+ingest      journal.jsonl -> rows, from the last imported byte on
+metrics     points, one summary per series, and the pyramid that charts read
+charts, reads, filters, samples     what may be asked
+rebuild     runs.db anew from the run folders
+"""

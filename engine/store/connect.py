@@ -1,0 +1,175 @@
+"""Opening runs.db.
+
+Writers work in explicit `BEGIN IMMEDIATE` transactions (`write`): a plain BEGIN that starts with a read and then
+writes fails at once when another process wrote in between, however long the timeout. Readers open `mode=ro`; in WAL
+mode they see one consistent snapshot per transaction and never hold up the writer.
+
+Plain `sqlite3` is used here and in every module but `schema`: importing sqlite_utils costs 0.06 s, 0.36 s where pandas
+is installed, which neither `finetop ls` nor the screen can afford.
+"""
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from engine.store.errors import StoreError, StoreForeign, StoreMissing, StoreNewer, StoreOlder, from_sqlite
+
+APPLICATION_ID = 0x46744F70
+"""'FtOp' in the file's header: a runs.db without it was not made by us."""
+SCHEMA_VERSION = 1
+"""The number of migrations in `schema`; kept here so that opening an up-to-date database imports nothing heavy."""
+BUSY_SECONDS = 30.0
+"""How long a writer waits for another: a backup or a stuck disk may hold the lock for 10 s and more."""
+
+
+def writer(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
+    """The connection for writing, made and migrated if need be. One per process; give it to no other thread."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        conn = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None)
+    except sqlite3.Error as error:
+        raise from_sqlite(error, path) from error
+    try:
+        if _version(conn, path) != SCHEMA_VERSION:
+            from engine.store import schema  # 0.06-0.36 s: imports sqlite_utils
+
+            schema.migrate(conn, path, busy_seconds=busy_seconds)
+        # NORMAL: a commit is safe against any process dying; only a power cut may lose the last ones, and the
+        # journals still have them.
+        conn.execute("PRAGMA synchronous=NORMAL")
+        conn.execute("PRAGMA foreign_keys=ON")
+        conn.execute("PRAGMA cache_size=-16000")
+    except BaseException as error:
+        conn.close()
+        if isinstance(error, sqlite3.Error):
+            raise from_sqlite(error, path) from error
+        raise
+    return conn
+
+
+def reader(path: Path, busy_seconds: float = 2.0) -> sqlite3.Connection:
+    """A connection that can only read. Raises StoreMissing, StoreNewer, StoreOlder or StoreForeign."""
+    if not path.exists():
+        raise StoreMissing(f"there is no {path.name} in {path.parent} yet", "`finetop add` makes one.")
+    uri = f"file:{quote(str(path.resolve()))}?mode=ro"
+    try:
+        conn = sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise from_sqlite(error, path) from error
+    try:
+        version = _version(conn, path)
+        if version < SCHEMA_VERSION:
+            raise StoreOlder(f"{path} has not been migrated yet", "Any command that writes does it, after a backup.")
+        conn.execute("PRAGMA query_only=ON")
+        # Memory-mapped reads leave the list of 5,000 runs in the page cache without copying it; 20 million points fit.
+        conn.execute("PRAGMA mmap_size=1073741824")
+    except BaseException as error:
+        conn.close()
+        if isinstance(error, sqlite3.Error):
+            raise from_sqlite(error, path) from error
+        raise
+    return conn
+
+
+def _version(conn: sqlite3.Connection, path: Path) -> int:
+    """The schema's version, 0 for an empty database. Raises if the file is not ours or newer than we are."""
+    with snapshot(conn):  # one state: another process may be making the tables just now
+        version = conn.execute("PRAGMA user_version").fetchone()[0]
+        application = conn.execute("PRAGMA application_id").fetchone()[0]
+        has_tables = conn.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
+    if application not in (0, APPLICATION_ID):
+        raise StoreForeign(f"{path} belongs to another program", "Give finetop a folder of its own: --workspace DIR.")
+    if application == 0 and has_tables:
+        raise StoreForeign(
+            f"{path} is a database that finetop did not make", "Give finetop a folder of its own: --workspace DIR."
+        )
+    if version > SCHEMA_VERSION:
+        raise StoreNewer(
+            f"{path} was written by a newer finetop (schema {version}; this one knows {SCHEMA_VERSION})",
+            "Use the newer version: this one leaves the file as it is.",
+        )
+    return version
+
+
+@contextlib.contextmanager
+def write(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """One write transaction: all of it or nothing. Inside another `write` it is a part of that one."""
+    if conn.in_transaction:
+        yield conn
+        return
+    try:
+        conn.execute("BEGIN IMMEDIATE")
+        try:
+            yield conn
+            conn.execute("COMMIT")
+        except BaseException:
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
+            raise
+    except sqlite3.OperationalError as error:
+        raise from_sqlite(error) from error
+
+
+@contextlib.contextmanager
+def snapshot(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Several reads of one and the same state."""
+    if conn.in_transaction:
+        yield conn
+        return
+    conn.execute("BEGIN")
+    try:
+        yield conn
+    finally:
+        if conn.in_transaction:
+            conn.execute("COMMIT")
+
+
+class Changes:
+    """Says whether another connection has committed since the last question; about 6 µs a question."""
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        self._conn = conn
+        self._seen = -1
+
+    def changed(self) -> bool:
+        """True the first time, and whenever somebody else wrote."""
+        version = self._conn.execute("PRAGMA data_version").fetchone()[0]
+        if version == self._seen:
+            return False
+        self._seen = version
+        return True
+
+
+def journal_mode(conn: sqlite3.Connection) -> str:
+    """'wal', or what the file system allowed instead (network drives lack the shared memory that WAL needs)."""
+    return conn.execute("PRAGMA journal_mode").fetchone()[0]
+
+
+def use_wal(conn: sqlite3.Connection, limit_seconds: float = BUSY_SECONDS) -> str:
+    """Switch to WAL, which several new processes may attempt at once: SQLite does not wait for that lock by itself."""
+    deadline = time.monotonic() + limit_seconds
+    while True:
+        try:
+            return conn.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+__all__ = [
+    "APPLICATION_ID",
+    "SCHEMA_VERSION",
+    "Changes",
+    "StoreError",
+    "journal_mode",
+    "reader",
+    "snapshot",
+    "use_wal",
+    "write",
+    "writer",
+]

@@ -1,0 +1,112 @@
+"""The filter that lists understand: `state:failed data:sql qwen !tag:old`.
+
+Words are joined by AND; `!` in front turns one around; `field:a,b` is either; quotes keep spaces together. A bare word
+is looked for in name, model, data, tags, note, group and id. An unknown field is text, since names may hold a colon.
+"""
+
+import shlex
+from typing import Any
+
+_COLUMNS = {
+    "name": "name",
+    "model": "model",
+    "data": "data",
+    "method": "method",
+    "objective": "objective",
+    "preset": "preset",
+    "sweep": "sweep",
+    "group": "sweep",
+    "tag": "tags",
+    "note": "note",
+    "gpu": "gpus",
+    "reason": "coalesce(reason, wait_reason, '')",
+}
+_TEXT = " || ' ' || ".join(f"coalesce({name}, '')" for name in ("name", "model", "data", "tags", "note", "sweep"))
+_STATES = {
+    "held": "(state = 'queued' AND held)",
+    "waiting": "(state = 'queued' AND NOT held)",
+    "active": "state IN ('starting', 'running', 'saving')",
+    "run": "state IN ('starting', 'running', 'saving')",
+    "ended": "state IN ('done', 'stopped', 'failed', 'interrupted')",
+}
+FIELDS = ("state", "id", *_COLUMNS)
+
+_QUEUE_RANK = "CASE WHEN state = 'queued' THEN 1 WHEN state IN ('starting', 'running', 'saving') THEN 0 ELSE 2 END"
+SORTS = {
+    "id": "id",
+    "name": "name COLLATE NOCASE",
+    "state": "state",
+    "step": "step",
+    "loss": "train_loss",
+    "eval": "best_eval",
+    "created": "created",
+    "started": "started",
+    "finished": "finished",
+    "seconds": "busy_seconds + coalesce(finished, beat, started) - started",
+    "priority": "priority",
+    "model": "model COLLATE NOCASE",
+    "data": "data COLLATE NOCASE",
+    "sweep": "sweep COLLATE NOCASE",
+}
+
+
+def where(text: str) -> tuple[str, list[Any]]:
+    """The filter as an SQL condition and its values."""
+    conditions, values = [], []
+    for word in _words(text):
+        inverted = word.startswith("!")
+        condition, found = _term(word[1:] if inverted else word)
+        if not condition:
+            continue
+        # NULL is neither true nor false: `!model:x` must keep runs without a model.
+        conditions.append(f"NOT coalesce({condition}, 0)" if inverted else condition)
+        values += found
+    return " AND ".join(conditions) or "1", values
+
+
+def order(sort: str | None, descending: bool) -> str:
+    """ORDER BY for a sort key of SORTS; None: running, then the queue in its order, then the last finished first."""
+    if sort is None:
+        direction = "DESC" if descending else "ASC"
+        return (
+            f"{_QUEUE_RANK} {direction}, CASE WHEN state = 'queued' THEN -priority END, CASE WHEN state = 'queued'"
+            " THEN position END, CASE WHEN finished IS NULL THEN started END, finished DESC, id"
+        )
+    expression = SORTS[sort]
+    return f"{expression} IS NULL, {expression} {'DESC' if descending else 'ASC'}, id DESC"
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # a quote still open while the user types
+        return text.replace('"', "").replace("'", "").split()
+
+
+def _term(word: str) -> tuple[str, list[Any]]:
+    field, colon, rest = word.partition(":")
+    field = field.lower()
+    if colon and field in FIELDS:
+        alternatives = [_match(field, value) for value in rest.split(",") if value]
+        condition = " OR ".join(condition for condition, _ in alternatives)
+        return (f"({condition})" if condition else ""), [value for _, values in alternatives for value in values]
+    if not word:
+        return "", []
+    return f"({_TEXT} LIKE ? ESCAPE '\\' OR CAST(id AS TEXT) = ?)", [_like(word), word.lstrip("#")]
+
+
+def _match(field: str, value: str) -> tuple[str, list[Any]]:
+    if field == "id":
+        low, dash, high = value.partition("-")
+        if dash and low.isdigit() and high.isdigit():
+            return "id BETWEEN ? AND ?", [int(low), int(high)]
+        return "CAST(id AS TEXT) = ?", [value]
+    if field == "state":
+        value = value.lower()
+        # A beginning is enough: `state:fail`, and half-typed words filter already.
+        return (_STATES[value], []) if value in _STATES else ("state LIKE ? ESCAPE '\\'", [_like(value)[1:]])
+    return f"{_COLUMNS[field]} LIKE ? ESCAPE '\\'", [_like(value)]
+
+
+def _like(text: str) -> str:
+    return "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"

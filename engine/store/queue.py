@@ -1,0 +1,456 @@
+"""What may be done to runs: the queue's operations.
+
+Each change of state is one guarded statement that names the states it starts from, and its Outcome says whether it
+won. So two processes may try the same thing at once: one wins, the other is told why not. Front ends wish (`wish`);
+only the daemon claims and finishes.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from engine.store import metrics
+from engine.store.connect import write
+from engine.store.errors import StoreError
+from engine.store.records import ACTIVE, ENDED, NewRun, Outcome, Run, RunState
+from engine.store.rows import RUN_COLUMNS, run_of
+
+_ACTIVE = ", ".join(f"'{state}'" for state in sorted(ACTIVE))
+_ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
+_QUEUE_ORDER = "priority DESC, position, id"
+_LAST_ID = "last_run_id"
+
+
+# into the queue
+
+
+def add(
+    conn: sqlite3.Connection, new: NewRun, run_id: int | None = None, prepare: Callable[[int], None] | None = None
+) -> int:
+    """Queue one run and return its id: the given one (its folder was made first), else the next never used.
+
+    `prepare(id)` is called before anyone can see the run; it makes the folder and config that its worker will read.
+    """
+    return add_all(conn, [new], prepare, None if run_id is None else [run_id])[0]
+
+
+def add_all(
+    conn: sqlite3.Connection,
+    runs: Iterable[NewRun],
+    prepare: Callable[[int], None] | None = None,
+    run_ids: Iterable[int] | None = None,
+) -> list[int]:
+    """Queue several runs, all or none."""
+    given = list(run_ids) if run_ids is not None else None
+    added: list[int] = []
+    with write(conn):
+        for index, new in enumerate(runs):
+            run_id = given[index] if given is not None else _next_id(conn)
+            if given is not None and conn.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone():
+                raise StoreError(f"run {run_id} is in the store already")
+            conn.execute(
+                "INSERT INTO facts(name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET"
+                " value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))",
+                (_LAST_ID, run_id),
+            )
+            if prepare:
+                prepare(run_id)
+            _insert(conn, run_id, new)
+            added.append(run_id)
+    return added
+
+
+def _next_id(conn: sqlite3.Connection) -> int:
+    """Beyond every id ever given, so that the folder of a deleted run never becomes another's."""
+    return conn.execute(
+        "SELECT 1 + max(coalesce((SELECT max(id) FROM runs), 0),"
+        " coalesce((SELECT CAST(value AS INTEGER) FROM facts WHERE name = ?), 0))",
+        (_LAST_ID,),
+    ).fetchone()[0]
+
+
+def _insert(conn: sqlite3.Connection, run_id: int, new: NewRun) -> None:
+    for after in new.after:
+        if after == run_id or not conn.execute("SELECT 1 FROM runs WHERE id = ?", (after,)).fetchone():
+            raise StoreError(
+                f"run {run_id} cannot wait for run {after}: there is no such run", "`finetop ls` lists them."
+            )
+    now = time.time() if new.created is None else new.created
+    values = {
+        "id": run_id,
+        "name": new.name,
+        "state": RunState.QUEUED.value,
+        "held": int(new.held),
+        "priority": new.priority,
+        "position": conn.execute("SELECT coalesce(max(position), 0) + 1 FROM runs WHERE state = 'queued'").fetchone()[
+            0
+        ],
+        "sweep": new.sweep,
+        "tags": _json(list(new.tags)),
+        "note": new.note,
+        "preset": new.preset,
+        "model": new.model,
+        "data": new.data,
+        "method": new.method,
+        "objective": new.objective,
+        "parent_run": new.parent_run,
+        "parent_step": new.parent_step,
+        "gpus_wanted": new.gpus_wanted,
+        "gpus_pinned": _json(list(new.gpus_pinned)),
+        "gpus": "[]",
+        "share": int(new.share),
+        "estimate_bytes": new.estimate_bytes,
+        "estimate_seconds": new.estimate_seconds,
+        "retries": new.retries,
+        "created": now,
+        "queued": now,
+        "total_steps": new.total_steps,
+    }
+    conn.execute(
+        f"INSERT INTO runs({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", tuple(values.values())
+    )
+    put_settings(conn, run_id, new.settings, new.origins)
+    conn.executemany("INSERT OR IGNORE INTO dependencies VALUES (?, ?)", [(run_id, after) for after in new.after])
+
+
+def put_settings(
+    conn: sqlite3.Connection, run_id: int, settings: Mapping[str, Any], origins: Mapping[str, str] | None = None
+) -> None:
+    """Replace the run's settings (edit of a queued run, rebuild)."""
+    with write(conn):
+        conn.execute("DELETE FROM settings WHERE run_id = ?", (run_id,))
+        conn.executemany(
+            "INSERT INTO settings VALUES (?, ?, ?, ?)",
+            [(run_id, key, _json(value), (origins or {}).get(key, "")) for key, value in settings.items()],
+        )
+
+
+# from the queue to its end: the daemon
+
+
+def claim(conn: sqlite3.Connection, run_id: int, gpus: Iterable[str] = (), host: str | None = None) -> Run | None:
+    """Take a waiting run for starting. None: somebody else has it, or it may not start (any more)."""
+    now = time.time()
+    with write(conn):
+        row = conn.execute(
+            f"""
+            UPDATE runs SET state = 'starting', wanted = NULL, gpus = ?, host = ?, pid = NULL, pid_started = NULL,
+                busy_seconds = busy_seconds + coalesce(max(finished - started, 0), 0), started = ?, finished = NULL,
+                attempts = attempts + 1, beat = ?, beat_due = NULL, not_before = NULL, wait_kind = NULL,
+                wait_reason = NULL, reason = NULL, error = NULL, exit_code = NULL
+            WHERE id = ? AND state = 'queued' AND NOT held AND trashed IS NULL AND NOT EXISTS (
+                SELECT 1 FROM dependencies d LEFT JOIN runs r ON r.id = d.after_id
+                WHERE d.run_id = runs.id AND r.state IS NOT 'done')
+            RETURNING {RUN_COLUMNS}
+            """,
+            (_json([str(gpu) for gpu in gpus]), host, now, now, run_id),
+        ).fetchone()
+    return run_of(row) if row else None
+
+
+def started(conn: sqlite3.Connection, run_id: int, pid: int, pid_started: float) -> Outcome:
+    """Remember the worker's process."""
+    return _change(conn, run_id, f"pid = ?, pid_started = ? WHERE id = ? AND state IN ({_ACTIVE})", (pid, pid_started))
+
+
+def unclaim(conn: sqlite3.Connection, run_id: int) -> Outcome:
+    """Give back a run whose worker never came to life; it keeps its place."""
+    return _change(
+        conn, run_id, "state = 'queued', gpus = '[]', attempts = attempts - 1 WHERE id = ? AND state = 'starting'", ()
+    )
+
+
+def finish(
+    conn: sqlite3.Connection,
+    run_id: int,
+    state: RunState,
+    reason: str | None = None,
+    error: str | None = None,
+    exit_code: int | None = None,
+) -> Outcome:
+    """End an active run. What its journal already said (import it first) stands; None leaves a field as it is."""
+    if state not in ENDED:
+        raise ValueError(f"{state} is no end")
+    return _change(
+        conn,
+        run_id,
+        "state = ?, finished = ?, wanted = NULL, beat_due = NULL, pid = NULL, pid_started = NULL,"
+        " reason = coalesce(?, reason), error = coalesce(?, error), exit_code = coalesce(?, exit_code)"
+        f" WHERE id = ? AND state IN ({_ACTIVE})",
+        (state.value, time.time(), reason, error, exit_code),
+    )
+
+
+def explain(
+    conn: sqlite3.Connection,
+    run_id: int,
+    reason: str | None = None,
+    error: str | None = None,
+    exit_code: int | None = None,
+) -> Outcome:
+    """Add to a run that has ended what was found out about it afterwards."""
+    return _change(
+        conn,
+        run_id,
+        "reason = coalesce(?, reason), error = coalesce(?, error), exit_code = coalesce(?, exit_code)"
+        f" WHERE id = ? AND state IN ({_ENDED})",
+        (reason, error, exit_code),
+    )
+
+
+def set_waiting(conn: sqlite3.Connection, reasons: Mapping[int, tuple[str, str]]) -> int:
+    """Keep why each waiting run waits, as (kind, reason); writes only what has changed. How many did."""
+    stored = {
+        run_id: (kind, reason)
+        for run_id, kind, reason in conn.execute("SELECT id, wait_kind, wait_reason FROM runs WHERE state = 'queued'")
+    }
+    changed = [(*said, run_id) for run_id, said in reasons.items() if run_id in stored and stored[run_id] != said]
+    if changed:
+        with write(conn):
+            conn.executemany(
+                "UPDATE runs SET wait_kind = ?, wait_reason = ? WHERE id = ? AND state = 'queued'", changed
+            )
+    return len(changed)
+
+
+def note(
+    conn: sqlite3.Connection,
+    run_id: int,
+    kind: str,
+    message: str,
+    step: int | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Put an event on record that the run's worker could not write itself: a retry, a kill, changed data."""
+    with write(conn):
+        conn.execute(
+            "INSERT INTO events(run_id, time, source, kind, step, message, detail) VALUES (?, ?, 'queue', ?, ?, ?, ?)",
+            (run_id, time.time(), kind, step, message, _json(dict(detail or {}))),
+        )
+
+
+# wishes of people: any process
+
+
+def wish(conn: sqlite3.Connection, run_id: int, wanted: str) -> Outcome:
+    """Ask for 'stop' (save, then exit) or 'kill'. A waiting run is stopped at once; a kill is never softened."""
+    if wanted not in ("stop", "kill"):
+        raise ValueError(f"no such wish: {wanted}")
+    with write(conn):
+        outcome = _change(
+            conn,
+            run_id,
+            "state = 'stopped', finished = ?, reason = 'taken off the queue' WHERE id = ? AND state = 'queued'"
+            " AND trashed IS NULL",
+            (time.time(),),
+        )
+        if outcome:
+            return outcome
+        soften = "" if wanted == "kill" else " AND wanted IS NOT 'kill'"
+        return _change(conn, run_id, f"wanted = ? WHERE id = ? AND state IN ({_ACTIVE}){soften}", (wanted,))
+
+
+def resume(
+    conn: sqlite3.Connection, run_id: int, from_step: int | None = None, not_before: float | None = None
+) -> Outcome:
+    """Queue an ended run again, behind the others of its priority, to go on from a checkpoint (None: its latest)."""
+    return _change(
+        conn,
+        run_id,
+        "state = 'queued', held = 0, wanted = NULL, resume_step = ?, not_before = ?, queued = ?, wait_kind = NULL,"
+        " wait_reason = NULL, position = (SELECT coalesce(max(position), 0) + 1 FROM runs WHERE state = 'queued')"
+        f" WHERE id = ? AND state IN ({_ENDED}) AND trashed IS NULL",
+        (from_step, not_before, time.time()),
+    )
+
+
+def hold(conn: sqlite3.Connection, run_id: int) -> Outcome:
+    return _change(conn, run_id, "held = 1 WHERE id = ? AND state = 'queued' AND trashed IS NULL", ())
+
+
+def release(conn: sqlite3.Connection, run_id: int) -> Outcome:
+    """Let a held run, or one that pauses before a retry, take its turn."""
+    return _change(
+        conn, run_id, "held = 0, not_before = NULL WHERE id = ? AND state = 'queued' AND trashed IS NULL", ()
+    )
+
+
+def set_priority(conn: sqlite3.Connection, run_id: int, priority: int) -> Outcome:
+    """Higher goes first. For a run that is not waiting it takes effect when it is queued again."""
+    return _change(conn, run_id, "priority = ? WHERE id = ?", (priority,))
+
+
+def move(conn: sqlite3.Connection, run_id: int, to: int | str) -> Outcome:
+    """Put a waiting run at a place of the queue (0 is the front), or 'up', 'down', 'top', 'bottom'.
+
+    The place is kept whatever the priorities: a run moved in between others of another priority takes theirs.
+    """
+    with write(conn):
+        order = [
+            list(row)
+            for row in conn.execute(
+                "SELECT id, priority, position FROM runs WHERE state = 'queued' AND trashed IS NULL"
+                f" ORDER BY {_QUEUE_ORDER}"
+            )
+        ]
+        place = next((index for index, row in enumerate(order) if row[0] == run_id), None)
+        if place is None:
+            return _lost(conn, run_id)
+        targets = {"up": place - 1, "down": place + 1, "top": 0, "bottom": len(order) - 1}
+        target = targets[to] if isinstance(to, str) else to
+        target = min(max(target, 0), len(order) - 1)
+        moved = order.pop(place)
+        above = order[target - 1][1] if target else None
+        below = order[target][1] if target < len(order) else None
+        if above is not None and moved[1] > above:
+            moved[1] = above
+        if below is not None and moved[1] < below:
+            moved[1] = below
+        order.insert(target, moved)
+        conn.executemany(
+            "UPDATE runs SET priority = ?, position = ? WHERE id = ?",
+            [(row[1], index, row[0]) for index, row in enumerate(order, 1) if row[2] != index or row is moved],
+        )
+        return Outcome(True, run_id, RunState.QUEUED)
+
+
+def depend(conn: sqlite3.Connection, run_id: int, after: int) -> Outcome:
+    """Make a waiting run wait for another to be done. Refused where it would wait for itself."""
+    with write(conn):
+        circle = conn.execute(
+            "WITH RECURSIVE before(id) AS (SELECT ? UNION SELECT d.after_id FROM dependencies d JOIN before ON"
+            " d.run_id = before.id) SELECT 1 FROM before WHERE id = ?",
+            (after, run_id),
+        ).fetchone()
+        if circle:
+            return Outcome(False, run_id, _state(conn, run_id), f"run {after} itself waits for run {run_id}")
+        if _state(conn, after) is None:
+            return Outcome(False, run_id, _state(conn, run_id), f"there is no run {after}")
+        if _state(conn, run_id) is not RunState.QUEUED:
+            return _lost(conn, run_id)
+        conn.execute("INSERT OR IGNORE INTO dependencies VALUES (?, ?)", (run_id, after))
+        return Outcome(True, run_id, RunState.QUEUED)
+
+
+def undepend(conn: sqlite3.Connection, run_id: int, after: int | None = None) -> Outcome:
+    """Let a run start whatever becomes of another (None: of all it waits for)."""
+    with write(conn):
+        conn.execute(
+            "DELETE FROM dependencies WHERE run_id = ? AND (? IS NULL OR after_id = ?)", (run_id, after, after)
+        )
+        state = _state(conn, run_id)
+        return Outcome(state is not None, run_id, state, "" if state else f"there is no run {run_id}")
+
+
+_EDITABLE = frozenset({"name", "note", "tags", "sweep", "share", "retries", "estimate_bytes", "estimate_seconds"})
+_EDITABLE_WAITING = frozenset({"gpus_wanted", "gpus_pinned", "total_steps", "model", "data", "method", "preset"})
+
+
+def edit(conn: sqlite3.Connection, run_id: int, **changes: Any) -> Outcome:
+    """Change a run's name, note, tags and the like at any time; what it asks for only while it waits."""
+    unknown = changes.keys() - _EDITABLE - _EDITABLE_WAITING
+    if unknown:
+        raise ValueError(f"cannot edit {', '.join(sorted(unknown))}")
+    guard = " AND state = 'queued'" if changes.keys() & _EDITABLE_WAITING else ""
+    values = [_json(list(value)) if isinstance(value, (tuple, list)) else value for value in changes.values()]
+    return _change(conn, run_id, f"{', '.join(f'{name} = ?' for name in changes)} WHERE id = ?{guard}", values)
+
+
+def pin(conn: sqlite3.Connection, run_id: int, step: int, pinned: bool = True) -> bool:
+    """Keep a checkpoint whatever the retention says. False if there is none at that step."""
+    with write(conn):
+        cursor = conn.execute(
+            "UPDATE checkpoints SET pinned = ? WHERE run_id = ? AND step = ? AND removed IS NULL",
+            (int(pinned), run_id, step),
+        )
+        return cursor.rowcount > 0
+
+
+def checkpoint_removed(conn: sqlite3.Connection, run_id: int, step: int) -> bool:
+    """A front end deleted a checkpoint's folder. False if it was gone already."""
+    with write(conn):
+        cursor = conn.execute(
+            "UPDATE checkpoints SET removed = ?, kept = '[]' WHERE run_id = ? AND step = ? AND removed IS NULL",
+            (time.time(), run_id, step),
+        )
+        return cursor.rowcount > 0
+
+
+def trash(conn: sqlite3.Connection, run_id: int) -> Outcome:
+    """Hide a run that is not active; a waiting one never starts. The caller moves its folder, before or after."""
+    return _change(
+        conn, run_id, f"trashed = ? WHERE id = ? AND trashed IS NULL AND state NOT IN ({_ACTIVE})", (time.time(),)
+    )
+
+
+def restore(conn: sqlite3.Connection, run_id: int) -> Outcome:
+    """Take a run back out of the trash as it was; a waiting one comes back held, since time has passed."""
+    return _change(
+        conn,
+        run_id,
+        "trashed = NULL, held = CASE WHEN state = 'queued' THEN 1 ELSE held END WHERE id = ? AND trashed IS NOT NULL",
+        (),
+    )
+
+
+def purge(conn: sqlite3.Connection, run_id: int) -> Outcome:
+    """Delete a trashed run's rows for good. Its id is never given again."""
+    with write(conn):
+        if not conn.execute("SELECT 1 FROM runs WHERE id = ? AND trashed IS NOT NULL", (run_id,)).fetchone():
+            return Outcome(False, run_id, _state(conn, run_id), f"run {run_id} is not in the trash")
+        metrics.drop_run(conn, run_id)
+        for table in ("settings", "dependencies", "events", "checkpoints", "evaluations", "samples", "gpu_samples"):
+            conn.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
+        conn.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+        return Outcome(True, run_id)
+
+
+def remember(conn: sqlite3.Connection, name: str, value: str) -> None:
+    """Keep a small fact, such as when a user last looked (`seen:kim`)."""
+    with write(conn):
+        conn.execute("INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value))
+
+
+# shared
+
+
+def _change(conn: sqlite3.Connection, run_id: int, set_where: str, values: Iterable[Any]) -> Outcome:
+    """One guarded UPDATE; `set_where` is 'a = ? WHERE id = ? ...', its first values those before the id."""
+    with write(conn):
+        row = conn.execute(f"UPDATE runs SET {set_where} RETURNING state", (*values, run_id)).fetchone()
+        return Outcome(True, run_id, RunState(row[0])) if row else _lost(conn, run_id)
+
+
+_WHY = {
+    RunState.QUEUED: "is still waiting",
+    RunState.STARTING: "is starting",
+    RunState.RUNNING: "is running",
+    RunState.SAVING: "is saving",
+    RunState.DONE: "has already finished",
+    RunState.STOPPED: "has been stopped",
+    RunState.FAILED: "has failed",
+    RunState.INTERRUPTED: "was interrupted",
+}
+
+
+def _lost(conn: sqlite3.Connection, run_id: int) -> Outcome:
+    row = conn.execute("SELECT state, trashed, wanted FROM runs WHERE id = ?", (run_id,)).fetchone()
+    if row is None:
+        return Outcome(False, run_id, None, f"there is no run {run_id}")
+    state = RunState(row[0])
+    if row[1] is not None:
+        return Outcome(False, run_id, state, f"run {run_id} is in the trash")
+    if row[2] == "kill":
+        return Outcome(False, run_id, state, f"run {run_id} is being killed")
+    return Outcome(False, run_id, state, f"run {run_id} {_WHY[state]}")
+
+
+def _state(conn: sqlite3.Connection, run_id: int) -> RunState | None:
+    row = conn.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone()
+    return RunState(row[0]) if row else None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)

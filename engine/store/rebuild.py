@@ -1,0 +1,201 @@
+"""runs.db anew from the run folders, for when it is lost, damaged, or not believed.
+
+Each folder's config.json says what the run is, meta.json (if there) what was wished of it, journal.jsonl what became
+of it. What only the old database knew (order and priorities of the queue, notes, tags, pins, the trash) is taken over
+as far as it can still be read. The new file is made beside the old one, which is kept; no daemon may be running.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.store import queue
+from engine.store.connect import write, writer
+from engine.store.ingest import import_journal
+from engine.store.records import ACTIVE, NewRun
+
+_TAKEN_OVER = (
+    "name", "note", "tags", "sweep", "preset", "priority", "position", "held", "trashed", "share", "estimate_bytes",
+    "estimate_seconds", "gpus_wanted", "gpus_pinned", "retries", "attempts", "created", "queued", "parent_run",
+    "parent_step", "total_steps", "host",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What `rebuild` found."""
+
+    runs: int
+    points: int
+    problems: tuple[str, ...]
+    old: Path | None
+    """Where the former database lies now."""
+
+
+def new_run(config: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> NewRun:
+    """A run as its saved config describes it; `meta` holds fields of NewRun that no setting says, and wins."""
+    described = config.get("finetop") if isinstance(config.get("finetop"), Mapping) else {}
+    settings = {
+        f"{group}.{name}": value
+        for group, values in config.items()
+        if group != "finetop" and isinstance(values, Mapping)
+        for name, value in values.items()
+    }
+    files = settings.get("data.files") or []
+    origins = described.get("origins", described.get("origin", {}))
+    gpus = tuple(str(gpu) for gpu in settings.get("run.gpus") or ())
+    found = {
+        "name": settings.get("run.name") or "",
+        "settings": settings,
+        "origins": origins if isinstance(origins, Mapping) else {},
+        "model": str(settings.get("model.name", "")),
+        "data": ", ".join(Path(str(file)).name for file in files),
+        "method": str(settings.get("method.kind", "")),
+        "objective": str(settings.get("method.objective", "")),
+        "tags": tuple(settings.get("run.tags") or ()),
+        "gpus_pinned": gpus,
+        "gpus_wanted": max(len(gpus), 1),
+        "priority": settings.get("run.priority") or 0,
+        "retries": settings.get("run.retries") or 0,
+    }
+    names = {field.name for field in dataclasses.fields(NewRun)}
+    found |= {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in (meta or {}).items()
+        if name in names and value is not None
+    }
+    return NewRun(**found)
+
+
+def rebuild(root: Path) -> Rebuilt:
+    """Make `root`/runs.db from `root`/runs/*, put it in the old one's place, and say what was found."""
+    path = root / "runs.db"
+    fresh = root / "runs.db.rebuild"
+    for suffix in ("", "-wal", "-shm"):
+        fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+    former = _Former(path)
+    problems: list[str] = []
+    points = 0
+    folders = sorted(
+        (entry for entry in (root / "runs").glob("*") if entry.name.isdigit() and entry.is_dir()),
+        key=lambda entry: int(entry.name),
+    )
+    conn = writer(fresh)
+    try:
+        for folder in folders:
+            points += _take(conn, folder, former, problems)
+        former.restore(conn)
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        conn.close()
+    old = None
+    if path.exists():
+        old = root / f"runs.db.before-rebuild-{time.strftime('%Y%m%d-%H%M%S')}"
+        for suffix in ("-wal", "-shm", ""):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(f"{path}{suffix}", f"{old}{suffix}")
+    os.replace(fresh, path)
+    return Rebuilt(len(folders), points, tuple(problems), old)
+
+
+def _take(conn: sqlite3.Connection, folder: Path, former: "_Former", problems: list[str]) -> int:
+    run_id = int(folder.name)
+    config = _json_file(folder / "config.json", problems)
+    meta = _json_file(folder / "meta.json", problems, optional=True)
+    # Nothing starts by surprise: what never ran comes back held, unless it is known not to have been.
+    held = bool(meta.get("held", former.runs.get(run_id, {}).get("held", True)))
+    with contextlib.suppress(OSError):
+        meta.setdefault("created", (folder / "config.json").stat().st_mtime)
+    try:
+        new = new_run(config, meta)
+    except TypeError as error:
+        problems.append(f"{folder}: {error}")
+        new = NewRun(name=folder.name)
+    new = dataclasses.replace(new, held=held, after=())  # the run it waits for may come later; see `restore`
+    queue.add(conn, new, run_id)
+    former.after.setdefault(run_id, set()).update(after for after in meta.get("after") or () if isinstance(after, int))
+    imported = import_journal(conn, run_id, folder, whole_history=True)
+    if imported.damaged:
+        problems.append(f"{folder / 'journal.jsonl'}: {imported.damaged} lines could not be read")
+    with write(conn):
+        started = conn.execute("SELECT min(time) FROM events WHERE run_id = ? AND kind = 'state'", (run_id,)).fetchone()
+        if imported.events:
+            conn.execute(
+                "UPDATE runs SET started = coalesce(started, ?), held = 0, attempts = max(attempts, 1),"
+                f" state = CASE WHEN state IN ('queued', {', '.join(repr(state.value) for state in ACTIVE)})"
+                " THEN 'interrupted' ELSE state END WHERE id = ?",
+                (started[0], run_id),
+            )
+            conn.execute(
+                "UPDATE runs SET finished = beat, reason = coalesce(reason, 'found unfinished by rebuild')"
+                " WHERE id = ? AND state = 'interrupted'",
+                (run_id,),
+            )
+    return imported.points
+
+
+def _json_file(path: Path, problems: list[str], optional: bool = False) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+        problems.append(f"{path}: not a JSON object")
+    except FileNotFoundError:
+        if not optional:
+            problems.append(f"{path}: missing")
+    except (OSError, ValueError) as error:
+        problems.append(f"{path}: {error}")
+    return {}
+
+
+class _Former:
+    """What the old database knew and no folder does; empty where it cannot be read."""
+
+    def __init__(self, path: Path) -> None:
+        self.runs: dict[int, dict[str, Any]] = {}
+        self.after: dict[int, set[int]] = {}
+        self._pins: list[tuple[int, int]] = []
+        self._facts: list[tuple[str, str]] = []
+        self._events: list[tuple] = []
+        if not path.exists():
+            return
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path, timeout=5)) as conn:
+            for row in conn.execute(f"SELECT id, {', '.join(_TAKEN_OVER)} FROM runs"):
+                self.runs[row[0]] = dict(zip(_TAKEN_OVER, row[1:], strict=True))
+            self._facts = conn.execute("SELECT name, value FROM facts").fetchall()
+            self._pins = conn.execute("SELECT run_id, step FROM checkpoints WHERE pinned").fetchall()
+            for run_id, after in conn.execute("SELECT run_id, after_id FROM dependencies"):
+                self.after.setdefault(run_id, set()).add(after)
+            self._events = conn.execute(
+                "SELECT run_id, time, source, kind, step, message, detail FROM events WHERE source = 'queue'"
+            ).fetchall()
+
+    def restore(self, conn: sqlite3.Connection) -> None:
+        """Put it into the new database, for the runs that are there."""
+        columns = ", ".join(f"{name} = coalesce(?, {name})" for name in _TAKEN_OVER)
+        with write(conn):
+            known = {row[0] for row in conn.execute("SELECT id FROM runs")}
+            for run_id, values in self.runs.items():
+                values = values | {"held": None}  # decided when the run was taken in
+                conn.execute(f"UPDATE runs SET {columns} WHERE id = ?", (*values.values(), run_id))
+            conn.executemany("UPDATE checkpoints SET pinned = 1 WHERE run_id = ? AND step = ?", self._pins)
+            conn.executemany(
+                "INSERT OR IGNORE INTO dependencies VALUES (?, ?)",
+                [(run_id, after) for run_id in known & self.after.keys() for after in self.after[run_id]],
+            )
+            conn.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", self._facts)
+            conn.execute(
+                "UPDATE facts SET value = max(CAST(value AS INTEGER), coalesce((SELECT max(id) FROM runs), 0))"
+                " WHERE name = 'last_run_id'"
+            )
+            conn.executemany(
+                "INSERT INTO events(run_id, time, source, kind, step, message, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [event for event in self._events if event[0] in known],
+            )

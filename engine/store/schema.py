@@ -1,0 +1,252 @@
+"""The tables of runs.db as numbered migrations: appended, never edited, applied under one write lock.
+
+The only module that imports sqlite_utils; `connect.writer` calls it when the database is new or old. Several processes
+may arrive at once: each takes the write lock with BEGIN IMMEDIATE and looks again at the version, so one migrates and
+the others find it done. sqlite-utils' own transactions then nest inside as savepoints.
+
+`points` is where the bytes are. Its row is (series, step, value), about 20 bytes; run and key are interned together as
+the id of their `metric_summary` row. The time of a step is shared by all its metrics, so it is a series of its own,
+called `time`: 20 bytes a step instead of 10 a point. The view `metrics` puts it all together again.
+"""
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+import sqlite_utils
+from sqlite_utils import Migrations
+
+from engine.store.connect import APPLICATION_ID, BUSY_SECONDS, use_wal, write
+from engine.store.errors import StoreError
+
+MIGRATIONS = Migrations("finetop")
+
+
+def migrate(
+    conn: sqlite3.Connection, path: Path, migrations: Migrations = MIGRATIONS, busy_seconds: float = BUSY_SECONDS
+) -> Path | None:
+    """Bring the database up to date, after a backup if it held anything. Returns the backup's path, if one was made."""
+    wanted = len(migrations._migrations)
+    use_wal(conn, busy_seconds)
+    backup = None
+    with write(conn):
+        version = conn.execute("PRAGMA user_version").fetchone()[0]
+        if version >= wanted:
+            return None  # another process was quicker
+        if version > 0:
+            backup = _backup(path, version)
+        migrations.apply(sqlite_utils.Database(conn))
+        conn.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        conn.execute(f"PRAGMA user_version={wanted}")
+    with contextlib.suppress(OSError):
+        os.chmod(path, 0o600)
+    return backup
+
+
+def _backup(path: Path, version: int) -> Path:
+    """A whole copy beside the database. Taken while we hold the write lock, so nothing can be written in between."""
+    target = path.with_name(f"{path.name}.schema-{version}.bak")
+    partial = target.with_name(target.name + ".part")
+    try:
+        partial.unlink(missing_ok=True)
+        with (
+            contextlib.closing(sqlite3.connect(path)) as source,
+            contextlib.closing(sqlite3.connect(partial)) as copy,
+        ):
+            source.backup(copy)
+        os.chmod(partial, 0o600)
+        os.replace(partial, target)
+    except (sqlite3.Error, OSError) as error:
+        partial.unlink(missing_ok=True)
+        raise StoreError(
+            f"{path} needs migrating, and no backup could be written to {target}: {error}",
+            "Make room on that disk; the database has not been touched.",
+        ) from error
+    return target
+
+
+@MIGRATIONS()
+def m001_first(db: sqlite_utils.Database) -> None:
+    db["facts"].create({"name": str, "value": str}, pk="name")
+    db["runs"].create(
+        {
+            "id": int,
+            "name": str,
+            "state": str,
+            "wanted": str,
+            "held": int,
+            "priority": int,
+            "position": int,
+            "not_before": float,
+            "wait_kind": str,
+            "wait_reason": str,
+            "sweep": str,
+            "tags": str,
+            "note": str,
+            "preset": str,
+            "model": str,
+            "data": str,
+            "method": str,
+            "objective": str,
+            "parent_run": int,
+            "parent_step": int,
+            "resume_step": int,
+            "gpus_wanted": int,
+            "gpus_pinned": str,
+            "gpus": str,
+            "share": int,
+            "estimate_bytes": int,
+            "estimate_seconds": float,
+            "retries": int,
+            "attempts": int,
+            "pid": int,
+            "pid_started": float,
+            "host": str,
+            "created": float,
+            "queued": float,
+            "started": float,
+            "finished": float,
+            "busy_seconds": float,
+            "beat": float,
+            "beat_due": float,
+            "step": int,
+            "total_steps": int,
+            "epoch": float,
+            "train_loss": float,
+            "eval_loss": float,
+            "best_eval": float,
+            "best_eval_step": int,
+            "step_seconds": float,
+            "tokens_per_second": float,
+            "reason": str,
+            "error": str,
+            "exit_code": int,
+            "trashed": float,
+            "journal_offset": int,
+            "journal_head": int,
+        },
+        pk="id",
+        not_null={"name", "state", "held", "priority", "position", "created", "journal_offset", "journal_head"},
+        defaults={
+            "name": "",
+            "state": "queued",
+            "held": 0,
+            "priority": 0,
+            "position": 0,
+            "attempts": 0,
+            "busy_seconds": 0,
+            "step": 0,
+            "journal_offset": 0,
+            "journal_head": 0,
+        },
+    )
+    db.execute("CREATE INDEX runs_waiting ON runs(priority DESC, position) WHERE state = 'queued'")
+    db["runs"].create_index(["state"])
+    db.execute(
+        "CREATE TABLE settings(run_id INTEGER, key TEXT, value TEXT, origin TEXT, PRIMARY KEY(run_id, key))"
+        " WITHOUT ROWID"
+    )
+    db.execute(
+        "CREATE TABLE dependencies(run_id INTEGER, after_id INTEGER, PRIMARY KEY(run_id, after_id)) WITHOUT ROWID"
+    )
+    db["events"].create(
+        {
+            "id": int,
+            "run_id": int,
+            "time": float,
+            "source": str,  # 'journal', or 'queue' for what the daemon and the commands did
+            "kind": str,
+            "step": int,
+            "message": str,
+            "detail": str,
+        },
+        pk="id",
+    )
+    db["events"].create_index(["run_id"])
+    db.execute(
+        "CREATE TABLE checkpoints(run_id INTEGER, step INTEGER, epoch REAL, path TEXT, bytes INTEGER, kept TEXT,"
+        " eval TEXT, parent_run INTEGER, parent_step INTEGER, time REAL, pinned INTEGER NOT NULL DEFAULT 0,"
+        " removed REAL, detail TEXT, PRIMARY KEY(run_id, step)) WITHOUT ROWID"
+    )
+    db["evaluations"].create(
+        {"id": int, "run_id": int, "step": int, "time": float, "scores": str, "detail": str}, pk="id"
+    )
+    db["evaluations"].create_index(["run_id", "step"])
+    db["samples"].create({"id": int, "run_id": int, "step": int, "time": float, "detail": str}, pk="id")
+    db["samples"].create_index(["run_id", "step"])
+
+    db["metric_keys"].create({"id": int, "key": str}, pk="id")
+    db["metric_keys"].create_index(["key"], unique=True)
+    db["metric_summary"].create(
+        {
+            "id": int,
+            "run_id": int,
+            "key_id": int,
+            "count": int,
+            "nonfinite": int,
+            "first_step": int,
+            "first": float,
+            "last_step": int,
+            "last": float,
+            "low_step": int,
+            "low": float,
+            "high_step": int,
+            "high": float,
+        },
+        pk="id",
+    )
+    db["metric_summary"].create_index(["run_id", "key_id"], unique=True)
+    # NaN is NULL; the infinities are themselves.
+    db.execute("CREATE TABLE points(series INTEGER, step INTEGER, value REAL, PRIMARY KEY(series, step)) WITHOUT ROWID")
+    db.execute(
+        "CREATE TABLE metric_pyramid(series INTEGER, level INTEGER, bucket INTEGER, low REAL, high REAL, total REAL,"
+        " count INTEGER, nonfinite INTEGER, PRIMARY KEY(series, level, bucket)) WITHOUT ROWID"
+    )
+    db.execute(
+        "CREATE TABLE gpu_samples(gpu TEXT, time REAL, run_id INTEGER, utilisation REAL, memory_bytes INTEGER,"
+        " power_watts REAL, temperature REAL, PRIMARY KEY(gpu, time)) WITHOUT ROWID"
+    )
+    db["gpu_samples"].create_index(["run_id"])
+
+    db.create_view(
+        "metrics",
+        """
+        SELECT s.run_id AS run, k.key AS key, p.step AS step, p.value AS value, t.value AS time
+        FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id JOIN points p ON p.series = s.id
+        LEFT JOIN metric_summary ts ON ts.run_id = s.run_id
+                                   AND ts.key_id = (SELECT id FROM metric_keys WHERE key = 'time')
+        LEFT JOIN points t ON t.series = ts.id AND t.step = p.step
+        WHERE k.key <> 'time'
+        """,
+    )
+    db.create_view(
+        "run_metrics",
+        """
+        SELECT s.run_id AS run, k.key AS key, s.count, s.nonfinite, s.first, s.first_step, s.last, s.last_step,
+               s.low AS min, s.low_step AS min_step, s.high AS max, s.high_step AS max_step
+        FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id WHERE s.count > 0
+        """,
+    )
+    db.create_view(
+        "run_summary",
+        """
+        SELECT id, name, CASE WHEN state = 'queued' AND held THEN 'held' ELSE state END AS state, step, total_steps,
+               round(train_loss, 4) AS train_loss, round(eval_loss, 4) AS eval_loss, round(best_eval, 4) AS best_eval,
+               best_eval_step, model, data, preset, method, objective, sweep,
+               datetime(created, 'unixepoch') AS created_utc, datetime(started, 'unixepoch') AS started_utc,
+               datetime(finished, 'unixepoch') AS finished_utc, round(finished - started, 1) AS seconds,
+               gpus, round(estimate_bytes / 1073741824.0, 1) AS estimate_gib, coalesce(reason, wait_reason) AS reason,
+               parent_run, parent_step, tags, note
+        FROM runs WHERE trashed IS NULL ORDER BY id DESC
+        """,
+    )
+    db.create_view(
+        "queue",
+        """
+        SELECT row_number() OVER (ORDER BY priority DESC, position, id) AS place, id, name, priority,
+               CASE WHEN held THEN 'held' ELSE 'waiting' END AS state, wait_reason,
+               datetime(queued, 'unixepoch') AS queued_utc
+        FROM runs WHERE state = 'queued' AND trashed IS NULL
+        """,
+    )
