@@ -303,7 +303,7 @@ def _toml(raw: str) -> dict[str, Any]:
 
 def _cross_checks(config: RunConfig) -> list[str]:
     problems = []
-    if 1 <= config.optim.warmup and 0 < config.train.max_steps <= config.optim.warmup:
+    if config.optim.warmup >= 1 and 0 < config.train.max_steps <= config.optim.warmup:
         problems.append(
             f"optim.warmup ({config.optim.warmup:g} steps) is not less than train.max_steps ({config.train.max_steps})"
         )

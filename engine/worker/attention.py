@@ -19,6 +19,7 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "finetop"
 
+
 class _Stream:
     """The examples of the present pack, and what attention derives from their lengths once for all layers."""
 
@@ -64,7 +65,7 @@ def attention_forward(
     softcap: float | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """Causal attention; query, key, value of shape (1, heads, tokens, head_dim), result (1, tokens, heads, head_dim)."""
+    """Causal attention: query, key, value (1, heads, tokens, head_dim) -> (1, tokens, heads, head_dim)."""
     if _stream is None or query.shape[2] != _stream.tokens:
         if softcap is not None:
             return _softcapped(query, key, value, attention_mask, scaling, softcap), None
@@ -92,7 +93,7 @@ def _one_length(
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    """Attention of examples of one length, each (count, heads, length, head_dim) -> (count, length, heads, head_dim)."""
+    """Attention of equally long examples: (count, heads, length, head_dim) -> (count, length, heads, head_dim)."""
     length = query.shape[2]
     mask = None
     if softcap is not None or (window is not None and length > window):

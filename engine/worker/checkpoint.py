@@ -139,7 +139,9 @@ def find(folder: Path, name: str) -> tuple[Checkpoint | None, list[str]]:
         path = folder / (f"step-{int(name):08d}" if name.isdigit() else name)
         if not path.exists():
             there = ", ".join(map(str, steps(folder))) or "none"
-            raise CheckpointError(f"there is no checkpoint {name}; there are {there}", "`finetop checkpoints` lists them.")
+            raise CheckpointError(
+                f"there is no checkpoint {name}; there are {there}", "`finetop checkpoints` lists them."
+            )
         return verify(path.resolve()), []
     complaints = []
     for step in reversed(steps(folder)):
@@ -196,7 +198,9 @@ def links(folder: Path) -> dict[int, list[str]]:
 def prune(folder: Path, config: SaveConfig) -> list[int]:
     """Delete what the retention settings no longer keep; returns the steps deleted."""
     names = links(folder)
-    epochs = sorted((int(n.removeprefix("epoch-")), step) for step, ns in names.items() for n in ns if n[:6] == "epoch-")
+    epochs = sorted(
+        (int(n.removeprefix("epoch-")), step) for step, ns in names.items() for n in ns if n[:6] == "epoch-"
+    )
     kept_epochs = epochs[-config.keep_epochs :] if config.keep_epochs else epochs
     kept = {step for _, step in kept_epochs}
     kept |= {step for step, ns in names.items() if "latest" in ns or ("best" in ns and config.keep_best)}

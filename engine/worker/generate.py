@@ -34,7 +34,9 @@ def generate(
         while size < len(order) and (size + 1) * longest_of_batch[size] <= _BATCH_TOKENS:
             size += 1
         batch, order = order[:size], order[size:]
-        for index, answer in zip(batch, _one_batch(model, [prompts[i] for i in batch], stop, max_new_tokens, precision), strict=True):
+        for index, answer in zip(
+            batch, _one_batch(model, [prompts[i] for i in batch], stop, max_new_tokens, precision), strict=True
+        ):
             answers[index] = answer
     return answers
 

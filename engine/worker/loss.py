@@ -4,12 +4,14 @@ Only those positions are projected to the vocabulary. The one division, by the s
 step, is the training loop's: a sum divided once is the same however the step was cut into passes.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
 from engine.worker import attention
 from engine.worker.packing import Pack
@@ -22,35 +24,36 @@ LOGITS_BUDGET_BYTES = 2**30
 class PackedLoss:
     """The fast path: the backbone over the whole stream, then the head at supervised positions only."""
 
-    model: nn.Module
-    """A causal language model of transformers, with or without PEFT layers inside."""
+    model: PreTrainedModel
+    """A causal language model, with or without PEFT layers inside."""
 
     def __call__(self, pack: Pack) -> Tensor:
         """Sum of the token losses, a float32 scalar."""
+        return self.token_losses(pack).sum()
+
+    def token_losses(self, pack: Pack) -> Tensor:
+        """float32, shape (supervised,)."""
         with attention.packed(pack.lengths):
             return self._forward(pack)
 
     def backward(self, pack: Pack, divisor: float) -> Tensor:
         """Adds the gradients of the sum / `divisor`; returns the sum itself, detached."""
         with attention.packed(pack.lengths):  # around both: activation checkpointing runs layers again in backward
-            loss = self._forward(pack)
+            loss = self._forward(pack).sum()
             (loss / divisor).backward()
         return loss.detach()
 
     def _forward(self, pack: Pack) -> Tensor:
-        hidden = self._backbone(pack)[0, pack.predict_at]
+        backbone = self.model.get_decoder()
+        stream = backbone(input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False).last_hidden_state
+        hidden = stream[0, pack.predict_at]
         chunk = max(1, LOGITS_BUDGET_BYTES // (4 * self.model.config.get_text_config().vocab_size))
         if len(hidden) <= chunk:
-            return self._head_loss(hidden, pack.targets)
+            return self._head_losses(hidden, pack.targets)
         parts = zip(hidden.split(chunk), pack.targets.split(chunk), strict=True)
-        return torch.stack([checkpoint(self._head_loss, h, t, use_reentrant=False) for h, t in parts]).sum()
+        return torch.cat([checkpoint(self._head_losses, h, t, use_reentrant=False) for h, t in parts])
 
-    def _backbone(self, pack: Pack) -> Tensor:
-        return self.model.get_decoder()(
-            input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False
-        ).last_hidden_state
-
-    def _head_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def _head_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         config = self.model.config.get_text_config()
         logits = self.model.get_output_embeddings()(hidden).float()
         if scale := getattr(config, "logit_scale", None):  # Cohere
@@ -59,50 +62,61 @@ class PackedLoss:
             logits = logits / divisor
         if softcap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
             logits = torch.tanh(logits / softcap) * softcap
-        return F.cross_entropy(logits, targets, reduction="sum")
+        return F.cross_entropy(logits, targets, reduction="none")
 
 
 @dataclass(frozen=True)
 class PlainLoss:
     """One example at a time through the model's own forward pass, for models that do not fit the fast path."""
 
-    model: nn.Module
+    model: PreTrainedModel
 
     def __call__(self, pack: Pack) -> Tensor:
         """Sum of the token losses, a float32 scalar."""
+        return self.token_losses(pack).sum()
+
+    def token_losses(self, pack: Pack) -> Tensor:
+        """float32, shape (supervised,)."""
+        return torch.cat([losses for losses in self._each(pack)])
+
+    def backward(self, pack: Pack, divisor: float) -> Tensor:
+        """Adds the gradients of the sum / `divisor`; returns the sum itself, detached."""
         total = torch.zeros((), device=pack.input_ids.device)
+        for losses in self._each(pack):
+            (losses.sum() / divisor).backward()
+            total += losses.detach().sum()
+        return total
+
+    def _each(self, pack: Pack) -> Iterator[Tensor]:
         start = 0
         for length in pack.lengths:
             inside = (pack.predict_at >= start) & (pack.predict_at < start + length)
             logits = self.model(input_ids=pack.input_ids[:, start : start + length], use_cache=False).logits[0]
             at = pack.predict_at[inside] - start
-            total = total + F.cross_entropy(logits[at].float(), pack.targets[inside], reduction="sum")
+            yield F.cross_entropy(logits[at].float(), pack.targets[inside], reduction="none")
             start += length
-        return total
-
-    def backward(self, pack: Pack, divisor: float) -> Tensor:
-        """Adds the gradients of the sum / `divisor`; returns the sum itself, detached."""
-        loss = self(pack)
-        (loss / divisor).backward()
-        return loss.detach()
 
 
-def choose_loss(model: nn.Module, pack: Pack, wanted: str, tolerance: float) -> tuple[PackedLoss | PlainLoss, str]:
-    """The fast path where it gives the model's own loss on `pack`, else the plain one; and why, when it is the plain.
+def choose_loss(
+    model: PreTrainedModel, pack: Pack, wanted: str, tolerance: float
+) -> tuple[PackedLoss | PlainLoss, str]:
+    """The fast path where it gives the model's own losses on `pack`, else the plain one; and why, when it is the plain.
 
     The comparison also catches layers that leak state from one example of a pack into the next (linear attention,
-    state-space and convolution layers), whatever they are called. `tolerance` is relative.
+    state-space and convolution layers), whatever they are called: `tolerance` bounds the mean difference per token,
+    relative to the mean loss, so that differences cannot cancel out.
     """
     if wanted == "plain":
         return PlainLoss(model), "model.attention is plain"
     with torch.no_grad():
-        own = float(PlainLoss(model)(pack))
+        own = PlainLoss(model).token_losses(pack)
         try:
-            fast = float(PackedLoss(model)(pack))
+            fast = PackedLoss(model).token_losses(pack)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             return PlainLoss(model), f"the packed path fails on this model: {error}"
-    if abs(fast - own) <= tolerance * max(1.0, abs(own)):
+        difference = float((fast - own).abs().mean() / own.abs().mean().clamp(min=0.1))
+    if difference <= tolerance:
         return PackedLoss(model), ""
-    return PlainLoss(model), f"packed, the model's loss is {fast:.6g} instead of {own:.6g}: its layers mix examples"
+    return PlainLoss(model), f"packed, the model's losses differ by {difference:.2%}: its layers mix examples"

@@ -85,8 +85,7 @@ class ChatTemplate:
         texts = [item[0] for item in rendered if not isinstance(item, DataError)]
         encodings = iter(self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True).encodings)
         return [
-            item if isinstance(item, DataError) else self._encode(next(encodings), *item, train_on)
-            for item in rendered
+            item if isinstance(item, DataError) else self._encode(next(encodings), *item, train_on) for item in rendered
         ]
 
     def _encode(self, encoding: Encoding, text: str, spans: list[tuple[int, int]], train_on: str) -> Encoded:

@@ -1,0 +1,78 @@
+"""`finetop demo`: the starter model learns the sample task in a throw-away workspace."""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from engine.cli.settings import create_run
+from engine.cli.text import duration
+from engine.cli.watch import Watcher
+from engine.config import Layer, resolve
+from engine.home import Workspace
+from engine.presets import SAMPLES, find_preset
+from engine.process import spawn_worker
+
+_SHOWN = 8
+
+
+def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="train the starter model on sample data and show what it learned",
+        parents=[common],
+        epilog="examples:\n  finetop demo --headless\n  finetop demo --headless --workspace ./demo\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--headless", action="store_true", help="print progress and results, open no screen")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    root = Path(options.workspace or tempfile.mkdtemp(prefix="finetop-demo-"))
+    root.mkdir(parents=True, exist_ok=True)
+    data = {"data.files": [str(SAMPLES / "intents.csv")], "data.val_files": [str(SAMPLES / "intents_test.csv")]}
+    resolved = resolve([Layer("preset demo", find_preset("demo").settings()), Layer("demo", data)])
+    run_id, folder = create_run(Workspace(root), resolved)
+    print(
+        "The starter model, a small one made for demonstrations, learns to tell what people ask for.\n"
+        f"workspace: {root}",
+        file=sys.stderr,
+    )
+    began = time.monotonic()
+    watcher = Watcher(run_id, folder)
+    code = watcher.follow(spawn_worker(folder))
+    if code == 0:
+        _print_results(watcher.events, time.monotonic() - began)
+        print(f"\nNext, your own data:\n  finetop train --preset quick --data-file FILE --workspace {root}")
+    return code
+
+
+def _print_results(events: list[dict[str, Any]], seconds: float) -> None:
+    evals = [event for event in events if event["kind"] == "eval"]
+    samples = [event for event in events if event["kind"] == "sample"]
+    first, last = evals[0], evals[-1]
+    before = [s for s in samples if s["step"] == first["step"]]
+    after = [s for s in samples if s["step"] == last["step"]]
+    labels = len({sample["reference"] for sample in after})
+    print(f"\nAfter {last['step']} steps and {duration(seconds)}, on {len(after)} questions it was never trained on:\n")
+    print(f"  {'':<12}{'before':>9}{'after':>9}")
+    for key, name in (("eval/exact_match", "accuracy"), ("eval/loss", "loss")):
+        shown = [f"{e['values'][key]:.1%}" if name == "accuracy" else f"{e['values'][key]:.3f}" for e in (first, last)]
+        print(
+            f"  {name:<12}{shown[0]:>9}{shown[1]:>9}" + (f"   (chance: {1 / labels:.1%})" if name == "accuracy" else "")
+        )
+    print()
+    stride = max(1, len(after) // _SHOWN)
+    for old, new in list(zip(before, after, strict=True))[::stride][:_SHOWN]:
+        mark = "✔" if new["text"] == new["reference"] else "✖"
+        print(f"  {_cut(new['prompt'], 70)}")
+        print(f"    before: {_cut(old['text'], 60)!r}")
+        print(f"    after:  {_cut(new['text'], 60)!r} {mark}")
+
+
+def _cut(text: str, limit: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,119 @@
+"""The flags that say what to run, shared by train and plan, and how they become a checked config."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from engine import __version__
+from engine.config import META_KEY, Layer, Resolved, parse_set, parse_value, read_config_file, resolve
+from engine.errors import InputError
+from engine.home import CONFIG, Workspace
+from engine.presets import find_preset
+
+_FLAGS = {
+    "--data-file": ("data.files", "data file, folder or hub dataset; may be given several times"),
+    "--val-file": ("data.val_files", "validation data; otherwise a share of the training data is held out"),
+    "--model": ("model.name", "hub name, folder, or 'starter' (the default)"),
+    "--method": ("method.kind", "full, lora or qlora"),
+    "--objective": ("method.objective", "sft (answers to prompts) or pretrain (plain text)"),
+    "--batch-size": ("train.batch_size", "examples per optimizer step, or auto"),
+    "--epochs": ("train.epochs", "passes over the data, or auto"),
+    "--max-steps": ("train.max_steps", "stop after so many optimizer steps"),
+    "--learning-rate": ("optim.learning_rate", "peak learning rate, or auto"),
+    "--max-length": ("data.max_length", "longest example, in tokens"),
+    "--seed": ("train.seed", "seed of adapters, dropout and order"),
+    "--name": ("run.name", "name of the run"),
+    "--system": ("data.system", "system prompt for conversations that have none"),
+    "--map": ("data.map", "columns by hand: prompt=ask,completion=answer"),
+}
+_REPEATED = ("data.files", "data.val_files")
+_PATHS = ("data.files", "data.val_files", "model.name", "data.template")
+
+
+def add_setting_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to run (a flag beats the config file, which beats the preset)")
+    group.add_argument("--preset", metavar="NAME", help="quick, standard, extended, precision, or one of your own")
+    group.add_argument("--config", metavar="FILE", type=Path, help="settings in JSON or TOML")
+    for flag, (path, text) in _FLAGS.items():
+        action = "append" if path in _REPEATED else "store"
+        group.add_argument(flag, dest=path, metavar=flag[2:].upper().replace("-", "_"), action=action, help=text)
+    group.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="any other setting by its path")
+    group.add_argument("--save-config", metavar="FILE", type=Path, help="write the settings there; reproduces the run")
+
+
+def resolve_settings(options: argparse.Namespace) -> Resolved:
+    """Preset, config file and flags, merged and checked. Raises ConfigError or InputError."""
+    layers = []
+    if options.preset:
+        layers.append(Layer(f"preset {options.preset}", find_preset(options.preset).settings()))
+    if options.config:
+        layers.append(Layer(str(options.config), read_config_file(options.config)))
+    layers += flag_layers(options)
+    resolved = resolve([Layer(layer.label, _absolute(layer.values)) for layer in layers])
+    if options.save_config:
+        save_config(options.save_config, resolved)
+    return resolved
+
+
+def flag_layers(options: argparse.Namespace) -> list[Layer]:
+    """One layer for each flag given, so that every setting remembers its own."""
+    layers = []
+    for flag, (path, _) in _FLAGS.items():
+        value = getattr(options, path, None)
+        if value is not None:
+            literal = path in (*_PATHS, "run.name", "data.system")
+            layers.append(Layer(flag, {path: value if literal else parse_value(value)}))
+    layers += [Layer("--set", dict([parse_set(text)])) for text in options.set]
+    return layers
+
+
+def save_config(path: Path, resolved: Resolved) -> None:
+    try:
+        path.write_text(resolved.config.to_json({"version": __version__}), "utf-8")
+    except OSError as error:
+        raise InputError(f"--save-config {path}: {error.strerror}") from None
+
+
+def create_run(workspace: Workspace, resolved: Resolved) -> tuple[int, Path]:
+    """A new run's folder with its config.json: every setting, and where each came from."""
+    config = resolved.config
+    if not config.data.files:
+        raise InputError("no data to train on", "Give --data-file FILE, or try the samples: `finetop demo --headless`.")
+    run_id, folder = workspace.new_run()
+    if not config.run.name:
+        stem = Path(config.data.files[0]).stem
+        config = config.replace({"run.name": f"{Path(config.model.name).name}-{stem}-{config.method.kind}".lower()})
+    meta = {"version": __version__, "origin": resolved.origin}
+    (folder / CONFIG).write_text(config.to_json(meta), "utf-8")
+    return run_id, folder
+
+
+def change_run(folder: Path, layers: list[Layer]) -> None:
+    """Change settings of an existing run, such as its epochs, before it is resumed."""
+    import json
+
+    path = folder / CONFIG
+    origin = json.loads(path.read_text("utf-8")).get(META_KEY, {}).get("origin", {})
+    resolved = resolve([Layer(str(path), read_config_file(path)), *layers])
+    origin |= {key: label for key, label in resolved.origin.items() if label.startswith("--")}
+    path.write_text(resolved.config.to_json({"version": __version__, "origin": origin}), "utf-8")
+
+
+def _absolute(values: dict[str, Any]) -> dict[str, Any]:
+    """Paths that exist here made absolute, so that the saved settings mean the same from anywhere."""
+
+    def one(value: Any) -> Any:
+        if isinstance(value, str) and value and Path(value).expanduser().exists():
+            return str(Path(value).expanduser().resolve())
+        return value
+
+    made = dict(values)
+    for path in _PATHS:
+        value = made.get(path)
+        if path == "model.name" and value == "starter":
+            continue
+        if isinstance(value, list):
+            made[path] = [one(item) for item in value]
+        elif value is not None:
+            made[path] = one(value)
+    return made

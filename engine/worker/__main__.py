@@ -1,0 +1,44 @@
+"""`python -m engine.worker RUN_FOLDER [--from CHECKPOINT]`: train that run; `--report` only describes it, as JSON."""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m engine.worker", description=__doc__)
+    parser.add_argument("folder", type=Path, help="a run's folder, holding config.json")
+    parser.add_argument("--from", dest="resume_from", default="latest", help="latest, best, epoch-N or a step")
+    parser.add_argument("--report", type=int, metavar="N", help="print the data report with N examples; train nothing")
+    options = parser.parse_args(arguments)
+
+    from engine.errors import EngineError
+
+    try:
+        if options.report is not None:
+            from engine.worker.report import report
+
+            json.dump(report(options.folder, options.report), sys.stdout, ensure_ascii=False)
+            return 0
+        # A stop asked for while torch is still being imported must not be lost.
+        from engine.worker.signals import StopRequest
+
+        stop = StopRequest()
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+        from engine.worker.train import reported, train
+
+        with reported(options.folder):
+            return train(options.folder, options.resume_from, stop)
+    except EngineError as error:
+        print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
+        return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

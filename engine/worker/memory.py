@@ -1,0 +1,68 @@
+"""Tokens per forward pass: as many as fit, found by trying; and what running out of memory looks like."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.worker.loss import PackedLoss, PlainLoss
+from engine.worker.model import Precision
+from engine.worker.packing import TokenSet, make_pack, plan_passes
+
+CPU_TOKENS = 4096
+"""On the CPU larger passes gain nothing, and memory is shared with everything else."""
+_GPU_SHARE = 0.9
+"""Share of the card's memory a trial may take; the rest is left to fragmentation and evaluation."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """CUDA says it by type, the CPU allocator and cuBLAS by text."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "DefaultCPUAllocator" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text or "not enough memory" in text
+    )
+
+
+def find_micro_tokens(
+    loss_of: PackedLoss | PlainLoss,
+    tokens: TokenSet,
+    batch_size: int,
+    parameters: list[nn.Parameter],
+    precision: Precision,
+) -> int:
+    """Double the tokens per pass, forward and backward for real, until the card is full or a step holds no more."""
+    lengths = np.sort(tokens.lengths)[::-1]
+    longest = int(lengths[0])
+    step_tokens = int(lengths[:batch_size].sum())
+    if precision.device.type == "cpu":
+        return max(longest, min(step_tokens, CPU_TOKENS))
+    free, total = torch.cuda.mem_get_info(precision.device)
+    # Adam's two moments come with the first step; a trial has to leave room for them.
+    moments = sum(2 * 4 * p.numel() for p in parameters)
+    others = total - free - torch.cuda.memory_reserved(precision.device)
+    budget = _GPU_SHARE * total - others - moments
+    fits, trial = longest, longest
+    by_length = np.argsort(-tokens.lengths, kind="stable")
+    with torch.random.fork_rng():
+        while True:
+            group = plan_passes(by_length[: max(batch_size, 1)], tokens.lengths, trial)[0]
+            torch.cuda.reset_peak_memory_stats(precision.device)
+            try:
+                with precision.context():
+                    loss_of.backward(make_pack(tokens, group).to(precision.device), 1.0)
+                peak = torch.cuda.max_memory_allocated(precision.device)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                peak = total
+            for parameter in parameters:
+                parameter.grad = None
+            torch.cuda.empty_cache()
+            if peak > budget:
+                break
+            fits = trial
+            if trial >= step_tokens:
+                break
+            trial = min(2 * trial, step_tokens)
+    return fits

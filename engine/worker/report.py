@@ -1,0 +1,43 @@
+"""The dry run's share of work that needs a tokenizer: what the data is, how long the run would be, examples as seen."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.config import auto_values
+from engine.worker.data import prepare
+from engine.worker.model import load_tokenizer
+from engine.worker.packing import TokenSet
+from engine.worker.template import ChatTemplate
+from engine.worker.train import make_plan, read_run_config
+
+
+def report(folder: Path, shown: int) -> dict[str, Any]:
+    """JSON-ready: `data` and `plan` as in the journal, `auto` for the settings chosen, `examples` as pieces of text."""
+    config, _ = read_run_config(folder)
+    template = ChatTemplate(load_tokenizer(config.model), config.data.template)
+    data = prepare(config, template)
+    auto = auto_values(config, len(data.train))
+    plan = make_plan(config.replace(auto), len(data.train))
+    lengths = data.train.lengths
+    batch = min(plan.batch_size, len(lengths))
+    rows = len(lengths) // batch * batch
+    padded = int(lengths[:rows].reshape(-1, batch).max(axis=1).sum()) * batch
+    return {
+        "auto": auto,
+        "data": data.report,
+        "plan": {"examples": plan.examples, "steps_per_epoch": plan.steps_per_epoch, "total_steps": plan.total_steps},
+        "padding_saved": 1 - int(lengths[:rows].sum()) / padded,
+        "examples": [_pieces(template, data.train, i) for i in range(min(shown, len(data.train)))],
+    }
+
+
+def _pieces(template: ChatTemplate, tokens: TokenSet, index: int) -> list[tuple[str, bool]]:
+    """An example as the model sees it, as (text, trained) pieces."""
+    start, end = tokens.offsets[index], tokens.offsets[index + 1]
+    ids, trained = tokens.ids[start:end], tokens.trained[start:end]
+    borders = [0, *(np.flatnonzero(np.diff(trained)) + 1).tolist(), len(ids)]
+    spans = itertools.pairwise(borders)
+    return [(template.tokenizer.decode(ids[a:b].tolist()), bool(trained[a])) for a, b in spans]

@@ -1,0 +1,18 @@
+"""Stop requests. Its own file, since it must be in place before torch is imported."""
+
+import os
+import signal
+
+
+class StopRequest:
+    """Set by the first SIGTERM or SIGINT: finish the step, save, leave. A second one leaves at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.asked:
+            os._exit(128 + number)
+        self.asked = True
