@@ -2,8 +2,8 @@
 """Writes intents.csv and intents_test.csv: `python presets/samples/make_intents.py`.
 
 Ten clearly distinct things people ask of an assistant, in English and Chinese. The training rows come
-from a small grammar (frames and slot values), the held-out rows are written one by one in other words, so
-that a score on them says something about understanding and not only about frames.
+from a small grammar (frames and slot values) and a list of sentences written one by one; the held-out rows
+are all written one by one, in other words, so that a score on them is no score on frames.
 """
 
 import csv
@@ -12,7 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SEED = 0
-PER_LANGUAGE = 22
+PER_LANGUAGE = 20
 
 # Slot values by name, English and Chinese.
 SLOTS = {
@@ -76,6 +76,29 @@ FRAMES = {
     ),
 }
 
+WRITTEN = {
+    "weather": """Is it raining where you are?|I'm going hiking, will it stay dry?|how windy is it by the sea|Do I need a jacket outside?|What's the temperature at the moment?|sunny or cloudy later?|when will this fog clear up|Any chance of thunderstorms this evening?|how warm will the afternoon be|is it still snowing
+现在外面下雨吗|明后天会降温吗|早晚温差大不大|今天晒被子合适吗，有太阳吗|风大不大，能放风筝吗|现在气温是几度|雾什么时候散|晚上会打雷吗|下午热不热，要不要穿外套|周末是晴是雨""",
+    "play_music": """I'd love to hear some violin|Play the song that goes la la la|put my favourite album on|can we have some party music|louder music please, that band again|Start the radio with old hits|sing me a song|play track five of this record|repeat this song|I want something to dance to
+我想听一首老歌|放点欢快的|给孩子放首儿歌|这个歌手的歌再来一首|播放我喜欢的专辑|单曲循环这首|唱首歌给我听|打开收音机听歌|来一段小提琴|放首适合跳舞的曲子""",
+    "set_alarm": """Don't let me sleep past seven|I need to be up early, wake me at five|ring me at 3 so I don't miss the train|add an alarm for every weekday at 6|remind me to get up in twenty minutes|turn off tomorrow's alarm and set it to ten|wake us all at dawn|Could you get me up before nine?|a wake-up alarm in one hour|set my morning alarm earlier
+明早别忘了叫我|五点要赶火车，到时叫醒我|每个工作日六点响铃|二十分钟后叫我起来|闹铃提前半小时|关掉旧的闹钟，新定一个十点的|一小时以后响铃|九点之前把我叫起来|我怕睡过头，设个闹钟|早上的闹铃再早一点""",
+    "book_flight": """What planes leave for Lima in the evening?|I'd like a seat to Cairo, economy class|Which airline has the cheapest fare to Athens?|fly me to Miami next week|book two business class tickets to Delhi|is there a direct flight to Oslo|We are flying home for Christmas, find tickets|an early morning flight, window seat|I must travel to Prague by air|look for departures from Munich airport
+晚上有飞厦门的班机吗|我想买经济舱去悉尼|哪家航空公司去新加坡最便宜|下星期要飞曼谷，帮我订座|两张商务舱，去迪拜|有没有直达大连的飞机|过年回家，帮我抢机票|要早班机，靠窗|从浦东机场出发的航班|坐飞机去三亚要多少钱，帮我订""",
+    "order_food": """Could somebody bring lunch to the office?|I want fish and chips at home|dinner for four from the Italian place|a cheeseburger and a cola, please|Send up some breakfast, eggs and toast|my stomach is rumbling, get me a snack|two coffees and a cake to go|let's have tacos delivered|same meal as last time from the diner|I fancy some dumplings
+给我来份早餐送到公司|我想吃烤鱼|四个人的晚餐，从那家川菜馆订|一个汉堡一杯可乐|肚子咕咕叫，买点吃的|两杯咖啡带走|中午吃什么，点份盖饭吧|再来一份上次那家的水饺|想喝奶茶，帮我下单|加一份薯条""",
+    "translate": """I don't know the Spanish word for bread|what does 'danke' mean|Tell me this sentence in Russian: it is late|how would you write hello in Arabic|Turn this text into English: 你在哪里|which word do the French use for cat|meaning of the Latin word luna|say thank you the Italian way|help me with this Japanese menu, in English please|I'd like to know 'cheers' in Swedish
+面包的西班牙语怎么写|danke 是什么意思|这句话换成俄语：已经很晚了|阿拉伯语的你好怎么讲|把下面这段变成英文|法国人怎么称呼猫|这个拉丁词的意思是什么|意大利语里怎么道谢|看不懂日文菜单，译成中文|英语里“干杯”怎么说""",
+    "exchange_rate": """I have 500 pesos, how much is it in dollars?|is the euro stronger than the dollar today|what would 80 pounds be worth in my currency|how many rupees is one dollar|Give me the current value of the yen|I need to know what 1,000 baht costs|price of a dollar in roubles|did the yuan rise or fall|what's the bank's rate for the krone|calculate 25 euros in Polish money
+五百比索是多少美元|欧元今天比美元高多少|八十英镑折成人民币是多少|一美元等于多少卢比|日元现在值多少|换一千泰铢要花多少钱|卢布的牌价是多少|人民币升值了还是贬值了|银行今天的外汇牌价|二十五欧元合多少人民币""",
+    "lights": """I can't see anything in here, light please|it's getting dark, lamps on|all the lights out, I'm going to bed|make the desk lamp brighter|the ceiling lamp is too bright, dim it|light up the stairs|switch the porch lamp to green|who left the light burning? switch it off|Could you lower the brightness a little|turn the chandelier on
+这里什么都看不见，开一下灯|天黑了，把灯都打开|我要睡了，灯全关掉|台灯再亮一点|吸顶灯太亮，暗一点|照亮楼梯|门口的灯变成绿色|谁没关灯，帮我关上|亮度降低一些|开吊灯""",
+    "track_package": """the postman has not come yet, where is my letter|I paid for express shipping, when does it come?|did you send off my order|What happened to the box I sent?|show me the delivery date|Has the parcel reached the depot?|My order number is 5512, is it out for delivery?|How long until the mail gets here?|the tracking page does not change|I expected the goods last week
+邮递员还没来，我的信呢|加急的件几号能到|我的订单寄出了没有|我寄的箱子怎么样了|预计送达的日期是哪天|包裹到中转站了吗|订单号5512派送了吗|还要多久能收到货|快递信息一直不变|上周就该到的货在哪""",
+    "tell_joke": """I could use a laugh|say something silly|entertain me with a funny tale|what's so funny? tell me one|have you heard the one about the two fish|make me giggle|another joke please, a better one|do you know any riddles that are funny|My friends need to laugh, any gags?|be funny for a minute
+我想笑|说句傻话听听|讲个有意思的段子|两条鱼的那个笑话你听过吗|让我乐一下|再讲一个，要更好笑的|有没有搞笑的谜语|朋友聚会要逗大家笑，讲点什么|幽默一下|有什么搞笑的事""",
+}
+
 HELD_OUT = {
     "weather": """Should I wear a raincoat in London this afternoon?|how many degrees will we have at midday|Is the sun going to shine for our picnic?|any storms expected tonight|what is it like outside at the moment, warm or cold|Weather report for the coast, please
 外面是晴天还是阴天|青岛的气温降了没有|这周哪天不下雨|今晚有台风吗|穿短袖会不会冷，气温多少|下午的天气适合爬山吗""",
@@ -125,11 +148,15 @@ def _fill(frame: str, side: int, rng: random.Random) -> str:
     return frame
 
 
+def _lines(text: str) -> list[str]:
+    return text.replace("\n", "|").split("|")
+
+
 def main() -> None:
     """The same two files on every machine."""
     rng = random.Random(SEED)
-    train = [(text, label) for label in FRAMES for text in rows_from_frames(label, rng)]
-    test = [(text, label) for label, lines in HELD_OUT.items() for text in lines.replace("\n", "|").split("|")]
+    train = [(text, label) for label in FRAMES for text in (*rows_from_frames(label, rng), *_lines(WRITTEN[label]))]
+    test = [(text, label) for label in FRAMES for text in _lines(HELD_OUT[label])]
     for name, rows in (("intents.csv", train), ("intents_test.csv", test)):
         rng.shuffle(rows)
         with (HERE / name).open("w", encoding="utf-8", newline="") as out:
