@@ -90,6 +90,8 @@ def _gpu_lines(snapshot: Snapshot) -> list[str]:
         f"driver {snapshot.driver}" if snapshot.driver else "",
         f"CUDA {snapshot.cuda}" if snapshot.cuda else "",
     ]
+    if snapshot.gpu_problem:
+        lines.append(f"    ! {snapshot.gpu_problem}")
     return [*lines, "    " + " · ".join(filter(None, versions))]
 
 

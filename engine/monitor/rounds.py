@@ -32,7 +32,10 @@ class _Worker:
 
 
 class Rounds:
-    """Calls every task of `plan()` once per period; `results` holds the last value of each key."""
+    """Calls every task of `plan()` once per period; `results` holds the last value of each key.
+
+    `plan` may be a generator that decides what comes next when the task before is done. It must not block itself.
+    """
 
     def __init__(
         self, plan: Callable[[], Iterable[Task]], *, period: float = 1.0, patience: float = PATIENCE_SECONDS, name: str
@@ -62,17 +65,12 @@ class Rounds:
         with self._lock:
             worker = self._worker
             busy = worker.now if worker else None
-            if not busy or self._ended.is_set() or busy[0] is None:
+            if not busy or self._ended.is_set():
                 return
             key, since = busy
             if time.monotonic() - since > self._patience:
                 self.stuck[key] = since
                 self._hire()
-
-    def planning_seconds(self) -> float:
-        """How long the plan itself has been in the making; it cannot be left behind, only told."""
-        busy = self._worker.now if self._worker else None
-        return time.monotonic() - busy[1] if busy and busy[0] is None else 0.0
 
     def _hire(self) -> None:
         worker = self._worker = _Worker()
@@ -86,21 +84,14 @@ class Rounds:
             self._ended.wait(max(0.0, began + self._period - time.monotonic()))
 
     def _round(self, worker: _Worker) -> None:
-        worker.now = (None, time.monotonic())
-        try:
-            tasks = list(self._plan())
-        except Exception as error:  # whatever a driver or /proc throws is news, never the end of the monitor
-            self.failures[None] = f"{type(error).__name__}: {error}"
-            return
-        self.failures.pop(None, None)
-        for key, task in tasks:
+        for key, task in self._plan():
             if key in self.stuck:
                 continue
             worker.now = (key, time.monotonic())
             try:
                 self.results[key] = Result(task(), time.monotonic())
                 self.failures.pop(key, None)
-            except Exception as error:
+            except Exception as error:  # whatever a driver or /proc throws is news, never the end of the monitor
                 self.failures[key] = f"{type(error).__name__}: {error}"
             with self._lock:
                 if self._worker is not worker:

@@ -6,8 +6,9 @@ has none of the threads.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from engine.monitor.host import DiskReader, HostReader
@@ -17,7 +18,7 @@ from engine.monitor.rounds import Result, Rounds, Task
 from engine.monitor.run_load import RunReader
 from engine.monitor.values import GpuProcess, GpuSample, RunId, Snapshot
 
-_HOST, _DISK, _PROCESSES, _RUNS = "host", "disk", "processes", "runs"
+_SCAN, _HOST, _DISK, _PROCESSES, _RUNS = "scan", "host", "disk", "processes", "runs"
 
 
 class Monitor:
@@ -79,19 +80,26 @@ class Monitor:
 
     def _silence(self) -> str | None:
         """Said when not even the list of cards comes back."""
-        waiting = self._gpu_rounds.planning_seconds()
-        return f"The NVIDIA driver has not answered for {waiting:.0f} s." if waiting > 2.0 else None
+        since = self._gpu_rounds.stuck.get(_SCAN)
+        if since is not None:
+            what = "The search for more GPUs" if self._devices else "The NVIDIA driver"
+            return f"{what} has not answered for {time.monotonic() - since:.0f} s."
+        return self._gpu_rounds.failures.get(_SCAN)
 
     # -- what the threads do -------------------------------------------------------------------------------------
 
-    def _gpu_plan(self) -> list[Task]:
+    def _gpu_plan(self) -> Iterator[Task]:
+        yield _SCAN, self._scan
+        for device in self._devices:
+            yield device.uuid, partial(self._nvml.read, device)
+
+    def _scan(self) -> None:
         try:
-            # a stuck card would hang the scan too
+            # a card that hangs would hang the scan too
             self._devices = self._nvml.devices(rescan=not self._gpu_rounds.stuck)
             self._gpu_problem = None
         except DriverUnavailable as reason:
             self._devices, self._gpu_problem = [], str(reason)
-        return [(device.uuid, lambda device=device: self._nvml.read(device)) for device in self._devices]
 
     def _host_plan(self) -> list[Task]:
         return [
@@ -102,8 +110,8 @@ class Monitor:
         ]
 
     def _gpu_pids(self) -> set[int]:
-        samples = [result.value for result in list(self._gpu_rounds.results.values())]
-        return {process.pid for sample in samples for process in sample.processes or ()}
+        results = [self._gpu_rounds.results.get(device.uuid) for device in self._devices]
+        return {process.pid for result in results if result for process in result.value.processes or ()}
 
     # -- what is handed out --------------------------------------------------------------------------------------
 

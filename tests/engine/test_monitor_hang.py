@@ -87,6 +87,24 @@ emit(until(lambda s: s.gpu_problem and s.host and s.host.cpu_percent is not None
     assert snapshot["host"]["memory_total_bytes"] > 0
 
 
+def test_a_card_that_hangs_during_the_search_for_cards_leaves_the_others_fresh(nvml):
+    nvml.set(machine(card(0), card(1)))
+    snapshot = nvml.python(
+        BEGIN
+        + """
+from engine.monitor import nvml
+nvml.RESCAN_SECONDS = 0.0
+monitor.start()
+until(lambda s: len(s.gpus) == 2 and all(map(fresh, s.gpus)))
+write(state, machine(card(0, power=111000), card(1, all="~60")))
+emit(until(lambda s: s.gpus[1].stale and s.gpus[0].power_watts == 111.0 and fresh(s.gpus[0])))
+""",
+        nvml.state,
+    )
+    assert snapshot["gpus"][1]["power_watts"] == 402.5 and "has not answered" in snapshot["gpus"][1]["problem"]
+    assert "has not answered" in snapshot["gpu_problem"]
+
+
 def test_a_process_with_a_hung_driver_can_still_exit(nvml):
     nvml.set(machine(card(0, all="~600")))
     assert nvml.python(BEGIN + "monitor.start()\ntime.sleep(0.2)\nemit('out')", nvml.state, timeout=30) == "out"

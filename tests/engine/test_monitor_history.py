@@ -53,6 +53,14 @@ def test_thinning_often_or_once_gives_the_same_history(rows, pauses):
     assert [p.utilisation for p in often] == pytest.approx([p.utilisation for p in once])
 
 
+def test_a_bucket_half_beyond_the_line_is_not_torn():
+    rows = [row(float(age), value=age) for age in range(1200)]
+    little_by_little = rows
+    for second in range(40):
+        little_by_little = thin(little_by_little, NOW + second)
+    assert little_by_little == thin(rows, NOW + 39)
+
+
 @given(points)
 def test_no_peak_and_no_mean_is_lost(rows):
     for gpu in {p.gpu for p in rows}:
