@@ -73,15 +73,13 @@ class WaitingRun:
 
 @dataclass(frozen=True, slots=True)
 class ActiveRun:
-    """A run that has a worker, or has been promised one."""
+    """A run that has a worker, or has been promised one; until its process is gone, and its memory with it."""
 
     id: int
     gpus: tuple[str, ...] = ()
     """Empty for a run in a CPU slot."""
     promised_bytes: int = 0
     """On each of its GPUs: its estimate less what it has allocated so far, at least 0."""
-    held_bytes: int | None = None
-    """On each of its GPUs: what it has allocated so far. Used to tell what its end will free; None: all but foreign."""
     share: bool = False
 
 

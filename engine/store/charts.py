@@ -124,11 +124,11 @@ def _cover_at(
 def _bin(
     buckets: Iterator[_Bucket], low_x: float, width: float, columns: int, axis: "_Axis | None"
 ) -> tuple[Column, ...]:
-    """Put each bucket into the column its middle falls into."""
+    """Put each bucket into the one column it belongs to."""
     found: dict[int, list] = {}
     for first, last, low, high, total, count, nonfinite in buckets:
-        middle = (first + last) / 2
-        x = axis.x_of(middle) if axis else middle
+        # By its beginning on an uneven axis: the middle of a bucket that spans a pause would lie inside the pause.
+        x = axis.x_of(first) if axis else (first + last) / 2
         index = min(max(int((x - low_x) / width), 0), columns - 1)
         column = found.get(index)
         if column is None:
