@@ -1,10 +1,17 @@
-"""Data files -> examples, with every bad row counted and named by its line. No torch, no transformers."""
+"""Data files -> examples, with every bad row counted and named by its line. No torch, no transformers.
 
-from engine.formats.columns import FORMATS, ROLES
-from engine.formats.faults import NOTE_CODES
-from engine.formats.read import read_data
-from engine.formats.report import check_bad_share
-from engine.formats.split import example_key, label_set, split_examples
+The names are handed on when they are first used (PEP 562): a command that only names a format does not pay 30 ms for
+the readers.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.formats.columns import FORMATS, ROLES
+    from engine.formats.faults import NOTE_CODES
+    from engine.formats.read import read_data
+    from engine.formats.report import check_bad_share
+    from engine.formats.split import example_key, label_set, split_examples
 
 __all__ = [
     "FORMATS",
@@ -16,3 +23,24 @@ __all__ = [
     "read_data",
     "split_examples",
 ]
+
+_MODULES = {
+    "FORMATS": "columns",
+    "NOTE_CODES": "faults",
+    "ROLES": "columns",
+    "check_bad_share": "report",
+    "example_key": "split",
+    "label_set": "split",
+    "read_data": "read",
+    "split_examples": "split",
+}
+
+
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value

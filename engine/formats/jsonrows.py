@@ -139,7 +139,9 @@ def read_json(lines: Lines, row_names: frozenset[str]) -> Iterator[Item]:
 def _read_list(scanner: "_Scanner") -> Iterator[Item]:
     """The elements of the list that starts here, up to and with its closing bracket."""
     scanner.position += 1
-    indent = None
+    scanner.peek()
+    # Found once: in a file of one line it is looked for from the end of the row to the start of the file.
+    indent = scanner.indent()
     while True:
         opening = scanner.peek()
         if opening == "]":
@@ -152,7 +154,6 @@ def _read_list(scanner: "_Scanner") -> Iterator[Item]:
             yield Fault(scanner.line, "bad-json", "the file ends before the list is closed by ]; is it complete?")
             return
         line = scanner.line
-        indent = scanner.indent() if indent is None else indent
         try:
             value = scanner.value()
         except (ValueError, RecursionError) as error:
@@ -212,6 +213,8 @@ class _Scanner:
         self._lost = False
         self._counted = 0
         self._line = 1
+        self._dropped_columns = 0
+        """How much of the window's first line has been dropped, when that line is too long to keep."""
         self._faults: dict[int, tuple[str, str]] = {}
         self.position = 0
 
@@ -293,7 +296,8 @@ class _Scanner:
         line = self.line
         line_end = self._text.find("\n", error.pos)
         shown = self._text[line_start + 1 : line_end if line_end >= 0 else len(self._text)]
-        code, message = self._faults.pop(line, ("bad-json", describe(error, error.colno)))
+        column = error.colno + (self._dropped_columns if line_start < 0 else 0)
+        code, message = self._faults.pop(line, ("bad-json", describe(error, column)))
         fault = Fault(line, code, message, excerpt(shown, error.pos - line_start - 1))
         # The line with the error may itself begin the next row, when the closing bracket of the last one is missing.
         self.position = max(line_start, start)
@@ -344,8 +348,9 @@ class _Scanner:
             parts.append(text[:-1] + "\n" if text.endswith("\r") else text)
             chars -= len(text)
         # Keep the current line whole: errors show it, and its indent is asked for.
-        keep = self._text.rfind("\n", 0, self.position) + 1
-        keep = keep if self.position - keep < _GROW_CHARS else self.position
+        line_start = self._text.rfind("\n", 0, self.position) + 1
+        keep = line_start if self.position - line_start < _GROW_CHARS else self.position
+        self._dropped_columns = (0 if line_start else self._dropped_columns) + keep - line_start
         _ = self.line
         self._text = self._text[keep:] + "".join(parts)
         self._counted -= keep

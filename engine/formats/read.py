@@ -143,7 +143,7 @@ class _Reading:
         before, rows, bad_rows = len(self.examples), 0, 0
         for item in items:
             if isinstance(item, Fault):
-                self._note(name, item.line, item.code, item.message, item.excerpt)
+                self._note(name, item.line, item.code, item.message, item.excerpt, is_excerpt=True)
                 rows += item.code not in NOTE_CODES
                 bad_rows += item.code not in NOTE_CODES
                 continue
@@ -174,12 +174,11 @@ class _Reading:
         assert len(self.examples) - before == rows - bad_rows
         return rows, bad_rows
 
-    def _note(self, file: str, line: int, code: str, message: str, shown: Any) -> None:
+    def _note(self, file: str, line: int, code: str, message: str, shown: Any, *, is_excerpt: bool = False) -> None:
         self.counts[code] += 1
         gathered = self._notes if code in NOTE_CODES else self._bad
         if len(gathered) < self._max_problems:
-            # Fault carries its excerpt ready-made, and cutting it again changes nothing that fits.
-            text = shown if isinstance(shown, str) and len(shown) <= 110 and shown.isprintable() else excerpt(shown)
+            text = shown if is_excerpt else excerpt(shown)
             gathered.append((self.counts.total(), Problem(file, line, code, message, text)))
 
     def _row_shape(self, columns: tuple, file_shape: Shape) -> Shape:

@@ -3,7 +3,6 @@
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from engine.errors import DataError
 
@@ -31,50 +30,49 @@ def find_origins(source: str | os.PathLike | list, *, plain_text: bool) -> list[
     name = os.fspath(source)
     if not name or "\0" in name:
         raise DataError("the data file has no name", "Give a file, a folder or a hub name such as org/name.")
-    path = Path(name).expanduser()
+    path = os.path.expanduser(name)
     try:
-        if path.is_dir():
+        if os.path.isdir(path):
             return [_file(file) for file in _in_folder(path, plain_text)]
-        if path.exists():
+        if os.path.exists(path):
             return [_file(path)]
     except OSError as error:
         raise DataError(f"{name[:300]} cannot be read: {error.strerror or error}") from None
-    if _HUB_NAME.fullmatch(name) and path.suffix.lower() not in DATA_SUFFIXES and not path.parent.is_dir():
+    is_path = name.lower().endswith(DATA_SUFFIXES) or os.path.isdir(os.path.dirname(path))
+    if _HUB_NAME.fullmatch(name) and not is_path:
         return [Origin(name, on_hub=True)]
     raise _not_found(name, path)
 
 
-def _file(path: Path) -> Origin:
-    if not path.is_file():
+def _file(path: str) -> Origin:
+    if not os.path.isfile(path):
         raise DataError(f"{path} is not a regular file", "Copy its content to a file first.")
-    return Origin(str(path), size_bytes=path.stat().st_size)
+    return Origin(path, size_bytes=os.path.getsize(path))
 
 
-def _in_folder(folder: Path, plain_text: bool) -> list[Path]:
-    files = [
-        file
-        for file in sorted(folder.iterdir())
-        if file.suffix.lower() in DATA_SUFFIXES and not file.name.startswith(".") and file.is_file()
-    ]
-    rows = [file for file in files if file.suffix.lower() != ".txt"]
+def _in_folder(folder: str, plain_text: bool) -> list[str]:
+    names = [name for name in sorted(os.listdir(folder)) if name.lower().endswith(DATA_SUFFIXES) and name[0] != "."]
+    rows = [name for name in names if not name.lower().endswith(".txt")]
     if rows and not plain_text:
-        files = rows
+        names = rows
+    files = [path for path in (os.path.join(folder, name) for name in names) if os.path.isfile(path)]
     if not files:
         raise DataError(f"no data file in {folder}", f"Files that count end in {', '.join(DATA_SUFFIXES)}.")
     return files
 
 
-def _not_found(name: str, path: Path) -> DataError:
+def _not_found(name: str, path: str) -> DataError:
     import difflib
 
+    folder = os.path.dirname(path)
     try:
-        neighbours = sorted(file.name for file in path.parent.iterdir() if not file.name.startswith("."))
+        neighbours = sorted(file for file in os.listdir(folder or ".") if not file.startswith("."))
     except OSError:
-        return DataError(f"{name} does not exist, and neither does the folder {path.parent}", "Check the path.")
-    near = difflib.get_close_matches(path.name, neighbours, n=3, cutoff=0.5)
-    if not near:
+        return DataError(f"{name[:300]} does not exist, and neither does the folder {folder[:300]}", "Check the path.")
+    near = difflib.get_close_matches(os.path.basename(path), neighbours, n=3, cutoff=0.5)
+    if near:
+        hint = f"Did you mean {' or '.join(os.path.join(folder, file) for file in near)}?"
+    else:
         data = [neighbour for neighbour in neighbours if neighbour.lower().endswith(DATA_SUFFIXES)]
         hint = f"Data files there: {', '.join(data[:5])}" if data else "There is no data file in that folder."
-    else:
-        hint = f"Did you mean {' or '.join(str(path.parent / file) for file in near)}?"
-    return DataError(f"{name} does not exist", hint)
+    return DataError(f"{name[:300]} does not exist", hint)

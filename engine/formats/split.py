@@ -7,7 +7,6 @@ both sides, however its answers differ, and adding rows to a file moves none of 
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
 
 from engine.errors import InputError
 from engine.records import Example
@@ -28,6 +27,8 @@ def example_key(example: Example, seed: int = 0) -> int:
     else:
         asked = (message for message in example.messages if message["role"] != "assistant")
         parts = [part for message in asked for part in (message["role"], message.get("content") or "")]
+    from hashlib import blake2b  # 4 ms the first time
+
     digest = blake2b(digest_size=8, key=str(seed).encode()[:64])
     for part in parts:
         digest.update(_plain(part).encode("utf-8", errors="surrogatepass") + b"\0")

@@ -5,6 +5,7 @@ starts again on the line after it, so one lost quote costs one row and not the r
 """
 
 import csv
+import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ _LONGEST_RECORD_LINES = 50_000
 """A quoted field with more line breaks than this is taken for a quote that was never closed."""
 _LONGEST_RECORD_CHARS = 64_000_000
 _SAMPLE_LINES = 400
+_QUOTED_TSV_CELL = re.compile(r'(?:^|\t)"[^"\t]*"(?=[\t\r\n]|$)')
 _LONGEST_NAME = 100
 """Characters in a column name; a longer one is a sentence, and the file is no table."""
 
@@ -55,8 +57,13 @@ def find_dialect(lines: Sequence[str]) -> tuple[Dialect, list[str], float] | Non
     for order, delimiter in enumerate(",\t;|"):
         if not any(delimiter in line for _, line, _ in sample[:20]):
             continue
-        variants = [Dialect(delimiter), Dialect(delimiter, space_after=True), Dialect(delimiter, backslash=True)]
-        if delimiter == "\t":
+        # Other ways of quoting are tried only where the text shows them: they would read doubled quotes wrongly.
+        variants = [Dialect(delimiter)]
+        if any(f'{delimiter} "' in line for _, line, _ in sample):
+            variants.append(Dialect(delimiter, space_after=True))
+        if any('\\"' in line for _, line, _ in sample):
+            variants.append(Dialect(delimiter, backslash=True))
+        if delimiter == "\t" and not any(_QUOTED_TSV_CELL.search(line) for _, line, _ in sample):
             variants.append(Dialect(delimiter, quoted=False))
         for variant_order, dialect in enumerate(variants):
             header = read_header(sample, dialect)
