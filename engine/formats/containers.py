@@ -58,7 +58,11 @@ def recognise(scanned: Scan, mapped_columns: frozenset[str] = frozenset()) -> Co
     name = _json_container(filled, path)
     if name:
         return Container(name)
-    return _table_container(lines, filled, scanned, mapped_columns) or Container("txt")
+    table = _table_container(lines, filled, scanned, mapped_columns)
+    if table:
+        return table
+    # A file that is called JSON and holds none: as JSON lines, every line is reported as such.
+    return Container("jsonl" if suffix(path) in (".json", ".jsonl", ".ndjson") else "txt")
 
 
 def _head_lines(scanned: Scan) -> list[str]:
@@ -90,9 +94,6 @@ def _json_container(filled: list[str], path: str) -> str:
             return "jsonl" if first.endswith("]") and len(filled) > 1 and filled[1].startswith("[") else "json"
     if like_rows * 2 > len(filled):
         return "jsonl"
-    if suffix(path) in (".json", ".jsonl", ".ndjson"):
-        # The content is no JSON to speak of; as JSON lines every line is reported as such.
-        return "jsonl"
     return ""
 
 
@@ -110,7 +111,8 @@ def _table_container(
         dialect, header, share = found
         known = sum(normalise(cell) in wanted for cell in header)
         # Prose can have as many commas in every line; it does not begin with two names of columns.
-        if named_table or known >= 2 or (known and share >= 0.5) or (share == 1 and suffix(scanned.path) != ".txt"):
+        unnamed = suffix(scanned.path) in ("", ".data", ".dat")
+        if named_table or known >= 2 or (known and share >= 0.5) or (share == 1 and unnamed):
             return Container("tsv" if dialect.delimiter == "\t" else "csv", dialect)
     dialect = Dialect("\t" if suffix(scanned.path) == ".tsv" else ",")
     header = read_header([(1, filled[0], None)], dialect) or []

@@ -292,13 +292,18 @@ class _Scanner:
             except (ValueError, RecursionError):
                 return self._or_lost(fault, self._skip_to_row(indent))
         line_start = self._text.rfind("\n", 0, error.pos)
-        self.position = min(error.pos, len(self._text))
+        at = min(error.pos, len(self._text))
+        if error.msg.startswith("Expecting") and not self._text[line_start + 1 : at].strip(_SPACES):
+            # What is missing is missing where the text before ends, not where the parser met something else.
+            at = max(len(self._text[:at].rstrip(_SPACES)), start)
+        self.position = at
         line = self.line
-        line_end = self._text.find("\n", error.pos)
-        shown = self._text[line_start + 1 : line_end if line_end >= 0 else len(self._text)]
-        column = error.colno + (self._dropped_columns if line_start < 0 else 0)
+        shown_start = self._text.rfind("\n", 0, at)
+        shown_end = self._text.find("\n", at)
+        shown = self._text[shown_start + 1 : shown_end if shown_end >= 0 else len(self._text)]
+        column = at - shown_start + (self._dropped_columns if shown_start < 0 else 0)
         code, message = self._faults.pop(line, ("bad-json", describe(error, column)))
-        fault = Fault(line, code, message, excerpt(shown, error.pos - line_start - 1))
+        fault = Fault(line, code, message, excerpt(shown, at - shown_start - 1))
         # The line with the error may itself begin the next row, when the closing bracket of the last one is missing.
         self.position = max(line_start, start)
         return self._or_lost(fault, self._skip_to_row(indent))

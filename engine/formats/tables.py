@@ -60,7 +60,8 @@ def find_dialect(lines: Sequence[str]) -> tuple[Dialect, list[str], float] | Non
         # Other ways of quoting are tried only where the text shows them: they would read doubled quotes wrongly.
         variants = [Dialect(delimiter)]
         if any(f'{delimiter} "' in line for _, line, _ in sample):
-            variants.append(Dialect(delimiter, space_after=True))
+            # First, because without it the cells come out in the right number, with the quotes in them.
+            variants.insert(0, Dialect(delimiter, space_after=True))
         if any('\\"' in line for _, line, _ in sample):
             variants.append(Dialect(delimiter, backslash=True))
         if delimiter == "\t" and not any(_QUOTED_TSV_CELL.search(line) for _, line, _ in sample):
