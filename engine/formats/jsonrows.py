@@ -291,22 +291,49 @@ class _Scanner:
                 return fault
             except (ValueError, RecursionError):
                 return self._or_lost(fault, self._skip_to_row(indent))
-        line_start = self._text.rfind("\n", 0, error.pos)
         at = min(error.pos, len(self._text))
-        if error.msg.startswith("Expecting") and not self._text[line_start + 1 : at].strip(_SPACES):
+        next_row = self._next_row(start, at, indent)
+        message = ""
+        if next_row >= 0:
+            at = len(self._text[:next_row].rstrip(_SPACES))
+            message = "JSON ends too early, column {}: a value, a closing }} or a closing ] is missing"
+        elif error.msg.startswith("Expecting"):
             # What is missing is missing where the text before ends, not where the parser met something else.
-            at = max(len(self._text[:at].rstrip(_SPACES)), start)
+            before = len(self._text[:at].rstrip(_SPACES))
+            at = max(before, start) if "\n" in self._text[before:at] else at
+        line_start = self._text.rfind("\n", 0, at) + 1
+        line_end = self._text.find("\n", at)
+        shown = self._text[line_start : line_end if line_end >= 0 else len(self._text)]
+        column = at - line_start + 1 + (0 if line_start else self._dropped_columns)
         self.position = at
         line = self.line
-        shown_start = self._text.rfind("\n", 0, at)
-        shown_end = self._text.find("\n", at)
-        shown = self._text[shown_start + 1 : shown_end if shown_end >= 0 else len(self._text)]
-        column = at - shown_start + (self._dropped_columns if shown_start < 0 else 0)
-        code, message = self._faults.pop(line, ("bad-json", describe(error, column)))
-        fault = Fault(line, code, message, excerpt(shown, at - shown_start - 1))
-        # The line with the error may itself begin the next row, when the closing bracket of the last one is missing.
-        self.position = max(line_start, start)
+        message = message.format(column) if message else describe(error, column)
+        code, message = self._faults.pop(line, ("bad-json", message))
+        fault = Fault(line, code, message, excerpt(shown, at - line_start))
+        if next_row >= 0:
+            self.position = next_row
+            return fault
+        self.position = max(at, start)
         return self._or_lost(fault, self._skip_to_row(indent))
+
+    def _next_row(self, start: int, stop: int, indent: int | None) -> int:
+        """Where a row begins between `start` and `stop`, both inside what should be one row; -1 if none does."""
+        feed = self._text.find("\n", start, stop)
+        while feed >= 0:
+            opening = self._row_opening(feed + 1, indent)
+            if opening >= 0:
+                return opening
+            feed = self._text.find("\n", feed + 1, stop)
+        return -1
+
+    def _row_opening(self, line_start: int, indent: int | None) -> int:
+        """The index of the { that opens a row on this line, as far indented as rows are; -1 if there is none."""
+        at = line_start
+        while at < len(self._text) and self._text[at] in " \t":
+            at += 1
+        spaces = at - line_start
+        fits = spaces <= 1 if indent is None else spaces == indent
+        return at if fits and self._text[at : at + 1] == "{" else -1
 
     def _or_lost(self, fault: Fault, found: bool) -> Fault:
         message = fault.message if found or not self._lost else f"{fault.message}; nothing after it could be read"
@@ -330,12 +357,9 @@ class _Scanner:
             self.position = feed + 1
             while len(self._text) - self.position < 1000 and not self._ended:
                 self._grow()
-            start = self.position
-            while start < len(self._text) and self._text[start] in " \t":
-                start += 1
-            spaces = start - self.position
-            if self._text[start : start + 1] == "{" and (spaces <= 1 if indent is None else spaces == indent):
-                self.position = start
+            opening = self._row_opening(self.position, indent)
+            if opening >= 0:
+                self.position = opening
                 return True
 
     def _grow(self, chars: int = _GROW_CHARS) -> int:

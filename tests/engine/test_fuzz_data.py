@@ -121,10 +121,8 @@ JSON_VALUES = st.recursive(
     max_leaves=8,
 )
 COLUMNS = st.sampled_from(
-    "messages conversations tools functions system prompt completion instruction input output history question answers"
-    " text label content weight 标签".split()
-    + [""]
-)
+    ["messages", "conversations", "tools", "functions", "system", "prompt", "completion", "instruction", "input"]
+) | st.sampled_from(["output", "history", "question", "answers", "text", "label", "content", "weight", "标签", ""])
 MESSAGE = st.dictionaries(
     st.sampled_from(["role", "content", "from", "value", "tool_calls", "weight", "function_call", "name"]),
     JSON_VALUES | st.sampled_from(["user", "assistant", "system", "tool", "human", "gpt", "function_call", "{}"]),
