@@ -99,6 +99,11 @@ def load_base(config: RunConfig, precision: Precision, source: str | None = None
             **options,
         )
     model.config.use_cache = False
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # bitsandbytes would repack the weights for inference at the first evaluation, for good, and gradients
+            # no longer pass through them.
+            module.support_avx512bf16_for_cpu = False
     return model if options else model.to(precision.device)
 
 

@@ -384,7 +384,7 @@ def versions() -> dict[str, str]:
     return {
         "finetop": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "transformers": transformers.__version__,
         "peft": peft.__version__,
     }

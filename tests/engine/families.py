@@ -59,8 +59,8 @@ def tokenizer(vocab_size: int = 600) -> PreTrainedTokenizerFast:
 
 _SMALL = {
     "vocab_size": 600,
-    "hidden_size": 32,
-    "intermediate_size": 64,
+    "hidden_size": 64,
+    "intermediate_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -72,14 +72,14 @@ _SMALL = {
 
 FAMILIES = {
     "qwen2.5": lambda: Qwen2Config(**_SMALL, tie_word_embeddings=True),
-    "qwen3": lambda: Qwen3Config(**_SMALL, head_dim=8),
+    "qwen3": lambda: Qwen3Config(**_SMALL, head_dim=16),
     "llama3": lambda: LlamaConfig(**_SMALL, rope_theta=500000.0),
-    "glm4-9b": lambda: GlmConfig(**_SMALL, head_dim=8, partial_rotary_factor=0.5),
-    "glm4-0414": lambda: Glm4Config(**_SMALL, head_dim=8, partial_rotary_factor=0.5),
+    "glm4-9b": lambda: GlmConfig(**_SMALL, head_dim=16, partial_rotary_factor=0.5),
+    "glm4-0414": lambda: Glm4Config(**_SMALL, head_dim=16, partial_rotary_factor=0.5),
     "mistral": lambda: MistralConfig(**_SMALL, sliding_window=24),
-    "gemma": lambda: GemmaConfig(**_SMALL, head_dim=8),
-    "gemma2": lambda: Gemma2Config(**_SMALL, head_dim=8, sliding_window=24, query_pre_attn_scalar=8),
-    "gemma3": lambda: Gemma3TextConfig(**_SMALL, head_dim=8, sliding_window=24, query_pre_attn_scalar=8),
+    "gemma": lambda: GemmaConfig(**_SMALL, head_dim=16),
+    "gemma2": lambda: Gemma2Config(**_SMALL, head_dim=16, sliding_window=24, query_pre_attn_scalar=16),
+    "gemma3": lambda: Gemma3TextConfig(**_SMALL, head_dim=16, sliding_window=24, query_pre_attn_scalar=16),
     "phi3": lambda: Phi3Config(**_SMALL),
     "phi2": lambda: PhiConfig(**_SMALL, partial_rotary_factor=0.5),
 }
