@@ -39,6 +39,12 @@ def run(conn: sqlite3.Connection, run_id: int) -> Run | None:
     return run_of(row) if row else None
 
 
+def error(conn: sqlite3.Connection, run_id: int) -> str:
+    """The whole story of why a run ended: traceback, last lines. Not part of Run, since it may be long."""
+    row = conn.execute("SELECT error FROM runs WHERE id = ?", (run_id,)).fetchone()
+    return (row[0] if row else None) or ""
+
+
 def queue(conn: sqlite3.Connection) -> tuple[Run, ...]:
     """The waiting runs, held ones too, in the order in which they will start."""
     rows = conn.execute(

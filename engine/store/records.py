@@ -6,7 +6,7 @@ Times are UTC epoch seconds. A metric that is None was NaN, or has not been logg
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class RunState(enum.StrEnum):
@@ -71,9 +71,12 @@ class NewRun:
     """Now, when None."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One row of the list of runs; all of it comes from one table."""
+class Run(NamedTuple):
+    """One row of the list of runs; all of it comes from one table.
+
+    A named tuple, where the others are dataclasses: a frozen dataclass of 50 fields takes 4 µs to make, this one 0.4,
+    and a list has 5,000 of them.
+    """
 
     id: int
     name: str
@@ -134,9 +137,7 @@ class Run:
     step_seconds: float | None
     tokens_per_second: float | None
     reason: str | None
-    """Why it ended, in a few words."""
-    error: str | None
-    """The whole story: traceback, last lines."""
+    """Why it ended, in a few words; `reads.error` has the whole story."""
     exit_code: int | None
     trashed: float | None
 

@@ -69,6 +69,7 @@ def _backup(path: Path, version: int) -> Path:
 @MIGRATIONS()
 def m001_first(db: sqlite_utils.Database) -> None:
     db["facts"].create({"name": str, "value": str}, pk="name")
+    texts = ("name", "sweep", "note", "preset", "model", "data", "method", "objective")
     db["runs"].create(
         {
             "id": int,
@@ -127,9 +128,22 @@ def m001_first(db: sqlite_utils.Database) -> None:
             "journal_head": int,
         },
         pk="id",
-        not_null={"name", "state", "held", "priority", "position", "created", "journal_offset", "journal_head"},
+        not_null={
+            "state",
+            "held",
+            "priority",
+            "position",
+            "share",
+            "created",
+            "journal_offset",
+            "journal_head",
+            *texts,
+        },
         defaults={
-            "name": "",
+            **dict.fromkeys(texts, ""),
+            "share": 0,
+            "gpus_wanted": 1,
+            "retries": 0,
             "state": "queued",
             "held": 0,
             "priority": 0,

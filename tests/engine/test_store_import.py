@@ -14,6 +14,7 @@ from storekit import line, metric, write
 from engine import journal
 from engine.store import charts, ingest, queue, reads
 from engine.store.connect import reader, writer
+from engine.store.errors import StoreFull
 from engine.store.ingest import import_journal
 from engine.store.records import NewRun, RunState
 
@@ -224,6 +225,18 @@ def test_a_fork_s_checkpoints_lead_back_to_the_run_it_came_from(conn, run_id, fo
         (fork, 10),
         (run_id, 40),
     ]
+
+
+def test_a_full_disk_stops_the_import_with_nothing_half_written_and_it_goes_on_later(conn, run_id, folder):
+    write(folder, *(metric(step, loss=1.0, lr=2.0) for step in range(1, 3001)))
+    pages = conn.execute("PRAGMA page_count").fetchone()[0]
+    conn.execute(f"PRAGMA max_page_count={pages + 5}")
+    with pytest.raises(StoreFull):
+        import_journal(conn, run_id, folder)
+    assert points(conn, run_id) == [] and reads.run(conn, run_id).step == 0
+    conn.execute("PRAGMA max_page_count=1000000")
+    assert import_journal(conn, run_id, folder).events == 3000
+    assert len(points(conn, run_id)) == 3000
 
 
 # generated journals, in generated pieces

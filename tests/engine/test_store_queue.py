@@ -86,6 +86,7 @@ def test_a_run_from_queue_to_end(conn):
     assert lost == Outcome(False, run_id, RunState.FAILED, f"run {run_id} has failed")
     ended = reads.run(conn, run_id)
     assert (ended.reason, ended.exit_code, ended.pid) == ("out of memory", 1, None)
+    assert reads.error(conn, run_id) == "Traceback"
     assert queue.resume(conn, run_id, from_step=40)
     again = queue.claim(conn, run_id)
     assert again.attempts == 2 and again.resume_step == 40 and again.reason is None
