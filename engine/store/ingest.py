@@ -178,6 +178,8 @@ class _Chunk:
             raise ValueError("a metric without step or values")
         nonfinite = event.get("nonfinite")
         for key, value in values.items():
+            if key == metrics.TIME_KEY:
+                continue  # the name is taken
             if value is None and isinstance(nonfinite, dict):
                 value = _nonfinite(nonfinite.get(key))
             elif value is not None and not isinstance(value, (int, float)):

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from engine.store import filters
+from engine.store.metrics import TIME_KEY
 from engine.store.records import ACTIVE, Checkpoint, Evaluation, Event, Run, RunState, Sample, Series, SettingValue
 from engine.store.rows import RUN_COLUMNS, mapping, run_of, strings
 
@@ -138,7 +139,9 @@ def samples(conn: sqlite3.Connection, run_id: int, step: int | None = None) -> t
 
 def series(conn: sqlite3.Connection, run_id: int) -> dict[str, Series]:
     """The summary of each metric a run has logged."""
-    rows = conn.execute(f"SELECT {_SERIES} WHERE s.run_id = ? AND s.count > 0 ORDER BY k.key", (run_id,))
+    rows = conn.execute(
+        f"SELECT {_SERIES} WHERE s.run_id = ? AND s.count > 0 AND k.key <> ? ORDER BY k.key", (run_id, TIME_KEY)
+    )
     return {row[1]: Series(*row) for row in rows}
 
 

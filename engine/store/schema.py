@@ -239,7 +239,8 @@ def m001_first(db: sqlite_utils.Database) -> None:
         """
         SELECT s.run_id AS run, k.key AS key, s.count, s.nonfinite, s.first, s.first_step, s.last, s.last_step,
                s.low AS min, s.low_step AS min_step, s.high AS max, s.high_step AS max_step
-        FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id WHERE s.count > 0
+        FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id
+        WHERE s.count > 0 AND k.key <> 'time'
         """,
     )
     db.create_view(

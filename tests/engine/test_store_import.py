@@ -38,6 +38,9 @@ def folder(tmp_path):
     return tmp_path / "runs" / "1"
 
 
+HEADLINE = ("loss", "lr", "step_s", "tokens_per_s")
+
+
 def points(conn, run_id, key="train/loss"):
     return [(point.step, point.value) for point in charts.tail(conn, run_id, key, 1_000_000)]
 
@@ -82,6 +85,7 @@ def test_every_kind_of_line_finds_its_table(conn, run_id, folder):
     assert [(event.kind, event.message) for event in reads.events(conn, run_id)] == [
         ("state", "starting"), ("state", "running"), ("oom", "halved the forward pass"), ("state", "done"),
     ]  # fmt: skip
+    assert set(reads.series(conn, run_id)) == {"eval/loss", *(f"train/{name}" for name in HEADLINE)}
     times = conn.execute("SELECT step, key, value, time FROM metrics WHERE run = ? ORDER BY key, step", (run_id,))
     assert (10, "train/loss", 1.5, 1010.0) in times.fetchall()
 
