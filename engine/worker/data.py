@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from engine.worker.template import ChatTemplate, Encoded
 
 _BATCH = 1000
 _MAX_PROBLEMS = 20
+_MAX_SHOWN = 5
+_REFUSED = "template"
+"""Code of a row that is sound in itself but that the chat template cannot take."""
 
 
 @dataclass
@@ -64,9 +68,9 @@ def prepare(config: RunConfig, template: ChatTemplate, progress: Callable[[str],
     progress(f"tokenising {len(examples):,} rows")
     val_examples: Sequence[Example] = ()
     if config.method.objective == "pretrain":
-        chunks = _encode_texts(config, template, examples, counts["train"])
+        chunks = _encode_texts(config, template, examples, counts["train"], problems)
         if val_report:
-            val = TokenSet.join(_encode_texts(config, template, val_report.examples, counts["val"]))
+            val = TokenSet.join(_encode_texts(config, template, val_report.examples, counts["val"], problems))
         else:
             chunks, held_out = _split_chunks(chunks, fraction, config.data.seed)
             val = TokenSet.join(held_out)
@@ -80,6 +84,8 @@ def prepare(config: RunConfig, template: ChatTemplate, progress: Callable[[str],
         val, val_examples = _encode_chats(config, template, val_examples, counts["val"], problems)
     for name, tokens in (("train", train), ("val", val)):
         _count(counts[name], tokens)
+    rows = len(report.examples) + (len(val_report.examples) if val_report else 0)
+    _check_refused(problems, rows, config.data.max_bad_share)
     if len(train) == 0:
         lines = "\n".join(map(str, problems[:_MAX_PROBLEMS]))
         raise DataError(
@@ -117,7 +123,7 @@ def _encode_chats(
         batch = examples[start : start + _BATCH]
         for example, encoded in zip(batch, template.encode_chats(batch, config.data.train_on), strict=True):
             if isinstance(encoded, DataError):
-                problems.append(Problem(example.file, example.line, "template", encoded.message))
+                problems.append(Problem(example.file, example.line, _REFUSED, encoded.message))
                 counts.skipped += 1
                 continue
             ids, trained = encoded.ids, encoded.trained
@@ -140,29 +146,44 @@ def _encode_chats(
 
 
 def _encode_texts(
-    config: RunConfig, template: ChatTemplate, examples: Sequence[Example], counts: TokenCounts
+    config: RunConfig, template: ChatTemplate, examples: Sequence[Example], counts: TokenCounts, problems: list[Problem]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Documents cut into pieces of at most max_length tokens; nothing is lost but one-token pieces."""
+    """Documents cut into pieces of at most max_length tokens; nothing is lost, but documents of one token."""
     limit = config.data.max_length
     pieces: list[tuple[np.ndarray, np.ndarray]] = []
     for example in examples:
         encoded = _encode_document(template, example)
-        if len(encoded.ids) > limit:
+        if isinstance(encoded, DataError):
+            problems.append(Problem(example.file, example.line, _REFUSED, encoded.message))
+            counts.skipped += 1
+            continue
+        length = len(encoded.ids)
+        if length > limit:
             counts.overlong += 1
-        for start in range(0, len(encoded.ids), limit):
-            piece = encoded.ids[start : start + limit], encoded.trained[start : start + limit]
-            if len(piece[0]) > 1:
-                pieces.append(piece)
+        cuts = [*range(0, length, limit), length]
+        if cuts[-1] - cuts[-2] == 1 and len(cuts) > 2:
+            cuts[-2] -= 1  # a piece of one token has nothing that predicts it
+        spans = itertools.pairwise(cuts)
+        pieces += [(encoded.ids[start:end], encoded.trained[start:end]) for start, end in spans if end - start > 1]
     return pieces
 
 
-def _encode_document(template: ChatTemplate, example: Example) -> Encoded:
+def _encode_document(template: ChatTemplate, example: Example) -> Encoded | DataError:
     if example.text is not None:
         return template.encode_text(example.text)
-    (encoded,) = template.encode_chats([example], "all")
-    if isinstance(encoded, DataError):
-        raise DataError(f"{example.file}:{example.line}: {encoded.message}")
-    return encoded
+    return template.encode_chats([example], "all")[0]
+
+
+def _check_refused(problems: list[Problem], rows: int, allowed_share: float) -> None:
+    """DataError when the chat template refuses more of the rows than may be bad."""
+    refused = [problem for problem in problems if problem.code == _REFUSED]
+    if len(refused) > allowed_share * rows:
+        lines = "\n".join(f"  {problem}" for problem in refused[:_MAX_SHOWN])
+        raise DataError(
+            f"the chat template cannot take {len(refused):,} of {rows:,} rows: {100 * len(refused) / rows:.3g} %, more "
+            f"than the {100 * allowed_share:.3g} % allowed\n{lines}",
+            "Mend these rows, give data.template another template, or allow more with data.max_bad_share.",
+        )
 
 
 def _split_chunks(

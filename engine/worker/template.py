@@ -1,13 +1,13 @@
 """From a conversation to tokens, and which of them the assistant wrote.
 
 The chat template renders the whole conversation once; where the assistant's words stand in that text is found in one
-of three ways, each checked by its result:
+of two ways, checked by the result:
 
 1. `{% generation %}` marks in the template say so.
 2. Otherwise each answer in turn is exchanged for another text and the rendering compared: what changed is the answer.
    This needs nothing of the template: it holds where a template moves the system prompt, drops the reasoning of
-   earlier turns, or adds nothing after the last answer.
-3. An answer with tool calls is what rendering up to and including it adds to rendering up to the prompt for it.
+   earlier turns, or adds nothing after the last answer. An answer with tool calls is what rendering up to and
+   including it adds to the prompt for it; where a template rewrites earlier turns, it is exchanged for a text as well.
 
 Tokens are made from the text once, with offsets. A token is the assistant's if it starts inside its words, and so is
 the end-of-turn token that follows, since the model must learn to stop. A template that ends an answer without one gets
@@ -15,6 +15,7 @@ the tokenizer's end-of-text token appended.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,18 +31,24 @@ from engine.records import Example
 PLAIN_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message.role == 'assistant' -%}
-Assistant: {% generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}{{ '\\n' }}
+Assistant:{% generation %} {{ message.content }}{{ eos_token }}{% endgeneration %}{{ '\\n' }}
 {%- elif message.role == 'system' -%}
 {{ message.content }}{{ '\\n\\n' }}
 {%- else -%}
 {{ 'User' if message.role == 'user' else message.role }}: {{ message.content }}{{ '\\n' }}
 {%- endif -%}
 {%- endfor -%}
-{%- if add_generation_prompt -%}Assistant: {% endif -%}"""
-"""For base models, whose tokenizers have no chat template. Saved with the checkpoint like any other."""
+{%- if add_generation_prompt -%}Assistant:{%- endif -%}"""
+"""For base models, whose tokenizers have no chat template. Saved with the checkpoint like any other. The space before
+an answer is the model's to write: most tokenizers make one token of a space and the word after it."""
 
+_MARK = re.compile(r"\{%-?\s*generation\b")
 _HEADER_LIMIT = 64
-"""Characters that may stand between the generation prompt and the answer, such as an empty reasoning block."""
+"""Characters that may stand between the generation prompt and the answer, such as an empty reasoning block, where the
+prompt has to be searched for because the template rewrites earlier turns."""
+_ENDING_TOKENS = 3
+"""The end-of-turn token is looked for among so many tokens after the answer, the ones before it being white space:
+Llama 2 writes a space between the answer and </s>."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,18 @@ class Encoded:
     """int32, shape (tokens,)."""
     trained: np.ndarray
     """bool, shape (tokens,)."""
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Where in the rendered text one answer stands."""
+
+    start: int
+    end: int
+    content: str
+    """The answer as the data has it, without white space around it."""
+    is_last: bool
+    """Nothing but what closes the turn comes after it."""
 
 
 class ChatTemplate:
@@ -65,37 +84,41 @@ class ChatTemplate:
             tokenizer.chat_template = PLAIN_TEMPLATE
         if not tokenizer.is_fast:
             raise ModelError("this tokenizer has no fast version, which is needed to tell the answers' tokens")
+        try:
+            tokenizer.get_chat_template()
+        except ValueError as error:
+            raise ModelError(f"the tokenizer's chat template: {error}", "Give data.template a Jinja file.") from None
         self.tokenizer = tokenizer
-        self._marked = "{% generation" in tokenizer.get_chat_template().replace("{%-", "{%")
-        plain, special = (tokenizer("a", add_special_tokens=flag)["input_ids"] for flag in (False, True))
-        added = len(special) - len(plain)
-        self._bos = special[:1] if added and special[:1] != plain[:1] else []
+        self._bos = _leading_tokens(tokenizer)
+        # Some models add their end-of-turn token without calling it special; runs of white space are no such token.
         self._special = set(tokenizer.all_special_ids) | {
-            i for i, token in tokenizer.added_tokens_decoder.items() if token.special
+            i for i, token in tokenizer.added_tokens_decoder.items() if token.special or token.content.strip()
         }
 
     def encode_chats(self, examples: Sequence[Example], train_on: str = "assistant") -> list[Encoded | DataError]:
         """Tokens of each conversation, or why the template refuses it or hides its answers."""
-        rendered: list[tuple[str, list[tuple[int, int]]] | DataError] = []
+        rendered: list[tuple[str, list[_Span]] | DataError] = []
         for example in examples:
             try:
-                rendered.append(self._render_marked(example) if self._marked else self._render_compared(example))
+                rendered.append(self._render_with_spans(example))
             except DataError as error:
                 rendered.append(error)
         texts = [item[0] for item in rendered if not isinstance(item, DataError)]
-        encodings = iter(self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True).encodings)
+        encodings: list[Encoding] = []
+        if texts:
+            encodings = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True).encodings
+        following = iter(encodings)
         return [
-            item if isinstance(item, DataError) else self._encode(next(encodings), *item, train_on) for item in rendered
+            item if isinstance(item, DataError) else self._encode(next(following), *item, train_on) for item in rendered
         ]
 
-    def _encode(self, encoding: Encoding, text: str, spans: list[tuple[int, int]], train_on: str) -> Encoded:
+    def _encode(self, encoding: Encoding, text: str, spans: list[_Span], train_on: str) -> Encoded:
         ids = encoding.ids
+        trained, open_end = self._mark(ids, encoding.offsets, spans, text)
+        if open_end:
+            ids, trained = [*ids, self.tokenizer.eos_token_id], [*trained, True]
         if train_on == "all":
             trained = [True] * len(ids)
-        else:
-            trained, open_end = self._mark(ids, encoding.offsets, spans, text)
-            if open_end:
-                ids, trained = [*ids, self.tokenizer.eos_token_id], [*trained, True]
         ids, trained = self._with_bos(ids, trained)
         return Encoded(np.array(ids, dtype=np.int32), np.array(trained, dtype=bool))
 
@@ -114,104 +137,135 @@ class ChatTemplate:
 
     def _with_bos(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
         """The beginning-of-text token, once: many templates write it themselves, others leave it to the tokenizer."""
-        if self._bos and ids[:1] != self._bos:
-            return [*self._bos, *ids], [False, *trained]
+        if ids[: len(self._bos)] != self._bos:
+            return [*self._bos, *ids], [*[False] * len(self._bos), *trained]
         return ids, trained
 
     def _render(self, messages: list[dict], example: Example, add_generation_prompt: bool = False) -> str:
+        return self._rendered(messages, example, add_generation_prompt=add_generation_prompt)[0]
+
+    def _rendered(self, messages: list[dict], example: Example, **options: bool) -> tuple[str, list[tuple[int, int]]]:
+        """The text, and with `return_assistant_tokens_mask` where `{% generation %}` marks stand in it."""
+        tools = list(example.tools) or None
         try:
-            return self.tokenizer.apply_chat_template(
-                messages,
-                tools=list(example.tools) or None,
-                add_generation_prompt=add_generation_prompt,
-                tokenize=False,
+            texts, marks = render_jinja_template(
+                conversations=[messages],
+                tools=tools,
+                chat_template=self.tokenizer.get_chat_template(tools=tools),
+                **{**self.tokenizer.special_tokens_map, **options},
             )
         except Exception as error:  # a template may raise anything, jinja2.TemplateError above all
+            if any(message["content"] is None for message in messages):  # beside tool calls; some want a text there
+                return self._rendered([m | {"content": m["content"] or ""} for m in messages], example, **options)
             raise DataError(f"the chat template refuses this conversation: {error}") from None
+        return texts[0], marks[0] if marks else []
 
-    def _render_marked(self, example: Example) -> tuple[str, list[tuple[int, int]]]:
-        try:
-            texts, spans = render_jinja_template(
-                conversations=[list(example.messages)],
-                tools=list(example.tools) or None,
-                chat_template=self.tokenizer.get_chat_template(tools=example.tools or None),
-                return_assistant_tokens_mask=True,
-                **self.tokenizer.special_tokens_map,
-            )
-        except Exception as error:
-            raise DataError(f"the chat template refuses this conversation: {error}") from None
-        answers = [message for message in example.messages if message["role"] == "assistant"]
-        if len(spans[0]) != len(answers):
-            return self._render_compared(example)
-        wanted = zip(spans[0], answers, strict=True)
-        return texts[0], [span for span, answer in wanted if answer.get("weight", 1)]
-
-    def _render_compared(self, example: Example) -> tuple[str, list[tuple[int, int]]]:
+    def _render_with_spans(self, example: Example) -> tuple[str, list[_Span]]:
         messages = list(example.messages)
-        full = self._render(messages, example)
+        answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+        marked = bool(_MARK.search(self.tokenizer.get_chat_template(tools=list(example.tools) or None)))
+        text, marks = self._rendered(messages, example, return_assistant_tokens_mask=marked)
+        by_mark = dict(zip(answers, marks, strict=True)) if len(marks) == len(answers) else {}
         spans = []
-        for number, message in enumerate(messages):
-            if message["role"] == "assistant" and message.get("weight", 1):
-                find = self._span_of_turn if message.get("tool_calls") else self._span_of_answer
-                spans.append(find(messages, number, example, full))
-        return full, spans
+        for number in answers:
+            message = messages[number]
+            if not message.get("weight", 1):
+                continue
+            content, calls = message["content"] or "", message.get("tool_calls") or ()
+            if not content.strip() and not calls:
+                raise DataError("the assistant's answer is empty")
+            start, end = (
+                by_mark.get(number)
+                or (calls and self._find_turn(messages, number, example, text))
+                or self._find_answer(messages, number, example, text)
+            )
+            if start >= end:
+                raise DataError("the chat template leaves out the assistant's answer")
+            if not all(call["function"]["name"] in text[start:end] for call in calls):
+                raise DataError("the chat template leaves out the assistant's tool calls")
+            spans.append(_Span(start, end, content.strip(), is_last=number == len(messages) - 1))
+        return text, spans
 
-    def _span_of_answer(self, messages: list[dict], number: int, example: Example, full: str) -> tuple[int, int]:
-        content = messages[number]["content"]
-        first, last = content.strip()[:1], content.strip()[-1:]
-        other = ("A" if first != "A" else "B") + ("Y" if last != "Y" else "Z")
-        changed = self._render(
-            [*messages[:number], messages[number] | {"content": other}, *messages[number + 1 :]], example
-        )
+    def _find_answer(self, messages: list[dict], number: int, example: Example, full: str) -> tuple[int, int]:
+        message = messages[number]
+        exchanged = {"role": "assistant", "content": _unlike(message["content"] or "")}
+        if thought := message.get("reasoning_content"):
+            exchanged["reasoning_content"] = _unlike(thought)
+        changed = self._render([*messages[:number], exchanged, *messages[number + 1 :]], example)
         start = len(os.path.commonprefix((full, changed)))
         after = len(os.path.commonprefix((full[start:][::-1], changed[start:][::-1])))
         end = len(full) - after
-        if start >= end:
-            raise DataError("the chat template leaves out the assistant's answer")
-        return self._from_header(messages, number, example, full, start), end
+        return (self._after_prompt(messages, number, example, full, start), end) if start < end else (start, start)
 
-    def _from_header(self, messages: list[dict], number: int, example: Example, full: str, start: int) -> int:
+    def _after_prompt(self, messages: list[dict], number: int, example: Example, full: str, start: int) -> int:
         """The answer's start, moved back to the end of the generation prompt: the model must write what lies between,
         such as an empty reasoning block."""
         before = self._render(messages[:number], example)
         prompted = self._render(messages[:number], example, add_generation_prompt=True)
         header = prompted.removeprefix(before) if prompted.startswith(before) else ""
-        if header:
-            at = full.rfind(header, max(0, start - _HEADER_LIMIT - len(header)), start)
-            if at >= 0:
-                return at + len(header)
-        return start
+        if not header:
+            return len(full[:start].rstrip(" "))
+        if full.startswith(prompted) and len(prompted) <= start:
+            return len(prompted)
+        quoted = any(header in (message["content"] or "") for message in messages[:number])
+        at = full.rfind(header, max(0, start - _HEADER_LIMIT - len(header)), start)
+        return start if quoted or at < 0 else at + len(header)
 
-    def _span_of_turn(self, messages: list[dict], number: int, example: Example, full: str) -> tuple[int, int]:
+    def _find_turn(self, messages: list[dict], number: int, example: Example, full: str) -> tuple[int, int] | None:
+        """None when what the template writes for this turn depends on the turns after it."""
         before = self._render(messages[:number], example, add_generation_prompt=True)
         through = self._render(messages[: number + 1], example)
-        if not (full.startswith(before) and full.startswith(through)) or len(through) <= len(before):
-            raise DataError(
-                "the chat template rewrites earlier turns, so the tool calls' tokens cannot be told",
-                "Give data.template a template with {% generation %} marks.",
-            )
-        return len(before), len(before) + len(through[len(before) :].rstrip())
+        if not full.startswith(through) or not through.startswith(before):
+            return None
+        return len(before), len(through.rstrip())
 
     def _mark(
-        self, ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]], text: str
+        self, ids: list[int], offsets: list[tuple[int, int]], spans: list[_Span], text: str
     ) -> tuple[list[bool], bool]:
         """Which tokens start inside a span or end its turn; and whether the last span wants an end token appended."""
         starts = np.array([start for start, _ in offsets], dtype=np.int64)
-        empty = np.array([start == end for start, end in offsets], dtype=bool)
+        ends = np.array([end for _, end in offsets], dtype=np.int64)
         trained = np.zeros(len(ids), dtype=bool)
         open_end = False
-        for start, end in spans:
-            trained |= (starts >= start) & (starts < end) & ~empty
-            follower = int(np.searchsorted(starts, end))
-            gap = follower
-            while gap < len(ids) and not text[offsets[gap][0] : offsets[gap][1]].strip() and gap - follower < 2:
-                if ids[gap] in self._special:
-                    break
-                gap += 1  # Llama 2 writes a space between the answer and </s>
-            if follower and ids[follower - 1] in self._special and trained[follower - 1]:
-                continue  # the span itself ends with the end of turn
-            if gap < len(ids) and ids[gap] in self._special:
-                trained[follower : gap + 1] = True
-            elif gap >= len(ids):
+        for span in spans:
+            words = text[span.start : span.end]
+            first = int(np.searchsorted(starts, span.start))
+            # A space and the first word of the answer are often one token, which starts before the answer.
+            if first and text[span.start : ends[first - 1]].strip() and text[starts[first - 1] : span.start].isspace():
+                first -= 1
+            after = int(np.searchsorted(starts, span.end))
+            trained[first:after] = True
+            beyond = words.partition(span.content)[2] if span.content and span.content in words else words
+            if beyond.strip() and after and ids[after - 1] in self._special:
+                continue  # the span encloses the end of turn, as marks in a template may
+            ending = self._ending(ids, offsets, after, text)
+            if ending is not None:
+                trained[after : ending + 1] = True
+            elif span.is_last and not self._special.intersection(ids[after:]):
+                trained[after:] = True
                 open_end = self.tokenizer.eos_token_id is not None
         return trained.tolist(), open_end
+
+    def _ending(self, ids: list[int], offsets: list[tuple[int, int]], after: int, text: str) -> int | None:
+        """The position of the special token that ends the turn, when only white space comes before it."""
+        for position in range(after, min(after + _ENDING_TOKENS, len(ids))):
+            if ids[position] in self._special:
+                return position
+            if text[slice(*offsets[position])].strip():
+                break
+        return None
+
+
+def _unlike(text: str) -> str:
+    """A text that differs from this one in its first and its last character."""
+    stripped = text.strip()
+    return ("B" if stripped[:1] == "A" else "A") + ("Z" if stripped[-1:] == "Y" else "Y")
+
+
+def _leading_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer itself puts before a text: the beginning-of-text token, two of them for GLM-4, or nothing."""
+    plain, special = (tokenizer("a", add_special_tokens=flag)["input_ids"] for flag in (False, True))
+    for count in range(len(special) - len(plain) + 1):
+        if special[count : count + len(plain)] == plain:
+            return special[:count]
+    return special[:1] if special[:1] == [tokenizer.bos_token_id] else []
