@@ -176,9 +176,7 @@ def _share_out(total: int, weights: list[float], least: list[int], most: list[in
     """Whole numbers in proportion to `weights`, within bounds, that sum to `total`."""
     most = most or [total] * len(weights)
     scale = total / sum(weights)
-    parts = [
-        min(high, max(low, round(weight * scale))) for weight, low, high in zip(weights, least, most, strict=True)
-    ]
+    parts = [min(high, max(low, round(weight * scale))) for weight, low, high in zip(weights, least, most, strict=True)]
     while (missing := total - sum(parts)) != 0:
         step = 1 if missing > 0 else -1
         movable = [i for i, part in enumerate(parts) if least[i] <= part + step <= most[i]]

@@ -27,6 +27,9 @@ class Measured:
     peak_rss_bytes: int
     peak_gpu_bytes: int | None
     """Highest use of the whole card while it ran, less what was in use before; None without a GPU."""
+    others_cores: float | None
+    """Cores that everything else on the machine kept busy meanwhile; a timing counts only when it is near 0. (The load
+    average would not do: it still holds the run before.) None where /proc/stat is not to be had."""
 
 
 def run_measured(
@@ -35,7 +38,7 @@ def run_measured(
     """Runs `command` with its output in `log`, on `cpus` only; kills its whole group after `timeout` seconds."""
     memory = _GpuMemory() if gpu else contextlib.nullcontext()
     with memory, open(log, "wb") as output:
-        started, clock = time.time(), time.monotonic()
+        started, clock, busy = time.time(), time.monotonic(), _busy_seconds()
         process = subprocess.Popen(command, env=env, stdout=output, stderr=output, start_new_session=True)
         if cpus and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(process.pid, cpus)
@@ -50,11 +53,27 @@ def run_measured(
         finally:
             killer.cancel()
         seconds = time.monotonic() - clock
+        others = None if busy is None else _busy_seconds() - busy - usage.ru_utime - usage.ru_stime
         process.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait for it again
     kilobyte = 1024 if os.uname().sysname == "Linux" else 1  # macOS counts in bytes
     return Measured(
-        process.returncode, started, seconds, usage.ru_maxrss * kilobyte, memory.peak_bytes if gpu else None
+        code=process.returncode,
+        started=started,
+        seconds=seconds,
+        peak_rss_bytes=usage.ru_maxrss * kilobyte,
+        peak_gpu_bytes=memory.peak_bytes if gpu else None,
+        others_cores=None if others is None else max(0.0, others / seconds),
     )
+
+
+def _busy_seconds() -> float | None:
+    """Seconds that all cores together have spent on anything since the machine started."""
+    try:
+        with open("/proc/stat") as file:
+            user, nice, system, _, _, irq, softirq, steal = map(int, file.readline().split()[1:9])
+    except (OSError, ValueError):
+        return None
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 class _GpuMemory:

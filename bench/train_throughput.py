@@ -17,6 +17,8 @@ setting. Engines alternate (A B C A B C ...), each in a process of its own on th
     ours/it      how many times as fast as this engine ours is.
     peak         most memory the process ever held (CPU: resident set; GPU: use of the card).
     first step   seconds from the start of the process to the end of its first step.
+    others       cores kept busy by everything else on the machine during a run, the most of all rounds. Near 0 or the
+                 timing is worth nothing.
     padding      share of the positions computed that were no chat's token.
     loss, ref    loss of the first step, and what it must be: the plain model, in float64, on the same rows.
 
@@ -113,6 +115,8 @@ class Bench:
         self.fixture = fixture
         self.pythons = dict(pair.split("=", 1) for pair in options.python)
         self.scratch = Path(tempfile.mkdtemp(prefix="finetop-bench-"))
+        self.failed = False
+        """Whether a script failed: then the logs in `scratch` are kept."""
         self._references: dict[tuple[int, ...], float] = {}
         self._run_script("fixture", [sys.executable, str(SCRIPTS.parent / "fixture.py"), *self._fixture_words()])
         self.folder = fixture.folder()
@@ -187,6 +191,7 @@ class Bench:
         measured = self._run_script(name, [python, str(SCRIPTS / script), str(path)])
         shutil.rmtree(job["scratch"], ignore_errors=True)
         if measured.code or not Path(job["result"]).exists():
+            self.failed = True
             return measured, None
         return measured, json.loads(Path(job["result"]).read_text())
 
@@ -203,7 +208,9 @@ class Bench:
         )
 
     def _environment(self) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        kept = dict(os.environ)
+        if not self.pythons:  # interpreters given by hand may need it
+            kept.pop("PYTHONPATH", None)
         threads = str(self.options.threads)
         kept |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONHASHSEED": "0"}
         kept |= {"TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled", "DO_NOT_TRACK": "1"}
@@ -223,11 +230,10 @@ def throughput(bench: Bench) -> int:
             runs: list[Run] = []
             for round_number in range(1, options.rounds + 1):
                 for key in options.engines:
-                    load = os.getloadavg()[0]
                     run = judged(bench, key, method, *bench.run(ENGINES[key], method=method))
                     runs.append(run)
-                    print(progress_line(run, round_number, load), file=sys.stderr, flush=True)
-                    out.write(json.dumps(record(bench, run, round_number, load)) + "\n")
+                    print(progress_line(run, round_number), file=sys.stderr, flush=True)
+                    out.write(json.dumps(record(bench, run, round_number)) + "\n")
                     out.flush()
             print(table(bench, method, runs, rate["flops_per_s"] if rate else None))
     print(f"all runs: {options.out}")
@@ -279,7 +285,8 @@ def table(bench: Bench, method: str, runs: list[Run], card_rate: float | None) -
     lines = [
         f"\n{method}, {bench.options.dtype}, {bench.options.rounds} rounds",
         f"{'engine':28} {'real tok/s':>10} {'range':>13} {'ours/it':>8} {'peak GB':>8} {'to ours':>8} "
-        f"{'1st step':>8} {'padding':>8} {'loss':>9} {'ref':>9}" + (f" {'of card':>8}" if card_rate else ""),
+        f"{'1st step':>8} {'others':>7} {'padding':>8} {'loss':>9} {'ref':>9}"
+        + (f" {'of card':>8}" if card_rate else ""),
     ]
     for key, of in by_engine.items():
         last = of[-1]
@@ -295,8 +302,8 @@ def table(bench: Bench, method: str, runs: list[Run], card_rate: float | None) -
             f"{ENGINES[key].label:28} {median:10,.0f} {f'{min(speed[key]):,.0f}-{max(speed[key]):,.0f}':>13} "
             f"{f'{ours / median:.2f}x' if ours else '-':>8} {peak / 1e9:8.2f} "
             f"{f'{peak / our_peak:.2f}x' if our_peak else '-':>8} {first:7.1f}s "
-            f"{shown.padding if shown.padding is not None else 0:8.1%} {last.first_loss or 0:9.5f} "
-            f"{last.reference or 0:9.5f}"
+            f"{others_shown(of):>7} {shown.padding if shown.padding is not None else 0:8.1%} "
+            f"{last.first_loss or 0:9.5f} {last.reference or 0:9.5f}"
         )
         if card_rate:
             line += f" {median * useful_flops_per_token(bench, method) / card_rate:8.1%}"
@@ -358,8 +365,7 @@ def heading(bench: Bench) -> str:
     """What one must know of machine, versions and work to make sense of the numbers."""
     options, given = bench.options, bench.fixture
     lines = [
-        f"{time.strftime('%Y-%m-%d')}  {cpu_name()}, {options.threads} threads, load {os.getloadavg()[0]:.2f}, "
-        f"{options.device}",
+        f"{time.strftime('%Y-%m-%d')}  {cpu_name()}, {options.threads} threads, {options.device}",
         f"Qwen2 {given.size}, {given.chats} chats, {given.tokens:,} tokens, {given.supervised:,} supervised, "
         f"{options.batch_size} chats a step",
     ]
@@ -378,15 +384,20 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def progress_line(run: Run, round_number: int, load: float) -> str:
+def progress_line(run: Run, round_number: int) -> str:
     speed = f"{run.tokens_per_second:,.0f} tok/s" if run.tokens_per_second else "-"
     return (
         f"round {round_number} {run.method:5} {ENGINES[run.engine].label:28} {speed:>12} "
-        f"{run.peak_bytes / 1e9:6.2f} GB (load before {load:.2f}) {'; '.join(run.reasons)}"
+        f"{run.peak_bytes / 1e9:6.2f} GB  others {others_shown([run])}  {'; '.join(run.reasons)}"
     )
 
 
-def record(bench: Bench, run: Run, round_number: int, load: float) -> dict[str, Any]:
+def others_shown(runs: list[Run]) -> str:
+    found = [run.measured.others_cores for run in runs if run.measured.others_cores is not None]
+    return f"{max(found):.2f}" if found else "?"
+
+
+def record(bench: Bench, run: Run, round_number: int) -> dict[str, Any]:
     """A run as a line of the results file."""
     result = run.result or {}
     steps = result.get("steps", [])
@@ -397,7 +408,7 @@ def record(bench: Bench, run: Run, round_number: int, load: float) -> dict[str, 
         "fixture": bench.folder.name,
         "device": bench.options.device,
         "dtype": bench.options.dtype,
-        "load_before": load,
+        "others_cores": run.measured.others_cores,
         "tokens_per_second": run.tokens_per_second,
         "peak_rss_bytes": run.measured.peak_rss_bytes,
         "peak_gpu_bytes": run.measured.peak_gpu_bytes,
@@ -445,7 +456,10 @@ def main() -> int:
         options.out = environments.cache_folder() / "results" / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
     options.out.parent.mkdir(parents=True, exist_ok=True)
     bench = Bench(options, fixtures.from_arguments(options))
-    return curves(bench) if options.curves else throughput(bench)
+    code = curves(bench) if options.curves else throughput(bench)
+    if not bench.failed:
+        shutil.rmtree(bench.scratch)
+    return code
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ config = {
 done = subprocess.run(
     [sys.executable, "-m", "engine.worker", str(folder)],
     cwd=repository,
-    env={**os.environ, "PYTHONPATH": str(repository)},
+    env={**os.environ, "PYTHONPATH": os.pathsep.join([str(repository), os.environ.get("PYTHONPATH", "")]).rstrip(":")},
 )
 if done.returncode:
     sys.exit(done.returncode)
