@@ -17,6 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from engine.errors import ModelError
+
 NAME = "finetop"
 
 
@@ -66,11 +68,18 @@ def attention_forward(
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Causal attention: query, key, value (1, heads, tokens, head_dim) -> (1, tokens, heads, head_dim)."""
+    if kwargs.get("s_aux") is not None:
+        raise ModelError("its attention has sinks, which finetop's own has not")
     if _stream is None or query.shape[2] != _stream.tokens:
         if softcap is not None:
             return _softcapped(query, key, value, attention_mask, scaling, softcap), None
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
+    if attention_mask is not None and sliding_window is None:
+        raise ModelError(
+            "a layer of this model limits its attention in a way the packed path does not know",
+            "Train it one example a pass: --set model.attention=plain",
         )
     if softcap is None and dropout == 0.0 and _varlen_works(query):
         return _varlen(_stream, query, key, value, scaling, sliding_window), None
@@ -159,8 +168,12 @@ def _varlen(
     return out[None]
 
 
-def _mask(*args: object, **kwargs: object) -> Tensor | None:
-    return None if _stream is not None else sdpa_mask(*args, **kwargs)
+def _mask(*args: object, local_size: int | None = None, **kwargs: object) -> Tensor | None:
+    """In a pack, only a sign of local attention shorter than an example: most layers also say their window themselves,
+    the others `attention_forward` refuses."""
+    if _stream is None:
+        return sdpa_mask(*args, local_size=local_size, **kwargs)
+    return torch.tensor(local_size) if local_size is not None and local_size < _stream.longest else None
 
 
 def register() -> None:

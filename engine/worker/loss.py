@@ -9,12 +9,15 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from engine.errors import ModelError
 from engine.worker import attention
 from engine.worker.packing import Pack
+
+_TRIAL_TOKENS, _LEAST_TRIAL_TOKENS = 256, 12
 
 LOGITS_BUDGET_BYTES = 2**30
 """float32 logits of one chunk. Larger than this, they are computed in chunks and again in the backward pass."""
@@ -100,23 +103,65 @@ class PlainLoss:
 def choose_loss(
     model: PreTrainedModel, pack: Pack, wanted: str, tolerance: float
 ) -> tuple[PackedLoss | PlainLoss, str]:
-    """The fast path where it gives the model's own losses on `pack`, else the plain one; and why, when it is the plain.
+    """The fast path where it gives the model's own losses, else the plain one; and why, when it is the plain.
 
-    The comparison also catches layers that leak state from one example of a pack into the next (linear attention,
-    state-space and convolution layers), whatever they are called: `tolerance` bounds the mean difference per token,
-    relative to the mean loss, so that differences cannot cancel out.
+    Tried on some of the pack's tokens, against the model with transformers' own eager attention. `tolerance` bounds the
+    mean difference per token, relative to the mean loss, so that differences cannot cancel out. A model that finetop's
+    attention does not suit even for a single example is left with eager attention.
     """
-    if wanted == "plain":
-        return PlainLoss(model), "model.attention is plain"
+    trial = _trial(pack)
     with torch.no_grad():
-        own = PlainLoss(model).token_losses(pack)
-        try:
-            fast = PackedLoss(model).token_losses(pack)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            return PlainLoss(model), f"the packed path fails on this model: {error}"
-        difference = float((fast - own).abs().mean() / own.abs().mean().clamp(min=0.1))
-    if difference <= tolerance:
+        model.set_attn_implementation("eager")
+        own = PlainLoss(model).token_losses(trial)
+        model.set_attn_implementation(attention.NAME)
+    reason = "model.attention is plain" if wanted == "plain" else _packed_differs(model, trial, own, tolerance)
+    if not reason:
         return PackedLoss(model), ""
-    return PlainLoss(model), f"packed, the model's losses differ by {difference:.2%}: its layers mix examples"
+    try:
+        with torch.no_grad():
+            matches = model._supports_sdpa and _difference(PlainLoss(model).token_losses(trial), own) <= tolerance
+    except ModelError:
+        matches = False
+    if not matches:
+        model.set_attn_implementation("eager")
+    return PlainLoss(model), reason
+
+
+def _packed_differs(model: PreTrainedModel, trial: Pack, own: Tensor, tolerance: float) -> str:
+    """Why the fast path is not right for this model; empty where it is."""
+    embedded: list[Tensor] = []
+
+    def watch(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        embedded.append(output.detach().requires_grad_())
+        return embedded[-1]
+
+    hook = model.get_input_embeddings().register_forward_hook(watch)
+    try:
+        losses = PackedLoss(model).token_losses(trial)
+        with attention.packed(trial.lengths):
+            (gradient,) = torch.autograd.grad(losses[trial.lengths[0] - 1 :].sum(), embedded[:1])
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        return f"the packed path fails on this model: {getattr(error, 'message', error)}"
+    finally:
+        hook.remove()
+    # Exact in every precision: what one example has no part in, it has no gradient of.
+    if gradient[0, : trial.lengths[0]].any():
+        return "packed, the model's layers mix examples"
+    difference = _difference(losses.detach(), own)
+    return f"packed, the model's losses differ by {difference:.2%}" if difference > tolerance else ""
+
+
+def _trial(pack: Pack) -> Pack:
+    """Two examples made from the pack's first tokens, with every token but the first of each to be predicted."""
+    ids = pack.input_ids[0, :_TRIAL_TOKENS]
+    ids = ids.repeat(-(-_LEAST_TRIAL_TOKENS // len(ids)))
+    lengths = (len(ids) // 3, len(ids) - len(ids) // 3)
+    positions = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
+    targets_at = positions.nonzero()[:, 0]
+    return Pack(ids[None], positions[None], lengths, targets_at - 1, ids[targets_at])
+
+
+def _difference(losses: Tensor, own: Tensor) -> float:
+    return float((losses - own).abs().mean() / own.abs().mean().clamp(min=0.1))
