@@ -10,6 +10,8 @@ from engine.worker.packing import TokenSet, make_pack, plan_passes
 
 CPU_TOKENS = 4096
 """On the CPU larger passes gain nothing, and memory is shared with everything else."""
+_ENOUGH_TOKENS = 2048
+"""Tokens that keep a GPU busy; more in a pass gains little."""
 _GPU_SHARE = 0.9
 """Share of the card's memory a trial may take; the rest is left to fragmentation and evaluation."""
 
@@ -30,19 +32,22 @@ def find_micro_tokens(
     batch_size: int,
     parameters: list[nn.Parameter],
     precision: Precision,
-) -> int:
-    """Double the tokens per pass, forward and backward for real, until the card is full or a step holds no more."""
+) -> tuple[int, bool]:
+    """Double the tokens per pass, forward and backward for real, until the card is full or a step holds no more.
+
+    Returns the tokens that fit, and whether they are enough to keep the device busy.
+    """
     lengths = np.sort(tokens.lengths)[::-1]
     longest = int(lengths[0])
     step_tokens = int(lengths[:batch_size].sum())
     if precision.device.type == "cpu":
-        return max(longest, min(step_tokens, CPU_TOKENS))
+        return max(longest, min(step_tokens, CPU_TOKENS)), True
     free, total = torch.cuda.mem_get_info(precision.device)
     # Adam's two moments come with the first step; a trial has to leave room for them.
     moments = sum(2 * 4 * p.numel() for p in parameters)
     others = total - free - torch.cuda.memory_reserved(precision.device)
     budget = _GPU_SHARE * total - others - moments
-    fits, trial = longest, longest
+    fits, trial = 0, longest
     by_length = np.argsort(-tokens.lengths, kind="stable")
     with torch.random.fork_rng():
         while True:
@@ -65,4 +70,4 @@ def find_micro_tokens(
             if trial >= step_tokens:
                 break
             trial = min(2 * trial, step_tokens)
-    return fits
+    return max(fits, longest), fits >= min(step_tokens, _ENOUGH_TOKENS)

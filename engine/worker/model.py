@@ -114,9 +114,12 @@ def make_trainable(model: PreTrainedModel, config: RunConfig) -> nn.Module:
         trained: nn.Module = model
     else:
         trained = _with_adapter(model, config)
-    if config.train.activation_checkpointing is True:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
     return trained
+
+
+def enable_activation_checkpointing(model: PreTrainedModel) -> None:
+    """Compute activations again in the backward pass instead of keeping them (Chen et al. 2016, arXiv 1604.06174)."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def causal_lm(model: nn.Module) -> PreTrainedModel:

@@ -37,6 +37,7 @@ from engine.worker.model import (
     Precision,
     causal_lm,
     choose_precision,
+    enable_activation_checkpointing,
     load_base,
     load_tokenizer,
     make_trainable,
@@ -69,6 +70,7 @@ class Progress:
     seconds: float = 0.0
     """Time spent in optimizer steps."""
     micro_tokens: int = 0
+    activation_checkpointing: bool = False
     best_loss: float = math.inf
     best_step: int = -1
     evals_without_better: int = 0
@@ -144,10 +146,11 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
         compare_probe(journal, state, probe_loss(loss_of, probe, precision), versions())
         if aside := checkpoint.set_aside(checkpoints, last.step):
             journal.write("event", event="set-aside", message=f"Later checkpoints were moved to {aside.name}.")
-    elif config.train.micro_tokens != "auto":
-        progress.micro_tokens = config.train.micro_tokens
     else:
-        progress.micro_tokens = find_micro_tokens(loss_of, data.train, plan.batch_size, parameters, precision)
+        progress.activation_checkpointing = config.train.activation_checkpointing is True
+        fit_memory(journal, progress, config, loss_of, data.train, plan, parameters, precision)
+    if progress.activation_checkpointing:
+        enable_activation_checkpointing(inner)
     journal.write("resume", from_step=progress.step if last else -1, micro_tokens=progress.micro_tokens)
     journal.write("state", state="running", step=progress.step)
 
@@ -352,6 +355,36 @@ def mean_loss(loss_of: PackedLoss | PlainLoss, tokens: TokenSet, progress: Progr
         micro_tokens //= 2
 
 
+def fit_memory(
+    journal: Journal,
+    progress: Progress,
+    config: RunConfig,
+    loss_of: PackedLoss | PlainLoss,
+    tokens: TokenSet,
+    plan: Plan,
+    parameters: list[nn.Parameter],
+    precision: Precision,
+) -> None:
+    """Tokens per pass for this machine; where too few fit to keep it busy, activations are recomputed, not kept."""
+    if config.train.micro_tokens != "auto":
+        progress.micro_tokens = config.train.micro_tokens
+        return
+    if progress.activation_checkpointing:
+        enable_activation_checkpointing(loss_of.model)
+    progress.micro_tokens, enough = find_micro_tokens(loss_of, tokens, plan.batch_size, parameters, precision)
+    if enough or config.train.activation_checkpointing != "auto":
+        return
+    progress.activation_checkpointing = True
+    enable_activation_checkpointing(loss_of.model)
+    before = progress.micro_tokens
+    progress.micro_tokens, _ = find_micro_tokens(loss_of, tokens, plan.batch_size, parameters, precision)
+    journal.write(
+        "event",
+        event="activation-checkpointing",
+        message=f"Only {before:,} tokens fit in a pass; with activations recomputed, {progress.micro_tokens:,} do.",
+    )
+
+
 def make_plan(config: RunConfig, examples: int) -> Plan:
     steps_per_epoch = math.ceil(examples / config.train.batch_size)
     total = steps_per_epoch * config.train.epochs
@@ -373,6 +406,8 @@ def set_up_torch(config: RunConfig, device: torch.device) -> None:
     if device.type == "cpu" or config.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Meant for debugging: every new tensor would first be filled with NaN.
+        torch.utils.deterministic.fill_uninitialized_memory = False
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
 
