@@ -10,7 +10,6 @@ import difflib
 import functools
 import json
 import math
-import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -22,7 +21,11 @@ from engine.errors import ConfigError, InputError
 
 Auto = Literal["auto"]
 META_KEY = "finetop"
-"""The one top-level key of a saved config that is not a group of settings: version, origins, data hashes."""
+"""The one top-level key of a saved config that is not a group of settings: version, origins."""
+PATHS = ("data.files", "data.val_files", "model.name", "data.template")
+"""Settings that may hold paths."""
+_MAX_CONFIG_BYTES = 4_000_000
+"""No config is this large; a data file given by mistake often is."""
 
 
 def setting(default: Any, doc: str, at_least: float | None = None, at_most: float | None = None) -> Any:
@@ -51,9 +54,9 @@ class DataConfig:
     files: list[str] = setting([], "data files, folders, or hub dataset names")
     val_files: list[str] = setting([], "validation data; when empty, val_fraction of the training data is held out")
     val_fraction: float = setting(0.1, "share of the examples held out for validation", 0.0, 0.9)
-    format: str = setting(
-        "auto", "auto, openai, sharegpt, alpaca, prompt-completion, question-answer, classification, text"
-    )
+    format: Literal[
+        "auto", "openai", "sharegpt", "alpaca", "prompt-completion", "question-answer", "classification", "text"
+    ] = setting("auto", "what the columns mean; auto: found out from their names and content")
     map: dict[str, str] = setting({}, "columns by hand, such as prompt=ask, completion=answer")
     system: str = setting("", "system prompt for conversations that have none")
     template: str = setting("auto", "auto: the tokenizer's chat template, else a plain one; or a Jinja file")
@@ -75,7 +78,7 @@ class LoraConfig:
     r: int = setting(16, "rank of the adapter", 1)
     alpha: float = setting(32, "scale: the update is multiplied by alpha / r", 0)
     dropout: float = setting(0.0, "dropout on the adapter's input", 0.0, 0.95)
-    targets: str | list[str] = setting("all-linear", "all-linear, or names of the layers to adapt")
+    targets: Literal["all-linear"] | list[str] = setting("all-linear", "all-linear, or names such as q_proj,v_proj")
     dora: bool = setting(False, "DoRA: weight-decomposed adapters")
     rslora: bool = setting(False, "rank-stabilised scale: alpha / sqrt(r)")
 
@@ -100,7 +103,7 @@ class TrainConfig:
     activation_checkpointing: bool | Auto = setting("auto", "recompute activations in the backward pass to save memory")
     shuffle: bool = setting(True, "a new order every epoch, a pure function of seed and epoch")
     seed: int = setting(0, "seed of adapters, dropout and order", 0)
-    threads: int = setting(0, "CPU threads; 0: one per core", 0)
+    threads: int = setting(0, "CPU threads; 0: one per core", 0, 4096)
     deterministic: bool = setting(False, "bit-exact repeats on a GPU too, slower; on the CPU it is always so")
     early_stopping: int = setting(0, "stop after so many evaluations without a better validation loss; 0: never", 0)
 
@@ -160,8 +163,10 @@ class RunConfig:
 
     def to_json(self, meta: Mapping[str, Any] | None = None) -> str:
         """The saved form: groups of settings, and beside them what `META_KEY` holds."""
-        content = {META_KEY: dict(meta)} if meta else {}
-        return json.dumps(content | dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        content = ({META_KEY: dict(meta)} if meta else {}) | dataclasses.asdict(self)
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        # A file name need not be UTF-8; what is not has a form in ASCII JSON only.
+        return text if _is_utf8(text) else json.dumps(content, indent=2) + "\n"
 
 
 @dataclass(frozen=True)
@@ -216,11 +221,12 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
         for path, value in layer.values.items():
             known = SETTINGS.get(path)
             if known is None:
-                problems.append(f"{layer.label}: there is no setting '{path}'{_nearest(path)}")
+                problems.append(f"{layer.label}: there is no setting {_quoted(path)}{_nearest(path[:200])}")
                 continue
             try:
                 chosen[path] = _coerce(value, known.type)
                 _check_bounds(chosen[path], known)
+                _check_text(chosen[path], path)
                 origin[path] = layer.label
             except ValueError as error:
                 problems.append(f"{layer.label}: {path} is {_show(value)}, but {error}")
@@ -235,34 +241,62 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
 def read_config_file(path: Path) -> dict[str, Any]:
     """The settings of a JSON or TOML file by path. Raises InputError naming file and line when it cannot be read."""
     try:
-        raw = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}", "Give --config the path of a JSON or TOML file.") from None
+        with open(path, "rb") as file:
+            content_bytes = file.read(_MAX_CONFIG_BYTES + 1)
+        raw = content_bytes.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})", "Save the file as UTF-8.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: {reason}", "Give --config the path of a JSON or TOML file.") from None
+    if len(content_bytes) > _MAX_CONFIG_BYTES:
+        raise InputError(f"{path}: too large for a file of settings", _NOT_DATA)
+    if not raw.strip():
+        raise InputError(f"{path}: the file is empty", "A config holds groups of settings, such as [train] epochs = 3.")
+    is_json = path.suffix != ".toml" and (path.suffix == ".json" or raw.lstrip().startswith("{"))
     try:
-        content = json.loads(raw) if raw.lstrip().startswith(("{", "[")) and path.suffix != ".toml" else _toml(raw)
+        content = json.loads(raw, object_pairs_hook=_no_key_twice) if is_json else _toml(raw)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from None
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise InputError(f"{path}: not TOML or JSON: {error}") from None
+        # A second value after the first is what a data file of one JSON object a line looks like.
+        hint = _NOT_DATA if error.msg == "Extra data" else ""
+        raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno})", hint) from None
+    except RecursionError:
+        raise InputError(f"{path}: values are nested too deep") from None
+    except ValueError as error:
+        hint = _NOT_DATA if path.suffix in (".jsonl", ".ndjson", ".csv", ".tsv", ".txt") else ""
+        raise InputError(f"{path}: not {'JSON' if is_json else 'TOML'}: {error}", hint) from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: a config holds groups of settings, such as [train], not a {_kind(content)}")
+        raise InputError(
+            f"{path}: a config holds groups of settings, such as [train], not a {_kind(content)}", _NOT_DATA
+        )
     content.pop(META_KEY, None)
     flat: dict[str, Any] = {}
     for group, values in content.items():
-        if isinstance(values, dict) and group not in SETTINGS:
-            flat |= {f"{group}.{name}": value for name, value in values.items()}
-        else:
-            flat[group] = values
+        named = {f"{group}.{name}": value for name, value in values.items()} if isinstance(values, dict) else {}
+        if group in SETTINGS or not isinstance(values, dict):
+            named = {group: values}
+        if twice := sorted(named.keys() & flat.keys()):
+            raise InputError(f"{path}: {_quoted(twice[0])} stands in it twice")
+        flat |= named
     return flat
+
+
+_NOT_DATA = "Settings are read with --config; a data file is given with --data-file."
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{_quoted(next(name for name in names if names.count(name) > 1))} stands in it twice")
+    return made
 
 
 def parse_set(text: str) -> tuple[str, Any]:
     """`key=value` from `--set`: the value is JSON where it parses as such, else the text itself."""
     path, equals, value = text.partition("=")
-    if not equals:
-        raise InputError(f"--set {text}: expected key=value, such as --set lora.r=8")
+    if not equals or not path.strip():
+        raise InputError(f"--set {_quoted(text)}: expected key=value, such as --set lora.r=8")
     return path.strip(), parse_value(value.strip())
 
 
@@ -291,13 +325,39 @@ def auto_values(config: RunConfig, rows: int) -> dict[str, Any]:
     return chosen
 
 
+MAY_CHANGE_ON_RESUME = ("train.epochs", "train.max_steps", "train.early_stopping", "eval.", "save.", "run.")
+"""What a resumed run may do differently from before without becoming another run: settings, or groups of them."""
+
+
 def diff(a: RunConfig, b: RunConfig) -> dict[str, tuple[Any, Any]]:
     """The settings in which two configs differ."""
     left, right = a.flat(), b.flat()
     return {path: (left[path], right[path]) for path in SETTINGS if left[path] != right[path]}
 
 
+def _check_text(value: Any, path: str) -> None:
+    """Text that no file, tokenizer or terminal can take is refused here; file names may hold any byte but NUL."""
+    texts = [value]
+    if isinstance(value, list | dict):
+        texts = [*value, *(value.values() if isinstance(value, dict) else ())]
+    for text in texts:
+        if isinstance(text, str) and "\0" in text:
+            raise ValueError("holds a NUL character")
+        if isinstance(text, str) and path not in PATHS and not _is_utf8(text):
+            raise ValueError("is not UTF-8 text")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _toml(raw: str) -> dict[str, Any]:
+    import tomllib  # 10 ms, which --help need not pay
+
     return tomllib.loads(raw.replace("\r\n", "\n"))
 
 
@@ -400,12 +460,55 @@ def _show(value: Any) -> str:
         shown = json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError):
         shown = "a value nested too deep or too large to show"
-    return shown if len(shown) <= 60 else shown[:57] + "..."
+    shown = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in shown[:61])
+    return shown if len(shown) <= 60 else shown[:59] + "…"
+
+
+def _quoted(name: str) -> str:
+    """A name from a file as it may be shown: in quotes, cut short, nothing in it for the terminal to obey."""
+    shown = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in name[:60])
+    return f"'{shown}{'…' if len(name) > 60 else ''}'"
+
+
+_ELSEWHERE = {
+    "lr": "optim.learning_rate",
+    "num_train_epochs": "train.epochs",
+    "num_epochs": "train.epochs",
+    "per_device_train_batch_size": "train.batch_size",
+    "gradient_accumulation_steps": "train.batch_size",
+    "gradient_checkpointing": "train.activation_checkpointing",
+    "max_seq_length": "data.max_length",
+    "max_seq_len": "data.max_length",
+    "cutoff_len": "data.max_length",
+    "warmup_ratio": "optim.warmup",
+    "warmup_steps": "optim.warmup",
+    "lr_scheduler_type": "optim.schedule",
+    "max_grad_norm": "optim.grad_clip",
+    "model_name_or_path": "model.name",
+    "finetuning_type": "method.kind",
+    "lora_rank": "lora.r",
+    "rank": "lora.r",
+    "lora_target": "lora.targets",
+    "target_modules": "lora.targets",
+    "save_steps": "save.every",
+    "eval_steps": "eval.every",
+    "save_total_limit": "save.keep_last",
+}
+"""What other trainers call our settings; people bring these names with them."""
 
 
 @functools.lru_cache
 def _nearest(path: str) -> str:
-    names = {name.split(".")[1]: name for name in SETTINGS}
-    near = difflib.get_close_matches(path, SETTINGS, 1, 0.6)
-    near = near or [names[name] for name in difflib.get_close_matches(path.split(".")[-1], names, 1, 0.7)]
-    return f"; did you mean '{near[0]}'?" if near else ""
+    """The settings that may have been meant by a name that is none, as the end of a message."""
+    last = path.split(".")[-1]
+    by_name: dict[str, list[str]] = {}
+    for known in SETTINGS:
+        by_name.setdefault(known.split(".")[1], []).append(known)
+        by_name.setdefault(known.replace(".", "_"), []).append(known)
+    if last in _ELSEWHERE:
+        near = [_ELSEWHERE[last]]
+    elif last in by_name:
+        near = by_name[last]
+    elif not (near := difflib.get_close_matches(path, SETTINGS, 1, 0.6)):
+        near = [known for name in difflib.get_close_matches(last, by_name, 1, 0.7) for known in by_name[name]]
+    return f"; did you mean {' or '.join(map(_quoted, near))}?" if near else ""

@@ -1,5 +1,6 @@
 """The workspace: where runs.db, run folders, locks and logs live."""
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -32,47 +33,61 @@ class Workspace:
         """The ids of all run folders, ascending."""
         if not self.runs.is_dir():
             return []
-        return sorted(int(entry.name) for entry in self.runs.iterdir() if entry.name.isdigit())
+        return sorted(int(entry.name) for entry in self.runs.iterdir() if _RUN_ID.fullmatch(entry.name))
 
     def run_folder(self, run_id: int) -> Path:
         """The folder of an existing run. Raises InputError naming the runs there are."""
         folder = self.runs / str(run_id)
         if not folder.is_dir():
             ids = self.run_ids()
-            known = f"there are runs {ids[0]} to {ids[-1]}" if ids else "there are no runs yet"
-            raise InputError(f"no run {run_id} in {self.root} ({known})", "`finetop ls` lists them.")
+            known = f"the newest is {ids[-1]}" if ids else "there are none yet"
+            raise InputError(
+                f"there is no run {run_id} in {self.root}; {known}", "Runs of another folder: --workspace DIR."
+            )
         return folder
 
     def new_run(self) -> tuple[int, Path]:
         """A new run's id and empty folder. mkdir is atomic, so two processes never get the same id."""
-        self.runs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        run_id = max(self.run_ids(), default=0)
-        while True:
-            run_id += 1
-            folder = self.runs / str(run_id)
-            try:
-                folder.mkdir(mode=0o700)
-            except FileExistsError:
-                continue
-            return run_id, folder
+        try:
+            self.runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+            run_id = max(self.run_ids(), default=0)
+            while True:
+                run_id += 1
+                folder = self.runs / str(run_id)
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir(mode=0o700)
+                    return run_id, folder
+        except OSError as error:
+            raise InputError(
+                f"no run can be made in {self.runs}: {error.strerror}", "Choose another folder with --workspace DIR."
+            ) from None
 
 
 def find_workspace(given: str | None = None) -> Workspace:
-    """--workspace, else $FINETOP_WORKSPACE, else the nearest folder upward that holds runs.db or runs/, else here."""
+    """--workspace, else $FINETOP_WORKSPACE, else the nearest folder upward that holds runs.db, else here.
+
+    A folder called runs/ alone is no sign: other programs make such folders too.
+    """
     chosen = given or os.environ.get(ENVIRONMENT)
     if chosen:
-        root = Path(chosen).expanduser()
-        if root.exists() and not root.is_dir():
+        root = Path(os.path.realpath(os.path.expanduser(chosen)))
+        if os.path.exists(root) and not root.is_dir():
             raise InputError(f"the workspace {root} is a file, not a folder")
-        return Workspace(root.resolve())
-    here = Path.cwd()
+        return Workspace(root)
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise InputError(
+            "the folder you are in no longer exists", "Change to another, or give --workspace DIR."
+        ) from None
     for folder in (here, *here.parents):
         if (folder / DATABASE).exists():
             return Workspace(folder)
     return Workspace(here)
 
 
-_CHECKPOINT = re.compile(r"(?P<run>\d+)(@(?P<point>best|latest|\d+|epoch-\d+))?")
+_RUN_ID = re.compile("[1-9][0-9]{0,17}")
+_CHECKPOINT = re.compile("(?P<run>[1-9][0-9]{0,17})(@(?P<point>best|latest|[0-9]{1,18}|epoch-[0-9]{1,18}))?")
 
 
 def parse_checkpoint_name(text: str) -> tuple[int, str]:
@@ -80,6 +95,6 @@ def parse_checkpoint_name(text: str) -> tuple[int, str]:
     match = _CHECKPOINT.fullmatch(text)
     if not match:
         raise InputError(
-            f"'{text}' names no checkpoint", "Name one as 41@best, 41@latest, 41@1200 (a step) or 41@epoch-3."
+            f"'{text[:60]}' names no checkpoint", "Name one as 41@best, 41@latest, 41@1200 (a step) or 41@epoch-3."
         )
     return int(match["run"]), match["point"] or "latest"

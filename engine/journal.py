@@ -32,18 +32,18 @@ class Journal:
             self._write_all(b"\n")  # a crash tore the last line: end it, so that the next event stands alone
 
     def write(self, kind: str, **fields: Any) -> None:
-        self._write_all((_encode({"t": time.time(), "kind": kind, **fields}) + "\n").encode("utf-8", "replace"))
+        """One event. JSON has no NaN and no infinity: such a value is null, and named under `nonfinite`."""
+        event = {"t": time.time(), "kind": kind, **fields}
+        try:
+            line = _encode(event)
+        except ValueError:
+            nonfinite: dict[str, str] = {}
+            line = _encode(_finite(event, "", nonfinite) | {"nonfinite": nonfinite})
+        self._write_all((line + "\n").encode("utf-8", "replace"))
 
     def metric(self, step: int, values: dict[str, float]) -> None:
-        """The numbers of one optimizer step. JSON has no NaN: such a value is null, its name under `nonfinite`."""
-        try:
-            line = _encode({"t": time.time(), "kind": "metric", "step": step, "values": values})
-        except ValueError:
-            nonfinite = {key: str(value) for key, value in values.items() if not math.isfinite(value)}
-            finite = {key: None if key in nonfinite else value for key, value in values.items()}
-            self.write("metric", step=step, values=finite, nonfinite=nonfinite)
-            return
-        self._write_all((line + "\n").encode())
+        """The numbers of one optimizer step."""
+        self.write("metric", step=step, values=values)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -58,6 +58,18 @@ class Journal:
                 time.sleep(_DISK_FULL_RETRY_SECONDS)
 
 
+def _finite(value: Any, name: str, nonfinite: dict[str, str]) -> Any:
+    """`value` with None for each float that is not finite; `nonfinite` takes what they were, by their keys."""
+    if isinstance(value, float) and not math.isfinite(value):
+        nonfinite[name] = str(value)
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item, str(key), nonfinite) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item, name, nonfinite) for item in value]
+    return value
+
+
 def read(folder: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     """The whole events from byte `offset` on, and the offset to read from next time."""
     try:
@@ -68,10 +80,10 @@ def read(folder: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         return [], offset
     whole = data[: data.rfind(b"\n") + 1]
     events = []
-    for line in whole.splitlines():
-        with contextlib.suppress(ValueError):
+    for line in whole.split(b"\n"):
+        with contextlib.suppress(ValueError, RecursionError):
             event = json.loads(line)
-            if isinstance(event, dict) and "kind" in event:
+            if isinstance(event, dict) and isinstance(event.get("kind"), str):
                 events.append(event)
     return events, offset + len(whole)
 
@@ -81,7 +93,7 @@ def effective(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     for event in events:
         if event["kind"] == "resume":
-            last = event["from_step"]
+            last = event.get("from_step", -1)
             kept = [old for old in kept if old["kind"] not in _STEP_KINDS or old.get("step", 0) <= last]
         kept.append(event)
     return iter(kept)

@@ -1,5 +1,6 @@
 """Presets: named TOML files of settings, shipped in presets/ and the user's own."""
 
+import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ SAMPLES = SHIPPED / "samples"
 def user_folder() -> Path:
     """Where the user's own presets lie: $FINETOP_PRESETS, else finetop/presets in the XDG config folder."""
     if given := os.environ.get("FINETOP_PRESETS"):
-        return Path(given).expanduser()
-    base = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    return base / "finetop" / "presets"
+        return Path(os.path.expanduser(given))
+    base = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
+    return Path(base) / "finetop" / "presets"
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,14 @@ def all_presets() -> list[Preset]:
 def find_preset(name: str) -> Preset:
     presets = {preset.name: preset for preset in all_presets()}
     if name not in presets:
+        near = difflib.get_close_matches(name[:200], presets, 1, 0.6)
+        hint = f"Your own presets are TOML files in {user_folder()}."
+        if os.sep in name or name.endswith((".toml", ".json")):
+            hint = f"A file of settings is given with --config {name}"
         raise InputError(
-            f"there is no preset '{name}'; there are {', '.join(presets)}",
-            f"Your own presets are TOML files in {user_folder()}.",
+            f"there is no preset '{name[:60]}'; "
+            + (f"did you mean '{near[0]}'?" if near else f"there are {', '.join(presets)}"),
+            hint,
         )
     return presets[name]
 

@@ -2,16 +2,14 @@
 
 import argparse
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from engine.cli.settings import create_run
 from engine.cli.text import duration
 from engine.cli.watch import Watcher
 from engine.config import Layer, resolve
-from engine.home import Workspace
+from engine.home import Workspace, find_workspace
 from engine.presets import SAMPLES, find_preset
 from engine.process import spawn_worker
 
@@ -31,8 +29,9 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 
 
 def run(options: argparse.Namespace) -> int:
-    root = Path(options.workspace or tempfile.mkdtemp(prefix="finetop-demo-"))
-    root.mkdir(parents=True, exist_ok=True)
+    import tempfile  # 10 ms, which --help need not pay
+
+    root = find_workspace(options.workspace or tempfile.mkdtemp(prefix="finetop-demo-")).root
     data = {"data.files": [str(SAMPLES / "intents.csv")], "data.val_files": [str(SAMPLES / "intents_test.csv")]}
     resolved = resolve([Layer("preset demo", find_preset("demo").settings()), Layer("demo", data)])
     run_id, folder = create_run(Workspace(root), resolved)
@@ -43,8 +42,8 @@ def run(options: argparse.Namespace) -> int:
     )
     began = time.monotonic()
     watcher = Watcher(run_id, folder)
-    code = watcher.follow(spawn_worker(folder))
-    if code == 0:
+    code = watcher.follow(lambda: spawn_worker(folder))
+    if watcher.last_state.get("state") == "done":
         _print_results(watcher.events, time.monotonic() - began)
         print(f"\nNext, your own data:\n  finetop train --preset quick --data-file FILE --workspace {root}")
     return code

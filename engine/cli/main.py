@@ -1,21 +1,23 @@
 """The command line: words to functions. Imports neither torch nor textual."""
 
 import argparse
+import contextlib
 import os
 import sys
 
 from engine import __version__
-from engine.cli import demo, presets, train
+from engine.cli import demo, presets, top, train
+from engine.cli.slips import Parser
 from engine.errors import EngineError
 
 
 def build_parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument(
         "--workspace", metavar="DIR", help="where runs live (default: the nearest with runs.db, or here)"
     )
     common.add_argument("--traceback", action="store_true", help="show the traceback of an error")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="finetop",
         description="Fine-tune language models on your own machine.",
         epilog="examples:\n  finetop demo --headless\n  finetop train --preset quick --data-file chats.jsonl\n",
@@ -26,26 +28,51 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_parsers(commands, common)
     demo.add_parser(commands, common)
     presets.add_parser(commands, common)
+    top.add_parser(commands, common)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code: 0 done, 1 the run or check failed, 2 wrong input."""
-    options = build_parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 shows what it can
+    show_traceback = False
     try:
+        options = build_parser().parse_args(arguments)
+        show_traceback = options.traceback
         return options.run(options)
     except EngineError as error:
-        if options.traceback:
-            raise
+        if show_traceback:
+            _print_traceback()
         print(f"finetop: {error.message}", file=sys.stderr)
         if error.hint:
             print(error.hint, file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # `finetop plan | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return 0
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if show_traceback:
+            _print_traceback()
+        if isinstance(error, OSError) and error.strerror:
+            what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        else:
+            what = f"{type(error).__name__}: {error}"
+        print(f"finetop: {what}", file=sys.stderr)
+        if not show_traceback:
+            print("The same command with --traceback shows where.", file=sys.stderr)
+        return 1
+
+
+def _print_traceback() -> None:
+    import traceback  # 8 ms, rarely wanted
+
+    traceback.print_exc()
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+from typing import Any
 
-from engine.presets import all_presets, find_preset, user_folder
+from engine.errors import InputError
+from engine.presets import Preset, all_presets, find_preset, user_folder
 
 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -22,8 +24,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 def run(options: argparse.Namespace) -> int:
     chosen = [find_preset(options.name)] if options.name else all_presets()
     if options.json:
-        rows = [{"name": p.name, "path": str(p.path), "head": p.head, "settings": p.settings()} for p in chosen]
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print(json.dumps([_row(preset, strict=bool(options.name)) for preset in chosen], indent=2))
     elif options.name:
         print(f"{chosen[0].head}\n")
         for path, value in chosen[0].settings().items():
@@ -33,5 +34,15 @@ def run(options: argparse.Namespace) -> int:
         width = max(len(preset.name) for preset in chosen)
         for preset in chosen:
             print(f"{preset.name:<{width}}  {preset.summary}")
-        print(f"\nYour own: TOML files in {user_folder()}")
+        print(f"\n`finetop presets NAME` shows one. Your own: TOML files in {user_folder()}")
     return 0
+
+
+def _row(preset: Preset, strict: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": preset.name, "path": str(preset.path), "head": preset.head}
+    try:
+        return row | {"settings": preset.settings()}
+    except InputError as error:
+        if strict:
+            raise
+        return row | {"problem": error.message}  # one bad file of the user's does not hide the others

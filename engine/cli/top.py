@@ -3,10 +3,10 @@
 import argparse
 import dataclasses
 import json
-import os
 import unicodedata
 from collections.abc import Mapping
 
+from engine.home import find_workspace
 from engine.monitor.values import GpuProcess, GpuSample, RunId, Snapshot
 
 WIDTH = 80
@@ -19,18 +19,17 @@ _EPILOG = """examples:
 """
 
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser(
+def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
         "top",
+        parents=[common],
         help="GPUs, their processes, and the host, printed once",
         description="Prints what the GPUs and the host are doing now, and whose work it is.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--workspace", metavar="DIR", default=".", help="the folder with runs.db (its disk is shown)")
     parser.add_argument("--json", action="store_true", help="every figure, unrounded; null where a card tells nothing")
     parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace, runs: Mapping[RunId, tuple[int, float | None]] | None = None) -> int:
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace, runs: Mapping[RunId, tuple[int, float | None]]
     from engine.monitor.watch import Monitor  # psutil: 30 ms
 
     # Two rounds half a second apart: rates and processor shares are differences.
-    monitor = Monitor(os.path.abspath(args.workspace), period=0.5)
+    monitor = Monitor(str(find_workspace(args.workspace).root), period=0.5)
     monitor.watch(runs or {})
     monitor.start()
     monitor.wait(rounds=2, seconds=4.0)

@@ -4,16 +4,24 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from engine import journal
-from engine.cli.settings import add_setting_flags, change_run, create_run, flag_layers, resolve_settings
-from engine.cli.watch import Watcher, data_warnings
+from engine.cli.settings import (
+    add_setting_flags,
+    change_run,
+    changed_run,
+    check_inputs,
+    create_run,
+    flag_layers,
+    refuse_other_course,
+    resolve_settings,
+)
+from engine.cli.watch import PLAN_PROBLEMS, Watcher, data_warnings
 from engine.config import SETTINGS, Resolved
 from engine.errors import EngineError, InputError
-from engine.home import Workspace, find_workspace, parse_checkpoint_name
+from engine.home import CHECKPOINTS, Workspace, find_workspace, parse_checkpoint_name
 from engine.process import spawn_worker, worker_command, worker_environment
 
 _EXAMPLES = """\
@@ -49,9 +57,10 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
     )
     add_setting_flags(plan)
     plan.set_defaults(run=run_plan)
+    plan.add_argument("--resume", nargs="?", const="", metavar="ID[@CKPT]", help="the plan of a run that is there")
     for parser in (train, plan):
         parser.add_argument("--show", type=int, default=0, metavar="N", help="with the plan: N examples as trained on")
-        parser.add_argument("--json", action="store_true", help="print as JSON")
+        parser.add_argument("--json", action="store_true", help="print the plan, or the outcome, as JSON")
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -60,38 +69,83 @@ def run_train(options: argparse.Namespace) -> int:
     workspace = find_workspace(options.workspace)
     if options.resume is not None:
         return _resume(options, workspace)
-    run_id, folder = create_run(workspace, resolve_settings(options))
+    resolved = resolve_settings(options)
+    check_inputs(resolved.config)
+    run_id, folder = create_run(workspace, resolved)
+    return _train(options, run_id, folder)
+
+
+def _train(options: argparse.Namespace, run_id: int, folder: Path, point: str = "latest") -> int:
+    """Start the worker and watch it to its end; the exit code of the command."""
     print(f"run {run_id}: {folder}", file=sys.stderr)
-    return Watcher(run_id, folder).follow(spawn_worker(folder))
+    watcher = Watcher(run_id, folder)
+    code = watcher.follow(lambda: spawn_worker(folder, point))
+    if options.json:
+        last = watcher.last_state
+        print(json.dumps({"run": run_id, "folder": str(folder), "state": last.get("state"), "step": last.get("step")}))
+    return code
 
 
 def _resume(options: argparse.Namespace, workspace: Workspace) -> int:
-    if options.preset or options.config:
-        raise InputError("--resume goes on with the run's own settings; --preset and --config start a new one")
+    run_id, folder, point = _resumed(options, workspace)
+    states = [event for event in journal.read(folder)[0] if event["kind"] == "state"]
+    layers = flag_layers(options)
+    if layers:
+        refuse_other_course(folder, layers)
+        change_run(folder, layers)
+    elif states and states[-1].get("state") == "done" and point == "latest":
+        raise InputError(
+            f"run {run_id} is done, there is nothing left to do",
+            f"Train further with: finetop train --resume {run_id} --epochs N",
+        )
+    return _train(options, run_id, folder, point)
+
+
+def _resumed(options: argparse.Namespace, workspace: Workspace) -> tuple[int, Path, str]:
+    """The run and the checkpoint that --resume names: the newest of all when it names none."""
+    if options.preset or options.config or options.save_config:
+        raise InputError(
+            "--resume goes on with the run's own settings; --preset, --config and --save-config are for a new one",
+            "Its settings are in config.json in the run's folder.",
+        )
     if options.resume:
         run_id, point = parse_checkpoint_name(options.resume)
     else:
         ids = workspace.run_ids()
         if not ids:
-            raise InputError(f"there is no run to resume in {workspace.root}")
+            raise InputError(
+                f"there is no run to resume in {workspace.root}", "Runs of another folder: --workspace DIR."
+            )
         run_id, point = ids[-1], "latest"
     folder = workspace.run_folder(run_id)
-    events, _ = journal.read(folder)
-    states = [event for event in events if event["kind"] == "state"]
-    layers = flag_layers(options)
-    if layers:
-        change_run(folder, layers)
-    elif states and states[-1]["state"] == "done" and point == "latest":
+    # A run that was stopped before its first checkpoint starts again from the beginning.
+    saved = _checkpoint_names(folder)
+    if point != "latest" and (f"step-{int(point):08d}" if point.isdecimal() else point) not in saved:
+        steps = [str(int(name.removeprefix("step-"))) for name in saved if name.startswith("step-")]
+        links = [name for name in saved if not name.startswith("step-")]
         raise InputError(
-            f"run {run_id} is done, there is nothing left to do",
-            f"Train further with: finetop train --resume {run_id} --epochs N",
+            f"run {run_id} has no checkpoint '{point}'",
+            f"It has {', '.join([*links, *steps])}." if saved else "It has none yet.",
         )
-    print(f"run {run_id}: {folder}", file=sys.stderr)
-    return Watcher(run_id, folder).follow(spawn_worker(folder, point))
+    return run_id, folder, point
+
+
+def _checkpoint_names(folder: Path) -> list[str]:
+    """`best`, `latest`, `epoch-2`, `step-00000120`: what lies in a run's checkpoints folder."""
+    try:
+        names = sorted(entry.name for entry in (folder / CHECKPOINTS).iterdir())
+    except OSError:
+        return []
+    return [name for name in names if name in ("best", "latest") or name.startswith(("step-", "epoch-"))]
 
 
 def run_plan(options: argparse.Namespace) -> int:
-    resolved = resolve_settings(options)
+    if options.resume is not None:
+        _, folder, _ = _resumed(options, find_workspace(options.workspace))
+        resolved = changed_run(folder, flag_layers(options))
+    else:
+        resolved = resolve_settings(options)
+    check_inputs(resolved.config)
     report = data_report(resolved, options.show)
     if options.json:
         print(json.dumps({"settings": resolved.config.flat(), "origin": resolved.origin, **report}, indent=2))
@@ -106,18 +160,22 @@ def run_plan(options: argparse.Namespace) -> int:
 
 def data_report(resolved: Resolved, show: int = 0) -> dict[str, Any]:
     """What the worker finds out about the data with the model's own tokenizer. Nothing is trained or kept."""
+    import tempfile  # 10 ms, which --help need not pay
+
     with tempfile.TemporaryDirectory(prefix="finetop-plan-") as scratch:
         _, folder = create_run(Workspace(Path(scratch)), resolved)
         done = subprocess.run(
             worker_command(str(folder), "--report", str(show)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             env=worker_environment(),
             check=False,
         )
     if done.returncode:
-        error = EngineError(done.stderr.decode("utf-8", "replace").strip())
-        error.exit_code = done.returncode
+        said = done.stderr.decode("utf-8", "replace").strip()
+        if done.returncode < 0:
+            said = f"the worker was killed by signal {-done.returncode} while it read the data\n{said}".strip()
+        error = EngineError(said)
+        error.exit_code = 2 if done.returncode == 2 else 1
         raise error
     return json.loads(done.stdout)
 
@@ -152,7 +210,7 @@ def _print_data(report: dict[str, Any]) -> None:
             print(f"    lengths up to: {_histogram(counts['histogram'])}")
     if data["labels"]:
         print(f"  classification with {data['labels']} labels")
-    for line in data_warnings(data):
+    for line in data_warnings(data, PLAN_PROBLEMS):
         print(f"  {line}")
     epochs = plan["total_steps"] / plan["steps_per_epoch"]
     print("\nplan")

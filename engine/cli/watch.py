@@ -6,16 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from engine import journal
 from engine.cli.text import bytes_text, duration
+from engine.formats import NOTE_CODES
 from engine.home import LOG
 
 _POLL_SECONDS = 0.1
 _PLAIN_LINE_SECONDS = 10.0
 _EXIT_OF_STOPPED = 3
+PLAN_PROBLEMS = 20
+"""How many problems the plan shows: all that the report holds."""
 
 
 class Watcher:
@@ -28,27 +32,36 @@ class Watcher:
         self.events: list[dict[str, Any]] = []
         """Everything the journal has said since the watch began."""
         self._offset = self._size()
-        self._live = sys.stderr.isatty() and not quiet
+        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not quiet
         self._plan: dict[str, Any] = {}
         self._line = ""
         self._last_plain = 0.0
         self._recent: list[tuple[float, int]] = []
+        self._asked = 0
+        self._told_to_stop = False
 
-    def follow(self, worker: subprocess.Popen) -> int:
-        """Until the worker is gone; the first Ctrl-C or SIGTERM asks it to save and stop, a second kills it."""
-        asked = 0
+    @property
+    def last_state(self) -> dict[str, Any]:
+        """The last state the worker told of since the watch began; empty before the first."""
+        return next((event for event in reversed(self.events) if event["kind"] == "state"), {})
+
+    def follow(self, start: Callable[[], subprocess.Popen]) -> int:
+        """Until the worker is gone; the first Ctrl-C or SIGTERM asks it to save and stop, a second kills it.
+
+        The worker is started in here, so that no signal falls between its start and the watch over it.
+        """
+        worker: subprocess.Popen | None = None
 
         def on_signal(number: int, frame: object) -> None:
-            nonlocal asked
-            asked += 1
-            if asked == 1:
-                worker.send_signal(signal.SIGTERM)
-                self._say("Finishing the step and saving. Once more leaves at once.")
-            else:
-                worker.kill()
+            self._asked += 1
+            if worker:
+                self._pass_on(worker)
 
         previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
+            worker = start()
+            if self._asked:
+                self._pass_on(worker)
             while worker.poll() is None:
                 self._read()
                 time.sleep(_POLL_SECONDS)
@@ -59,6 +72,13 @@ class Watcher:
             self._clear()
         return self._conclude(worker.returncode)
 
+    def _pass_on(self, worker: subprocess.Popen) -> None:
+        if self._asked == 1:
+            worker.send_signal(signal.SIGTERM)
+            self._told_to_stop = True
+        else:
+            worker.kill()
+
     def _size(self) -> int:
         try:
             return os.path.getsize(self.folder / journal.NAME)
@@ -66,6 +86,9 @@ class Watcher:
             return 0
 
     def _read(self) -> None:
+        if self._told_to_stop:  # said here, not in the signal handler, which may interrupt a print
+            self._told_to_stop = False
+            self._say("Finishing the step and saving. Ctrl-C once more leaves at once.")
         events, self._offset = journal.read(self.folder, self._offset)
         self.events += events
         metric = None
@@ -83,9 +106,10 @@ class Watcher:
         match event["kind"]:
             case "data":
                 train, val = event["train"], event["val"]
+                held_out = f"; {val['examples']:,} held out" if val["examples"] else ""
                 self._say(
-                    f"data: {train['examples']:,} examples, {train['tokens']:,} tokens ({train['supervised']:,} trained on)"
-                    + (f"; {val['examples']:,} held out" if val["examples"] else "")
+                    f"data: {train['examples']:,} examples, {train['tokens']:,} tokens, "
+                    f"{train['supervised']:,} of them trained on{held_out}"
                 )
                 for line in data_warnings(event):
                     self._say(line)
@@ -158,53 +182,90 @@ class Watcher:
     def _conclude(self, code: int) -> int:
         """The last words, and the exit code of the command."""
         self._line = ""
-        last = next((event for event in reversed(self.events) if event["kind"] == "state"), {})
+        last, again = self.last_state, f"finetop train --resume {self.run_id}"
         state = last.get("state")
         if code == 0 and state == "done":
             self._say(f"run {self.run_id} is done: {self.folder}")
             return 0
         if code == _EXIT_OF_STOPPED:
-            self._say(
-                f"run {self.run_id} stopped at step {last.get('step', 0):,}, saved. "
-                f"Go on with: finetop train --resume {self.run_id}"
-            )
+            self._say(f"run {self.run_id} stopped at step {last.get('step', 0):,}, saved. Go on with: {again}")
             return 0
+        if self._asked == 1 and code == -signal.SIGTERM:  # it had not yet begun to listen
+            self._say(f"run {self.run_id} stopped before its first step. Start it with: {again}")
+            return 0
+        if self._asked > 1:
+            self._say(f"run {self.run_id} was left at once, unsaved. Go on from its last checkpoint with: {again}")
+            return 1
         self.quiet = False
         if state == "failed":
-            self._say(f"run {self.run_id} failed: {last['reason']}\n{last.get('hint', '')}".rstrip())
+            self._say(f"run {self.run_id} failed: {last.get('reason', '')}\n{last.get('hint', '')}".rstrip())
         else:
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"left with code {code}"
+            how = f"was killed by {_signal_name(-code)}" if code < 0 else f"left with code {code}"
             self._say(f"run {self.run_id}: the worker {how}.\n{log_tail(self.folder)}".rstrip())
+            if code == -signal.SIGKILL:
+                self._say("The system kills the largest process when memory runs out: `dmesg` tells.")
         self._say(f"log: {self.folder / LOG}")
-        if any(event["kind"] == "checkpoint" for event in self.events):
-            self._say(f"Go on from the last checkpoint with: finetop train --resume {self.run_id}")
+        if any(event["kind"] in ("checkpoint", "metric") for event in self.events):
+            self._say(f"Go on from the last checkpoint with: {again}")
         return 2 if code == 2 else 1
 
 
-def log_tail(folder: Path, lines: int = 5) -> str:
+def _signal_name(number: int) -> str:
     try:
-        text = (folder / LOG).read_text("utf-8", errors="replace")
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def log_tail(folder: Path, lines: int = 5) -> str:
+    """The last lines of a run's log, read from its end: a log may be long."""
+    try:
+        with open(folder / LOG, "rb") as file:
+            file.seek(max(0, os.path.getsize(folder / LOG) - 20_000))
+            text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
 
 
-def data_warnings(report: dict[str, Any]) -> list[str]:
-    """What the user should know of rows that are not used as they stand."""
+_WORKER_CODES = ("template", "nothing-trained")
+"""Problems the worker finds after the files were read; each leaves a row out."""
+
+
+def data_warnings(report: dict[str, Any], shown: int = 5) -> list[str]:
+    """What the user should know of rows that are not used as they stand, with the first `shown` of each kind."""
+    counts = report["problem_counts"]
+    left_out = sum(file["bad_rows"] for file in report["files"]) + sum(counts.get(code, 0) for code in _WORKER_CODES)
+    notes = sum(count for code, count in counts.items() if code in NOTE_CODES)
     lines = []
-    bad = sum(report["problem_counts"].values())
-    if bad:
-        kinds = ", ".join(f"{count} {code}" for code, count in sorted(report["problem_counts"].items()))
-        lines.append(f"{bad} rows are left out: {kinds}")
-        for problem in report["problems"][:5]:
-            lines.append(f"  {problem['file']}:{problem['line']}: {problem['message']}")
-        if bad > 5:
-            lines.append("  `finetop plan` with the same flags shows more of them")
+    if left_out:
+        lines += _problem_lines(report, shown, f"{_rows(left_out)} left out", notes=False)
+    if notes:
+        lines += _problem_lines(report, shown, f"{_rows(notes)} used without the part that does not fit", notes=True)
+    if max(left_out, notes) > shown and shown < PLAN_PROBLEMS:
+        lines.append("  `finetop plan` with the same flags shows more of them")
     for name in ("train", "val"):
-        counts = report[name]
-        if counts["cut_tokens"]:
+        part = report[name]
+        if part["cut_tokens"]:
             lines.append(
-                f"{name}: {counts['overlong']:,} examples are longer than data.max_length: {counts['cut_tokens']:,} "
-                f"tokens cut, {counts['cut_supervised']:,} of them answers"
+                f"{name}: {part['overlong']:,} examples are longer than data.max_length: {part['cut_tokens']:,} "
+                f"tokens cut, {part['cut_supervised']:,} of them answers"
             )
+        elif part["overlong"]:
+            lines.append(f"{name}: {part['overlong']:,} examples are longer than data.max_length")
+    return lines
+
+
+def _rows(count: int) -> str:
+    return "1 row is" if count == 1 else f"{count:,} rows are"
+
+
+def _problem_lines(report: dict[str, Any], shown: int, what: str, notes: bool) -> list[str]:
+    kinds = {code: count for code, count in report["problem_counts"].items() if (code in NOTE_CODES) == notes}
+    lines = [f"{what}: {', '.join(f'{count:,} {code}' for code, count in sorted(kinds.items()))}"]
+    chosen = [problem for problem in report["problems"] if (problem["code"] in NOTE_CODES) == notes]
+    for problem in chosen[:shown]:
+        lines.append(f"  {problem['file']}:{problem['line']}: {problem['message']}")
+        if problem["excerpt"]:
+            lines.append(f"      {problem['excerpt']}")
     return lines

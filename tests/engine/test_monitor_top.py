@@ -11,18 +11,15 @@ from engine.monitor.values import GpuProcess, GpuSample, HostSample, RunSample, 
 
 pytest_plugins = ["fake_nvml.fixtures"]
 
-TOP = """
-import argparse, sys
-from engine.cli import top
-parser = argparse.ArgumentParser()
-top.add_parser(parser.add_subparsers())
-sys.exit(top.run(parser.parse_args(["top", *sys.argv[1:]])))
-"""
-
 
 def top(fake, *words: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", TOP, *words], env=fake.environ(), cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "engine.cli.main", "top", *words],
+        env=fake.environ(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
