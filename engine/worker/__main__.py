@@ -30,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         # Threads that spin while they wait lose most of their speed as soon as another program wants the core.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        from engine.worker.train import reported, train
+        from engine.worker.life import reported
+        from engine.worker.train import train
 
         with reported(options.folder):
             return train(options.folder, options.resume_from, stop)

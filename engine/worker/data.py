@@ -229,3 +229,8 @@ def _summary(
         "val_from": "file" if len(reports) > 1 else f"{fraction:g} of the rows",
         **{name: dataclasses.asdict(value) for name, value in counts.items()},
     }
+
+
+def data_hashes(data: Prepared) -> dict[str, str]:
+    """sha256 of each data file, by its path."""
+    return {file["path"]: file["sha256"] for file in data.report["files"]}

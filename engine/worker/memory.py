@@ -1,12 +1,18 @@
-"""Tokens per forward pass: as many as fit, found by trying; and what running out of memory looks like."""
+"""Tokens per forward pass: as many as fit, found by trying; and what to do when memory runs out all the same."""
+
+import gc
 
 import numpy as np
 import torch
 from torch import nn
 
+from engine.config import RunConfig
+from engine.errors import RunFailed
+from engine.journal import Journal
 from engine.worker.loss import PackedLoss, PlainLoss
-from engine.worker.model import Precision
+from engine.worker.model import Precision, enable_activation_checkpointing
 from engine.worker.packing import TokenSet, make_pack, plan_passes
+from engine.worker.progress import Plan, Progress
 
 CPU_TOKENS = 4096
 """On the CPU larger passes gain nothing, and memory is shared with everything else."""
@@ -71,3 +77,56 @@ def find_micro_tokens(
                 break
             trial = min(2 * trial, step_tokens)
     return max(fits, longest), fits >= min(step_tokens, _ENOUGH_TOKENS)
+
+
+def fit_memory(
+    journal: Journal,
+    progress: Progress,
+    config: RunConfig,
+    loss_of: PackedLoss | PlainLoss,
+    tokens: TokenSet,
+    plan: Plan,
+    parameters: list[nn.Parameter],
+    precision: Precision,
+) -> None:
+    """Tokens per pass for this machine; where too few fit to keep it busy, activations are recomputed, not kept."""
+    if config.train.micro_tokens != "auto":
+        progress.micro_tokens = config.train.micro_tokens
+        return
+    if progress.activation_checkpointing:
+        enable_activation_checkpointing(loss_of.model)
+    progress.micro_tokens, enough = find_micro_tokens(loss_of, tokens, plan.batch_size, parameters, precision)
+    if enough or config.train.activation_checkpointing != "auto":
+        return
+    progress.activation_checkpointing = True
+    enable_activation_checkpointing(loss_of.model)
+    before = progress.micro_tokens
+    progress.micro_tokens, _ = find_micro_tokens(loss_of, tokens, plan.batch_size, parameters, precision)
+    journal.write(
+        "event",
+        event="activation-checkpointing",
+        message=f"Only {before:,} tokens fit in a pass; with activations recomputed, {progress.micro_tokens:,} do.",
+    )
+
+
+def shrink(journal: Journal, progress: Progress, lengths: np.ndarray, config: RunConfig, failure: str) -> None:
+    """Halve the tokens per forward pass after running out of memory, or RunFailed where that cannot help."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    smallest_useful = int(lengths.max())
+    in_use = min(progress.micro_tokens, int(lengths.sum()))
+    if config.run.on_oom == "fail" or in_use <= smallest_useful:
+        raise RunFailed(
+            f"out of memory at step {progress.step + 1} with a single example of {smallest_useful} tokens: {failure}",
+            "Cheapest first: --set train.activation_checkpointing=true, a smaller data.max_length, --method qlora.",
+        )
+    progress.micro_tokens = max(in_use // 2, 8)
+    journal.write(
+        "event",
+        event="oom",
+        step=progress.step + 1,
+        message=f"Out of memory at step {progress.step + 1}; repeating it with {progress.micro_tokens} tokens a pass, "
+        "which changes nothing in the result.",
+        micro_tokens=progress.micro_tokens,
+    )

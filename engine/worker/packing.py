@@ -5,6 +5,7 @@ its step number to find its place. A forward pass holds whole examples end to en
 """
 
 import bisect
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +27,12 @@ class TokenSet:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
+    @functools.cached_property
     def lengths(self) -> np.ndarray:
+        """Tokens of each example, int64, shape (examples,)."""
         return np.diff(self.offsets)
 
-    @property
+    @functools.cached_property
     def supervised(self) -> np.ndarray:
         """Trained tokens of each example, int64, shape (examples,)."""
         running = np.concatenate(([0], np.cumsum(self.trained, dtype=np.int64)))

@@ -10,8 +10,9 @@ from engine.config import auto_values
 from engine.worker.data import prepare
 from engine.worker.model import load_tokenizer
 from engine.worker.packing import TokenSet
+from engine.worker.progress import make_plan
 from engine.worker.template import ChatTemplate
-from engine.worker.train import make_plan, read_run_config
+from engine.worker.train import read_run_config
 
 
 def report(folder: Path, shown: int) -> dict[str, Any]:

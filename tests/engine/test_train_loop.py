@@ -10,9 +10,10 @@ from runs import evals, events_of, last_state, make_run, series, weights_hash, w
 from test_resume import NeverStop
 
 from engine.errors import DataError, RunFailed
-from engine.worker import checkpoint, loss, memory
+from engine.worker import checkpoint, disk, loss, memory
 from engine.worker import train as train_module
-from engine.worker.train import DONE, reported, train
+from engine.worker.life import reported
+from engine.worker.train import DONE, train
 
 
 def run(folder: Path, **kwargs) -> int:
@@ -203,8 +204,8 @@ def test_a_full_disk_pauses_and_goes_on(monkeypatch, tiny_model, chats, tmp_path
         looks.append(path)
         return Usage(0 if len(looks) < 4 else 10**15)
 
-    monkeypatch.setattr(train_module.shutil, "disk_usage", disk_usage)
-    monkeypatch.setattr(train_module.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(disk.shutil, "disk_usage", disk_usage)
+    monkeypatch.setattr(disk.time, "sleep", lambda seconds: None)
     folder = make_run(tmp_path, tiny_model, chats, train__micro_tokens=256)
     assert run(folder) == DONE
     told = [event["event"] for event in events_of(folder, "event")]

@@ -1,0 +1,83 @@
+"""What a worker tells of itself: beats, versions, what it loaded, and how it ended."""
+
+import contextlib
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine import __version__
+from engine.errors import EngineError
+from engine.journal import Journal
+from engine.worker.loss import PackedLoss
+from engine.worker.memory import is_out_of_memory
+from engine.worker.model import Precision
+
+_BEAT_SECONDS = 5.0
+
+
+class Beat:
+    """Signs of life. Each promises when the next will come at the latest, so that slow is not taken for dead."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._last = 0.0
+
+    def promise(self, seconds: float, doing: str) -> None:
+        self._last = time.monotonic()
+        self._journal.write("beat", next=round(seconds, 1), doing=doing)
+
+    def during_steps(self, step_seconds: float) -> None:
+        if time.monotonic() - self._last >= _BEAT_SECONDS:
+            self.promise(max(30.0, 10 * step_seconds), "training")
+
+
+def versions() -> dict[str, str]:
+    import peft
+    import transformers
+
+    return {
+        "finetop": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+    }
+
+
+def describe(
+    model: nn.Module, inner: nn.Module, parameters: list[nn.Parameter], precision: Precision, loss_of: Any
+) -> dict[str, Any]:
+    """What was loaded, for the journal."""
+    device = torch.cuda.get_device_name(precision.device) if precision.device.type == "cuda" else "cpu"
+    return {
+        "class": type(inner).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trainable": sum(p.numel() for p in parameters),
+        "device": device,
+        "autocast": str(precision.autocast).removeprefix("torch."),
+        "weights": sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()}),
+        "path": "packed" if isinstance(loss_of, PackedLoss) else "plain",
+    }
+
+
+@contextlib.contextmanager
+def reported(folder: Path) -> Iterator[None]:
+    """Writes the reason of a failure into the journal, whatever it was, and lets it pass."""
+    try:
+        yield
+    except EngineError as error:
+        with contextlib.suppress(OSError):
+            Journal(folder).write("state", state="failed", reason=error.message, hint=error.hint)
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            reason = f"out of memory: {str(error).splitlines()[0]}"
+        with contextlib.suppress(OSError):
+            Journal(folder).write("state", state="failed", reason=reason, hint="The log holds the traceback.")
+        raise

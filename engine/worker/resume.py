@@ -1,0 +1,76 @@
+"""Whether a checkpoint may be resumed by this run, and whether the same weights still give the same loss."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.config import Layer, RunConfig, diff, resolve
+from engine.errors import CheckpointError
+from engine.journal import Journal
+from engine.worker.checkpoint import Checkpoint
+from engine.worker.loss import PackedLoss, PlainLoss
+from engine.worker.model import Precision
+from engine.worker.packing import Pack, TokenSet
+
+MAY_CHANGE = ("train.epochs", "train.max_steps", "train.early_stopping", "eval.", "save.", "run.")
+"""What a resumed run may do differently from before without becoming another run."""
+
+_PROBE_TOKENS = 512
+
+
+def refuse_other_run(last: Checkpoint, config: RunConfig, hashes: dict[str, str]) -> None:
+    """CheckpointError when settings or data differ from those the checkpoint was made with."""
+    groups = last.manifest["config"]
+    flat = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    before = resolve([Layer("checkpoint", flat)]).config
+    changed = {k: v for k, v in diff(before, config).items() if not k.startswith(MAY_CHANGE)}
+    lines = [f"{path} was {old!r}, is now {new!r}" for path, (old, new) in changed.items()]
+    was = last.manifest["data"]
+    if sorted(was.values()) != sorted(hashes.values()):
+        lines += [f"the content of {path} has changed" for path in hashes if was.get(path) != hashes[path]]
+    if lines:
+        raise CheckpointError(
+            f"{last.path.name} belongs to a run that differs:\n" + "\n".join(lines),
+            "Put back what changed to resume it, or start a new run.",
+        )
+
+
+def probe_indices(tokens: TokenSet) -> np.ndarray:
+    """A few examples of different length: two at least, since one alone shows no leak, and few tokens else."""
+    by_length = np.argsort(tokens.lengths, kind="stable")
+    spread = by_length[np.unique(np.linspace(0, (len(by_length) - 1) // 2, 4).astype(int))]
+    running = np.cumsum(tokens.lengths[spread])
+    return spread[: max(2, int((running <= _PROBE_TOKENS).sum()))]
+
+
+@torch.no_grad()
+def probe_loss(loss_of: PackedLoss | PlainLoss, probe: Pack, precision: Precision) -> float:
+    """Loss on the probe, without dropout: equal before a save and after the load, unless a library changed it."""
+    was_training = loss_of.model.training
+    loss_of.model.eval()
+    with precision.context():
+        value = float(loss_of(probe)) / max(1, len(probe.targets))
+    loss_of.model.train(was_training)
+    return value
+
+
+def compare_probe(journal: Journal, state: dict[str, Any], now: float, present: dict[str, str]) -> None:
+    before = state["probe_loss"]
+    if abs(now - before) <= 1e-6 * max(1.0, abs(before)):
+        return
+    changed = [f"{k} {v} -> {present[k]}" for k, v in state["versions"].items() if present.get(k) != v]
+    journal.write(
+        "event",
+        event="probe-differs",
+        message=f"The same examples gave a loss of {before:.6f} when the checkpoint was made and give {now:.6f} now "
+        f"({', '.join(changed) or 'same library versions, other hardware?'}). The curve may show a step here.",
+    )
+
+
+def load_adapter(model: nn.Module, last: Checkpoint) -> None:
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    set_peft_model_state_dict(model, load_file(last.path / "adapter_model.safetensors"))
