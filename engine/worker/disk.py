@@ -10,7 +10,7 @@ from torch import nn
 from engine.journal import Journal
 from engine.worker.life import Beat
 
-_WAIT_SECONDS = 10.0
+_WAIT_SECONDS = 5.0
 
 
 def checkpoint_bytes(parameters: list[nn.Parameter]) -> int:
