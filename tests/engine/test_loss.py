@@ -31,10 +31,11 @@ from transformers import (
 from engine.config import Layer, resolve
 from engine.errors import ModelError
 from engine.worker import attention, loss
+from engine.worker.evaluate import mean_loss
 from engine.worker.loss import PackedLoss, PlainLoss, choose_loss
 from engine.worker.model import Precision
 from engine.worker.packing import TokenSet, make_pack, plan_passes
-from engine.worker.train import Progress, forward_backward, mean_loss
+from engine.worker.train import forward_backward
 
 CPU = Precision(torch.device("cpu"), None, torch.float32)
 LENGTHS = (45, 31, 31, 20, 9, 2)
@@ -277,7 +278,7 @@ def test_the_validation_loss_is_weighed_by_tokens_and_knows_nothing_of_passes(bu
     with torch.no_grad():
         expected = float(torch.cat(alone(eager(model), tokens)).mean())
     for micro_tokens in (1000, 64, 45, 8):
-        found = mean_loss(PackedLoss(model), tokens, Progress(micro_tokens=micro_tokens), CPU)
+        found = mean_loss(PackedLoss(model), tokens, micro_tokens, CPU)
         assert found == pytest.approx(expected, rel=1e-5)
 
 
