@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     import tempfile  # 10 ms, which --help need not pay
 
     root = find_workspace(options.workspace or tempfile.mkdtemp(prefix="finetop-demo-")).root
-    data = {"data.files": [str(SAMPLES / "intents.csv")], "data.val_files": [str(SAMPLES / "intents_test.csv")]}
+    data = {"data.files": [str(SAMPLES / "intents.csv")]}
     resolved = resolve([Layer("preset demo", find_preset("demo").settings()), Layer("demo", data)])
     run_id, folder = create_run(Workspace(root), resolved)
     print(
