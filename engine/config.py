@@ -401,7 +401,10 @@ def _coerce(value: Any, wanted: Any) -> Any:
             if items == "":
                 return []
             items = [items]
-        return [_coerce(item.strip() if isinstance(item, str) else item, arguments[0]) for item in items]
+        try:
+            return [_coerce(item.strip() if isinstance(item, str) else item, arguments[0]) for item in items]
+        except ValueError:
+            raise ValueError(f"must be {_describe(wanted)}") from None
     if origin is dict:
         if isinstance(value, str):
             value = dict(part.partition("=")[::2] for part in value.split(",") if part)
@@ -447,7 +450,8 @@ def _describe(wanted: Any) -> str:
         return " or ".join(f"'{item}'" for item in typing.get_args(wanted))
     if typing.get_origin(wanted) is dict:
         return "pairs of texts, such as prompt=ask"
-    return "a list of " + {str: "texts", float: "numbers"}.get(typing.get_args(wanted)[0], "values")
+    (item,) = typing.get_args(wanted)
+    return "a list of " + ({str: "texts", float: "numbers"}.get(item) or _describe(item))
 
 
 def _kind(value: Any) -> str:
