@@ -6,16 +6,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.config import Layer, RunConfig, diff, resolve
+from engine.config import MAY_CHANGE_ON_RESUME, Layer, RunConfig, diff, resolve
 from engine.errors import CheckpointError
 from engine.journal import Journal
 from engine.worker.checkpoint import Checkpoint
 from engine.worker.loss import PackedLoss, PlainLoss
 from engine.worker.model import Precision
 from engine.worker.packing import Pack, TokenSet
-
-MAY_CHANGE = ("train.epochs", "train.max_steps", "train.early_stopping", "eval.", "save.", "run.")
-"""What a resumed run may do differently from before without becoming another run."""
 
 _PROBE_TOKENS = 512
 
@@ -25,7 +22,7 @@ def refuse_other_run(last: Checkpoint, config: RunConfig, hashes: dict[str, str]
     groups = last.manifest["config"]
     flat = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
     before = resolve([Layer("checkpoint", flat)]).config
-    changed = {k: v for k, v in diff(before, config).items() if not k.startswith(MAY_CHANGE)}
+    changed = {k: v for k, v in diff(before, config).items() if not k.startswith(MAY_CHANGE_ON_RESUME)}
     lines = [f"{path} was {old!r}, is now {new!r}" for path, (old, new) in changed.items()]
     was = last.manifest["data"]
     if sorted(was.values()) != sorted(hashes.values()):
