@@ -117,6 +117,8 @@ def choose_loss(
     reason = "model.attention is plain" if wanted == "plain" else _packed_differs(model, trial, own, tolerance)
     if not reason:
         return PackedLoss(model), ""
+    if wanted == "packed":
+        raise ModelError(f"model.attention is packed, but {reason}", "Leave it at auto to train one example a pass.")
     try:
         with torch.no_grad():
             matches = model._supports_sdpa and _difference(PlainLoss(model).token_losses(trial), own) <= tolerance

@@ -89,15 +89,21 @@ def load_base(config: RunConfig, precision: Precision, source: str | None = None
         options["quantization_config"] = _four_bit(precision)
         options["device_map"] = {"": precision.device}
     transformers_logging.disable_progress_bar()
+    arguments = {
+        "revision": config.model.revision or None,
+        "trust_remote_code": config.model.trust_remote_code,
+        "dtype": precision.base_dtype,
+        **options,
+    }
+    name = source or model_source(config.model)
     with _loading(config.model, "model"):
-        model = AutoModelForCausalLM.from_pretrained(
-            source or model_source(config.model),
-            revision=config.model.revision or None,
-            trust_remote_code=config.model.trust_remote_code,
-            dtype=precision.base_dtype,
-            attn_implementation=attention.NAME,
-            **options,
-        )
+        try:
+            model = AutoModelForCausalLM.from_pretrained(name, attn_implementation=attention.NAME, **arguments)
+        except KeyError as error:
+            if error.args != (attention.NAME,):
+                raise
+            # Falcon and GPT-J look their attention up in a table of their own; `choose_loss` then finds the plain path.
+            model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="eager", **arguments)
     model.config.use_cache = False
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -105,6 +111,16 @@ def load_base(config: RunConfig, precision: Precision, source: str | None = None
             # no longer pass through them.
             module.support_avx512bf16_for_cpu = False
     return model if options else model.to(precision.device)
+
+
+def check_vocabulary(model: PreTrainedModel, largest_id: int) -> None:
+    """ModelError when the tokenizer makes ids the model has no embedding for: on a GPU that would be a bare assert."""
+    size = model.get_input_embeddings().weight.shape[0]
+    if largest_id >= size:
+        raise ModelError(
+            f"the tokenizer makes token {largest_id:,}, but the model knows {size:,} tokens",
+            "The tokenizer belongs to another model, or tokens were added to it after the model was saved.",
+        )
 
 
 def make_trainable(model: PreTrainedModel, config: RunConfig) -> nn.Module:

@@ -30,6 +30,7 @@ from engine.worker.memory import fit_memory, is_out_of_memory, shrink
 from engine.worker.model import (
     Precision,
     causal_lm,
+    check_vocabulary,
     choose_precision,
     enable_activation_checkpointing,
     load_base,
@@ -88,6 +89,7 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
     model = make_trainable(load_base(config, precision, str(last.path) if last and full else None), config)
     optimizer = make_optimizer(model, config.optim)
     inner = causal_lm(model)
+    check_vocabulary(inner, max(int(data.train.ids.max()), int(data.val.ids.max(initial=0))))
     probe = make_pack(data.train, probe_indices(data.train)).to(device)
     model.eval()
     with precision.context():
@@ -125,7 +127,13 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
             "versions": versions(),
         }
         dtypes = sorted({str(p.dtype) for p in parameters})
-        manifest = {**facts, "validation_loss": progress.last_loss, "trained_dtypes": dtypes}
+        vocabulary = inner.get_input_embeddings().weight.shape[0]
+        manifest = {
+            **facts,
+            "validation_loss": progress.last_loss,
+            "trained_dtypes": dtypes,
+            "base_vocabulary": vocabulary,
+        }
         size = checkpoint_bytes(parameters)
         while True:
             wait_for_room(journal, beat, checkpoints, size)

@@ -9,7 +9,7 @@ import torch
 from runs import evals, events_of, last_state, make_run, series, weights_hash, write_jsonl
 from test_resume import NeverStop
 
-from engine.errors import DataError, RunFailed
+from engine.errors import DataError, ModelError, RunFailed
 from engine.worker import checkpoint, disk, loss, memory
 from engine.worker import train as train_module
 from engine.worker.life import reported
@@ -288,3 +288,31 @@ def test_a_last_short_batch_is_trained_and_nothing_is_dropped(tiny_model, tmp_pa
 def test_memory_errors_are_told_from_others():
     assert memory.is_out_of_memory(MemoryError())
     assert not memory.is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+def test_a_tokenizer_larger_than_the_model_is_told_before_training(chats, tmp_path):
+    from families import FAMILIES, tokenizer
+    from transformers import AutoModelForCausalLM
+
+    config = FAMILIES["qwen2.5"]()
+    config.vocab_size = 300
+    model = tmp_path / "model"
+    AutoModelForCausalLM.from_config(config).save_pretrained(model)
+    tokenizer().save_pretrained(model)
+    with pytest.raises(ModelError, match="the model knows 300 tokens"):
+        run(make_run(tmp_path, model, chats))
+
+
+def test_a_model_with_its_own_table_of_attentions_trains_on_the_plain_path(chats, tmp_path):
+    from families import tokenizer
+    from transformers import AutoModelForCausalLM, FalconConfig
+
+    model = tmp_path / "falcon"
+    config = FalconConfig(vocab_size=600, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, bos_token_id=0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(model)
+    tokenizer().save_pretrained(model)
+    folder = make_run(tmp_path, model, chats, train__epochs=1)
+    assert run(folder) == DONE
+    assert events_of(folder, "model")[0]["path"] == "plain"
+    with pytest.raises(ModelError, match=r"model\.attention is packed"):
+        run(make_run(tmp_path, model, chats, model__attention="packed"))
