@@ -43,6 +43,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -455,6 +456,7 @@ def main() -> int:
         kind = "curves" if options.curves else "throughput"
         options.out = environments.cache_folder() / "results" / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the engine running is ended too
     bench = Bench(options, fixtures.from_arguments(options))
     code = curves(bench) if options.curves else throughput(bench)
     if not bench.failed:
