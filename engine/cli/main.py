@@ -8,6 +8,7 @@ import sys
 from engine import __version__
 from engine.cli import demo, presets, top, train
 from engine.cli.slips import Parser
+from engine.cli.text import visible
 from engine.errors import EngineError
 
 
@@ -45,9 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     except EngineError as error:
         if show_traceback:
             _print_traceback()
-        print(f"finetop: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(error.hint, file=sys.stderr)
+        print(visible(f"finetop: {error.message}\n{error.hint}".rstrip()), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # `finetop plan | head`
         for stream in (sys.stdout, sys.stderr):
@@ -63,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
             what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         else:
             what = f"{type(error).__name__}: {error}"
-        print(f"finetop: {what}", file=sys.stderr)
+        print(visible(f"finetop: {what}"), file=sys.stderr)
         if not show_traceback:
             print("The same command with --traceback shows where.", file=sys.stderr)
         return 1

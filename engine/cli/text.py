@@ -1,4 +1,13 @@
-"""Numbers as people read them."""
+"""Numbers as people read them, and text as a terminal may show it."""
+
+
+def visible(text: str) -> str:
+    """Control characters written out, line breaks kept: what comes from a file or a name is shown, never obeyed."""
+    return "".join(char if char == "\n" or char.isprintable() else _written_out(char) for char in text)
+
+
+def _written_out(char: str) -> str:
+    return f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}"
 
 
 def duration(seconds: float) -> str:

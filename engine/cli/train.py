@@ -18,6 +18,7 @@ from engine.cli.settings import (
     refuse_other_course,
     resolve_settings,
 )
+from engine.cli.text import visible
 from engine.cli.watch import PLAN_PROBLEMS, Watcher, data_warnings
 from engine.config import SETTINGS, Resolved
 from engine.errors import EngineError, InputError
@@ -154,7 +155,7 @@ def run_plan(options: argparse.Namespace) -> int:
     _print_data(report)
     for number, pieces in enumerate(report["examples"], 1):
         print(f"\nexample {number}, trained tokens {_marked('like this', True)}:")
-        print("".join(_marked(_visible(text), trained) for text, trained in pieces))
+        print("".join(_marked(visible(text), trained) for text, trained in pieces))
     return 0
 
 
@@ -187,7 +188,7 @@ def _print_settings(resolved: Resolved, auto: dict[str, Any]) -> None:
     for path in SETTINGS:
         value = flat[path]
         shown = f"auto → {auto[path]:g}" if path in auto else _short(value)
-        print(f"  {path:<{width}}  {shown:<32}  {resolved.origin[path]}")
+        print(f"  {path:<{width}}  {visible(shown):<32}  {visible(resolved.origin[path])}")
 
 
 def _print_data(report: dict[str, Any]) -> None:
@@ -195,7 +196,7 @@ def _print_data(report: dict[str, Any]) -> None:
     print("\ndata")
     for file in data["files"]:
         columns = ", ".join(f"{role}={column}" for role, column in file["columns"].items())
-        print(f"  {file['path']}")
+        print(f"  {visible(file['path'])}")
         print(
             f"    {file['rows']:,} rows, {file['bad_rows']:,} bad; {file['container']}, {file['encoding']}, "
             f"{file['format']}{f' ({columns})' if columns else ''}; sha256 {file['sha256'][:12]}"
@@ -211,7 +212,7 @@ def _print_data(report: dict[str, Any]) -> None:
     if data["labels"]:
         print(f"  classification with {data['labels']} labels")
     for line in data_warnings(data, PLAN_PROBLEMS):
-        print(f"  {line}")
+        print(f"  {visible(line)}")
     epochs = plan["total_steps"] / plan["steps_per_epoch"]
     print("\nplan")
     print(f"  {plan['total_steps']:,} optimizer steps, {plan['steps_per_epoch']:,} an epoch")
@@ -228,11 +229,6 @@ def _short(value: Any) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     text = text if len(text) <= 60 else f"…{text[-59:]}"
     return text.replace("\n", "⏎") or "—"
-
-
-def _visible(text: str) -> str:
-    """Control characters made visible, line breaks kept: text from a file is shown, never interpreted."""
-    return "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _marked(text: str, trained: bool) -> str:

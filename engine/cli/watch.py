@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import journal
-from engine.cli.text import bytes_text, duration
+from engine.cli.text import bytes_text, duration, visible
 from engine.formats import NOTE_CODES
 from engine.home import LOG
 
@@ -169,7 +169,7 @@ class Watcher:
         if self.quiet:
             return
         self._clear()
-        print(text, file=sys.stderr, flush=True)
+        print(visible(text), file=sys.stderr, flush=True)
         if self._line:
             sys.stderr.write(self._line)
             sys.stderr.flush()
