@@ -1,5 +1,6 @@
 """The journal: what was logged is there, whatever happens to the process, the disk or the file."""
 
+import ast
 import errno
 import json
 import os
@@ -10,11 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from engine import journal
 from engine.journal import Journal, effective, read
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def steps(events):
@@ -232,3 +236,28 @@ def test_sigkill_loses_nothing_logged(tmp_path):
         assert found[:said] == list(range(1, said + 1))
         assert len(found) - said in (0, 1), "at most the step that was logged but not yet said"
         said = len(found)
+
+
+def test_the_page_names_every_kind_event_and_field_the_worker_writes():
+    """docs/journal.md against the calls in engine/worker: kind, `event=`, and the other fields by keyword."""
+    page = (ROOT / "docs" / "journal.md").read_text("utf-8")
+    sections = {part.split("`")[1]: part for part in page.split("\n### ")[1:]}
+    calls = [
+        node
+        for path in sorted((ROOT / "engine" / "worker").glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "write"
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+    ]
+    kinds = {call.args[0].value for call in calls}
+    assert {"state", "plan", "model", "resume", "eval", "sample", "checkpoint", "beat"} <= kinds
+    assert kinds | {"metric"} == sections.keys()
+    for call in calls:
+        section = sections[call.args[0].value]
+        for keyword in call.keywords:
+            assert keyword.arg is None or f"`{keyword.arg}`" in section, (call.args[0].value, keyword.arg)
+            if keyword.arg == "event":
+                assert f"`{keyword.value.value}`" in section
