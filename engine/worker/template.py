@@ -236,8 +236,11 @@ class ChatTemplate:
             after = int(np.searchsorted(starts, span.end))
             trained[first:after] = True
             beyond = words.partition(span.content)[2] if span.content and span.content in words else words
-            if beyond.strip() and after and ids[after - 1] in self._special:
-                continue  # the span encloses the end of turn, as marks in a template may
+            last = after - 1
+            while last > first and not text[slice(*offsets[last])].strip():
+                last -= 1
+            if beyond.strip() and last >= 0 and ids[last] in self._special:
+                continue  # the span encloses the end of turn, as marks in a template may, and a line break after it
             ending = self._ending(ids, offsets, after, text)
             if ending is not None:
                 trained[after : ending + 1] = True

@@ -9,6 +9,8 @@ from families import CHATML, byte_level
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+CHATML_MARKED_LINE = CHATML.replace("<|im_end|>{% endgeneration %}\n", "<|im_end|>\n{% endgeneration %}")
+"""The marks enclose the line break after the end of turn too."""
 CHATML_UNMARKED = CHATML.replace("{% generation %}", "").replace("{% endgeneration %}", "")
 
 QWEN3 = """\
@@ -235,6 +237,9 @@ def _qwen3_writes(answer: str, last: bool) -> str:
 SHAPES = {
     "chatml-marked": Shape(CHATML, _CHATML_TOKENS, "<|im_end|>", lambda answer, last: answer + "<|im_end|>"),
     "chatml": Shape(CHATML_UNMARKED, _CHATML_TOKENS, "<|im_end|>", lambda answer, last: answer + "<|im_end|>"),
+    "chatml-marked-line": Shape(
+        CHATML_MARKED_LINE, _CHATML_TOKENS, "<|im_end|>", lambda answer, last: answer + "<|im_end|>\n"
+    ),
     "qwen3": Shape(QWEN3, _CHATML_TOKENS, "<|im_end|>", _qwen3_writes),
     "r1": Shape(
         R1,

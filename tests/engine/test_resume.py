@@ -176,7 +176,7 @@ def test_a_damaged_checkpoint_asked_for_by_name_is_refused(straight, tmp_path):
     shutil.copytree(straight("lora"), folder, symlinks=True)
     file = folder / "checkpoints" / "step-00000003" / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"!")
-    with pytest.raises(CheckpointError, match="adapter_model.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors is damaged"):
         train(folder, resume_from="3", stop=NeverStop())
 
 
@@ -192,7 +192,7 @@ def test_other_data_or_settings_are_refused_with_what_differs(straight, chats, t
     other = tmp_path / "other.jsonl"
     other.write_bytes(chats.read_bytes().replace(b"France", b"Spain!"))
     change_run(folder, [Layer("--set", {"optim.learning_rate": 3e-3, "data.files": [str(other)]})])
-    with pytest.raises(CheckpointError, match="other.jsonl"):
+    with pytest.raises(CheckpointError, match=r"other\.jsonl"):
         train(folder, stop=NeverStop())
 
 
