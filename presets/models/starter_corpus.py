@@ -108,7 +108,7 @@ SOURCES = (
         "GPL-2+",
         "Debian new maintainers' guide",
     ),
-    Source("debian-faq-zh-cn", "zh", "usr/share/doc/debian/FAQ/zh-cn/*.html", "html", "copyleft, its own", "Debian FAQ"),
+    Source("debian-faq-zh-cn", "zh", "usr/share/doc/debian/FAQ/zh-cn/*.html", "html", "its own", "Debian FAQ"),
     Source(
         "debian-edu-doc-zh-cn",
         "zh",

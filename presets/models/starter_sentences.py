@@ -40,16 +40,52 @@ WORDS = {
 }
 PAIRS = {kind: [tuple(item.rsplit(" ", 1)) for item in row.split(",")] for kind, row in WORDS.items()}
 OPPOSITES = [
-    ("big 大", "small 小"), ("hot 热", "cold 冷"), ("bright 明亮", "dark 黑暗"), ("fast 快", "slow 慢"), ("high 高", "low 低"), ("long 长", "short 短"),
-    ("new 新", "old 旧"), ("good 好", "bad 坏"), ("open 开", "closed 关"), ("early 早", "late 晚"), ("expensive 贵", "cheap 便宜"), ("full 满", "empty 空"),
-    ("happy 高兴", "sad 难过"), ("easy 容易", "hard 难"), ("loud 大声", "quiet 安静"), ("clean 干净", "dirty 脏"), ("dry 干", "wet 湿"), ("heavy 重", "light 轻"),
-    ("strong 强", "weak 弱"), ("left 左", "right 右"), ("up 上", "down 下"), ("day 白天", "night 夜晚"), ("begin 开始", "end 结束"), ("buy 买", "sell 卖"),
-    ("rich 富", "poor 穷"), ("thick 厚", "thin 薄"), ("inside 里面", "outside 外面"), ("first 第一", "last 最后"), ("true 真", "false 假"), ("arrive 到达", "leave 离开"),
+    ("big 大", "small 小"),
+    ("hot 热", "cold 冷"),
+    ("bright 明亮", "dark 黑暗"),
+    ("fast 快", "slow 慢"),
+    ("high 高", "low 低"),
+    ("long 长", "short 短"),
+    ("new 新", "old 旧"),
+    ("good 好", "bad 坏"),
+    ("open 开", "closed 关"),
+    ("early 早", "late 晚"),
+    ("expensive 贵", "cheap 便宜"),
+    ("full 满", "empty 空"),
+    ("happy 高兴", "sad 难过"),
+    ("easy 容易", "hard 难"),
+    ("loud 大声", "quiet 安静"),
+    ("clean 干净", "dirty 脏"),
+    ("dry 干", "wet 湿"),
+    ("heavy 重", "light 轻"),
+    ("strong 强", "weak 弱"),
+    ("left 左", "right 右"),
+    ("up 上", "down 下"),
+    ("day 白天", "night 夜晚"),
+    ("begin 开始", "end 结束"),
+    ("buy 买", "sell 卖"),
+    ("rich 富", "poor 穷"),
+    ("thick 厚", "thin 薄"),
+    ("inside 里面", "outside 外面"),
+    ("first 第一", "last 最后"),
+    ("true 真", "false 假"),
+    ("arrive 到达", "leave 离开"),
 ]
 CAPITALS = [
-    ("China 中国", "Beijing 北京"), ("Japan 日本", "Tokyo 东京"), ("France 法国", "Paris 巴黎"), ("Germany 德国", "Berlin 柏林"), ("Italy 意大利", "Rome 罗马"),
-    ("Spain 西班牙", "Madrid 马德里"), ("England 英国", "London 伦敦"), ("Russia 俄罗斯", "Moscow 莫斯科"), ("Korea 韩国", "Seoul 首尔"), ("Thailand 泰国", "Bangkok 曼谷"),
-    ("Egypt 埃及", "Cairo 开罗"), ("Canada 加拿大", "Ottawa 渥太华"), ("Australia 澳大利亚", "Canberra 堪培拉"), ("Austria 奥地利", "Vienna 维也纳"),
+    ("China 中国", "Beijing 北京"),
+    ("Japan 日本", "Tokyo 东京"),
+    ("France 法国", "Paris 巴黎"),
+    ("Germany 德国", "Berlin 柏林"),
+    ("Italy 意大利", "Rome 罗马"),
+    ("Spain 西班牙", "Madrid 马德里"),
+    ("England 英国", "London 伦敦"),
+    ("Russia 俄罗斯", "Moscow 莫斯科"),
+    ("Korea 韩国", "Seoul 首尔"),
+    ("Thailand 泰国", "Bangkok 曼谷"),
+    ("Egypt 埃及", "Cairo 开罗"),
+    ("Canada 加拿大", "Ottawa 渥太华"),
+    ("Australia 澳大利亚", "Canberra 堪培拉"),
+    ("Austria 奥地利", "Vienna 维也纳"),
 ]
 
 # Runs of sentences on one subject, so that words of one subject are met together. {kind} is a word, {n} a number, {time} an hour.
@@ -135,7 +171,9 @@ def prose(rng: random.Random, documents: int) -> Iterator[tuple[str, str]]:
         yield lang, (" " if lang == "en" else "").join(_fill(line, lang, rng) for line in chosen)
 
 
-def chats(rng: random.Random, count: int, glosses: list[tuple[str, str]]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+def chats(
+    rng: random.Random, count: int, glosses: list[tuple[str, str]]
+) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """(language, turns): dialogues of one to three short exchanges."""
     kinds = [_repeat, _odd_one, _opposite, _word, _capital, _sum, _subject, _hello, _say_it]
     for _ in range(count):
@@ -144,7 +182,14 @@ def chats(rng: random.Random, count: int, glosses: list[tuple[str, str]]) -> Ite
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
             if lang == "en" and glosses and rng.random() < 0.3:
                 word, gloss = rng.choice(glosses)
-                turns.append((rng.choice(('What does "{}" mean?', "Explain the word {}.", "Define {}.", "what is the meaning of {}")).format(word), gloss))
+                turns.append(
+                    (
+                        rng.choice(
+                            ('What does "{}" mean?', "Explain the word {}.", "Define {}.", "what is the meaning of {}")
+                        ).format(word),
+                        gloss,
+                    )
+                )
             else:
                 turns.append(rng.choice(kinds)(rng, lang))
         yield lang, turns
@@ -159,7 +204,9 @@ def _fill(line: str, lang: str, rng: random.Random) -> str:
             value = str(rng.choice((2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 18, 20, 25, 30, 45, 50, 60, 80, 100, 200, 500)))
         elif kind == "time":
             hour, half = rng.randint(1, 12), rng.random() < 0.3
-            value = (f"{hour}:30" if half else f"{hour} o'clock") if lang == "en" else f"{hour}点" + ("半" if half else "")
+            value = (
+                (f"{hour}:30" if half else f"{hour} o'clock") if lang == "en" else f"{hour}点" + ("半" if half else "")
+            )
         else:
             value = rng.choice(PAIRS[kind])[side]
         line = line[:start] + value + line[end + 1 :]
@@ -175,15 +222,35 @@ def _side(lang: str, entry: str) -> str:
 
 
 def _repeat(rng, lang):
-    words = " ".join(_pair(rng)[0] for _ in range(rng.randint(1, 3))) if lang == "en" else "、".join(_pair(rng)[1] for _ in range(rng.randint(1, 3)))
-    ask = ("Repeat: {}", "Say this again: {}", "Please repeat the words {}") if lang == "en" else ("重复：{}", "请再说一遍：{}", "跟我念：{}")
+    words = (
+        " ".join(_pair(rng)[0] for _ in range(rng.randint(1, 3)))
+        if lang == "en"
+        else "、".join(_pair(rng)[1] for _ in range(rng.randint(1, 3)))
+    )
+    ask = (
+        ("Repeat: {}", "Say this again: {}", "Please repeat the words {}")
+        if lang == "en"
+        else ("重复：{}", "请再说一遍：{}", "跟我念：{}")
+    )
     return rng.choice(ask).format(words), words
 
 
 KIND_NAMES = {
-    "fruit": ("a fruit", "水果"), "animal": ("an animal", "动物"), "colour": ("a colour", "颜色"), "city": ("a city", "城市"), "country": ("a country", "国家"),
-    "clothes": ("something to wear", "衣服"), "job": ("a job", "职业"), "drink": ("a drink", "饮料"), "vehicle": ("a vehicle", "交通工具"), "instrument": ("an instrument", "乐器"),
-    "room": ("a room", "房间"), "sport": ("a sport", "运动"), "body": ("a part of the body", "身体部位"), "language": ("a language", "语言"), "month": ("a month", "月份"),
+    "fruit": ("a fruit", "水果"),
+    "animal": ("an animal", "动物"),
+    "colour": ("a colour", "颜色"),
+    "city": ("a city", "城市"),
+    "country": ("a country", "国家"),
+    "clothes": ("something to wear", "衣服"),
+    "job": ("a job", "职业"),
+    "drink": ("a drink", "饮料"),
+    "vehicle": ("a vehicle", "交通工具"),
+    "instrument": ("an instrument", "乐器"),
+    "room": ("a room", "房间"),
+    "sport": ("a sport", "运动"),
+    "body": ("a part of the body", "身体部位"),
+    "language": ("a language", "语言"),
+    "month": ("a month", "月份"),
 }
 
 
@@ -212,7 +279,11 @@ def _opposite(rng, lang):
     one, two = rng.choice(OPPOSITES)
     if rng.random() < 0.5:
         one, two = two, one
-    ask = ("What is the opposite of {}?", "opposite of {}") if lang == "en" else ("{}的反义词是什么？", "“{}”的相反是什么？")
+    ask = (
+        ("What is the opposite of {}?", "opposite of {}")
+        if lang == "en"
+        else ("{}的反义词是什么？", "“{}”的相反是什么？")
+    )
     return rng.choice(ask).format(_side(lang, one)), _side(lang, two)
 
 
@@ -242,11 +313,30 @@ def _sum(rng, lang):
 
 
 HELLO = {
-    "en": [("Hello!", "Hello! How can I help you?"), ("Hi", "Hi! What can I do for you?"), ("Good morning", "Good morning! How can I help you?"), ("Thank you!", "You are welcome."),
-           ("thanks a lot", "You are welcome."), ("Who are you?", "I am a very small language model, made to try out training."), ("How are you?", "I am fine, thank you."),
-           ("Goodbye", "Goodbye!"), ("Are you a person?", "No, I am a small language model."), ("What can you do?", "Very little so far. Train me and I shall learn more.")],
-    "zh": [("你好", "你好！有什么可以帮你？"), ("您好！", "您好！请问需要什么？"), ("早上好", "早上好！有什么可以帮你？"), ("谢谢", "不客气。"), ("多谢你了", "不客气。"),
-           ("你是谁？", "我是一个很小的语言模型，用来试验训练。"), ("你好吗？", "我很好，谢谢。"), ("再见", "再见！"), ("你是人吗？", "不是，我是一个小语言模型。"), ("你会做什么？", "现在会的还很少，训练以后会多一些。")],
+    "en": [
+        ("Hello!", "Hello! How can I help you?"),
+        ("Hi", "Hi! What can I do for you?"),
+        ("Good morning", "Good morning! How can I help you?"),
+        ("Thank you!", "You are welcome."),
+        ("thanks a lot", "You are welcome."),
+        ("Who are you?", "I am a very small language model, made to try out training."),
+        ("How are you?", "I am fine, thank you."),
+        ("Goodbye", "Goodbye!"),
+        ("Are you a person?", "No, I am a small language model."),
+        ("What can you do?", "Very little so far. Train me and I shall learn more."),
+    ],
+    "zh": [
+        ("你好", "你好！有什么可以帮你？"),
+        ("您好！", "您好！请问需要什么？"),
+        ("早上好", "早上好！有什么可以帮你？"),
+        ("谢谢", "不客气。"),
+        ("多谢你了", "不客气。"),
+        ("你是谁？", "我是一个很小的语言模型，用来试验训练。"),
+        ("你好吗？", "我很好，谢谢。"),
+        ("再见", "再见！"),
+        ("你是人吗？", "不是，我是一个小语言模型。"),
+        ("你会做什么？", "现在会的还很少，训练以后会多一些。"),
+    ],
 }
 
 

@@ -16,12 +16,30 @@ PER_LANGUAGE = 20
 
 # Slot values by name, English and Chinese.
 SLOTS = {
-    "city": ("Paris|Tokyo|Berlin|Chengdu|Madrid|Shanghai|Boston|Rome|Seoul|Vienna", "北京|上海|成都|广州|东京|巴黎|昆明|西安|杭州|伦敦"),
-    "day": ("today|tomorrow|on Friday|this weekend|on Sunday|next Monday|tonight", "今天|明天|周五|这个周末|星期天|下周一|后天"),
-    "genre": ("jazz|some rock|classical music|a love song|something by the Beatles|piano music|quiet background music", "爵士乐|摇滚|古典音乐|周杰伦的歌|钢琴曲|儿歌|安静一点的音乐"),
-    "time": ("7 am|half past six|noon|5:45|eight o'clock|ten in the evening|6:15", "早上七点|六点半|中午十二点|五点四十五|八点整|晚上十点|六点一刻"),
-    "dish": ("a large pizza|two burgers|noodles with beef|sushi for three|fried rice|a vegetable curry|chicken soup", "一份大披萨|两个汉堡|牛肉面|三人份的寿司|蛋炒饭|一份麻辣烫|鸡汤"),
-    "phrase": ("good night|where is the station|I love this place|how much is it|see you soon|happy birthday", "晚安|车站在哪里|我喜欢这里|多少钱|回头见|生日快乐"),
+    "city": (
+        "Paris|Tokyo|Berlin|Chengdu|Madrid|Shanghai|Boston|Rome|Seoul|Vienna",
+        "北京|上海|成都|广州|东京|巴黎|昆明|西安|杭州|伦敦",
+    ),
+    "day": (
+        "today|tomorrow|on Friday|this weekend|on Sunday|next Monday|tonight",
+        "今天|明天|周五|这个周末|星期天|下周一|后天",
+    ),
+    "genre": (
+        "jazz|some rock|classical music|a love song|something by the Beatles|piano music|quiet background music",
+        "爵士乐|摇滚|古典音乐|周杰伦的歌|钢琴曲|儿歌|安静一点的音乐",
+    ),
+    "time": (
+        "7 am|half past six|noon|5:45|eight o'clock|ten in the evening|6:15",
+        "早上七点|六点半|中午十二点|五点四十五|八点整|晚上十点|六点一刻",
+    ),
+    "dish": (
+        "a large pizza|two burgers|noodles with beef|sushi for three|fried rice|a vegetable curry|chicken soup",
+        "一份大披萨|两个汉堡|牛肉面|三人份的寿司|蛋炒饭|一份麻辣烫|鸡汤",
+    ),
+    "phrase": (
+        "good night|where is the station|I love this place|how much is it|see you soon|happy birthday",
+        "晚安|车站在哪里|我喜欢这里|多少钱|回头见|生日快乐",
+    ),
     "tongue": ("French|Japanese|German|Spanish|Chinese|Korean|Italian", "法语|日语|德语|西班牙语|英语|韩语|意大利语"),
     "sum": ("100|50|1,200|20|300|75", "一百|五十|一千二百|20|300|75"),
     "money": ("dollars|euros|pounds|yen|yuan|francs", "美元|欧元|英镑|日元|人民币|港币"),
