@@ -28,8 +28,6 @@ def main(arguments: list[str] | None = None) -> int:
 
         stop = StopRequest()
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-        # Threads that spin while they wait lose most of their speed as soon as another program wants the core.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         from engine.worker.life import reported
         from engine.worker.train import train
 
