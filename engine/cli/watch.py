@@ -116,9 +116,9 @@ class Watcher:
             case "plan":
                 self._plan = event
                 settings = event["settings"]
-                epochs = "epoch" if event["epochs"] == 1 else "epochs"
+                epochs = f"{event['epochs']} epoch" + ("s" if event["epochs"] != 1 else "")
                 self._say(
-                    f"plan: {event['total_steps']:,} steps, {event['epochs']} {epochs} of {event['steps_per_epoch']:,}, "
+                    f"plan: {event['total_steps']:,} steps, {epochs} of {event['steps_per_epoch']:,}, "
                     f"batch {event['batch_size']}, rate {settings['optim.learning_rate']:g}"
                 )
             case "model":
