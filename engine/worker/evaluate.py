@@ -52,6 +52,7 @@ def evaluate(
     return values.get("eval/loss")
 
 
+@torch.no_grad()
 def mean_loss(loss_of: PackedLoss | PlainLoss, tokens: TokenSet, micro_tokens: int, precision: Precision) -> float:
     """Loss per supervised token over a whole set; out of memory, it goes on with fewer tokens per pass."""
     while True:
