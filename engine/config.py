@@ -292,6 +292,14 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+def read_run(folder: Path) -> Resolved:
+    """The settings of an existing run, and where each came from when it was made."""
+    path = folder / "config.json"
+    resolved = resolve([Layer(str(path), read_config_file(path))])
+    origin = json.loads(path.read_text("utf-8")).get(META_KEY, {}).get("origin", {})
+    return Resolved(resolved.config, resolved.origin | {key: origin[key] for key in resolved.origin if key in origin})
+
+
 def parse_set(text: str) -> tuple[str, Any]:
     """`key=value` from `--set`: the value is JSON where it parses as such, else the text itself."""
     path, equals, value = text.partition("=")

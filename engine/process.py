@@ -11,6 +11,9 @@ from typing import BinaryIO
 from engine.errors import InputError
 from engine.home import LOG, PACKAGE_ROOT
 
+DONE, STOPPED = 0, 3
+"""How a worker leaves: to its end, or asked to stop and saved. 1: the run failed, 2: wrong input (engine.errors)."""
+
 
 def worker_command(*arguments: str) -> list[str]:
     # -P: a folder called engine/ where the user happens to stand must not be taken for ours.

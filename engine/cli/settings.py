@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 from engine import __version__
 from engine.config import (
     MAY_CHANGE_ON_RESUME,
-    META_KEY,
     PATHS,
     Layer,
     Resolved,
@@ -19,6 +17,7 @@ from engine.config import (
     parse_set,
     parse_value,
     read_config_file,
+    read_run,
     resolve,
 )
 from engine.errors import InputError
@@ -123,14 +122,6 @@ def create_run(workspace: Workspace, resolved: Resolved) -> tuple[int, Path]:
         config = config.replace({"run.name": f"{Path(config.model.name).name}-{stem}-{config.method.kind}".lower()})
     _write_config(folder, config, resolved.origin)
     return run_id, folder
-
-
-def read_run(folder: Path) -> Resolved:
-    """The settings of an existing run, and where each came from when it was made."""
-    path = folder / CONFIG
-    resolved = resolve([Layer(str(path), read_config_file(path))])
-    origin = json.loads(path.read_text("utf-8")).get(META_KEY, {}).get("origin", {})
-    return Resolved(resolved.config, resolved.origin | {key: origin[key] for key in resolved.origin if key in origin})
 
 
 def changed_run(folder: Path, layers: list[Layer]) -> Resolved:

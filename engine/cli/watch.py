@@ -14,10 +14,10 @@ from engine import journal
 from engine.cli.text import bytes_text, duration, visible
 from engine.formats import NOTE_CODES
 from engine.home import LOG
+from engine.process import STOPPED
 
 _POLL_SECONDS = 0.1
 _PLAIN_LINE_SECONDS = 10.0
-_EXIT_OF_STOPPED = 3
 PLAN_PROBLEMS = 20
 """How many problems the plan shows: all that the report holds."""
 
@@ -188,7 +188,7 @@ class Watcher:
         if code == 0 and state == "done":
             self._say(f"run {self.run_id} is done: {self.folder}")
             return 0
-        if code == _EXIT_OF_STOPPED:
+        if code == STOPPED:
             self._say(f"run {self.run_id} stopped at step {last.get('step', 0):,}, saved. Go on with: {again}")
             return 0
         if self._asked == 1 and code == -signal.SIGTERM:  # it had not yet begun to listen

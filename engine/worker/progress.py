@@ -13,8 +13,6 @@ class Progress:
     step: int = 0
     tokens: int = 0
     """Real tokens trained on so far."""
-    seconds: float = 0.0
-    """Time spent in optimizer steps."""
     micro_tokens: int = 0
     activation_checkpointing: bool = False
     last_loss: float | None = None

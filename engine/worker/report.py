@@ -6,18 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from engine.config import auto_values
+from engine.config import auto_values, read_run
 from engine.worker.data import prepare
 from engine.worker.model import load_tokenizer
 from engine.worker.packing import TokenSet
 from engine.worker.progress import make_plan
 from engine.worker.template import ChatTemplate
-from engine.worker.train import read_run_config
 
 
 def report(folder: Path, shown: int) -> dict[str, Any]:
     """JSON-ready: `data` and `plan` as in the journal, `auto` for the settings chosen, `examples` as pieces of text."""
-    config, _ = read_run_config(folder)
+    config = read_run(folder).config
     template = ChatTemplate(load_tokenizer(config.model), config.data.template)
     data = prepare(config, template)
     auto = auto_values(config, len(data.train))

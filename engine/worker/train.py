@@ -8,7 +8,6 @@ checkpoint holds them all. Random state is captured after a step; evaluation and
 import contextlib
 import ctypes
 import dataclasses
-import json
 import math
 import os
 import time
@@ -19,9 +18,10 @@ import torch
 from torch import nn
 
 from engine import home
-from engine.config import META_KEY, Layer, RunConfig, auto_values, read_config_file, resolve
+from engine.config import RunConfig, auto_values, read_run
 from engine.errors import RunFailed
 from engine.journal import Journal
+from engine.process import DONE, STOPPED
 from engine.worker import checkpoint
 from engine.worker.data import data_hashes, prepare
 from engine.worker.disk import checkpoint_bytes, is_disk_full, wait_for_room
@@ -47,9 +47,6 @@ from engine.worker.resume import compare_probe, load_adapter, probe_indices, pro
 from engine.worker.signals import StopRequest
 from engine.worker.template import ChatTemplate
 
-DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 3
-"""Exit codes of the worker."""
-
 _LOSS_TOLERANCE = {None: 1e-4, torch.bfloat16: 2e-2}
 
 
@@ -59,7 +56,8 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
     Raises EngineError for what the user can mend; whatever else is raised is a fault of finetop or the machine.
     """
     stop = stop or StopRequest()
-    config, origin = read_run_config(folder)
+    settings = read_run(folder)
+    config = settings.config
     journal = Journal(folder)
     beat = Beat(journal)
     beat.promise(600, "loading")
@@ -82,7 +80,9 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
     if last:
         refuse_other_run(last, config, facts["data"])
     journal.write("data", **data.report)
-    journal.write("plan", **dataclasses.asdict(plan), epochs=config.train.epochs, settings=config.flat(), origin=origin)
+    journal.write(
+        "plan", **dataclasses.asdict(plan), epochs=config.train.epochs, settings=config.flat(), origin=settings.origin
+    )
 
     # Model, optimizer, and where they stood.
     torch.manual_seed(config.train.seed)
@@ -225,7 +225,6 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
         took = time.perf_counter() - began
         step_tokens = int(data.train.lengths[indices].sum())
         progress.tokens += step_tokens
-        progress.seconds += took
         journal.metric(
             progress.step,
             {
@@ -289,13 +288,6 @@ def forward_backward(
     norm = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
     loss, norm_value = torch.stack([total / supervised, norm.to(total.dtype)]).tolist()  # one wait for the device
     return loss, norm_value
-
-
-def read_run_config(folder: Path) -> tuple[RunConfig, dict[str, str]]:
-    """The settings in the run's folder, and where each came from when the run was made."""
-    path = folder / home.CONFIG
-    resolved = resolve([Layer(str(path), read_config_file(path))])
-    return resolved.config, json.loads(path.read_text("utf-8")).get(META_KEY, {}).get("origin", {})
 
 
 def set_up_torch(config: RunConfig, device: torch.device) -> None:

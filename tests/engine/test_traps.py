@@ -31,6 +31,7 @@ from runs import events_of, make_run, series, write_jsonl
 from test_loss import LEAKY, alone, build, eager
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from engine.config import read_run
 from engine.errors import DataError
 from engine.worker.data import prepare
 from engine.worker.generate import generate, stop_tokens
@@ -38,7 +39,7 @@ from engine.worker.model import Precision
 from engine.worker.packing import TokenSet, epoch_order
 from engine.worker.report import report
 from engine.worker.template import ChatTemplate
-from engine.worker.train import DONE, read_run_config, train
+from engine.worker.train import DONE, train
 
 ONE_STEP = {"train__max_steps": 1, "method__kind": "full", "lora__dropout": 0.0, "save__every": 0}
 
@@ -58,7 +59,7 @@ def ragged(tmp_path: Path) -> Path:
 
 
 def tokens_of(folder: Path) -> tuple[TokenSet, TokenSet]:
-    config, _ = read_run_config(folder)
+    config = read_run(folder).config
     prepared = prepare(config, ChatTemplate(AutoTokenizer.from_pretrained(config.model.name)))
     return prepared.train, prepared.val
 
