@@ -22,7 +22,7 @@ from engine.errors import ConfigError, InputError
 Auto = Literal["auto"]
 META_KEY = "finetop"
 """The one top-level key of a saved config that is not a group of settings: version, origins."""
-PATHS = ("data.files", "data.val_files", "model.name", "data.template")
+PATHS = ("data.files", "data.val_files", "model.name", "model.checkpoint", "data.template")
 """Settings that may hold paths."""
 _MAX_CONFIG_BYTES = 4_000_000
 """No config is this large; a data file given by mistake often is."""
@@ -40,6 +40,7 @@ def setting(default: Any, doc: str, at_least: float | None = None, at_most: floa
 class ModelConfig:
     name: str = setting("starter", "hub name, folder, or 'starter', the small model that ships with finetop")
     revision: str = setting("", "branch, tag or commit on the hub")
+    checkpoint: str = setting("", "folder of a checkpoint whose weights the run starts from; empty: those of the model")
     dtype: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "auto: bfloat16 arithmetic where the hardware is good at it, trained weights always kept in float32"
     )
@@ -130,6 +131,10 @@ class RunSettings:
     name: str = setting("", "name of the run; made from model and data when empty")
     tags: list[str] = setting([], "words to find the run by")
     gpus: list[str] = setting([], "GPUs to use, by index or UUID; empty: any that is free")
+    gpu_count: int | Auto = setting(
+        "auto", "GPUs the queue gives the run together; auto: one, or as many as gpus names; 0: none", 0, 1024
+    )
+    share: bool = setting(False, "may share its GPU with other runs, where the memory it is expected to need is free")
     priority: int = setting(0, "higher runs first")
     retries: int = setting(0, "how often to start again after a failure", 0)
     on_oom: Literal["shrink", "fail"] = setting("shrink", "out of memory: halve micro_tokens and repeat, or fail")

@@ -12,6 +12,8 @@ DATABASE = "runs.db"
 CONFIG = "config.json"
 LOG = "log.txt"
 CHECKPOINTS = "checkpoints"
+STATE = ".finetop"
+"""Holds the daemon's lock, log and beat, and the trash."""
 ENVIRONMENT = "FINETOP_WORKSPACE"
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 """Holds engine/, tui/ and presets/, in a checkout as in an installed environment."""
@@ -29,11 +31,14 @@ class Workspace:
     def database(self) -> Path:
         return self.root / DATABASE
 
+    @property
+    def trash(self) -> Path:
+        """The folders of removed runs, until they are purged."""
+        return self.root / STATE / "trash"
+
     def run_ids(self) -> list[int]:
         """The ids of all run folders, ascending."""
-        if not self.runs.is_dir():
-            return []
-        return sorted(int(entry.name) for entry in self.runs.iterdir() if _RUN_ID.fullmatch(entry.name))
+        return _ids(self.runs)
 
     def run_folder(self, run_id: int) -> Path:
         """The folder of an existing run. Raises InputError naming the runs there are."""
@@ -46,11 +51,11 @@ class Workspace:
             )
         return folder
 
-    def new_run(self) -> tuple[int, Path]:
-        """A new run's id and empty folder. mkdir is atomic, so two processes never get the same id."""
+    def new_run(self, beyond: int = 0) -> tuple[int, Path]:
+        """A new run's id, larger than `beyond`, and empty folder. mkdir is atomic: two processes never get the same."""
         try:
             self.runs.mkdir(mode=0o700, parents=True, exist_ok=True)
-            run_id = max(self.run_ids(), default=0)
+            run_id = max([beyond, *self.run_ids(), *_ids(self.trash)])
             while True:
                 run_id += 1
                 folder = self.runs / str(run_id)
@@ -61,6 +66,13 @@ class Workspace:
             raise InputError(
                 f"no run can be made in {self.runs}: {error.strerror}", "Choose another folder with --workspace DIR."
             ) from None
+
+
+def _ids(folder: Path) -> list[int]:
+    try:
+        return sorted(int(name) for name in os.listdir(folder) if _RUN_ID.fullmatch(name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def find_workspace(given: str | None = None) -> Workspace:

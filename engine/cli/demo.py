@@ -5,13 +5,13 @@ import sys
 import time
 from typing import Any
 
-from engine.cli.settings import create_run
 from engine.cli.text import duration
 from engine.cli.watch import Watcher
 from engine.config import Layer, resolve
 from engine.home import Workspace, find_workspace
 from engine.presets import SAMPLES, find_preset
 from engine.process import spawn_worker
+from engine.runs import create_run
 
 _SHOWN = 8
 

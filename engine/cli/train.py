@@ -8,22 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from engine import journal
-from engine.cli.settings import (
-    add_setting_flags,
-    change_run,
-    changed_run,
-    check_inputs,
-    create_run,
-    flag_layers,
-    refuse_other_course,
-    resolve_settings,
-)
+from engine.cli.settings import add_setting_flags, flag_layers, resolve_settings
 from engine.cli.text import visible
 from engine.cli.watch import PLAN_PROBLEMS, Watcher, data_warnings
 from engine.config import SETTINGS, Resolved
 from engine.errors import EngineError, InputError
-from engine.home import CHECKPOINTS, Workspace, find_workspace, parse_checkpoint_name
+from engine.home import Workspace, find_workspace, parse_checkpoint_name
 from engine.process import spawn_worker, worker_command, worker_environment
+from engine.runs import change_run, changed_run, check_inputs, checkpoint_folder, create_run, refuse_other_course
 
 _EXAMPLES = """\
 examples:
@@ -119,25 +111,9 @@ def _resumed(options: argparse.Namespace, workspace: Workspace) -> tuple[int, Pa
             )
         run_id, point = ids[-1], "latest"
     folder = workspace.run_folder(run_id)
-    # A run that was stopped before its first checkpoint starts again from the beginning.
-    saved = _checkpoint_names(folder)
-    if point != "latest" and (f"step-{int(point):08d}" if point.isdecimal() else point) not in saved:
-        steps = [str(int(name.removeprefix("step-"))) for name in saved if name.startswith("step-")]
-        links = [name for name in saved if not name.startswith("step-")]
-        raise InputError(
-            f"run {run_id} has no checkpoint '{point}'",
-            f"It has {', '.join([*links, *steps])}." if saved else "It has none yet.",
-        )
+    if point != "latest":  # a run that was stopped before its first checkpoint starts again from the beginning
+        checkpoint_folder(folder, point)
     return run_id, folder, point
-
-
-def _checkpoint_names(folder: Path) -> list[str]:
-    """`best`, `latest`, `epoch-2`, `step-00000120`: what lies in a run's checkpoints folder."""
-    try:
-        names = sorted(entry.name for entry in (folder / CHECKPOINTS).iterdir())
-    except OSError:
-        return []
-    return [name for name in names if name in ("best", "latest") or name.startswith(("step-", "epoch-"))]
 
 
 def run_plan(options: argparse.Namespace) -> int:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from engine import journal
-from engine.cli.settings import create_run
 from engine.config import Layer, resolve
 from engine.home import Workspace
+from engine.runs import create_run
 from engine.worker import checkpoint
 
 SMALL = {

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli.settings import create_run
 from engine.config import (
     MAY_CHANGE_ON_RESUME,
     SETTINGS,
@@ -21,6 +20,7 @@ from engine.config import (
 )
 from engine.errors import ConfigError, InputError
 from engine.home import Workspace
+from engine.runs import create_run
 
 ROOT = Path(__file__).resolve().parents[2]
 

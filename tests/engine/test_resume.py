@@ -80,8 +80,8 @@ def test_every_checkpoint_resumes_to_the_same_end(straight, tmp_path):
 
 
 def test_more_epochs_go_on_from_the_end(straight, tmp_path):
-    from engine.cli.settings import change_run
     from engine.config import Layer
+    from engine.runs import change_run
 
     folder = tmp_path / "1"
     shutil.copytree(straight("lora"), folder, symlinks=True)
@@ -181,8 +181,8 @@ def test_a_damaged_checkpoint_asked_for_by_name_is_refused(straight, tmp_path):
 
 
 def test_other_data_or_settings_are_refused_with_what_differs(straight, chats, tmp_path):
-    from engine.cli.settings import change_run
     from engine.config import Layer
+    from engine.runs import change_run
 
     folder = tmp_path / "1"
     shutil.copytree(straight("lora"), folder, symlinks=True)

@@ -1,0 +1,241 @@
+"""A run's folder: made, described, changed. No database, no worker.
+
+config.json holds every setting, and under `finetop` what no setting says: the version, where each value came from, the
+fingerprints of the data, and under `queued` what was wished when it was queued (group, parent, runs to wait for).
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine import __version__
+from engine.config import (
+    MAY_CHANGE_ON_RESUME,
+    META_KEY,
+    PATHS,
+    Layer,
+    Resolved,
+    RunConfig,
+    diff,
+    read_run,
+    resolve,
+)
+from engine.errors import InputError
+from engine.fingerprint import changes, fingerprints
+from engine.home import CHECKPOINTS, CONFIG, Workspace
+
+LISTS_OF_PATHS = ("data.files", "data.val_files")
+ADAPTER = "adapter_config.json"
+
+
+def create_run(
+    workspace: Workspace, resolved: Resolved, meta: Mapping[str, Any] | None = None, beyond: int = 0
+) -> tuple[int, Path]:
+    """A new run's folder with its config.json, under an id larger than `beyond` and than all folders there are."""
+    run_id, folder = workspace.new_run(beyond)
+    try:
+        write_config(
+            folder, named(resolved.config), {"version": __version__, "origin": resolved.origin, **(meta or {})}
+        )
+    except InputError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
+    return run_id, folder
+
+
+def named(config: RunConfig) -> RunConfig:
+    """With a name made of model, data and method where it has none."""
+    if config.run.name:
+        return config
+    stem = Path(config.data.files[0]).stem if config.data.files else "nothing"
+    return config.replace({"run.name": f"{Path(config.model.name).name}-{stem}-{config.method.kind}".lower()})
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """What config.json says beside the settings; empty where it cannot be read."""
+    try:
+        meta = json.loads((folder / CONFIG).read_text("utf-8")).get(META_KEY)
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return meta if isinstance(meta, dict) else {}
+
+
+def changed_run(folder: Path, layers: list[Layer]) -> Resolved:
+    """An existing run's settings with other layers over them."""
+    before = read_run(folder)
+    after = resolve([Layer("run", before.config.flat()), *(Layer(one.label, absolute(one.values)) for one in layers)])
+    given = {key for layer in layers for key in layer.values}
+    origin = {key: label if key in given else before.origin[key] for key, label in after.origin.items()}
+    return Resolved(after.config, origin)
+
+
+def change_run(folder: Path, layers: list[Layer]) -> Resolved:
+    """Change settings of an existing run, such as its epochs, before it is resumed."""
+    after = changed_run(folder, layers)
+    write_config(folder, after.config, read_meta(folder) | {"version": __version__, "origin": after.origin})
+    return after
+
+
+def refuse_other_course(folder: Path, layers: list[Layer]) -> None:
+    """InputError for changes that would make the resumed run another run. Nothing has been written yet."""
+    changed = diff(read_run(folder).config, changed_run(folder, layers).config)
+    forbidden = {path: values for path, values in changed.items() if not path.startswith(MAY_CHANGE_ON_RESUME)}
+    if forbidden:
+        lines = [f"{path} was {old!r}, would be {new!r}" for path, (old, new) in forbidden.items()]
+        raise InputError(
+            f"a resumed run stays the run it was:\n  {chr(10).join(lines)}",
+            "It may go on further (--epochs, --max-steps) and evaluate and save differently; else start a new run.",
+        )
+
+
+def check_inputs(config: RunConfig) -> None:
+    """What can be told to be wrong before a run is made: that data or model are not there. Raises InputError."""
+    from engine.formats import ROLES
+    from engine.formats.sources import find_origins
+
+    if not config.data.files:
+        raise InputError("no data to train on", "Give --data-file FILE, or try the samples: `finetop demo --headless`.")
+    find_origins([*config.data.files, *config.data.val_files], plain_text=config.method.objective == "pretrain")
+    if unknown := [role for role in config.data.map if role not in ROLES]:
+        raise InputError(
+            f"data.map: '{unknown[0]}' is nothing a column can be", f"There are {', '.join(ROLES)}: --map prompt=COLUMN"
+        )
+    _check_model(config.model.name)
+    if config.model.checkpoint:
+        _check_checkpoint(config)
+
+
+def _check_model(name: str) -> None:
+    folder = os.path.expanduser(name)
+    if not name:
+        raise InputError("model.name is empty", "Give a folder, a hub name such as org/name, or 'starter'.")
+    if os.path.isfile(folder):
+        raise InputError(f"the model {name} is a file", "Give the folder of a Hugging Face model.")
+    if os.path.isdir(folder):
+        if not os.path.exists(os.path.join(folder, "config.json")):
+            what = "is an adapter" if os.path.exists(os.path.join(folder, ADAPTER)) else "is no model"
+            raise InputError(f"{name} {what}: it holds no config.json", "Give the folder of a Hugging Face model.")
+    elif name.startswith(("/", "./", "../", "~")) or name.count("/") > 1:
+        raise InputError(f"there is no model folder {name}", "Give an existing folder, or a hub name: org/name.")
+
+
+def _check_checkpoint(config: RunConfig) -> None:
+    """That model.checkpoint holds weights this method can start from. The worker compares their shapes, too."""
+    folder = Path(os.path.expanduser(config.model.checkpoint))
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no checkpoint folder {folder}", "model.checkpoint takes the folder of a checkpoint, as it lies."
+        )
+    try:
+        adapter = json.loads((folder / ADAPTER).read_text("utf-8"))
+    except FileNotFoundError:
+        if not (folder / "config.json").exists():
+            raise InputError(f"{folder} holds neither an adapter nor a model", "Give a checkpoint's folder.") from None
+        return
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / ADAPTER} cannot be read: {error}") from None
+    if config.method.kind == "full":
+        raise InputError(
+            "a full fine-tune cannot start from an adapter",
+            "Use --method lora, or merge the adapter into a model first (`finetop export`) and give that as --model.",
+        )
+    wanted = {"r": config.lora.r, "use_dora": config.lora.dora, "use_rslora": config.lora.rslora}
+    names = {"r": "lora.r", "use_dora": "lora.dora", "use_rslora": "lora.rslora"}
+    other = [key for key in wanted if isinstance(adapter, dict) and adapter.get(key, wanted[key]) != wanted[key]]
+    if other:
+        was = ", ".join(f"{names[key]} = {json.dumps(adapter[key])}" for key in other)
+        here = ", ".join(f"{names[key]} = {json.dumps(wanted[key])}" for key in other)
+        raise InputError(
+            f"the adapter to start from has {was}; this run has {here}",
+            "An adapter keeps its shape: leave these settings as they were, or train a new one.",
+        )
+
+
+def data_fingerprints(config: RunConfig) -> dict[str, dict[str, Any]]:
+    return fingerprints(_files(config), plain_text=config.method.objective == "pretrain")
+
+
+def data_changes(folder: Path, config: RunConfig) -> list[str]:
+    """How the data differs from what it was when the run was queued; empty when it does not, or nobody looked."""
+    before = read_meta(folder).get("data")
+    if not isinstance(before, dict):
+        return []
+    return changes(before, _files(config), plain_text=config.method.objective == "pretrain")
+
+
+def _files(config: RunConfig) -> list[str]:
+    return [*config.data.files, *config.data.val_files]
+
+
+def checkpoint_names(folder: Path) -> list[str]:
+    """`best`, `latest`, `epoch-2`, `step-00000120`: what lies in a run's checkpoints folder."""
+    try:
+        names = sorted(entry.name for entry in (folder / CHECKPOINTS).iterdir())
+    except OSError:
+        return []
+    return [name for name in names if name in ("best", "latest") or name.startswith(("step-", "epoch-"))]
+
+
+def checkpoint_folder(folder: Path, point: str) -> Path:
+    """The folder of the checkpoint called `point` (latest, best, epoch-N or a step). InputError names what there is."""
+    name = f"step-{int(point):08d}" if point.isdecimal() else point
+    there = checkpoint_names(folder)
+    path = folder / CHECKPOINTS / name
+    if name in there and path.is_dir():
+        return path.resolve()
+    steps = [str(int(name.removeprefix("step-"))) for name in there if name.startswith("step-")]
+    links = [name for name in there if not name.startswith("step-")]
+    raise InputError(
+        f"run {folder.name} has no checkpoint '{point}'",
+        f"It has {', '.join([*links, *steps])}." if there else "It has none yet.",
+    )
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step of a checkpoint's folder, `step-00000120`."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def write_config(folder: Path, config: RunConfig, meta: Mapping[str, Any]) -> None:
+    """Whole or not at all; readable by nobody else, since prompts and names may be private."""
+    new = folder / f"{CONFIG}.new"
+    try:
+        with open(new, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.write(config.to_json(meta))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(folder / CONFIG)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        raise InputError(f"{folder / CONFIG} cannot be written: {error.strerror}") from None
+
+
+def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Paths that exist here made absolute, so that the saved settings mean the same from anywhere."""
+
+    def one(value: Any) -> Any:
+        return os.path.abspath(os.path.expanduser(value)) if _exists(value) else value
+
+    made = dict(values)
+    for path in PATHS:
+        value = made.get(path)
+        if path == "model.name" and value == "starter":
+            continue
+        if isinstance(value, str) and path in LISTS_OF_PATHS and not _exists(value):
+            value = [item.strip() for item in value.split(",") if item.strip()]
+        elif isinstance(value, str) and path in LISTS_OF_PATHS:
+            value = [value]  # a comma parts a list, unless it is in the name of a file that is there
+        if isinstance(value, list):
+            made[path] = [one(item) for item in value]
+        elif value is not None:
+            made[path] = one(value)
+    return made
+
+
+def _exists(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and os.path.exists(os.path.expanduser(value))
