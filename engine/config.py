@@ -112,9 +112,31 @@ class TrainConfig:
 @dataclass(frozen=True)
 class EvalConfig:
     every: int | Literal["epoch"] = setting("epoch", "evaluate every so many steps, or at the end of each epoch", 1)
-    metrics: list[Literal["exact_match"]] = setting([], "beside the loss: exact_match")
+    metrics: list[
+        Literal[
+            "exact_match",
+            "contains",
+            "rouge_l",
+            "chrf",
+            "json_valid",
+            "json_schema",
+            "number_match",
+            "accuracy",
+            "macro_f1",
+        ]
+    ] = setting([], "scores beside the loss, see evaluation.md; all but accuracy and macro_f1 need generated answers")
+    normalisation: Literal["none", "space", "case", "punctuation"] = setting(
+        "case", "what is disregarded when answers are compared; each adds to the one before it"
+    )
+    classify: Literal["likelihood", "generate"] = setting(
+        "likelihood", "accuracy and macro_f1: the label the model finds likeliest, or the one it writes"
+    )
+    schema: str = setting("", "JSON Schema file for json_schema")
     max_examples: int = setting(0, "how many validation examples to generate answers for; 0: all", 0)
     max_new_tokens: int = setting(128, "longest generated answer", 1)
+    keep_predictions: int = setting(
+        20, "how many of the last evaluations keep every prediction, beside those whose checkpoint is kept; 0: all", 0
+    )
     prompts: list[str] = setting([], "prompts answered at every evaluation")
 
 
@@ -389,6 +411,8 @@ def _cross_checks(config: RunConfig) -> list[str]:
         problems.append(f"lora.alpha is {config.lora.alpha:g}, but an adapter scaled by it would never do anything")
     if config.method.objective == "pretrain" and config.eval.metrics:
         problems.append(f"eval.metrics ({', '.join(config.eval.metrics)}) needs answers: not for objective pretrain")
+    if "json_schema" in config.eval.metrics and not config.eval.schema:
+        problems.append("eval.metrics json_schema needs a schema: set eval.schema to a JSON Schema file")
     if config.method.kind == "qlora" and config.model.dtype == "float32" and config.optim.name == "paged_adamw8bit":
         problems.append("optim.name paged_adamw8bit needs a GPU and bfloat16: set model.dtype to auto")
     return problems

@@ -1,0 +1,1 @@
+"""Scores of answers against references, and of classifications. Pure Python: no torch, no files."""
