@@ -1,0 +1,99 @@
+"""Bytes that one token leaves behind in a layer for the backward pass, as the worker's models really keep them.
+
+Read off transformers' modules, PEFT's layers and autograd's rules, and compared with the trace in the tests. Autograd
+keeps what a derivative needs: the input of a matrix that is trained, the input of a norm in float32, what attention
+and the MLP's product were made of. A frozen matrix keeps nothing, but the adapter beside it keeps its own copy of the
+input, since PEFT hands it on in float32 and autocast turns that into a new bfloat16 tensor.
+"""
+
+from dataclasses import dataclass
+
+from engine.plan.shapes import Linear, Shape
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """In what types a run computes."""
+
+    weights: int
+    """Bytes of a number of the base model, where it is not packed in 4 bits: 2 or 4."""
+    products: int
+    """Bytes of a number that comes out of a matrix product: 2 under autocast, else as the weights."""
+    full: bool
+    """All weights are trained."""
+    fused: bool
+    """Attention by the variable-length kernel, which takes fewer key heads than query heads as they are."""
+
+    @property
+    def cast(self) -> bool:
+        """Matrix products run in a narrower type than the weights that are trained are held in."""
+        return self.products < 4
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What is put beside the matrices."""
+
+    rank: int
+    dropout: bool
+    dora: bool
+    targets: frozenset[str] | None
+    """Names of the adapted matrices; None: all."""
+
+    def adapts(self, linear: Linear) -> bool:
+        return self.targets is None or linear.name in self.targets
+
+
+def kept_per_token(shape: Shape, how: Arithmetic, adapter: Adapter | None, longest: int) -> int:
+    """Bytes per token and layer between forward and backward pass, with examples of `longest` tokens."""
+    kept = shape.norms * _norm(shape, how)
+    kept += _attention(shape, how, longest)
+    kept += _mlp(shape, how)
+    inputs: dict[int, int] = {}
+    for linear in shape.linears:
+        own = _kept_input(linear, how, adapter)
+        if how.cast or own == 0 or (adapter and adapter.dropout):
+            kept += own
+        else:  # one tensor, shared by the matrices that read it
+            inputs[linear.inputs] = max(inputs.get(linear.inputs, 0), own)
+        if adapter and adapter.adapts(linear):
+            kept += how.products * adapter.rank
+            if adapter.dora:
+                kept += (how.products + 4) * linear.outputs
+    return kept + sum(inputs.values())
+
+
+def passing_per_token(shape: Shape, how: Arithmetic, adapter: Adapter | None) -> int:
+    """Bytes per token that come and go inside the backward pass of one layer: gradients of the MLP's parts."""
+    wide = 3 * how.products * shape.inner
+    if adapter and how.cast:
+        wide += 4 * shape.inner  # the adapter's input gradient in float32
+    return wide + 3 * how.weights * shape.hidden
+
+
+def _norm(shape: Shape, how: Arithmetic) -> int:
+    """The input in float32; where its weight is trained, the normed input too."""
+    return (4 + (how.weights if how.full else 0)) * shape.hidden
+
+
+def _attention(shape: Shape, how: Arithmetic, longest: int) -> int:
+    key = shape.key if how.fused else shape.query  # repeated for each query head where the kernel wants it so
+    if shape.softcapped:
+        # scores after tanh, and the weights in float32 and in the products' type, over the tokens of the example
+        return how.products * (shape.query + 2 * key) + shape.heads * longest * (2 * how.products + 4 + 1)
+    return how.products * (2 * shape.query + 2 * key) + 4 * shape.heads
+
+
+def _mlp(shape: Shape, how: Arithmetic) -> int:
+    """What the activation function and the product gate * up are made of. What goes into the last matrix is its own."""
+    if shape.kind == "phi":
+        return how.products * shape.inner
+    return 3 * how.products * shape.inner
+
+
+def _kept_input(linear: Linear, how: Arithmetic, adapter: Adapter | None) -> int:
+    if adapter is None:
+        return how.products * linear.inputs if how.full else 0
+    if not adapter.adapts(linear):
+        return 0
+    return (how.products + (1 if adapter.dropout else 0)) * linear.inputs

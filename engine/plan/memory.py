@@ -1,0 +1,215 @@
+"""Peak memory of a run by arithmetic: at once, without torch, weights or data.
+
+The parts are those of the worker as it stands: a frozen base in bfloat16 or 4 bits, adapters and fully trained weights
+in float32 with Adam's two moments beside them, bfloat16 copies of trained weights while a pass runs (autocast), what
+the layers keep for the backward pass, and logits at supervised positions only, in chunks of 1 GiB.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from engine.config import RunConfig
+from engine.plan.activations import Adapter, Arithmetic, kept_per_token, passing_per_token
+from engine.plan.shapes import Linear, Shape, find_shape
+
+GB = 10**9
+ENOUGH_TOKENS = 2048
+"""Tokens in a pass that keep a GPU busy: what the worker is content with (engine.worker.memory)."""
+CPU_TOKENS = 4096
+"""The most the worker puts in a pass on a CPU."""
+LOGITS_BUDGET_BYTES = 2**30
+"""float32 logits of one chunk (engine.worker.loss)."""
+CUDA_CONTEXT_BYTES = 600 * 2**20
+"""CUDA's context, the kernels torch loads and cuBLAS' workspace: 0.4 to 0.8 GB on cards since 2020."""
+UNKNOWN_SUPERVISED = 0.5
+"""Share of the tokens that are trained on, while the data has not been read."""
+_BLOCK_4BIT, _BLOCK_ABSMAX, _CODES = 64, 256, 4 * (16 + 256 + 1)
+"""NF4: one 8-bit constant for 64 weights, one float32 for 256 of those, and the two code tables of each matrix
+(Dettmers et al. 2023, QLoRA, section 3)."""
+_BLOCK_8BIT, _LEAST_8BIT = 256, 4096
+"""8-bit Adam: two float32 constants for 256 numbers; tensors under 4,096 numbers keep float32 moments (bitsandbytes)."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Peak memory of one run on one device, in bytes."""
+
+    low: int
+    expected: int
+    high: int
+    parts: dict[str, int]
+    """Bytes by part; together they are `expected`."""
+    parameters: int
+    trainable: int
+    micro_tokens: int
+    """Tokens in one forward pass."""
+    activation_checkpointing: bool
+    device: str
+    """'cuda' or 'cpu'."""
+    shape: Shape = field(repr=False)
+    source: str = "arithmetic"
+    """'arithmetic', 'trace', or either of them corrected by this machine's own runs, in words."""
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What is known beside the settings. What is None is taken from them, on the safe side."""
+
+    device: str = "cuda"
+    bfloat16: bool = True
+    """The device is good at bfloat16: GPUs since Ampere, CPUs with AMX or AVX512-BF16."""
+    longest: int | None = None
+    """Tokens of the longest example; None: data.max_length."""
+    step_tokens: int | None = None
+    """Tokens of the largest optimizer step; None: more than one pass."""
+    supervised: float | None = None
+    """Share of the tokens that are trained on."""
+    correction: float = 1.0
+    """Measured peak over estimate of this machine's own runs by the same method."""
+
+
+def memory_estimate(
+    config: RunConfig,
+    *,
+    shape: Shape | None = None,
+    micro_tokens: int | None = None,
+    checkpointing: bool | None = None,
+    known: Circumstances | None = None,
+) -> MemoryEstimate | None:
+    """Peak memory of the run; None for a model whose shape is not known.
+
+    Where `train.micro_tokens` is auto the worker takes what the card allows; the estimate is for the passes it would be
+    content with. Where `train.activation_checkpointing` is auto it is for recomputed activations, which is what the
+    worker falls back to before it gives up.
+    """
+    shape = shape or find_shape(config.model)
+    if shape is None:
+        return None
+    known = known or Circumstances()
+    how, adapter = arithmetic(config, known), adapter_of(config)
+    if checkpointing is None:
+        setting = config.train.activation_checkpointing
+        checkpointing = setting if isinstance(setting, bool) else known.device == "cuda"
+    longest = min(known.longest or config.data.max_length, config.data.max_length)
+    tokens = micro_tokens or pass_tokens(config, known)
+    trainable = adapter_numbers(shape, adapter) if adapter else shape.parameters
+    if config.model.attention == "plain":
+        tokens = min(tokens, longest)
+    supervised = max(1, round(tokens * (UNKNOWN_SUPERVISED if known.supervised is None else known.supervised)))
+    held = _held(config, shape, how, adapter, trainable)
+    one_layer = tokens * kept_per_token(shape, how, adapter, longest)
+    kept = tokens * how.weights * shape.hidden * shape.layers + tokens * 6 * shape.hidden if checkpointing else 0
+    kept = kept or shape.layers * one_layer + tokens * 6 * shape.hidden
+    passing = tokens * passing_per_token(shape, how, adapter) + (one_layer if checkpointing else 0)
+    largest = (
+        how.products * max(one.weights for one in shape.linears) if how.full or config.method.kind == "qlora" else 0
+    )
+    # The heights of a step: the backward pass of the head, and that of the last layer.
+    moments = [
+        held | {"activations": kept, "logits": logits_bytes(shape, how, supervised)},
+        held | {"activations": kept + passing, "workspace": largest},
+    ]
+    parts = max(moments, key=lambda moment: sum(moment.values()))
+    parts = {name: round(known.correction * value) for name, value in parts.items()}
+    parts["context"] = CUDA_CONTEXT_BYTES if known.device == "cuda" else _CPU_CONTEXT_BYTES
+    expected = sum(parts.values())
+    loose = expected - sum(held.values())
+    return MemoryEstimate(
+        low=round(expected - 0.1 * loose),
+        expected=expected,
+        high=round(expected + 0.15 * loose + 0.03 * expected),
+        parts=parts,
+        parameters=shape.parameters + (trainable if adapter else 0),
+        trainable=trainable,
+        micro_tokens=tokens,
+        activation_checkpointing=checkpointing,
+        device=known.device,
+        shape=shape,
+    )
+
+
+_CPU_CONTEXT_BYTES = 700 * 2**20
+"""Python with torch, transformers and PEFT loaded, resident."""
+
+
+def arithmetic(config: RunConfig, known: Circumstances) -> Arithmetic:
+    """In what types the worker computes; the same decisions as engine.worker.model.choose_precision."""
+    full = config.method.kind == "full"
+    wanted = config.model.dtype
+    if wanted == "float32" or (wanted == "auto" and not known.bfloat16):
+        return Arithmetic(4, 4, full, False)
+    frozen = not full and known.device == "cuda"
+    weights = 2 if frozen or wanted == "bfloat16" else 4
+    # Rotary embeddings are float32 in a float32 stream, and the fused kernel takes half precision only.
+    return Arithmetic(weights, 2, full, fused=known.device == "cuda" and weights == 2)
+
+
+def adapter_of(config: RunConfig) -> Adapter | None:
+    if config.method.kind == "full":
+        return None
+    lora = config.lora
+    targets = None if lora.targets == "all-linear" else frozenset(name.rsplit(".", 1)[-1] for name in lora.targets)
+    return Adapter(lora.r, lora.dropout > 0, lora.dora, targets)
+
+
+def adapter_numbers(shape: Shape, adapter: Adapter) -> int:
+    """Trained numbers of a LoRA adapter: rank times inputs and outputs of each matrix (Hu et al. 2021)."""
+    adapted = [linear for linear in shape.linears if adapter.adapts(linear)]
+    of_layer = sum(adapter.rank * (linear.inputs + linear.outputs) for linear in adapted)
+    if adapter.dora:
+        of_layer += sum(linear.outputs for linear in adapted)
+    return shape.layers * of_layer
+
+
+def pass_tokens(config: RunConfig, known: Circumstances) -> int:
+    """Tokens of the largest forward pass the estimate is for."""
+    longest = min(known.longest or config.data.max_length, config.data.max_length)
+    if config.train.micro_tokens != "auto":
+        wanted = config.train.micro_tokens
+    else:
+        wanted = CPU_TOKENS if known.device == "cpu" else ENOUGH_TOKENS
+    return max(longest, min(wanted, known.step_tokens or wanted))
+
+
+def logits_bytes(shape: Shape, how: Arithmetic, supervised: int) -> int:
+    """At the height of the backward pass: log-probabilities, their gradient and that of the logits, in float32."""
+    rows = min(supervised, max(1, LOGITS_BUDGET_BYTES // (4 * shape.vocabulary)))
+    return rows * shape.vocabulary * 12 + supervised * shape.hidden * (how.weights + how.products)
+
+
+def packed_bytes(linear: Linear) -> tuple[int, int]:
+    """A matrix in NF4 with double quantisation: bytes of the weights, and of the constants."""
+    blocks = math.ceil(linear.weights / _BLOCK_4BIT)
+    return math.ceil(linear.weights / 2), blocks + 4 * math.ceil(blocks / _BLOCK_ABSMAX) + _CODES
+
+
+def _held(config: RunConfig, shape: Shape, how: Arithmetic, adapter: Adapter | None, trainable: int) -> dict[str, int]:
+    """What is there from the first optimizer step on."""
+    parts: dict[str, int] = {}
+    if config.method.kind == "qlora":
+        packed, constants = (sum(sizes) for sizes in zip(*map(packed_bytes, shape.linears), strict=True))
+        parts["weights"] = shape.layers * packed + how.weights * (shape.parameters - shape.matrices)
+        parts["quantisation"] = shape.layers * constants
+    else:
+        parts["weights"] = how.weights * shape.parameters
+    width = how.weights if how.full else 4
+    if adapter:
+        parts["adapter"] = width * trainable
+    if how.cast and width == 4:
+        parts["casts"] = how.products * (trainable if adapter else _cast_numbers(shape))
+    parts["gradients"] = width * trainable
+    parts["optimizer"] = _optimizer(config, width, trainable)
+    return parts
+
+
+def _cast_numbers(shape: Shape) -> int:
+    """Autocast keeps a copy in bfloat16 of every trained matrix and bias it has met, until the pass is over."""
+    return shape.matrices + shape.biases + (shape.head or shape.embedding)
+
+
+def _optimizer(config: RunConfig, width: int, trainable: int) -> int:
+    if config.optim.name == "adamw":
+        return 2 * width * trainable
+    if config.optim.name == "paged_adamw8bit":
+        return 0  # in memory the driver moves to the host when the card is full
+    return 2 * trainable + 2 * 4 * math.ceil(trainable / _BLOCK_8BIT)
