@@ -36,6 +36,34 @@ class Workspace:
         """The folders of removed runs, until they are purged."""
         return self.root / STATE / "trash"
 
+    @property
+    def private(self) -> Path:
+        """What is finetop's own: the daemon's lock, log and figures, and the trash."""
+        return self.root / ".finetop"
+
+    @property
+    def daemon_lock(self) -> Path:
+        return self.private / "daemon.lock"
+
+    @property
+    def daemon_log(self) -> Path:
+        return self.private / "daemon.log"
+
+    @property
+    def daemon_state(self) -> Path:
+        """What the daemon says of itself, rewritten every second."""
+        return self.private / "daemon.json"
+
+    @property
+    def machine_state(self) -> Path:
+        """What GPUs and host are doing, rewritten every second."""
+        return self.private / "machine.json"
+
+    @property
+    def trash(self) -> Path:
+        """Folders of removed runs, by id."""
+        return self.private / "trash"
+
     def run_ids(self) -> list[int]:
         """The ids of all run folders, ascending."""
         return _ids(self.runs)
