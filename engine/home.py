@@ -39,7 +39,7 @@ class Workspace:
     @property
     def private(self) -> Path:
         """What is finetop's own: the daemon's lock, log and figures, and the trash."""
-        return self.root / ".finetop"
+        return self.root / STATE
 
     @property
     def daemon_lock(self) -> Path:
@@ -58,11 +58,6 @@ class Workspace:
     def machine_state(self) -> Path:
         """What GPUs and host are doing, rewritten every second."""
         return self.private / "machine.json"
-
-    @property
-    def trash(self) -> Path:
-        """Folders of removed runs, by id."""
-        return self.private / "trash"
 
     def run_ids(self) -> list[int]:
         """The ids of all run folders, ascending."""

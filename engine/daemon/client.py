@@ -136,7 +136,7 @@ def take_lock(workspace: Workspace) -> int | None:
                 os.close(descriptor)
                 raise EngineError(
                     f"{workspace.daemon_lock} cannot be locked: {error.strerror}",
-                    "The workspace must lie on a file system with locks; most network drives have them when mounted so.",
+                    "The workspace must lie on a file system that has locks; not every network drive does.",
                 ) from None
             if time.monotonic() > deadline:
                 os.close(descriptor)
