@@ -1,0 +1,377 @@
+"""A whole chart from curves: axes, canvas, letters at the lines' ends; and beside it the legend and the read-out.
+
+Everything here is pure, and made outside the event loop. A picture is rows of spans, a span a text with a role; what
+a role looks like is the theme's business.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tui import axes
+from tui.axes import Scale
+from tui.braille import Canvas, Mark, shown, smoothed, swatch
+
+UNITS = ("step", "tokens", "time")
+SMOOTHINGS = (0.0, 0.6, 0.9, 0.98)
+"""What one key goes through: none, TensorBoard's default, and two stronger."""
+LETTERS = "ABCD"
+_LETTER_MARGIN = 2
+_LEAST_WIDTH, _LEAST_HEIGHT = 16, 5
+"""Below this there are no axes: only the curve."""
+
+
+class Span(NamedTuple):
+    text: str
+    role: str
+    """'' for nothing special; 'axis', 'label', 'note', 'dim'; 'line-0' to 'line-3', 'faint-0' to 'faint-3'."""
+
+
+Row = tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    name: str
+    marks: tuple[Mark, ...]
+    """In rising order of x; already without what the view does not show."""
+    series: int = 0
+    """Which colour and dash."""
+    letter: str = ""
+    dots: bool = False
+    """Few points, each of which counts, such as evaluations."""
+    last: float | None = None
+    last_step: int = 0
+    smooth: tuple[float | None, ...] = ()
+    """The smoothed means, one a mark; empty where nothing is smoothed."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How charts are looked at: set by keys, shared by all charts of a screen."""
+
+    x: str = "step"
+    log: bool = False
+    smoothing: float = 0.0
+    zoom: tuple[float, float] | None = None
+    """The part of the x axis that is shown, in its unit."""
+    cursor: float | None = None
+    """Where values are read out, in the unit of the x axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a curve says at the cursor."""
+
+    curve: Curve
+    mark: Mark
+    smooth: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A drawn chart: `height` rows of exactly `width` cells."""
+
+    width: int
+    height: int
+    rows: tuple[Row, ...]
+    left: int = 0
+    """First cell of the canvas, right of the axis."""
+    columns: int = 0
+    """Cells the canvas is wide."""
+    canvas_height: int = 0
+    x: Scale = Scale(0.0, 1.0)
+    curves: tuple[Curve, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    """What is not on the glass, such as values that a logarithmic axis cannot show."""
+
+    def cursor_column(self, x: float) -> int | None:
+        """The cell of the picture above which a value of the x axis lies."""
+        if not self.columns or not self.x.low <= x <= self.x.high:
+            return None
+        return self.left + round(self.x.share(x) * (self.columns * 2 - 1)) // 2
+
+
+def smooth(marks: Sequence[Mark], weight: float) -> tuple[float | None, ...]:
+    """The smoothed means of a curve's marks, as TensorBoard smooths the points that it shows."""
+    return tuple(smoothed((mark.mean for mark in marks), weight)) if weight > 0 else ()
+
+
+def plot(
+    curves: Sequence[Curve],
+    width: int,
+    height: int,
+    view: View,
+    x: Scale | None = None,
+    ascii_only: bool = False,
+    faint: bool = True,
+    empty: str = "nothing logged yet",
+) -> Picture:
+    """The picture of the curves. `x` is the x axis; None: around the marks. Without `faint`, a smoothed curve's raw
+    values are left out, for terminals that have no second brightness."""
+    if width <= 0 or height <= 0:
+        return Picture(max(width, 0), max(height, 0), ((),) * max(height, 0))
+    bare = width < _LEAST_WIDTH or height < _LEAST_HEIGHT
+    x = x or _x_around(curves)
+    canvas_height = height if bare else height - 2
+    y, hidden = _y_around(curves, x, view.log, max(2, canvas_height // 3))
+    if y is None:
+        note = "nothing above 0 to show on a logarithmic axis" if hidden else empty
+        return _empty(width, height, x, view, note, bare, ascii_only)
+    y_values = axes.ticks(y, max(2, canvas_height // 3))
+    y_labels = axes.labels(y_values)
+    label_width = 0 if bare else max((len(one) for one in y_labels), default=0)
+    lettered = any(curve.letter for curve in curves)
+    margin = _LETTER_MARGIN if lettered and not bare else 0
+    left = 0 if bare else label_width + 2
+    columns = width - left - margin
+    if columns < 4:  # the labels are too wide for this little room
+        label_width, left, margin, y_labels = 0, 0 if bare else 1, 0, [""] * len(y_values)
+        columns = width - left
+    canvas = Canvas(columns, canvas_height)
+    ordered = sorted(curves, key=lambda one: one.series)
+    for curve in ordered:
+        _draw(canvas, curve, x, y, faint)
+    labelled = {canvas.row(y, value) // 4: text for value, text in zip(y_values, y_labels, strict=True)}
+    letters = _letters(canvas, ordered, x, y, margin)
+    bar, corner, dash = ("|", "+", "-") if ascii_only else ("│", "└", "─")
+    rows: list[Row] = []
+    for index in range(canvas_height):
+        cells: list[tuple[str, str]] = [
+            (" ", "") if cell is None else (cell[0], f"{'faint' if cell[2] else 'line'}-{cell[1]}")
+            for cell in canvas.cells(index, ascii_only)
+        ]
+        cells += [(" ", "")] * margin
+        for (row, column), (letter, series) in letters.items():
+            if row == index:
+                cells[column] = (letter, f"line-{series}")
+        label = f"{labelled.get(index, ''):>{label_width}} " if left > 1 else ""
+        head = (Span(label, "label"), Span(bar, "axis")) if left else ()
+        rows.append(_joined(head, cells))
+    if not bare:
+        rows.append(_x_axis(curves, x, left, columns, margin, corner, dash, ascii_only))
+        rows.append(_x_labels(x, view.x, left, columns, width))
+    notes = (f"{hidden} at or below 0 not shown",) if hidden else ()
+    return Picture(width, height, tuple(rows), left, columns, canvas_height, x, tuple(curves), notes)
+
+
+def _draw(canvas: Canvas, curve: Curve, x: Scale, y: Scale, faint: bool) -> None:
+    if curve.dots:
+        canvas.line(curve.marks, x, y, curve.series, dots=True)
+    elif curve.smooth:
+        marks = [mark._replace(mean=value) for mark, value in zip(curve.marks, curve.smooth, strict=True)]
+        canvas.line(marks, x, y, curve.series)
+        if faint:
+            canvas.spread(curve.marks, x, y, curve.series, faint=True)
+    else:
+        canvas.spread(curve.marks, x, y, curve.series)
+
+
+def _x_around(curves: Sequence[Curve]) -> Scale:
+    found = [mark.x for curve in curves for mark in curve.marks if math.isfinite(mark.x)]
+    if not found:
+        return Scale(0.0, 1.0)
+    low, high = min(found), max(found)
+    return Scale(low, high if high > low else low + 1)
+
+
+def _y_around(curves: Sequence[Curve], x: Scale, log: bool, count: int) -> tuple[Scale | None, int]:
+    """The scale of what lies in the window (None: nothing does), and how many marks a log axis cannot show."""
+    low, high, hidden = math.inf, -math.inf, 0
+    for curve in curves:
+        for mark in curve.marks:
+            if not x.low <= mark.x <= x.high:
+                continue
+            found = shown(mark, log)
+            if found is None:
+                hidden += log and not mark.gap
+                continue
+            hidden += found[0] == 0.0 and log
+            if found[0] > 0 or not log:
+                low = min(low, found[0])
+            elif log:
+                low = min(low, found[2] if found[2] > 0 else found[1])
+            high = max(high, found[1])
+    return (axes.y_scale(low, high, log, count) if low <= high else None), hidden
+
+
+def _letters(
+    canvas: Canvas, curves: Sequence[Curve], x: Scale, y: Scale, margin: int
+) -> dict[tuple[int, int], tuple[str, int]]:
+    """Where each line's letter stands: right of its end, one row off where two lines end at the same place."""
+    found: dict[tuple[int, int], tuple[str, int]] = {}
+    for curve in curves:
+        values = curve.smooth or tuple(mark.mean for mark in curve.marks)
+        ends = [
+            (mark, value)
+            for mark, value in zip(curve.marks, values, strict=True)
+            if value is not None and x.low <= mark.x <= x.high and shown(mark._replace(mean=value), y.log) is not None
+        ]
+        if not curve.letter or not ends:
+            continue
+        mark, value = ends[-1]
+        column = min(canvas.column(x, mark.x) // 2 + 1, canvas.width + margin - 1)
+        row = canvas.row(y, value) // 4
+        for other in sorted(range(canvas.height), key=lambda one: (abs(one - row), one)):
+            if (other, column) not in found:
+                found[other, column] = (curve.letter, curve.series)
+                break
+    return found
+
+
+def _x_axis(
+    curves: Sequence[Curve], x: Scale, left: int, columns: int, margin: int, corner: str, dash: str, ascii_only: bool
+) -> Row:
+    """The line under the canvas; a cross where a value was NaN or infinite."""
+    cells = [(dash, "axis")] * columns
+    for curve in sorted(curves, key=lambda one: -one.series):
+        for mark in curve.marks:
+            if mark.nonfinite and math.isfinite(mark.x) and x.low <= mark.x <= x.high:
+                column = round(x.share(mark.x) * (columns * 2 - 1)) // 2
+                cells[column] = ("x" if ascii_only else "×", f"line-{curve.series}")
+    return _joined((Span(" " * (left - 1), ""), Span(corner, "axis")), cells + [(dash, "axis")] * margin)
+
+
+def _x_labels(x: Scale, unit: str, left: int, columns: int, width: int) -> Row:
+    values = axes.x_ticks(x, max(2, columns // 16), unit)
+    line = [" "] * width
+    free = 0
+    for value, text in zip(values, axes.x_labels(values, unit), strict=True):
+        at = left + round(x.share(value) * (columns - 1)) - (len(text) // 2 if value > x.low else 0)
+        at = min(at, width - len(text))
+        if at < free or at < 0:
+            continue
+        line[at : at + len(text)] = text
+        free = at + len(text) + 2
+    return (Span("".join(line), "label"),)
+
+
+def _empty(width: int, height: int, x: Scale, view: View, note: str, bare: bool, ascii_only: bool) -> Picture:
+    """Axes without a curve, and why."""
+    bar, corner, dash = ("|", "+", "-") if ascii_only else ("│", "└", "─")
+    left = 0 if bare else 1
+    columns = width - left
+    canvas_height = height if bare else height - 2
+    rows: list[Row] = []
+    for index in range(canvas_height):
+        text = f" {note}"[:columns] if index == canvas_height // 2 else ""
+        axis = (Span(bar, "axis"),) if left else ()
+        rows.append((*axis, Span(f"{text:<{columns}}", "note" if text else "")))
+    if not bare:
+        rows.append((Span(corner + dash * columns, "axis"),))
+        rows.append(_x_labels(x, view.x, left, columns, width))
+    return Picture(width, height, tuple(rows), left, columns, canvas_height, x)
+
+
+def _joined(head: Row, cells: Sequence[tuple[str, str]]) -> Row:
+    """Neighbouring cells of one role made one span."""
+    spans = [span for span in head if span.text]
+    text, role = "", ""
+    for char, cell_role in cells:
+        # A blank cell costs nothing in any colour: it does not end a span.
+        if text and cell_role != role and char != " ":
+            spans.append(Span(text, role))
+            text = ""
+        if not text or char != " ":
+            role = cell_role
+        text += char
+    if text:
+        spans.append(Span(text, role))
+    return tuple(spans)
+
+
+def readings(curves: Sequence[Curve], x: float) -> tuple[Reading, ...]:
+    """What each curve that has a value near `x` says there: its nearest mark."""
+    found = []
+    for curve in curves:
+        near = min(
+            (index for index, mark in enumerate(curve.marks) if math.isfinite(mark.x)),
+            key=lambda index: abs(curve.marks[index].x - x),
+            default=None,
+        )
+        if near is not None:
+            found.append(Reading(curve, curve.marks[near], curve.smooth[near] if curve.smooth else None))
+    return tuple(found)
+
+
+def neighbour(curves: Sequence[Curve], x: float | None, by: int, scale: Scale) -> float | None:
+    """The place `by` marks further than `x` on any of the curves: where the cursor goes. None without marks."""
+    places = sorted({mark.x for curve in curves for mark in curve.marks if scale.low <= mark.x <= scale.high})
+    if not places:
+        return None
+    if x is None:
+        return places[-1] if by <= 0 else places[0]
+    if by > 0:
+        beyond = [place for place in places if place > x]
+        return beyond[min(by, len(beyond)) - 1] if beyond else places[-1]
+    beyond = [place for place in places if place < x]
+    return beyond[max(by, -len(beyond))] if beyond else places[0]
+
+
+def zoomed(
+    view_zoom: tuple[float, float] | None, whole: Scale, factor: float, centre: float | None
+) -> tuple[float, float] | None:
+    """The window made narrower (`factor` below 1) or wider around the centre. None: all of the axis."""
+    low, high = view_zoom or (whole.low, whole.high)
+    middle = (low + high) / 2 if centre is None else min(max(centre, low), high)
+    span = (high - low) * factor
+    full = whole.high - whole.low
+    if span >= full:
+        return None
+    span = max(span, full * 1e-6)
+    low = min(max(middle - span * (middle - low) / (high - low), whole.low), whole.high - span)
+    return low, low + span
+
+
+def value_text(value: float | None) -> str:
+    """A value in the legend: four significant digits, and no more than nine cells."""
+    if value is None or not math.isfinite(value):
+        return "—"
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 1e-3 or size >= 1e15:
+        return f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+    if size >= 1e5:
+        return axes.labels([0.0, value])[1] if size >= 1e6 else f"{value / 1000:.1f}k"
+    if size >= 1000:
+        return f"{value:,.0f}".replace(",", " ")
+    return f"{value:.3f}" if size < 10 else f"{value:.1f}"
+
+
+def legend(curves: Sequence[Curve], view: View, x: Scale, ascii_only: bool = False) -> Row:
+    """Each curve with a piece of its line and its value: the last one, or the one at the cursor."""
+    spans: list[Span] = []
+    at = {id(one.curve): one for one in readings(curves, view.cursor)} if view.cursor is not None else {}
+    for curve in curves:
+        if spans:
+            spans.append(Span("   ", ""))
+        name = f"{curve.letter} {curve.name}".strip()
+        spans += [Span(f"{name} ", "label"), Span(f"{swatch(curve.series, 2, ascii_only)} ", f"line-{curve.series}")]
+        reading = at.get(id(curve))
+        if reading is None:
+            spans.append(Span(value_text(curve.last), ""))
+            if curve.dots and curve.last is not None:
+                spans.append(Span(f" at {axes.labels([float(curve.last_step)])[0]}", "dim"))
+            continue
+        mark = reading.mark
+        spans.append(Span(value_text(mark.mean if reading.smooth is None else reading.smooth), ""))
+        if mark.low is not None and mark.high is not None and mark.low != mark.high:
+            spans.append(Span(f" ({value_text(mark.low)}–{value_text(mark.high)})", "dim"))
+    if view.cursor is not None:
+        spans.append(Span(f"   {view.x} {_place(view.cursor, view.x)}", "note"))
+    if view.smoothing:
+        spans.append(Span(f"   smooth {view.smoothing:g}", "dim"))
+    if view.log:
+        spans.append(Span("   log", "dim"))
+    if view.zoom is not None:
+        low, high = (_place(one, view.x) for one in (x.low, x.high))
+        spans.append(Span(f"   {low}–{high}", "dim"))
+    return tuple(spans)
+
+
+def _place(x: float, unit: str) -> str:
+    if unit == "time":
+        return axes.time_label(x)
+    return value_text(x) if x >= 1e6 else f"{x:,.0f}".replace(",", " ")
