@@ -1,0 +1,425 @@
+"""Runs and checkpoints side by side: results, settings that differ, cost, curves, answers, warnings.
+
+Reads summaries, the pyramid and a few single points, so a run of a million points costs no more than a short one.
+How sure a difference is takes longer and is asked for separately: `evidence.with_evidence`.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from engine.compare import evaluations
+from engine.compare.caution import cautions
+from engine.compare.diagnosis import diagnose
+from engine.compare.records import (
+    Answers,
+    Comparison,
+    Cost,
+    Diagnosis,
+    ResultRow,
+    ResultTable,
+    SeedGroup,
+    SettingRow,
+    Subject,
+)
+from engine.compare.subjects import Compared, opened
+from engine.errors import InputError
+from engine.home import Workspace
+from engine.store import charts, course, reads, samples
+from engine.store.records import ENDED, Chart, Column
+
+CURVES = ("train/loss", "eval/loss")
+_RECENT = 20
+"""The training loss of one step is mostly noise: the mean of the last twentieth of the steps stands for it."""
+_LOWER_IS_BETTER = ("loss", "perplexity", "ppl", "error", "nll")
+_NEUTRAL = ("tokens", "epoch", "step", "seconds", "examples")
+_SEEDS = ("train.seed",)
+"""What may differ between seeds of one setting. `data.seed` chooses the validation data, so it is not among them."""
+_GAP_SECONDS = 90.0
+"""Power readings further apart than the widest thinning (60 s) say nothing about what lies between."""
+
+
+def compare(
+    workspace: Workspace,
+    names: Sequence[str],
+    *,
+    conn: Any = None,
+    x: str = "step",
+    columns: int = 120,
+    curves: Sequence[str] = CURVES,
+    answers: int = 20,
+) -> Comparison:
+    """Two to eight runs (`41`), checkpoints (`41@best`) or evaluation folders; the first is the baseline.
+
+    `conn` is an open reader of runs.db; without one it is opened for the while, and runs it does not have (or not
+    wholly) are read from their folders. `columns` and `x` ('step', 'tokens', 'time') are for the curves, `answers`
+    limits how many prompts are shown. Raises InputError for a name that stands for nothing.
+    """
+    if len(names) < 2:
+        raise InputError("one thing alone cannot be compared", "Name two at least: finetop compare 40 41@best")
+    with opened(workspace, names, conn) as compared:
+        subjects = tuple(each.subject for each in compared)
+        facts = [
+            course.said(each.conn, each.run.id, ("data", "plan", "model")) if each.run else {} for each in compared
+        ]
+        settings = [_settings(each, said) for each, said in zip(compared, facts, strict=True)]
+        chosen = evaluations.choose([_evaluations_of(each) for each in compared])
+        results = (*_results(compared), *_evaluation_table(chosen))
+        return Comparison(
+            subjects=subjects,
+            results=results,
+            settings=_differing(settings),
+            costs=tuple(map(_cost, compared)),
+            curves={key: _curves(compared, key, x, columns) for key in curves},
+            x=x,
+            answers=_answers(compared, chosen, answers),
+            diagnoses=tuple(map(_diagnoses, compared)),
+            groups=_seed_groups(compared, settings, results),
+            warnings=cautions(subjects, facts, settings, chosen),
+            evaluations=tuple(result.folder if result else None for result in chosen),
+            notes=_unfinished(compared),
+        )
+
+
+def lower_is_better(key: str) -> bool | None:
+    """Which direction of a metric is the good one, by its name; None when neither is."""
+    last = key.rsplit("/", 1)[-1].lower()
+    if any(word in last for word in _LOWER_IS_BETTER):
+        return True
+    return None if last.startswith(_NEUTRAL) else False
+
+
+# results
+
+
+def _results(compared: Sequence[Compared]) -> tuple[ResultTable, ...]:
+    """At best, and at the same step, tokens and time where more than one subject has a course."""
+    keys = _metric_keys(compared)
+    own = [each.subject.step for each in compared]
+    found = [ResultTable("best", _own_title(compared), None, _rows(compared, keys, own))] if keys else []
+    running = [each for each in compared if each.run and each.subject.last_step]
+    if len(running) < 2:
+        return tuple(found)
+    step = _common_evaluation_step(running) or min(each.subject.last_step for each in running)
+    at = [step if each in running else None for each in compared]
+    found.append(ResultTable("step", f"at the same step, {step:,}", step, _rows(compared, keys, at)))
+    for moment, reach, step_of, words in (
+        ("tokens", _tokens, _step_of_tokens, lambda tokens: f"at the same tokens, {tokens:,.0f}"),
+        ("time", _seconds, _step_of_seconds, lambda seconds: f"at the same time of work, {seconds:,.0f} s"),
+    ):
+        reached = [reach(each, each.subject.last_step) for each in running]
+        if None in reached or min(reached) <= 0:
+            continue
+        bound = min(reached)
+        at = [step_of(each, bound) if each in running else None for each in compared]
+        found.append(ResultTable(moment, words(bound), bound, _rows(compared, keys, at)))
+    return tuple(found)
+
+
+def _own_title(compared: Sequence[Compared]) -> str:
+    runs = [each.subject.is_run for each in compared]
+    if all(runs):
+        return "at their best (lowest validation loss)"
+    return "runs at their best, checkpoints as named" if any(runs) else "at the checkpoints named"
+
+
+def _metric_keys(compared: Sequence[Compared]) -> list[str]:
+    found = {key for each in compared for key in each.series or () if key.startswith("eval/")}
+    first = [key for key in ("eval/loss", "eval/perplexity") if key in found]
+    train = [key for key in ("train/loss", "train/tokens") if any(key in (each.series or ()) for each in compared)]
+    return [*first, *sorted(found.difference(first)), *train]
+
+
+def _rows(compared: Sequence[Compared], keys: Sequence[str], at: Sequence[int | None]) -> tuple[ResultRow, ...]:
+    rows = []
+    for key in keys:
+        points = [_value(each, key, step) for each, step in zip(compared, at, strict=True)]
+        if any(value is not None for value, _ in points):
+            values, steps = zip(*points, strict=True)
+            rows.append(ResultRow(key, values, steps, lower_is_better(key)))
+    return tuple(rows)
+
+
+def _value(each: Compared, key: str, step: int | None) -> tuple[float | None, int | None]:
+    """The metric at that step, or the last one before it, and the step it is from."""
+    if each.evaluation is not None:
+        return each.evaluation.scores.get(key), None
+    if step is None or not each.series or key not in each.series:
+        return None, None
+    if key == "train/loss":
+        return _recent_mean(each, key, step), step
+    point = charts.at_step(each.conn, each.run.id, key, step)
+    return (point.value, point.step) if point else (None, None)
+
+
+def _recent_mean(each: Compared, key: str, step: int) -> float | None:
+    first = each.series[key].first_step
+    if step < first:
+        return None
+    chart = charts.chart(each.conn, each.run.id, key, _RECENT, low=first, high=step)
+    means = [column.mean for column in chart.columns if column.mean is not None] if chart else []
+    return means[-1] if means else None
+
+
+def _common_evaluation_step(running: Sequence[Compared]) -> int | None:
+    """The last step, no further than the shortest run, at which all were evaluated; None if there is none."""
+    if not all("eval/loss" in each.series for each in running):
+        return None
+    step = min(each.subject.last_step for each in running)
+    for _ in range(100):  # each round goes to an earlier evaluation of some run
+        points = [charts.at_step(each.conn, each.run.id, "eval/loss", step) for each in running]
+        if None in points:
+            return None
+        earliest = min(point.step for point in points)
+        if all(point.step == earliest for point in points):
+            return earliest or None
+        step = earliest
+    return None
+
+
+def _tokens(each: Compared, step: int) -> float | None:
+    point = charts.at_step(each.conn, each.run.id, "train/tokens", step)
+    return point.value if point else None
+
+
+def _step_of_tokens(each: Compared, tokens: float) -> int | None:
+    return course.step_reaching(each.conn, each.run.id, "train/tokens", tokens)
+
+
+def _seconds(each: Compared, step: int) -> float | None:
+    moment = course.moment_at(each.conn, each.run.id, step)
+    attempts = course.attempts(each.conn, each.run)
+    return course.worked(attempts, moment) if moment is not None and attempts else None
+
+
+def _step_of_seconds(each: Compared, seconds: float) -> int | None:
+    moment = course.moment_of(course.attempts(each.conn, each.run), seconds)
+    return course.step_at(each.conn, each.run.id, moment + 1e-6)  # a float's rounding must not cost a step
+
+
+def _evaluations_of(each: Compared) -> list[evaluations.EvaluationResult]:
+    if each.evaluation is not None:
+        return [each.evaluation]
+    return evaluations.of_run(each.folder, each.subject.step, each.subject.last_step, any_step=each.subject.is_run)
+
+
+def _evaluation_table(chosen: Sequence[evaluations.EvaluationResult | None]) -> tuple[ResultTable, ...]:
+    """Scores of evaluations on the same examples that `finetop eval` made; those of training are metrics already."""
+    present = [result for result in chosen if result]
+    if not any(result.source == "eval" for result in present) or len({r.data_key for r in present}) != 1:
+        return ()
+    keys = sorted({key for result in present for key in result.scores}, key=lambda key: (key != "eval/loss", key))
+    steps = tuple(result.step if result else None for result in chosen)
+    rows = tuple(
+        ResultRow(
+            key, tuple(result.scores.get(key) if result else None for result in chosen), steps, lower_is_better(key)
+        )
+        for key in keys
+    )
+    title = f"on the same {present[0].examples:,} examples" + (f" ({present[0].data})" if present[0].data else "")
+    return (ResultTable("evaluation", title, None, rows),)
+
+
+# settings, seeds, cost
+
+
+def _settings(each: Compared, said: dict[str, Any]) -> dict[str, Any]:
+    """Settings by path, `auto` replaced by what the run chose; empty for what is no run."""
+    if not each.run:
+        return {}
+    settings = {value.key: value.value for value in reads.settings(each.conn, each.run.id)}
+    settings |= said.get("plan", {}).get("settings") or {}
+    if each.run.parent_run is not None:
+        settings["forked from"] = f"{each.run.parent_run}@{each.run.parent_step}"
+    return settings
+
+
+def _differing(settings: Sequence[dict[str, Any]]) -> tuple[SettingRow, ...]:
+    """Name, tags, priority and the like (`run.`) change nothing in what is learned and are left out."""
+    with_settings = [each for each in settings if each]
+    if len(with_settings) < 2:
+        return ()
+    keys = sorted({key for each in with_settings for key in each if not key.startswith("run.")})
+    rows = (SettingRow(key, tuple(each.get(key) for each in settings)) for key in keys)
+    return tuple(row for row in rows if len({_plain(each.get(row.key)) for each in with_settings}) > 1)
+
+
+def _seed_groups(
+    compared: Sequence[Compared], settings: Sequence[dict[str, Any]], results: Sequence[ResultTable]
+) -> tuple[SeedGroup, ...]:
+    groups: dict[str, list[int]] = {}
+    for index, (each, own) in enumerate(zip(compared, settings, strict=True)):
+        if own:
+            same = {key: value for key, value in own.items() if key not in _SEEDS and not key.startswith("run.")}
+            groups.setdefault(_plain([same, None if each.subject.is_run else each.subject.step]), []).append(index)
+    rows = next((table.rows for table in results if table.moment == "best"), ())
+    found = []
+    for members in groups.values():
+        if len({_plain([settings[i].get(key) for key in _SEEDS]) for i in members}) < 2:
+            continue
+        for row in rows:
+            values = [row.values[i] for i in members if row.values[i] is not None]
+            if row.lower_is_better is None or len(values) < 2:
+                continue
+            mean = math.fsum(values) / len(values)
+            spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+            letters = ", ".join(compared[i].subject.letter for i in members)
+            sentence = f"{letters}: {len(values)} seeds of one setting, {row.key} {mean:.4g} ± {spread:.2g}"
+            found.append(SeedGroup(tuple(members), row.key, mean, spread, sentence))
+    return tuple(found)
+
+
+def _cost(each: Compared) -> Cost:
+    if not each.run:
+        return Cost()
+    run, series = each.run, each.series
+    attempts = course.attempts(each.conn, run)
+    seconds = course.worked(attempts) if attempts else None
+    tokens = _tokens(each, each.subject.last_step) if each.subject.last_step is not None else None
+    speed = series.get("train/tokens_per_s")
+    sizes = [c.bytes for c in reads.checkpoints(each.conn, run.id, removed=True) if c.bytes is not None]
+    energy, peak = _gpu_use(each)
+    return Cost(
+        seconds=seconds,
+        gpu_hours=seconds * len(run.gpus) / 3600 if seconds is not None and run.gpus else None,
+        energy_wh=energy,
+        peak_memory_bytes=peak,
+        checkpoint_bytes=sizes[0] if sizes else None,
+        tokens=round(tokens) if tokens is not None else None,
+        tokens_per_second=speed.last if speed else None,
+    )
+
+
+def _gpu_use(each: Compared) -> tuple[float | None, int | None]:
+    """Energy in Wh and peak memory: what was kept for the run, else from the readings of its GPUs."""
+    energy, memory = each.series.get("gpu/energy_wh"), each.series.get("gpu/memory")
+    if energy is not None or memory is not None:
+        peak = round(memory.high) if memory is not None and memory.high is not None else None
+        return energy.last if energy else None, peak
+    joules, peak, last = None, None, {}
+    for reading in samples.gpu_readings(each.conn, run_id=each.run.id):
+        if reading.memory_bytes is not None:
+            peak = max(peak or 0, reading.memory_bytes)
+        before = last.get(reading.gpu)
+        if before and None not in (before.power_watts, reading.power_watts):
+            span = reading.time - before.time
+            if span <= _GAP_SECONDS:
+                joules = (joules or 0.0) + span * (before.power_watts + reading.power_watts) / 2
+        last[reading.gpu] = reading
+    return (None if joules is None else joules / 3600), peak
+
+
+# curves, answers, diagnoses
+
+
+def _curves(compared: Sequence[Compared], key: str, x: str, columns: int) -> tuple[Chart | None, ...]:
+    """One chart for each subject over the range of the longest; a checkpoint's ends where it stands."""
+    ends = [_end(each, x) for each in compared if each.run and each.series and key in each.series]
+    high = max((end for end in ends if end is not None), default=None)
+    return tuple(_curve(each, key, x, columns, high) for each in compared)
+
+
+def _end(each: Compared, x: str) -> float | None:
+    step = each.subject.last_step
+    if step is None or x == "step":
+        return step
+    if x == "tokens":
+        return _tokens(each, step)
+    begin, end = (course.moment_at(each.conn, each.run.id, at) for at in (each.series["train/loss"].first_step, step))
+    return end - begin if begin is not None and end is not None else None
+
+
+def _curve(each: Compared, key: str, x: str, columns: int, high: float | None) -> Chart | None:
+    if not each.run or high is None or not each.series or key not in each.series:
+        return None
+    chart = charts.chart(each.conn, each.run.id, key, columns, x, low=0, high=high)
+    if chart is None or each.subject.is_run:
+        return chart
+    until = each.subject.last_step
+    kept = tuple(column for column in chart.columns if column.first_step <= until)
+    return Chart(chart.run_id, chart.key, chart.x, chart.low_x, chart.high_x, kept)
+
+
+def _answers(
+    compared: Sequence[Compared], chosen: Sequence[evaluations.EvaluationResult | None], limit: int
+) -> tuple[Answers, ...]:
+    """Of evaluations on the same examples where all have one, else what was sampled during training."""
+    if limit <= 0:
+        return ()
+    if None not in chosen and len({result.data_key for result in chosen}) == 1:
+        told = [evaluations.by_example(evaluations.read_predictions(result.folder, limit)) for result in chosen]
+        if any(prediction.text is not None for prediction in told[0].values()):
+            steps = tuple(result.step for result in chosen)
+            common = [key for key in told[0] if all(key in each for each in told)]
+            return tuple(
+                Answers(
+                    told[0][key].prompt,
+                    told[0][key].reference,
+                    tuple(each[key].text for each in told),
+                    steps,
+                    tuple(each[key].scores for each in told),
+                )
+                for key in common[:limit]
+            )
+    return _sampled(compared, limit)
+
+
+def _sampled(compared: Sequence[Compared], limit: int) -> tuple[Answers, ...]:
+    texts: dict[str, dict[int, str]] = {}
+    references: dict[str, str | None] = {}
+    steps: list[int | None] = []
+    for index, each in enumerate(compared):
+        until = each.subject.step
+        step = course.sampled_step(each.conn, each.run.id, until) if each.run and until is not None else None
+        steps.append(step)
+        for sample in reads.samples(each.conn, each.run.id, step) if step is not None else ():
+            prompt = str(sample.detail.get("prompt", ""))
+            texts.setdefault(prompt, {})[index] = str(sample.detail.get("text", ""))
+            if sample.detail.get("reference") is not None:
+                references[prompt] = str(sample.detail["reference"])
+    found = sorted(texts, key=lambda prompt: -len(texts[prompt]))  # stable: those that all answered come first
+    return tuple(
+        Answers(
+            prompt,
+            references.get(prompt),
+            tuple(texts[prompt].get(index) for index in range(len(compared))),
+            tuple(step if index in texts[prompt] else None for index, step in enumerate(steps)),
+        )
+        for prompt in found[:limit]
+    )
+
+
+def _diagnoses(each: Compared) -> tuple[Diagnosis, ...]:
+    if not each.run or not each.subject.is_run:
+        return ()
+    curve = {key: _columns(each, key) for key in each.series if key.startswith(("eval/", "train/loss"))}
+    return diagnose(
+        curve.get("train/loss", ()),
+        {key: columns for key, columns in curve.items() if key.startswith("eval/")},
+        finished=each.run.state in ENDED,
+        share_done=each.subject.last_step / each.run.total_steps if each.run.total_steps and each.subject.last_step
+        else None,
+    )  # fmt: skip
+
+
+def _columns(each: Compared, key: str) -> tuple[Column, ...]:
+    chart = charts.chart(each.conn, each.run.id, key, 100)
+    return chart.columns if chart else ()
+
+
+def _unfinished(compared: Sequence[Compared]) -> tuple[str, ...]:
+    found = []
+    for each in compared:
+        if each.run and each.run.state not in ENDED:
+            total = f" of {each.run.total_steps:,}" if each.run.total_steps else ""
+            step = each.subject.last_step or 0
+            found.append(f"{each.subject.letter} has not finished: {each.run.state}, step {step:,}{total}.")
+    return tuple(found)
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+
+
+__all__ = ["CURVES", "Comparison", "Subject", "compare", "lower_is_better"]

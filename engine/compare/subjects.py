@@ -1,0 +1,159 @@
+"""From the names a user gives to what is compared: runs, checkpoints, evaluation folders."""
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine import journal
+from engine.compare.evaluations import FOLDER, EvaluationResult, read_result
+from engine.compare.records import LETTERS, Subject
+from engine.errors import InputError
+from engine.home import CONFIG, Workspace, parse_checkpoint_name
+from engine.store import connect, course, reads
+from engine.store.errors import StoreMissing, StoreOlder
+from engine.store.records import Checkpoint, Run, Series
+
+_IMPORTED_LATE_SECONDS = 5.0
+"""A journal silent for so long and not wholly in the store: nobody imports it. (The daemon takes half a second.)"""
+_CHECKPOINT_FOLDER = re.compile(r"step-(\d{8,})|best|latest|epoch-\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A subject, and where to read about it."""
+
+    subject: Subject
+    conn: Any = None
+    """A store that has the run; None for an evaluation that belongs to no run."""
+    run: Run | None = None
+    folder: Path | None = None
+    """The run's folder."""
+    series: dict[str, Series] | None = None
+    evaluation: EvaluationResult | None = None
+    """For an evaluation that was named by its folder."""
+
+
+@contextlib.contextmanager
+def opened(workspace: Workspace, names: Sequence[str], conn: Any = None) -> Iterator[tuple[Compared, ...]]:
+    """What the names stand for. Runs the store lacks, or lags behind, are read from their folders for the while.
+
+    Raises InputError for a name that stands for nothing, CheckpointError never: that a checkpoint's files are gone
+    does not matter here.
+    """
+    if len(names) > len(LETTERS):
+        raise InputError(f"{len(names)} are too many to compare at once", f"Name {len(LETTERS)} at most.")
+    with contextlib.ExitStack() as stack:
+        if conn is None:
+            with contextlib.suppress(StoreMissing, StoreOlder):
+                conn = stack.enter_context(contextlib.closing(connect.reader(workspace.database)))
+        stores: dict[int, Any] = {}
+        found = []
+        for letter, name in zip(LETTERS, names, strict=False):
+            run_id, point = _parse(workspace, name)
+            if run_id is None:
+                found.append(_evaluation(workspace, letter, name))
+                continue
+            if run_id not in stores:
+                stores[run_id] = _store_of(stack, workspace, run_id, conn)
+            found.append(_run(workspace, letter, name, stores[run_id], run_id, point))
+        yield tuple(found)
+
+
+def _parse(workspace: Workspace, name: str) -> tuple[int | None, str]:
+    """The run and the point in it, '' for the whole run; None for a folder that is no run's."""
+    path = Path(name).expanduser()
+    if "/" in name or (not name[:1].isdecimal() and path.is_dir()):
+        parts = path.resolve().parts
+        if len(parts) > 3 and parts[-2] == "checkpoints" and parts[-4] == "runs" and parts[-3].isdecimal():
+            match = _CHECKPOINT_FOLDER.fullmatch(path.name) or _CHECKPOINT_FOLDER.fullmatch(parts[-1])
+            if match and Path(*parts[:-4]) == workspace.root.resolve():
+                return int(parts[-3]), str(int(match[1])) if match[1] else match[0]
+        if len(parts) > 1 and parts[-2] == "runs" and parts[-1].isdecimal():
+            return int(parts[-1]), ""
+        return None, ""
+    if not name[:1].isdecimal() and (workspace.root / FOLDER / name).is_dir():
+        return None, ""
+    run_id, point = parse_checkpoint_name(name)
+    return run_id, point if "@" in name else ""
+
+
+def _evaluation(workspace: Workspace, letter: str, name: str) -> Compared:
+    for folder in (Path(name).expanduser(), workspace.root / FOLDER / name):
+        result = read_result(folder)
+        if result:
+            title = f"{result.model} on {result.data}" if result.data else result.model
+            subject = Subject(letter, name, result.run_id, title, None, result.step, result.step, is_run=False)
+            return Compared(subject, evaluation=result)
+    raise InputError(
+        f"'{name[:200]}' names neither a run, a checkpoint nor an evaluation",
+        "Name a run (41), a checkpoint (41@best) or an evaluation's folder (runs/41/evaluations/...).",
+    )
+
+
+def _store_of(stack: contextlib.ExitStack, workspace: Workspace, run_id: int, conn: Any) -> Any:
+    """A store that knows the run as it is now: the workspace's, else one made for it from its folder."""
+    folder = workspace.runs / str(run_id)
+    imported = course.imported_bytes(conn, run_id) if conn is not None else None
+    if imported is not None:
+        try:
+            status = (folder / journal.NAME).stat()
+        except OSError:
+            return conn
+        if status.st_size <= imported or time.time() - status.st_mtime < _IMPORTED_LATE_SECONDS:
+            return conn
+    if not folder.is_dir():
+        if imported is not None:
+            return conn
+        workspace.run_folder(run_id)  # raises, naming the runs there are
+    try:
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError):
+        config = {}
+    return stack.enter_context(contextlib.closing(course.read_folder(run_id, folder, config)))
+
+
+def _run(workspace: Workspace, letter: str, name: str, conn: Any, run_id: int, point: str) -> Compared:
+    run = reads.run(conn, run_id)
+    if run is None:  # deleted between two looks
+        raise InputError(f"there is no run {run_id} in {workspace.root}")
+    series = reads.series(conn, run_id)
+    reached = max((s.last_step for key, s in series.items() if key.startswith(("train/", "eval/"))), default=None)
+    losses = series.get("eval/loss")
+    step = last = reached
+    if point:
+        step = last = _step_of(conn, run, point, series, reached)
+    elif losses is not None and losses.low_step is not None:
+        step = losses.low_step
+    title = run.name or Path(run.model).name
+    subject = Subject(letter, name, run_id, title, run.state, step, last, is_run=not point)
+    return Compared(subject, conn, run, workspace.runs / str(run_id), series)
+
+
+def _step_of(conn: Any, run: Run, point: str, series: dict[str, Series], reached: int | None) -> int:
+    """The step a named checkpoint of the run stands at."""
+    checkpoints = reads.checkpoints(conn, run.id, removed=True)
+    if point.isdecimal():
+        step = int(point)
+        if step in {checkpoint.step for checkpoint in checkpoints} or step <= (reached if reached is not None else -1):
+            return step
+        raise InputError(f"run {run.id} has not reached step {step:,}", _there_are(checkpoints))
+    if point == "latest" and checkpoints:
+        return max(checkpoint.step for checkpoint in checkpoints)
+    for checkpoint in checkpoints:
+        if point in checkpoint.kept:
+            return checkpoint.step
+    losses = series.get("eval/loss")
+    if point == "best" and losses is not None and losses.low_step is not None:
+        return losses.low_step
+    raise InputError(f"run {run.id} has no checkpoint '{point}'", _there_are(checkpoints))
+
+
+def _there_are(checkpoints: Sequence[Checkpoint]) -> str:
+    names = [str(checkpoint.step) for checkpoint in checkpoints if checkpoint.removed is None]
+    kept = sorted({label for checkpoint in checkpoints for label in checkpoint.kept})
+    return f"It has {', '.join([*kept, *names][:20])}." if names else "It has none yet."
