@@ -360,7 +360,9 @@ def auto_values(config: RunConfig, rows: int) -> dict[str, Any]:
     return chosen
 
 
-MAY_CHANGE_ON_RESUME = ("train.epochs", "train.max_steps", "train.early_stopping", "eval.", "save.", "run.")
+MAY_CHANGE_ON_RESUME = (
+    "train.epochs", "train.max_steps", "train.early_stopping", "train.micro_tokens", "eval.", "save.", "run.",
+)  # fmt: skip
 """What a resumed run may do differently from before without becoming another run: settings, or groups of them."""
 
 

@@ -6,7 +6,9 @@ EngineError
  │   └─ DataError     a data file that cannot be read, or too many bad lines in it
  ├─ ModelError        the model or tokenizer cannot be loaded or trained
  ├─ CheckpointError   no good checkpoint, or one that does not fit the run
- └─ RunFailed         the run itself failed: non-finite loss, out of memory, worker died (exit code 1)
+ └─ RunFailed         the run itself failed, or its worker died (exit code 1)
+     ├─ NotFinite     loss or gradient stopped being numbers: trying again gives the same
+     └─ OutOfMemory   even the smallest pass does not fit
 """
 
 
@@ -50,4 +52,12 @@ class CheckpointError(EngineError):
 
 
 class RunFailed(EngineError):
+    pass
+
+
+class NotFinite(RunFailed):
+    pass
+
+
+class OutOfMemory(RunFailed):
     pass

@@ -5,6 +5,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,30 +26,73 @@ def worker_environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{PACKAGE_ROOT}{os.pathsep}{before}" if before else str(PACKAGE_ROOT)}
 
 
-def spawn_worker(folder: Path, resume_from: str = "latest") -> subprocess.Popen:
+def spawn_worker(
+    folder: Path,
+    resume_from: str = "latest",
+    *,
+    command: Sequence[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen:
     """Start training the run in `folder`. The worker outlives the terminal and whoever started it.
 
-    Raises InputError while another worker of that run is alive.
+    `command` stands in for `python -m engine.worker` and takes the same words. Raises InputError while another worker
+    of that run is alive.
     """
-    with open(folder / LOG, "ab") as log:
-        _claim(log, folder)
+    words = [str(folder), "--from", resume_from]
+    with locked_log(folder) as log:
         return subprocess.Popen(
-            worker_command(str(folder), "--from", resume_from),
+            [*command, *words] if command else worker_command(*words),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=worker_environment(),
+            env=worker_environment() if environment is None else environment,
             start_new_session=True,
         )
 
 
-def _claim(log: BinaryIO, folder: Path) -> None:
-    """Lock the log. The worker inherits the lock with its stdout and holds it until its last process is gone."""
+def locked_log(folder: Path) -> BinaryIO:
+    """The run's log, open for appending and locked: who inherits it holds the lock until its last process is gone.
+
+    Raises InputError while another worker of that run is alive.
+    """
+    log = open(folder / LOG, "ab")  # noqa: SIM115, the caller closes it
     try:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EAGAIN, errno.EACCES):
-            return  # a file system without locks, such as some network drives
+            return log  # a file system without locks, such as some network drives
+        log.close()
         raise InputError(
             f"run {folder.name} is being trained already", f"Its worker goes on in the background; see {log.name}"
         ) from None
+    return log
+
+
+def has_worker(folder: Path) -> bool:
+    """Whether some process of a worker of this run is alive, whoever started it: it holds the log's lock."""
+    try:
+        with open(folder / LOG, "rb") as log:
+            fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EACCES) and (folder / LOG).exists()
+    return False
+
+
+def worker_alive(folder: Path) -> bool:
+    """Whether a worker has this run, whoever started it: it holds the lock on its log."""
+    try:
+        with open(folder / LOG, "rb") as log:
+            fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EACCES)
+    return False
+
+
+def started_at(pid: int) -> float | None:
+    """When a process started, in epoch seconds: with its pid it is told from a later one of the same number."""
+    import psutil  # 20 ms
+
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None

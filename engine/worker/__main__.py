@@ -1,6 +1,7 @@
 """`python -m engine.worker RUN_FOLDER [--from CHECKPOINT]`: train that run; `--report` only describes it, as JSON."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -27,11 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         from engine.worker.signals import StopRequest
 
         stop = StopRequest()
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-        if "OMP_WAIT_POLICY" not in os.environ:
-            # GNU OpenMP's threads spin for milliseconds at each barrier; where another program wants the core, two runs
-            # side by side then crawl. 10,000 turns are some 30 us: a twentieth slower on a quiet machine.
-            os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+        _announce(options.folder)
+        set_environment()
         from engine.worker.life import reported
         from engine.worker.train import train
 
@@ -43,6 +41,25 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception:
         traceback.print_exc()
         return 1
+
+
+def set_environment() -> None:
+    """What libraries read when they are loaded."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # GNU OpenMP's threads spin for milliseconds at each barrier; where another program wants the core, two runs
+        # side by side then crawl. 10,000 turns are some 30 us: a twentieth slower on a quiet machine.
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
+def _announce(folder: Path) -> None:
+    """A first beat before torch is imported. Its pid is how a daemon finds a worker that another daemon started."""
+    from engine.journal import Journal
+
+    with contextlib.suppress(OSError):  # whatever is wrong with the folder is told by who reads its config
+        journal = Journal(folder)
+        journal.write("beat", next=600, doing="loading", pid=os.getpid())
+        journal.close()
 
 
 if __name__ == "__main__":

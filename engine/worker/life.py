@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from engine import __version__
-from engine.errors import EngineError
+from engine.errors import EngineError, NotFinite, OutOfMemory
 from engine.journal import Journal
 from engine.worker.loss import PackedLoss
 from engine.worker.memory import is_out_of_memory
@@ -72,12 +72,22 @@ def reported(folder: Path) -> Iterator[None]:
         yield
     except EngineError as error:
         with contextlib.suppress(OSError):
-            Journal(folder).write("state", state="failed", reason=error.message, hint=error.hint)
+            cause = _cause(error)
+            Journal(folder).write("state", state="failed", reason=error.message, hint=error.hint, cause=cause)
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason, cause = f"{type(error).__name__}: {error}", "exception"
         if is_out_of_memory(error):
-            reason = f"out of memory: {str(error).splitlines()[0]}"
+            reason, cause = f"out of memory: {str(error).splitlines()[0]}", "out-of-memory"
         with contextlib.suppress(OSError):
-            Journal(folder).write("state", state="failed", reason=reason, hint="The log holds the traceback.")
+            hint = "The log holds the traceback."
+            Journal(folder).write("state", state="failed", reason=reason, hint=hint, cause=cause)
         raise
+
+
+def _cause(error: EngineError) -> str:
+    if isinstance(error, NotFinite):
+        return "not-finite"
+    if isinstance(error, OutOfMemory):
+        return "out-of-memory"
+    return "input" if error.exit_code == 2 else "failed"

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from engine.config import RunConfig
-from engine.errors import RunFailed
+from engine.errors import OutOfMemory
 from engine.journal import Journal
 from engine.worker.loss import PackedLoss, PlainLoss
 from engine.worker.model import Precision, enable_activation_checkpointing
@@ -110,14 +110,14 @@ def fit_memory(
 
 
 def shrink(journal: Journal, progress: Progress, lengths: np.ndarray, config: RunConfig, failure: str) -> None:
-    """Halve the tokens per forward pass after running out of memory, or RunFailed where that cannot help."""
+    """Halve the tokens per forward pass after running out of memory, or OutOfMemory where that cannot help."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     smallest_useful = int(lengths.max())
     in_use = min(progress.micro_tokens, int(lengths.sum()))
     if config.run.on_oom == "fail" or in_use <= smallest_useful:
-        raise RunFailed(
+        raise OutOfMemory(
             f"out of memory at step {progress.step + 1} with a single example of {smallest_useful} tokens: {failure}",
             "Cheapest first: --set train.activation_checkpointing=true, a smaller data.max_length, --method qlora.",
         )

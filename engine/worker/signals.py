@@ -5,7 +5,10 @@ import signal
 
 
 class StopRequest:
-    """Set by the first SIGTERM or SIGINT: finish the step, save, leave. A second one leaves at once."""
+    """Set by SIGTERM or SIGINT: finish the step, save, leave. A second SIGINT leaves at once.
+
+    A second SIGTERM does not: a daemon that was started anew cannot know whether the one before it had sent the first.
+    """
 
     def __init__(self) -> None:
         self.asked = False
@@ -13,6 +16,6 @@ class StopRequest:
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: object) -> None:
-        if self.asked:
+        if self.asked and number == signal.SIGINT:
             os._exit(128 + number)
         self.asked = True

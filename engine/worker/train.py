@@ -19,7 +19,7 @@ from torch import nn
 
 from engine import home
 from engine.config import RunConfig, auto_values, read_run
-from engine.errors import RunFailed
+from engine.errors import NotFinite
 from engine.journal import Journal
 from engine.process import DONE, STOPPED
 from engine.worker import checkpoint
@@ -27,6 +27,7 @@ from engine.worker.data import data_hashes, prepare
 from engine.worker.disk import checkpoint_bytes, is_disk_full, wait_for_room
 from engine.worker.evaluate import evaluate
 from engine.worker.life import Beat, describe, versions
+from engine.worker.linear import use_onednn
 from engine.worker.loss import PackedLoss, PlainLoss, choose_loss
 from engine.worker.memory import fit_memory, is_out_of_memory, shrink
 from engine.worker.model import (
@@ -89,6 +90,8 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
     precision = choose_precision(config, device)
     full = config.method.kind == "full"
     model = make_trainable(load_base(config, precision, str(last.path) if last and full else None), config)
+    if device.type == "cpu":
+        use_onednn(model)
     optimizer = make_optimizer(model, config.optim)
     inner = causal_lm(model)
     check_vocabulary(inner, max(int(data.train.ids.max()), int(data.val.ids.max(initial=0))))
@@ -107,6 +110,9 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
             load_adapter(model, last)
         optimizer.load_state_dict(state["optimizer"])
         progress = Progress(**state["progress"])
+        asked, before = config.train.micro_tokens, last.manifest["config"]["train"]["micro_tokens"]
+        if asked not in ("auto", before):
+            progress.micro_tokens = asked
         checkpoint.set_rng_state(state["rng"])
         compare_probe(journal, state, probe_loss(loss_of, probe, precision), versions())
         if aside := checkpoint.set_aside(checkpoints, last.step):
@@ -213,7 +219,7 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
             shrink(journal, progress, data.train.lengths[indices], config, failure)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             journal.metric(progress.step + 1, {"train/loss": loss, "train/grad_norm": norm, "train/lr": rate})
-            raise RunFailed(
+            raise NotFinite(
                 f"the {'loss' if not math.isfinite(loss) else 'gradient'} became "
                 f"{'NaN' if math.isnan(loss) or math.isnan(norm) else 'infinite'} at step {progress.step + 1}",
                 f"The last good checkpoint is {last_good(checkpoints)}. A lower optim.learning_rate usually helps.",
@@ -292,7 +298,7 @@ def forward_backward(
 
 def set_up_torch(config: RunConfig, device: torch.device) -> None:
     """Threads and determinism. On the CPU a run always repeats bit for bit; on a GPU where asked to."""
-    torch.set_num_threads(config.train.threads or os.cpu_count() or 1)
+    torch.set_num_threads(config.train.threads or threads_of_environment() or os.cpu_count() or 1)
     if device.type == "cpu":
         keep_freed_memory()
     if device.type == "cpu" or config.train.deterministic:
@@ -302,6 +308,12 @@ def set_up_torch(config: RunConfig, device: torch.device) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
+
+
+def threads_of_environment() -> int:
+    """OMP_NUM_THREADS, which the daemon sets where several CPU runs share the cores; 0 where it says nothing."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() else 0
 
 
 def keep_freed_memory() -> None:
