@@ -12,6 +12,8 @@ DATABASE = "runs.db"
 CONFIG = "config.json"
 LOG = "log.txt"
 CHECKPOINTS = "checkpoints"
+PINNED = "pinned"
+"""A file of this name in a checkpoint's folder keeps it, whatever the retention settings say."""
 STATE = ".finetop"
 """Holds the daemon's lock, log and beat, and the trash."""
 ENVIRONMENT = "FINETOP_WORKSPACE"
@@ -61,7 +63,7 @@ class Workspace:
 
     def run_ids(self) -> list[int]:
         """The ids of all run folders, ascending."""
-        return _ids(self.runs)
+        return folder_ids(self.runs)
 
     def run_folder(self, run_id: int) -> Path:
         """The folder of an existing run. Raises InputError naming the runs there are."""
@@ -78,7 +80,7 @@ class Workspace:
         """A new run's id, larger than `beyond`, and empty folder. mkdir is atomic: two processes never get the same."""
         try:
             self.runs.mkdir(mode=0o700, parents=True, exist_ok=True)
-            run_id = max([beyond, *self.run_ids(), *_ids(self.trash)])
+            run_id = max([beyond, *self.run_ids(), *folder_ids(self.trash)])
             while True:
                 run_id += 1
                 folder = self.runs / str(run_id)
@@ -91,7 +93,8 @@ class Workspace:
             ) from None
 
 
-def _ids(folder: Path) -> list[int]:
+def folder_ids(folder: Path) -> list[int]:
+    """The ids of the run folders in a folder, ascending."""
     try:
         return sorted(int(name) for name in os.listdir(folder) if _RUN_ID.fullmatch(name))
     except (FileNotFoundError, NotADirectoryError):

@@ -94,6 +94,6 @@ def effective(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for event in events:
         if event["kind"] == "resume":
             last = event.get("from_step", -1)
-            kept = [old for old in kept if old["kind"] not in _STEP_KINDS or old.get("step", 0) <= last]
+            kept = [old for old in kept if old["kind"] not in _STEP_KINDS or old.get("step", last) <= last]
         kept.append(event)
     return iter(kept)

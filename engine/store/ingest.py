@@ -280,7 +280,7 @@ class _Chunk:
 
     def _resume(self, event: dict[str, Any], moment: float) -> None:
         step = event.get("from_step")
-        if not _is_step(step):
+        if step != -1 and not _is_step(step):  # -1: from the beginning
             raise ValueError("a resume without its step")
         self._flush()
         metrics.drop_beyond(self._conn, self._run_id, step, self._known)
@@ -291,8 +291,9 @@ class _Chunk:
             (self._run_id, step),
         )
         self._clock = self._clock_step()
-        self._run["step"] = step
-        self._log("resume", event, moment, f"goes on from step {step}", {"from_step"}, step)
+        self._run["step"] = max(step, 0)
+        where = f"goes on from step {step}" if step >= 0 else "starts from the beginning"
+        self._log("resume", event, moment, where, {"from_step"}, max(step, 0))
 
     # what they share
 

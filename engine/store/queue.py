@@ -155,6 +155,21 @@ def started(conn: sqlite3.Connection, run_id: int, pid: int, pid_started: float)
     return _change(conn, run_id, f"pid = ?, pid_started = ? WHERE id = ? AND state IN ({_ACTIVE})", (pid, pid_started))
 
 
+def begin(conn: sqlite3.Connection, run_id: int, pid: int | None, pid_started: float | None, host: str) -> Outcome:
+    """A worker that nobody claimed the run for has it, such as that of `finetop train`: the daemon takes it over."""
+    now = time.time()
+    return _change(
+        conn,
+        run_id,
+        "state = 'starting', held = 0, wanted = NULL, gpus = '[]', host = ?, pid = ?, pid_started = ?,"
+        " busy_seconds = busy_seconds + coalesce(max(finished - started, 0), 0), started = ?, finished = NULL,"
+        " attempts = attempts + 1, beat = ?, beat_due = NULL, not_before = NULL, wait_kind = NULL,"
+        " wait_reason = NULL, reason = NULL, error = NULL, exit_code = NULL"
+        f" WHERE id = ? AND state IN ('queued', {_ENDED}) AND trashed IS NULL",
+        (host, pid, pid_started, now, now),
+    )
+
+
 def unclaim(conn: sqlite3.Connection, run_id: int) -> Outcome:
     """Give back a run whose worker never came to life; it keeps its place."""
     return _change(
@@ -369,12 +384,22 @@ def pin(conn: sqlite3.Connection, run_id: int, step: int, pinned: bool = True) -
 
 
 def checkpoint_removed(conn: sqlite3.Connection, run_id: int, step: int) -> bool:
-    """A front end deleted a checkpoint's folder. False if it was gone already."""
+    """A front end deleted a checkpoint's folder; the newest of the others is the latest now. False if it was gone."""
     with write(conn):
         cursor = conn.execute(
-            "UPDATE checkpoints SET removed = ?, kept = '[]' WHERE run_id = ? AND step = ? AND removed IS NULL",
+            "UPDATE checkpoints SET removed = ?, kept = '[]', pinned = 0"
+            " WHERE run_id = ? AND step = ? AND removed IS NULL",
             (time.time(), run_id, step),
         )
+        newest = conn.execute(
+            "SELECT step, kept FROM checkpoints WHERE run_id = ? AND removed IS NULL ORDER BY step DESC LIMIT 1",
+            (run_id,),
+        ).fetchone()
+        if newest and "latest" not in (kept := json.loads(newest[1] or "[]")):
+            conn.execute(
+                "UPDATE checkpoints SET kept = ? WHERE run_id = ? AND step = ?",
+                (_json(["latest", *kept]), run_id, newest[0]),
+            )
         return cursor.rowcount > 0
 
 

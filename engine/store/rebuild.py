@@ -1,7 +1,7 @@
 """runs.db anew from the run folders, for when it is lost, damaged, or not believed.
 
-Each folder's config.json says what the run is, meta.json (if there) what was wished of it, journal.jsonl what became
-of it. What only the old database knew (order and priorities of the queue, notes, tags, pins, the trash) is taken over
+Each folder's config.json says what the run is and what was wished when it was queued, journal.jsonl what became of it.
+What only the old database knew (order and priorities of the queue, notes, tags, pins, the trash) is taken over
 as far as it can still be read. The new file is made beside the old one, which is kept; no daemon may be running.
 """
 
@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import platform
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.home import PINNED, Workspace, folder_ids
+from engine.process import started_at, worker_alive
 from engine.store import queue
 from engine.store.connect import write, writer
 from engine.store.ingest import import_journal
@@ -39,8 +42,8 @@ class Rebuilt:
     """Where the former database lies now."""
 
 
-def new_run(config: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> NewRun:
-    """A run as its saved config describes it; `meta` holds fields of NewRun that no setting says, and wins."""
+def new_run(config: Mapping[str, Any], wished: Mapping[str, Any] | None = None) -> NewRun:
+    """A run as its saved config describes it; `wished` holds fields of NewRun that no setting says, and wins."""
     described = config.get("finetop") if isinstance(config.get("finetop"), Mapping) else {}
     settings = {
         f"{group}.{name}": value
@@ -49,26 +52,32 @@ def new_run(config: Mapping[str, Any], meta: Mapping[str, Any] | None = None) ->
         for name, value in values.items()
     }
     files = settings.get("data.files") or []
-    origins = described.get("origins", described.get("origin", {}))
+    origins = described.get("origin")
+    origins = origins if isinstance(origins, Mapping) else {}
+    presets = {str(label).removeprefix("preset ") for label in origins.values() if str(label).startswith("preset ")}
     gpus = tuple(str(gpu) for gpu in settings.get("run.gpus") or ())
+    count = settings.get("run.gpu_count", "auto")
     found = {
         "name": settings.get("run.name") or "",
         "settings": settings,
-        "origins": origins if isinstance(origins, Mapping) else {},
+        "origins": origins,
+        "preset": ", ".join(sorted(presets)),
         "model": str(settings.get("model.name", "")),
         "data": ", ".join(Path(str(file)).name for file in files),
         "method": str(settings.get("method.kind", "")),
         "objective": str(settings.get("method.objective", "")),
         "tags": tuple(settings.get("run.tags") or ()),
         "gpus_pinned": gpus,
-        "gpus_wanted": max(len(gpus), 1),
+        "gpus_wanted": count if isinstance(count, int) else max(len(gpus), 1),
+        "share": bool(settings.get("run.share")),
         "priority": settings.get("run.priority") or 0,
         "retries": settings.get("run.retries") or 0,
     }
     names = {field.name for field in dataclasses.fields(NewRun)}
+    queued = described.get("queued")
     found |= {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in (meta or {}).items()
+        for name, value in {**(queued if isinstance(queued, Mapping) else {}), **(wished or {})}.items()
         if name in names and value is not None
     }
     return NewRun(**found)
@@ -83,14 +92,15 @@ def rebuild(root: Path) -> Rebuilt:
     former = _Former(path)
     problems: list[str] = []
     points = 0
-    folders = sorted(
-        (entry for entry in (root / "runs").glob("*") if entry.name.isdigit() and entry.is_dir()),
-        key=lambda entry: int(entry.name),
-    )
+    workspace = Workspace(root)
+    trashed = [workspace.trash / str(run_id) for run_id in folder_ids(workspace.trash)]
+    folders = [*(workspace.runs / str(run_id) for run_id in workspace.run_ids()), *trashed]
     conn = writer(fresh)
     try:
         for folder in folders:
             points += _take(conn, folder, former, problems)
+        for folder in trashed:
+            queue.trash(conn, int(folder.name))
         former.restore(conn)
         conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
@@ -107,24 +117,33 @@ def rebuild(root: Path) -> Rebuilt:
 
 def _take(conn: sqlite3.Connection, folder: Path, former: "_Former", problems: list[str]) -> int:
     run_id = int(folder.name)
-    config = _json_file(folder / "config.json", problems)
-    meta = _json_file(folder / "meta.json", problems, optional=True)
     # Nothing starts by surprise: what never ran comes back held, unless it is known not to have been.
-    held = bool(meta.get("held", former.runs.get(run_id, {}).get("held", True)))
+    held = bool(former.runs.get(run_id, {}).get("held", True))
+    after, points = take_in(conn, folder, problems, held)
+    former.after.setdefault(run_id, set()).update(after)
+    return points
+
+
+def take_in(
+    conn: sqlite3.Connection, folder: Path, problems: list[str], held: bool = True
+) -> tuple[tuple[int, ...], int]:
+    """Put the run of a folder into the store: what its journal says became of it, else a waiting run.
+
+    Returns the runs it was to wait for, which may not be there yet, and the number of points.
+    """
+    run_id = int(folder.name)
+    config = _json_file(folder / "config.json", problems)
+    wished: dict[str, Any] = {}
     with contextlib.suppress(OSError):
-        meta.setdefault("created", (folder / "config.json").stat().st_mtime)
+        wished["created"] = (folder / "config.json").stat().st_mtime
     try:
-        new = new_run(config, meta)
+        new = new_run(config, wished)
     except TypeError as error:
         problems.append(f"{folder}: {error}")
         new = NewRun(name=folder.name)
-    new = dataclasses.replace(new, held=held, after=())  # the run it waits for may come later; see `restore`
-    queue.add(conn, new, run_id)
-    former.after.setdefault(run_id, set()).update(after for after in meta.get("after") or () if isinstance(after, int))
-    imported = import_journal(conn, run_id, folder, whole_history=True)
-    if imported.damaged:
-        problems.append(f"{folder / 'journal.jsonl'}: {imported.damaged} lines could not be read")
-    with write(conn):
+    with write(conn):  # the daemon must not see it before it is known what became of it
+        queue.add(conn, dataclasses.replace(new, held=held, after=()), run_id)
+        imported = import_journal(conn, run_id, folder, whole_history=True)
         started = conn.execute("SELECT min(time) FROM events WHERE run_id = ? AND kind = 'state'", (run_id,)).fetchone()
         if imported.events:
             conn.execute(
@@ -134,22 +153,49 @@ def _take(conn: sqlite3.Connection, folder: Path, former: "_Former", problems: l
                 (started[0], run_id),
             )
             conn.execute(
-                "UPDATE runs SET finished = beat, reason = coalesce(reason, 'found unfinished by rebuild')"
+                "UPDATE runs SET finished = beat, reason = coalesce(reason, 'its worker left without a word')"
                 " WHERE id = ? AND state = 'interrupted'",
                 (run_id,),
             )
-    return imported.points
+        if worker_alive(folder):
+            _adopt(conn, run_id)
+        _follow_disk(conn, run_id, folder)
+    if imported.damaged:
+        problems.append(f"{folder / 'journal.jsonl'}: {imported.damaged} lines could not be read")
+    return tuple(after for after in new.after if isinstance(after, int)), imported.points
 
 
-def _json_file(path: Path, problems: list[str], optional: bool = False) -> dict[str, Any]:
+def _adopt(conn: sqlite3.Connection, run_id: int) -> None:
+    """Its worker is there: the daemon goes on from here as with one that it started."""
+    row = conn.execute(
+        "SELECT json_extract(detail, '$.pid') FROM events WHERE run_id = ? AND kind = 'state' AND message = 'starting'"
+        " ORDER BY id DESC LIMIT 1",
+        (run_id,),
+    ).fetchone()
+    pid = row[0] if row and isinstance(row[0], int) else None
+    queue.begin(conn, run_id, pid, started_at(pid) if pid else None, platform.node())
+    conn.execute("UPDATE runs SET state = 'running', attempts = 1 WHERE id = ? AND step > 0", (run_id,))
+
+
+def _follow_disk(conn: sqlite3.Connection, run_id: int, folder: Path) -> None:
+    """Checkpoints that somebody deleted are removed, those with a marker are pinned; no journal says either."""
+    for step, path in conn.execute(
+        "SELECT step, path FROM checkpoints WHERE run_id = ? AND removed IS NULL", (run_id,)
+    ).fetchall():
+        if path and (folder / path / PINNED).exists():
+            conn.execute("UPDATE checkpoints SET pinned = 1 WHERE run_id = ? AND step = ?", (run_id, step))
+        elif path and (folder / "checkpoints").is_dir() and not (folder / path).exists():
+            queue.checkpoint_removed(conn, run_id, step)
+
+
+def _json_file(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict):
             return content
         problems.append(f"{path}: not a JSON object")
     except FileNotFoundError:
-        if not optional:
-            problems.append(f"{path}: missing")
+        problems.append(f"{path}: missing")
     except (OSError, ValueError) as error:
         problems.append(f"{path}: {error}")
     return {}

@@ -391,3 +391,12 @@ def test_the_journal_class_and_the_importer_understand_each_other(conn, run_id, 
     assert abs(reads.run(conn, run_id).beat - time.time()) < 60
     assert json.loads((folder / "journal.jsonl").read_text().splitlines()[0])["kind"] == "state"
     assert ingest.JOURNAL == journal.NAME
+
+
+def test_a_first_start_damages_nothing_and_a_start_from_the_beginning_takes_all_back(conn, run_id, folder):
+    write(folder, line("resume", from_step=-1), line("eval", step=0, values={"eval/loss": 2.0}), metric(1, loss=1.0))
+    assert import_journal(conn, run_id, folder).damaged == 0
+    assert [event.message for event in reads.events(conn, run_id)] == ["starts from the beginning"]
+    write(folder, line("resume", from_step=-1))
+    import_journal(conn, run_id, folder)
+    assert reads.series(conn, run_id) == {} and reads.evaluations(conn, run_id) == ()

@@ -112,7 +112,8 @@ def test_a_damaged_database_is_put_aside_and_made_anew(workspace):
 def test_folders_with_unreadable_parts_are_said_and_the_rest_is_taken_in(workspace):
     (workspace / "runs" / "2" / "config.json").write_text("{torn")
     (workspace / "runs" / "5").mkdir()
-    (workspace / "runs" / "3" / "meta.json").write_text('{"name": "third", "held": false, "after": [1], "unknown": 1}')
+    described = {"finetop": {"queued": {"sweep": "third", "after": [1], "unknown": 1}}}
+    (workspace / "runs" / "3" / "config.json").write_text(json.dumps(described))
     (workspace / "runs" / "notes").mkdir()
     (workspace / "runs.db").unlink()
     found = rebuild(workspace)
@@ -120,7 +121,7 @@ def test_folders_with_unreadable_parts_are_said_and_the_rest_is_taken_in(workspa
     assert len(found.problems) == 2 and "2/config.json" in found.problems[0] and "missing" in found.problems[1]
     conn = reader(workspace / "runs.db")
     assert reads.run(conn, 2).reason == "loss became NaN"
-    assert reads.run(conn, 3).name == "third"
+    assert reads.run(conn, 3).sweep == "third"
 
 
 def test_rebuilding_twice_gives_the_same(workspace):
