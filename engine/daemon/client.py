@@ -63,8 +63,11 @@ def status(workspace: Workspace) -> DaemonStatus:
 
 
 def ensure(workspace: Workspace) -> bool:
-    """Start a daemon unless one runs; True if one was started. Returns at once; of two that start, one leaves again."""
-    if _holder(workspace) is not None:
+    """Start a daemon unless one runs; True if one was started. Returns at once; of two that start, one leaves again.
+
+    None is started where FINETOP_NO_DAEMON is set: queue now, and start it yourself (`finetop daemon start`).
+    """
+    if os.environ.get("FINETOP_NO_DAEMON") or _holder(workspace) is not None:
         return False
     start(workspace)
     return True

@@ -410,13 +410,13 @@ def trash(conn: sqlite3.Connection, run_id: int) -> Outcome:
     )
 
 
-def restore(conn: sqlite3.Connection, run_id: int) -> Outcome:
+def restore(conn: sqlite3.Connection, run_id: int, held: bool = True) -> Outcome:
     """Take a run back out of the trash as it was; a waiting one comes back held, since time has passed."""
     return _change(
         conn,
         run_id,
-        "trashed = NULL, held = CASE WHEN state = 'queued' THEN 1 ELSE held END WHERE id = ? AND trashed IS NOT NULL",
-        (),
+        "trashed = NULL, held = CASE WHEN state = 'queued' THEN ? ELSE held END WHERE id = ? AND trashed IS NOT NULL",
+        (int(held),),
     )
 
 

@@ -1,0 +1,414 @@
+"""What a front end may ask: commands and screen change runs through here and in no other way.
+
+Wishes go into the store, folders are made and moved here; the daemon does what they amount to. Every change says
+whether it was made, and if not, why, in the user's words. One thread at a time; the writer's connection is opened at
+first need, and runs that the store does not know yet come in with it.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine import checkpoints
+from engine.config import Layer, Resolved, RunConfig, read_run, resolve
+from engine.daemon import client
+from engine.errors import EngineError, InputError
+from engine.home import CHECKPOINTS, Workspace
+from engine.process import worker_alive
+from engine.runs import (
+    absolute,
+    change_run,
+    check_inputs,
+    checkpoint_folder,
+    create_run,
+    data_fingerprints,
+    named,
+    read_meta,
+    refuse_other_course,
+    step_of,
+    write_config,
+)
+from engine.store import queue, reads
+from engine.store.connect import writer
+from engine.store.errors import StoreMissing
+from engine.store.ingest import import_journal
+from engine.store.rebuild import new_run
+from engine.store.records import ACTIVE, ENDED, Outcome, Run, RunState
+from engine.store.takein import take_in_unknown
+
+START = "start"
+"""In a forked run's folder: the weights it starts from, so that its parent may go."""
+
+
+class Control:
+    def __init__(self, workspace: Workspace, readonly: bool = False) -> None:
+        self.workspace = workspace
+        self.readonly = readonly
+        self._conn: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        if self._conn:
+            self._conn.close()
+            self._conn = None
+
+    def __enter__(self) -> "Control":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # into the queue
+
+    def add(
+        self,
+        resolved: Resolved,
+        *,
+        after: Sequence[int] = (),
+        held: bool = False,
+        sweep: str = "",
+        parent: tuple[int, int] | None = None,
+    ) -> int:
+        """Queue a run and see that a daemon is there; its id. Raises InputError for what can be seen to be wrong."""
+        return self._add([resolved], after, held, sweep, parent, None)[0]
+
+    def add_all(
+        self, resolved: Sequence[Resolved], *, after: Sequence[int] = (), held: bool = False, sweep: str = ""
+    ) -> list[int]:
+        """Queue several runs, all or none."""
+        return self._add(list(resolved), after, held, sweep, None, None)
+
+    def fork(self, run_id: int, point: str, changes: Mapping[str, Any], name: str = "") -> int:
+        """Queue a new run that starts from the weights of a checkpoint, with a fresh optimizer and other settings."""
+        folder = self._run_folder(run_id)
+        checkpoint = checkpoint_folder(folder, point)
+        before = read_run(folder)
+        values = dict(before.config.flat())
+        values |= {"model.checkpoint": str(checkpoint), "run.name": name or f"{before.config.run.name}-fork"}
+        resolved = resolve([Layer(f"run {run_id}", values), Layer("--set", absolute(changes))])
+        origin = {
+            path: label if label == "--set" else before.origin[path] for path, label in resolved.origin.items()
+        } | {"model.checkpoint": f"run {run_id}", **({"run.name": "--name"} if name else {})}
+
+        def keep_weights(forked: Path, config: RunConfig) -> RunConfig:
+            weights = forked / START
+            checkpoints.link_weights(Path(config.model.checkpoint), weights)
+            return config.replace({"model.checkpoint": str(weights)})
+
+        parent = run_id, step_of(checkpoint)
+        return self._add([Resolved(resolved.config, origin)], (), False, "", parent, keep_weights)[0]
+
+    def _add(
+        self,
+        resolved: list[Resolved],
+        after: Sequence[int],
+        held: bool,
+        sweep: str,
+        parent: tuple[int, int] | None,
+        prepare: Callable[[Path, RunConfig], RunConfig] | None,
+    ) -> list[int]:
+        conn = self._writer(make=True)
+        _check_all([one.config for one in resolved])
+        for run_id in after:
+            if reads.run(conn, run_id) is None:
+                raise InputError(f"there is no run {run_id} to wait for", "`finetop ls` lists the runs.")
+        fingerprints: dict[str, dict[str, Any]] = {}
+        queued = {"sweep": sweep, "after": list(after)}
+        if parent:
+            queued |= {"parent_run": parent[0], "parent_step": parent[1]}
+        made: dict[int, Path] = {}
+        news = []
+        beyond = int(reads.recall(conn, "last_run_id") or 0)
+        try:
+            for one in resolved:
+                config = one.config
+                files = json.dumps([config.data.files, config.data.val_files, config.method.objective])
+                if files not in fingerprints:
+                    fingerprints[files] = data_fingerprints(config)
+                wished = {name: value for name, value in queued.items() if value}
+                meta = {"data": fingerprints[files], "queued": wished | _estimates(config)}
+                run_id, folder = create_run(self.workspace, one, meta, beyond)
+                made[run_id] = folder
+                if prepare:
+                    config = prepare(folder, config)
+                    write_config(folder, named(config), read_meta(folder))
+                saved = {"finetop": {"origin": one.origin, **meta}, **_groups(named(config))}
+                news.append(new_run(saved, {"held": held}))
+            queue.add_all(conn, news, run_ids=list(made))
+        except BaseException:
+            for run_id, folder in made.items():
+                if reads.run(conn, run_id) is None:
+                    shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self.start_daemon()
+        return list(made)
+
+    # wishes
+
+    def stop(self, run_id: int) -> Outcome:
+        """Save, then exit; a waiting run is taken off the queue."""
+        return self._wish(run_id, "stop")
+
+    def kill(self, run_id: int) -> Outcome:
+        return self._wish(run_id, "kill")
+
+    def _wish(self, run_id: int, wanted: str) -> Outcome:
+        outcome = queue.wish(self._writer(), run_id, wanted)
+        if outcome and outcome.state in ACTIVE:
+            self.start_daemon()  # nobody else carries it out
+        return outcome
+
+    def hold(self, run_id: int) -> Outcome:
+        return queue.hold(self._writer(), run_id)
+
+    def release(self, run_id: int) -> Outcome:
+        outcome = queue.release(self._writer(), run_id)
+        if outcome:
+            self.start_daemon()
+        return outcome
+
+    def move(self, run_id: int, to: int | str) -> Outcome:
+        """To a place of the queue (0 is the front), or 'up', 'down', 'top', 'bottom'."""
+        return queue.move(self._writer(), run_id, to)
+
+    def resume(self, run_id: int, point: str = "latest", changes: Mapping[str, Any] | None = None) -> Outcome:
+        """Queue an ended run again, to go on from a checkpoint; `changes` may be such as do not make it another run."""
+        conn = self._writer()
+        run = reads.run(conn, run_id)
+        if run is None or run.state not in ENDED or run.trashed is not None:
+            return queue.resume(conn, run_id)  # which says why not
+        folder = self.workspace.runs / str(run_id)
+        if worker_alive(folder):
+            return Outcome(False, run_id, run.state, f"run {run_id} still has a worker, which has not left yet")
+        if run.state is RunState.DONE and point == "latest" and not changes:
+            return Outcome(
+                False,
+                run_id,
+                run.state,
+                f"run {run_id} is done, there is nothing left to do; train it further with:"
+                f" finetop resume {run_id} --epochs N",
+            )
+        try:
+            step = None if point == "latest" else step_of(checkpoint_folder(folder, point))
+            if changes:
+                layers = [Layer("resume", dict(changes))]
+                refuse_other_course(folder, layers)
+                after = change_run(folder, layers)
+                queue.put_settings(conn, run_id, after.config.flat(), after.origin)
+        except EngineError as error:
+            return _refused(run, error)
+        outcome = queue.resume(conn, run_id, step)
+        if outcome:
+            self.start_daemon()
+        return outcome
+
+    def start_daemon(self) -> bool:
+        """True if one was started now."""
+        return client.ensure(self.workspace)
+
+    # words about a run
+
+    def rename(self, run_id: int, name: str) -> Outcome:
+        if not name.strip():
+            return Outcome(False, run_id, None, "a name has at least one character")
+        return self._describe(run_id, {"run.name": name.strip()}, name=name.strip())
+
+    def tag(self, run_id: int, tags: Sequence[str]) -> Outcome:
+        return self._describe(run_id, {"run.tags": list(tags)}, tags=tuple(tags))
+
+    def note(self, run_id: int, text: str) -> Outcome:
+        conn = self._writer()
+        run = reads.run(conn, run_id)
+        if run is None:
+            return queue.edit(conn, run_id, note=text)
+        folder = self._place(run)
+        try:
+            meta = read_meta(folder)
+            write_config(folder, read_run(folder).config, meta | {"queued": {**meta.get("queued", {}), "note": text}})
+        except EngineError as error:
+            return _refused(run, error)
+        return queue.edit(conn, run_id, note=text)
+
+    def _describe(self, run_id: int, settings: Mapping[str, Any], **columns: Any) -> Outcome:
+        """Into the folder first, which is the truth about a run, then into the store."""
+        conn = self._writer()
+        run = reads.run(conn, run_id)
+        if run is None:
+            return queue.edit(conn, run_id, **columns)
+        try:
+            after = change_run(self._place(run), [Layer("renamed" if "name" in columns else "tagged", settings)])
+        except EngineError as error:
+            return _refused(run, error)
+        queue.put_settings(conn, run_id, after.config.flat(), after.origin)
+        return queue.edit(conn, run_id, **columns)
+
+    # checkpoints
+
+    def pin(self, run_id: int, step: int, pinned: bool = True) -> Outcome:
+        """Keep a checkpoint whatever the retention settings say. A marker in its folder tells the worker."""
+        conn = self._writer()
+        run = reads.run(conn, run_id)
+        if run is None:
+            return Outcome(False, run_id, None, f"there is no run {run_id}")
+        folder = self._place(run)
+        try:
+            checkpoints.pin(folder / CHECKPOINTS, step, pinned)
+        except EngineError as error:
+            return _refused(run, error)
+        import_journal(conn, run_id, folder)  # the daemon may not have told of it yet
+        queue.pin(conn, run_id, step, pinned)
+        return Outcome(True, run_id, run.state)
+
+    def delete_checkpoint(self, run_id: int, step: int, force: bool = False) -> Outcome:
+        """Delete a checkpoint for good. The only one of a run goes only by `force`, a pinned one never."""
+        conn = self._writer()
+        run = reads.run(conn, run_id)
+        if run is None:
+            return Outcome(False, run_id, None, f"there is no run {run_id}")
+        folder = self._place(run)
+        try:
+            checkpoints.delete(folder / CHECKPOINTS, step, busy=run.active or worker_alive(folder), force=force)
+        except EngineError as error:
+            return _refused(run, error)
+        import_journal(conn, run_id, folder)
+        queue.checkpoint_removed(conn, run_id, step)
+        queue.note(conn, run_id, "checkpoint-deleted", f"the checkpoint of step {step} was deleted by hand", step)
+        return Outcome(True, run_id, run.state)
+
+    # the trash
+
+    def run_bytes(self, run_id: int) -> int:
+        """What a run's folder takes on disk, wherever it lies; files with several names count once."""
+        return sum(folder_bytes(base / str(run_id)) for base in (self.workspace.runs, self.workspace.trash))
+
+    def trash(self, run_id: int) -> Outcome:
+        """Out of the lists, its folder into the trash. Not while it has a worker."""
+        conn = self._writer()
+        run = reads.run(conn, run_id)
+        folder = self.workspace.runs / str(run_id)
+        if run and not run.active and worker_alive(folder):
+            return Outcome(False, run_id, run.state, f"run {run_id} still has a worker, which has not left yet")
+        outcome = queue.trash(conn, run_id)  # first, so that no daemon starts it while its folder moves
+        if outcome:
+            try:
+                client.make_private(self.workspace)
+                self.workspace.trash.mkdir(mode=0o700, exist_ok=True)
+                _move(folder, self.workspace.trash / str(run_id))
+            except (OSError, EngineError) as error:
+                queue.restore(conn, run_id, held=run.held if run else True)
+                why = error.strerror if isinstance(error, OSError) else error.message
+                return Outcome(False, run_id, outcome.state, f"the folder of run {run_id} cannot be moved: {why}")
+        return outcome
+
+    def restore(self, run_id: int) -> Outcome:
+        """Back out of the trash; a run that was waiting comes back held."""
+        conn = self._writer()
+        run = reads.run(conn, run_id)
+        if run is not None and run.trashed is None:
+            return Outcome(False, run_id, run.state, f"run {run_id} is not in the trash")
+        if run is not None:
+            try:
+                _move(self.workspace.trash / str(run_id), self.workspace.runs / str(run_id))
+            except OSError as error:
+                why = f"the folder of run {run_id} cannot be moved back: {error.strerror}"
+                return Outcome(False, run_id, run.state, why)
+        return queue.restore(conn, run_id)
+
+    def purge(self, run_id: int) -> Outcome:
+        """Delete a run of the trash for good."""
+        conn = self._writer()
+        run = reads.run(conn, run_id)
+        if run is not None and run.trashed is not None:
+            try:
+                # A trash that was cut short between row and folder left it in its old place.
+                for base in (self.workspace.trash, self.workspace.runs):
+                    if (base / str(run_id)).exists():
+                        shutil.rmtree(base / str(run_id))
+            except OSError as error:
+                why = f"{error.filename or run_id} cannot be deleted: {error.strerror}"
+                return Outcome(False, run_id, run.state, why)
+        return queue.purge(conn, run_id)
+
+    def trashed(self) -> list[Run]:
+        """What lies in the trash."""
+        return list(reads.list_runs(self._writer(), trashed=True))
+
+    # shared
+
+    def _writer(self, make: bool = False) -> sqlite3.Connection:
+        if self.readonly:
+            raise EngineError("this is a look only: nothing is changed", "Leave out --readonly to act.")
+        if self._conn is None:
+            if not make and not self.workspace.database.exists() and not self.workspace.run_ids():
+                raise StoreMissing(f"there are no runs in {self.workspace.root}", "Another folder's: --workspace DIR.")
+            self._conn = writer(self.workspace.database)
+            take_in_unknown(self._conn, self.workspace)
+        return self._conn
+
+    def _place(self, run: Run) -> Path:
+        base = self.workspace.runs if run.trashed is None else self.workspace.trash
+        return base / str(run.id)
+
+    def _run_folder(self, run_id: int) -> Path:
+        run = reads.run(self._writer(), run_id)
+        return self.workspace.run_folder(run_id) if run is None else self._place(run)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Of all files in a folder; one with several names counts once, links are not followed."""
+    total, seen, folders = 0, set(), [str(folder)]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                    if (status.st_dev, status.st_ino) not in seen:
+                        seen.add((status.st_dev, status.st_ino))
+                        total += status.st_size
+    return total
+
+
+def _move(folder: Path, to: Path) -> None:
+    """One rename, so that the folder is here or there. Done already, or never there: nothing to do."""
+    if folder.exists():
+        os.rename(folder, to)
+
+
+def _check_all(configs: list[RunConfig]) -> None:
+    """Every different problem of all of them at once."""
+    problems: dict[str, EngineError] = {}
+    for config in configs:
+        try:
+            check_inputs(config)
+        except InputError as error:
+            problems.setdefault(error.message, error)
+    if len(problems) == 1:
+        raise next(iter(problems.values()))
+    if problems:
+        raise InputError("\n".join(problems), "Nothing was queued.")
+
+
+def _groups(config: RunConfig) -> dict[str, Any]:
+    grouped: dict[str, dict[str, Any]] = {}
+    for path, value in config.flat().items():
+        group, name = path.split(".")
+        grouped.setdefault(group, {})[name] = value
+    return grouped
+
+
+def _estimates(config: RunConfig) -> dict[str, Any]:
+    from engine.plan import memory_estimate
+
+    estimate = memory_estimate(config)
+    return {"estimate_bytes": int(estimate.expected)} if estimate else {}
+
+
+def _refused(run: Run, error: EngineError) -> Outcome:
+    return Outcome(False, run.id, run.state, f"{error.message}\n{error.hint}".rstrip())
