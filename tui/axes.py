@@ -110,7 +110,7 @@ def x_ticks(scale: Scale, count: int, unit: str) -> list[float]:
 
 
 def _multiples(scale: Scale, step: float) -> list[float]:
-    if not step > 0 or max(abs(scale.low), abs(scale.high)) / step > 1e15:
+    if not 0 < step < _LARGEST or max(abs(scale.low), abs(scale.high)) / step > 1e15:
         return [scale.low, scale.high]
     first, last = math.ceil(scale.low / step - 1e-9), math.floor(scale.high / step + 1e-9)
     if last - first > _MOST_TICKS:
@@ -125,10 +125,15 @@ def _log_ticks(scale: Scale, count: int) -> list[float]:
     found = []
     for exponent in range(first, last + 1, every):
         for factor in factors:
-            value = factor * 10.0**exponent if exponent > -308 else 0.0
-            if scale.low * (1 - 1e-9) <= value <= scale.high * (1 + 1e-9) and math.isfinite(value) and value > 0:
+            value = _power(factor, exponent)
+            if value > 0 and scale.low * (1 - 1e-9) <= value <= min(scale.high * (1 + 1e-9), _LARGEST):
                 found.append(value)
     return found
+
+
+def _power(factor: float, exponent: int) -> float:
+    """factor * 10**exponent; 0 where that is no ordinary number."""
+    return factor * 10.0**exponent if -308 < exponent < 308 else 0.0
 
 
 def _log_floor(value: float) -> float:

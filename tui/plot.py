@@ -18,6 +18,9 @@ SMOOTHINGS = (0.0, 0.6, 0.9, 0.98)
 """What one key goes through: none, TensorBoard's default, and two stronger."""
 LETTERS = "ABCD"
 _LETTER_MARGIN = 2
+_LABEL_WIDTH = 6
+_WIDE = 30
+"""From this width on there is room for labels at the y axis."""
 _LEAST_WIDTH, _LEAST_HEIGHT = 16, 5
 """Below this there are no axes: only the curve."""
 
@@ -25,7 +28,7 @@ _LEAST_WIDTH, _LEAST_HEIGHT = 16, 5
 class Span(NamedTuple):
     text: str
     role: str
-    """'' for nothing special; 'axis', 'label', 'note', 'dim'; 'line-0' to 'line-3', 'faint-0' to 'faint-3'."""
+    """See `theme.ROLES`."""
 
 
 Row = tuple[Span, ...]
@@ -82,6 +85,8 @@ class Picture:
     """Cells the canvas is wide."""
     canvas_height: int = 0
     x: Scale = Scale(0.0, 1.0)
+    whole: Scale = Scale(0.0, 1.0)
+    """The x axis without zoom."""
     curves: tuple[Curve, ...] = ()
     notes: tuple[str, ...] = field(default=())
     """What is not on the glass, such as values that a logarithmic axis cannot show."""
@@ -98,6 +103,14 @@ def smooth(marks: Sequence[Mark], weight: float) -> tuple[float | None, ...]:
     return tuple(smoothed((mark.mean for mark in marks), weight)) if weight > 0 else ()
 
 
+def frame(width: int, height: int, lettered: bool) -> tuple[int, int, int]:
+    """First cell of the canvas, its width and its height. All the same whatever the data, so that nothing jumps."""
+    if width < _LEAST_WIDTH or height < _LEAST_HEIGHT:
+        return 0, max(width, 0), max(height, 0)
+    left = _LABEL_WIDTH + 2 if width >= _WIDE else 1
+    return left, width - left - (_LETTER_MARGIN if lettered else 0), height - 2
+
+
 def plot(
     curves: Sequence[Curve],
     width: int,
@@ -112,48 +125,44 @@ def plot(
     values are left out, for terminals that have no second brightness."""
     if width <= 0 or height <= 0:
         return Picture(max(width, 0), max(height, 0), ((),) * max(height, 0))
-    bare = width < _LEAST_WIDTH or height < _LEAST_HEIGHT
+    lettered = any(curve.letter for curve in curves)
+    left, columns, canvas_height = frame(width, height, lettered)
+    bare, margin = not left, width - left - columns
     x = x or _x_around(curves)
-    canvas_height = height if bare else height - 2
     y, hidden = _y_around(curves, x, view.log, max(2, canvas_height // 3))
     if y is None:
         note = "nothing above 0 to show on a logarithmic axis" if hidden else empty
-        return _empty(width, height, x, view, note, bare, ascii_only)
+        return _empty(width, x, view, note, left, canvas_height, ascii_only)
     y_values = axes.ticks(y, max(2, canvas_height // 3))
     y_labels = axes.labels(y_values)
-    label_width = 0 if bare else max((len(one) for one in y_labels), default=0)
-    lettered = any(curve.letter for curve in curves)
-    margin = _LETTER_MARGIN if lettered and not bare else 0
-    left = 0 if bare else label_width + 2
-    columns = width - left - margin
-    if columns < 4:  # the labels are too wide for this little room
-        label_width, left, margin, y_labels = 0, 0 if bare else 1, 0, [""] * len(y_values)
-        columns = width - left
     canvas = Canvas(columns, canvas_height)
     ordered = sorted(curves, key=lambda one: one.series)
     for curve in ordered:
         _draw(canvas, curve, x, y, faint)
-    labelled = {canvas.row(y, value) // 4: text for value, text in zip(y_values, y_labels, strict=True)}
+    room = max(left - 2, 0)
+    labelled = {
+        canvas.row(y, value) // 4: text for value, text in zip(y_values, y_labels, strict=True) if len(text) <= room
+    }
     letters = _letters(canvas, ordered, x, y, margin)
     bar, corner, dash = ("|", "+", "-") if ascii_only else ("│", "└", "─")
     rows: list[Row] = []
     for index in range(canvas_height):
         cells: list[tuple[str, str]] = [
-            (" ", "") if cell is None else (cell[0], f"{'faint' if cell[2] else 'line'}-{cell[1]}")
+            (" ", "text") if cell is None else (cell[0], f"{'faint' if cell[2] else 'series'}{cell[1]}")
             for cell in canvas.cells(index, ascii_only)
         ]
-        cells += [(" ", "")] * margin
+        cells += [(" ", "text")] * margin
         for (row, column), (letter, series) in letters.items():
             if row == index:
-                cells[column] = (letter, f"line-{series}")
-        label = f"{labelled.get(index, ''):>{label_width}} " if left > 1 else ""
-        head = (Span(label, "label"), Span(bar, "axis")) if left else ()
+                cells[column] = (letter, f"series{series}")
+        label = f"{labelled.get(index, ''):>{room}} " if left > 1 else ""
+        head = (Span(label, "dim"), Span(bar, "frame")) if left else ()
         rows.append(_joined(head, cells))
     if not bare:
         rows.append(_x_axis(curves, x, left, columns, margin, corner, dash, ascii_only))
         rows.append(_x_labels(x, view.x, left, columns, width))
     notes = (f"{hidden} at or below 0 not shown",) if hidden else ()
-    return Picture(width, height, tuple(rows), left, columns, canvas_height, x, tuple(curves), notes)
+    return Picture(width, height, tuple(rows), left, columns, canvas_height, x, x, tuple(curves), notes)
 
 
 def _draw(canvas: Canvas, curve: Curve, x: Scale, y: Scale, faint: bool) -> None:
@@ -224,13 +233,13 @@ def _x_axis(
     curves: Sequence[Curve], x: Scale, left: int, columns: int, margin: int, corner: str, dash: str, ascii_only: bool
 ) -> Row:
     """The line under the canvas; a cross where a value was NaN or infinite."""
-    cells = [(dash, "axis")] * columns
+    cells = [(dash, "frame")] * columns
     for curve in sorted(curves, key=lambda one: -one.series):
         for mark in curve.marks:
             if mark.nonfinite and math.isfinite(mark.x) and x.low <= mark.x <= x.high:
                 column = round(x.share(mark.x) * (columns * 2 - 1)) // 2
-                cells[column] = ("x" if ascii_only else "×", f"line-{curve.series}")
-    return _joined((Span(" " * (left - 1), ""), Span(corner, "axis")), cells + [(dash, "axis")] * margin)
+                cells[column] = ("x" if ascii_only else "×", f"series{curve.series}")
+    return _joined((Span(" " * (left - 1), "text"), Span(corner, "frame")), cells + [(dash, "frame")] * margin)
 
 
 def _x_labels(x: Scale, unit: str, left: int, columns: int, width: int) -> Row:
@@ -244,24 +253,22 @@ def _x_labels(x: Scale, unit: str, left: int, columns: int, width: int) -> Row:
             continue
         line[at : at + len(text)] = text
         free = at + len(text) + 2
-    return (Span("".join(line), "label"),)
+    return (Span("".join(line), "dim"),)
 
 
-def _empty(width: int, height: int, x: Scale, view: View, note: str, bare: bool, ascii_only: bool) -> Picture:
+def _empty(width: int, x: Scale, view: View, note: str, left: int, canvas_height: int, ascii_only: bool) -> Picture:
     """Axes without a curve, and why."""
     bar, corner, dash = ("|", "+", "-") if ascii_only else ("│", "└", "─")
-    left = 0 if bare else 1
     columns = width - left
-    canvas_height = height if bare else height - 2
     rows: list[Row] = []
     for index in range(canvas_height):
         text = f" {note}"[:columns] if index == canvas_height // 2 else ""
-        axis = (Span(bar, "axis"),) if left else ()
-        rows.append((*axis, Span(f"{text:<{columns}}", "note" if text else "")))
-    if not bare:
-        rows.append((Span(corner + dash * columns, "axis"),))
+        axis = (Span(" " * (left - 1), "text"), Span(bar, "frame")) if left else ()
+        rows.append((*axis, Span(f"{text:<{columns}}", "dim" if text else "text")))
+    if left:
+        rows.append((Span(" " * (left - 1), "text"), Span(corner + dash * columns, "frame")))
         rows.append(_x_labels(x, view.x, left, columns, width))
-    return Picture(width, height, tuple(rows), left, columns, canvas_height, x)
+    return Picture(width, len(rows), tuple(rows), left, columns, canvas_height, x, x)
 
 
 def _joined(head: Row, cells: Sequence[tuple[str, str]]) -> Row:
@@ -346,21 +353,21 @@ def legend(curves: Sequence[Curve], view: View, x: Scale, ascii_only: bool = Fal
     at = {id(one.curve): one for one in readings(curves, view.cursor)} if view.cursor is not None else {}
     for curve in curves:
         if spans:
-            spans.append(Span("   ", ""))
+            spans.append(Span("   ", "text"))
         name = f"{curve.letter} {curve.name}".strip()
-        spans += [Span(f"{name} ", "label"), Span(f"{swatch(curve.series, 2, ascii_only)} ", f"line-{curve.series}")]
+        spans += [Span(f"{name} ", "dim"), Span(f"{swatch(curve.series, 2, ascii_only)} ", f"series{curve.series}")]
         reading = at.get(id(curve))
         if reading is None:
-            spans.append(Span(value_text(curve.last), ""))
+            spans.append(Span(value_text(curve.last), "text"))
             if curve.dots and curve.last is not None:
                 spans.append(Span(f" at {axes.labels([float(curve.last_step)])[0]}", "dim"))
             continue
         mark = reading.mark
-        spans.append(Span(value_text(mark.mean if reading.smooth is None else reading.smooth), ""))
+        spans.append(Span(value_text(mark.mean if reading.smooth is None else reading.smooth), "text"))
         if mark.low is not None and mark.high is not None and mark.low != mark.high:
             spans.append(Span(f" ({value_text(mark.low)}–{value_text(mark.high)})", "dim"))
     if view.cursor is not None:
-        spans.append(Span(f"   {view.x} {_place(view.cursor, view.x)}", "note"))
+        spans.append(Span(f"   {view.x} {_place(view.cursor, view.x)}", "title"))
     if view.smoothing:
         spans.append(Span(f"   smooth {view.smoothing:g}", "dim"))
     if view.log:
