@@ -1,12 +1,55 @@
-"""The front door: a word goes to the command line. Textual is imported only when the screen opens."""
+"""The front door: a word goes to the command line; without words the screen opens. Textual is imported only then."""
 
+import argparse
+import os
 import sys
 
 from engine.cli.main import main as command_line
 
+OPTIONS = ("--readonly", "--ascii", "--mouse", "--theme", "--workspace")
+"""What may stand without a command."""
+
 
 def main() -> int:
-    return command_line(sys.argv[1:] or ["--help"])
+    words = sys.argv[1:]
+    if not words or words[0].partition("=")[0] in OPTIONS:
+        return screen(words)
+    return command_line(words)
+
+
+def screen(words: list[str]) -> int:
+    """Open the screen. Exit codes: 0 left by the user, 1 it failed, 2 there is no terminal for it."""
+    options = _options(words)
+    if why := no_terminal():
+        print(f"finetop: {why}\n`finetop --help` lists the commands; they need no terminal.", file=sys.stderr)
+        return 2
+    # Read by textual when it is imported: 120 pictures a second at most, so that a key shows within 8 ms.
+    os.environ.setdefault("TEXTUAL_FPS", "120")
+    from tui.open import open_screen
+
+    return open_screen(options)
+
+
+def no_terminal() -> str:
+    """Why no screen can be opened here; empty if one can."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return "the screen needs a terminal, and input or output is none"
+    term = os.environ.get("TERM", "")
+    if term in ("", "dumb", "unknown"):
+        return f"the screen needs a terminal that can place text, and TERM is '{term}'"
+    return ""
+
+
+def _options(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="finetop", description="Opens the screen.")
+    parser.add_argument(
+        "--workspace", metavar="DIR", help="where runs live (default: the nearest with runs.db, or here)"
+    )
+    parser.add_argument("--readonly", action="store_true", help="look, and change nothing")
+    parser.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
+    parser.add_argument("--mouse", action="store_true", help="listen to the mouse")
+    parser.add_argument("--theme", choices=["auto", "dark", "light", "ansi", "mono"], help="colours (default: auto)")
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":

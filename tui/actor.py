@@ -1,0 +1,83 @@
+"""The actor: one thread through which the screen asks for changes, so that the event loop never waits for a lock.
+
+A writer may have to wait 10 s and more for a backup or a stuck disk. What was asked is done in order; the outcome
+comes back as a message.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from textual.message import Message
+
+from engine.errors import EngineError
+from engine.home import Workspace
+
+
+class Acted(Message):
+    """What came of something that was asked for."""
+
+    def __init__(
+        self, what: str, outcomes: list[Any], error: str = "", then: Callable[[Any], Any] | None = None
+    ) -> None:
+        self.what = what
+        """The words of the request, such as 'stop'."""
+        self.outcomes = outcomes
+        self.error = error
+        self.then = then
+        super().__init__()
+
+
+class Actor(threading.Thread):
+    """`make` gives what is acted through: `engine.control.Control`, or a stand-in."""
+
+    def __init__(
+        self, workspace: Workspace, post: Callable[[Message], Any], make: Callable[[], Any] | None = None
+    ) -> None:
+        super().__init__(name="actor", daemon=True)
+        self._workspace = workspace
+        self._post = post
+        self._make = make or self._control
+        self._asked: queue.SimpleQueue = queue.SimpleQueue()
+        self._waiting = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether something asked for is not done yet."""
+        return self._waiting > 0
+
+    def do(self, what: str, *calls: Callable[[Any], Any], then: Callable[[list[Any]], Any] | None = None) -> None:
+        """Call each of `calls` with the control; `then` gets the list of outcomes, on the event loop."""
+        if not self.is_alive():
+            self.start()
+        self._waiting += 1
+        self._asked.put((what, calls, then))
+
+    def stop(self) -> None:
+        self._asked.put(None)
+
+    def run(self) -> None:
+        control = None
+        while (asked := self._asked.get()) is not None:
+            what, calls, then = asked
+            outcomes: list[Any] = []
+            error = ""
+            try:
+                if control is None:
+                    control = self._make()
+                for call in calls:
+                    outcomes.append(call(control))
+            except EngineError as fault:
+                error = f"{fault.message}. {fault.hint}".strip().rstrip(".") if fault.hint else fault.message
+            except Exception as fault:  # told on the screen; the next request is tried all the same
+                error = f"{type(fault).__name__}: {fault}"
+            self._waiting -= 1
+            self._post(Acted(what, outcomes, error, then))
+        if control is not None:
+            control.close()
+
+    def _control(self) -> Any:
+        from engine.control import Control  # with the writer: 10 ms, needed at the first change only
+
+        return Control(self._workspace)

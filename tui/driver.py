@@ -1,0 +1,113 @@
+"""Textual's terminal driver with a writer that never makes the event loop wait, and an input that notices the end.
+
+Textual's own writer takes 30 pieces and then blocks the event loop until the terminal has read some. Over a link that
+stalls, the screen would be dead to keys. Here the writer takes everything, says how much it still holds, and calls
+back when it is done, so that whoever paints can leave out pictures and send the newest one then. Of input, Textual's
+thread reads an end of file as nothing and asks again at once, for ever.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import IO
+
+from textual.drivers.linux_driver import LinuxDriver
+
+
+class Writer(threading.Thread):
+    """Writes to the terminal in the background."""
+
+    def __init__(self, file: IO[str]) -> None:
+        super().__init__(name="terminal-writer", daemon=True)
+        self._fd = file.fileno()
+        self._wake = threading.Condition()
+        self._waiting: list[str] = []
+        self._held = 0
+        self._stopping = False
+        self._gone = False
+        self.drained: Callable[[], object] | None = None
+        """Called, from this thread, once everything has been written after somebody was told to wait."""
+        self._told = False
+
+    def write(self, text: str) -> None:
+        with self._wake:
+            if not self._gone:
+                self._waiting.append(text)
+                self._held += len(text)
+                self._wake.notify()
+
+    def busy(self) -> bool:
+        """Whether the terminal has not taken yet what it was sent; if so, `drained` will be called."""
+        with self._wake:
+            self._told = self._held > 0 and not self._gone
+            return self._told
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def stop(self) -> None:
+        """Write what is left, for at most a second: the terminal may be gone, or the link dead."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self.join(timeout=1.0)
+
+    def run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._waiting and not self._stopping:
+                    self._wake.wait()
+                if not self._waiting:
+                    return
+                data = "".join(self._waiting).encode("utf-8", "replace")
+                self._waiting.clear()
+            try:
+                while data:
+                    data = data[os.write(self._fd, data) :]
+            except OSError:
+                with self._wake:  # the terminal is gone; its end of file, or SIGHUP, ends the program
+                    self._gone = True
+                    self._waiting.clear()
+            with self._wake:
+                self._held = sum(map(len, self._waiting))
+                call = self.drained if self._told and not self._held else None
+                self._told = self._told and bool(self._held)
+            if call is not None:
+                call()
+
+
+class Driver(LinuxDriver):
+    """The driver of the screen."""
+
+    def start_application_mode(self) -> None:
+        import textual.drivers.linux_driver as module
+
+        module.WriterThread = Writer  # the one place where it is made
+        super().start_application_mode()
+
+    @property
+    def writer(self) -> Writer | None:
+        return self._writer_thread
+
+    def _run_input_thread(self) -> None:
+        watch = threading.Thread(target=self._watch_for_end, name="terminal-end", daemon=True)
+        watch.start()
+        super()._run_input_thread()
+
+    def _watch_for_end(self) -> None:
+        """Leave when the terminal hangs up: poll() says so at once, and costs nothing until then."""
+        import select
+
+        poll = select.poll()
+        poll.register(self.fileno, 0)  # POLLHUP and POLLERR are always told
+        while not self.exit_event.is_set():
+            if any(mask & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, mask in poll.poll(500)):
+                os.kill(os.getpid(), signal.SIGHUP)
+                return

@@ -1,0 +1,175 @@
+"""Every action of the screen in one table: the bindings, the footer, the help, the palette and the docs come from it.
+
+A key is written as one writes it: a printable character as itself (`J` is shift+j), others by Textual's names (`up`,
+`ctrl+p`, `space`). `where` says in which pane or screen a key means this action; a key may mean different things in
+different places, and the place that has the focus is asked before the wider ones (`PLACES`).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+PLACES = {
+    "runs": "Runs",
+    "gpus": "GPUs",
+    "run": "The selected run",
+    "chart": "Charts",
+    "log": "Log",
+    "checkpoints": "Checkpoints",
+    "compare": "Compare",
+    "list": "Lists",
+    "main": "Main screen",
+    "any": "Everywhere",
+}
+"""Where a key is heard, and what the place is called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    id: str
+    """`place.verb`; the name under which the key can be changed in the settings file."""
+    keys: tuple[str, ...]
+    label: str
+    """One or two words, for the footer."""
+    help: str
+    """One sentence, for the help screen, the palette and the docs."""
+    where: str
+    footer: int = 0
+    """Order in the footer, 0: not shown there; the first that fit are shown."""
+    writes: bool = False
+    """Changes something, and so is refused with --readonly."""
+
+
+ACTIONS: tuple[Action, ...] = (
+    # moving
+    Action("list.down", ("j", "down"), "down", "one line down", "list"),
+    Action("list.up", ("k", "up"), "up", "one line up", "list"),
+    Action("list.top", ("g", "home"), "top", "first line", "list"),
+    Action("list.bottom", ("G", "end"), "bottom", "last line", "list"),
+    Action("list.page_down", ("pagedown", "ctrl+f"), "page down", "one page down", "list"),
+    Action("list.page_up", ("pageup", "ctrl+b"), "page up", "one page up", "list"),
+    Action("list.right", ("right",), "right", "what lies further right", "list"),
+    Action("list.left", ("left",), "left", "back to the left", "list"),
+    Action("main.pane1", ("1",), "runs", "go to pane 1, runs", "main"),
+    Action("main.pane2", ("2",), "gpus", "go to pane 2, GPUs", "main"),
+    Action("main.pane3", ("3",), "run", "go to pane 3, the selected run", "main"),
+    Action("main.pane4", ("4",), "checkpoints", "go to pane 4, its checkpoints", "main"),
+    Action("main.next_pane", ("tab",), "next pane", "next pane", "main"),
+    Action("main.previous_pane", ("shift+tab",), "previous pane", "previous pane", "main"),
+    Action("main.next_tab", ("]",), "next tab", "next tab of the selected run", "main"),
+    Action("main.previous_tab", ("[",), "previous tab", "previous tab of the selected run", "main"),
+    Action("main.open", ("enter",), "open", "open the pane on the whole screen; on a problem, go to it", "main", 2),
+    Action("any.back", ("escape",), "back", "one step back: close, leave full screen, clear filter, clear marks", "any"),
+    Action("main.bigger", ("+",), "bigger", "make the pane bigger", "main"),
+    Action("main.smaller", ("_",), "smaller", "make the pane smaller", "main"),
+    Action("main.jump", ("#",), "go to run", "go to a run by its number", "main"),
+    # finding and choosing runs
+    Action("runs.mark", ("space",), "mark", "mark the run, or take the mark away", "runs", 3),
+    Action("runs.mark_range", ("v",), "mark range", "mark all runs from the last mark to here", "runs"),
+    Action("runs.filter", ("/",), "filter", "show only runs that match: state:failed, data:sql, a word, !word", "runs", 8),
+    Action("runs.sort", ("s",), "sort", "sort by the next column", "runs"),
+    Action("runs.sort_invert", ("S",), "invert sort", "turn the order around", "runs"),
+    # acting on runs
+    Action("main.new", ("n",), "new", "new run from a preset", "main", 1, True),
+    Action("main.edit", ("e",), "edit", "a new run from this one with other settings; the fix of a failed run", "main", 9, True),
+    Action("main.compare", ("c",), "compare", "compare the marked runs (2 to 4), or this one with the best", "main", 4),
+    Action("main.stop", ("x",), "stop", "stop after this step and save; take a waiting run off the queue", "main", 5, True),
+    Action("main.kill", ("X",), "kill", "end the run's process now, without saving", "main", 0, True),
+    Action("main.resume", ("r",), "resume", "go on from a checkpoint, or run again", "main", 6, True),
+    Action("main.hold", ("h",), "hold", "hold a waiting run, or release it", "main", 0, True),
+    Action("main.move_down", ("J",), "move down", "move down in the queue", "main", 0, True),
+    Action("main.move_up", ("K",), "move up", "move up in the queue", "main", 0, True),
+    Action("main.move_top", ("T",), "move to top", "move to the front of the queue", "main", 0, True),
+    Action("main.delete", ("d",), "delete", "move the run to the trash", "main", 7, True),
+    Action("main.undo", ("u",), "undo", "take the last deleted runs back out of the trash", "main", 0, True),
+    Action("main.rename", ("N",), "rename", "give the run another name", "main", 0, True),
+    Action("main.tag", ("t",), "tag", "set the run's tags", "main", 0, True),
+    Action("main.note", ("o",), "note", "write a note on the run", "main", 0, True),
+    Action("checkpoints.pin", ("P",), "pin", "keep the checkpoint whatever the settings say, or no longer", "checkpoints", 3, True),
+    Action("checkpoints.delete", ("d",), "delete", "delete the checkpoint's files", "checkpoints", 4, True),
+    Action("checkpoints.resume", ("r",), "resume here", "go on from this checkpoint", "checkpoints", 5, True),
+    # charts
+    Action("chart.metric", ("m",), "metric", "next metric", "chart", 3),
+    Action("chart.log", ("l",), "log y", "logarithmic scale", "chart", 4),
+    Action("chart.smooth", ("z",), "smooth", "how much the line is smoothed", "chart", 5),
+    Action("chart.axis", ("t",), "x axis", "by step, tokens or time", "chart", 6),
+    Action("chart.left", ("left",), "cursor left", "value cursor to the left", "chart"),
+    Action("chart.right", ("right",), "cursor right", "value cursor to the right", "chart"),
+    Action("chart.zoom_in", ("i",), "zoom in", "look closer around the cursor", "chart", 7),
+    Action("chart.zoom_out", ("a",), "zoom out", "look at more", "chart", 8),
+    Action("chart.zoom_reset", ("0",), "all", "the whole run again", "chart"),
+    # the log
+    Action("main.log", ("L",), "log", "the run's log on the whole screen", "main"),
+    Action("log.follow", ("f",), "follow", "stay at the end of the log as it grows", "log", 3),
+    Action("log.search", ("/",), "search", "look for a text in the log", "log", 4),
+    Action("log.next_match", ("n",), "next match", "next place where it was found", "log", 5),
+    Action("log.previous_match", ("N",), "previous match", "the place before", "log"),
+    # the box
+    Action("main.daemon", ("D",), "start daemon", "start the daemon, which runs the queue", "main", 0, True),
+    Action("main.pause", ("p",), "pause picture", "stop updating the picture; runs go on", "main"),
+    Action("main.copy", ("y",), "copy", "copy the run's folder to the clipboard (works over SSH)", "main"),
+    Action("any.redraw", ("ctrl+l",), "redraw", "paint the whole screen anew", "any"),
+    Action("any.palette", (":", "ctrl+p"), "command", "all commands by name", "any", 10),
+    Action("any.help", ("?", "f1"), "keys", "what the keys do", "any", 11),
+    Action("any.interrupt", ("ctrl+c",), "", "nothing but a hint: people press it by habit; q leaves", "any"),
+    Action("main.quit", ("q",), "quit", "leave; runs go on", "main", 12),
+)  # fmt: skip
+BY_ID = {action.id: action for action in ACTIONS}
+
+KEY_NAMES = {
+    "up": "↑",
+    "down": "↓",
+    "left": "←",
+    "right": "→",
+    "escape": "esc",
+    "pageup": "pgup",
+    "pagedown": "pgdn",
+}
+
+
+def written(key: str) -> str:
+    """A key as the footer and the help show it."""
+    return KEY_NAMES.get(key, key)
+
+
+class Keymap:
+    """Which key means which action where; the user's own keys replace the table's."""
+
+    def __init__(self, own: Mapping[str, Iterable[str]] | None = None) -> None:
+        own = own or {}
+        self.problems = [f"there is no action '{name}'" for name in own if name not in BY_ID]
+        self._keys = {action.id: tuple(own.get(action.id, action.keys)) for action in ACTIONS}
+        self._meaning: dict[tuple[str, str], str] = {}
+        # The user's keys come first: they push a default out of a place, and two of them on one key are a mistake.
+        for action in sorted(ACTIONS, key=lambda action: action.id not in own):
+            for key in self._keys[action.id]:
+                there = self._meaning.setdefault((action.where, key), action.id)
+                if there != action.id and action.id in own:
+                    self.problems.append(f"'{key}' is both {there} and {action.id}")
+
+    def keys(self, action_id: str) -> tuple[str, ...]:
+        """The keys of an action that reach it."""
+        where = BY_ID[action_id].where
+        return tuple(key for key in self._keys[action_id] if self._meaning.get((where, key)) == action_id)
+
+    def action(self, key: str, places: Iterable[str]) -> Action | None:
+        """What a key means in the first of these places that knows it."""
+        for place in places:
+            if found := self._meaning.get((place, key)):
+                return BY_ID[found]
+        return None
+
+    def reachable(self, places: Iterable[str]) -> list[Action]:
+        """The actions heard in these places, the narrowest place first; those hidden behind a narrower key left out."""
+        places = tuple(places)
+        return [
+            action
+            for place in places
+            for action in ACTIONS
+            if action.where == place and any(self.action(key, places) is action for key in self.keys(action.id) or ())
+        ]
+
+    def footer(self, places: Iterable[str]) -> list[Action]:
+        """What the footer names, in order."""
+        places = tuple(places)
+        shown = sorted((action for action in self.reachable(places) if action.footer), key=lambda a: a.footer)
+        return shown

@@ -1,0 +1,29 @@
+"""Opening the screen: settings, workspace, application."""
+
+import argparse
+import dataclasses
+import sys
+
+from engine.cli.text import visible
+from engine.errors import EngineError
+from engine.home import find_workspace
+from tui import settings
+from tui.app import FinetopApp
+
+
+def open_screen(options: argparse.Namespace) -> int:
+    try:
+        workspace = find_workspace(options.workspace)
+    except EngineError as error:
+        print(visible(f"finetop: {error.message}\n{error.hint}".rstrip()), file=sys.stderr)
+        return error.exit_code
+    chosen = settings.read()
+    chosen = dataclasses.replace(
+        chosen,
+        theme=options.theme or chosen.theme,
+        ascii=options.ascii or chosen.ascii,
+        mouse=options.mouse or chosen.mouse,
+    )
+    app = FinetopApp(workspace, chosen, readonly=options.readonly)
+    app.run(mouse=chosen.mouse)
+    return app.return_code or 0

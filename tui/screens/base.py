@@ -1,0 +1,79 @@
+"""What all screens share: keys by the table of actions, and news from the app."""
+
+from typing import TYPE_CHECKING, Any
+
+from textual import events
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Input
+
+from tui.keys import Action
+from tui.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from tui.app import FinetopApp
+    from tui.feed import Answer
+
+
+class KeyScreen(Screen, inherit_bindings=False):
+    """A screen whose keys come from the table.
+
+    A key is looked up in the places of the focused widget, then in the screen's own. The action `runs.mark` is done by
+    the method `do_runs_mark` of the focused widget, one of its parents, the screen, or the app.
+    """
+
+    BINDINGS = []
+    AUTO_FOCUS = ""
+    own_places: tuple[str, ...] = ("any",)
+
+    @property
+    def host(self) -> "FinetopApp":
+        return self.app  # type: ignore[return-value]
+
+    def places(self) -> tuple[str, ...]:
+        focused = self.focused
+        if isinstance(focused, Input):
+            return ("any",)
+        own = focused.places() if focused is not None and hasattr(focused, "places") else ()
+        return (*own, *(place for place in self.own_places if place not in own))
+
+    def take(self, snapshot: Snapshot) -> None:
+        """A new snapshot has come."""
+
+    def answered(self, answer: "Answer") -> None:
+        """A question to the feed has been answered."""
+
+    def on_key(self, event: events.Key) -> None:
+        key = event.character if event.is_printable and event.character and event.character != " " else event.key
+        action = self.host.keymap.action(key, self.places())
+        if action is not None:
+            event.stop()
+            event.prevent_default()
+            self.perform(action)
+
+    def perform(self, action: Action) -> None:
+        """Do an action, or say why not."""
+        if why := self.refusal(action):
+            self.host.say(why, "warning")
+            return
+        name = "do_" + action.id.replace(".", "_")
+        widget: Any = self.focused or self
+        while widget is not None:
+            if method := getattr(widget, name, None):
+                method()
+                return
+            widget = widget.parent if isinstance(widget, Widget) and widget is not self else None
+        for target in (self, self.app):
+            if method := getattr(target, name, None):
+                method()
+                return
+
+    def refusal(self, action: Action) -> str:
+        """Why an action cannot be done now; empty when it can."""
+        if action.writes and self.host.readonly:
+            return f"{action.label}: the screen was opened with --readonly"
+        return ""
+
+    def do_any_back(self) -> None:
+        if len(self.app.screen_stack) > 1:
+            self.app.pop_screen()

@@ -1,0 +1,137 @@
+"""A pane: a frame with a title, and lines inside it that a subclass computes from values.
+
+Painting is line by line: `repaint` asks for all lines again, which is cheap, compares them with those shown, and marks
+only the ones that differ. Nothing here goes through Rich markup, so text from names and logs cannot be read as such.
+"""
+
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from tui.format import Line, cells, cut, fit_line, line_cells, visible
+from tui.theme import Look
+
+
+class Lines(Widget, can_focus=False, inherit_bindings=False):
+    """A widget made of lines. Subclasses say which in `lines`."""
+
+    DEFAULT_CSS = "Lines { position: absolute; }"
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._shown: list[Line] = []
+        self._strips: list[Strip | None] = []
+        self._strip_width = 0
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        """At most `height` lines; each is cut or padded to `width`."""
+        return []
+
+    @property
+    def look(self) -> Look:
+        return self.app.look  # type: ignore[attr-defined]
+
+    def repaint(self) -> None:
+        """Compute the lines again and mark those that differ."""
+        width, height = self.outer_size
+        if not width or not height or not self.is_attached:
+            return
+        wanted = [fit_line(line, width) for line in self.lines(width, height)[:height]]
+        wanted += [[(" " * width, "text")]] * (height - len(wanted))
+        if width != self._strip_width or height != len(self._shown):
+            self._shown, self._strips, self._strip_width = wanted, [None] * height, width
+            self.refresh()
+            return
+        changed = [y for y, line in enumerate(wanted) if line != self._shown[y]]
+        if changed:
+            self._shown = wanted
+            for y in changed:
+                self._strips[y] = None
+            self.refresh(*(Region(0, y, width, 1) for y in changed))
+
+    def on_resize(self) -> None:
+        self.repaint()
+
+    def on_show(self) -> None:
+        self.repaint()
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        width, height = self.outer_size
+        if width != self._strip_width or height != len(self._shown):
+            self.repaint()
+        look, strips = self.look, []
+        for y in range(crop.y, crop.bottom):
+            if y >= len(self._shown):
+                strips.append(Strip.blank(crop.width, look.style("text")))
+                continue
+            strip = self._strips[y]
+            if strip is None:
+                strip = self._strips[y] = look.strip(self._shown[y], width)
+            strips.append(strip if crop.width == width and not crop.x else strip.crop(crop.x, crop.right))
+        return strips
+
+    def shown_text(self) -> list[str]:
+        """The lines as plain text: what tests look at."""
+        return ["".join(text for text, _ in line) for line in self._shown]
+
+
+class Pane(Lines, can_focus=True):
+    """Lines in a frame, heavy when it has the focus. `place` is where the keymap looks first."""
+
+    place = "main"
+    number = 0
+
+    def title(self) -> str | Line:
+        return ""
+
+    def hint(self) -> str:
+        """What stands at the lower right of the frame."""
+        return ""
+
+    def body(self, width: int, height: int) -> list[Line]:
+        return []
+
+    def places(self) -> tuple[str, ...]:
+        """Where the keys pressed here are looked up, besides the screen's own places."""
+        return (self.place,)
+
+    def on_focus(self) -> None:
+        self.repaint()
+
+    def on_blur(self) -> None:
+        self.repaint()
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        if width < 4 or height < 3:
+            return []
+        inner = [fit_line(line, width - 2) for line in self.body(width - 2, height - 2)[: height - 2]]
+        inner += [[(" " * (width - 2), "text")]] * (height - 2 - len(inner))
+        title = self.title()
+        if isinstance(title, str):
+            title = [(visible(title), "title")]
+        if self.number:
+            title = [(f"{self.number} ", "title"), *title]
+        return framed(inner, width, title, self.hint(), self.has_focus)
+
+
+def framed(inner: list[Line], width: int, title: Line, hint: str = "", focus: bool = False) -> list[Line]:
+    """Lines of `width - 2` cells with a frame around them; the title above, the hint below on the right."""
+    corner = "┏┓┗┛━┃" if focus else "┌┐└┘─│"
+    role = "focus" if focus else "frame"
+    if title:
+        room = width - 6
+        if line_cells(title) > room:
+            title = fit_line(title, room)
+        above: Line = [(corner[0] + corner[4] + " ", role), *title, (" ", role)]
+    else:
+        above = [(corner[0] + corner[4], role)]
+    above.append((corner[4] * (width - line_cells(above) - 1) + corner[1], role))
+    hint = cut(hint, max(0, width - 6))
+    below: Line = [(corner[2], role)]
+    if hint:
+        below += [(corner[4] * (width - 5 - cells(hint)) + " ", role), (hint, "dim"), (" " + corner[4], role)]
+    else:
+        below.append((corner[4] * (width - 2), role))
+    below.append((corner[3], role))
+    side = (corner[5], role)
+    return [above, *([side, *line, side] for line in inner), below]

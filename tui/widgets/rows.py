@@ -1,0 +1,149 @@
+"""A list of rows with a cursor: identity by key, never by place, so that a row that moves keeps the cursor."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from textual.message import Message
+
+from tui.format import Line
+from tui.widgets.pane import Pane
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    key: Hashable | None
+    """None: a line between the rows, such as the head of a section, where the cursor never stands."""
+    line: Line = field(default_factory=list)
+    value: Any = None
+
+
+class Rows(Pane):
+    """A pane that shows rows. Subclasses build them in `make_rows`; the cursor stays with its key."""
+
+    class Moved(Message):
+        """The cursor stands on another row."""
+
+        def __init__(self, rows: "Rows", key: Hashable | None) -> None:
+            self.rows = rows
+            self.key = key
+            super().__init__()
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.rows: Sequence[Row] = ()
+        self.key: Hashable | None = None
+        self._index = 0
+        self._top = 0
+
+    def make_rows(self, width: int) -> Sequence[Row]:
+        return ()
+
+    def head(self, width: int) -> list[Line]:
+        """Lines above the rows that do not scroll."""
+        return []
+
+    def nothing(self, width: int, height: int) -> list[Line]:
+        """What is said when there are no rows."""
+        return []
+
+    def cursor_line(self, line: Line, row: Row) -> Line:
+        """A row's line when the cursor is on it: a bar in its first cell, the cheapest change there is."""
+        text, _ = line[0] if line else ("", "")
+        return [("▌", "cursor"), (text[1:], line[0][1] if line else "text"), *line[1:]]
+
+    @property
+    def current(self) -> Row | None:
+        """The row under the cursor."""
+        return self.rows[self._index] if self.rows and self._index < len(self.rows) else None
+
+    def rebuild(self) -> None:
+        """Make the rows anew; the cursor follows its key, or stays at about its place if that is gone."""
+        width = self.outer_size.width - 2
+        if width <= 0:
+            return
+        self.rows = self.make_rows(width)
+        before = self.key
+        for index, row in enumerate(self.rows):
+            if row.key is not None and row.key == self.key:
+                self._index = index
+                break
+        else:
+            self._index = self._nearest(self._index)
+            self.key = self.rows[self._index].key if self.rows else None
+        self.repaint()
+        if self.key != before:
+            self.post_message(self.Moved(self, self.key))
+
+    def on_resize(self) -> None:
+        self.rebuild()
+        self.repaint()
+
+    def body(self, width: int, height: int) -> list[Line]:
+        head = self.head(width)
+        if not self.rows:
+            return [*head, *self.nothing(width, height - len(head))]
+        room = max(1, height - len(head))
+        self._top = max(0, min(self._top, len(self.rows) - room))
+        if self._index < self._top:
+            self._top = self._index
+            # The head of a section stays in sight above its first row.
+            while self._top and self.rows[self._top - 1].key is None and self._index - self._top < room - 1:
+                self._top -= 1
+        elif self._index >= self._top + room:
+            self._top = self._index - room + 1
+        shown = []
+        for index in range(self._top, min(self._top + room, len(self.rows))):
+            row = self.rows[index]
+            shown.append(self.cursor_line(row.line, row) if index == self._index else row.line)
+        return [*head, *shown]
+
+    def page(self) -> int:
+        return max(1, self.outer_size.height - 3 - len(self.head(self.outer_size.width - 2)))
+
+    def move_to(self, key: Hashable) -> bool:
+        """Put the cursor on a row; False if there is none of that key."""
+        for index, row in enumerate(self.rows):
+            if row.key == key:
+                self._go(index)
+                return True
+        return False
+
+    def do_list_down(self) -> None:
+        self._go(self._nearest(self._index + 1, 1))
+
+    def do_list_up(self) -> None:
+        self._go(self._nearest(self._index - 1, -1))
+
+    def do_list_page_down(self) -> None:
+        self._go(self._nearest(self._index + self.page(), 1))
+
+    def do_list_page_up(self) -> None:
+        self._go(self._nearest(self._index - self.page(), -1))
+
+    def do_list_top(self) -> None:
+        self._go(self._nearest(0, 1))
+
+    def do_list_bottom(self) -> None:
+        self._go(self._nearest(len(self.rows) - 1, -1))
+
+    def _go(self, index: int) -> None:
+        if not self.rows or index == self._index:
+            return
+        self._index = index
+        self.key = self.rows[index].key
+        self.repaint()
+        self.post_message(self.Moved(self, self.key))
+
+    def _nearest(self, index: int, direction: int = 1) -> int:
+        """The row at or beyond `index` where the cursor may stand."""
+        if not self.rows:
+            return 0
+        index = max(0, min(index, len(self.rows) - 1))
+        for way in (direction, -direction):
+            at = index
+            while 0 <= at < len(self.rows):
+                if self.rows[at].key is not None:
+                    return at
+                at += way
+        return index

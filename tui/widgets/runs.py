@@ -1,0 +1,169 @@
+"""Pane 1: the runs in their sections, running, queue, finished, one row each."""
+
+from collections.abc import Sequence
+
+from engine.store.records import Run, RunState
+from tui import format
+from tui.format import Line, fit, visible
+from tui.snapshot import Snapshot
+from tui.theme import look
+from tui.widgets.rows import Row, Rows
+
+_SECTIONS = ("RUNNING", "QUEUE", "FINISHED")
+SORTS = (None, "eval", "loss", "name", "step", "finished", "seconds", "model", "data")
+"""What `s` goes through; None: running, the queue in its order, then the last finished."""
+
+
+def section(run: Run) -> int:
+    return 0 if run.active else 1 if run.state is RunState.QUEUED else 2
+
+
+class Columns:
+    """The widths of a row's fields for a pane of so many cells."""
+
+    def __init__(self, width: int) -> None:
+        self.lead = 8  # cursor, mark, glyph, number
+        self.eta = 5
+        self.loss = 6
+        self.step = 7
+        free = width - self.lead - self.eta - self.loss - self.step - 4
+        self.state = 10 if free < 34 else 12 if free < 44 else 24 if free < 70 else 34
+        self.name = max(8, free - self.state)
+
+
+def eta(run: Run, now: float) -> float | None:
+    """Seconds until a running run is done, by the pace of its last step; None where that cannot be told."""
+    if run.total_steps and run.step_seconds and run.active:
+        return max(0.0, (run.total_steps - run.step) * run.step_seconds)
+    if run.state is RunState.QUEUED:
+        return run.estimate_seconds
+    return None
+
+
+def state_text(run: Run, place: int) -> str:
+    """The state in words: progress, why it waits, or how it ended."""
+    known = look(run)
+    if run.wanted and run.active:
+        return "stopping" if run.wanted == "stop" else "killing"
+    if run.state is RunState.RUNNING and run.total_steps:
+        return f"run {min(100, 100 * run.step // run.total_steps):>3}%"
+    if run.active:
+        return known.word
+    if run.state is RunState.QUEUED:
+        if run.held:
+            return "held"
+        reason = visible(run.wait_reason or "")
+        return "next" if place == 0 and not reason else f"waits: {reason}" if reason else "waits"
+    return known.word
+
+
+def row_line(run: Run, columns: Columns, marked: bool, place: int, now: float) -> Line:
+    """One run as a line. The cursor's cell comes first, then mark, glyph and number."""
+    known = look(run)
+    number = fit(str(run.id), 4, ">")
+    line: Line = [(" ", "text"), ("✓" if marked else " ", "mark" if marked else "text"), (known.glyph, known.role)]
+    line += [
+        (number + " ", "dim" if run.ended else "text"),
+        (fit(visible(run.name) or "—", columns.name), "text"),
+        (" ", "text"),
+    ]
+    story = ""
+    if run.state in (RunState.FAILED, RunState.INTERRUPTED, RunState.STOPPED) and run.reason:
+        story = visible(run.reason)
+    if story and run.train_loss is None:
+        # No numbers to show: the reason may have their room.
+        line.append((fit(story, columns.state + columns.step + columns.loss + columns.eta + 3), known.role))
+        return line
+    line += [(fit(story or state_text(run, place), columns.state), known.role), (" ", "text")]
+    if run.state is RunState.QUEUED:
+        memory = f"~{format.gib(run.estimate_bytes)}" if run.estimate_bytes else ""
+        line.append((fit(memory, columns.step + 1 + columns.loss, ">"), "dim"))
+    else:
+        best = run.best_eval if run.ended and run.best_eval is not None else run.train_loss
+        line.append((fit(format.count(run.step), columns.step, ">"), "text"))
+        line.append((fit(format.loss(best), columns.loss + 1, ">"), "bright" if run.active else "text"))
+    line.append((fit(format.duration(eta(run, now)), columns.eta + 1, ">"), "dim"))
+    return line
+
+
+class RunsPane(Rows):
+    place = "runs"
+    number = 1
+
+    def __init__(self) -> None:
+        super().__init__(id="runs")
+        self.snapshot = Snapshot(0.0)
+        self.marks: set[int] = set()
+        self._last_mark: int | None = None
+
+    def take(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        known = {run.id for run in snapshot.runs}
+        if not snapshot.view.matching:
+            self.marks &= known
+        self.rebuild()
+
+    def places(self) -> tuple[str, ...]:
+        return ("runs", "list")
+
+    @property
+    def run(self) -> Run | None:
+        return self.current.value if self.current else None
+
+    def chosen(self) -> list[Run]:
+        """The marked runs in the order shown, or else the one under the cursor."""
+        marked = [run for run in self.snapshot.runs if run.id in self.marks]
+        return marked or ([self.run] if self.run else [])
+
+    def title(self) -> Line:
+        view = self.snapshot.view
+        line: Line = [("Runs", "title")]
+        if view.matching:
+            line.append((f"  {visible(view.matching)}", "key"))
+            line.append((f"  {len(self.snapshot.runs)} of {self.snapshot.total}", "dim"))
+        if view.sort:
+            line.append((f"  by {view.sort} {'▲' if not view.descending else '▼'}", "dim"))
+        return line
+
+    def hint(self) -> str:
+        keys = "/ filter · s sort"
+        return f"{len(self.marks)} marked · {keys}" if self.marks else keys
+
+    def head(self, width: int) -> list[Line]:
+        columns = Columns(width)
+        return [
+            [
+                (
+                    "      # "
+                    + fit("name", columns.name + 1)
+                    + fit("state", columns.state + 1)
+                    + fit("step", columns.step, ">")
+                    + fit("loss", columns.loss + 1, ">")
+                    + fit("left", columns.eta + 1, ">"),
+                    "dim",
+                )
+            ]
+        ]
+
+    def make_rows(self, width: int) -> Sequence[Row]:
+        columns = Columns(width)
+        snapshot = self.snapshot
+        heads = snapshot.view.sort is None and self.outer_size.height > 12
+        rows: list[Row] = []
+        current = -1
+        place = 0
+        for run in snapshot.runs:
+            if heads and section(run) != current:
+                current = section(run)
+                rows.append(Row(None, self._section_line(current, width)))
+            waiting = run.state is RunState.QUEUED
+            rows.append(Row(run.id, row_line(run, columns, run.id in self.marks, place, snapshot.taken), run))
+            place += waiting
+        return rows
+
+    def _section_line(self, which: int, width: int) -> Line:
+        amount = sum(section(run) == which for run in self.snapshot.runs)
+        line: Line = [(" " + _SECTIONS[which] + " ", "title"), (str(amount), "dim")]
+        if which == 1:
+            line = [*line, (fit("K/J moves ", width - format.line_cells(line), ">"), "dim")]
+        return line
