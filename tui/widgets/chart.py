@@ -21,8 +21,8 @@ _ZOOM = 0.5
 class Views:
     """How the charts of a screen are looked at, all the same way."""
 
-    def __init__(self, view: View = View(smoothing=SMOOTHINGS[1])) -> None:
-        self.view = view
+    def __init__(self, view: View | None = None) -> None:
+        self.view = view or View(smoothing=SMOOTHINGS[1])
         self._charts: list[Chart] = []
 
     def join(self, chart: "Chart") -> None:
