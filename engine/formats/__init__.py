@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from engine.formats.columns import FORMATS, ROLES
     from engine.formats.faults import NOTE_CODES
-    from engine.formats.read import read_data
+    from engine.formats.read import Opened, Row, read_data, stream_data
     from engine.formats.report import check_bad_share
     from engine.formats.split import example_key, label_set, split_examples
 
@@ -17,22 +17,28 @@ __all__ = [
     "FORMATS",
     "NOTE_CODES",
     "ROLES",
+    "Opened",
+    "Row",
     "check_bad_share",
     "example_key",
     "label_set",
     "read_data",
     "split_examples",
+    "stream_data",
 ]
 
 _MODULES = {
     "FORMATS": "columns",
     "NOTE_CODES": "faults",
+    "Opened": "read",
     "ROLES": "columns",
+    "Row": "read",
     "check_bad_share": "report",
     "example_key": "split",
     "label_set": "split",
     "read_data": "read",
     "split_examples": "split",
+    "stream_data": "read",
 }
 
 

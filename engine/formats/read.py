@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import DataError, InputError
@@ -20,6 +21,30 @@ _PEEK_ROWS = 50
 """Rows looked at before deciding what the columns of a file mean."""
 _MOST_SHAPES = 10_000
 """Different sets of columns remembered per file; a file in which every row has its own does not fill the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row as it was met: what stood in the file, and the example made of it or why there is none."""
+
+    file: str
+    line: int
+    values: Any = None
+    """The row as parsed, by column name; None when it did not parse."""
+    example: Example | None = None
+    problem: Problem | None = None
+    """Why there is no example; or a note (NOTE_CODES) about one that was kept, or about a line that is no row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file about to be read, as recognised; its rows follow."""
+
+    path: str
+    container: Container
+    encoding: str = ""
+    columns: tuple[str, ...] = ()
+    """The columns met in its first rows."""
 
 
 def read_data(
@@ -40,12 +65,43 @@ def read_data(
     report as `error.report`.
     """
     mapping = mapping or {}
-    _check_arguments(mapping, format, objective)
-    plain_text = objective == "pretrain" or format == "text"
-    origins = find_origins(source, plain_text=plain_text)
-    total_bytes = sum(origin.size_bytes for origin in origins)
     reading = _Reading(mapping, format, system, objective, max_problems)
     files = []
+    examples = []
+    for item in _stream(source, reading, progress):
+        if isinstance(item, DataFile):
+            files.append(item)
+        elif isinstance(item, Row) and item.example is not None:
+            examples.append(item.example)
+    report = DataReport(tuple(files), tuple(examples), reading.problems(), dict(reading.counts))
+    if not report.examples:
+        raise complaint(report, "no usable row")
+    return report
+
+
+def stream_data(
+    source: str | list[str],
+    *,
+    mapping: dict[str, str] | None = None,
+    format: str = "auto",
+    system: str | None = None,
+    objective: str = "sft",
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Opened | Row | DataFile]:
+    """The same reading a row at a time, for files larger than the memory: of each file Opened, its rows, its DataFile.
+
+    Every row comes, bad ones with their problem. Raises DataError when a source cannot be read at all or its columns
+    mean nothing.
+    """
+    return _stream(source, _Reading(mapping or {}, format, system, objective, None), progress)
+
+
+def _stream(
+    source: str | list[str], reading: "_Reading", progress: Callable[[int, int], None] | None
+) -> Iterator[Opened | Row | DataFile]:
+    _check_arguments(reading.mapping, reading.format, reading.objective)
+    origins = find_origins(source, plain_text=reading.objective == "pretrain" or reading.format == "text")
+    total_bytes = sum(origin.size_bytes for origin in origins)
     done_bytes = 0
     for origin in origins:
 
@@ -53,14 +109,10 @@ def read_data(
             if progress:
                 progress(min(before + bytes_in_file, total_bytes), total_bytes)
 
-        files.append(reading.read(origin, advance))
+        yield from reading.read(origin, advance)
         done_bytes += origin.size_bytes
     if progress:
         progress(total_bytes, total_bytes)
-    report = DataReport(tuple(files), tuple(reading.examples), reading.problems(), dict(reading.counts))
-    if not report.examples:
-        raise complaint(report, "no usable row")
-    return report
 
 
 def _check_arguments(mapping: dict[str, str], format: str, objective: str) -> None:
@@ -86,15 +138,17 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 class _Reading:
     """What is gathered while the files of one source are read."""
 
-    def __init__(self, mapping: dict, format: str, system: str | None, objective: str, max_problems: int) -> None:
-        self._mapping = mapping
-        self._format = format
+    def __init__(
+        self, mapping: dict, format: str, system: str | None, objective: str, max_problems: int | None
+    ) -> None:
+        self.mapping = mapping
+        self.format = format
+        self.objective = objective
         self._system = system
-        self._objective = objective
         self._max_problems = max_problems
+        """How many problems are kept here; None when each is handed out with its row instead."""
         self._bad: list[tuple[int, Problem]] = []
         self._notes: list[tuple[int, Problem]] = []
-        self.examples: list[Example] = []
         self.counts: Counter[str] = Counter()
 
     def problems(self) -> tuple[Problem, ...]:
@@ -102,7 +156,7 @@ class _Reading:
         room = max(self._max_problems - len(self._bad), 0)
         return tuple(problem for _, problem in sorted(self._bad + self._notes[:room], key=lambda numbered: numbered[0]))
 
-    def read(self, origin: Origin, advance: Callable[[int], None]) -> DataFile:
+    def read(self, origin: Origin, advance: Callable[[int], None]) -> Iterator[Opened | Row | DataFile]:
         if origin.on_hub:
             # 2 s and a network, wanted for hub names only.
             from engine.formats.columnar import load_hub
@@ -110,10 +164,12 @@ class _Reading:
             items: Iterator[Item] = enumerate(load_hub(origin.name), 1)
             return self._read_items(origin.name, items, Container("hub"), None)
         scanned = scan(origin.name)
-        container = recognise(scanned, frozenset(self._mapping.values()))
+        container = recognise(scanned, frozenset(self.mapping.values()))
         return self._read_items(origin.name, read_rows(scanned, container, advance), container, scanned)
 
-    def _read_items(self, name: str, items: Iterator[Item], container: Container, scanned: Scan | None) -> DataFile:
+    def _read_items(
+        self, name: str, items: Iterator[Item], container: Container, scanned: Scan | None
+    ) -> Iterator[Opened | Row | DataFile]:
         first = []
         first_rows: list[dict] = []
         for item in items:
@@ -125,10 +181,18 @@ class _Reading:
         if not first:
             raise DataError(f"{name} has no rows", "Give a file with at least one row below the column names.")
         shape = self._file_shape(name, first_rows, container) if first_rows else None
-        rows, bad_rows = self._read_rows(name, itertools.chain(first, items), shape)
-        return DataFile(
+        encoding = scanned.encoding if scanned and container.name != "parquet" else ""
+        columns = tuple(dict.fromkeys(column for row in first_rows for column in row))
+        yield Opened(name, container, encoding, columns)
+        rows = bad_rows = 0
+        for row in self._read_rows(name, itertools.chain(first, items), shape):
+            if row.problem is None or row.values is not None or row.problem.code not in NOTE_CODES:
+                rows += 1
+                bad_rows += row.example is None
+            yield row
+        yield DataFile(
             path=name,
-            encoding=scanned.encoding if scanned and container.name != "parquet" else "",
+            encoding=encoding,
             format=shape.format if shape else "",
             container=container.name,
             columns=dict(shape.columns) if shape and container.name != "txt" else {},
@@ -137,18 +201,14 @@ class _Reading:
             bad_rows=bad_rows,
         )
 
-    def _read_rows(self, name: str, items: Iterable[Item], file_shape: Shape | None) -> tuple[int, int]:
-        """(rows, bad rows) of one file; its examples and problems are gathered."""
+    def _read_rows(self, name: str, items: Iterable[Item], file_shape: Shape | None) -> Iterator[Row]:
         shapes: dict[tuple, Shape | None] = {}
-        before, rows, bad_rows = len(self.examples), 0, 0
         for item in items:
             if isinstance(item, Fault):
-                self._note(name, item.line, item.code, item.message, item.excerpt, is_excerpt=True)
-                rows += item.code not in NOTE_CODES
-                bad_rows += item.code not in NOTE_CODES
+                problem = self._note(name, item.line, item.code, item.message, item.excerpt, is_excerpt=True)
+                yield Row(name, item.line, problem=problem)
                 continue
             line, row = item
-            rows += 1
             try:
                 if not isinstance(row, dict):
                     message = f'the row is {kind(row)}; it must be an object such as {{"prompt": …, "completion": …}}'
@@ -161,32 +221,35 @@ class _Reading:
                         shapes[columns] = shape
                 built = build_example(row, shape, self._system, name, line)
             except RowFault as fault:
-                self._note(name, line, fault.code, fault.message, fault.value if fault.value is not None else row)
-                bad_rows += 1
+                shown = fault.value if fault.value is not None else row
+                yield Row(name, line, row, problem=self._note(name, line, fault.code, fault.message, shown))
             except RecursionError:
-                self._note(name, line, "too-deep", "the row is nested too deeply", "")
-                bad_rows += 1
+                problem = self._note(name, line, "too-deep", "the row is nested too deeply", "")
+                yield Row(name, line, row, problem=problem)
             else:
-                self.examples.append(built.example)
+                problem = None
                 if built.left_out:
                     message = f"the last {_count(built.left_out, 'message')} left out: no assistant message follows"
-                    self._note(name, line, "trailing-turn", message, row)
-        assert len(self.examples) - before == rows - bad_rows
-        return rows, bad_rows
+                    problem = self._note(name, line, "trailing-turn", message, row)
+                yield Row(name, line, row, built.example, problem)
 
-    def _note(self, file: str, line: int, code: str, message: str, shown: Any, *, is_excerpt: bool = False) -> None:
+    def _note(self, file: str, line: int, code: str, message: str, shown: Any, *, is_excerpt: bool = False) -> Problem:
+        """The problem, counted; its excerpt is made only where it will be shown."""
         self.counts[code] += 1
         gathered = self._notes if code in NOTE_CODES else self._bad
-        if len(gathered) < self._max_problems:
-            text = shown if is_excerpt else excerpt(shown)
-            gathered.append((self.counts.total(), Problem(file, line, code, message, text)))
+        if self._max_problems is not None and len(gathered) >= self._max_problems:
+            return Problem(file, line, code, message)
+        problem = Problem(file, line, code, message, shown if is_excerpt else excerpt(shown))
+        if self._max_problems is not None:
+            gathered.append((self.counts.total(), problem))
+        return problem
 
     def _row_shape(self, columns: tuple, file_shape: Shape) -> Shape:
         """How a row with these columns is read: as the file is, else as another kind of conversation."""
-        if self._mapping:
-            return mapped_shape(columns, self._mapping) or file_shape
+        if self.mapping:
+            return mapped_shape(columns, self.mapping) or file_shape
         shape = find_shape(columns, file_shape.format)
-        if shape is None and self._format == "auto":
+        if shape is None and self.format == "auto":
             other = find_shape(columns)
             # A lone text among conversations is a row that lost its answer.
             shape = other if other and other.kind in ("chat", "pair") else None
@@ -196,14 +259,14 @@ class _Reading:
         """What the columns of a file mean, judged by its first rows; DataError when they mean nothing."""
         columns = list(dict.fromkeys(column for row in rows for column in row))
         if container.name == "txt":
-            if self._mapping or self._format not in ("auto", "text"):
+            if self.mapping or self.format not in ("auto", "text"):
                 raise DataError(f"{name} is plain text; it has no columns", "Leave out --map and the format.")
             shape = find_shape(columns)
-        elif self._mapping:
+        elif self.mapping:
             shape = self._mapped(name, columns)
         else:
             shape = self._found(name, columns, rows)
-        if shape.kind == "text" and self._objective == "sft":
+        if shape.kind == "text" and self.objective == "sft":
             raise DataError(
                 f"{name} is plain text: it has no answers to learn from",
                 "Use --objective pretrain to learn from the text itself"
@@ -212,20 +275,20 @@ class _Reading:
         return shape
 
     def _mapped(self, name: str, columns: list[str]) -> Shape:
-        for role, column in self._mapping.items():
+        for role, column in self.mapping.items():
             if column not in columns:
                 raise DataError(
                     f"{name} has no column '{column}' (mapped to {role}){_nearest(column, columns)}",
                     f"Its columns: {', '.join(columns)[:500]}",
                 )
-        shape = mapped_shape(columns, self._mapping)
+        shape = mapped_shape(columns, self.mapping)
         if shape is None:
-            given = ", ".join(self._mapping)
+            given = ", ".join(self.mapping)
             raise DataError(f"{name}: mapping {given} is not enough to make an example", _map_hint(columns))
         return shape
 
     def _found(self, name: str, columns: list[str], rows: list[dict]) -> Shape:
-        found = [(tuple(row), find_shape(row, self._format)) for row in rows]
+        found = [(tuple(row), find_shape(row, self.format)) for row in rows]
         formats = Counter(shape.format for _, shape in found if shape)
         if formats:
             winner = formats.most_common(1)[0][0]
@@ -236,8 +299,8 @@ class _Reading:
         lower = {column.strip().lower() for column in columns}
         if {"chosen", "rejected"} <= lower and "prompt" in lower:
             raise DataError(f"{name} holds preference pairs (chosen, rejected), which finetop does not train on")
-        if self._format != "auto":
-            raise DataError(f"{name} does not have the columns of format '{self._format}'", _map_hint(columns))
+        if self.format != "auto":
+            raise DataError(f"{name} does not have the columns of format '{self.format}'", _map_hint(columns))
         raise DataError(f"{name} has no columns that finetop knows", _map_hint(columns))
 
 
