@@ -24,6 +24,7 @@ from torch import nn
 
 from engine.config import SaveConfig
 from engine.errors import CheckpointError
+from engine.home import PINNED
 
 MANIFEST = "manifest.json"
 STATE = "training_state.pt"
@@ -105,6 +106,25 @@ def verify(path: Path) -> Checkpoint:
         step, epoch, files = manifest["step"], manifest["epoch"], manifest["files"]
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: {MANIFEST} is missing or damaged ({error})") from None
+    _check_files(path, files)
+    return Checkpoint(path, step, epoch, manifest)
+
+
+def verify_weights(path: Path) -> None:
+    """That the weights in a checkpoint's folder are as written; not all of its files need be there.
+
+    A folder without a manifest is taken as it is: a model from elsewhere. Raises CheckpointError.
+    """
+    try:
+        files = json.loads((path / MANIFEST).read_text())["files"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: {MANIFEST} is damaged ({error})") from None
+    _check_files(path, {name: entry for name, entry in files.items() if name.endswith(".safetensors")})
+
+
+def _check_files(path: Path, files: dict[str, Any]) -> None:
     for name, entry in files.items():
         file = path / name
         if not file.is_file():
@@ -114,7 +134,6 @@ def verify(path: Path) -> Checkpoint:
         with open(file, "rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != entry["sha256"]:
                 raise CheckpointError(f"{path}: {name} is damaged: its content changed since it was written")
-    return Checkpoint(path, step, epoch, manifest)
 
 
 def load_state(checkpoint: Checkpoint, device: torch.device) -> dict[str, Any]:
@@ -196,7 +215,7 @@ def links(folder: Path) -> dict[int, list[str]]:
 
 
 def prune(folder: Path, config: SaveConfig) -> list[int]:
-    """Delete what the retention settings no longer keep; returns the steps deleted."""
+    """Delete what the retention settings no longer keep and nobody pinned; returns the steps deleted."""
     names = links(folder)
     epochs = sorted(
         (int(n.removeprefix("epoch-")), step) for step, ns in names.items() for n in ns if n[:6] == "epoch-"
@@ -206,6 +225,7 @@ def prune(folder: Path, config: SaveConfig) -> list[int]:
     kept |= {step for step, ns in names.items() if "latest" in ns or ("best" in ns and config.keep_best)}
     between = [step for step in steps(folder) if step not in {step for _, step in epochs}]
     kept |= set(between[-config.keep_last :] if config.keep_last else between)
+    kept |= {step for step in steps(folder) if (folder / f"step-{step:08d}" / PINNED).exists()}
     removed = [step for step in steps(folder) if step not in kept]
     for step in removed:
         for name in names.get(step, []):

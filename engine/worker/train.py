@@ -22,10 +22,12 @@ from engine.config import RunConfig, auto_values, read_run
 from engine.errors import NotFinite
 from engine.journal import Journal
 from engine.process import DONE, STOPPED
+from engine.runs import data_changes
 from engine.worker import checkpoint
 from engine.worker.data import data_hashes, prepare
 from engine.worker.disk import checkpoint_bytes, is_disk_full, wait_for_room
 from engine.worker.evaluate import evaluate
+from engine.worker.given import given_model, load_given_adapter
 from engine.worker.life import Beat, describe, versions
 from engine.worker.linear import use_onednn
 from engine.worker.loss import PackedLoss, PlainLoss, choose_loss
@@ -80,6 +82,8 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
     facts = {"config": dataclasses.asdict(config), "data": data_hashes(data), "versions": versions()}
     if last:
         refuse_other_run(last, config, facts["data"])
+    for change in [] if last else data_changes(folder, settings.config):
+        journal.write("event", event="data-changed", message=f"Since the run was queued: {change}.")
     journal.write("data", **data.report)
     journal.write(
         "plan", **dataclasses.asdict(plan), epochs=config.train.epochs, settings=config.flat(), origin=settings.origin
@@ -89,7 +93,8 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
     torch.manual_seed(config.train.seed)
     precision = choose_precision(config, device)
     full = config.method.kind == "full"
-    model = make_trainable(load_base(config, precision, str(last.path) if last and full else None), config)
+    source = str(last.path) if last and full else given_model(config.model)
+    model = make_trainable(load_base(config, precision, source), config)
     if device.type == "cpu":
         use_onednn(model)
     optimizer = make_optimizer(model, config.optim)
@@ -118,6 +123,8 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
         if aside := checkpoint.set_aside(checkpoints, last.step):
             journal.write("event", event="set-aside", message=f"Later checkpoints were moved to {aside.name}.")
     else:
+        if config.model.checkpoint and not source:
+            load_given_adapter(model, config.model)
         progress.activation_checkpointing = config.train.activation_checkpointing is True
         fit_memory(journal, progress, config, loss_of, data.train, plan, parameters, precision)
     if progress.activation_checkpointing:
