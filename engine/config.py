@@ -22,7 +22,7 @@ from engine.errors import ConfigError, InputError
 Auto = Literal["auto"]
 META_KEY = "finetop"
 """The one top-level key of a saved config that is not a group of settings: version, origins."""
-PATHS = ("data.files", "data.val_files", "model.name", "model.checkpoint", "data.template")
+PATHS = ("data.files", "data.val_files", "model.name", "model.checkpoint", "data.template", "eval.schema")
 """Settings that may hold paths."""
 _MAX_CONFIG_BYTES = 4_000_000
 """No config is this large; a data file given by mistake often is."""

@@ -3,8 +3,10 @@
 import argparse
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
+from engine import evaluations
 from engine.cli.text import duration
 from engine.cli.watch import Watcher
 from engine.config import Layer, resolve
@@ -44,17 +46,15 @@ def run(options: argparse.Namespace) -> int:
     watcher = Watcher(run_id, folder)
     code = watcher.follow(lambda: spawn_worker(folder))
     if watcher.last_state.get("state") == "done":
-        _print_results(watcher.events, time.monotonic() - began)
+        _print_results(folder, watcher.events, time.monotonic() - began)
         print(f"\nNext, your own data:\n  finetop train --preset quick --data-file FILE --workspace {root}")
     return code
 
 
-def _print_results(events: list[dict[str, Any]], seconds: float) -> None:
+def _print_results(folder: Path, events: list[dict[str, Any]], seconds: float) -> None:
     evals = [event for event in events if event["kind"] == "eval"]
-    samples = [event for event in events if event["kind"] == "sample"]
     first, last = evals[0], evals[-1]
-    before = [s for s in samples if s["step"] == first["step"]]
-    after = [s for s in samples if s["step"] == last["step"]]
+    before, after = (evaluations.read_predictions(folder / event["folder"]) for event in (first, last))
     labels = len({sample["reference"] for sample in after})
     print(f"\nAfter {last['step']} steps and {duration(seconds)}, on {len(after)} questions it was never trained on:\n")
     print(f"  {'':<12}{'before':>9}{'after':>9}")

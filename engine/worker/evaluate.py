@@ -1,16 +1,33 @@
-"""Evaluation: the loss per supervised token of a whole set, scores of generated answers, and answers to prompts."""
+"""Evaluation: the loss of every example of a set, the answers and labels asked for, and their scores.
 
+In training (`evaluate`) and afterwards (`score`) it is the same measuring, so that the same checkpoint on the same
+examples gets the same figures.
+"""
+
+import hashlib
 import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
-from engine.config import RunConfig
+from engine import evaluations
+from engine.config import EvalConfig, RunConfig
+from engine.errors import InputError
+from engine.formats import example_key
 from engine.journal import Journal
+from engine.metrics.classify import read_label
+from engine.metrics.score import Answer, needs_labels, needs_text, score
+from engine.metrics.structure import check_schema
 from engine.records import Example
+from engine.worker import checkpoint
 from engine.worker.data import Prepared
-from engine.worker.generate import answer_examples, exact_match, generate, stop_tokens
+from engine.worker.generate import Sampling, generate, stop_tokens
+from engine.worker.likelihood import Choice, choose_labels
 from engine.worker.loss import PackedLoss, PlainLoss
 from engine.worker.memory import is_out_of_memory
 from engine.worker.model import Precision
@@ -18,9 +35,235 @@ from engine.worker.packing import TokenSet, make_pack, plan_passes
 from engine.worker.progress import Progress
 from engine.worker.template import ChatTemplate
 
+_MOST_SAMPLES = 20
+"""Answers to validation examples that go into the journal; the folder of the evaluation holds all."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be measured."""
+
+    metrics: tuple[str, ...] = ()
+    normalisation: str = "case"
+    classify: str = "likelihood"
+    schema: str = ""
+    """The text of a JSON Schema."""
+    max_examples: int = 0
+    """Only so many of the examples are answered or classified; 0: all."""
+    sampling: Sampling = Sampling()
+
+    @staticmethod
+    def of(config: EvalConfig) -> "Asked":
+        """Raises InputError when the schema cannot be read."""
+        schema = ""
+        if "json_schema" in config.metrics:
+            try:
+                schema = Path(config.schema).expanduser().read_text("utf-8-sig")
+                check_schema(schema)
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise InputError(f"eval.schema {config.schema}: {reason}", "Give a JSON Schema file.") from None
+        sampling = Sampling(config.max_new_tokens)
+        metrics = tuple(dict.fromkeys(config.metrics))
+        return Asked(metrics, config.normalisation, config.classify, schema, config.max_examples, sampling)
+
+    @property
+    def by_likelihood(self) -> bool:
+        return needs_labels(self.metrics) and self.classify == "likelihood"
+
+    @property
+    def writes(self) -> bool:
+        return needs_text(self.metrics) or (needs_labels(self.metrics) and self.classify == "generate")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found out, example by example and as a whole."""
+
+    losses: np.ndarray
+    """Summed over the supervised tokens, float64, shape (examples,)."""
+    tokens: np.ndarray
+    """Supervised tokens, int64, shape (examples,)."""
+    answers: list[Answer]
+    """One for each example; empty for plain text."""
+    choices: list[Choice]
+    """Of the first examples, where labels were chosen by likelihood."""
+    prompts: list[str]
+    """The last message of each prompt."""
+    keys: list[str]
+    """What each example is known by when evaluations are paired."""
+    scores: dict[str, float]
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """The lines of predictions.jsonl."""
+        lines = []
+        for i, key in enumerate(self.keys):
+            answer = self.answers[i] if self.answers else Answer(None)
+            line: dict[str, Any] = {
+                "key": key,
+                "prompt": evaluations.shown_prompt(self.prompts[i]) if self.prompts else "",
+                "reference": answer.reference,
+                "text": answer.text,
+                "loss": float(self.losses[i]) if math.isfinite(self.losses[i]) else None,
+                "tokens": int(self.tokens[i]),
+                "scores": answer.scores,
+            }
+            if answer.label is not None:
+                line["label"] = answer.label
+            if i < len(self.choices):
+                line["probability"] = round(self.choices[i].probability, 6)
+            lines.append(line)
+        return lines
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model ready to be measured."""
+
+    loss_of: PackedLoss | PlainLoss
+    template: ChatTemplate
+    precision: Precision
+
+    def write(
+        self, prompts: Sequence[Example], sampling: Sampling, progress: Callable[[int], None] = lambda done: None
+    ) -> list[str]:
+        """The answer to each conversation."""
+        template, model = self.template, self.loss_of.model
+        written = generate(
+            model,
+            [template.encode_prompt(prompt) for prompt in prompts],
+            stop_tokens(model, template.tokenizer),
+            sampling,
+            self.precision,
+            packed=isinstance(self.loss_of, PackedLoss),
+            progress=progress,
+        )
+        return [text.strip() for text in template.tokenizer.batch_decode(written, skip_special_tokens=True)]
+
 
 @torch.no_grad()
+def measure(
+    subject: Subject,
+    tokens: TokenSet,
+    examples: Sequence[Example],
+    labels: Sequence[str],
+    asked: Asked,
+    micro_tokens: int,
+    progress: Callable[[str, int, int], None] = lambda doing, done, of: None,
+    keys: Sequence[str] = (),
+) -> Measured:
+    """`examples` are the conversations behind `tokens`, or nothing for plain text; `keys` what they are known by, where
+    that is not their own question. Raises InputError when labels are asked for and there are none.
+    """
+    losses = example_losses(subject.loss_of, tokens, micro_tokens, subject.precision, progress)
+    loss = float(losses.sum()) / int(tokens.supervised.sum())
+    scores = {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 700)) if not math.isnan(loss) else math.nan}
+    keys = list(keys) or [key_of(example) for example in examples] or [
+        hashlib.blake2b(tokens.ids[a:b].tobytes(), digest_size=8).hexdigest()
+        for a, b in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
+    ]
+    parts = [split_answer(example) for example in examples]
+    answers = [Answer(reference) for _, reference in parts]
+    choices: list[Choice] = []
+    if asked.metrics and parts:
+        chosen = parts[: asked.max_examples or None]
+        prompts = [prompt for prompt, _ in chosen]
+        if needs_labels(asked.metrics) and not labels:
+            raise InputError(
+                "accuracy and macro_f1 need classification data: one short answer to each question, and the same "
+                "answers again and again",
+                "For other answers there are exact_match, contains, rouge_l and chrf.",
+            )
+        if asked.by_likelihood:
+            choices = choose_labels(
+                subject.loss_of,
+                subject.template,
+                prompts,
+                labels,
+                subject.precision,
+                lambda done: progress("classifying", done, len(prompts)),
+            )
+            for answer, choice in zip(answers, choices, strict=False):
+                answer.label = choice.label
+        if asked.writes:
+            texts = subject.write(prompts, asked.sampling, lambda done: progress("answering", done, len(prompts)))
+            for answer, text in zip(answers, texts, strict=False):
+                answer.text = text
+                if needs_labels(asked.metrics) and not asked.by_likelihood:
+                    answer.label = read_label(text, labels, asked.normalisation)
+        judged = answers[: len(chosen)]
+        classified = needs_labels(asked.metrics)
+        scores |= score(judged, asked.metrics, asked.normalisation, asked.schema, classified)
+    return Measured(
+        losses, tokens.supervised, answers, choices, [last_words(prompt) for prompt, _ in parts], keys, scores
+    )
+
+
+@torch.no_grad()
+def example_losses(
+    loss_of: PackedLoss | PlainLoss,
+    tokens: TokenSet,
+    micro_tokens: int,
+    precision: Precision,
+    progress: Callable[[str, int, int], None] = lambda doing, done, of: None,
+) -> np.ndarray:
+    """The summed loss of each example, float64; out of memory, it goes on with fewer tokens per pass."""
+    found = np.full(len(tokens), np.nan)
+    left = np.arange(len(tokens))
+    while len(left):
+        try:
+            for group in plan_passes(left, tokens.lengths, micro_tokens):
+                with precision.context():
+                    losses = loss_of.token_losses(make_pack(tokens, group).to(precision.device))
+                owner = np.repeat(np.arange(len(group)), tokens.supervised[group])
+                found[group] = np.bincount(owner, losses.double().cpu().numpy(), len(group))
+                left = np.setdiff1d(left, group)
+                progress("loss", len(tokens) - len(left), len(tokens))
+        except Exception as error:
+            if not is_out_of_memory(error) or micro_tokens <= int(tokens.lengths.max()) // 2:
+                raise
+            micro_tokens //= 2
+    return found
+
+
+def key_of(example: Example) -> str:
+    return f"{example_key(example):016x}"
+
+
+def split_answer(example: Example) -> tuple[Example, str]:
+    """The conversation before its last answer, and that answer."""
+    last = max(i for i, message in enumerate(example.messages) if message["role"] == "assistant")
+    prompt = Example(messages=example.messages[:last], tools=example.tools, file=example.file, line=example.line)
+    return prompt, example.messages[last]["content"] or ""
+
+
+def with_shots(example: Example, shots: Sequence[Example]) -> Example:
+    """Other questions with their answers put before the question, after its system prompt; the loss is not on them."""
+    if not shots:
+        return example
+    system = [message for message in example.messages[:1] if message["role"] == "system"]
+    before = [
+        message | {"weight": 0} if message["role"] == "assistant" else message
+        for shot in shots
+        for message in shot.messages
+        if message["role"] != "system"
+    ]
+    messages = (*system, *before, *example.messages[len(system) :])
+    return Example(messages=messages, tools=example.tools, file=example.file, line=example.line)
+
+
+def last_words(example: Example) -> str:
+    return str(example.messages[-1].get("content") or "") if example.messages else ""
+
+
+def template_hash(template: ChatTemplate) -> str:
+    """Of the chat template in force; of the tool template where there are several."""
+    text = template.tokenizer.get_chat_template()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def evaluate(
+    folder: Path,
     journal: Journal,
     loss_of: PackedLoss | PlainLoss,
     template: ChatTemplate,
@@ -29,67 +272,64 @@ def evaluate(
     progress: Progress,
     precision: Precision,
 ) -> float | None:
-    """Loss, scores and answers at this step, into the journal. Returns the loss; None without validation data.
+    """The evaluation of this step, into the run's folder and its journal. Returns the loss; None without data.
 
     Random numbers are drawn from a fork, so that evaluating more or less often changes nothing in training.
     """
-    model = loss_of.model
-    values: dict[str, float] = {}
-    with torch.random.fork_rng():
+    subject, asked, began = Subject(loss_of, template, precision), Asked.of(config.eval), time.monotonic()
+    measured = None
+    with torch.random.fork_rng(), torch.no_grad():
         if len(data.val):
-            loss = mean_loss(loss_of, data.val, progress.micro_tokens, precision)
-            values = {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 700))}
-        if "exact_match" in config.eval.metrics and data.val_examples:
-            chosen = data.val_examples[: config.eval.max_examples or None]
-            answered = answer_examples(model, template, chosen, config.eval.max_new_tokens, precision)
-            values["eval/exact_match"] = exact_match(answered)
-            for prompt, reference, text in answered:
-                journal.write("sample", step=progress.step, prompt=last_words(prompt), reference=reference, text=text)
+            measured = measure(subject, data.val, data.val_examples, data.labels, asked, progress.micro_tokens)
         if config.eval.prompts:
-            answer_prompts(journal, model, template, config, progress.step, precision)
-    if values:
-        journal.write("eval", step=progress.step, values=values)
-    return values.get("eval/loss")
+            system = [{"role": "system", "content": config.data.system}] if config.data.system else []
+            asked_prompts = [
+                Example(messages=(*system, {"role": "user", "content": prompt})) for prompt in config.eval.prompts
+            ]
+            texts = subject.write(asked_prompts, asked.sampling)
+            for prompt, text in zip(config.eval.prompts, texts, strict=True):
+                journal.write("sample", step=progress.step, prompt=prompt, text=text)
+    if measured is None:
+        return None
+    name = evaluations.step_name(progress.step)
+    run = int(folder.name) if folder.name.isdecimal() else None
+    result = describe(measured, subject, asked, time.monotonic() - began) | {
+        "run": run,
+        "step": progress.step,
+        "model": config.model.name,
+        "name": name,
+        "source": "training",
+    }
+    result["data"]["files"] = [{"path": file["path"], "sha256": file["sha256"]} for file in data.report["files"]]
+    result["data"]["part"] = "validation"
+    evaluations.write(folder / evaluations.FOLDER, name, result, measured.predictions())
+    evaluations.thin(folder, config.eval.keep_predictions, checkpoint.steps(folder / "checkpoints"))
+    written = [(i, answer) for i, answer in enumerate(measured.answers) if answer.text is not None]
+    for i, answer in written[:_MOST_SAMPLES]:
+        prompt = evaluations.shown_prompt(measured.prompts[i])
+        journal.write("sample", step=progress.step, prompt=prompt, reference=answer.reference, text=answer.text)
+    journal.write("eval", step=progress.step, values=measured.scores, folder=f"{evaluations.FOLDER}/{name}")
+    return measured.scores["eval/loss"]
 
 
-@torch.no_grad()
-def mean_loss(loss_of: PackedLoss | PlainLoss, tokens: TokenSet, micro_tokens: int, precision: Precision) -> float:
-    """Loss per supervised token over a whole set; out of memory, it goes on with fewer tokens per pass."""
-    while True:
-        try:
-            total = 0.0
-            for group in plan_passes(np.arange(len(tokens)), tokens.lengths, micro_tokens):
-                with precision.context():
-                    total += float(loss_of(make_pack(tokens, group).to(precision.device)))
-            return total / int(tokens.trained.sum())
-        except Exception as error:
-            if not is_out_of_memory(error) or micro_tokens <= int(tokens.lengths.max()) // 2:
-                raise
-        micro_tokens //= 2
-
-
-def last_words(example: Example) -> str:
-    return str(example.messages[-1].get("content") or "") if example.messages else ""
-
-
-def answer_prompts(
-    journal: Journal,
-    model: PreTrainedModel,
-    template: ChatTemplate,
-    config: RunConfig,
-    step: int,
-    precision: Precision,
-) -> None:
-    system = [{"role": "system", "content": config.data.system}] if config.data.system else []
-    examples = [Example(messages=(*system, {"role": "user", "content": prompt})) for prompt in config.eval.prompts]
-    written = generate(
-        model,
-        [template.encode_prompt(example) for example in examples],
-        stop_tokens(model, template.tokenizer),
-        config.eval.max_new_tokens,
-        precision,
-    )
-    for prompt, text in zip(
-        config.eval.prompts, template.tokenizer.batch_decode(written, skip_special_tokens=True), strict=True
-    ):
-        journal.write("sample", step=step, prompt=prompt, text=text.strip())
+def describe(measured: Measured, subject: Subject, asked: Asked, seconds: float) -> dict[str, Any]:
+    """What result.json says of any evaluation."""
+    scores = {key: value if math.isfinite(value) else None for key, value in measured.scores.items()}
+    generation: Mapping[str, Any] = {
+        "max_new_tokens": asked.sampling.max_new_tokens,
+        "temperature": asked.sampling.temperature,
+        "seed": asked.sampling.seed,
+        "shots": 0,
+        "classify": asked.classify,
+        "max_examples": asked.max_examples,
+    }
+    return {
+        "t": time.time(),
+        "data": {"examples": len(measured.keys), "key": evaluations.data_key(measured.keys)},
+        "template": template_hash(subject.template),
+        "normalisation": asked.normalisation,
+        "generation": generation,
+        "metrics": list(asked.metrics),
+        "scores": scores,
+        "seconds": round(seconds, 3),
+    }

@@ -1,17 +1,42 @@
-"""Greedy answers in batches with a KV cache; and the exact-match score over validation examples."""
+"""Answers in batches: greedy, or drawn with a seed.
 
-import unicodedata
-from collections.abc import Sequence
+Prompts are read packed end to end without padding; answers are written side by side, each leaving the batch when it is
+done and the next prompts taking the room (`slots`). Models that finetop's packed attention does not suit go in batches
+of equally long prompts, where nothing is padded either.
+"""
 
+import gc
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
 import torch
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from engine.records import Example
+from engine.worker import attention
+from engine.worker.memory import is_out_of_memory
 from engine.worker.model import Precision
-from engine.worker.template import ChatTemplate
+from engine.worker.slots import Slots
 
-_BATCH_TOKENS = 16384
-"""Tokens, prompts and answers, that one batch's cache may hold."""
+_PREFILL_TOKENS = 4096
+"""Prompt tokens read in one pass."""
+_CPU_CACHE_BYTES = 2**30
+_GPU_CACHE_SHARE = 0.4
+"""Of the memory that is free, what keys and values may take."""
+_MOST_ROWS = {"cpu": 64, "cuda": 256}
+"""More answers side by side gain nothing."""
+_REFILL_SHARE = 4
+"""New prompts are read when this part of the rows is free: fewer at a time would read the weights for little."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    """0: the most likely token each time."""
+    seed: int = 0
 
 
 def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -23,84 +48,186 @@ def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
 
 @torch.no_grad()
 def generate(
-    model: PreTrainedModel, prompts: Sequence[list[int]], stop: set[int], max_new_tokens: int, precision: Precision
-) -> list[list[int]]:
-    """The most likely continuation of each prompt, without its stop token, in the order of the prompts."""
-    answers: list[list[int]] = [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    while order:
-        longest_of_batch = [len(prompts[i]) + max_new_tokens for i in order]
-        size = 1
-        while size < len(order) and (size + 1) * longest_of_batch[size] <= _BATCH_TOKENS:
-            size += 1
-        batch, order = order[:size], order[size:]
-        for index, answer in zip(
-            batch, _one_batch(model, [prompts[i] for i in batch], stop, max_new_tokens, precision), strict=True
-        ):
-            answers[index] = answer
-    return answers
-
-
-def _one_batch(
-    model: PreTrainedModel, prompts: list[list[int]], stop: set[int], max_new_tokens: int, precision: Precision
-) -> list[list[int]]:
-    device, width = precision.device, max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=device)  # padded on the left
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    cache = DynamicCache(config=model.config)
-    stops = torch.tensor(sorted(stop), device=device)
-    written: list[torch.Tensor] = []
-    open_rows = torch.ones(len(prompts), dtype=torch.bool, device=device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    while True:
-        with precision.context():
-            output = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        ids = output.logits[:, -1].float().argmax(-1, keepdim=True)
-        open_rows = open_rows & ~torch.isin(ids[:, 0], stops)
-        written.append(torch.where(open_rows, ids[:, 0], -1))
-        if len(written) == max_new_tokens or not bool(open_rows.any()):
-            break
-        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
-        positions = positions[:, -1:] + 1
-    rows = torch.stack(written, dim=1).tolist()
-    return [[token for token in row if token >= 0] for row in rows]
-
-
-def split_answer(example: Example) -> tuple[Example, str]:
-    """The conversation before its last answer, and that answer."""
-    last = max(i for i, message in enumerate(example.messages) if message["role"] == "assistant")
-    prompt = Example(messages=example.messages[:last], tools=example.tools, file=example.file, line=example.line)
-    return prompt, example.messages[last]["content"] or ""
-
-
-def normalise(text: str) -> str:
-    """How answers are compared: Unicode NFKC, case folded, white space collapsed."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def answer_examples(
     model: PreTrainedModel,
-    template: ChatTemplate,
-    examples: Sequence[Example],
-    max_new_tokens: int,
+    prompts: Sequence[list[int]],
+    stop: set[int],
+    sampling: Sampling,
     precision: Precision,
-) -> list[tuple[Example, str, str]]:
-    """For each example: its prompt, the reference answer, and what the model writes."""
-    parts = [split_answer(example) for example in examples]
-    prompts = [template.encode_prompt(prompt) for prompt, _ in parts]
-    stop = stop_tokens(model, template.tokenizer)
-    written = generate(model, prompts, stop, max_new_tokens, precision)
-    texts = template.tokenizer.batch_decode(written, skip_special_tokens=True)
-    return [(prompt, reference, text.strip()) for (prompt, reference), text in zip(parts, texts, strict=True)]
+    packed: bool,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[list[int]]:
+    """The continuation of each prompt without its stop token, in the order of the prompts.
+
+    `packed`: the model's loss was found right on packed examples (`choose_loss`). `progress` is told how many answers
+    are done. Out of memory, it goes on with half as many answers side by side. The draw for a prompt depends on the
+    seed and its place among the prompts only, not on the batch.
+    """
+    writing = _Writing(model, prompts, stop, sampling, precision, progress)
+    rows_limit = _MOST_ROWS.get(precision.device.type, 64)
+    while todo := writing.todo():
+        try:
+            if packed:
+                writing.write_packed(todo, rows_limit)
+            else:
+                writing.write_plain(todo, rows_limit)
+        except Exception as error:
+            if not is_out_of_memory(error) or rows_limit == 1:
+                raise
+        else:
+            continue
+        rows_limit = max(1, min(rows_limit, len(todo), writing.most_rows) // 2)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return writing.answers
 
 
-def exact_match(answered: Sequence[tuple[Example, str, str]]) -> float:
-    """Share of the answers that equal the reference after `normalise`."""
-    return sum(normalise(reference) == normalise(text) for _, reference, text in answered) / max(1, len(answered))
+@dataclass
+class _Writing:
+    """The prompts of one call, and what has been written so far."""
+
+    model: PreTrainedModel
+    prompts: Sequence[list[int]]
+    stop: set[int]
+    sampling: Sampling
+    precision: Precision
+    progress: Callable[[int], None]
+    answers: list[list[int]] = field(init=False)
+    most_rows: int = 1
+    """Rows of the batch last begun."""
+
+    def __post_init__(self) -> None:
+        self.answers = [[] for _ in self.prompts]
+        self._done = [False] * len(self.prompts)
+        self._draws: dict[int, torch.Generator] = {}
+
+    def todo(self) -> list[int]:
+        """Prompts without a whole answer, longest first, so that what may not fit is tried first."""
+        left = [i for i, done in enumerate(self._done) if not done]
+        for i in left:
+            self.answers[i].clear()
+            self._draws.pop(i, None)
+        return sorted(left, key=lambda i: -len(self.prompts[i]))
+
+    def write_packed(self, todo: list[int], rows_limit: int) -> None:
+        """The first of `todo`: as many as are alike enough in length to share buffers."""
+        new, room_tokens = self.sampling.max_new_tokens, self._cache_tokens()
+
+        def fitting(index: int) -> int:
+            return max(1, min(rows_limit, room_tokens // (len(self.prompts[index]) + new)))
+
+        capacity = fitting(todo[0])
+        group = list(itertools.takewhile(lambda i: fitting(i) < 2 * capacity, todo))
+        self.most_rows = capacity = min(capacity, len(group))
+        slots = Slots(capacity, len(self.prompts[group[0]]), new)
+        live: list[int] = []
+        tokens: list[int] = []
+        waiting = 0
+        while waiting < len(group) or live:
+            room = capacity - len(live)
+            left = len(group) - waiting
+            if left and room >= min(left, max(1, capacity // _REFILL_SHARE)):
+                joined = self._take(group[waiting : waiting + room])
+                waiting += len(joined)
+                untouched = len(live)
+                tokens += self._read(joined, slots)
+                live += joined
+            else:
+                with self.precision.context():
+                    logits = self.model(
+                        input_ids=torch.tensor(tokens, device=self.precision.device)[:, None],
+                        attention_mask=slots.mask(),
+                        position_ids=slots.positions(),
+                        past_key_values=slots,
+                        use_cache=True,
+                    ).logits[:, -1]
+                slots.advance()
+                untouched = 0
+                tokens = self._choose(logits, live)
+            going = set(self._accept(live[untouched:], tokens[untouched:]))
+            kept = [row for row, i in enumerate(live) if row < untouched or i in going]
+            if len(kept) < len(live):
+                order = slots.keep(kept)
+                live, tokens = [live[row] for row in order], [tokens[row] for row in order]
+
+    def _take(self, candidates: list[int]) -> list[int]:
+        """The first of them, as many as one pass may read."""
+        total = itertools.accumulate(len(self.prompts[i]) for i in candidates)
+        return candidates[: max(1, sum(tokens <= _PREFILL_TOKENS for tokens in total))]
+
+    def _read(self, joined: list[int], slots: Slots) -> list[int]:
+        """Read prompts end to end, let them join the slots, and choose the first token of each answer."""
+        prompts = [self.prompts[i] for i in joined]
+        lengths = [len(prompt) for prompt in prompts]
+        device = self.precision.device
+        prefilled = DynamicCache()
+        with attention.packed(lengths), self.precision.context():
+            logits = self.model(
+                input_ids=torch.tensor([list(itertools.chain(*prompts))], device=device),
+                position_ids=torch.cat([torch.arange(length) for length in lengths])[None].to(device),
+                past_key_values=prefilled,
+                use_cache=True,
+                logits_to_keep=(torch.tensor(lengths).cumsum(0) - 1).to(device),
+            ).logits[0]
+        slots.join(prefilled, lengths)
+        return self._choose(logits, joined)
+
+    def write_plain(self, todo: list[int], rows_limit: int) -> None:
+        """The first of `todo`: prompts of one length, all kept until the last of them is done."""
+        length = len(self.prompts[todo[0]])
+        capacity = max(1, min(rows_limit, self._cache_tokens() // (length + self.sampling.max_new_tokens)))
+        live = [i for i in todo if len(self.prompts[i]) == length][:capacity]
+        self.most_rows = len(live)
+        device = self.precision.device
+        ids = torch.tensor([self.prompts[i] for i in live], device=device)
+        cache = DynamicCache(config=self.model.config)
+        going = set(live)
+        while going:
+            with self.precision.context():
+                logits = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+            tokens = self._choose(logits[:, -1], live)
+            unfinished = [(i, token) for i, token in zip(live, tokens, strict=True) if i in going]
+            going = set(self._accept(*map(list, zip(*unfinished, strict=True))))
+            ids = torch.tensor(tokens, device=device)[:, None]
+
+    def _accept(self, rows: Sequence[int], tokens: Sequence[int]) -> list[int]:
+        """Write down the next token of each of these prompts; returns the ones whose answer goes on."""
+        going = []
+        for i, token in zip(rows, tokens, strict=True):
+            if token not in self.stop:
+                self.answers[i].append(token)
+                if len(self.answers[i]) < self.sampling.max_new_tokens:
+                    going.append(i)
+                    continue
+            self._done[i] = True
+        if len(going) < len(rows):
+            self.progress(sum(self._done))
+        return going
+
+    def _choose(self, logits: Tensor, rows: Sequence[int]) -> list[int]:
+        """The next token of each row: the likeliest, or one drawn by the Gumbel-max trick (Gumbel 1954): the largest of
+        logits / temperature - log E, E exponential, is distributed as the softmax has it."""
+        logits = logits.float()
+        if self.sampling.temperature:
+            noise = torch.stack([self._noise(i, logits.shape[-1]) for i in rows]).to(logits.device)
+            logits = logits / self.sampling.temperature - noise.log()
+        return logits.argmax(-1).tolist()
+
+    def _noise(self, index: int, size: int) -> Tensor:
+        if index not in self._draws:
+            seed = int(np.random.SeedSequence([self.sampling.seed, index]).generate_state(1, np.uint64)[0])
+            self._draws[index] = torch.Generator().manual_seed(seed)
+        return torch.empty(size).exponential_(generator=self._draws[index])
+
+    def _cache_tokens(self) -> int:
+        """How many tokens' keys and values there is memory for."""
+        config = self.model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        bytes_each = 4 if self.precision.autocast is None else 2
+        budget: float = _CPU_CACHE_BYTES
+        if self.precision.device.type == "cuda":
+            device = self.precision.device
+            unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            budget = _GPU_CACHE_SHARE * (torch.cuda.mem_get_info(device)[0] + unused)
+        return int(budget // (2 * config.num_hidden_layers * heads * head_dim * bytes_each))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine import home
+from engine import evaluations, home
 from engine.config import RunConfig, auto_values, read_run
 from engine.errors import NotFinite
 from engine.journal import Journal
@@ -129,6 +129,7 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
         fit_memory(journal, progress, config, loss_of, data.train, plan, parameters, precision)
     if progress.activation_checkpointing:
         enable_activation_checkpointing(inner)
+    evaluations.take_back(folder, progress.step if last else -1)
     journal.write("resume", from_step=progress.step if last else -1, micro_tokens=progress.micro_tokens)
     journal.write("state", state="running", step=progress.step)
 
@@ -181,7 +182,7 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
         """Evaluate; remember the best validation loss, and how many evaluations have passed without a better one."""
         beat.promise(3600, "evaluating")
         model.eval()
-        loss = evaluate(journal, loss_of, template, data, config, progress, precision)
+        loss = evaluate(folder, journal, loss_of, template, data, config, progress, precision)
         model.train()
         progress.last_loss = loss
         if loss is not None and loss < progress.best_loss:

@@ -31,7 +31,7 @@ from transformers import (
 from engine.config import Layer, resolve
 from engine.errors import ModelError
 from engine.worker import attention, loss
-from engine.worker.evaluate import mean_loss
+from engine.worker.evaluate import example_losses
 from engine.worker.loss import PackedLoss, PlainLoss, choose_loss
 from engine.worker.model import Precision
 from engine.worker.packing import TokenSet, make_pack, plan_passes
@@ -273,13 +273,13 @@ def test_activation_checkpointing_changes_nothing(name: str, built) -> None:
     assert_same_gradients(found, kept, 1e-7)
 
 
-def test_the_validation_loss_is_weighed_by_tokens_and_knows_nothing_of_passes(built) -> None:
+def test_the_validation_loss_of_each_example_is_its_own_and_knows_nothing_of_passes(built) -> None:
     model, tokens = built("qwen2.5"), examples()
     with torch.no_grad():
-        expected = float(torch.cat(alone(eager(model), tokens)).mean())
+        expected = [float(losses.sum()) for losses in alone(eager(model), tokens)]
     for micro_tokens in (1000, 64, 45, 8):
-        found = mean_loss(PackedLoss(model), tokens, micro_tokens, CPU)
-        assert found == pytest.approx(expected, rel=1e-5)
+        found = example_losses(PackedLoss(model), tokens, micro_tokens, CPU)
+        assert found.tolist() == pytest.approx(expected, rel=1e-5)
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------
