@@ -23,6 +23,9 @@ class Arithmetic:
     """All weights are trained."""
     fused: bool
     """Attention by the variable-length kernel, which takes fewer key heads than query heads as they are."""
+    copied: bool
+    """Each adapter keeps an input of its own: PEFT makes it float32, and autocast a new bfloat16 tensor of that. Beside
+    bitsandbytes' matrices on a GPU, PEFT leaves the input as it is."""
 
     @property
     def cast(self) -> bool:
@@ -46,21 +49,25 @@ class Adapter:
 
 def kept_per_token(shape: Shape, how: Arithmetic, adapter: Adapter | None, longest: int) -> int:
     """Bytes per token and layer between forward and backward pass, with examples of `longest` tokens."""
-    kept = shape.norms * _norm(shape, how)
-    kept += _attention(shape, how, longest)
-    kept += _mlp(shape, how)
-    inputs: dict[int, int] = {}
+    kept = shape.norms * _norm(shape, how) + _attention(shape, how, longest) + _mlp(shape, how)
+    groups: dict[str, int] = {}
     for linear in shape.linears:
-        own = _kept_input(linear, how, adapter)
-        if how.cast or own == 0 or (adapter and adapter.dropout):
+        group = _GROUP[linear.name]
+        if adapter is None:
+            own = how.products * linear.inputs if how.full else 0
+            # float32 in, so that autocast makes a copy for each; what attention and MLP give out is narrow already.
+            copied = how.cast and how.weights == 4 and group in ("attention", "mlp")
+        elif adapter.adapts(linear):
+            own = (how.products + (1 if adapter.dropout else 0)) * linear.inputs
+            copied = (how.cast and how.copied) or adapter.dropout
+            kept += how.products * adapter.rank + ((how.products + 4) * linear.outputs if adapter.dora else 0)
+        else:
+            continue
+        if copied:
             kept += own
-        else:  # one tensor, shared by the matrices that read it
-            inputs[linear.inputs] = max(inputs.get(linear.inputs, 0), own)
-        if adapter and adapter.adapts(linear):
-            kept += how.products * adapter.rank
-            if adapter.dora:
-                kept += (how.products + 4) * linear.outputs
-    return kept + sum(inputs.values())
+        elif group != "out":  # attention keeps its output itself
+            groups[group] = own
+    return kept + sum(groups.values())
 
 
 def passing_per_token(shape: Shape, how: Arithmetic, adapter: Adapter | None) -> int:
@@ -81,19 +88,18 @@ def _attention(shape: Shape, how: Arithmetic, longest: int) -> int:
     if shape.softcapped:
         # scores after tanh, and the weights in float32 and in the products' type, over the tokens of the example
         return how.products * (shape.query + 2 * key) + shape.heads * longest * (2 * how.products + 4 + 1)
-    return how.products * (2 * shape.query + 2 * key) + 4 * shape.heads
+    whole = shape.query + shape.key if shape.kind == "phi3" else 0  # the value is a slice of what one matrix gave
+    return how.products * (2 * shape.query + 2 * key + whole) + 4 * shape.heads
 
 
 def _mlp(shape: Shape, how: Arithmetic) -> int:
     """What the activation function and the product gate * up are made of. What goes into the last matrix is its own."""
     if shape.kind == "phi":
-        return how.products * shape.inner
+        return 4 * how.products * shape.inner  # GELU written out in its four factors
     return 3 * how.products * shape.inner
 
 
-def _kept_input(linear: Linear, how: Arithmetic, adapter: Adapter | None) -> int:
-    if adapter is None:
-        return how.products * linear.inputs if how.full else 0
-    if not adapter.adapts(linear):
-        return 0
-    return (how.products + (1 if adapter.dropout else 0)) * linear.inputs
+_GROUP = dict.fromkeys(("q_proj", "k_proj", "v_proj", "qkv_proj"), "attention")
+_GROUP |= {"o_proj": "out", "dense": "out", "down_proj": "down", "fc2": "down"}
+_GROUP |= dict.fromkeys(("gate_proj", "up_proj", "gate_up_proj", "fc1"), "mlp")
+"""Matrices that read the same tensor."""

@@ -27,7 +27,7 @@ _BLOCK_4BIT, _BLOCK_ABSMAX, _CODES = 64, 256, 4 * (16 + 256 + 1)
 """NF4: one 8-bit constant for 64 weights, one float32 for 256 of those, and the two code tables of each matrix
 (Dettmers et al. 2023, QLoRA, section 3)."""
 _BLOCK_8BIT, _LEAST_8BIT = 256, 4096
-"""8-bit Adam: two float32 constants for 256 numbers; tensors under 4,096 numbers keep float32 moments (bitsandbytes)."""
+"""8-bit Adam: two float32 constants for 256 numbers; tensors under 4,096 keep float32 moments (bitsandbytes)."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,18 @@ def memory_estimate(
     largest = (
         how.products * max(one.weights for one in shape.linears) if how.full or config.method.kind == "qlora" else 0
     )
-    # The heights of a step: the backward pass of the head, and that of the last layer.
+    # A step in one pass has no gradients yet when its activations are all there.
+    one_pass = known.step_tokens is not None and known.step_tokens <= tokens
+    before = held | {"gradients": 0} if one_pass else held
+    logits = logits_bytes(shape, how, supervised)
     moments = [
-        held | {"activations": kept, "logits": logits_bytes(shape, how, supervised)},
-        held | {"activations": kept + passing, "workspace": largest},
+        before | {"activations": kept, "logits": logits},
+        before | {"activations": kept + passing, "workspace": largest},
+        held | {"activations": tokens * 6 * shape.hidden + one_layer + passing, "workspace": largest},
     ]
+    if how.full:  # the gradient of the head, beside the one it is added to
+        workspace = (6 if how.cast else 4) * shape.embedding
+        moments.append(before | {"activations": kept, "logits": 2 * logits // 3, "workspace": workspace})
     parts = max(moments, key=lambda moment: sum(moment.values()))
     parts = {name: round(known.correction * value) for name, value in parts.items()}
     parts["context"] = CUDA_CONTEXT_BYTES if known.device == "cuda" else _CPU_CONTEXT_BYTES
@@ -137,11 +144,12 @@ def arithmetic(config: RunConfig, known: Circumstances) -> Arithmetic:
     full = config.method.kind == "full"
     wanted = config.model.dtype
     if wanted == "float32" or (wanted == "auto" and not known.bfloat16):
-        return Arithmetic(4, 4, full, False)
+        return Arithmetic(4, 4, full, fused=False, copied=False)
     frozen = not full and known.device == "cuda"
     weights = 2 if frozen or wanted == "bfloat16" else 4
     # Rotary embeddings are float32 in a float32 stream, and the fused kernel takes half precision only.
-    return Arithmetic(weights, 2, full, fused=known.device == "cuda" and weights == 2)
+    fused = known.device == "cuda" and weights == 2
+    return Arithmetic(weights, 2, full, fused, copied=config.method.kind != "qlora" or known.device == "cpu")
 
 
 def adapter_of(config: RunConfig) -> Adapter | None:
@@ -172,9 +180,12 @@ def pass_tokens(config: RunConfig, known: Circumstances) -> int:
 
 
 def logits_bytes(shape: Shape, how: Arithmetic, supervised: int) -> int:
-    """At the height of the backward pass: log-probabilities, their gradient and that of the logits, in float32."""
+    """Logits in float32, which become their own gradient, and once more in the type of the products."""
     rows = min(supervised, max(1, LOGITS_BUDGET_BYTES // (4 * shape.vocabulary)))
-    return rows * shape.vocabulary * 12 + supervised * shape.hidden * (how.weights + how.products)
+    each = 6 if how.cast else 4
+    if shape.kind == "gemma2":
+        each += 8  # before and after tanh
+    return rows * shape.vocabulary * each
 
 
 def packed_bytes(linear: Linear) -> tuple[int, int]:
