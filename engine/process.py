@@ -5,6 +5,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +13,8 @@ from typing import BinaryIO
 from engine.errors import InputError
 from engine.home import LOG, PACKAGE_ROOT
 
+_LOCK_ATTEMPTS = 4
+"""Who only looks whether there is a worker (`worker_alive`) holds the lock for some microseconds."""
 DONE, STOPPED = 0, 3
 """How a worker leaves: to its end, or asked to stop and saved. 1: the run failed, 2: wrong input (engine.errors)."""
 
@@ -56,26 +59,19 @@ def locked_log(folder: Path) -> BinaryIO:
     Raises InputError while another worker of that run is alive.
     """
     log = open(folder / LOG, "ab")  # noqa: SIM115, the caller closes it
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            return log  # a file system without locks, such as some network drives
-        log.close()
-        raise InputError(
-            f"run {folder.name} is being trained already", f"Its worker goes on in the background; see {log.name}"
-        ) from None
-    return log
-
-
-def has_worker(folder: Path) -> bool:
-    """Whether some process of a worker of this run is alive, whoever started it: it holds the log's lock."""
-    try:
-        with open(folder / LOG, "rb") as log:
-            fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in (errno.EAGAIN, errno.EACCES) and (folder / LOG).exists()
-    return False
+    for attempt in range(_LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return log
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                return log  # a file system without locks, such as some network drives
+        if attempt:
+            time.sleep(0.01)
+    log.close()
+    raise InputError(
+        f"run {folder.name} is being trained already", f"Its worker goes on in the background; see {log.name}"
+    )
 
 
 def worker_alive(folder: Path) -> bool:

@@ -205,11 +205,12 @@ def explain(
     error: str | None = None,
     exit_code: int | None = None,
 ) -> Outcome:
-    """Add to a run that has ended what was found out about it afterwards."""
+    """Add to a run that has ended what was found out about it afterwards; its process is gone."""
     return _change(
         conn,
         run_id,
-        "reason = coalesce(?, reason), error = coalesce(?, error), exit_code = coalesce(?, exit_code)"
+        "pid = NULL, pid_started = NULL, reason = coalesce(?, reason), error = coalesce(?, error),"
+        " exit_code = coalesce(?, exit_code)"
         f" WHERE id = ? AND state IN ({_ENDED})",
         (reason, error, exit_code),
     )

@@ -62,10 +62,21 @@ def active(conn: sqlite3.Connection) -> tuple[Run, ...]:
     )
 
 
+def unsettled(conn: sqlite3.Connection) -> tuple[Run, ...]:
+    """Runs whose journal says that they have ended, and of whose process nobody has taken note since."""
+    rows = conn.execute(f"SELECT {RUN_COLUMNS} FROM runs WHERE state NOT IN ({_ACTIVE}, 'queued') AND pid IS NOT NULL")
+    return tuple(map(run_of, rows))
+
+
 def counts(conn: sqlite3.Connection) -> dict[RunState, int]:
     """How many runs are in each state, the trash left out."""
     found = dict(conn.execute("SELECT state, count(*) FROM runs WHERE trashed IS NULL GROUP BY state"))
     return {state: found.get(state.value, 0) for state in RunState}
+
+
+def groups(conn: sqlite3.Connection) -> set[str]:
+    """The names of all groups that runs were queued in."""
+    return {row[0] for row in conn.execute("SELECT DISTINCT sweep FROM runs WHERE sweep <> ''")}
 
 
 def dependencies(conn: sqlite3.Connection) -> dict[int, tuple[tuple[int, RunState | None], ...]]:

@@ -1,8 +1,9 @@
-"""GPU readings kept for the record, and forgotten after a while. Its SQL is the only one apart from runs."""
+"""What the monitor saw: readings of the GPUs, forgotten after a while, and points of the runs that were on them."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from engine.store import metrics
 from engine.store.connect import write
 from engine.store.records import GpuReading
 
@@ -28,6 +29,26 @@ def gpu_readings(
         (gpu, gpu, run_id, run_id, since),
     )
     return tuple(GpuReading(*row) for row in rows)
+
+
+def replace_gpu_readings(conn: sqlite3.Connection, since: float, before: float, readings: Iterable[GpuReading]) -> None:
+    """Put fewer readings in the place of those in [since, before)."""
+    with write(conn):
+        conn.execute("DELETE FROM gpu_samples WHERE time >= ? AND time < ?", (since, before))
+        add_gpu_readings(conn, readings)
+
+
+def add_run_readings(conn: sqlite3.Connection, run_id: int, step: int, values: Mapping[str, float]) -> int:
+    """Points of a run that its journal does not hold, such as `gpu/util`, at a step it has logged; how many were new.
+
+    A step that has such a point already keeps it: they are means over the time until then.
+    """
+    with write(conn):
+        known = metrics.summaries(conn, run_id)
+        fresh = {
+            key: [(step, value)] for key, value in values.items() if key not in known or known[key].last_step < step
+        }
+        return metrics.add_points(conn, run_id, fresh, known)
 
 
 def forget_gpu_readings(conn: sqlite3.Connection, before: float) -> int:

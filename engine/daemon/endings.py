@@ -1,0 +1,142 @@
+"""How a worker ended: a pure function from what is known to a verdict.
+
+The journal is believed first: it is the worker's own word. What it could not say any more is read off its exit code or
+signal, what the system's counters say of its OOM killer, and what was wished of it.
+"""
+
+import enum
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.process import DONE, STOPPED
+from engine.store.records import RunState
+
+_WRONG_INPUT = 2
+
+
+class End(enum.StrEnum):
+    """In one word, as events and retries know it."""
+
+    DONE = "done"
+    STOPPED = "stopped"
+    KILLED = "killed"
+    """By wish."""
+    INPUT = "input"
+    NOT_FINITE = "not-finite"
+    GPU_MEMORY = "out-of-memory"
+    HOST_MEMORY = "oom-killer"
+    EXCEPTION = "exception"
+    EXIT = "exit"
+    """Left with a code and without a word."""
+    SIGNAL = "signal"
+    HUNG = "hung"
+    VANISHED = "vanished"
+    REBOOT = "reboot"
+    NOT_STARTED = "not-started"
+
+
+WORTH_RETRYING = frozenset(
+    {End.EXCEPTION, End.EXIT, End.SIGNAL, End.HOST_MEMORY, End.HUNG, End.VANISHED, End.REBOOT, End.NOT_STARTED}
+    | {End.GPU_MEMORY}
+)
+"""What may go well another time. Wrong input stays wrong, and a run repeats its NaN to the bit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of a worker that is gone."""
+
+    status: int | None = None
+    """As wait(2) has it; None where it was no child of ours."""
+    said: Mapping[str, Any] | None = None
+    """The last `state` of its journal, if this attempt wrote one."""
+    wanted: str | None = None
+    """'stop' or 'kill', as wished before it ended."""
+    hung_seconds: float | None = None
+    """We killed it after so long a silence."""
+    oom_kills: int = 0
+    """How many processes the system's OOM killer took while it was dying."""
+    rebooted: bool = False
+    """The machine started after the worker did."""
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    end: End
+    state: RunState
+    reason: str | None
+    """None where the journal has said it."""
+    exit_code: int | None = None
+    """Of the process; 128 + the signal's number, as a shell has it."""
+
+
+def judge(evidence: Evidence) -> Ending:
+    """What to call it."""
+    status, said = evidence.status, evidence.said or {}
+    code = None if status is None else exit_code(status)
+    state = said.get("state")
+    where = f" at step {evidence.step}" if evidence.step else ""
+    if state == "done":
+        return Ending(End.DONE, RunState.DONE, None, code)
+    if state == "stopped":
+        return Ending(End.STOPPED, RunState.STOPPED, None, code)
+    if state == "failed":
+        return Ending(_cause(said, code), RunState.FAILED, None, code)
+    if evidence.wanted == "kill":
+        return Ending(End.KILLED, RunState.STOPPED, f"killed by you{where}", code)
+    if evidence.hung_seconds is not None:
+        reason = f"hung: no sign of life for {_minutes(evidence.hung_seconds)} beyond what it had promised{where}"
+        return Ending(End.HUNG, RunState.FAILED, reason, code)
+    if evidence.rebooted:
+        return Ending(End.REBOOT, RunState.INTERRUPTED, f"the machine was restarted{where}", code)
+    number = None if status is None else _signal(status)
+    if evidence.oom_kills and (number == signal.SIGKILL or status is None):
+        reason = f"killed by the system, whose memory ran out{where}"
+        return Ending(End.HOST_MEMORY, RunState.FAILED, reason, code)
+    if evidence.wanted == "stop" and number == signal.SIGTERM:
+        return Ending(End.STOPPED, RunState.STOPPED, f"stopped while loading{where}", code)
+    if number is not None:
+        reason = f"killed by signal {number} ({signal_name(number)}){where}, which finetop did not send"
+        return Ending(End.SIGNAL, RunState.FAILED, reason, code)
+    if code is None:
+        return Ending(End.VANISHED, RunState.INTERRUPTED, f"its process vanished{where}")
+    if code == DONE:
+        return Ending(End.EXIT, RunState.FAILED, f"its process ended without saying that it was done{where}", code)
+    if code == STOPPED:
+        return Ending(End.STOPPED, RunState.STOPPED, f"stopped{where}", code)
+    if code == _WRONG_INPUT:
+        return Ending(End.INPUT, RunState.FAILED, "could not begin; the log says why", code)
+    return Ending(End.EXIT, RunState.FAILED, f"its process ended with code {code}{where}", code)
+
+
+def _cause(said: Mapping[str, Any], code: int | None) -> End:
+    named = {
+        "input": End.INPUT,
+        "not-finite": End.NOT_FINITE,
+        "out-of-memory": End.GPU_MEMORY,
+        "exception": End.EXCEPTION,
+    }
+    return named.get(str(said.get("cause")), End.INPUT if code == _WRONG_INPUT else End.EXCEPTION)
+
+
+def exit_code(status: int) -> int:
+    number = _signal(status)
+    return status >> 8 & 0xFF if number is None else 128 + number
+
+
+def _signal(status: int) -> int | None:
+    return status & 0x7F or None
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -1,0 +1,113 @@
+"""From the store's rows and the monitor's snapshot to what the scheduler decides on; from a decision to environment.
+
+A GPU has three names: its index as nvidia-smi counts, its UUID, and for a slice `index:slice`. Runs may be pinned to
+any; the index is what people read, the UUID what CUDA is given.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.daemon.scheduler import ActiveRun, Dependency, ForeignProcess, Gpu, WaitingRun
+from engine.monitor.usage import run_memory
+from engine.monitor.values import GpuSample, Snapshot
+from engine.monitor.visible import environment, visible
+from engine.process import worker_environment
+from engine.store.records import Run, RunState
+
+_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What runs may be placed on, or why nobody can tell just now."""
+
+    gpus: tuple[Gpu, ...] = ()
+    samples: Mapping[str, GpuSample] = ()
+    """By the id the scheduler knows it by."""
+    trouble: str = ""
+    """Nothing is placed while the driver does not answer: a run would land on a GPU whose memory nobody knows."""
+
+
+def machine(snapshot: Snapshot, environ: Mapping[str, str], driver: Path = _DRIVER) -> Machine:
+    """The GPUs this user may use and what is free on them. Cards that do not answer are left out."""
+    if not snapshot.gpus:
+        # A driver that is loaded and tells nothing is a fault of the moment; without one this is a CPU machine.
+        return Machine(trouble=f"the GPU driver does not answer: {snapshot.gpu_problem}" if driver.exists() else "")
+    ours = visible(snapshot.gpus, environ).gpus
+    answering = [gpu for gpu in ours if not gpu.stale and gpu.memory_free_bytes is not None]
+    if ours and not answering:
+        return Machine(trouble=f"no GPU answers: {ours[0].problem or snapshot.gpu_problem or 'its figures are old'}")
+    samples = {_id(gpu, snapshot.gpus): gpu for gpu in answering}
+    return Machine(tuple(_gpu(name, gpu) for name, gpu in samples.items()), samples)
+
+
+def _id(gpu: GpuSample, gpus: Sequence[GpuSample]) -> str:
+    if gpu.parent is None:
+        return str(gpu.index)
+    slices = [one.uuid for one in gpus if one.parent == gpu.parent]
+    return f"{gpu.index}:{slices.index(gpu.uuid)}"
+
+
+def _gpu(name: str, gpu: GpuSample) -> Gpu:
+    foreign = tuple(
+        ForeignProcess(process.pid, process.user, process.memory_bytes)
+        for process in gpu.processes or ()
+        if process.run is None
+    )
+    return Gpu(name, gpu.memory_total_bytes or 0, gpu.memory_free_bytes or 0, foreign, (gpu.uuid,))
+
+
+def waiting_run(run: Run, after: Iterable[tuple[int, RunState | None]] = ()) -> WaitingRun:
+    return WaitingRun(
+        id=run.id,
+        priority=run.priority,
+        held=run.held,
+        after=tuple(Dependency(other, None if state is None else state.value) for other, state in after),
+        not_before=run.not_before,
+        gpus_wanted=run.gpus_wanted,
+        pinned=run.gpus_pinned,
+        estimate_bytes=run.estimate_bytes,
+        share=run.share,
+    )
+
+
+def active_run(run: Run, samples: Mapping[str, GpuSample]) -> ActiveRun:
+    """A run with a worker, and what it may still allocate: its estimate less what it holds on the fullest card.
+
+    Where the driver does not tell memory by process (some containers), a run that trains is taken to have all of it.
+    """
+    promised = 0
+    if run.estimate_bytes is not None and run.gpus:
+        held = [run_memory(samples[gpu], run.id) for gpu in run.gpus if gpu in samples]
+        known = [amount for amount in held if amount is not None]
+        if known:
+            promised = max(run.estimate_bytes - min(known), 0)
+        elif run.step == 0:
+            promised = run.estimate_bytes
+    return ActiveRun(run.id, run.gpus, promised, run.share)
+
+
+def run_environment(
+    gpus: Sequence[GpuSample], gpus_wanted: int, machine_has_gpus: bool, cpu_slots: int
+) -> dict[str, str]:
+    """What the worker is started with: exactly its GPUs, or its share of the cores.
+
+    The share depends on the number of slots, not on who runs beside it: the number of threads decides in which order
+    sums are formed, and a run must end on the same bits whatever its neighbours do.
+    """
+    made = worker_environment()
+    if gpus:
+        return made | environment(gpus)
+    if machine_has_gpus and gpus_wanted == 0:
+        made["CUDA_VISIBLE_DEVICES"] = ""
+    if cpu_slots > 1:
+        made["OMP_NUM_THREADS"] = str(max(cores() // cpu_slots, 1))
+    return made
+
+
+def cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
