@@ -47,6 +47,8 @@ class Wanted:
     letter: str = ""
     name: str = ""
     """In the legend; the metric's title when empty."""
+    until: int | None = None
+    """The last step that is shown: where a checkpoint stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,8 @@ def _curve(conn: sqlite3.Connection, wanted: Wanted, summary: Series, view: View
     found = charts.chart(conn, wanted.run_id, wanted.key, columns + past, view.x, low=x.low - past * width, high=x.high)
     marks = marks_of(found, x, columns) if found else ()
     smoothed = smooth(marks, view.smoothing)
-    inside = [index for index, mark in enumerate(marks) if x.low <= mark.x <= x.high]
+    until = wanted.until if wanted.until is not None else summary.last_step
+    inside = [i for i, mark in enumerate(marks) if x.low <= mark.x <= x.high and mark.first_step <= until]
     few = summary.count <= _FEW and summary.count * 2 < max(summary.last_step - summary.first_step, 1)
     return Curve(
         name=visible(wanted.name) or title(wanted.key),

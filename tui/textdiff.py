@@ -1,0 +1,103 @@
+"""Where texts differ, marked word by word; in writing without spaces, character by character."""
+
+import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+
+from rich.cells import get_character_cell_size
+
+from tui.format import Line, cells, visible
+
+_TOKEN = re.compile(
+    r"\n|[^\S\n]+|[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]|\w+|.", re.S
+)
+"""A line break, other space, one character of a script that puts no spaces between words, a word, or one sign."""
+_MOST_TOKENS = 4000
+"""Texts longer than this are compared only this far: the comparison takes the square of it in the worst case."""
+
+Marked = list[tuple[str, bool]]
+"""Pieces of a text, and whether each differs."""
+
+
+def tokens(text: str) -> list[str]:
+    return _TOKEN.findall(text)
+
+
+def marked(texts: Sequence[str | None]) -> list[Marked | None]:
+    """Each text in pieces: what the first says otherwise than any other is marked in it, in the others what they say
+    otherwise than the first. None stays None."""
+    split = [None if text is None else tokens(text) for text in texts]
+    if not split or split[0] is None:
+        return [None if words is None else [("".join(words), False)] for words in split]
+    base = split[0]
+    base_differs = [False] * len(base)
+    found: list[Marked | None] = [None]
+    for words in split[1:]:
+        if words is None:
+            found.append(None)
+            continue
+        differs = [True] * len(words)
+        if words == base:
+            differs = [False] * len(words)
+        else:
+            kept: set[int] = set()
+            matcher = SequenceMatcher(None, base[:_MOST_TOKENS], words[:_MOST_TOKENS], autojunk=False)
+            for start, other, size in matcher.get_matching_blocks():
+                kept.update(range(start, start + size))
+                differs[other : other + size] = [False] * size
+            for index in range(len(base)):
+                base_differs[index] |= index not in kept
+        found.append(_pieces(words, differs))
+    found[0] = _pieces(base, base_differs)
+    return found
+
+
+def _pieces(words: Sequence[str], differs: Sequence[bool]) -> Marked:
+    pieces: Marked = []
+    for word, differ in zip(words, differs, strict=True):
+        if pieces and pieces[-1][1] == differ:
+            pieces[-1] = (pieces[-1][0] + word, differ)
+        else:
+            pieces.append((word, differ))
+    return pieces
+
+
+def wrapped(pieces: Marked, width: int, plain: str = "text", differing: str = "differs") -> list[Line]:
+    """Pieces as lines of at most `width` cells, broken between words, or inside what is longer than a line."""
+    lines: list[Line] = [[]]
+    used = 0
+    for text, differ in pieces:
+        role = differing if differ else plain
+        for word in tokens(text):
+            if word == "\n":
+                if differ:  # a line break that differs would else not be seen
+                    lines[-1].append(("⏎", role))
+                lines.append([])
+                used = 0
+                continue
+            shown = visible(word)
+            if used + cells(shown) > width and used:
+                lines.append([])
+                used = 0
+                if not differ:
+                    shown = shown.lstrip(" ")
+            while cells(shown) > width:
+                head = _head(shown, width)
+                lines[-1].append((head, role))
+                lines.append([])
+                shown = shown[len(head) :]
+                used = 0
+            if shown:
+                lines[-1].append((shown, role))
+                used += cells(shown)
+    return lines
+
+
+def _head(text: str, width: int) -> str:
+    """As much of a text as fits, one character at least."""
+    used = 0
+    for index, char in enumerate(text):
+        used += get_character_cell_size(char)
+        if used > width:
+            return text[: max(index, 1)]
+    return text
