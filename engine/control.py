@@ -337,6 +337,12 @@ class Control:
         """What lies in the trash."""
         return list(reads.list_runs(self._writer(), trashed=True))
 
+    def groups(self) -> set[str]:
+        """The names of all groups of runs, also of those in the trash."""
+        if not self.workspace.database.exists():
+            return set()
+        return reads.groups(self._writer())
+
     # shared
 
     def _writer(self, make: bool = False) -> sqlite3.Connection:

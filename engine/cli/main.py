@@ -2,17 +2,31 @@
 
 import argparse
 import contextlib
+import importlib
 import os
 import sys
 
 from engine import __version__
-from engine.cli import demo, presets, top, train
 from engine.cli.slips import Parser
 from engine.cli.text import visible
 from engine.errors import EngineError
 
+_COMMANDS = {
+    "train": ("train", "plan"),
+    "queue": ("add", "sweep"),
+    "look": ("ls", "history"),
+    "show": ("show", "logs", "checkpoints"),
+    "act": ("stop", "kill", "resume", "fork", "hold", "release", "move", "rm", "restore"),
+    "demo": ("demo",),
+    "presets": ("presets",),
+    "top": ("top",),
+    "rebuild": ("rebuild",),
+}
+"""Which module of engine.cli has which commands, in the order of the help."""
 
-def build_parser() -> argparse.ArgumentParser:
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands, or only of those beside `command`: the other modules need not be loaded for it."""
     common = Parser(add_help=False)
     common.add_argument(
         "--workspace", metavar="DIR", help="where runs live (default: the nearest with runs.db, or here)"
@@ -26,10 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"finetop {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    train.add_parsers(commands, common)
-    demo.add_parser(commands, common)
-    presets.add_parser(commands, common)
-    top.add_parser(commands, common)
+    wanted = [module for module, names in _COMMANDS.items() if command in names] or _COMMANDS
+    for name in wanted:
+        module = importlib.import_module(f"engine.cli.{name}")
+        register = getattr(module, "add_parsers", None) or module.add_parser
+        register(commands, common)
     return parser
 
 
@@ -40,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 shows what it can
     show_traceback = False
     try:
-        options = build_parser().parse_args(arguments)
+        words = sys.argv[1:] if arguments is None else arguments
+        options = build_parser(words[0] if words else None).parse_args(words)
         show_traceback = options.traceback
         return options.run(options)
     except EngineError as error:

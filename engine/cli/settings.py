@@ -40,16 +40,21 @@ def add_setting_flags(parser: argparse.ArgumentParser) -> None:
 
 def resolve_settings(options: argparse.Namespace) -> Resolved:
     """Preset, config file and flags, merged and checked. Raises ConfigError or InputError."""
+    resolved = resolve(given_layers(options))
+    if options.save_config:
+        save_config(options.save_config, resolved)
+    return resolved
+
+
+def given_layers(options: argparse.Namespace) -> list[Layer]:
+    """Preset, config file and flags, weakest first; paths are absolute."""
     layers: list[Layer] = []
     if options.preset:
         layers.append(Layer(f"preset {options.preset}", find_preset(options.preset).settings()))
     if options.config:
         layers.append(Layer(str(options.config), read_config_file(options.config)))
     layers += flag_layers(options)
-    resolved = resolve([Layer(layer.label, absolute(layer.values)) for layer in layers])
-    if options.save_config:
-        save_config(options.save_config, resolved)
-    return resolved
+    return [Layer(layer.label, absolute(layer.values)) for layer in layers]
 
 
 def flag_layers(options: argparse.Namespace) -> list[Layer]:

@@ -1,4 +1,15 @@
-"""Numbers as people read them, and text as a terminal may show it."""
+"""Numbers as people read them, and text as a terminal may show it, measured in its cells."""
+
+import os
+import shutil
+import sys
+import time
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_UNCUT = 10_000
+"""Cells of a line that goes into a file or another program: nothing is cut there."""
 
 
 def visible(text: str) -> str:
@@ -29,3 +40,90 @@ def bytes_text(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def ago(moment: float | None) -> str:
+    """`5m ago`, in its largest unit only; empty for never."""
+    if moment is None:
+        return ""
+    seconds = max(0.0, time.time() - moment)
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit} ago"
+    return f"{seconds:.0f}s ago"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, and a dash for what is not known."""
+    return "—" if value is None else f"{value:.4g}"
+
+
+def plain(text: str) -> str:
+    """One line of text in which nothing is left for the terminal to obey; what cannot be shown becomes �."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join("�" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char for char in text)
+
+
+def cells(text: str) -> int:
+    """The columns a terminal needs: two for a Chinese character, none for a combining mark."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
+
+
+def cut(text: str, limit: int) -> str:
+    """At most so many cells, with an ellipsis where something was cut."""
+    if cells(text) <= limit:
+        return text
+    kept, used = "", 1
+    for char in text:
+        used += cells(char)
+        if used > limit:
+            break
+        kept += char
+    return kept + "…" if limit > 0 else ""
+
+
+def fit(text: str, width: int, right: bool = False) -> str:
+    """Cut or padded to so many cells."""
+    text = cut(text, width)
+    padding = " " * (width - cells(text))
+    return padding + text if right else text + padding
+
+
+def output_width() -> int:
+    """The terminal's, or $COLUMNS; elsewhere lines are as long as they need to be."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
+        return shutil.get_terminal_size().columns
+    return _UNCUT
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    title: str
+    right: bool = False
+    least: int | None = None
+    """To how many cells it may shrink where the line is too long; None: it does not."""
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, indent: int = 0) -> list[str]:
+    """Lines of at most `width` cells, titles first. A column without a single entry is left out.
+
+    Where the lines would be too long, the columns that may shrink give way, the widest first.
+    """
+    shown = [index for index in range(len(columns)) if any(row[index] for row in rows)]
+    grid = [[plain(row[index]) for index in shown] for row in rows]
+    kept = [columns[index] for index in shown]
+    widths = [max(cells(kept[i].title), *(cells(row[i]) for row in grid)) for i in range(len(kept))]
+    while indent + sum(widths) + 2 * (len(widths) - 1) > width:
+        able = [i for i, column in enumerate(kept) if column.least is not None and widths[i] > column.least]
+        if not able:
+            break
+        widths[max(able, key=widths.__getitem__)] -= 1
+    lines = []
+    for row in [[column.title for column in kept], *grid]:
+        pieces = [fit(text, widths[i], kept[i].right) for i, text in enumerate(row)]
+        lines.append(cut(" " * indent + "  ".join(pieces), width).rstrip())
+    return lines

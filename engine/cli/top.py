@@ -3,9 +3,9 @@
 import argparse
 import dataclasses
 import json
-import unicodedata
 from collections.abc import Mapping
 
+from engine.cli.text import cut, fit, plain
 from engine.home import find_workspace
 from engine.monitor.values import GpuProcess, GpuSample, RunId, Snapshot
 
@@ -125,17 +125,14 @@ def _holders(gpu: GpuSample) -> str:
         return "" if gpu.mig_enabled else _NOT_TOLD
     runs = sorted({str(process.run) for process in gpu.processes if process.run is not None})
     others = sorted({process.user or "?" for process in gpu.processes if process.run is None})
-    return visible_text(" ".join(runs + others)) or "—"
+    return plain(" ".join(runs + others)) or "—"
 
 
 def _process_line(gpu: GpuSample, process: GpuProcess) -> str:
     owner = str(process.run) if process.run is not None else process.owner
     command = process.command or ("(pid of another namespace)" if not process.identified else "(hidden)")
-    user = fit(visible_text(process.user or "?"), 10)
-    return (
-        f"{gpu.index:>4} {process.pid:>8}  {user} {gib(process.memory_bytes):>7}  {fit(owner, 8)}  "
-        f"{visible_text(command)}"
-    )
+    user = fit(plain(process.user or "?"), 10)
+    return f"{gpu.index:>4} {process.pid:>8}  {user} {gib(process.memory_bytes):>7}  {fit(owner, 8)}  {plain(command)}"
 
 
 def _biggest_first(row: tuple[GpuSample, GpuProcess]) -> tuple:
@@ -166,7 +163,7 @@ def _host_lines(snapshot: Snapshot) -> list[str]:
         )
     if disk := snapshot.disk:
         rates = f"read {rate(disk.read_bytes_per_s)} · write {rate(disk.write_bytes_per_s)}"
-        path = visible_text(disk.path)
+        path = plain(disk.path)
         path = path if len(path) <= 28 else "…" + path[-27:]
         lines.append(f"disk  {gib(disk.free_bytes)} free of {gib(disk.total_bytes)} · {rates} · {path}")
     return lines
@@ -209,36 +206,7 @@ def short_name(name: str) -> str:
     """'NVIDIA A100-SXM4-80GB' is known as 'A100-SXM4-80GB' to everyone who looks here."""
     for word in ("NVIDIA ", "GeForce ", "Tesla ", "Quadro "):
         name = name.removeprefix(word)
-    return visible_text(name)
-
-
-def visible_text(text: str) -> str:
-    """Control characters made visible: a command line is another user's text and must not reach the terminal raw."""
-    return "".join("�" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char for char in text)
-
-
-def fit(text: str, cells: int) -> str:
-    """Cut or padded to so many cells."""
-    text = cut(text, cells)
-    return text + " " * (cells - _cells(text))
-
-
-def cut(text: str, cells: int) -> str:
-    """At most so many cells, with an ellipsis where something was cut."""
-    if _cells(text) <= cells:
-        return text
-    kept, used = "", 1
-    for char in text:
-        used += _cells(char)
-        if used > cells:
-            break
-        kept += char
-    return kept + "…"
-
-
-def _cells(text: str) -> int:
-    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
+    return plain(name)
 
 
 def _percent(value: float | None) -> str:

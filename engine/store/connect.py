@@ -13,6 +13,8 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from sqlite3 import Connection
+from sqlite3 import Error as DatabaseError
 from urllib.parse import quote
 
 from engine.store.errors import StoreError, StoreForeign, StoreMissing, StoreNewer, StoreOlder, from_sqlite
@@ -167,6 +169,8 @@ __all__ = [
     "APPLICATION_ID",
     "SCHEMA_VERSION",
     "Changes",
+    "Connection",
+    "DatabaseError",
     "StoreError",
     "journal_mode",
     "reader",

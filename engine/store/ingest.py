@@ -151,6 +151,7 @@ class _Chunk:
             "sample": self._sample,
             "event": self._event,
             "beat": self._beat,
+            "plan": self._plan,
             "state": self._state,
             "resume": self._resume,
         }
@@ -255,6 +256,11 @@ class _Chunk:
 
     def _beat(self, event: dict[str, Any], moment: float) -> None:
         self._run["beat_due"] = moment + (_number(event.get("next")) or 0.0)
+
+    def _plan(self, event: dict[str, Any], moment: float) -> None:
+        if _is_step(event.get("total_steps")):
+            self._run["total_steps"] = event["total_steps"]
+        self._other(event, moment)
 
     def _state(self, event: dict[str, Any], moment: float) -> None:
         state = event.get("state")

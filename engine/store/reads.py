@@ -79,6 +79,11 @@ def groups(conn: sqlite3.Connection) -> set[str]:
     return {row[0] for row in conn.execute("SELECT DISTINCT sweep FROM runs WHERE sweep <> ''")}
 
 
+def groups(conn: sqlite3.Connection) -> set[str]:
+    """The names of all groups that runs were queued in."""
+    return {row[0] for row in conn.execute("SELECT DISTINCT sweep FROM runs WHERE sweep <> ''")}
+
+
 def dependencies(conn: sqlite3.Connection) -> dict[int, tuple[tuple[int, RunState | None], ...]]:
     """For each waiting run, the runs it waits for and their states; None for one that was deleted."""
     found: dict[int, list[tuple[int, RunState | None]]] = {}

@@ -1,0 +1,275 @@
+"""`finetop ls` and `finetop history`: many runs at a look."""
+
+import argparse
+import csv
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from engine.cli.stored import as_json, open_store, print_json, seconds_left
+from engine.cli.text import Column, ago, duration, number, output_width, table
+from engine.daemon import client
+from engine.errors import InputError
+from engine.home import find_workspace
+from engine.store import filters, reads
+from engine.store.connect import Connection
+from engine.store.records import Run, RunState
+
+_LS_EXAMPLES = """\
+examples:
+  finetop ls
+  finetop ls --json | jq '.queue[] | {id, name, wait_reason}'
+"""
+_HISTORY_EXAMPLES = """\
+examples:
+  finetop history --filter 'model:qwen state:done' --sort eval
+  finetop history --filter group:sweep-3 --csv > sweep.csv
+
+A filter joins words by "and": state:failed,stopped  model:qwen  data:sql  group:sweep-3  tag:keep  id:40-60
+and bare text, which is looked for in name, model, data, tags and note; ! in front turns one around: !tag:old
+"""
+_LEAST = 6
+_BAR = 10
+
+
+def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    style = argparse.RawDescriptionHelpFormatter
+    ls = commands.add_parser(
+        "ls",
+        help="running, waiting and why, and the last finished",
+        description="Shows the runs at work, the queue in its order with why each waits, and what finished last.",
+        epilog=_LS_EXAMPLES,
+        formatter_class=style,
+        parents=[common],
+    )
+    ls.add_argument("--recent", type=int, default=5, metavar="N", help="how many of the last finished (default: 5)")
+    ls.add_argument("--json", action="store_true", help="print as JSON")
+    ls.set_defaults(run=run_ls)
+    history = commands.add_parser(
+        "history",
+        help="all runs as a table with their results",
+        epilog=_HISTORY_EXAMPLES,
+        formatter_class=style,
+        parents=[common],
+    )
+    history.add_argument("--filter", metavar="TEXT", default="", help="only runs that match")
+    history.add_argument("--sort", choices=sorted(filters.SORTS), help="order (default: what finished last first)")
+    history.add_argument("--reverse", action="store_true", help="the other way round")
+    history.add_argument("--limit", type=int, metavar="N", help="at most so many")
+    history.add_argument("--all", action="store_true", help="also what waits or is at work")
+    history.add_argument("--trash", action="store_true", help="what lies in the trash")
+    form = history.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print as JSON")
+    form.add_argument("--csv", action="store_true", help="print as CSV, figures unrounded")
+    form.add_argument("--markdown", action="store_true", help="print as a Markdown table")
+    history.set_defaults(run=run_history)
+
+
+def run_ls(options: argparse.Namespace) -> int:
+    workspace = find_workspace(options.workspace)
+    conn = open_store(workspace)
+    active, queue = reads.active(conn), reads.queue(conn)
+    recent = reads.list_runs(conn, "state:ended", "finished", descending=True, limit=max(options.recent, 0))
+    daemon = client.status(workspace).running
+    if options.json:
+        print_json(
+            {
+                "daemon": daemon,
+                "active": [as_json(run) for run in active],
+                "queue": [as_json(run, place=place) for place, run in enumerate(queue, 1)],
+                "recent": [as_json(run) for run in recent],
+            }
+        )
+        return 0
+    width = output_width()
+    blocks = [
+        _block("running", _ACTIVE, [_active_row(run) for run in active], width),
+        _block("waiting", _QUEUE, [_queue_row(place, run) for place, run in enumerate(queue, 1)], width),
+        _block("finished", _RECENT, [_recent_row(run) for run in recent], width),
+    ]
+    print("\n\n".join("\n".join(block) for block in blocks if block) or "no runs yet: `finetop add` queues one")
+    if queue and not daemon and not all(run.held for run in queue):
+        print("\nNo daemon is running, so nothing starts: `finetop daemon start`", file=sys.stderr)
+    _say_rest(conn, len(recent))
+    return 0
+
+
+def _block(title: str, columns: list[Column], rows: list[list[str]], width: int) -> list[str]:
+    return [title, *table(columns, rows, width, indent=2)] if rows else []
+
+
+def _say_rest(conn: Connection, shown: int) -> None:
+    counts = reads.counts(conn)
+    ended = sum(counts[state] for state in RunState if state.value in ("done", "stopped", "failed", "interrupted"))
+    if interrupted := counts[RunState.INTERRUPTED]:
+        print(f"\n{interrupted:,} interrupted: `finetop resume --interrupted` goes on with them", file=sys.stderr)
+    if ended > shown > 0:
+        print(f"\n{ended - shown:,} more have finished: `finetop history`", file=sys.stderr)
+
+
+_ACTIVE = [
+    Column("id", right=True),
+    Column("name", least=_LEAST),
+    Column("state"),
+    Column(""),
+    Column("step", right=True),
+    Column("loss", right=True),
+    Column("eval", right=True),
+    Column("left", right=True),
+    Column("on"),
+]
+_QUEUE = [
+    Column("#", right=True),
+    Column("id", right=True),
+    Column("name", least=_LEAST),
+    Column("group", least=_LEAST),
+    Column("why it waits", least=20),
+]
+_RECENT = [
+    Column("id", right=True),
+    Column("name", least=_LEAST),
+    Column("state"),
+    Column("step", right=True),
+    Column("loss", right=True),
+    Column("eval", right=True),
+    Column("took", right=True),
+    Column("ended", right=True),
+    Column("why", least=12),
+]
+
+
+def _active_row(run: Run) -> list[str]:
+    share = min(1.0, run.step / run.total_steps) if run.total_steps else 0.0
+    bar = "█" * round(share * _BAR) + "·" * (_BAR - round(share * _BAR)) if run.total_steps else ""
+    left = seconds_left(run)
+    return [
+        str(run.id),
+        run.name,
+        state_word(run),
+        bar,
+        steps_text(run),
+        _known(run.train_loss),
+        _known(run.eval_loss),
+        "" if left is None else duration(left),
+        f"GPU {','.join(run.gpus)}" if run.gpus else "",
+    ]
+
+
+def _queue_row(place: int, run: Run) -> list[str]:
+    reason = "held by you" if run.held else run.wait_reason or ""
+    return [str(place), str(run.id), run.name, run.sweep, reason]
+
+
+def _recent_row(run: Run) -> list[str]:
+    return [
+        str(run.id),
+        run.name,
+        state_word(run),
+        steps_text(run),
+        _known(run.train_loss),
+        _known(run.best_eval),
+        duration(took) if (took := busy_seconds(run)) else "",
+        ago(run.finished),
+        "" if run.state is RunState.DONE else run.reason or "",
+    ]
+
+
+def run_history(options: argparse.Namespace) -> int:
+    conn = open_store(find_workspace(options.workspace))
+    if options.limit is not None and options.limit < 0:
+        raise InputError("--limit takes a number from 0 on")
+    matching = options.filter if options.all or options.trash else f"{options.filter} state:ended"
+    sort, descending = options.sort or "finished", (options.sort is None) != options.reverse
+    runs = reads.list_runs(conn, matching, sort, descending, trashed=options.trash, limit=options.limit)
+    if options.json:
+        print_json([as_json(run) for run in runs])
+    elif options.csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(_HISTORY_CSV)
+        writer.writerows([_csv_value(get(run)) for get in _HISTORY_CSV.values()] for run in runs)
+    elif options.markdown:
+        print(f"| {' | '.join(column.title for column in _HISTORY)} |")
+        print("|" + "|".join("---:" if column.right else "---" for column in _HISTORY) + "|")
+        for run in runs:
+            print(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in _history_row(run))} |")
+    elif runs:
+        print("\n".join(table(_HISTORY, [_history_row(run) for run in runs], output_width())))
+    else:
+        print("no run matches" if options.filter else "nothing here yet", file=sys.stderr)
+    return 0
+
+
+_HISTORY = [
+    Column("id", right=True),
+    Column("name", least=10),
+    Column("state"),
+    Column("model", least=_LEAST),
+    Column("data", least=_LEAST),
+    Column("method"),
+    Column("step", right=True),
+    Column("loss", right=True),
+    Column("best eval", right=True),
+    Column("took", right=True),
+    Column("ended", right=True),
+]
+_HISTORY_CSV: dict[str, Callable[[Run], Any]] = {
+    name: (lambda run, name=name: getattr(run, name))
+    for name in (
+        "id", "name", "state", "sweep", "model", "data", "method", "objective", "preset", "tags", "step",
+        "total_steps", "epoch", "train_loss", "eval_loss", "best_eval", "best_eval_step", "created", "started",
+        "finished",
+    )
+} | {"seconds": lambda run: busy_seconds(run), "parent_run": lambda run: run.parent_run,
+     "parent_step": lambda run: run.parent_step, "reason": lambda run: run.reason}  # fmt: skip
+
+
+def _history_row(run: Run) -> list[str]:
+    best = _known(run.best_eval)
+    return [
+        str(run.id),
+        run.name,
+        state_word(run),
+        run.model.rstrip("/").rsplit("/", 1)[-1],
+        run.data,
+        run.method,
+        steps_text(run),
+        _known(run.train_loss),
+        f"{best}@{run.best_eval_step}" if best else "",
+        duration(took) if (took := busy_seconds(run)) else "",
+        ago(run.finished),
+    ]
+
+
+def _csv_value(value: Any) -> Any:
+    return " ".join(value) if isinstance(value, tuple) else value
+
+
+# shared with `show`
+
+
+def state_word(run: Run) -> str:
+    """What a person calls the run's state: a waiting run may be held, an active one asked to stop."""
+    if run.state is RunState.QUEUED and run.held:
+        return "held"
+    if run.active and run.wanted:
+        return "being killed" if run.wanted == "kill" else "stopping"
+    return run.state.value
+
+
+def steps_text(run: Run) -> str:
+    if run.total_steps:
+        return f"{run.step:,}/{run.total_steps:,}"
+    return f"{run.step:,}" if run.step else ""
+
+
+def busy_seconds(run: Run) -> float:
+    """For how long it has been at work, over all attempts."""
+    if run.started is None:
+        return run.busy_seconds
+    end = run.finished if run.finished is not None else (time.time() if run.active else run.started)
+    return run.busy_seconds + max(0.0, end - run.started)
+
+
+def _known(value: float | None) -> str:
+    return "" if value is None else number(value)

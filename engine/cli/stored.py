@@ -1,0 +1,141 @@
+"""Reading the store for a command, and the runs a command names."""
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from engine.cli.text import visible
+from engine.daemon import client
+from engine.errors import EngineError, InputError
+from engine.home import Workspace
+from engine.store import reads
+from engine.store.connect import Connection, reader, writer
+from engine.store.errors import StoreMissing, StoreOlder
+from engine.store.ingest import import_journal
+from engine.store.records import Outcome, Run
+from engine.store.takein import take_in_unknown, unknown
+
+RANGE_LIMIT = 1_000_000
+
+
+def open_store(workspace: Workspace) -> Connection:
+    """A read-only connection to what is known now.
+
+    Runs the store does not know yet are taken in, and where no daemon reads the journals of runs at work, this does.
+    Somebody else's workspace, which may only be read, is shown as the store has it.
+    """
+    if not workspace.database.exists():
+        if not workspace.run_ids():
+            raise StoreMissing(
+                f"there are no runs in {workspace.root}", "`finetop add` queues one; another folder: --workspace DIR."
+            )
+        writer(workspace.database).close()
+    try:
+        conn = reader(workspace.database)
+    except StoreOlder:
+        writer(workspace.database).close()
+        conn = reader(workspace.database)
+    stale = [run.id for run in reads.active(conn)] if not client.status(workspace).running else []
+    if stale or unknown(conn, workspace):
+        with contextlib.suppress(EngineError), contextlib.closing(writer(workspace.database, busy_seconds=2)) as write:
+            take_in_unknown(write, workspace)
+            for run_id in stale:
+                import_journal(write, run_id, workspace.runs / str(run_id))
+    return conn
+
+
+def find_run(conn: Connection, run_id: int) -> Run:
+    run = reads.run(conn, run_id)
+    if run is None:
+        newest = max((run.id for run in reads.list_runs(conn)), default=None)
+        known = f"the newest is {newest}" if newest else "there are none yet"
+        raise InputError(f"there is no run {run_id}; {known}", "`finetop history` lists them all.")
+    return run
+
+
+def add_runs_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("runs", nargs="*", metavar="ID", help=f"{what}: 41, 40-45, or 41,43")
+    parser.add_argument(
+        "--filter", metavar="TEXT", help="all that match, such as 'state:failed model:qwen' (see `finetop history`)"
+    )
+
+
+def chosen_runs(options: argparse.Namespace, conn: Connection, trashed: bool = False) -> list[int]:
+    """The ids that were named, in their order, each once. In a range, only those that there are."""
+    found: dict[int, None] = {}
+    for word in options.runs:
+        for part in filter(None, word.split(",")):
+            found |= dict.fromkeys(_ids(part, conn, trashed))
+    if getattr(options, "filter", None) is not None:
+        matching = reads.list_runs(conn, options.filter, sort="id", trashed=trashed)
+        found |= dict.fromkeys(run.id for run in matching)
+        if not found:
+            raise InputError(f"no run matches '{options.filter}'")
+    if not found:
+        raise InputError("which runs?", "Name them by their ids: 41, 40-45 or 41,43; or by --filter.")
+    return list(found)
+
+
+def parse_ids(words: Iterable[str]) -> list[int]:
+    """Ids as they stand, without looking whether there are such runs."""
+    found: dict[int, None] = {}
+    for word in words:
+        for part in filter(None, word.split(",")):
+            low, high = _ends(part)
+            found |= dict.fromkeys(range(low, high + 1))
+    return list(found)
+
+
+def _ids(part: str, conn: Connection, trashed: bool) -> list[int]:
+    low, high = _ends(part)
+    if low == high:
+        return [low]
+    there = sorted(run.id for run in reads.list_runs(conn, f"id:{low}-{high}", trashed=trashed))
+    if not there:
+        raise InputError(f"there are no runs {low} to {high}", "`finetop ls` lists them.")
+    return there
+
+
+def _ends(part: str) -> tuple[int, int]:
+    low, dash, high = part.lstrip("#").partition("-")
+    if not (low.isdecimal() and (high.isdecimal() or not dash)):
+        raise InputError(f"'{part[:60]}' is no run", "Runs go by their numbers: 41, 40-45 or 41,43.")
+    ends = int(low), int(high) if dash else int(low)
+    if ends[0] > ends[1] or ends[1] - ends[0] > RANGE_LIMIT:
+        raise InputError(f"'{part[:60]}' is no range of runs", "The smaller number first: 40-45.")
+    return ends
+
+
+def as_json(run: Run, **more: Any) -> dict[str, Any]:
+    """A run as a command prints it with --json: the store's fields, times in epoch seconds."""
+    return {**run._asdict(), "seconds_left": seconds_left(run), **more}
+
+
+def seconds_left(run: Run) -> float | None:
+    """Of training, at the pace of the last step; evaluations and saves come on top."""
+    if not run.active or not run.total_steps or run.step_seconds is None:
+        return None
+    return max(0, run.total_steps - run.step) * run.step_seconds
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def report(outcomes: list[tuple[Outcome, str]], as_list: bool) -> int:
+    """Say what became of each run; what was done in words is given with each. The exit code of the command."""
+    failed = [outcome for outcome, _ in outcomes if not outcome]
+    if as_list:
+        print_json([{"run": o.run_id, "done": o.won, "state": o.state, "why": o.why} for o, _ in outcomes])
+    else:
+        for outcome, words in outcomes:
+            if outcome:
+                print(visible(f"run {outcome.run_id}: {words}"))
+        for outcome in failed:
+            print(visible(f"finetop: {outcome.why}"), file=sys.stderr)
+    if any(outcome.state is None for outcome in failed):  # there is no such run
+        return 2
+    return 1 if failed else 0
