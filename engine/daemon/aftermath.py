@@ -4,7 +4,6 @@ A run that memory ended goes on from its last checkpoint with half the tokens a 
 learned. Other failures are tried again as often as the user asked (`run.retries`), after growing pauses.
 """
 
-import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from engine.daemon.limits import Limits
 from engine.errors import EngineError
 from engine.runs import change_run
 from engine.store import queue
+from engine.store.connect import Connection
 from engine.store.records import Event, Run
 
 MEMORY_RESTART, RETRY, START = "memory-restart", "retry", "start"
@@ -85,7 +85,7 @@ def _tokens_a_pass(events: tuple[Event, ...], settings: dict) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
 
 
-def carry_out(conn: sqlite3.Connection, run: Run, folder: Path, again: Again, card: Card) -> bool:
+def carry_out(conn: Connection, run: Run, folder: Path, again: Again, card: Card) -> bool:
     """Queue the run again. False where somebody else was quicker, or its settings cannot be written."""
     if again.micro_tokens:
         try:

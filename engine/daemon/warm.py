@@ -52,7 +52,7 @@ class Warm:
         """'ready', 'loading', 'idle' (not wanted now) or 'off: <reason>'."""
         if self._off:
             return f"off: {self._off}"
-        if self._process is None:
+        if self._channel is None:
             return "idle"
         return "ready" if self._ready else "loading"
 
@@ -94,10 +94,9 @@ class Warm:
             self._channel.close()
             self._channel, self._ready = None, False
 
-    def register(self, selector: selectors.BaseSelector) -> None:
-        """Wake the selector on news from it."""
-        if self._channel and self._channel.fileno() not in selector.get_map():
-            selector.register(self._channel, selectors.EVENT_READ)
+    def fileno(self) -> int:
+        """To wait for its news; -1 when there is none to come."""
+        return self._channel.fileno() if self._channel else -1
 
     def reaped(self, pid: int, status: int) -> bool:
         """Take note of its own death, told by whoever reaps the daemon's children. True if it was it."""

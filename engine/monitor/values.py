@@ -5,7 +5,8 @@ and a fan that stands still are different news.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 STALE_SECONDS = 3.0
 """A figure older than three rounds is shown as stale: one late round is noise, three are a fault."""
@@ -182,3 +183,13 @@ class Snapshot:
     host: HostSample | None = None
     disk: DiskSample | None = None
     runs: Mapping[RunId, RunSample] = field(default_factory=dict)
+
+
+def as_plain(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot as JSON has it, with what follows from it: which figures are stale, whose each process is."""
+    plain = asdict(snapshot)
+    for gpu, sample in zip(plain["gpus"], snapshot.gpus, strict=True):
+        gpu["stale"] = sample.stale
+        for process, named in zip(gpu["processes"] or (), sample.processes or (), strict=True):
+            process["owner"] = named.owner
+    return plain

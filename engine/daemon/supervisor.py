@@ -1,0 +1,392 @@
+"""Workers: started, found again, listened to, told, and taken note of when they have ended.
+
+Everything here can be done again: what the store says is compared with what there is, and the difference is acted on.
+So it does not matter at which line the daemon before was killed, or which write failed because the database was locked.
+
+A run is started once because of the lock on its log. The daemon takes it before the worker is made, the worker inherits
+it, and holds it until its last process is gone; a claimed run whose log is not locked was never started, or its worker
+is gone. Its pid is in the store, or in its journal's first beat.
+"""
+
+import contextlib
+import logging
+import os
+import platform
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine import journal
+from engine.config import read_run
+from engine.daemon import aftermath, processes
+from engine.daemon.aftermath import Card
+from engine.daemon.endings import End, Ending, Evidence, judge
+from engine.daemon.limits import Limits
+from engine.daemon.warm import Warm, WarmUnavailable
+from engine.errors import EngineError, InputError
+from engine.home import LOG, Workspace
+from engine.process import locked_log, spawn_worker, started_at, worker_alive
+from engine.store import queue, reads
+from engine.store.connect import Connection, DatabaseError, write
+from engine.store.errors import StoreError
+from engine.store.ingest import import_journal
+from engine.store.records import ACTIVE, Run, RunState
+
+_STATUS_SECONDS = 1.0
+"""How long the exit code of a worker that is gone may take to arrive through the warm process."""
+_TAIL_BYTES = 1 << 16
+_ENDS = (RunState.DONE.value, RunState.STOPPED.value, RunState.FAILED.value)
+
+log = logging.getLogger("daemon")
+
+
+@dataclass(slots=True)
+class Worker:
+    """The worker of one run, until its end has been taken note of."""
+
+    run: Run
+    """As last read from the store."""
+    folder: Path
+    pid: int | None = None
+    """None while it is known by its lock only."""
+    started: float | None = None
+    """Its process' start time, epoch seconds."""
+    adopted: bool = False
+    """Another daemon started it, or somebody by hand."""
+    process: subprocess.Popen | None = None
+    status: int | None = None
+    """As wait(2) has it, once it has ended."""
+    recorded: bool = False
+    """The store knows its pid."""
+    told: str | None = None
+    """'stop' or 'kill', by us."""
+    wanted: str | None = None
+    seen: tuple[int, int] = (-1, -1)
+    """Size and time of the journal when it was last read."""
+    oom_kills: int = 0
+    """The system's count when the worker was last seen alive."""
+    gone_at: float | None = None
+    """All three by `monotonic()`."""
+    overdue_at: float | None = None
+    hung_at: float | None = None
+    reported: bool = False
+    """That it is overdue."""
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class Supervisor:
+    conn: Connection
+    workspace: Workspace
+    warm: Warm
+    limits: Limits
+    command: Sequence[str] | None = None
+    """Stands in for `python -m engine.worker`."""
+    workers: dict[int, Worker] = field(default_factory=dict)
+    cards: Mapping[int, Card] = field(default_factory=dict)
+    """What is known of the GPUs of each run, for those that ran out of memory."""
+    statuses: dict[int, int] = field(default_factory=dict)
+    """Of children that were reaped: pid to wait status."""
+    _host: str = field(default_factory=platform.node)
+
+    # -- start ---------------------------------------------------------------------------------------------------
+
+    def may_start(self, run_id: int) -> str:
+        """Why a run must wait although the scheduler lets it start; empty if it need not."""
+        if run_id in self.workers:
+            return "its last worker is still leaving"
+        if worker_alive(self.workspace.runs / str(run_id)):
+            return "a worker of it is still alive"
+        return ""
+
+    def start(self, run_id: int, gpus: Sequence[str], environment: Mapping[str, str]) -> bool:
+        """Claim a waiting run and give it a worker. False if somebody else had it, or it could not be started."""
+        run = queue.claim(self.conn, run_id, gpus, self._host)
+        if run is None:
+            return False
+        folder = self.workspace.runs / str(run_id)
+        worker = Worker(run, folder, oom_kills=processes.oom_kills())
+        try:
+            how = self._launch(worker, environment)
+        except InputError:  # another worker of it, started by hand a moment ago: `may_start` says so from now on
+            queue.unclaim(self.conn, run_id)
+            return False
+        except OSError as error:
+            reason = f"no worker could be started: {error.strerror or error}"
+            reason += f" ({error.filename})" if error.filename else ""
+            ending = Ending(End.NOT_STARTED, RunState.FAILED, reason)
+            self._settle(worker, ending, reason)
+            return False
+        self.workers[run_id] = worker
+        where = f" on GPU {', '.join(gpus)}" if gpus else ""
+        log.info("run %d started%s, %s, pid %s", run_id, where, how, worker.pid)
+        self._record(worker, f"Started{where}, {how} (pid {worker.pid}).")
+        return True
+
+    def _launch(self, worker: Worker, environment: Mapping[str, str]) -> str:
+        """Give it a process, forked where possible; how, in one word."""
+        run, folder = worker.run, worker.folder
+        point = "latest" if run.resume_step is None else str(run.resume_step)
+        if not folder.is_dir():
+            raise FileNotFoundError(2, "its folder is gone", str(folder))
+        if self.warm.state == "ready":
+            with locked_log(folder) as held:
+                try:
+                    worker.pid = self.warm.start(folder, point, environment, self.workspace.root, held)
+                except WarmUnavailable as reason:
+                    log.warning("run %d is spawned, not forked: %s", run.id, reason)
+        how = "forked"
+        if worker.pid is None:
+            how = "spawned"
+            worker.process = spawn_worker(folder, point, command=self.command, environment=environment)
+            worker.pid = worker.process.pid
+        worker.started = started_at(worker.pid)
+        return how
+
+    # -- found again ---------------------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Compare the store's active runs with the workers known; find workers again, and carry out wishes."""
+        rows = {run.id: run for run in (*reads.active(self.conn), *reads.unsettled(self.conn))}
+        for run in rows.values():
+            worker = self.workers.get(run.id)
+            if worker is None:
+                worker = self._adopt(run)
+            if worker is not None:
+                worker.run = run
+                worker.wanted = run.wanted or worker.wanted
+                self._grant(worker)
+
+    def _adopt(self, run: Run) -> Worker | None:
+        """A run that has a worker, or was to get one, of which this daemon knows nothing."""
+        if run.host not in (None, self._host):
+            return None  # another machine's, over a shared file system
+        folder = self.workspace.runs / str(run.id)
+        if run.pid is None and not worker_alive(folder):
+            if queue.unclaim(self.conn, run.id):
+                message = "It had been claimed, but no worker came up: it takes its turn again."
+                queue.note(self.conn, run.id, "unclaimed", message)
+                log.info("run %d had no worker and is queued again", run.id)
+            return None
+        worker = Worker(
+            run,
+            folder,
+            run.pid,
+            run.pid_started,
+            adopted=True,
+            recorded=run.pid is not None,
+            oom_kills=processes.oom_kills(),
+        )
+        self.workers[run.id] = worker
+        log.info("run %d found, pid %s", run.id, run.pid or "not yet known")
+        return worker
+
+    def _identify(self, worker: Worker) -> None:
+        """The pid of a worker known by its lock only, from its journal."""
+        size = _stat(worker.folder / journal.NAME)[0]
+        events, _ = journal.read(worker.folder, max(size - _TAIL_BYTES, 0))
+        said = next((event for event in reversed(events) if isinstance(event.get("pid"), int)), None)
+        if said is None:
+            return
+        started = started_at(said["pid"])
+        # A later process of that number began after the line was written.
+        if started is not None and started <= float(said["t"]) + processes.START_TOLERANCE_SECONDS:
+            worker.pid, worker.started = said["pid"], started
+
+    def _record(self, worker: Worker, message: str = "") -> None:
+        """Keep its process in the store. The event is how a later daemon knows the worker for one of the queue's."""
+        with write(self.conn):
+            queue.started(self.conn, worker.run.id, worker.pid, worker.started or 0.0)
+            self._note(worker, aftermath.START, message or f"Started (pid {worker.pid}).", pid=worker.pid)
+        worker.recorded = True
+
+    # -- wishes --------------------------------------------------------------------------------------------------
+
+    def _grant(self, worker: Worker) -> None:
+        """Stop: asked to save and leave, as long as it takes. Kill: ended at once, with all its processes."""
+        if worker.wanted == worker.told or worker.pid is None or worker.told == "kill" or worker.gone_at:
+            return
+        if worker.run.state not in ACTIVE:
+            return
+        if worker.wanted == "stop":
+            processes.tell(worker.pid, signal.SIGTERM)
+            message = "Asked to save and leave."
+        else:
+            processes.kill_session(worker.pid)
+            message = "Killed, as you wished."
+        worker.told = worker.wanted
+        log.info("run %d: %s", worker.run.id, message)
+        self._note(worker, worker.wanted, message)
+
+    # -- listening -----------------------------------------------------------------------------------------------
+
+    def read_journals(self) -> bool:
+        """Import what the journals have gained; True if anything was. A look at one that has not costs a stat."""
+        anything = False
+        for worker in self.workers.values():
+            now = _stat(worker.folder / journal.NAME)
+            if now != worker.seen:
+                with self._trouble_of(worker):
+                    anything |= import_journal(self.conn, worker.run.id, worker.folder).events > 0
+                    worker.seen = now
+        return anything
+
+    def heed(self) -> None:
+        """Broken promises: reported, and after a long silence taken for a hang. Called once a second."""
+        now = time.monotonic()
+        kills = processes.oom_kills()
+        for worker in self.workers.values():
+            due = worker.run.beat_due
+            if worker.gone_at is None:
+                worker.oom_kills = kills
+            if due is None or worker.pid is None or time.time() <= due + self.limits.overdue_seconds:
+                worker.overdue_at, worker.reported = None, False
+                continue
+            # Counted from when this daemon first saw it, by a clock that nobody sets and that sleeps with the machine.
+            worker.overdue_at = worker.overdue_at or now
+            silence = now - worker.overdue_at
+            if not worker.reported:
+                worker.reported = True
+                suspended = "; its process is suspended" if processes.is_suspended(worker.pid) else ""
+                self._note(worker, "overdue", f"No sign of life where one was promised{suspended}.")
+                log.warning("run %d is overdue%s", worker.run.id, suspended)
+            if silence > self.limits.hung_seconds and not worker.hung_at and not processes.is_suspended(worker.pid):
+                worker.hung_at = now
+                self._note(worker, "hung", f"Killed after {silence / 60:.0f} min without a sign of life.")
+                log.warning("run %d hangs and is killed", worker.run.id)
+                processes.kill_session(worker.pid)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def collect(self) -> bool:
+        """Take note of the workers that are gone; True if there was one."""
+        anything = False
+        for worker in list(self.workers.values()):
+            with self._trouble_of(worker):
+                anything |= self._look(worker)
+        ours = {worker.pid for worker in self.workers.values()}
+        self.statuses = {pid: status for pid, status in self.statuses.items() if pid in ours}
+        return anything
+
+    def _look(self, worker: Worker) -> bool:
+        if worker.pid is None:
+            if worker_alive(worker.folder):
+                self._identify(worker)
+            elif worker.gone_at is None:
+                worker.gone_at = time.monotonic()  # one more look: its last lines may hold its pid, and its end
+                self._identify(worker)
+            else:
+                del self.workers[worker.run.id]  # `follow` finds that nobody has it
+            return False
+        if not worker.recorded:
+            self._record(worker)
+        if worker.status is None:
+            worker.status = self.statuses.get(worker.pid, self.warm.ended.pop(worker.pid, None))
+            if worker.process and worker.status is not None:
+                worker.process.returncode = worker.status  # reaped by us, not by subprocess
+        if worker.status is None:
+            if processes.is_alive(worker.pid, worker.started, worker.folder):
+                return False
+            worker.gone_at = worker.gone_at or time.monotonic()
+            if time.monotonic() - worker.gone_at < _STATUS_SECONDS:
+                return False
+        self._conclude(worker)
+        return True
+
+    def _conclude(self, worker: Worker) -> None:
+        """Its process is gone: what became of the run, and whether it is started again."""
+        if started_at(worker.pid) is None:
+            processes.kill_session(worker.pid)  # loaders and helpers it left behind
+        import_journal(self.conn, worker.run.id, worker.folder)
+        run = reads.run(self.conn, worker.run.id)
+        if run is None:
+            del self.workers[worker.run.id]
+            return
+        worker.run = run
+        hung = time.monotonic() - worker.overdue_at if worker.hung_at and worker.overdue_at else None
+        ending = judge(
+            Evidence(
+                worker.status,
+                self._said(worker),
+                worker.told or worker.wanted,
+                hung,
+                processes.oom_kills() - worker.oom_kills,
+                worker.started is not None and processes.rebooted_since(worker.started),
+                run.step,
+            )
+        )
+        log.info("run %d ended: %s %s", run.id, ending.end, ending.reason or "")
+        story = processes.last_lines(worker.folder / LOG) if ending.state is not RunState.DONE else None
+        self._settle(worker, ending, story)
+
+    def _settle(self, worker: Worker, ending: Ending, story: str | None) -> None:
+        """Into the store, in one transaction with what comes after: nobody finds a failure that nobody looks after."""
+        conn, run_id = self.conn, worker.run.id
+        with write(conn):
+            told = (ending.reason, story or None, ending.exit_code)
+            if not queue.finish(conn, run_id, ending.state, *told):
+                queue.explain(conn, run_id, *told)
+            if ending.end not in (End.DONE, End.STOPPED):
+                self._note(worker, "ended", f"{ending.end}: {ending.reason or worker.run.reason or ''}".strip(": "))
+            if not worker.wanted:
+                self._again(worker, ending)
+        self.workers.pop(run_id, None)
+
+    def _again(self, worker: Worker, ending: Ending) -> None:
+        events = reads.events(self.conn, worker.run.id)
+        ours = next((event for event in reversed(events) if event.kind == aftermath.START), None)
+        if ending.end is not End.NOT_STARTED and (ours is None or ours.detail.get("pid") != worker.pid):
+            return  # started by hand: whoever did it is told, and decides
+        try:
+            settings = read_run(worker.folder).config.flat()
+        except EngineError:
+            settings = {}
+        card = self.cards.get(worker.run.id, Card())
+        again = aftermath.decide(worker.run, ending, events, settings, card, self.limits)
+        if again and aftermath.carry_out(self.conn, worker.run, worker.folder, again, card):
+            log.info("run %d: %s", worker.run.id, again.message)
+
+    def _said(self, worker: Worker) -> dict | None:
+        """The last state in the journal of this very worker, where it is one that ends a run."""
+        said, ours = None, False
+        for event in reads.events(self.conn, worker.run.id, limit=200):
+            if event.kind != "state":
+                continue
+            if event.message == RunState.STARTING.value:
+                ours, said = event.detail.get("pid") == worker.pid, None
+            elif event.message in _ENDS:
+                # A worker that fails before it starts has not said its pid with a state.
+                recent = worker.started is not None and event.time >= worker.started
+                said = {"state": event.message, **event.detail} if ours or recent else None
+        return said
+
+    # -- shared --------------------------------------------------------------------------------------------------
+
+    def _note(self, worker: Worker, kind: str, message: str, **detail: object) -> None:
+        queue.note(self.conn, worker.run.id, kind, message, step=worker.run.step or None, detail=detail)
+
+    @contextlib.contextmanager
+    def _trouble_of(self, worker: Worker):
+        """One run's trouble is logged once and leaves the others alone. The database's own is everybody's."""
+        try:
+            yield
+            worker.problem = ""
+        except (StoreError, DatabaseError):
+            raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            if said != worker.problem:
+                log.exception("run %d: %s", worker.run.id, said)
+            worker.problem = said
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    """Size and time of last change; zeros where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
