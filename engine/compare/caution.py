@@ -82,7 +82,7 @@ def _changed_files(letters: Sequence[str], data: Sequence[Mapping[str, Any]]) ->
         for file in said.get("files") or ():
             seen.setdefault(str(file.get("path")), {}).setdefault(str(file.get("sha256")), []).append(letter)
     return [
-        f"{Path(path).name} changed in between: "
+        f"{Path(path).name} has changed between the runs: "
         + ", ".join(f"{'/'.join(who)} {sha[:8]}" for sha, who in versions.items())
         for path, versions in seen.items()
         if len(versions) > 1

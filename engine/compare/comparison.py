@@ -75,7 +75,7 @@ def compare(
             x=x,
             answers=_answers(compared, chosen, answers),
             diagnoses=tuple(map(_diagnoses, compared)),
-            groups=_seed_groups(compared, settings, results),
+            groups=_seed_groups(compared, facts, settings, results),
             warnings=cautions(subjects, facts, settings, chosen),
             evaluations=tuple(result.folder if result else None for result in chosen),
             notes=_unfinished(compared),
@@ -246,13 +246,19 @@ def _differing(settings: Sequence[dict[str, Any]]) -> tuple[SettingRow, ...]:
 
 
 def _seed_groups(
-    compared: Sequence[Compared], settings: Sequence[dict[str, Any]], results: Sequence[ResultTable]
+    compared: Sequence[Compared],
+    facts: Sequence[dict[str, Any]],
+    settings: Sequence[dict[str, Any]],
+    results: Sequence[ResultTable],
 ) -> tuple[SeedGroup, ...]:
+    """Mean and spread of each metric over subjects of the same settings and data, but for the seed."""
     groups: dict[str, list[int]] = {}
     for index, (each, own) in enumerate(zip(compared, settings, strict=True)):
         if own:
             same = {key: value for key, value in own.items() if key not in _SEEDS and not key.startswith("run.")}
-            groups.setdefault(_plain([same, None if each.subject.is_run else each.subject.step]), []).append(index)
+            hashes = [file.get("sha256") for file in facts[index].get("data", {}).get("files") or ()]
+            step = None if each.subject.is_run else each.subject.step
+            groups.setdefault(_plain([same, hashes, step]), []).append(index)
     rows = next((table.rows for table in results if table.moment == "best"), ())
     found = []
     for members in groups.values():

@@ -149,7 +149,7 @@ def _still_improving(train: Sequence[Column], validation: Sequence[Column], fini
         f"the {name} loss fell by {100 * fall / early:.1f} % since step {since:,}, to {late:.4g}, its lowest"
         if name == "validation"
         else f"the {name} loss fell by {100 * fall / early:.1f} % since step {since:,}, to {late:.4g}",
-        "More epochs would probably help: finetop train --resume ID --epochs N." if finished else "Let it go on.",
+        "More epochs would probably help: finetop train --resume RUN --epochs N." if finished else "Let it go on.",
     )
 
 
@@ -181,12 +181,12 @@ def _unstable_format(key: str, columns: Sequence[Column]) -> Diagnosis | None:
     changes = [after - before for before, after in itertools.pairwise(values)]
     leaps = [change for change in changes if abs(change) > _FORMAT_JUMP]
     turns = sum(a * b < 0 for a, b in itertools.pairwise(leaps))
-    if not turns and max(values) - values[-1] <= _FORMAT_JUMP:
+    if turns < 2 and max(values) - values[-1] <= _FORMAT_JUMP:
         return None
     shown = ", ".join(f"{value:.2f}" for value in values[-5:])
     return Diagnosis(
         Finding.UNSTABLE_FORMAT,
-        f"{key} goes up and down between evaluations ({shown})" if turns
+        f"{key} goes up and down between evaluations ({shown})" if turns >= 2
         else f"{key} fell from {max(values):.2f} to {values[-1]:.2f}",
         "The form of the answers is not learned for good: more examples of it, or a lower rate; keep the checkpoint "
         "where it was best.",
