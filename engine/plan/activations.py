@@ -23,6 +23,8 @@ class Arithmetic:
     """All weights are trained."""
     fused: bool
     """Attention by the variable-length kernel, which takes fewer key heads than query heads as they are."""
+    mask: int
+    """Bytes of a number of a dropout's mask: 1 in CUDA's kernel, those of the input on a CPU."""
     copied: bool
     """Each adapter keeps an input of its own: PEFT makes it float32, and autocast a new bfloat16 tensor of that. Beside
     bitsandbytes' matrices on a GPU, PEFT leaves the input as it is."""
@@ -49,7 +51,7 @@ class Adapter:
 
 def kept_per_token(shape: Shape, how: Arithmetic, adapter: Adapter | None, longest: int) -> int:
     """Bytes per token and layer between forward and backward pass, with examples of `longest` tokens."""
-    kept = shape.norms * _norm(shape, how) + _attention(shape, how, longest) + _mlp(shape, how)
+    kept = _norms(shape, how) + _attention(shape, how, longest) + _mlp(shape, how)
     groups: dict[str, int] = {}
     for linear in shape.linears:
         group = _GROUP[linear.name]
@@ -58,7 +60,7 @@ def kept_per_token(shape: Shape, how: Arithmetic, adapter: Adapter | None, longe
             # float32 in, so that autocast makes a copy for each; what attention and MLP give out is narrow already.
             copied = how.cast and how.weights == 4 and group in ("attention", "mlp")
         elif adapter.adapts(linear):
-            own = (how.products + (1 if adapter.dropout else 0)) * linear.inputs
+            own = (how.products + (how.mask if adapter.dropout else 0)) * linear.inputs
             copied = (how.cast and how.copied) or adapter.dropout
             kept += how.products * adapter.rank + ((how.products + 4) * linear.outputs if adapter.dora else 0)
         else:
@@ -78,9 +80,10 @@ def passing_per_token(shape: Shape, how: Arithmetic, adapter: Adapter | None) ->
     return wide + 3 * how.weights * shape.hidden
 
 
-def _norm(shape: Shape, how: Arithmetic) -> int:
-    """The input in float32; where its weight is trained, the normed input too."""
-    return (4 + (how.weights if how.full else 0)) * shape.hidden
+def _norms(shape: Shape, how: Arithmetic) -> int:
+    """The input of each in float32; where its weight is trained, the normed input too."""
+    heads = shape.query + shape.key if shape.kind in ("qwen3", "gemma3_text") else 0  # queries and keys are normed
+    return (4 + (how.weights if how.full else 0)) * (shape.norms * shape.hidden + heads)
 
 
 def _attention(shape: Shape, how: Arithmetic, longest: int) -> int:

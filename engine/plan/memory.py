@@ -144,12 +144,14 @@ def arithmetic(config: RunConfig, known: Circumstances) -> Arithmetic:
     full = config.method.kind == "full"
     wanted = config.model.dtype
     if wanted == "float32" or (wanted == "auto" and not known.bfloat16):
-        return Arithmetic(4, 4, full, fused=False, copied=False)
+        return Arithmetic(4, 4, full, fused=False, mask=1 if known.device == "cuda" else 4, copied=False)
     frozen = not full and known.device == "cuda"
     weights = 2 if frozen or wanted == "bfloat16" else 4
     # Rotary embeddings are float32 in a float32 stream, and the fused kernel takes half precision only.
-    fused = known.device == "cuda" and weights == 2
-    return Arithmetic(weights, 2, full, fused, copied=config.method.kind != "qlora" or known.device == "cpu")
+    on_gpu = known.device == "cuda"
+    fused = on_gpu and weights == 2
+    copied = config.method.kind != "qlora" or not on_gpu
+    return Arithmetic(weights, 2, full, fused, mask=1 if on_gpu else 4, copied=copied)
 
 
 def adapter_of(config: RunConfig) -> Adapter | None:

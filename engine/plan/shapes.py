@@ -129,16 +129,23 @@ def read_shape(config: Mapping[str, Any], source: str) -> Shape | None:
 
 
 def find_shape(model: ModelConfig) -> Shape | None:
-    """By the model's folder, else the hub's cache, else the shapes known here. None: this model is not known."""
+    """The shape of a run's model. None: it is not there to be read, and not known."""
+    found = find_config(model)
+    return read_shape(*found) if found else None
+
+
+def find_config(model: ModelConfig) -> tuple[dict[str, Any], str] | None:
+    """The content of the model's config.json, and in words where it is from: the model's folder, else the hub's cache,
+    else the shapes known here."""
     if model.name == "starter":
-        return _from_file(STARTER_MODEL / "config.json", "the starter model")
+        return _read(STARTER_MODEL / "config.json", "the starter model")
     folder = Path(os.path.expanduser(model.name))
     if folder.is_dir():
-        return _from_file(folder / "config.json", "its config.json")
+        return _read(folder / "config.json", "its config.json")
     if cached := cached_config(model.name, model.revision):
-        return _from_file(cached, "its config.json in the hub's cache")
-    found = known_config(model.name)
-    return read_shape(found, "the shapes finetop knows") if found else None
+        return _read(cached, "its config.json in the hub's cache")
+    known = known_config(model.name)
+    return (known, "the shapes finetop knows") if known else None
 
 
 def cached_config(name: str, revision: str = "") -> Path | None:
@@ -163,12 +170,12 @@ def hub_cache() -> Path:
     return Path(os.path.expanduser(home)) / "hub"
 
 
-def _from_file(path: Path, source: str) -> Shape | None:
+def _read(path: Path, source: str) -> tuple[dict[str, Any], str] | None:
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return read_shape(content, source) if isinstance(content, dict) else None
+    return (content, source) if isinstance(content, dict) else None
 
 
 class _Defaults(dict):

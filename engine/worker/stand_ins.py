@@ -38,8 +38,6 @@ class _Flash(torch.autograd.Function):
 
 def pack_in_four_bits(model: PreTrainedModel, compute: torch.dtype) -> None:
     """What loading in 4 bits does to a model on `meta`: every matrix but the head becomes packed bytes."""
-    from transformers.quantizers.quantizers_utils import get_module_from_name  # noqa: F401  (bitsandbytes is there)
-
     head = model.get_output_embeddings()
     for module in list(model.modules()):
         for name, child in list(module.named_children()):

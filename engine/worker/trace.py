@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -174,19 +175,20 @@ def _context(precision: Precision, device: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _playing(device: str) -> Iterator[None]:
-    """While it lasts, attention takes the path it would take on a GPU since Ampere."""
+    """While it lasts, attention and dropout take the path they would take on a GPU since Ampere."""
     if device != "cuda":
         yield
         return
     import torch.nn.attention.varlen as varlen
 
-    works, kernel = attention._varlen_works, varlen.varlen_attn
+    works, kernel, dropout = attention._varlen_works, varlen.varlen_attn, F.dropout
     attention._varlen_works = lambda query: query.dtype == torch.bfloat16 and query.shape[-1] <= 256
     varlen.varlen_attn = functools.wraps(kernel)(lambda q, k, v, *rest, **options: flash_attention(q, k, v))
+    F.dropout = lambda x, p=0.5, training=True, inplace=False: torch.native_dropout(x, p, training)[0]
     try:
         yield
     finally:
-        attention._varlen_works, varlen.varlen_attn = works, kernel
+        attention._varlen_works, varlen.varlen_attn, F.dropout = works, kernel, dropout
 
 
 def _casts_end_with_recomputing(model: PreTrainedModel) -> None:

@@ -1,0 +1,205 @@
+"""Advice before a run, each piece with its reason and where that is from. A pure function of facts."""
+
+import math
+from dataclasses import dataclass
+
+FEW, SOME = 50, 500
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of data and settings once the data has been read."""
+
+    examples: int
+    longest: int
+    max_length: int
+    median_tokens: float
+    epochs: float
+    learning_rate: float
+    method: str
+    objective: str = "sft"
+    labels: int = 0
+    """Labels of classification data, else 0."""
+    duplicates: int = 0
+    """Training examples that are an earlier one again, token for token."""
+    contradictions: int = 0
+    """Training examples whose prompt occurs with another answer too."""
+    overlong: int = 0
+    cut_tokens: int = 0
+    cut_supervised: int = 0
+    skips_overlong: bool = False
+    skipped: int = 0
+    validation: int = 0
+    median_answer_tokens: float | None = None
+    """Trained tokens of an example."""
+    same_answer: float = 0.0
+    """Share of the examples that have the most frequent answer, whatever the prompt."""
+    dated: float = 0.0
+    """Share of the examples whose text asks for what changes: today's prices, versions, dates, opening hours."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    code: str
+    """For programs: 'too-few', 'duplicates', ..."""
+    message: str
+    reason: str
+    source: str
+
+
+_LIMA = "Zhou et al. 2023, LIMA (arXiv 2305.11206): a thousand careful examples were enough for style and format"
+_OPENAI = "OpenAI's fine-tuning guide: improvements from 50 to 100 examples; at least 10"
+_FORGETS = "Biderman et al. 2024, LoRA Learns Less and Forgets Less (arXiv 2405.09673)"
+_DEDUPLICATION = "Lee et al. 2022, Deduplicating Training Data Makes Language Models Better (arXiv 2107.06499)"
+_NEW_FACTS = (
+    "Gekhman et al. 2024 (arXiv 2405.05904): new facts are learned slowly and raise hallucination; Ovadia et al. 2023 "
+    "(arXiv 2312.05934): retrieval beats fine-tuning for knowledge"
+)
+
+
+def advise(facts: Facts) -> list[Advice]:
+    """What a careful colleague would say, most important first; empty where there is nothing to say."""
+    found: list[Advice] = []
+    say = lambda *parts: found.append(Advice(*parts))  # noqa: E731
+    _about_size(facts, say)
+    _about_rows(facts, say)
+    _about_lengths(facts, say)
+    _about_course(facts, say)
+    _about_validation(facts, say)
+    _about_the_tool(facts, say)
+    return found
+
+
+def _about_size(facts: Facts, say) -> None:
+    if facts.objective == "pretrain":
+        return
+    if facts.examples < FEW:
+        say(
+            "too-few",
+            f"{facts.examples:,} examples are too few: aim for {FEW} at least, {SOME} for something reliable.",
+            "With so few the model learns them by heart before it learns what they have in common; a prompt with some "
+            "of them as examples is likely to do as well.",
+            _OPENAI,
+        )
+    elif facts.examples < SOME:
+        say(
+            "few",
+            f"{facts.examples:,} examples are enough for a try; {SOME} to 1,000 are good.",
+            "Style and format are learned from a few hundred; accuracy on a task keeps growing with more.",
+            _LIMA,
+        )
+
+
+def _about_rows(facts: Facts, say) -> None:
+    if facts.duplicates > 0.05 * facts.examples:
+        say(
+            "duplicates",
+            f"{facts.duplicates:,} of {facts.examples:,} examples are exact repeats of others "
+            f"({facts.duplicates / facts.examples:.0%}).",
+            "They count as more epochs on these rows alone. `finetop data check` lists them.",
+            _DEDUPLICATION,
+        )
+    if facts.contradictions > max(2, 0.02 * facts.examples):
+        say(
+            "contradictions",
+            f"{facts.contradictions:,} examples answer a prompt that others answer differently.",
+            "The loss then has a floor no training gets below, and the model answers at random between them. It is as "
+            "it should be only where several answers are right.",
+            "Northcutt et al. 2021, Confident Learning (arXiv 1911.00068)",
+        )
+    if facts.labels == 0 and facts.same_answer > 0.5 and facts.examples >= 20:
+        say(
+            "one-answer",
+            f"{facts.same_answer:.0%} of the examples have the very same answer.",
+            "Giving that answer always would already be right that often: look at the scores of the others alone, or "
+            "balance the data.",
+            "He and Garcia 2009, Learning from Imbalanced Data (IEEE TKDE 21:9)",
+        )
+
+
+def _about_lengths(facts: Facts, say) -> None:
+    if facts.overlong:
+        lost = (
+            f"{facts.skipped:,} are left out"
+            if facts.skips_overlong
+            else f"{facts.cut_tokens:,} tokens are cut, {facts.cut_supervised:,} of them trained on"
+        )
+        say(
+            "overlong",
+            f"{facts.overlong:,} examples are longer than data.max_length {facts.max_length:,}: {lost}.",
+            "An answer without its end teaches the model not to stop. Raise data.max_length if memory allows, or split "
+            "these rows.",
+            "docs/data.md: what happens to long examples",
+        )
+    short = facts.median_answer_tokens is not None and facts.median_answer_tokens <= 8
+    if facts.labels and short:
+        say(
+            "classifier",
+            f"The answers are {facts.labels} labels: a classifier on an embedding model may serve better.",
+            "It is a hundred times smaller, trains in minutes on a CPU and gives probabilities; try it beside this.",
+            "Tunstall et al. 2022, SetFit (arXiv 2209.11055)",
+        )
+    elif facts.median_tokens < 12 and facts.examples:
+        say(
+            "short",
+            f"Half of the examples have fewer than {facts.median_tokens:.0f} tokens.",
+            "So little text rarely says what is wanted. For labels or scores a classifier head may serve better.",
+            "Tunstall et al. 2022, SetFit (arXiv 2209.11055)",
+        )
+
+
+def _about_course(facts: Facts, say) -> None:
+    high = 1e-4 if facts.method == "full" else 1e-3
+    if facts.learning_rate > high:
+        say(
+            "high-rate",
+            f"A rate of {facts.learning_rate:g} is high for {facts.method}; usual is "
+            f"{'1e-5 to 5e-5' if facts.method == 'full' else '1e-4 to 5e-4'}.",
+            "What the model could do before is lost first, and the loss may jump. Keep some general prompts in "
+            "eval.prompts and read their answers.",
+            _FORGETS,
+        )
+    if facts.epochs > 5 and facts.objective == "sft":
+        say(
+            "many-epochs",
+            f"{facts.epochs:g} epochs: from the third on models mostly repeat the rows by heart.",
+            "Watch the validation loss, keep save.keep_best, and set train.early_stopping.",
+            "Ouyang et al. 2022, InstructGPT (arXiv 2203.02155): over-fits after one epoch, ratings gain for some more",
+        )
+
+
+def _about_validation(facts: Facts, say) -> None:
+    if facts.validation == 0:
+        say(
+            "no-validation",
+            "There is no validation data: nothing will tell when the model starts to learn by heart.",
+            "Set data.val_fraction or give --val-file.",
+            "docs/data.md: how the split is made",
+        )
+    elif facts.validation < 100:
+        margin = 1.96 * math.sqrt(0.25 / facts.validation)
+        say(
+            "small-validation",
+            f"{facts.validation} validation examples tell two runs apart only beyond about {100 * margin:.0f} points.",
+            "That is the 95 % interval of a share near one half among so many. 400 examples bring it to 5 points.",
+            "Card et al. 2020, With Little Power Comes Great Responsibility (arXiv 2010.06595)",
+        )
+
+
+def _about_the_tool(facts: Facts, say) -> None:
+    if facts.dated > 0.2:
+        say(
+            "facts-that-change",
+            f"{facts.dated:.0%} of the examples ask for what changes: dates, prices, versions, current events.",
+            "A model keeps what it was taught until it is trained again. Retrieval puts the present facts into the "
+            "prompt; fine-tune for the form of the answer.",
+            _NEW_FACTS,
+        )
+    simple = facts.labels in range(2, 6) and facts.examples < 200
+    if simple and facts.median_answer_tokens is not None and facts.median_answer_tokens <= 8:
+        say(
+            "a-prompt",
+            f"A choice among {facts.labels} labels from {facts.examples} examples: try a prompt with a few of them first.",
+            "An instruction-tuned model often does this from three examples a label, without training.",
+            "Brown et al. 2020, Language Models are Few-Shot Learners (arXiv 2005.14165)",
+        )

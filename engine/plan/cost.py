@@ -1,0 +1,106 @@
+"""Electricity at the user's price, and what the same tokens would cost at OpenAI's."""
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import InputError
+
+SHIPPED = Path(__file__).with_name("prices.toml")
+
+
+@dataclass(frozen=True)
+class Prices:
+    """A dated table."""
+
+    as_of: str
+    training: dict[str, float]
+    """US dollars for a million training tokens, by model."""
+    kwh: float | None
+    """Price of a kilowatt-hour; None: the user has not said."""
+    currency: str
+    """Of the kilowatt-hour."""
+    watts: float | None
+    """What the machine draws while training, where the user knows better than the card's limit."""
+    source: str
+
+
+def user_prices() -> Path:
+    base = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
+    return Path(base) / "finetop" / "prices.toml"
+
+
+def read_prices(kwh: float | None = None) -> Prices:
+    """The shipped table with the user's over it. Raises InputError naming the file and key that make no sense."""
+    content = _read(SHIPPED)
+    source = f"prices of {content['as_of']}"
+    path = user_prices()
+    own = _read(path) if path.is_file() else {}
+    if own:
+        source += f" and {path}"
+    table = {**content["training_per_million_tokens"], **_table(own.get("training_per_million_tokens", {}), path)}
+    electricity = own.get("electricity", {})
+    if not isinstance(electricity, dict):
+        raise InputError(f"{path}: electricity is not a group", "Write [electricity] and under it kwh = 0.30.")
+    return Prices(
+        as_of=str(own.get("as_of", content["as_of"])),
+        training=table,
+        kwh=kwh if kwh is not None else _number(electricity.get("kwh"), "electricity.kwh", path),
+        currency=str(electricity.get("currency", "")),
+        watts=_number(electricity.get("watts"), "electricity.watts", path),
+        source=source,
+    )
+
+
+@dataclass(frozen=True)
+class Cost:
+    watts: float | None
+    watts_from: str
+    kwh: float | None
+    electricity: float | None
+    """At the user's price; None without a price or without a figure for the power."""
+    currency: str
+    training_tokens: int
+    """Tokens of the data times the epochs: what OpenAI bills."""
+    openai: dict[str, float]
+    """US dollars by model."""
+    prices_as_of: str
+
+
+def cost(seconds: float | None, training_tokens: int, watts: float | None, watts_from: str, prices: Prices) -> Cost:
+    if prices.watts is not None:
+        watts, watts_from = prices.watts, "as you set it"
+    kwh = None if watts is None or seconds is None else watts * seconds / 3.6e6
+    return Cost(
+        watts=watts,
+        watts_from=watts_from,
+        kwh=kwh,
+        electricity=None if kwh is None or prices.kwh is None else kwh * prices.kwh,
+        currency=prices.currency,
+        training_tokens=training_tokens,
+        openai={model: training_tokens / 1e6 * price for model, price in prices.training.items()},
+        prices_as_of=prices.as_of,
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}", "It is a TOML table; see docs/plan.md.") from None
+
+
+def _table(found: Any, path: Path) -> dict[str, float]:
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: training_per_million_tokens is not a table", 'Write "gpt-4o-mini" = 3.00 under it.')
+    return {str(model): _number(price, f"the price of {model}", path) for model, price in found.items()}
+
+
+def _number(value: Any, what: str, path: Path) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+        raise InputError(f"{path}: {what} is {value!r}, not an amount")
+    return float(value)
