@@ -12,13 +12,29 @@ called `time`: 20 bytes a step instead of 10 a point. The view `metrics` puts it
 import contextlib
 import os
 import sqlite3
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-
-import sqlite_utils
-from sqlite_utils import Migrations
 
 from engine.store.connect import APPLICATION_ID, BUSY_SECONDS, use_wal, write
 from engine.store.errors import StoreError
+
+
+@contextlib.contextmanager
+def _passing_over(*names: str) -> Iterator[None]:
+    """While modules are imported that would take these along, 0.3 s of them, only to know their number types."""
+    absent = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # None: importing it raises ImportError
+    try:
+        yield
+    finally:
+        for name in absent:
+            sys.modules.pop(name, None)
+
+
+with _passing_over("numpy", "pandas"):
+    import sqlite_utils
+    from sqlite_utils import Migrations
 
 MIGRATIONS = Migrations("finetop")
 
