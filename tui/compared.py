@@ -76,7 +76,7 @@ def result_head(comparison: Comparison, width: int) -> list[Line]:
 
 
 def _label_width(count: int, width: int) -> int:
-    return min(_LABEL, max(width - count * _VALUE, 10))
+    return min(_LABEL, max(width - count * _VALUE, 14))
 
 
 def _value_width(count: int, width: int) -> int:

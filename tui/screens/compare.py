@@ -190,12 +190,12 @@ class CompareScreen(KeyScreen):
     # where the panes are
 
     def on_resize(self) -> None:
-        self.arrange()
+        self.place_panes()
 
     def on_descendant_focus(self) -> None:
-        self.arrange()
+        self.place_panes()
 
-    def arrange(self) -> None:
+    def place_panes(self) -> None:
         panes = {"curves": self.curves, "results": self.results, "settings": self.settings, "answers": self.answers}
         focused = next((name for name, pane in panes.items() if pane.has_focus), "curves")
         regions = layout(*self.app.size, focused, bool(self._full))
@@ -253,7 +253,7 @@ class CompareScreen(KeyScreen):
 
     def do_compare_open(self) -> None:
         self._full = "" if self._full else "full"
-        self.arrange()
+        self.place_panes()
 
     def do_any_back(self) -> None:
         if self.curves.drop_cursor():
