@@ -1,0 +1,344 @@
+"""Read a data source once and tell what is wrong with it, row by row and between rows."""
+
+import itertools
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.data.damage import find_control, find_damage
+from engine.data.groups import near_pairs
+from engine.data.kinds import KINDS
+from engine.data.personal import find_personal
+from engine.data.pool import Pool
+from engine.data.report import CheckReport, Find, Lengths, size_verdict
+from engine.data.tokens import TokenCounter
+from engine.formats import NOTE_CODES, Row, stream_data
+from engine.formats.faults import excerpt
+from engine.records import DataFile, Example
+
+_SHORT_LABEL = 64
+"""Characters up to which two different answers to one question contradict each other; longer ones may both be right."""
+_MOST_LABELS = 200
+_LONG_MEDIAN = 40
+"""Characters of the median answer from which on very short answers stand out."""
+_SHORT_SHARE = 20
+_PARTS = ("", "the validation file", "the test file")
+
+Progress = Callable[[str, int, int], None]
+"""(what is being done, done, of how many)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What a check found, with every row named by its place among all rows read (bad ones too), for `clean`."""
+
+    report: CheckReport
+    found: tuple[tuple[int, Find], ...]
+    """(place, find), as many as `max_finds` allows, in the order of KINDS and rows."""
+
+
+def check(source: str | list[str], **options: Any) -> CheckReport:
+    """What is wrong with a data source: a file, a folder, a hub dataset or a list of these.
+
+    Options: `val` and `test` (files whose questions must not be in the data), `mapping`, `format`, `system` as
+    `read_data` takes them, `model` (count tokens with its tokenizer) and `max_length`, `max_finds` (kept of each kind,
+    None for all), `progress`. Raises DataError when a source cannot be read at all or its columns mean nothing.
+    """
+    return gather(source, **options).report
+
+
+def gather(
+    source: str | list[str],
+    *,
+    val: str | list[str] | None = None,
+    test: str | list[str] | None = None,
+    mapping: dict[str, str] | None = None,
+    format: str = "auto",
+    system: str | None = None,
+    model: str = "",
+    max_length: int = 2048,
+    max_finds: int | None = 20,
+    progress: Progress = lambda doing, done, total: None,
+) -> Gathered:
+    """As `check`, with all rows that each kind was found in."""
+    started = time.monotonic()
+    reading = {"mapping": mapping, "format": format, "system": system}
+    counter = TokenCounter(model, max_length) if model else None
+    try:
+        with Pool() as pool:
+            checker = _Checker(pool, counter, max_finds)
+            checker.read(source, reading, progress)
+            checker.read_others((val, test), reading, progress)
+            checker.compare(progress)
+            lengths = checker.lengths(max_length, progress)
+            return checker.result(lengths, started)
+    finally:
+        if counter:
+            counter.stop()
+
+
+def objective_for(source: str | list[str]) -> str:
+    """Documents are welcome beside conversations; in a folder, text files beside others are notes about the data."""
+    return "sft" if isinstance(source, str) and Path(source).is_dir() else "pretrain"
+
+
+class _Checker:
+    def __init__(self, pool: Pool, counter: TokenCounter | None, max_finds: int | None) -> None:
+        self._pool = pool
+        self._counter = counter
+        self._max_finds = max_finds
+        self._places = {kind: array("Q") for kind in KINDS}
+        self._finds: dict[str, list[tuple[int, Find]]] = {kind: [] for kind in KINDS}
+        self._place = array("Q")
+        """Place of each row of the pool among all rows read."""
+        self._char_lengths = array("I")
+        self._files: list[DataFile] = []
+        self._roles: Counter[str] = Counter()
+        self._labels: Counter[str] | None = Counter()
+
+    def _found(
+        self, kind: str, place: int, where: tuple[str, int], message: str, shown: str = "", other: int | None = None
+    ) -> None:
+        places = self._places[kind]
+        if not places or places[-1] != place:
+            places.append(place)
+        finds = self._finds[kind]
+        if self._max_finds is None or len(finds) < self._max_finds:
+            other_where = self._pool.where(other) if other is not None else ("", 0)
+            finds.append((place, Find(kind, *where, message, excerpt(shown.strip()) if shown else "", *other_where)))
+
+    # One row at a time
+
+    def read(self, source: str | list[str], reading: dict, progress: Progress) -> None:
+        def advance(done: int, total: int) -> None:
+            progress("reading", done, total)
+
+        place = 0
+        for item in stream_data(source, **reading, objective=objective_for(source), progress=advance):
+            if isinstance(item, DataFile):
+                self._files.append(item)
+            elif isinstance(item, Row):
+                place += self._row(item, place)
+
+    def _row(self, row: Row, place: int) -> bool:
+        """Whether it counts as a row: a broken line of a document is told, but is none."""
+        where = row.file, row.line
+        if row.example is None:
+            note = row.values is None and row.problem.code in NOTE_CODES
+            kind = "left-out" if note else "unreadable"
+            self._found(kind, place, where, f"{row.problem.message} [{row.problem.code}]", row.problem.excerpt)
+            return not note
+        if row.problem:
+            self._found("left-out", place, where, row.problem.message)
+        example = row.example
+        self._pool.add(example)
+        self._place.append(place)
+        if self._counter:
+            self._counter.add(example)
+        self._count(example)
+        text = _all_text(example)
+        self._char_lengths.append(min(len(text), 2**32 - 1))
+        for match in find_personal(text):
+            self._found(match.kind, place, where, f"{match.what} {match.shown}")
+        damage = find_damage(text)
+        if damage:
+            self._found("encoding", place, where, damage[0], _around(text, damage[1]))
+        control = find_control(text)
+        if control:
+            self._found("controls", place, where, control[0], _around(text, control[1]))
+        unusual = _unusual_order(example)
+        if unusual:
+            self._found("roles", place, where, unusual)
+        return True
+
+    def _count(self, example: Example) -> None:
+        roles = [message["role"] for message in example.messages]
+        self._roles.update(roles or ["text"])
+        if self._labels is None:
+            return
+        answer = (example.messages[-1]["content"] or "") if roles else ""
+        asked = [role for role in roles if role != "system"]
+        if asked != ["user", "assistant"] or not answer or len(answer) > _SHORT_LABEL:
+            self._labels = None
+            return
+        self._labels[answer] += 1
+        if len(self._labels) > _MOST_LABELS:
+            self._labels = None
+
+    def read_others(self, sources: tuple, reading: dict, progress: Progress) -> None:
+        """The validation and test files: only their questions matter."""
+        for part, source in enumerate(sources, 1):
+            if not source:
+                continue
+
+            def advance(done: int, total: int, what: str = _PARTS[part]) -> None:
+                progress(f"reading {what}", done, total)
+
+            for item in stream_data(source, **reading, objective=objective_for(source), progress=advance):
+                if isinstance(item, Row) and item.example is not None:
+                    self._pool.add(item.example, part)
+
+    # Between rows
+
+    def compare(self, progress: Progress) -> None:
+        pool = self._pool
+        own = len(self._place)
+        questions = np.array(pool.question, np.uint64)
+        answers = np.array(pool.answer, np.uint64)
+        between: list[tuple[int, str, str, int]] = []
+        for group in pool.groups(questions):
+            mine = group[group < own].tolist()
+            others = group[group >= own]
+            if mine and len(others):
+                where = _PARTS[pool.part[others[0]]]
+                between += [(row, "leaks", f"the question is also in {where}", int(others[0])) for row in mine]
+            between += self._same_question(mine, answers)
+        between += self._nearly(own, progress)
+        # The finds of each kind in the order of the rows.
+        for row, kind, message, other in sorted(between):
+            shown = pool.texts(row)[0][:200] if len(self._finds[kind]) < (self._max_finds or len(pool)) else ""
+            self._found(kind, self._place[row], pool.where(row), message, shown, other)
+
+    def _same_question(self, rows: list[int], answers: np.ndarray) -> Iterator[tuple[int, str, str, int]]:
+        first_with: dict[int, int] = {}
+        for row in rows:
+            first = first_with.setdefault(int(answers[row]), row)
+            if first != row:
+                yield row, "duplicates", "the same as", first
+        if len(first_with) < 2:
+            return
+        firsts = list(first_with.values())
+        chars = self._pool.answer_chars
+        short = all(chars[row] <= _SHORT_LABEL for row in firsts)
+        kind = "contradictions" if short else "several-answers"
+        for row in rows:
+            other = next(first for first in firsts if answers[first] != answers[row])
+            said = ""
+            if short:
+                one, two = (self._pool.texts(which)[1].strip() for which in (row, other))
+                said = f"answered '{one}' here, '{two}'"
+            yield row, kind, said or "answered otherwise", other
+
+    def _nearly(self, own: int, progress: Progress) -> Iterator[tuple[int, str, str, int]]:
+        def advance(done: int, total: int) -> None:
+            progress("comparing", done, total)
+
+        pool = self._pool
+        told: set[tuple[int, str]] = set()
+        for row, other, share in near_pairs(pool, answers=True, advance=advance):
+            # Rows of the data come before those of the other files, so the earlier row is the data's.
+            kind, at, beside = ("near-duplicates", row, other) if row < own else ("near-leaks", other, row)
+            if other < own and (at, kind) not in told:
+                told.add((at, kind))
+                what = "like" if kind == "near-duplicates" else f"like one in {_PARTS[pool.part[row]]},"
+                yield at, kind, f"{share:.0%} {what}", beside
+
+    # What was found
+
+    def lengths(self, max_length: int, progress: Progress) -> Lengths:
+        if self._counter is None:
+            return _lengths("characters", np.array(self._char_lengths, np.int64))
+        progress("counting tokens", 0, 1)
+        tokens, left = self._counter.finish()
+        for index, (length, remaining) in enumerate(zip(tokens, left, strict=True)):
+            place, where = self._place[index], self._pool.where(index)
+            if length < 0:
+                self._found("unreadable", place, where, "the model's chat template refuses this row [template]")
+            elif remaining == 0:
+                self._found("no-answer-left", place, where, f"{length:,} tokens; no answer within {max_length:,}")
+            elif length > max_length:
+                self._found("truncated", place, where, f"{length:,} tokens")
+        lengths = np.array(tokens, np.int64)
+        return _lengths("tokens", lengths[lengths >= 0], max_length)
+
+    def result(self, lengths: Lengths, started: float) -> Gathered:
+        labels = self._label_counts()
+        if not labels:
+            self._short_answers()
+        # What the tokenizer refused was met after the rows that could not be read.
+        for kind, places in self._places.items():
+            self._places[kind] = array("Q", np.unique(np.array(places, np.uint64)).tobytes())
+            self._finds[kind].sort(key=lambda found: found[0])
+        found = tuple(found for kind in KINDS for found in self._finds[kind])
+        report = CheckReport(
+            files=tuple(self._files),
+            rows=sum(file.rows for file in self._files),
+            bad_rows=sum(file.bad_rows for file in self._files),
+            roles=dict(self._roles),
+            lengths=lengths,
+            labels=labels,
+            questions=len(set(itertools.islice(self._pool.question, len(self._place)))),
+            counts={kind: len(places) for kind, places in self._places.items() if places},
+            finds=tuple(find for _, find in found),
+            verdict=size_verdict(len(self._place), len(labels)),
+            seconds=time.monotonic() - started,
+        )
+        return Gathered(report, found)
+
+    def _label_counts(self) -> dict[str, int]:
+        """Rows by label, by the rule of `engine.formats.label_set`: short answers, each given more than once."""
+        labels = self._labels
+        if not labels or len(labels) < 2 or labels.total() < 2 * len(labels):
+            return {}
+        return dict(labels.most_common())
+
+    def _short_answers(self) -> None:
+        chars = np.array(self._pool.answer_chars[: len(self._place)], np.int64)
+        if not len(chars) or "assistant" not in self._roles:
+            return
+        median = int(np.median(chars))
+        if median < _LONG_MEDIAN:
+            return
+        for row in np.flatnonzero((chars > 0) & (chars < max(3, median // _SHORT_SHARE))).tolist():
+            message = f"an answer of {chars[row]} characters, where half of them have {median:,} or more"
+            self._found("short-answers", self._place[row], self._pool.where(row), message, self._pool.texts(row)[1])
+
+
+def _all_text(example: Example) -> str:
+    """Every text a model would see of the example."""
+    if example.text is not None:
+        return example.text
+    parts = []
+    for message in example.messages:
+        parts.append(message.get("content") or "")
+        if len(message) > 2:
+            parts.append(message.get("reasoning_content") or "")
+            parts += [str(call["function"]["arguments"]) for call in message.get("tool_calls") or ()]
+    return "\n".join(parts)
+
+
+def _around(text: str, at: int) -> str:
+    return text[max(0, at - 30) : at + 60]
+
+
+def _unusual_order(example: Example) -> str:
+    """What trains, but is hardly meant: two messages of one role in a row, an assistant that begins."""
+    roles = [message["role"] for message in example.messages if message["role"] != "system"]
+    if roles[:1] == ["assistant"]:
+        return "the assistant speaks first"
+    for one, two in itertools.pairwise(roles):
+        if one == two and one != "tool":
+            return f"two {one} messages in a row"
+    return ""
+
+
+def _lengths(unit: str, lengths: np.ndarray, max_length: int = 0) -> Lengths:
+    if not len(lengths):
+        return Lengths(unit, max_length=max_length)
+    buckets = Counter((2 ** np.ceil(np.log2(np.maximum(lengths, 1)))).astype(int).tolist())
+    return Lengths(
+        unit,
+        total=int(lengths.sum()),
+        shortest=int(lengths.min()),
+        median=int(np.median(lengths)),
+        longest=int(lengths.max()),
+        histogram=dict(sorted(buckets.items())),
+        max_length=max_length,
+        cut_tokens=int((lengths - max_length).clip(0).sum()) if max_length else 0,
+    )

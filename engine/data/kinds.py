@@ -1,0 +1,37 @@
+"""What can be wrong with a data file, most important first; the words for it, and whether `clean` takes it out."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    title: str
+    serious: bool
+    """The check fails on it. The others are notes: true, and often harmless."""
+    cleaned: bool
+    """`clean` removes such rows unless told otherwise."""
+    advice: str = ""
+
+
+KINDS: dict[str, Kind] = {
+    "unreadable": Kind("rows that cannot be used", True, True),
+    "secrets": Kind("keys, tokens and passwords", True, True, "withdraw those that are real, then clean"),
+    "identity": Kind("identity, card and account numbers", True, True),
+    "leaks": Kind("questions that are also in the validation or test file", True, True),
+    "contradictions": Kind("the same question with contradicting answers", True, True),
+    "encoding": Kind("damaged text", True, True),
+    "no-answer-left": Kind("answers beyond max_length, nothing is learnt", True, True, "raise --max-length"),
+    "truncated": Kind("rows longer than max_length", False, False, "their ends are cut off in training"),
+    "duplicates": Kind("exact duplicates", False, True),
+    "near-duplicates": Kind("near duplicates", False, False),
+    "near-leaks": Kind("questions much like one in the validation or test file", False, False),
+    "several-answers": Kind("the same question with different long answers", False, False),
+    "short-answers": Kind("very short answers among long ones", False, False),
+    "contacts": Kind("e-mail addresses and phone numbers", False, False),
+    "controls": Kind("control characters and invisible marks", False, False),
+    "roles": Kind("unusual order of roles", False, False),
+    "left-out": Kind("parts of rows that are left out", False, False),
+}
+"""`left-out` is what the readers tell as notes: an unanswered last turn, a broken line of a document."""
+
+REMOVED_BY_DEFAULT = tuple(name for name, kind in KINDS.items() if kind.cleaned)

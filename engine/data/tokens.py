@@ -1,0 +1,69 @@
+"""Examples counted in tokens by a worker process, which may import transformers; fed while the file is read."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from array import array
+
+from engine.errors import EngineError
+from engine.process import worker_environment
+from engine.records import Example
+
+
+class TokenCounter:
+    """Feed examples with `add`; `finish` waits for the rest and hands out what was counted."""
+
+    def __init__(self, model: str, max_length: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "engine.worker.count", model, "--max-length", str(max_length)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=worker_environment(),
+        )
+        self._lengths = array("i")
+        self._left = array("i")
+        self._complaint = b""
+        self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read, self._read_complaint)]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            length, left = line.split()
+            self._lengths.append(int(length))
+            self._left.append(int(left))
+
+    def _read_complaint(self) -> None:
+        self._complaint = self._process.stderr.read()
+
+    def add(self, example: Example) -> None:
+        row = {"messages": example.messages, "tools": example.tools, "text": example.text}
+        try:
+            self._process.stdin.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        except BrokenPipeError:
+            self.finish()
+
+    def finish(self) -> tuple[array, array]:
+        """(tokens, trained tokens left after cutting), one of each example; see engine/worker/count.py."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        for reader in self._readers:
+            reader.join()
+        code = self._process.wait()
+        if code:
+            said = self._complaint.decode("utf-8", "replace").strip()
+            error = EngineError(
+                said.splitlines()[-1] if code == 1 and said else said or f"the tokenizer failed ({code})"
+            )
+            error.exit_code = 2 if code == 2 else 1
+            raise error
+        return self._lengths, self._left
+
+    def stop(self) -> None:
+        """End the process where the check itself ended early."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()

@@ -1,0 +1,218 @@
+"""Writing data files: in the container the rows came from, whole or not at all, and read again before it counts."""
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from engine.errors import EngineError, InputError
+from engine.formats import Opened, Row, stream_data
+from engine.records import Example
+
+_PARQUET_ROWS = 5000
+
+
+class RowFile:
+    """Rows to one file; the container is 'jsonl', 'json', 'csv', 'tsv' or 'parquet'. Always UTF-8, no mark."""
+
+    def __init__(self, path: Path, container: str, columns: Sequence[str], delimiter: str = ",", quoted: bool = True):
+        self._path = path
+        self._container = container
+        self._columns = list(columns)
+        self._delimiter = delimiter
+        self._quoted = quoted
+        self._file: BinaryIO = open(path, "xb")  # noqa: SIM115 - closed by close()
+        self._parquet: Any = None
+        self._waiting: list[dict] = []
+        self.rows = 0
+        if container in ("csv", "tsv"):
+            self._line(self._columns)
+
+    def write(self, row: dict) -> None:
+        """Raises ValueError for what the container cannot hold."""
+        if self._container == "parquet":
+            self._waiting.append(row)
+            if len(self._waiting) >= _PARQUET_ROWS:
+                self._write_batch()
+        elif self._container in ("csv", "tsv"):
+            self._line([row[column] for column in self._columns])
+        else:
+            text = json.dumps(row, ensure_ascii=False)
+            if not _is_encodable(text):
+                text = json.dumps(row)  # half of a surrogate pair, in a column that is not used
+            if self._container == "json":
+                text = ("[\n" if not self.rows else ",\n") + text
+            else:
+                text += "\n"
+            self._file.write(text.encode())
+        self.rows += 1
+
+    def _line(self, cells: Sequence[str]) -> None:
+        self._file.write((self._delimiter.join(map(self._cell, cells)) + "\n").encode())
+
+    def _cell(self, cell: Any) -> str:
+        text = "" if cell is None else str(cell)
+        special = self._delimiter in text or "\n" in text or "\r" in text
+        if not self._quoted:
+            if special:
+                raise ValueError("a delimiter or a line break in a table without quotes")
+            return text
+        # A cell with space around it is quoted for readers that strip what is not.
+        if special or '"' in text or text != text.strip() or (not text and len(self._columns) == 1):
+            return '"' + text.replace('"', '""') + '"'
+        return text
+
+    def _write_batch(self) -> None:
+        import pyarrow  # 0.1 s, wanted for Parquet only
+        import pyarrow.parquet
+
+        if self._waiting:
+            schema = self._parquet.schema if self._parquet else None
+            try:
+                table = pyarrow.Table.from_pylist(self._waiting, schema=schema)
+            except pyarrow.ArrowException as error:
+                raise ValueError(f"rows that do not fit one table: {error}") from None
+            self._parquet = self._parquet or pyarrow.parquet.ParquetWriter(self._file, table.schema)
+            self._parquet.write_table(table)
+        self._waiting = []
+
+    def close(self) -> None:
+        """Everything on disk."""
+        if self._file.closed:
+            return
+        if self._container == "json":
+            self._file.write(b"\n]\n" if self.rows else b"[]\n")
+        if self._container == "parquet":
+            self._write_batch()
+            if self._parquet:
+                self._parquet.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def abandon(self) -> None:
+        with contextlib.suppress(Exception):
+            self._file.close()
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class Outputs:
+    """Files that appear together under their names, or not at all.
+
+    with Outputs({"train": path}, sources, force) as outputs: each is written to `outputs.temporary["train"]`, beside
+    its place, and renamed at the end of the block when nothing was raised.
+    """
+
+    def __init__(self, paths: dict[str, Path], sources: Sequence[str], force: bool) -> None:
+        for path in paths.values():
+            if not path.parent.is_dir():
+                raise InputError(f"the folder {path.parent} does not exist", "Make it first.")
+            if any(Path(source).exists() and path.exists() and path.samefile(source) for source in sources):
+                raise InputError(f"{path} is the input itself, which is never changed", "Give the result another name.")
+            if path.is_dir():
+                raise InputError(f"{path} is a folder", "Give the name of a file.")
+            if path.exists() and not force:
+                raise InputError(f"{path} exists already", "Give another name, or --force to replace it.")
+        if len({path.absolute() for path in paths.values()}) < len(paths):
+            raise InputError("two of the results would have the same name", "Give them different names.")
+        self._paths = paths
+        # The same ending, by which some files are recognised; hidden, so that no folder of data takes it in.
+        self.temporary = {
+            name: path.with_name(f".{uuid.uuid4().hex[:8]}.partial.{path.name}") for name, path in paths.items()
+        }
+
+    def __enter__(self) -> "Outputs":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            if kind is None:
+                for name, path in self._paths.items():
+                    if self.temporary[name].exists():
+                        os.replace(self.temporary[name], path)
+                    elif path.exists():
+                        path.unlink()  # left by an earlier run, and empty this time
+                for folder in {path.parent for path in self._paths.values()}:
+                    _sync_folder(folder)
+        finally:
+            for path in self.temporary.values():
+                path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # some network drives cannot
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+class Seal:
+    """A running hash of examples, to prove that what was written reads as what was meant."""
+
+    def __init__(self) -> None:
+        self._hash = blake2b(digest_size=16)
+        self.count = 0
+
+    def add(self, example: Example) -> None:
+        content = [example.messages, example.tools, example.text]
+        self._hash.update(json.dumps(content, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass"))
+        self.count += 1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Seal) and (self.count, self.digest) == (other.count, other.digest)
+
+    @property
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+
+def proven(path: Path, seal: Seal, name: Path, **reading: Any) -> None:
+    """Raise EngineError unless the file reads as exactly the examples of the seal."""
+    again = Seal()
+    if seal.count:
+        for item in stream_data(str(path), objective="pretrain", **reading):
+            if isinstance(item, Row) and item.example is not None:
+                again.add(item.example)
+    if again != seal:
+        raise EngineError(
+            f"{name} would not read as what was written to it ({again.count:,} of {seal.count:,} examples came back); "
+            "it was not kept",
+            "Convert to JSON lines instead, and please report this file's format.",
+        )
+
+
+def one_file(source: str) -> Path:
+    """The source as a single file; InputError for folders and hub datasets."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        raise InputError(f"{source} is a folder", "Give one file at a time.")
+    return path
+
+
+def opened_like(opened: Opened, path: Path) -> RowFile:
+    """A new file of the same container, columns and delimiter."""
+    name = opened.container.name
+    if name in ("txt", "hub"):
+        raise InputError(f"{opened.path} has no rows to choose from", "Convert it first: finetop data convert.")
+    dialect = opened.container.dialect
+    delimiter = dialect.delimiter if dialect else ","
+    return RowFile(path, name, opened.columns, delimiter, dialect.quoted if dialect else True)
+
+
+def rows_of(source: str, **reading: Any) -> Iterator[Opened | Row]:
+    for item in stream_data(source, objective="pretrain", **reading):
+        if isinstance(item, (Opened, Row)):
+            yield item

@@ -1,0 +1,60 @@
+"""`python -m engine.worker.count MODEL`: how long examples are in tokens, for whoever must not import transformers.
+
+Examples come as JSON lines on stdin ({"messages": [...], "tools": [...]} or {"text": "..."}); for each, in order, one
+line goes out: `LENGTH LEFT`, its tokens with the chat template, and how many tokens would still be trained on after
+cutting it to --max-length (-1 where nothing is cut). `-1 -1` stands for an example the template refuses.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+
+from engine.config import ModelConfig
+from engine.errors import DataError, EngineError
+from engine.records import Example
+from engine.worker.model import load_tokenizer
+from engine.worker.template import ChatTemplate
+
+_BATCH = 500
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m engine.worker.count", description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--template", default="auto")
+    parser.add_argument("--max-length", type=int, default=0)
+    options = parser.parse_args()
+    try:
+        template = ChatTemplate(load_tokenizer(ModelConfig(name=options.model)), options.template)
+    except EngineError as error:
+        print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
+        return error.exit_code
+    lines = iter(sys.stdin.buffer)
+    while batch := list(itertools.islice(lines, _BATCH)):
+        examples = [_example(json.loads(line)) for line in batch]
+        for length, left in _count(template, examples, options.max_length):
+            sys.stdout.write(f"{length} {left}\n")
+    return 0
+
+
+def _example(row: dict) -> Example:
+    return Example(tuple(row.get("messages") or ()), row.get("text"), tuple(row.get("tools") or ()))
+
+
+def _count(template: ChatTemplate, examples: list[Example], limit: int) -> list[tuple[int, int]]:
+    chats = iter(template.encode_chats([example for example in examples if example.text is None]))
+    counted = []
+    for example in examples:
+        encoded = template.encode_text(example.text) if example.text is not None else next(chats)
+        if isinstance(encoded, DataError):
+            counted.append((-1, -1))
+            continue
+        # A document beyond the limit is cut into several; nothing of it is lost.
+        cut = limit and len(encoded.ids) > limit and example.text is None
+        counted.append((len(encoded.ids), int(encoded.trained[1:limit].sum()) if cut else -1))
+    return counted
+
+
+if __name__ == "__main__":
+    sys.exit(main())
