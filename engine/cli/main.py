@@ -17,6 +17,8 @@ _COMMANDS = {
     "look": ("ls", "history"),
     "show": ("show", "logs", "checkpoints"),
     "act": ("stop", "kill", "resume", "fork", "hold", "release", "move", "rm", "restore"),
+    "compare": ("compare",),
+    "data": ("data",),
     "demo": ("demo",),
     "presets": ("presets",),
     "top": ("top",),
