@@ -33,22 +33,23 @@ from engine.runs import (
     step_of,
     write_config,
 )
-from engine.store import queue, reads
-from engine.store.connect import writer
+from engine.store import queue, reads, takein
+from engine.store.connect import BUSY_SECONDS, writer
 from engine.store.errors import StoreMissing
 from engine.store.ingest import import_journal
 from engine.store.rebuild import new_run
 from engine.store.records import ACTIVE, ENDED, Outcome, Run, RunState
-from engine.store.takein import take_in_unknown
 
 START = "start"
 """In a forked run's folder: the weights it starts from, so that its parent may go."""
 
 
 class Control:
-    def __init__(self, workspace: Workspace, readonly: bool = False) -> None:
+    def __init__(self, workspace: Workspace, readonly: bool = False, busy_seconds: float = BUSY_SECONDS) -> None:
+        """`busy_seconds`: how long to wait for another process that holds the database's write lock."""
         self.workspace = workspace
         self.readonly = readonly
+        self._busy_seconds = busy_seconds
         self._conn: sqlite3.Connection | None = None
 
     def close(self) -> None:
@@ -147,6 +148,34 @@ class Control:
         self.start_daemon()
         return list(made)
 
+    # by hand: `finetop train` starts its worker itself
+
+    def train(self, resolved: Resolved) -> tuple[int, Path]:
+        """A new run that is not queued, and its folder. Without a database it stays without one."""
+        beyond = 0
+        if self.workspace.database.exists():
+            beyond = int(reads.recall(self._writer(), "last_run_id") or 0)
+        return create_run(self.workspace, resolved, {"data": data_fingerprints(resolved.config)}, beyond)
+
+    def refuse_by_hand(self, run_id: int) -> None:
+        """InputError for a run that the queue has plans for, or a worker."""
+        run = reads.run(self._writer(), run_id) if self.workspace.database.exists() else None
+        if run and run.state is RunState.QUEUED:
+            raise InputError(f"run {run_id} waits in the queue", f"Take it off first: finetop stop {run_id}")
+        if run and run.active:
+            raise InputError(f"run {run_id} is being trained already", f"Watch it: finetop logs {run_id} -f")
+
+    def began(self, folder: Path, pid: int) -> None:
+        """Its worker has been started by hand: lists show it, and a daemon looks after it and never starts a second."""
+        if self.workspace.database.exists() and takein.began(self._writer(), folder, pid):
+            resolved = read_run(folder)
+            queue.put_settings(self._writer(), int(folder.name), resolved.config.flat(), resolved.origin)
+
+    def ended(self, folder: Path, exit_code: int) -> None:
+        """That worker is gone. A daemon finds out more than an exit code says, so it is left to it where one runs."""
+        if self.workspace.database.exists() and not client.status(self.workspace).running:
+            takein.ended(self._writer(), folder, exit_code)
+
     # wishes
 
     def stop(self, run_id: int) -> Outcome:
@@ -209,6 +238,11 @@ class Control:
     def start_daemon(self) -> bool:
         """True if one was started now."""
         return client.ensure(self.workspace)
+
+    def seen(self, user: str, when: float) -> None:
+        """Remember when a user last looked, so that the next visit can tell what happened since."""
+        if self.workspace.database.exists():
+            queue.remember(self._writer(), f"seen:{user}", str(when))
 
     # words about a run
 
@@ -351,8 +385,8 @@ class Control:
         if self._conn is None:
             if not make and not self.workspace.database.exists() and not self.workspace.run_ids():
                 raise StoreMissing(f"there are no runs in {self.workspace.root}", "Another folder's: --workspace DIR.")
-            self._conn = writer(self.workspace.database)
-            take_in_unknown(self._conn, self.workspace)
+            self._conn = writer(self.workspace.database, self._busy_seconds)
+            takein.take_in_unknown(self._conn, self.workspace)
         return self._conn
 
     def _place(self, run: Run) -> Path:
