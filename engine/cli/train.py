@@ -1,9 +1,11 @@
 """`finetop train` and `finetop plan`."""
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from engine.cli.settings import add_setting_flags, flag_layers, resolve_settings
 from engine.cli.text import visible
 from engine.cli.watch import PLAN_PROBLEMS, Watcher, data_warnings
 from engine.config import SETTINGS, Resolved
+from engine.control import Control
 from engine.errors import EngineError, InputError
 from engine.home import Workspace, find_workspace, parse_checkpoint_name
 from engine.process import spawn_worker, worker_command, worker_environment
@@ -23,6 +26,8 @@ examples:
   finetop train --model Qwen/Qwen2.5-7B-Instruct --method qlora --data-file rows.csv --epochs 2
   finetop train --resume 41@1200
 """
+_BUSY_SECONDS = 3.0
+"""The store need not be told for a run to be trained."""
 _PLAN_EXAMPLES = """\
 examples:
   finetop plan --preset standard --data-file chats.jsonl
@@ -64,23 +69,49 @@ def run_train(options: argparse.Namespace) -> int:
         return _resume(options, workspace)
     resolved = resolve_settings(options)
     check_inputs(resolved.config)
-    run_id, folder = create_run(workspace, resolved)
-    return _train(options, run_id, folder)
+    with Control(workspace, busy_seconds=_BUSY_SECONDS) as control:
+        run_id, folder = control.train(resolved)
+        return _train(options, control, run_id, folder)
 
 
-def _train(options: argparse.Namespace, run_id: int, folder: Path, point: str = "latest") -> int:
+def _train(options: argparse.Namespace, control: Control, run_id: int, folder: Path, point: str = "latest") -> int:
     """Start the worker and watch it to its end; the exit code of the command."""
     print(f"run {run_id}: {folder}", file=sys.stderr)
+    workers: list[subprocess.Popen] = []
+
+    def start() -> subprocess.Popen:
+        workers.append(spawn_worker(folder, point))
+        with _store_is_no_condition():
+            control.began(folder, workers[0].pid)
+        return workers[0]
+
     watcher = Watcher(run_id, folder)
-    code = watcher.follow(lambda: spawn_worker(folder, point))
+    code = watcher.follow(start)
+    with _store_is_no_condition():
+        control.ended(folder, workers[0].returncode)
     if options.json:
         last = watcher.last_state
         print(json.dumps({"run": run_id, "folder": str(folder), "state": last.get("state"), "step": last.get("step")}))
     return code
 
 
+@contextlib.contextmanager
+def _store_is_no_condition() -> Iterator[None]:
+    """A database that is locked or damaged is told and stops no training: the run's folder holds everything."""
+    try:
+        yield
+    except EngineError as error:
+        print(visible(f"finetop: {error.message}"), file=sys.stderr)
+
+
 def _resume(options: argparse.Namespace, workspace: Workspace) -> int:
     run_id, folder, point = _resumed(options, workspace)
+    with Control(workspace, busy_seconds=_BUSY_SECONDS) as control:
+        control.refuse_by_hand(run_id)
+        return _go_on(options, control, run_id, folder, point)
+
+
+def _go_on(options: argparse.Namespace, control: Control, run_id: int, folder: Path, point: str) -> int:
     states = [event for event in journal.read(folder)[0] if event["kind"] == "state"]
     layers = flag_layers(options)
     if layers:
@@ -91,7 +122,7 @@ def _resume(options: argparse.Namespace, workspace: Workspace) -> int:
             f"run {run_id} is done, there is nothing left to do",
             f"Train further with: finetop train --resume {run_id} --epochs N",
         )
-    return _train(options, run_id, folder, point)
+    return _train(options, control, run_id, folder, point)
 
 
 def _resumed(options: argparse.Namespace, workspace: Workspace) -> tuple[int, Path, str]:

@@ -59,4 +59,6 @@ def ended(conn: sqlite3.Connection, folder: Path, exit_code: int) -> None:
     """Tell that such a worker is gone: what its journal said stands, else that it vanished."""
     run_id = int(folder.name)
     import_journal(conn, run_id, folder)
-    queue.finish(conn, run_id, RunState.FAILED, "its worker was killed" if exit_code < 0 else None, exit_code=exit_code)
+    reason = f"its worker was killed by signal {-exit_code}" if exit_code < 0 else None
+    if not queue.finish(conn, run_id, RunState.FAILED, reason, exit_code=exit_code):
+        queue.explain(conn, run_id, exit_code=exit_code)
