@@ -1,13 +1,12 @@
 """`finetop top`: what the GPUs and the host are doing, printed once."""
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Mapping
 
 from engine.cli.text import cut, fit, plain
 from engine.home import find_workspace
-from engine.monitor.values import GpuProcess, GpuSample, RunId, Snapshot
+from engine.monitor.values import GpuProcess, GpuSample, RunId, Snapshot, as_plain
 
 WIDTH = 80
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -44,19 +43,10 @@ def run(args: argparse.Namespace, runs: Mapping[RunId, tuple[int, float | None]]
     snapshot = monitor.latest()
     monitor.stop()
     if args.json:
-        print(json.dumps(_plain(snapshot), indent=2))
+        print(json.dumps(as_plain(snapshot), indent=2))
     else:
         print("\n".join(table(snapshot)))
     return 0
-
-
-def _plain(snapshot: Snapshot) -> dict:
-    plain = dataclasses.asdict(snapshot)
-    for gpu, sample in zip(plain["gpus"], snapshot.gpus, strict=True):
-        gpu["stale"] = sample.stale
-        for process, named in zip(gpu["processes"] or (), sample.processes or (), strict=True):
-            process["owner"] = named.owner
-    return plain
 
 
 # -- the table: pure, from a snapshot to lines ---------------------------------------------------------------------

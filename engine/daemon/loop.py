@@ -19,7 +19,7 @@ from engine.daemon import client, placement, processes
 from engine.daemon.limits import GIB, Limits
 from engine.daemon.placement import Machine
 from engine.daemon.readings import Readings, write_atomically
-from engine.daemon.scheduler import Start, State, WaitKind, decide
+from engine.daemon.scheduler import CPU_SLOTS, Start, State, WaitKind, decide
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.warm import Warm
 from engine.errors import EngineError
@@ -28,8 +28,6 @@ from engine.store import queue, reads
 from engine.store.connect import Changes, DatabaseError, writer
 from engine.store.errors import StoreForeign, StoreNewer
 
-CPU_SLOTS = "cpu_slots"
-"""The fact in the store that says how many runs may train on the CPU at the same time."""
 _FIRST_FIGURES_SECONDS = 5.0
 _PAUSE_AFTER_TROUBLE_SECONDS = 1.0
 

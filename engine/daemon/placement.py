@@ -6,7 +6,7 @@ any; the index is what people read, the UUID what CUDA is given.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.daemon.scheduler import ActiveRun, Dependency, ForeignProcess, Gpu, WaitingRun
@@ -24,7 +24,7 @@ class Machine:
     """What runs may be placed on, or why nobody can tell just now."""
 
     gpus: tuple[Gpu, ...] = ()
-    samples: Mapping[str, GpuSample] = ()
+    samples: Mapping[str, GpuSample] = field(default_factory=dict)
     """By the id the scheduler knows it by."""
     trouble: str = ""
     """Nothing is placed while the driver does not answer: a run would land on a GPU whose memory nobody knows."""

@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 GIB = 1 << 30
+CPU_SLOTS = "cpu_slots"
+"""The fact in the store that says how many runs may train on the CPU at the same time."""
 FOREIGN_TRIFLE_BYTES = GIB
 """A display server or an idle notebook; a GPU with more than this of others is no place for a run of unknown size."""
 

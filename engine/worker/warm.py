@@ -56,11 +56,12 @@ def main() -> int:
         problem = _unsafe()
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
-    _tell(channel, {"off": problem} if problem else {"ready": round(time.monotonic() - began, 2)})
     if problem:
+        _tell(channel, {"off": problem})
         return 1
     gc.collect()
     gc.freeze()  # a collection in a fork would touch, and so copy, every page that holds objects
+    _tell(channel, {"ready": round(time.monotonic() - began, 2)})
     _serve(channel)
     return 0
 
