@@ -94,6 +94,12 @@ def refuse_other_course(folder: Path, layers: list[Layer]) -> None:
 
 def check_inputs(config: RunConfig) -> None:
     """What can be told to be wrong before a run is made: that data or model are not there. Raises InputError."""
+    check_data(config)
+    check_model(config)
+
+
+def check_data(config: RunConfig) -> None:
+    """That the data files are there. Raises InputError."""
     from engine.formats import ROLES
     from engine.formats.sources import find_origins
 
@@ -104,6 +110,10 @@ def check_inputs(config: RunConfig) -> None:
         raise InputError(
             f"data.map: '{unknown[0]}' is nothing a column can be", f"There are {', '.join(ROLES)}: --map prompt=COLUMN"
         )
+
+
+def check_model(config: RunConfig) -> None:
+    """That a model given as a folder is one, and that the checkpoint to start from fits. Raises InputError."""
     _check_model(config.model.name)
     if config.model.checkpoint:
         _check_checkpoint(config)
