@@ -199,7 +199,7 @@ def _about_the_tool(facts: Facts, say) -> None:
     if simple and facts.median_answer_tokens is not None and facts.median_answer_tokens <= 8:
         say(
             "a-prompt",
-            f"A choice among {facts.labels} labels from {facts.examples} examples: try a prompt with a few of them first.",
+            f"A choice among {facts.labels} labels from {facts.examples} examples: try a prompt first.",
             "An instruction-tuned model often does this from three examples a label, without training.",
             "Brown et al. 2020, Language Models are Few-Shot Learners (arXiv 2005.14165)",
         )

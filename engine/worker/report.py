@@ -8,6 +8,7 @@ import numpy as np
 
 from engine.config import auto_values, read_run
 from engine.worker.data import prepare
+from engine.worker.facts import facts
 from engine.worker.model import load_tokenizer
 from engine.worker.packing import TokenSet
 from engine.worker.progress import make_plan
@@ -15,7 +16,8 @@ from engine.worker.template import ChatTemplate
 
 
 def report(folder: Path, shown: int) -> dict[str, Any]:
-    """JSON-ready: `data` and `plan` as in the journal, `auto` for the settings chosen, `examples` as pieces of text."""
+    """JSON-ready: `data` and `plan` as in the journal, `auto` for the settings chosen, `facts` for the plan, `examples`
+    as pieces of text."""
     config = read_run(folder).config
     template = ChatTemplate(load_tokenizer(config.model), config.data.template)
     data = prepare(config, template)
@@ -29,6 +31,7 @@ def report(folder: Path, shown: int) -> dict[str, Any]:
         "auto": auto,
         "data": data.report,
         "plan": {"examples": plan.examples, "steps_per_epoch": plan.steps_per_epoch, "total_steps": plan.total_steps},
+        "facts": facts(data, config, template, plan.batch_size),
         "padding_saved": 1 - int(lengths[:rows].sum()) / padded,
         "examples": [_pieces(template, data.train, i) for i in range(min(shown, len(data.train)))],
     }

@@ -1,0 +1,95 @@
+"""What the machine at hand offers a run: its cards, its memory, and what earlier runs on it took."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import EngineError
+from engine.home import Workspace
+from engine.plan.fit import Card
+from engine.plan.timing import PastRun
+
+
+@dataclass(frozen=True)
+class Machine:
+    cards: tuple[Card, ...]
+    """The GPUs a CUDA program would see, in its order."""
+    no_cards: str
+    """Why there are none, in one line."""
+    memory_bytes: int | None
+    """Of the host, or of the control group where that is less."""
+    memory_free_bytes: int | None
+    card_watts: float | None
+    """Power limit of the first card."""
+    bfloat16: bool
+    """The device a run would take is good at bfloat16."""
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.cards else "cpu"
+
+    @property
+    def device_name(self) -> str:
+        """As a run's journal has it."""
+        return self.cards[0].name if self.cards else "cpu"
+
+
+def look_around(workspace: Workspace) -> Machine:
+    """One round of the monitor: some hundredths of a second, two seconds at most where a driver hangs."""
+    from engine.monitor.visible import visible  # psutil and pynvml: 40 ms
+    from engine.monitor.watch import Monitor
+
+    monitor = Monitor(str(workspace.root), period=1.0)
+    monitor.start()
+    monitor.wait(rounds=1, seconds=2.0)
+    snapshot = monitor.latest()
+    monitor.stop()
+    seen = visible(snapshot.gpus, os.environ)
+    cards = tuple(
+        Card(gpu.name or f"GPU {gpu.index}", gpu.memory_total_bytes, gpu.memory_free_bytes)
+        for gpu in seen.gpus
+        if gpu.memory_total_bytes
+    )
+    why = snapshot.gpu_problem or seen.doubt or ("" if cards else "CUDA_VISIBLE_DEVICES hides every GPU")
+    host = snapshot.host
+    total = free = None
+    if host and host.memory_total_bytes is not None:
+        total = min(host.memory_total_bytes, host.memory_limit_bytes or host.memory_total_bytes)
+        free = max(0, total - (host.memory_used_bytes or 0))
+    watts = next((gpu.power_limit_watts for gpu in seen.gpus if gpu.power_limit_watts), None)
+    narrow = card_is_good_at_bfloat16(cards[0].name) if cards else cpu_is_good_at_bfloat16()
+    return Machine(cards, why, total, free, watts, narrow)
+
+
+_BEFORE_AMPERE = ("T4", "V100", "P100", "P40", "P4", "M60", "K80", "GTX", "TITAN", "RTX 20", "QUADRO RTX", "QUADRO P")
+
+
+def card_is_good_at_bfloat16(name: str) -> bool:
+    """Compute capability 8.0, Ampere, and above; earlier cards by their names, since NVML is asked no more than that."""
+    words = f"{name.upper()} ".replace("-", " ").replace("TESLA ", "")
+    return not any(f"{old} " in words or words.startswith(old) for old in _BEFORE_AMPERE)
+
+
+def cpu_is_good_at_bfloat16() -> bool:
+    """By the kernel's list of what the processor can, as torch finds out by asking it (engine.worker.model)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text("utf-8", "replace").split("flags", 1)[-1].split("\n", 1)[0].split()
+    except OSError:
+        return False
+    return bool({"amx_tile", "avx512_bf16"} & set(flags))
+
+
+def past_runs(workspace: Workspace) -> list[PastRun]:
+    """Earlier runs of this workspace; none where its database cannot be read now."""
+    from engine.store.connect import reader
+    from engine.store.measured import measured
+
+    if not workspace.database.exists():
+        return []
+    with contextlib.suppress(EngineError), contextlib.closing(reader(workspace.database)) as conn:
+        return [
+            PastRun(run.model, run.method, run.tokens_per_second, run.device, run.predicted_bytes, run.measured_bytes)
+            for run in measured(conn)
+        ]
+    return []
