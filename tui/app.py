@@ -4,6 +4,7 @@ State flows down as one frozen `Snapshot`; wishes go out through the `Actor`. No
 store, the daemon, a disk or the terminal.
 """
 
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +14,19 @@ from textual.app import App
 from textual.message import Message
 
 from engine.home import Workspace
+from engine.store.filters import SORTS
+from engine.store.records import RunState
+from tui import format
 from tui.actor import Acted, Actor
 from tui.driver import Driver
 from tui.feed import Answer, Feed, Updated
-from tui.format import visible
+from tui.format import plural, visible
 from tui.glass import Glass
 from tui.keys import Keymap
+from tui.news import event_words
 from tui.screens.base import KeyScreen
-from tui.settings import Settings
-from tui.snapshot import Snapshot
+from tui.settings import Memory, Settings, whose
+from tui.snapshot import Snapshot, View
 from tui.theme import Look, choose, speaks_utf8
 
 
@@ -65,7 +70,15 @@ class FinetopApp(App, inherit_bindings=False):
         self.glass = Glass(None if system is None else self.console._color_system)
         self.snapshot = Snapshot(0.0)
         self.news = News("")
-        self.feed = Feed(workspace, self.post_message)
+        self.memory = Memory()
+        self.view = _remembered(self.memory.values)
+        self.feed = Feed(workspace, self.post_message, self.view)
+        self.host_name = visible(platform.node().partition(".")[0] or "localhost")
+        self.paused = False
+        self.deleted: list[list[int]] = []
+        """Runs moved to the trash from here, the last deletion last."""
+        self._told_event = 0
+        self._failed_with = ""
         self.actor = Actor(workspace, self.post_message, control)
         self._owing = False
 
@@ -76,8 +89,41 @@ class FinetopApp(App, inherit_bindings=False):
         self.push_screen(MainScreen())
 
     def on_unmount(self) -> None:
+        self.memory.save()
         self.feed.stop()
         self.actor.stop()
+
+    def leave(self) -> None:
+        """End the screen; runs and daemon go on."""
+        active = sum(run.active for run in self.snapshot.runs)
+        waiting = self.snapshot.counts.get(RunState.QUEUED, 0)
+        parts = [
+            f"{plural(active, 'run goes', 'runs go')} on" if active else "",
+            f"{plural(waiting, 'run waits', 'runs wait')}" if waiting else "",
+        ]
+        self.exit(message=None, result=" · ".join(filter(None, parts)))
+
+    def pause(self, paused: bool) -> None:
+        self.paused = paused
+        self.feed.pause(paused)
+        self.say("the picture is paused, runs go on; p goes on" if paused else "the picture goes on")
+
+    def looked(self, when: float) -> None:
+        """Remember that this user has looked, for the next visit."""
+        if not self.readonly:
+            user = whose()
+            self.actor.do("", lambda control: control.seen(user, when))
+
+    def tell_event(self, snapshot: Snapshot) -> None:
+        """Put a new event above the footer; what happened before the screen opened only where nothing else is said."""
+        event = snapshot.last_event
+        if event is None or event.id <= self._told_event:
+            return
+        first, self._told_event = not self._told_event, event.id
+        words = event_words(event, snapshot.runs)
+        if words is not None and not (first and self.news.text):
+            when = f" · {format.duration(max(60, snapshot.taken - event.time))} ago" if first else ""
+            self.say(words[0] + when, words[1])
 
     # news in
 
@@ -94,6 +140,8 @@ class FinetopApp(App, inherit_bindings=False):
 
     def on_acted(self, message: Acted) -> None:
         self.feed.refresh()
+        if message.error and not message.what:
+            return  # nobody asked for it
         if message.error:
             self.say(f"{message.what}: {message.error}", "failed")
         elif message.then is not None:
@@ -142,6 +190,37 @@ class FinetopApp(App, inherit_bindings=False):
             self._owing = False
             self.screen.refresh()
 
+    def on_app_focus(self) -> None:
+        self.feed.slow(False)
+
+    def on_app_blur(self) -> None:
+        self.feed.slow(True)  # nobody looks: a picture every four seconds will do
+
+    # what every screen's keys may do
+
+    def do_any_interrupt(self) -> None:
+        self.say("ctrl+c does nothing here; q leaves, and runs go on", "warning")
+
+    def do_any_help(self) -> None:
+        from tui.screens.dialogs import Help
+
+        screen = self.screen
+        if isinstance(screen, KeyScreen):
+            self.push_screen(Help(screen.places()))
+
+    def do_any_palette(self) -> None:
+        from tui.screens.dialogs import Palette
+
+        screen = self.screen
+        if isinstance(screen, KeyScreen):
+            self.push_screen(Palette(screen))
+
     def do_any_redraw(self) -> None:
         self.glass.forget()
         self.screen.refresh()
+
+
+def _remembered(values: dict[str, Any]) -> View:
+    """The order of the last visit; its filter is not: runs that are not seen look like runs that are gone."""
+    sort = values.get("sort")
+    return View(sort=sort if sort in SORTS else None, descending=values.get("descending") is True)

@@ -8,9 +8,10 @@ thread reads an end of file as nothing and asks again at once, for ever.
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Any
 
 from textual.drivers.linux_driver import LinuxDriver
 
@@ -84,7 +85,11 @@ class Writer(threading.Thread):
 
 
 class Driver(LinuxDriver):
-    """The driver of the screen."""
+    """The driver of the screen. It draws on standard output: errors may be sent elsewhere without losing the screen."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._file = sys.__stdout__
 
     def start_application_mode(self) -> None:
         import textual.drivers.linux_driver as module

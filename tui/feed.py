@@ -22,6 +22,7 @@ from engine.errors import EngineError
 from engine.home import Workspace
 from engine.store import connect, errors, reads
 from engine.store.records import Event, Run
+from tui.settings import whose
 from tui.snapshot import Daemon, Detail, Snapshot, Store, View, machine_of
 
 LOOK_SECONDS = 0.25
@@ -65,12 +66,12 @@ class Answer(Message):
 class Feed(threading.Thread):
     """`post` must be safe to call from this thread (Textual's `post_message` is)."""
 
-    def __init__(self, workspace: Workspace, post: Callable[[Message], Any], view: View = View()) -> None:
+    def __init__(self, workspace: Workspace, post: Callable[[Message], Any], view: View | None = None) -> None:
         super().__init__(name="feed", daemon=True)
         self._workspace = workspace
         self._post = post
         self._wake = threading.Condition()
-        self._view = view
+        self._view = view or View()
         self._questions: dict[str, Callable[[Any], Any]] = {}
         self._stopping = False
         self._paused = False
@@ -204,7 +205,9 @@ class Feed(threading.Thread):
             known = error if isinstance(error, EngineError) else errors.from_sqlite(error, self._workspace.database)
             self._trouble_since = self._trouble_since or now
             store = Store(known.message, known.hint, since=self._trouble_since)
-        values = {name: getattr(last, name) for name in ("runs", "counts", "failed_today", "detail", "last_event")}
+        values = {
+            name: getattr(last, name) for name in ("runs", "counts", "failed_today", "detail", "last_event", "seen")
+        }
         shown = view if changes or store.missing else last.view
         return Snapshot(now, shown, **(values | changes), daemon=daemon, machine=machine, store=store)
 
@@ -220,6 +223,9 @@ class Feed(threading.Thread):
             run.state == "failed" and run.finished is not None and run.finished >= midnight for run in runs
         )
         found["last_event"] = self._last_event(conn)
+        if self._last.seen is None:
+            seen = reads.recall(conn, f"seen:{whose()}")
+            found["seen"] = float(seen) if seen else None
         return found
 
     def _runs(self, conn: Any, view: View) -> tuple[Run, ...]:
@@ -243,14 +249,17 @@ class Feed(threading.Thread):
         if run is None:
             return Detail(run_id)
         same = before is not None and before.run_id == run_id
+        points = reads.checkpoints(conn, run_id)
+        folder = self._workspace.runs / str(run_id)
         return Detail(
             run_id,
-            reads.checkpoints(conn, run_id),
+            points,
             # A queued run may be edited; once started its settings stand.
             before.settings if same and before.settings and run.state != "queued" else reads.settings(conn, run_id),
             reads.events(conn, run_id, limit=500),
             reads.series(conn, run_id),
             reads.error(conn, run_id) if run.ended else "",
+            frozenset(point.step for point in points if point.path and (folder / point.path).is_dir()),
         )
 
     def _last_event(self, conn: Any) -> Event | None:

@@ -25,5 +25,7 @@ def open_screen(options: argparse.Namespace) -> int:
         mouse=options.mouse or chosen.mouse,
     )
     app = FinetopApp(workspace, chosen, readonly=options.readonly)
-    app.run(mouse=chosen.mouse)
+    going_on = app.run(mouse=chosen.mouse)
+    if going_on:
+        print(f"{going_on}; `finetop` shows them again.")
     return app.return_code or 0

@@ -10,6 +10,7 @@ mouse = false
 """
 
 import contextlib
+import getpass
 import json
 import os
 import tomllib
@@ -47,9 +48,7 @@ def read(path: Path | None = None) -> Settings:
         return Settings(problems=(f"{path}: {reason}",))
     problems, found = [], {}
     for name, value in content.items():
-        if name == "theme" and value in NAMES:
-            found[name] = value
-        elif name in ("ascii", "mouse") and isinstance(value, bool):
+        if (name == "theme" and value in NAMES) or (name in ("ascii", "mouse") and isinstance(value, bool)):
             found[name] = value
         elif name == "keys" and isinstance(value, dict):
             found[name] = _keys(value, problems)
@@ -94,3 +93,11 @@ class Memory:
 def _state_file() -> Path:
     base = os.path.expanduser(os.environ.get("XDG_STATE_HOME") or "~/.local/state")
     return Path(base) / "finetop" / "screen.json"
+
+
+def whose() -> str:
+    """Whose visits are remembered."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a name for our uid
+        return "someone"

@@ -55,6 +55,8 @@ class Detail:
     series: Mapping[str, Series] = field(default_factory=dict)
     error: str = ""
     """The whole story of a failure."""
+    present: frozenset[int] | None = None
+    """The steps whose checkpoint is there on disk; None: not looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Snapshot:
     detail: Detail | None = None
     last_event: Event | None = None
     """The last thing that ended, began or went wrong, in any run."""
+    seen: float | None = None
+    """When this user last left the screen; None: never."""
     daemon: Daemon = Daemon()
     machine: monitor.Snapshot | None = None
     """None: nobody measures (no daemon has run here)."""

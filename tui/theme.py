@@ -54,6 +54,7 @@ ROLES: dict[str, tuple[str, str, str, str]] = {
     "cursor": ("bold #4FB3F6", "bold #0B62A8", "bold bright_cyan", "bold default"),
     "mark": ("reverse #C8D0D8", "reverse #20262C", "reverse default", "reverse default"),
     "match": ("reverse #F0B429", "reverse #8A5A00", "reverse yellow", "reverse default"),
+    "differs": ("underline #F0B429", "underline #8A5A00", "underline yellow", "underline default"),
     "running": ("#4FB3F6", "#0B62A8", "bright_cyan", "default"),
     "done": ("#9FE0C0", "#1B6E48", "bright_green", "default"),
     "queued": ("#76808A", "#5F6870", "default", "default"),

@@ -35,6 +35,9 @@ class Rows(Pane):
         self.key: Hashable | None = None
         self._index = 0
         self._top = 0
+        self._width = 0
+        self._height = 0
+        """Of the room the rows are drawn in: in this pane's frame, or lent by another."""
 
     def make_rows(self, width: int) -> Sequence[Row]:
         return ()
@@ -59,10 +62,9 @@ class Rows(Pane):
 
     def rebuild(self) -> None:
         """Make the rows anew; the cursor follows its key, or stays at about its place if that is gone."""
-        width = self.outer_size.width - 2
-        if width <= 0:
-            return
-        self.rows = self.make_rows(width)
+        width = self.outer_size.width - 2 if self.display and self.outer_size.width > 2 else self._width
+        self._width = width
+        self.rows = self.make_rows(width) if width > 0 else ()
         before = self.key
         for index, row in enumerate(self.rows):
             if row.key is not None and row.key == self.key:
@@ -79,7 +81,15 @@ class Rows(Pane):
         self.rebuild()
         self.repaint()
 
+    def lines_at(self, width: int, height: int) -> list[Line]:
+        """The rows for another pane that lends its room."""
+        if width != self._width:
+            self._width = width
+            self.rows = self.make_rows(width)
+        return self.body(width, height)
+
     def body(self, width: int, height: int) -> list[Line]:
+        self._height = height
         head = self.head(width)
         if not self.rows:
             return [*head, *self.nothing(width, height - len(head))]
@@ -99,7 +109,7 @@ class Rows(Pane):
         return [*head, *shown]
 
     def page(self) -> int:
-        return max(1, self.outer_size.height - 3 - len(self.head(self.outer_size.width - 2)))
+        return max(1, self._height - 1 - len(self.head(self._width)))
 
     def move_to(self, key: Hashable) -> bool:
         """Put the cursor on a row; False if there is none of that key."""

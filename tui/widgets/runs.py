@@ -67,19 +67,17 @@ def row_line(run: Run, columns: Columns, marked: bool, place: int, now: float) -
         (fit(visible(run.name) or "—", columns.name), "text"),
         (" ", "text"),
     ]
-    story = ""
-    if run.state in (RunState.FAILED, RunState.INTERRUPTED, RunState.STOPPED) and run.reason:
-        story = visible(run.reason)
-    if story and run.train_loss is None:
-        # No numbers to show: the reason may have their room.
-        line.append((fit(story, columns.state + columns.step + columns.loss + columns.eta + 3), known.role))
-        return line
-    line += [(fit(story or state_text(run, place), columns.state), known.role), (" ", "text")]
+    if run.state in (RunState.FAILED, RunState.INTERRUPTED) and run.reason:
+        # The reason is worth more than the numbers it ended with.
+        room = columns.state + columns.step + columns.loss + columns.eta + 4
+        return [*line, (fit(visible(run.reason), room), known.role)]
     if run.state is RunState.QUEUED:
         memory = f"~{format.gib(run.estimate_bytes)}" if run.estimate_bytes else ""
-        line.append((fit(memory, columns.step + 1 + columns.loss, ">"), "dim"))
+        line.append((fit(state_text(run, place), columns.state + 1 + columns.step), known.role))
+        line.append((fit(memory, columns.loss + 1, ">"), "dim"))
     else:
         best = run.best_eval if run.ended and run.best_eval is not None else run.train_loss
+        line += [(fit(state_text(run, place), columns.state), known.role), (" ", "text")]
         line.append((fit(format.count(run.step), columns.step, ">"), "text"))
         line.append((fit(format.loss(best), columns.loss + 1, ">"), "bright" if run.active else "text"))
     line.append((fit(format.duration(eta(run, now)), columns.eta + 1, ">"), "dim"))
@@ -94,7 +92,7 @@ class RunsPane(Rows):
         super().__init__(id="runs")
         self.snapshot = Snapshot(0.0)
         self.marks: set[int] = set()
-        self._last_mark: int | None = None
+        self.last_mark: int | None = None
 
     def take(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -128,6 +126,38 @@ class RunsPane(Rows):
     def hint(self) -> str:
         keys = "/ filter · s sort"
         return f"{len(self.marks)} marked · {keys}" if self.marks else keys
+
+    def nothing(self, width: int, height: int) -> list[Line]:
+        """What a newcomer sees, or whoever filters too much."""
+        app, snapshot = self.app, self.snapshot
+        if snapshot.view.matching:
+            return [
+                [],
+                [("   No run matches ", "text"), (visible(snapshot.view.matching), "key")],
+                [],
+                [("   esc shows all again", "dim")],
+            ]
+        if snapshot.store.problem:
+            return [
+                [],
+                *([("   " + text, "warning")] for text in format.wrap(snapshot.store.problem, width - 6)),
+                *([("   " + text, "dim")] for text in format.wrap(snapshot.store.hint, width - 6)),
+            ]
+        if not snapshot.taken:
+            return []
+        return [
+            [],
+            [("   No runs yet.", "bright")],
+            [],
+            [("   n", "key"), ("   start one from a preset", "text")],
+            [("   ?", "key"), ("   what the keys do", "text")],
+            [],
+            [("   From a shell: ", "dim"), ("finetop add --preset quick --data-file chats.jsonl", "text")],
+            [("   A tour with a small model: ", "dim"), ("finetop demo", "text")],
+            [],
+            [(f"   Runs live in {visible(str(app.workspace.root))};", "dim")],
+            [("   nothing leaves this machine.", "dim")],
+        ]
 
     def head(self, width: int) -> list[Line]:
         columns = Columns(width)

@@ -1,0 +1,66 @@
+"""The end of a log file, read piece by piece as it grows. Runs on the feed's thread."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+KEPT_BYTES = 2_000_000
+"""As much of the end as is shown: some 20,000 lines, decoded in 10 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    path: Path
+    lines: tuple[str, ...] = ()
+    """As written; what they hold may be hostile and is made visible where it is shown."""
+    rest: bytes = b""
+    """The last line, as long as it has no line break; its last character may be half there."""
+    offset: int = 0
+    """Read up to here."""
+    skipped: int = 0
+    """Bytes before the first line."""
+    inode: int = 0
+    problem: str = ""
+
+    def shown(self) -> tuple[str, ...]:
+        """All lines, the unfinished last one too."""
+        return (*self.lines, _after_return(self.rest.decode("utf-8", "replace"))) if self.rest else self.lines
+
+
+def read(path: Path, before: Tail | None = None) -> Tail:
+    """The log's end now; the same object as `before` if nothing was added."""
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if before is not None and before.path == path and before.inode == status.st_ino and not before.problem:
+                if status.st_size == before.offset:
+                    return before
+                if before.offset < status.st_size < before.offset + KEPT_BYTES:
+                    file.seek(before.offset)
+                    return _joined(before, file.read(status.st_size - before.offset))
+            skipped = max(0, status.st_size - KEPT_BYTES)
+            file.seek(skipped)
+            data = file.read(KEPT_BYTES)
+            start = data.find(b"\n") + 1 if skipped else 0
+            empty = Tail(path, offset=skipped + start, skipped=skipped + start, inode=status.st_ino)
+            return _joined(empty, data[start:])
+    except FileNotFoundError:
+        return Tail(path, problem="there is no log: the run has not started, or its folder is gone")
+    except OSError as error:
+        return Tail(path, problem=f"{path}: {error.strerror}")
+
+
+def _joined(before: Tail, data: bytes) -> Tail:
+    whole, ended, rest = (before.rest + data).rpartition(b"\n")
+    lines, skipped = before.lines, before.skipped
+    if ended:
+        lines += tuple(_after_return(line) for line in whole.decode("utf-8", "replace").split("\n"))
+    if len(lines) > 50_000:  # a long visit: let the beginning go
+        skipped += sum(len(line.encode()) + 1 for line in lines[:25_000])
+        lines = lines[25_000:]
+    return Tail(before.path, lines, rest, before.offset + len(data), skipped, before.inode)
+
+
+def _after_return(line: str) -> str:
+    """A progress bar writes over itself: only its last state is kept."""
+    return line.rstrip("\r").rpartition("\r")[2] if "\r" in line else line

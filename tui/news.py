@@ -1,0 +1,66 @@
+"""What is told in words: the last event, and what happened since someone last looked. Pure."""
+
+from collections.abc import Sequence
+
+from engine.store.records import Event, Run, RunState
+from tui import format
+from tui.format import listed, plural, visible
+from tui.theme import LOOKS
+
+
+def since_last_time(runs: Sequence[Run], seen: float, now: float) -> list[str]:
+    """At most four pieces: finished, failed, running, and the best so far; nothing if nothing ended."""
+    ended = [run for run in runs if run.ended and run.finished is not None and run.finished > seen]
+    if not ended:
+        return []
+    pieces = []
+    for state, word in (
+        (RunState.DONE, "finished"),
+        (RunState.FAILED, "failed"),
+        (RunState.STOPPED, "stopped"),
+        (RunState.INTERRUPTED, "interrupted"),
+    ):
+        found = [run for run in ended if run.state is state]
+        if found:
+            pieces.append(f"{len(found)} {word} ({listed(sorted(run.id for run in found))})")
+    scored = [run for run in ended if run.best_eval is not None]
+    if scored:
+        best = min(scored, key=lambda run: run.best_eval or 0.0)
+        others = [run for run in runs if run.best_eval is not None and run.data == best.data]
+        first = all((run.best_eval or 0.0) >= (best.best_eval or 0.0) for run in others)
+        pieces.append(
+            f"best {best.id} with eval {format.loss(best.best_eval)}"
+            + (f", best of {len(others)} on its data" if first and len(others) > 1 else "")
+        )
+    return pieces
+
+
+def event_words(event: Event, runs: Sequence[Run]) -> tuple[str, str] | None:
+    """An event as the line above the footer tells it, and its role; None for what is not worth telling."""
+    run = next((run for run in runs if run.id == event.run_id), None)
+    name = f"{event.run_id} {visible(run.name)}" if run is not None else str(event.run_id)
+    if event.kind != "state":
+        return f"! {name}: {visible(event.message)}", "warning"
+    state = event.message
+    if state in ("starting", "saving"):
+        return None
+    if state == RunState.RUNNING:
+        return f"{LOOKS[RunState.RUNNING].glyph} {name} runs", "text"
+    if state not in set(RunState):
+        return None
+    known = LOOKS[RunState(state)]
+    if state == RunState.DONE:
+        return f"{known.glyph} {name} finished{_result(run, runs)}", known.role
+    reason = event.detail.get("reason") or (run.reason if run else "")
+    return f"{known.glyph} {name} {known.word}{': ' + visible(str(reason)) if reason else ''}", known.role
+
+
+def _result(run: Run | None, runs: Sequence[Run]) -> str:
+    if run is None or run.best_eval is None:
+        return ""
+    rivals = [other for other in runs if other.data == run.data and other.best_eval is not None]
+    better = sum((other.best_eval or 0.0) < run.best_eval for other in rivals)
+    place = "best" if not better else f"{better + 1}."
+    return f": eval {format.loss(run.best_eval)}" + (
+        f", {place} of {plural(len(rivals), 'run')} on this data" if len(rivals) > 1 else ""
+    )

@@ -1,0 +1,333 @@
+"""Dialogs over a screen: a question before something is destroyed, a choice from a list, and the line for a text."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from textual import events
+from textual.app import ComposeResult
+from textual.widgets import Input
+
+from tui.format import Line, cells, cut, fit, line_cells, visible, wrap
+from tui.screens.base import KeyScreen
+from tui.widgets.pane import Pane
+from tui.widgets.rows import Row, Rows
+
+
+class Dialog(KeyScreen):
+    """A box in the middle of the screen; what is below stays in sight."""
+
+    CSS = "Dialog { background: transparent; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._modal = True
+
+    def box(self) -> Pane:
+        raise NotImplementedError
+
+    def box_size(self, width: int, height: int) -> tuple[int, int]:
+        raise NotImplementedError
+
+    def compose(self) -> ComposeResult:
+        self.pane = self.box()
+        yield self.pane
+
+    def on_mount(self) -> None:
+        self.pane.focus()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.place()
+
+    def place(self) -> None:
+        width, height = self.app.size
+        box_width, box_height = self.box_size(width, height)
+        box_width, box_height = min(box_width, width), min(box_height, height)
+        self.pane.styles.width, self.pane.styles.height = box_width, box_height
+        self.pane.styles.offset = (width - box_width) // 2, max(0, (height - box_height) // 2)
+
+    def on_screen_resume(self) -> None:
+        self.place()
+
+
+class _Text(Pane):
+    place = "any"
+
+    def __init__(self, heading: str, lines: list[Line], keys: str) -> None:
+        super().__init__(id="dialog")
+        self._heading, self._body, self._keys = heading, lines, keys
+
+    def title(self) -> str:
+        return self._heading
+
+    def hint(self) -> str:
+        return self._keys
+
+    def body(self, width: int, height: int) -> list[Line]:
+        return [[], *([("  ", "text"), *line] for line in self._body)]
+
+
+class Confirm(Dialog):
+    """Asks before something is lost. Enter is not the key that confirms: it is pressed too easily."""
+
+    own_places = ("any",)
+
+    def __init__(
+        self, heading: str, lost: Sequence[str], done: Callable[[], Any], key: str = "y", does: str = "yes"
+    ) -> None:
+        super().__init__()
+        self.heading, self.done, self.confirm_key, self.does = heading, done, key, does
+        self.lost = [part for text in lost for part in wrap(text, 64)]
+
+    def box(self) -> Pane:
+        return _Text(
+            self.heading,
+            [[(text, "text")] for text in self.lost],
+            f"{self.confirm_key} {self.does} · any other key: no",
+        )
+
+    def box_size(self, width: int, height: int) -> tuple[int, int]:
+        return min(width - 4, 70), len(self.lost) + 4
+
+    def on_key(self, event: events.Key) -> None:
+        event.stop()
+        event.prevent_default()
+        if event.key == "enter":
+            return
+        self.app.pop_screen()
+        if event.character == self.confirm_key:
+            self.done()
+        else:
+            self.host.say("nothing was changed")
+
+
+class _Choices(Rows):
+    place = "list"
+
+    def __init__(self, heading: str, choices: Sequence[tuple[Any, Line]]) -> None:
+        super().__init__(id="dialog")
+        self._heading, self._choices = heading, choices
+
+    def title(self) -> str:
+        return self._heading
+
+    def hint(self) -> str:
+        return "enter chooses · esc back"
+
+    def make_rows(self, width: int) -> Sequence[Row]:
+        return [Row(index, [("  ", "text"), *line], value) for index, (value, line) in enumerate(self._choices)]
+
+    def on_mount(self) -> None:
+        self.rebuild()
+
+
+class Choose(Dialog):
+    """One of a list. `chosen` gets its value; nothing is destroyed by choosing, so Enter may do it."""
+
+    own_places = ("list", "any")
+
+    def __init__(self, heading: str, choices: Sequence[tuple[Any, Line]], chosen: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.heading, self.choices, self.chosen = heading, choices, chosen
+
+    def box(self) -> Pane:
+        return _Choices(self.heading, self.choices)
+
+    def box_size(self, width: int, height: int) -> tuple[int, int]:
+        widest = max([cells(self.heading) + 8, 40, *(line_cells(line) + 5 for _, line in self.choices)])
+        return min(width - 4, widest), min(height - 4, len(self.choices) + 2)
+
+    def on_key(self, event: events.Key) -> None:
+        if event.key == "enter":
+            event.stop()
+            row = self.pane.current
+            self.app.pop_screen()
+            if row is not None:
+                self.chosen(row.value)
+            return
+        super().on_key(event)
+
+
+class Prompt(Input):
+    """The line in which a text is asked for, in the place of the news. Escape leaves everything as it was."""
+
+    DEFAULT_CSS = """
+    Prompt { position: absolute; height: 1; border: none; padding: 0; background: $background; color: $foreground; }
+    Prompt:focus { border: none; background-tint: $foreground 0%; }
+    """
+
+    def __init__(
+        self,
+        label: str,
+        value: str,
+        done: Callable[[str], Any],
+        changed: Callable[[str], Any] | None = None,
+        given_up: Callable[[], Any] | None = None,
+    ) -> None:
+        super().__init__(value=value, id="prompt", compact=True, select_on_focus=False)
+        self.label, self.done, self.changed, self.given_up = label, done, changed, given_up
+        self.cursor_blink = False  # a blinking cursor writes twice a second
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        if self.changed is not None:
+            self.changed(event.value)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.screen.end_prompt()
+        self.done(event.value)
+
+
+class _Help(Rows):
+    place = "list"
+
+    def __init__(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        super().__init__(id="dialog")
+        self._help = rows
+
+    def title(self) -> str:
+        return "Keys"
+
+    def hint(self) -> str:
+        return "j k move · esc back · change them in settings.toml"
+
+    def make_rows(self, width: int) -> Sequence[Row]:
+        rows = []
+        for index, (keys, text, action_id) in enumerate(self._help):
+            if not keys and not text:
+                rows.append(Row(("head", index), [("  ", "text"), (action_id, "title")]))
+                continue
+            name = fit(action_id, 24) if width > 96 else ""
+            line: Line = [
+                ("  ", "text"),
+                (fit(keys, 14), "key"),
+                (fit(text, width - 18 - len(name)), "text"),
+                (name, "dim"),
+            ]
+            rows.append(Row(index, line))
+        return rows
+
+    def on_mount(self) -> None:
+        self.rebuild()
+
+
+class Help(Dialog):
+    """What the keys do: those of the place one comes from first, then the rest."""
+
+    own_places = ("list", "any")
+
+    def __init__(self, places: Sequence[str]) -> None:
+        super().__init__()
+        self.first = [place for place in places if place not in ("any",)]
+
+    def box(self) -> Pane:
+        from tui.keys import ACTIONS, PLACES, written
+
+        keymap = self.host.keymap
+        rows: list[tuple[str, str, str]] = []
+        for place in [*self.first, *(place for place in PLACES if place not in self.first)]:
+            actions = [action for action in ACTIONS if action.where == place]
+            if actions:
+                rows.append(("", "", PLACES[place]))
+            for action in actions:
+                keys = " ".join(map(written, keymap.keys(action.id))) or "—"
+                rows.append((keys, action.help, action.id))
+        return _Help(rows)
+
+    def box_size(self, width: int, height: int) -> tuple[int, int]:
+        return min(width, 124), height - 2
+
+    def do_any_help(self) -> None:
+        self.app.pop_screen()
+
+
+class _Commands(Rows):
+    place = "list"
+
+    def __init__(self, commands: Sequence[tuple[str, str, str, Any, str]]) -> None:
+        super().__init__(id="dialog")
+        self._commands = commands
+        self.text = ""
+
+    def title(self) -> str:
+        return "Commands"
+
+    def hint(self) -> str:
+        return "type to find · enter does it · esc back"
+
+    def head(self, width: int) -> list[Line]:
+        return [[(" : ", "key"), (visible(self.text), "bright"), (" ", "mark")], []]
+
+    def make_rows(self, width: int) -> Sequence[Row]:
+        words = self.text.lower().split()
+        rows = []
+        for label, keys, help_text, value, why in self._commands:
+            if all(word in f"{label} {help_text}".lower() for word in words):
+                role = "dim" if why else "text"
+                line = [("  ", "text"), (fit(label, 18), role), (fit(keys, 10), "dim" if why else "key")]
+                rows.append(Row(value, [*line, (cut(why or help_text, max(0, width - 31)), "dim")], value))
+        first = [row for row in rows if words and any(row.line[1][0].lower().startswith(word) for word in words)]
+        return [*first, *(row for row in rows if row not in first)]
+
+    def nothing(self, width: int, height: int) -> list[Line]:
+        return [[("  no command of that name", "dim")]]
+
+    def on_mount(self) -> None:
+        self.rebuild()
+
+
+class Palette(Dialog):
+    """All actions by name; those that cannot be done now say why."""
+
+    own_places = ("list", "any")
+
+    def __init__(self, below: KeyScreen) -> None:
+        super().__init__()
+        self.below = below
+
+    def box(self) -> Pane:
+        from tui.keys import written
+
+        commands = []
+        keymap = self.host.keymap
+        places = tuple(self.below.places())
+        for action in keymap.reachable(
+            (*places, *(place for place in ("runs", "checkpoints", "main") if place not in places))
+        ):
+            if action.where in ("list",) or not action.label or action.id == "any.palette":
+                continue
+            keys = " ".join(map(written, keymap.keys(action.id)))
+            commands.append((action.label, keys, action.help, action, self.below.refusal(action)))
+        return _Commands(commands)
+
+    def box_size(self, width: int, height: int) -> tuple[int, int]:
+        return min(width - 4, 96), min(height - 4, 24)
+
+    def on_key(self, event: events.Key) -> None:
+        event.stop()
+        event.prevent_default()
+        pane = self.pane
+        if event.key == "escape":
+            self.app.pop_screen()
+        elif event.key == "enter":
+            row = pane.current
+            self.app.pop_screen()
+            if row is not None:
+                self.below.perform(row.value)
+        elif event.key in ("down", "ctrl+n", "tab"):
+            pane.do_list_down()
+        elif event.key in ("up", "ctrl+p", "shift+tab"):
+            pane.do_list_up()
+        elif event.key in ("pagedown", "pageup"):
+            pane.do_list_page_down() if event.key == "pagedown" else pane.do_list_page_up()
+        elif event.key == "backspace":
+            self._type(pane.text[:-1])
+        elif event.is_printable and event.character:
+            self._type(pane.text + event.character)
+
+    def _type(self, text: str) -> None:
+        self.pane.text = text
+        self.pane.key = None
+        self.pane.rebuild()
+        self.pane.do_list_top()
+        self.pane.repaint()

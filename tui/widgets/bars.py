@@ -1,0 +1,134 @@
+"""The three single lines: what is true of the box, the last event, and the footer with the keys."""
+
+import platform
+
+from engine.store.records import RunState
+from tui import format
+from tui.format import Line, cells, cut, fit_line, line_cells, plural, visible
+from tui.keys import written
+from tui.snapshot import Snapshot
+from tui.widgets.pane import Lines
+
+_HOST = visible(platform.node().partition(".")[0] or "localhost")
+
+
+class Header(Lines):
+    def lines(self, width: int, height: int) -> list[Line]:
+        app = self.app
+        return [header(app.snapshot, width, app.host_name, app.readonly, app.paused)]
+
+
+def header(snapshot: Snapshot, width: int, host: str = _HOST, readonly: bool = False, paused: bool = False) -> Line:
+    """One line; what does not fit is left out from the right, warnings never."""
+    wide = width >= 120
+    gap = "   " if wide else "  "
+    line: Line = [(" finetop", "title"), (f"{gap[1:]}{cut(host, 20)}", "text")]
+    for text, role in _warnings(snapshot, readonly, paused):
+        line += [(gap, "text"), (text, role)]
+    parts = [_daemon(snapshot, wide), _runs(snapshot, wide), _machine(snapshot, wide)]
+    if snapshot.machine and snapshot.machine.disk and snapshot.machine.disk.free_bytes is not None:
+        free = format.size(snapshot.machine.disk.free_bytes)
+        parts.append([(f"disk {free} free" if wide else free, "text")])
+    for part in parts:
+        if part and line_cells(line) + len(gap) + line_cells(part) <= width:
+            line += [(gap, "text"), *part]
+    return line
+
+
+def _warnings(snapshot: Snapshot, readonly: bool, paused: bool) -> Line:
+    found: Line = []
+    if paused:
+        found.append(("PAUSED p goes on", "mark"))
+    if readonly:
+        found.append(("read-only", "warning"))
+    store = snapshot.store
+    if store.problem and store.since is not None:
+        busy = "busy" if "locked" in store.problem else "not readable"
+        found.append((f"runs.db {busy} {format.duration(snapshot.taken - store.since)}", "warning"))
+    elif store.journal_mode not in ("wal", "") and not store.missing:
+        found.append(("runs.db without WAL", "warning"))
+    return found
+
+
+def _daemon(snapshot: Snapshot, wide: bool) -> Line:
+    daemon, waiting = snapshot.daemon, snapshot.counts.get(RunState.QUEUED, 0)
+    if not daemon.running:
+        waits = f" · {plural(waiting, 'run')} {'waits' if waiting == 1 else 'wait'}" if waiting else ""
+        return [
+            ("daemon ○ ", "text"),
+            ("not running" + waits + (" · D starts it" if waiting else ""), "warning" if waiting else "dim"),
+        ]
+    if silent := daemon.silent_seconds(snapshot.taken):
+        return [("daemon ● ", "text"), (f"stale {format.duration(silent)}", "warning")]
+    up = f" up {_age(snapshot.taken - daemon.started)}" if wide and daemon.started else ""
+    return [("daemon ", "text"), ("●", "running"), (up, "text")]
+
+
+def _runs(snapshot: Snapshot, wide: bool) -> Line:
+    counts = snapshot.counts
+    running = sum(counts.get(state, 0) for state in (RunState.RUNNING, RunState.STARTING, RunState.SAVING))
+    queued, failed = counts.get(RunState.QUEUED, 0), snapshot.failed_today
+    words = ("running", "queue", "failed") if wide else ("run", "queue", "fail")
+    line: Line = [
+        (
+            f"{words[0]} {running}   {words[1]} {queued}" if wide else f"{words[0]} {running}  {words[1]} {queued}",
+            "text",
+        )
+    ]
+    if failed:
+        line.append((f"   {words[2]} {failed} today" if wide else f"  {words[2]} {failed}", "failed"))
+    return line
+
+
+def _machine(snapshot: Snapshot, wide: bool) -> Line:
+    machine = snapshot.machine
+    if machine is None:
+        return []
+    cards = [gpu for gpu in machine.gpus if not gpu.parent]
+    if cards and wide:
+        busy = sum((gpu.utilisation or 0) >= 5 or bool(gpu.processes) for gpu in cards)
+        return [(f"GPUs {busy} busy of {len(cards)}", "text")]
+    if cards:
+        shown = " ".join(format.percent(gpu.utilisation) for gpu in cards[:4])
+        return [(f"GPU {shown}{'…' if len(cards) > 4 else ''}", "text")]
+    return [(f"CPU {format.percent(machine.host.cpu_percent)}", "text")] if machine.host else []
+
+
+def _age(seconds: float) -> str:
+    """As a duration, but never in seconds: a line nobody watches must not tick."""
+    return "<1m" if seconds < 60 else f"{int(seconds // 60)}m" if seconds < 6000 else format.duration(seconds)
+
+
+class NewsLine(Lines):
+    """The last event, or what came of the last key; kept until the next, since a toast is gone when one looks up."""
+
+    label = ""
+    """What a text is being asked for, while it is."""
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        if self.label:
+            return [[(f" {self.label}: ", "key")]]
+        news = self.app.news
+        return [[(" ", "text"), (news.text, news.role)]]
+
+
+class Footer(Lines):
+    """The keys of the place one is in; those that cannot be used now are grey."""
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        screen = self.screen
+        keymap = self.app.keymap
+        # The last two, help and leaving, are always shown.
+        wanted = [(action, keymap.keys(action.id)[0]) for action in keymap.footer(screen.places())]
+        sizes = [cells(f"{written(key)} {action.label}") + 2 for action, key in wanted]
+        tail = [index for index, (action, _) in enumerate(wanted) if action.footer > 10]
+        room = width - 1 - sum(sizes[index] for index in tail)
+        line: Line = [(" ", "text")]
+        for index, (action, key) in enumerate(wanted):
+            if index not in tail:
+                if sizes[index] > room:
+                    continue
+                room -= sizes[index]
+            able = not screen.refusal(action)
+            line += [(written(key), "key" if able else "dim"), (f" {action.label}  ", "text" if able else "dim")]
+        return [fit_line(line, width)]

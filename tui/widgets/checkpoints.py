@@ -1,0 +1,106 @@
+"""Pane 4: the checkpoints of the selected run, newest first, and what it started from."""
+
+from collections.abc import Sequence
+
+from engine.store.records import Checkpoint, Run
+from tui import format
+from tui.format import Line, fit, visible
+from tui.snapshot import Detail
+from tui.widgets.rows import Row, Rows
+
+
+def kept_words(checkpoint: Checkpoint) -> str:
+    """Why a checkpoint is kept."""
+    words = ["★ best"] if "best" in checkpoint.kept else []
+    words += ["pinned"] if checkpoint.pinned else []
+    words += [visible(label.replace("-", " ")) for label in checkpoint.kept if label not in ("best", "latest")]
+    words += ["latest"] if "latest" in checkpoint.kept else []
+    return ", ".join(words) or "recent"
+
+
+def eval_of(checkpoint: Checkpoint) -> float | None:
+    """Its validation loss, or the first score there is."""
+    scores = checkpoint.eval
+    return scores.get("eval/loss", next(iter(scores.values()), None))
+
+
+def age(seconds: float) -> str:
+    """Never in seconds: a column of ages must not tick."""
+    return "<1m" if seconds < 60 else f"{int(seconds // 60)}m" if seconds < 6000 else format.duration(seconds)
+
+
+class CheckpointsPane(Rows):
+    place = "checkpoints"
+    number = 4
+
+    def __init__(self) -> None:
+        super().__init__(id="checkpoints")
+        self.run: Run | None = None
+        self.detail: Detail | None = None
+        self.now = 0.0
+
+    def take(self, run: Run | None, detail: Detail | None, now: float) -> None:
+        self.run, self.now = run, now
+        self.detail = detail if run is not None and detail is not None and detail.run_id == run.id else None
+        self.rebuild()
+
+    def places(self) -> tuple[str, ...]:
+        return ("checkpoints", "list")
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        value = self.current.value if self.current else None
+        return value if isinstance(value, Checkpoint) else None
+
+    def title(self) -> Line:
+        return [(f"Checkpoints of {self.run.id}" if self.run else "Checkpoints", "title")]
+
+    def hint(self) -> str:
+        return "P pin · d delete · r resume here" if self.has_focus else ""
+
+    def head(self, width: int) -> list[Line]:
+        return [[(self._columns(width, "  step", "epoch", "eval", "size", "kept because", "age", "from"), "dim")]]
+
+    def _columns(
+        self, width: int, step: str, epoch: str, loss: str, size: str, kept: str, made: str, parent: str
+    ) -> str:
+        wide = width >= 72
+        room = max(8, width - (46 if wide else 39))
+        text = fit(step, 8, ">") + (fit(epoch, 7, ">") if wide else "") + fit(loss, 8, ">") + fit(size, 6, ">") + "  "
+        return text + fit(kept, room) + fit(made, 6, ">") + fit(parent, 9, ">")
+
+    def make_rows(self, width: int) -> Sequence[Row]:
+        detail, run = self.detail, self.run
+        if detail is None or run is None:
+            return ()
+        rows = []
+        for point in detail.checkpoints:
+            gone = detail.present is not None and point.step not in detail.present
+            parent = ""
+            if point.parent_step is not None:
+                own = point.parent_run in (None, point.run_id)
+                parent = format.count(point.parent_step) if own else f"{point.parent_run}@{point.parent_step}"
+            words = "files gone: cannot be resumed" if gone else kept_words(point)
+            text = self._columns(
+                width,
+                format.count(point.step),
+                "·" if point.epoch is None else f"{point.epoch:.2f}",
+                format.loss(eval_of(point)),
+                format.size(point.bytes),
+                words,
+                age(self.now - point.time),
+                parent,
+            )
+            role = "failed" if gone else "bright" if "best" in point.kept else "text"
+            rows.append(Row(point.step, [(text, role)], point))
+        if run.parent_run is not None:
+            base = f"base: {run.parent_run}@{run.parent_step}"
+        else:
+            base = f"base: {visible(run.model)}" if run.model else ""
+        if base:
+            text = self._columns(width, "0", "—", "—", "—", "", "", "")[: -15 - 8].rstrip() + "  " + base
+            rows.append(Row("base" if not rows else None, [(text, "dim")]))
+        return rows
+
+    def nothing(self, width: int, height: int) -> list[Line]:
+        return [[("  none yet", "dim")]] if self.run else []

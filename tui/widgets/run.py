@@ -1,0 +1,331 @@
+"""Pane 3: the selected run in tabs: why it failed, its charts, log, settings and events.
+
+With two panes GPUs and checkpoints are tabs here as well; they are drawn by their own panes, which are not seen then.
+"""
+
+from collections.abc import Callable, Sequence
+
+from engine.config import read_run
+from engine.errors import EngineError
+from engine.home import LOG
+from engine.store.records import Run, RunState
+from tui import format
+from tui.card import Fix, card, cause, fixes
+from tui.curves import LOSS, Wanted
+from tui.feed import Answer
+from tui.format import Line, cells, visible
+from tui.logtail import Tail
+from tui.logtail import read as read_log
+from tui.sheets import ConfigSheet, EventsSheet, LogSheet, Sheet, TextSheet
+from tui.snapshot import Detail, Snapshot
+from tui.widgets.chart import Chart
+from tui.widgets.checkpoints import CheckpointsPane
+from tui.widgets.gpus import GpusPane
+
+CHARTS: dict[str, tuple[str, ...]] = {
+    "Loss": LOSS,
+    "Eval": (),  # every eval/... the run has logged
+    "LR": ("train/lr",),
+    "Grad": ("train/grad_norm",),
+    "Tok/s": ("train/tokens_per_s",),
+    "VRAM": ("gpu/memory",),
+}
+WHY, GPUS, POINTS, LOGS, CONFIG, EVENTS = "Why", "GPUs", "Ckpts", "Log", "Config", "Events"
+_FAILED = (RunState.FAILED, RunState.INTERRUPTED)
+
+
+class RunPane(Chart):
+    place = "run"
+    number = 3
+
+    def __init__(self, gpus: GpusPane, points: CheckpointsPane) -> None:
+        super().__init__(id="run")
+        self.run: Run | None = None
+        self.detail: Detail | None = None
+        self.now = 0.0
+        self.tab = "Loss"
+        self.lone = False
+        """Two panes only: GPUs and checkpoints are tabs here."""
+        self.why, self.logs, self.config, self.events = TextSheet(), LogSheet(), ConfigSheet(), EventsSheet()
+        self.helps: list[Fix] | None = None
+        self._gpus, self._points = gpus, points
+        self._chosen_tab = "Loss"
+        self._failure: tuple[int, str] | None = None
+
+    def take(self, run: Run | None, snapshot: Snapshot) -> None:
+        other = (run.id if run else None) != (self.run.id if self.run else None)
+        self.run, self.now = run, snapshot.taken
+        detail = snapshot.detail
+        self.detail = detail if run is not None and detail is not None and detail.run_id == run.id else None
+        if other:
+            self.logs, self.helps, self._failure = LogSheet(), None, None
+            self.config.top = self.events.top = self.why.top = 0
+        tabs = self.tabs()
+        # A run that failed says why first; the tab one chose comes back with the next run.
+        wanted = WHY if other and WHY in tabs and self._chosen_tab in CHARTS else self._chosen_tab
+        if other or self.tab not in tabs:
+            self.tab = wanted if wanted in tabs else tabs[0]
+        if run is not None and self.detail is not None:
+            self.config.take(run, self.detail.settings, str(self.app.workspace.runs / str(run.id)))
+            self.events.take(self.detail.events)
+        self.ask()
+        self.repaint()
+
+    def tabs(self) -> list[str]:
+        found = [WHY] if self.run is not None and self.run.state in _FAILED else []
+        found += CHARTS
+        found += [GPUS, POINTS] if self.lone else []
+        return [*found, LOGS, CONFIG, EVENTS]
+
+    def ask(self) -> None:
+        """Ask the feed for what the tab shows."""
+        run, tab = self.run, self.tab
+        if run is None:
+            return
+        if tab in CHARTS:
+            keys = CHARTS[tab]
+            if tab == "Eval":
+                known = self.detail.series if self.detail else {}
+                keys = tuple(sorted(key for key in known if key.startswith("eval/")))[:4] or ("eval/loss",)
+            wanted = [Wanted(run.id, key, series) for series, key in enumerate(keys)]
+            self.show(wanted, (run.step, run.state, run.eval_loss))
+        if tab in (LOGS, WHY):
+            path, before = self.app.workspace.runs / str(run.id) / LOG, self.logs.tail
+            self.app.feed.ask("log", lambda conn: (run.id, read_log(path, before)))
+        if tab == WHY and self.detail is not None and self._failure != (run.id, run.reason or ""):
+            self._failure = run.id, run.reason or ""
+            self.app.feed.ask("fixes", self._fixes_question(run, cause(run, self.detail)))
+        if tab == WHY:
+            self._draw_card()
+
+    def _fixes_question(self, run: Run, why: str) -> Callable[[object], tuple[int, list[Fix]]]:
+        folder = self.app.workspace.runs / str(run.id)
+
+        def question(conn: object) -> tuple[int, list[Fix]]:
+            try:
+                return run.id, fixes(read_run(folder).config, why)
+            except EngineError:
+                return run.id, []  # no settings to change: the folder is gone
+
+        return question
+
+    def answered(self, answer: Answer) -> None:
+        if answer.key == "log" and answer.value is not None and self.run is not None:
+            run_id, tail = answer.value
+            if run_id == self.run.id and isinstance(tail, Tail) and self.logs.take(tail):
+                if self.tab == WHY:
+                    self._draw_card()
+                self.repaint()
+        elif answer.key == "fixes" and answer.value is not None and self.run is not None:
+            run_id, helps = answer.value
+            if run_id == self.run.id:
+                self.helps = helps
+                self._draw_card()
+                self.repaint()
+
+    def _draw_card(self) -> None:
+        if self.run is not None:
+            lines = self.logs.tail.shown() if self.logs.tail and not self.logs.tail.problem else ()
+            self.why.take(card(self.run, self.detail, self.helps, lines[-60:], self.outer_size.width - 2))
+
+    # what is drawn
+
+    def title(self) -> Line:
+        if self.run is None:
+            return [("Run", "title")]
+        return [(f"Run {self.run.id}  ", "title"), (visible(self.run.name), "text")]
+
+    def hint(self) -> str:
+        if not self.has_focus:
+            return "[ ] tab"
+        if (sheet := self.sheet()) is not None:
+            return f"[ ] tab · {sheet.where()}".rstrip(" ·")
+        return "[ ] tab · l log y · z smooth · t x axis · ←→ read" if self.tab in CHARTS else "[ ] tab"
+
+    def sheet(self) -> Sheet | None:
+        return {WHY: self.why, LOGS: self.logs, CONFIG: self.config, EVENTS: self.events}.get(self.tab)
+
+    def places(self) -> tuple[str, ...]:
+        if self.tab in CHARTS:
+            return ("chart", "run")
+        if self.tab == LOGS:
+            return ("log", "list", "run")
+        return ("checkpoints", "list", "run") if self.tab == POINTS else ("list", "run")
+
+    def body(self, width: int, height: int) -> list[Line]:
+        if self.run is None:
+            return [[], [("   no run is selected", "dim")]]
+        lines = [self._tab_line(width)]
+        room = height - 1
+        if self.tab in CHARTS:
+            below = self._numbers(width)[: 2 if room > 12 else 1 if room > 7 else 0]
+            if self._logged():
+                lines += self.chart_lines(width, room - len(below))
+            else:
+                lines += [[], [("   " + self._nothing_yet(), "dim")]]
+                lines += [[] for _ in range(room - len(below) - 2)]
+            return lines + below
+        if self.tab == GPUS:
+            return lines + self._gpus.body(width, room)
+        if self.tab == POINTS:
+            return lines + self._points.lines_at(width, room)
+        sheet = self.sheet()
+        return lines + (sheet.body(width, room) if sheet else [])
+
+    def _tab_line(self, width: int) -> Line:
+        """The tabs, charts, then lists; the one shown in angle quotes, so that it shows without colour."""
+        tabs = self.tabs()
+        groups = [[tab for tab in tabs if tab in (WHY, *CHARTS)], [tab for tab in tabs if tab in (GPUS, POINTS)]]
+        groups.append([tab for tab in tabs if tab in (LOGS, CONFIG, EVENTS)])
+        groups = [group for group in groups if group]
+        wide = sum(cells(tab) + 2 for tab in tabs) + len(groups) - 1 <= width
+        line: Line = []
+        for group in groups:
+            line.append(("│" if line else "", "frame"))
+            for tab in group:
+                if tab == self.tab:
+                    line += [("‹", "key"), (tab, "bright"), ("›", "key")]
+                else:
+                    line.append((f" {tab} " if wide else f"{tab} ", "dim"))
+        return line
+
+    def _logged(self) -> bool:
+        series = self.detail.series if self.detail else {}
+        if self.tab == "Eval":
+            return any(key.startswith("eval/") for key in series)
+        return self.detail is None or any(key in series for key in CHARTS[self.tab])
+
+    def _nothing_yet(self) -> str:
+        run = self.run
+        assert run is not None
+        if run.state is RunState.QUEUED:
+            return f"it waits{': ' + visible(run.wait_reason) if run.wait_reason else ''}; nothing is logged yet"
+        if run.active:
+            return f"first {self.tab.lower() if self.tab != 'Eval' else 'evaluation'} still to come"
+        return "nothing of this was logged"
+
+    def _numbers(self, width: int) -> list[Line]:
+        """The two lines under a chart: how far, how fast, and the newest of each."""
+        run, series = self.run, self.detail.series if self.detail else {}
+        assert run is not None
+        first = [f"step {format.count(run.step)}" + (f" of {format.count(run.total_steps)}" if run.total_steps else "")]
+        if run.epoch is not None:
+            first.append(f"epoch {run.epoch:.2f}")
+        if run.active and run.step_seconds:
+            first.append(f"{run.step_seconds:.3g} s/step")
+        if run.tokens_per_second:
+            first.append(f"{format.short(run.tokens_per_second)} tok/s")
+        if run.active and run.total_steps and run.step_seconds:
+            first.append(f"{format.duration((run.total_steps - run.step) * run.step_seconds)} left")
+        second = []
+        for key, name in (("train/lr", "lr"), ("train/grad_norm", "grad"), ("eval/loss", "eval")):
+            if key in series and series[key].last is not None:
+                second.append(f"{name} {format.number(float(f'{series[key].last:.3g}'))}")
+        if run.best_eval is not None:
+            second.append(f"best {format.loss(run.best_eval)} at {format.count(run.best_eval_step)}")
+        role = "text"
+        if run.active and run.beat_due is not None and self.now > run.beat_due + 5:
+            # The promise of the next sign of life is broken; until then silence means nothing.
+            second.insert(0, f"silent {format.duration(self.now - (run.beat or self.now))}")
+            role = "warning"
+        return [[(" " + _joined(first, width - 2), "text")], [(" " + _joined(second, width - 2), role)]]
+
+    # what the keys do
+
+    def turn(self, by: int) -> None:
+        tabs = self.tabs()
+        self.go(tabs[(tabs.index(self.tab) + by) % len(tabs)])
+
+    def go(self, tab: str) -> None:
+        self.tab = tab
+        if tab != WHY:
+            self._chosen_tab = tab
+        self.ask()
+        self.repaint()
+        self.screen.footer.repaint()
+
+    def do_chart_metric(self) -> None:
+        charts = [tab for tab in self.tabs() if tab in CHARTS]
+        self.go(charts[(charts.index(self.tab) + 1) % len(charts)])
+
+    def _move(self, name: str, by: int) -> None:
+        if (sheet := self.sheet()) is not None:
+            sheet.scroll(by)
+            self.repaint()
+        elif self.tab == POINTS:
+            getattr(self._points, name)()
+            self.repaint()
+        elif self.tab == GPUS:
+            getattr(self._gpus, name)()
+            self.repaint()
+
+    def do_list_down(self) -> None:
+        self._move("do_list_down", 1)
+
+    def do_list_up(self) -> None:
+        self._move("do_list_up", -1)
+
+    def do_list_page_down(self) -> None:
+        self._move("do_list_page_down", self.sheet().page() if self.sheet() else 1)
+
+    def do_list_page_up(self) -> None:
+        self._move("do_list_page_up", -self.sheet().page() if self.sheet() else -1)
+
+    def do_list_top(self) -> None:
+        self._move("do_list_top", -1_000_000)
+
+    def do_list_bottom(self) -> None:
+        self._move("do_list_bottom", 1_000_000)
+        if self.tab == LOGS:
+            self.do_log_follow(True)
+
+    def do_list_right(self) -> None:
+        self._sideways(8)
+
+    def do_list_left(self) -> None:
+        self._sideways(-8)
+
+    def _sideways(self, by: int) -> None:
+        if (sheet := self.sheet()) is not None:
+            sheet.sideways(by)
+            self.repaint()
+
+    def do_log_follow(self, follow: bool | None = None) -> None:
+        self.logs.follow = not self.logs.follow if follow is None else follow
+        self.repaint()
+
+    def do_log_search(self) -> None:
+        self.screen.prompt("search the log", self.logs.wanted, self._search)
+
+    def _search(self, text: str) -> None:
+        amount = self.logs.search(text)
+        if text and not amount:
+            self.app.say(f"'{text}' is not in the log", "warning")
+        elif text:
+            self.logs.go_to_match(1, also_here=True)
+            self.app.say(f"{format.plural(amount, 'line holds', 'lines hold')} '{text}' · n next, N previous")
+        self.repaint()
+
+    def do_log_next_match(self) -> None:
+        self._match(1)
+
+    def do_log_previous_match(self) -> None:
+        self._match(-1)
+
+    def _match(self, direction: int) -> None:
+        if not self.logs.wanted:
+            self.app.say("nothing is searched for yet: / asks what", "warning")
+        elif not self.logs.go_to_match(direction):
+            self.app.say(f"'{self.logs.wanted}' is not in the log", "warning")
+        self.repaint()
+
+
+def _joined(parts: Sequence[str], width: int) -> str:
+    """As many of the parts as fit, the first first."""
+    text = ""
+    for part in parts:
+        longer = f"{text} · {part}" if text else part
+        if cells(longer) > width:
+            break
+        text = longer
+    return text
