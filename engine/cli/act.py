@@ -125,7 +125,7 @@ def run_kill(options: argparse.Namespace) -> int:
     ids = chosen_runs(options, conn)
     working = [run for run_id in ids if (run := reads.run(conn, run_id)) and run.active]
     names = ", ".join(f"{run.id} ({run.name})" for run in working)
-    if working and not options.yes and not _agreed(f"End {names} at once, unsaved?"):
+    if working and not options.yes and not _agreed(f"End {names} at once, unsaved?", for_good=False):
         return 1
     with Control(workspace) as control:
         outcomes = [control.kill(run_id) for run_id in ids]
@@ -270,8 +270,9 @@ def _delete_checkpoints(options: argparse.Namespace, workspace: Workspace, conn:
             last = ", its only checkpoint: without it the run can only start anew" if len(others) <= 1 else ""
             if not options.yes and not _agreed(f"Delete {run_id}@{step} for good ({bytes_text(size)}){last}?"):
                 return 1
-            # On a terminal somebody has just agreed; elsewhere the only checkpoint takes an explicit word.
-            outcome = control.delete_checkpoint(run_id, step, force=options.yes or sys.stdin.isatty())
+            outcome = control.delete_checkpoint(
+                run_id, step, force=True
+            )  # it has just been said that it is the only one
             outcomes.append((outcome, f"checkpoint of step {step} deleted ({bytes_text(size)})"))
     return report(outcomes, options.json)
 
@@ -286,9 +287,11 @@ def run_restore(options: argparse.Namespace) -> int:
     return report([(o, held if o.state is RunState.QUEUED else f"back, {o.state}") for o in outcomes], options.json)
 
 
-def _agreed(question: str) -> bool:
-    """Ask on a terminal; a script has said what it wants by its command."""
+def _agreed(question: str, for_good: bool = True) -> bool:
+    """Ask on a terminal. Elsewhere a command means what it says, but what is deleted for good takes a --yes."""
     if not sys.stdin.isatty():
+        if for_good:
+            raise InputError(f"{question} Nobody is there to answer", "Say --yes.")
         return True
     print(visible(f"{question} [y/N] "), end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline().strip().lower()

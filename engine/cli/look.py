@@ -4,7 +4,7 @@ import argparse
 import csv
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from engine.cli.stored import as_json, open_store, print_json, seconds_left
@@ -83,9 +83,10 @@ def run_ls(options: argparse.Namespace) -> int:
         )
         return 0
     width = output_width()
+    after = reads.dependencies(conn)
     blocks = [
         _block("running", _ACTIVE, [_active_row(run) for run in active], width),
-        _block("waiting", _QUEUE, [_queue_row(place, run) for place, run in enumerate(queue, 1)], width),
+        _block("waiting", _QUEUE, [_queue_row(place, run, after) for place, run in enumerate(queue, 1)], width),
         _block("finished", _RECENT, [_recent_row(run) for run in recent], width),
     ]
     print("\n\n".join("\n".join(block) for block in blocks if block) or "no runs yet: `finetop add` queues one")
@@ -156,8 +157,11 @@ def _active_row(run: Run) -> list[str]:
     ]
 
 
-def _queue_row(place: int, run: Run) -> list[str]:
-    reason = "held by you" if run.held else run.wait_reason or ""
+def _queue_row(place: int, run: Run, after: Mapping[int, tuple[tuple[int, RunState | None], ...]]) -> list[str]:
+    reason = "held by you" if run.held else run.wait_reason
+    if not reason:  # the daemon has not looked at it yet
+        waits_for = [str(other) for other, state in after.get(run.id, ()) if state is not RunState.DONE]
+        reason = f"after run {', '.join(waits_for)}" if waits_for else ""
     return [str(place), str(run.id), run.name, run.sweep, reason]
 
 

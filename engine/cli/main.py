@@ -23,6 +23,7 @@ _COMMANDS = {
     "presets": ("presets",),
     "top": ("top",),
     "rebuild": ("rebuild",),
+    "doctor": ("doctor",),
     "daemon": ("daemon",),
 }
 """Which module of engine.cli has which commands, in the order of the help."""

@@ -29,6 +29,7 @@ _POLL_SECONDS = 0.2
 _BLOCK = 1 << 16
 _EVENTS_SHOWN = 12
 _LOG_LINES = 8
+_CHECKPOINTS_SHOWN = 6
 _PIECE = 4_000
 """Characters of one line that are shown: a log may hold a megabyte without a line break."""
 _QUIET = frozenset({"beat", "metric"})
@@ -119,7 +120,10 @@ def run_show(options: argparse.Namespace) -> int:
         lines += ["", "events" + (f" ({left_out:,} earlier ones: --all)" if left_out else "")]
         lines += [f"  {_clock(event.time)}  {_words(event.kind, event.message, event.detail)}" for event in shown]
     if checkpoints:
-        lines += ["", "checkpoints", *_checkpoint_table(conn, checkpoints, workspace, width, indent=2)]
+        listed = checkpoints if options.all else _worth_listing(checkpoints)
+        more = len(checkpoints) - len(listed)
+        lines += ["", "checkpoints" + (f" ({more:,} more: finetop checkpoints {run.id})" if more else "")]
+        lines += _checkpoint_table(conn, listed, workspace, width, indent=2)
     for line in lines:
         for piece in visible(line).split("\n"):
             print(cut(piece, width))
@@ -177,7 +181,7 @@ def _state_line(run: Run) -> str:
         return f"{state_word(run)}: {run.wait_reason}" if run.wait_reason and not run.held else state_word(run)
     when = f"  {ago(run.finished)}" if run.finished is not None and run.ended else ""
     reason = f": {run.reason}" if run.reason else ""
-    code = f" (exit code {run.exit_code})" if run.exit_code else ""
+    code = f" (exit code {run.exit_code})" if run.exit_code and run.state is RunState.FAILED else ""
     return f"{state_word(run)}{reason}{code}{when}"
 
 
@@ -386,6 +390,13 @@ def run_checkpoints(options: argparse.Namespace) -> int:
     else:
         print("no checkpoints yet", file=sys.stderr)
     return 0
+
+
+def _worth_listing(found: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
+    """The newest ones, and those that somebody chose or that are the best."""
+    return tuple(
+        one for place, one in enumerate(found) if place < _CHECKPOINTS_SHOWN or one.pinned or "best" in one.kept
+    )
 
 
 _CHECKPOINT_COLUMNS = [
