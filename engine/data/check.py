@@ -149,7 +149,8 @@ class _Checker:
         damage = find_damage(text)
         if damage:
             self._found("encoding", place, where, damage[0], _around(text, damage[1]))
-        control = find_control(text)
+        # Text decoded wrongly is full of control characters; one word for it is enough.
+        control = None if damage else find_control(text)
         if control:
             self._found("controls", place, where, control[0], _around(text, control[1]))
         unusual = _unusual_order(example)
@@ -197,7 +198,7 @@ class _Checker:
             others = group[group >= own]
             if mine and len(others):
                 where = _PARTS[pool.part[others[0]]]
-                between += [(row, "leaks", f"the question is also in {where}", int(others[0])) for row in mine]
+                between += [(row, "leaks", f"the question is also in {where},", int(others[0])) for row in mine]
             between += self._same_question(mine, answers)
         between += self._nearly(own, progress)
         # The finds of each kind in the order of the rows.
@@ -222,8 +223,8 @@ class _Checker:
             said = ""
             if short:
                 one, two = (self._pool.texts(which)[1].strip() for which in (row, other))
-                said = f"answered '{one}' here, '{two}'"
-            yield row, kind, said or "answered otherwise", other
+                said = f"answered '{one}' here, '{two}' at"
+            yield row, kind, said or "answered otherwise at", other
 
     def _nearly(self, own: int, progress: Progress) -> Iterator[tuple[int, str, str, int]]:
         def advance(done: int, total: int) -> None:

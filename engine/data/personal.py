@@ -6,7 +6,7 @@ language model of its own, and guesses wrongly too often to act on.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 
@@ -17,6 +17,9 @@ class Match(NamedTuple):
     shown: str
     """The thing found, masked."""
 
+
+Rule = tuple[str, re.Pattern, Callable[[str], bool]]
+"""(what it finds, where it may stand, whether it is one)"""
 
 _SECRETS = {
     "private key": r"-----BEGIN (?:RSA |EC |DSA |OPENSSH |ENCRYPTED |PGP )?PRIVATE KEY(?: BLOCK)?-----",
@@ -42,7 +45,7 @@ _SECRETS = {
         r"[\"']?\s{0,3}[:=]\s{0,3}[\"']?(?=[\w+/=.-]{0,60}\d)(?=[\w+/=.-]{0,60}[A-Za-z])[\w+/=.-]{20,}"
     ),
 }
-_SECRET_RULES = [(name, re.compile(pattern)) for name, pattern in _SECRETS.items()]
+_SECRET_RULES = [(name, re.compile(pattern), bool) for name, pattern in _SECRETS.items()]
 # Cheap to look for, and every rule's text holds one of them.
 _SECRET_SIGN = re.compile(
     r"PRIVATE KEY|AKIA|ASIA|AKID|LTAI|AIza|gh[pousr]_|github_pat|glpat-|hf_|sk-|[rs]k_|xox[abeoprs]-|hooks\.slack|npm_|"
@@ -73,33 +76,28 @@ _PHONE = re.compile(
 
 def find_personal(text: str) -> Iterator[Match]:
     """Everything found in a text; a thing is told once for each place it stands in."""
-    if _SECRET_SIGN.search(text):
-        for name, rule in _SECRET_RULES:
-            for match in rule.finditer(text):
-                yield Match("secrets", name, _masked(match[0]))
-    if "@" in text:
-        for match in _EMAIL.finditer(text):
-            if not _EXAMPLE_DOMAINS.search(match[0]):
-                yield Match("contacts", "e-mail address", _masked(match[0]))
-    if _DIGITS.search(text):
-        yield from _numbers(text)
-
-
-def _numbers(text: str) -> Iterator[Match]:
     taken: list[tuple[int, int]] = []
+    if _SECRET_SIGN.search(text):
+        yield from _taken(taken, "secrets", text, _SECRET_RULES)
+    if "@" in text:
+        yield from _taken(taken, "contacts", text, (("e-mail address", _EMAIL, _is_address),))
+    if _DIGITS.search(text):
+        yield from _taken(taken, "identity", text, _IDENTITY)
+        yield from _taken(taken, "contacts", text, (("phone number", _PHONE, _is_phone),))
 
-    def free(match: re.Match) -> bool:
-        return not any(start < match.end() and match.start() < end for start, end in taken)
 
-    for what, rule, proof in _IDENTITY:
+def _taken(taken: list[tuple[int, int]], kind: str, text: str, rules: Iterable[Rule]) -> Iterator[Match]:
+    """What the rules find where nothing was found before: the password in an address is no e-mail address."""
+    for what, rule, proof in rules:
         for match in rule.finditer(text):
-            if free(match) and proof(match[0]):
+            free = not any(start < match.end() and match.start() < end for start, end in taken)
+            if free and proof(match[0]):
                 taken.append(match.span())
-                yield Match("identity", what, _masked(match[0]))
-    for match in _PHONE.finditer(text):
-        if free(match) and _is_phone(match[0]):
-            taken.append(match.span())
-            yield Match("contacts", "phone number", _masked(match[0]))
+                yield Match(kind, what, _masked(match[0]))
+
+
+def _is_address(text: str) -> bool:
+    return not _EXAMPLE_DOMAINS.search(text)
 
 
 def _masked(text: str) -> str:
@@ -150,7 +148,7 @@ def _is_phone(text: str) -> bool:
 
 # Numbers that a checksum alone does not tell from others of their length (one in ten or eleven would pass) are taken
 # only in the way they are written on the document.
-_IDENTITY: tuple[tuple[str, re.Pattern, Callable[[str], bool]], ...] = (
+_IDENTITY: tuple[Rule, ...] = (
     (
         "Chinese identity number",
         re.compile(r"(?<![\dA-Za-z])[1-9]\d{5}(?:19|20)\d{9}[\dXx](?![\dA-Za-z])"),

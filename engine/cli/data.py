@@ -1,0 +1,274 @@
+"""`finetop data check | clean | convert | split`."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from typing import Any
+
+from engine.cli.text import plain, visible
+from engine.data.kinds import KINDS, REMOVED_BY_DEFAULT
+from engine.errors import InputError
+
+_CHECK_EXAMPLES = """\
+examples:
+  finetop data check train.csv --test-file test.csv
+  finetop data check chats.jsonl --model Qwen/Qwen2.5-7B-Instruct --max-length 4096 --json
+"""
+_CLEAN_EXAMPLES = f"""\
+kinds: {", ".join(KINDS)}
+removed unless told otherwise: {", ".join(REMOVED_BY_DEFAULT)}
+
+examples:
+  finetop data clean raw.csv clean.csv --test-file test.csv
+  finetop data clean raw.jsonl clean.jsonl --remove duplicates,near-duplicates,secrets,contacts
+"""
+_CONVERT_EXAMPLES = """\
+examples:
+  finetop data convert faq.csv chats.jsonl --to openai --map prompt=Frage,completion=Antwort
+  finetop data convert chats.jsonl some.json --to alpaca --sample 1000 --seed 7
+"""
+_SPLIT_EXAMPLES = """\
+examples:
+  finetop data split train.csv --val 0.1
+  finetop data split intents.csv --val 0.1 --test 0.1 --by-label --out-dir parts
+"""
+_TOLD_EVERY_SECONDS = 0.2
+
+
+def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    style = argparse.RawDescriptionHelpFormatter
+    data = commands.add_parser("data", help="look after data files: check, clean, convert, split")
+    actions = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    check = actions.add_parser(
+        "check",
+        help="what is wrong with data files, by file and line",
+        description="Exit code 1 when something serious was found.",
+        epilog=_CHECK_EXAMPLES,
+        formatter_class=style,
+        parents=[common],
+    )
+    check.add_argument("files", nargs="+", metavar="FILE", help="a file, a folder or a hub dataset")
+    _add_reading(check)
+    _add_comparing(check)
+    check.add_argument("--all", action="store_true", help="print every find, not the first of each kind")
+    check.set_defaults(run=_run_check)
+
+    clean = actions.add_parser(
+        "clean",
+        help="write the rows without serious finds to OUT, the others to OUT.removed.jsonl",
+        epilog=_CLEAN_EXAMPLES,
+        formatter_class=style,
+        parents=[common],
+    )
+    clean.add_argument("file", metavar="FILE")
+    clean.add_argument("out", metavar="OUT")
+    clean.add_argument("--remove", metavar="KIND,...", help="these kinds only ('all' for every kind)")
+    _add_reading(clean)
+    _add_comparing(clean)
+    clean.set_defaults(run=_run_clean)
+
+    convert = actions.add_parser(
+        "convert",
+        help="to OpenAI chats, ShareGPT, Alpaca or documents",
+        description="OUT ends in .jsonl or .json; for alpaca and text also in .csv.",
+        epilog=_CONVERT_EXAMPLES,
+        formatter_class=style,
+        parents=[common],
+    )
+    convert.add_argument("file", metavar="FILE", help="a file, a folder or a hub dataset")
+    convert.add_argument("out", metavar="OUT")
+    convert.add_argument("--to", required=True, choices=("openai", "sharegpt", "alpaca", "text"))
+    convert.add_argument("--sample", type=int, default=0, metavar="N", help="N rows chosen at random, in their order")
+    convert.add_argument("--seed", type=int, default=0, help="of the choice (default 0)")
+    convert.add_argument("--system", metavar="TEXT", help="put before conversations that have no system message")
+    convert.add_argument("--skip-bad", action="store_true", help="leave out rows that cannot be converted, and say so")
+    _add_reading(convert)
+    convert.set_defaults(run=_run_convert)
+
+    split = actions.add_parser(
+        "split",
+        help="training, validation and test files; like questions stay on one side",
+        epilog=_SPLIT_EXAMPLES,
+        formatter_class=style,
+        parents=[common],
+    )
+    split.add_argument("file", metavar="FILE")
+    split.add_argument("--val", type=float, default=0.0, metavar="SHARE", help="share of the rows, such as 0.1")
+    split.add_argument("--test", type=float, default=0.0, metavar="SHARE")
+    split.add_argument("--by-label", action="store_true", help="these shares of each label")
+    split.add_argument("--seed", type=int, default=0, help="of the choice (default 0)")
+    split.add_argument("--out-dir", metavar="DIR", help="where the files go (default: beside FILE)")
+    _add_reading(split)
+    split.set_defaults(run=_run_split)
+
+    for parser in (clean, convert, split):
+        parser.add_argument("--force", action="store_true", help="replace results that are there")
+    for parser in (check, clean, convert, split):
+        parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--map", metavar="ROLE=COLUMN,...", help="which column serves as what, such as prompt=ask")
+    parser.add_argument("--format", default="auto", metavar="NAME", help="instead of recognising it")
+
+
+def _add_comparing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--val-file", metavar="FILE", help="its questions must not be in the data")
+    parser.add_argument("--test-file", metavar="FILE", help="its questions must not be in the data")
+    parser.add_argument("--model", default="", metavar="NAME", help="count tokens with this model's tokenizer")
+    parser.add_argument("--max-length", type=int, default=2048, metavar="N", help="tokens (default 2048)")
+
+
+def _reading(options: argparse.Namespace) -> dict[str, Any]:
+    mapping = {}
+    for pair in (options.map or "").split(",") if options.map else ():
+        role, equals, column = pair.partition("=")
+        if not equals or not role or not column:
+            raise InputError(
+                f"--map {options.map}: '{pair}' is not ROLE=COLUMN", "Such as prompt=ask,completion=answer."
+            )
+        mapping[role.strip()] = column
+    return {"mapping": mapping or None, "format": options.format, "progress": _Progress()}
+
+
+def _comparing(options: argparse.Namespace) -> dict[str, Any]:
+    if options.max_length < 8:
+        raise InputError(f"--max-length {options.max_length} is less than 8", "2048 is usual.")
+    return {
+        "val": options.val_file,
+        "test": options.test_file,
+        "model": options.model,
+        "max_length": options.max_length,
+    }
+
+
+class _Progress:
+    """One line on stderr that is written over, on a terminal only."""
+
+    def __init__(self) -> None:
+        self._on = sys.stderr.isatty()
+        self._told = time.monotonic()
+        self._shown = False
+
+    def __call__(self, doing: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._on and now - self._told >= _TOLD_EVERY_SECONDS:
+            self._told = now
+            self._shown = True
+            share = f" {done / total:.0%}" if total > 1 else ""
+            print(f"\r\x1b[K{doing}{share}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _cleared(work: Any, *arguments: Any, **options: Any) -> Any:
+    """The work's result, with the line of progress gone whatever happens."""
+    try:
+        return work(*arguments, **options)
+    finally:
+        options["progress"].clear()
+
+
+def _run_check(options: argparse.Namespace) -> int:
+    from engine.cli.data_report import printed  # these two load numpy: 0.1 s
+    from engine.data import check
+
+    source = options.files[0] if len(options.files) == 1 else options.files
+    most = None if options.all or options.json else 5
+    report = _cleared(check, source, max_finds=most, **_reading(options), **_comparing(options))
+    if options.json:
+        found = dataclasses.asdict(report) | {"failed": report.failed}
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(printed(report)))
+    return 1 if report.failed else 0
+
+
+def _run_clean(options: argparse.Namespace) -> int:
+    from engine.data import clean
+
+    remove = REMOVED_BY_DEFAULT
+    if options.remove:
+        remove = tuple(KINDS) if options.remove == "all" else [kind.strip() for kind in options.remove.split(",")]
+    done = _cleared(
+        clean, options.file, options.out, remove=remove, force=options.force, **_reading(options), **_comparing(options)
+    )
+    if options.json:
+        print(json.dumps(dataclasses.asdict(done), default=str))
+        return 0
+    print(f"{plain(str(done.out))}: {done.kept:,} of {done.rows:,} rows")
+    if done.removed:
+        print(f"removed, with the reasons in {plain(str(done.removed_file))}:")
+        for kind, count in done.removed.items():
+            print(f"  {count:>7,}  {kind}: {KINDS[kind].title}")
+    else:
+        print("nothing was removed")
+    if done.left:
+        print("left as they are (take them out with --remove):")
+        for kind, count in done.left.items():
+            print(f"  {count:>7,}  {kind}: {KINDS[kind].title}")
+    return 0
+
+
+def _run_convert(options: argparse.Namespace) -> int:
+    from engine.data import convert
+
+    if options.sample < 0:
+        raise InputError(f"--sample {options.sample} is less than 0", "Leave it out to convert every row.")
+    done = _cleared(
+        convert,
+        options.file,
+        options.out,
+        options.to,
+        sample=options.sample,
+        seed=options.seed,
+        system=options.system,
+        skip_bad=options.skip_bad,
+        force=options.force,
+        **_reading(options),
+    )
+    if options.json:
+        print(json.dumps(dataclasses.asdict(done), default=str))
+        return 0
+    print(f"{plain(str(done.out))}: {done.written:,} of {done.rows:,} rows, read again and the same")
+    if done.skipped:
+        print(f"left out: {len(done.skipped):,}")
+        for line in done.skipped[:5]:
+            print(f"  {visible(line)}")
+    return 0
+
+
+def _run_split(options: argparse.Namespace) -> int:
+    from engine.data import split
+
+    done = _cleared(
+        split,
+        options.file,
+        val=options.val,
+        test=options.test,
+        by_label=options.by_label,
+        seed=options.seed,
+        folder=options.out_dir,
+        force=options.force,
+        **_reading(options),
+    )
+    if options.json:
+        print(json.dumps(dataclasses.asdict(done), default=str))
+        return 0
+    total = sum(done.rows.values())
+    for part, rows in done.rows.items():
+        print(f"{part:<5} {rows:>9,} rows  {rows / total:6.1%}  {plain(str(done.files[part]))}")
+    if done.kept_together:
+        print(
+            f"{done.kept_together:,} rows have like questions and were kept on one side (up to {done.largest_group:,})"
+        )
+    if done.bad_rows:
+        print(f"{done.bad_rows:,} rows cannot be used and are in none of the files; see finetop data check")
+    for note in done.notes:
+        print(visible(note))
+    return 0

@@ -1,0 +1,126 @@
+"""A check's report as lines for a terminal: what the data is, what was found, most important first, the verdict."""
+
+import os.path
+from collections.abc import Iterator
+
+from engine.cli.text import cells, cut, output_width, plain
+from engine.data.kinds import KINDS
+from engine.data.report import CheckReport, Find, Lengths
+
+_WIDEST = 100
+_BAR = 24
+_LABELS_SHOWN = 2
+_FEW_ROWS = 10
+"""Rows of a label below which it is told: a validation share of a tenth holds one of them."""
+
+
+def printed(report: CheckReport) -> list[str]:
+    width = min(output_width(), _WIDEST)
+    lines = [*_head(report), *_size(report), *_found(report), "", _verdict(report)]
+    return [cut(line, width) for line in _wrapped(lines, width)]
+
+
+def _head(report: CheckReport) -> Iterator[str]:
+    for file in report.files:
+        encoding = {"utf-8-sig": "UTF-8 with byte-order mark", "gb18030": "GB18030"}.get(
+            file.encoding, file.encoding.upper()
+        )
+        yield plain(file.path)
+        known = ", ".join(part for part in (file.container, encoding, file.format) if part)
+        columns = ", ".join(f"{role}={column}" for role, column in file.columns.items())
+        rows = f"{file.rows:,} {'row' if file.rows == 1 else 'rows'}"
+        bad = f", {file.bad_rows:,} of them bad" if file.bad_rows else ""
+        yield f"  {rows}{bad}; {known}" + (f" ({plain(columns)})" if columns else "")
+
+
+def _size(report: CheckReport) -> Iterator[str]:
+    lengths = report.lengths
+    if report.roles and set(report.roles) != {"text"}:
+        yield "  messages: " + ", ".join(f"{count:,} {role}" for role, count in report.roles.items())
+    if lengths.total:
+        yield (
+            f"  {lengths.unit}: {lengths.total:,} in all, {lengths.shortest:,} to {lengths.longest:,} a row, "
+            f"half of the rows up to {lengths.median:,}"
+        )
+        if lengths.cut_tokens:
+            yield f"  beyond max_length {lengths.max_length:,}: {lengths.cut_tokens:,} tokens, which are cut off"
+        yield from _histogram(lengths)
+        if lengths.unit == "characters":
+            yield "  tokens are counted with --model NAME"
+    yield from _labels(report.labels)
+
+
+def _histogram(lengths: Lengths) -> Iterator[str]:
+    most = max(lengths.histogram.values())
+    for length, count in lengths.histogram.items():
+        bar = "█" * max(1, round(_BAR * count / most))
+        yield f"    up to {length:>7,}  {bar:<{_BAR}} {count:>9,}"
+
+
+def _labels(labels: dict[str, int]) -> Iterator[str]:
+    if not labels:
+        return
+    counts = list(labels.values())
+    yield f"  {len(labels)} labels: {counts[0]:,} rows for the most frequent, {counts[-1]:,} for the rarest"
+    pairs = [f"{plain(label)} {count:,}" for label, count in labels.items()]
+    if len(pairs) > 2 * _LABELS_SHOWN:
+        pairs = [*pairs[:_LABELS_SHOWN], "…", *pairs[-_LABELS_SHOWN:]]
+    yield f"  such as {', '.join(pairs)}"
+    rare = sum(count < _FEW_ROWS for count in counts)
+    if rare:
+        yield f"  {rare} of them with less than {_FEW_ROWS} rows, too few to learn or to measure"
+
+
+def _found(report: CheckReport) -> Iterator[str]:
+    by_kind: dict[str, list[Find]] = {}
+    for find in report.finds:
+        by_kind.setdefault(find.kind, []).append(find)
+    several = len(report.files) > 1
+    for kind, count in report.counts.items():
+        yield ""
+        known = KINDS[kind]
+        advice = f" ({known.advice})" if known.advice else ""
+        yield f"{'✗' if known.serious else '·'} {known.title}: {count:,}{advice}"
+        finds = by_kind.get(kind, [])
+        for find in finds:
+            yield from _find(find, several)
+        rows_told = len({(find.file, find.line) for find in finds})
+        if rows_told < count:
+            yield f"  and {count - rows_told:,} more (--all)"
+
+
+def _find(find: Find, several: bool) -> Iterator[str]:
+    where = f"{find.file}:{find.line}" if several else f"line {find.line}"
+    other = ""
+    if find.other_line:
+        # Beside its own file a line says enough.
+        name = os.path.basename(find.other_file)
+        other = f" line {find.other_line}" if find.other_file == find.file else f" {name}:{find.other_line}"
+    yield f"  {plain(where)}: {plain(find.message)}{plain(other)}"
+    if find.excerpt:
+        yield f"      {plain(find.excerpt)}"
+
+
+def _verdict(report: CheckReport) -> str:
+    if report.failed:
+        rows = sum(report.serious.values())
+        return f"✗ {report.verdict}; {rows:,} serious finds, see ✗ above"
+    return f"✓ {report.verdict}; nothing serious found"
+
+
+def _wrapped(lines: list[str], width: int) -> Iterator[str]:
+    """Sentences that are too long go on below, indented; excerpts and bars are cut."""
+    for line in lines:
+        if line.startswith("    ") or cells(line) <= width:
+            yield line
+            continue
+        indent = " " * (len(line) - len(line.lstrip()))
+        first, *words = line.split()
+        current = indent + first
+        for word in words:
+            if cells(current) + 1 + cells(word) > width:
+                yield current
+                current = f"{indent}  {word}"
+            else:
+                current = f"{current} {word}"
+        yield current
