@@ -27,6 +27,7 @@ from engine.home import Workspace
 from engine.store import queue, reads
 from engine.store.connect import Changes, DatabaseError, writer
 from engine.store.errors import StoreForeign, StoreNewer
+from engine.store.takein import take_in_unknown
 
 _FIRST_FIGURES_SECONDS = 5.0
 _PAUSE_AFTER_TROUBLE_SECONDS = 1.0
@@ -75,6 +76,8 @@ class Daemon:
     def run(self) -> str:
         """Until told to leave; why it left. Workers go on without it."""
         processes.adopt_orphans()
+        with contextlib.suppress(EngineError, DatabaseError):  # every command that looks does it, too
+            take_in_unknown(self._conn, self.workspace)
         self._readings.start()
         self._readings.wait(_FIRST_FIGURES_SECONDS)
         log.info("daemon %s for %s, pid %d", __version__, self.workspace.root, os.getpid())
@@ -184,6 +187,7 @@ class Daemon:
         self._readings.watch({w.run.id: (w.pid, w.started) for w in workers if w.pid is not None})
         snapshot = self._readings.latest()
         self._machine = placement.machine(snapshot, os.environ)
+        self._cpu_slots = cpu_slots(self._conn)
         self._readings.take(snapshot, [worker.run for worker in workers], self._machine.samples)
         self._tell()
         self._bound_log()
@@ -237,7 +241,6 @@ class Daemon:
         if self._machine.trouble:
             queue.set_waiting(self._conn, {run.id: (WaitKind.BUSY.value, self._machine.trouble) for run in waiting})
             return
-        self._cpu_slots = cpu_slots(self._conn)
         after = reads.dependencies(self._conn)
         active = [worker.run for worker in self._supervisor.workers.values()]
         state = State(
