@@ -12,13 +12,16 @@ from engine.cli.text import visible
 from engine.errors import EngineError
 
 _COMMANDS = {
-    "train": ("train", "plan"),
+    "train": ("train",),
+    "plan": ("plan",),
     "queue": ("add", "sweep"),
     "look": ("ls", "history"),
     "show": ("show", "logs", "checkpoints"),
     "act": ("stop", "kill", "resume", "fork", "hold", "release", "move", "rm", "restore"),
     "compare": ("compare",),
     "data": ("data",),
+    "eval": ("eval",),
+    "sample": ("sample", "samples"),
     "demo": ("demo",),
     "presets": ("presets",),
     "top": ("top",),

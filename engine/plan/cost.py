@@ -1,7 +1,6 @@
 """Electricity at the user's price, and what the same tokens would cost at OpenAI's."""
 
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +85,8 @@ def cost(seconds: float | None, training_tokens: int, watts: float | None, watts
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import tomllib  # 10 ms, which --help need not pay
+
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -66,7 +66,7 @@ _BEFORE_AMPERE = ("T4", "V100", "P100", "P40", "P4", "M60", "K80", "GTX", "TITAN
 
 
 def card_is_good_at_bfloat16(name: str) -> bool:
-    """Compute capability 8.0, Ampere, and above; earlier cards by their names, since NVML is asked no more than that."""
+    """Compute capability 8.0, Ampere, and above; earlier cards by their names: NVML is asked no more."""
     words = f"{name.upper()} ".replace("-", " ").replace("TESLA ", "")
     return not any(f"{old} " in words or words.startswith(old) for old in _BEFORE_AMPERE)
 
