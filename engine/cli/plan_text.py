@@ -76,7 +76,7 @@ def _where(machine: Machine, needs: Memory, width: int) -> list[str]:
                 f"  {'✓' if enough else '✗'} this machine's CPU: {_gb(machine.memory_bytes)} of memory, "
                 f"{_gb(machine.memory_free_bytes)} free",
             )
-    columns = [
+    titles = [
         Column(""),
         Column("card", least=12),
         Column("free", True),

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from engine import journal
 from engine.cli import plan
-from engine.cli.plan import add_plan_flags
 from engine.cli.settings import add_setting_flags, flag_layers, resolve_settings
 from engine.cli.text import visible
 from engine.cli.watch import Watcher
@@ -41,7 +40,7 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
     )
     train.add_argument("--dry-run", action="store_true", help="show what would run and start nothing (same as plan)")
     train.set_defaults(run=run_train)
-    add_plan_flags(train)
+    plan.add_plan_flags(train)
     train.add_argument("--json", action="store_true", help="print the outcome, or the plan, as JSON")
 
 

@@ -1,0 +1,145 @@
+"""`finetop plan` at work: what is known without the data at once, the rest when it has been read."""
+
+import argparse
+import contextlib
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engine import journal
+from engine.cli.plan_text import course_lines, data_lines, marked, memory_lines, model_lines, settings_lines
+from engine.cli.settings import flag_layers, resolve_settings
+from engine.cli.text import output_width, visible
+from engine.config import Resolved
+from engine.errors import EngineError
+from engine.home import Workspace, find_workspace
+from engine.plan.cost import read_prices
+from engine.plan.machine import look_around, past_runs
+from engine.plan.outline import Memory, course, course_json, memory, memory_json
+from engine.plan.timing import Speed
+from engine.plan.tracing import run_trace, trace_request
+from engine.process import worker_command, worker_environment
+from engine.runs import changed_run, check_inputs, create_run
+
+_PROBE_STEPS = 6
+"""The first two steps of a probe warm caches and kernels up, and do not count."""
+
+
+def run_plan(options: argparse.Namespace) -> int:
+    workspace = find_workspace(options.workspace)
+    if options.resume is not None:
+        from engine.cli.train import resumed
+
+        _, folder, _ = resumed(options, workspace)
+        resolved = changed_run(folder, flag_layers(options))
+    else:
+        resolved = resolve_settings(options)
+    config = resolved.config
+    check_inputs(config)
+    prices = read_prices(options.price_kwh)
+    width = output_width()
+    with _reading_data(resolved, options.show) as reading:
+        # All that is known without the data, while it is being read.
+        machine, past = look_around(workspace), past_runs(workspace)
+        before = memory(config, machine, past, {})
+        if not options.json:
+            _print([*model_lines(config, before), *memory_lines(config, machine, before, width)])
+        report = _finished(reading)
+    config = config.replace(report["auto"])
+    needs = memory(config, machine, past, report["facts"])
+    if options.trace and needs is not None and not needs.traced:
+        request = trace_request(config, needs.estimate, needs.known)
+        if request is not None:
+            run_trace(request)
+            needs = memory(config, machine, past, report["facts"])
+    probed = _probe(Resolved(config, resolved.origin)) if options.probe else None
+    way = course(config, report, machine, past, needs, prices, probed)
+    if options.json:
+        head = {"settings": resolved.config.flat(), "origin": resolved.origin}
+        print(json.dumps(head | report | {"memory": memory_json(needs)} | course_json(way), indent=2))
+        return 0
+    _print(["", *settings_lines(resolved, report["auto"])])
+    _print(["", *data_lines(report)])
+    _print(["", *course_lines(report, way, width)])
+    if needs is not None and _says_more(needs, before):
+        _print(["", *memory_lines(config, machine, needs, width, "memory, now that the data is known")])
+    for number, pieces in enumerate(report["examples"], 1):
+        print(f"\nexample {number}, trained tokens {marked('like this', True)}:")
+        print("".join(marked(visible(text), trained) for text, trained in pieces))
+    return 0
+
+
+def _print(lines: list[str]) -> None:
+    print("\n".join(lines), flush=True)
+
+
+def _says_more(needs: Memory, before: Memory | None) -> bool:
+    """The data, or a trace, changed the estimate by more than anybody would overlook."""
+    if before is None or needs.traced != before.traced:
+        return True
+    return abs(needs.estimate.expected / before.estimate.expected - 1) > 0.03 or [one.fits for one in needs.fits] != [
+        one.fits for one in before.fits
+    ]
+
+
+@contextlib.contextmanager
+def _reading_data(resolved: Resolved, show: int) -> Iterator[subprocess.Popen]:
+    """A worker that finds out about the data with the model's own tokenizer. Nothing is trained or kept."""
+
+    with tempfile.TemporaryDirectory(prefix="finetop-plan-") as scratch:
+        _, folder = create_run(Workspace(Path(scratch)), resolved)
+        with subprocess.Popen(
+            worker_command(str(folder), "--report", str(show)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=worker_environment(),
+        ) as reading:
+            try:
+                yield reading
+            finally:
+                if reading.poll() is None:
+                    reading.kill()
+
+
+def _finished(reading: subprocess.Popen) -> dict[str, Any]:
+    out, said_bytes = reading.communicate()
+    if reading.returncode == 0:
+        return json.loads(out)
+    said = said_bytes.decode("utf-8", "replace").strip()
+    if reading.returncode < 0:
+        said = f"the worker was killed by signal {-reading.returncode} while it read the data\n{said}".strip()
+    error = EngineError(said)
+    error.exit_code = 2 if reading.returncode == 2 else 1
+    raise error
+
+
+def _probe(resolved: Resolved) -> Speed:
+    """Real steps of the real run in a folder that is thrown away; the speed without the first two."""
+    short = {
+        "train.max_steps": _PROBE_STEPS,
+        "train.early_stopping": 0,
+        "data.val_files": [],
+        "data.val_fraction": 0.0,
+        "eval.metrics": [],
+        "eval.prompts": [],
+        "save.every": 0,
+    }
+    config = resolved.config.replace(short)
+    if config.optim.warmup >= _PROBE_STEPS:
+        config = config.replace({"optim.warmup": 0.0})
+
+    with tempfile.TemporaryDirectory(prefix="finetop-probe-") as scratch:
+        _, folder = create_run(Workspace(Path(scratch)), Resolved(config, resolved.origin))
+        done = subprocess.run(worker_command(str(folder)), capture_output=True, env=worker_environment(), check=False)
+        steps = [event["values"] for event in journal.read(folder)[0] if event["kind"] == "metric"]
+    if done.returncode or not steps:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise EngineError(f"the probe failed: {said[-1] if said else 'no step was made'}", "Plan without --probe.")
+    counted = steps[2:] or steps[-1:]
+    seconds = sum(step["train/step_s"] for step in counted)
+    tokens = sum(step["train/tokens_per_s"] * step["train/step_s"] for step in counted)
+    many = f"{len(counted)} steps" if len(counted) > 1 else "one step"
+    return Speed(tokens / seconds, f"a probe of {many} on this machine", 1.3)
