@@ -45,8 +45,9 @@ def score(
 ) -> dict[str, Any]:
     """Fill in each answer's `scores` and return the means: `{"eval/exact_match": ...}`.
 
-    `classified`: labels were asked for, so an answer without one is a wrong one. A metric that no answer has a value
-    for, such as number_match where no reference holds a number, is left out.
+    `classified`: labels were asked for, so an answer without one is a wrong one, and each has an accuracy, on which
+    paired comparisons rest. A metric that no answer has a value for, such as number_match where no reference holds a
+    number, is left out.
     """
     for answer in answers:
         if answer.reference is None:
@@ -57,7 +58,7 @@ def score(
                     value = _one(name, answer.text, answer.reference, normalisation, schema)
                     if value is not None:
                         answer.scores[name] = value
-        if classified and "accuracy" in metrics:
+        if classified:
             answer.scores["accuracy"] = float(answer.label == answer.reference)
     found: dict[str, float] = {}
     for name in metrics:

@@ -59,20 +59,20 @@ class Prepared:
 def prepare(config: RunConfig, template: ChatTemplate, progress: Callable[[str], None] = lambda text: None) -> Prepared:
     """Read and tokenise the run's data. Raises DataError when there is too little or too much of it is bad."""
     progress("reading data")
-    report = _read(config, config.data.files)
+    report = read_source(config, config.data.files)
     examples: Sequence[Example] = report.examples
-    val_report = _read(config, config.data.val_files) if config.data.val_files else None
+    val_report = read_source(config, config.data.val_files) if config.data.val_files else None
     counts = {"train": TokenCounts(), "val": TokenCounts()}
     problems: list[Problem] = []
     fraction = 0.0 if val_report else config.data.val_fraction
     progress(f"tokenising {len(examples):,} rows")
     val_examples: Sequence[Example] = ()
     if config.method.objective == "pretrain":
-        chunks = _encode_texts(config, template, examples, counts["train"], problems)
+        chunks = encode_texts(config, template, examples, counts["train"], problems)
         if val_report:
-            val = TokenSet.join(_encode_texts(config, template, val_report.examples, counts["val"], problems))
+            val = TokenSet.join(encode_texts(config, template, val_report.examples, counts["val"], problems))
         else:
-            chunks, held_out = _split_chunks(chunks, fraction, config.data.seed)
+            chunks, held_out = split_chunks(chunks, fraction, config.data.seed)
             val = TokenSet.join(held_out)
         train = TokenSet.join(chunks)
     else:
@@ -80,8 +80,8 @@ def prepare(config: RunConfig, template: ChatTemplate, progress: Callable[[str],
             val_examples = val_report.examples
         else:
             examples, val_examples = split_examples(examples, fraction, config.data.seed)
-        train, _ = _encode_chats(config, template, examples, counts["train"], problems)
-        val, val_examples = _encode_chats(config, template, val_examples, counts["val"], problems)
+        train, _ = encode_chats(config, template, examples, counts["train"], problems)
+        val, val_examples = encode_chats(config, template, val_examples, counts["val"], problems)
     for name, tokens in (("train", train), ("val", val)):
         _count(counts[name], tokens)
     rows = len(report.examples) + (len(val_report.examples) if val_report else 0)
@@ -99,7 +99,7 @@ def prepare(config: RunConfig, template: ChatTemplate, progress: Callable[[str],
     )
 
 
-def _read(config: RunConfig, files: list[str]) -> DataReport:
+def read_source(config: RunConfig, files: list[str]) -> DataReport:
     data = config.data
     report = read_data(
         files,
@@ -112,7 +112,7 @@ def _read(config: RunConfig, files: list[str]) -> DataReport:
     return report
 
 
-def _encode_chats(
+def encode_chats(
     config: RunConfig, template: ChatTemplate, examples: Sequence[Example], counts: TokenCounts, problems: list[Problem]
 ) -> tuple[TokenSet, list[Example]]:
     """The token set, and the examples in it: those that kept a supervised token."""
@@ -145,7 +145,7 @@ def _encode_chats(
     return TokenSet.join(kept), kept_examples
 
 
-def _encode_texts(
+def encode_texts(
     config: RunConfig, template: ChatTemplate, examples: Sequence[Example], counts: TokenCounts, problems: list[Problem]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Documents cut into pieces of at most max_length tokens; nothing is lost, but documents of one token."""
@@ -186,7 +186,7 @@ def _check_refused(problems: list[Problem], rows: int, allowed_share: float) -> 
         )
 
 
-def _split_chunks(
+def split_chunks(
     pieces: list[tuple[np.ndarray, np.ndarray]], fraction: float, seed: int
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]:
     """By a seeded hash of the tokens, so that equal pieces never fall on both sides."""

@@ -20,7 +20,7 @@ from engine.config import EvalConfig, RunConfig
 from engine.errors import InputError
 from engine.formats import example_key
 from engine.journal import Journal
-from engine.metrics.classify import read_label
+from engine.metrics.classify import confusion, read_label
 from engine.metrics.score import Answer, needs_labels, needs_text, score
 from engine.metrics.structure import check_schema
 from engine.records import Example
@@ -158,10 +158,14 @@ def measure(
     losses = example_losses(subject.loss_of, tokens, micro_tokens, subject.precision, progress)
     loss = float(losses.sum()) / int(tokens.supervised.sum())
     scores = {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 700)) if not math.isnan(loss) else math.nan}
-    keys = list(keys) or [key_of(example) for example in examples] or [
-        hashlib.blake2b(tokens.ids[a:b].tobytes(), digest_size=8).hexdigest()
-        for a, b in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
-    ]
+    keys = (
+        list(keys)
+        or [key_of(example) for example in examples]
+        or [
+            hashlib.blake2b(tokens.ids[a:b].tobytes(), digest_size=8).hexdigest()
+            for a, b in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
+        ]
+    )
     parts = [split_answer(example) for example in examples]
     answers = [Answer(reference) for _, reference in parts]
     choices: list[Choice] = []
@@ -323,7 +327,8 @@ def describe(measured: Measured, subject: Subject, asked: Asked, seconds: float)
         "classify": asked.classify,
         "max_examples": asked.max_examples,
     }
-    return {
+    said = {"confusion": _confusion(measured.answers)} if needs_labels(asked.metrics) else {}
+    return said | {
         "t": time.time(),
         "data": {"examples": len(measured.keys), "key": evaluations.data_key(measured.keys)},
         "template": template_hash(subject.template),
@@ -333,3 +338,10 @@ def describe(measured: Measured, subject: Subject, asked: Asked, seconds: float)
         "scores": scores,
         "seconds": round(seconds, 3),
     }
+
+
+def _confusion(answers: Sequence[Answer]) -> list[list[Any]]:
+    """[true label, label chosen or null, how often], the most frequent first."""
+    judged = [answer for answer in answers if "accuracy" in answer.scores]
+    counts = confusion([answer.label for answer in judged], [answer.reference or "" for answer in judged])
+    return [[true, label, count] for (true, label), count in sorted(counts.items(), key=lambda pair: -pair[1])]

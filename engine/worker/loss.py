@@ -20,6 +20,9 @@ from engine.worker.packing import Pack
 
 _TRIAL_TOKENS, _LEAST_TRIAL_TOKENS = 256, 12
 
+LOSS_TOLERANCE = {None: 1e-4, torch.bfloat16: 2e-2}
+"""How far, by the type of the arithmetic, the fast path's losses may be from the model's own."""
+
 LOGITS_BUDGET_BYTES = 2**30
 """float32 logits of one chunk. Larger than this, they are computed in chunks and again in the backward pass."""
 

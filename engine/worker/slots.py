@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-_SLACK_COLUMNS = 256
+_SLACK_COLUMNS = 64
 """Columns beyond those one row needs: so many steps pass before the buffers must be moved back to their beginning."""
 
 

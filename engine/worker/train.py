@@ -30,7 +30,7 @@ from engine.worker.evaluate import evaluate
 from engine.worker.given import given_model, load_given_adapter
 from engine.worker.life import Beat, describe, versions
 from engine.worker.linear import use_onednn
-from engine.worker.loss import PackedLoss, PlainLoss, choose_loss
+from engine.worker.loss import LOSS_TOLERANCE, PackedLoss, PlainLoss, choose_loss
 from engine.worker.memory import fit_memory, is_out_of_memory, shrink
 from engine.worker.model import (
     Precision,
@@ -45,12 +45,11 @@ from engine.worker.model import (
 )
 from engine.worker.optim import learning_rate, make_optimizer, set_learning_rate
 from engine.worker.packing import TokenSet, epoch_order, make_pack, plan_passes
+from engine.worker.peak import PeakMemory
 from engine.worker.progress import Progress, make_plan
 from engine.worker.resume import compare_probe, load_adapter, probe_indices, probe_loss, refuse_other_run
 from engine.worker.signals import StopRequest
 from engine.worker.template import ChatTemplate
-
-_LOSS_TOLERANCE = {None: 1e-4, torch.bfloat16: 2e-2}
 
 
 def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = None) -> int:
@@ -103,7 +102,7 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
     probe = make_pack(data.train, probe_indices(data.train)).to(device)
     model.eval()
     with precision.context():
-        loss_of, reason = choose_loss(inner, probe, config.model.attention, _LOSS_TOLERANCE[precision.autocast])
+        loss_of, reason = choose_loss(inner, probe, config.model.attention, LOSS_TOLERANCE[precision.autocast])
     if reason:
         journal.write("event", event="plain-path", message=f"One example a pass: {reason}.")
     progress = Progress()
@@ -130,6 +129,7 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
     if progress.activation_checkpointing:
         enable_activation_checkpointing(inner)
     evaluations.take_back(folder, progress.step if last else -1)
+    peak = PeakMemory(journal, config, precision, data.train)
     journal.write("resume", from_step=progress.step if last else -1, micro_tokens=progress.micro_tokens)
     journal.write("state", state="running", step=progress.step)
 
@@ -198,6 +198,7 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
         save()
 
     patience = config.train.early_stopping
+    measured_steps = 0
     order_of = -1
     model.train()
     while progress.step < plan.total_steps:
@@ -252,6 +253,9 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
             },
         )
         beat.during_steps(took)
+        measured_steps += 1
+        if measured_steps == 2:  # Adam's moments are there; a run that is killed later has told
+            peak.tell(progress)
 
         last_step = progress.step == plan.total_steps
         epoch_end = progress.step % plan.steps_per_epoch == 0
@@ -276,8 +280,10 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
     if stop.asked and progress.step < plan.total_steps:
         if checkpoint.steps(checkpoints)[-1:] != [progress.step]:
             save()
+        peak.tell(progress)
         journal.write("state", state="stopped", step=progress.step, reason="asked to stop")
         return STOPPED
+    peak.tell(progress)
     journal.write("state", state="done", step=progress.step)
     return DONE
 

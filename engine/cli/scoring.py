@@ -1,0 +1,99 @@
+"""Asking a worker process to evaluate or to answer: the request goes in, its progress is shown, its lines come back."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.cli.text import cut, output_width, plain
+from engine.errors import EngineError
+from engine.process import worker_environment
+
+_PLAIN_LINE_SECONDS = 10.0
+_LAST_LINES = 5
+
+
+def ask_worker(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The worker's lines other than its progress, as they come. Raises EngineError with what the worker complains of.
+
+    It shares our terminal's process group: Ctrl-C ends both.
+    """
+    import tempfile  # 10 ms, which --help need not pay
+
+    shown = _Shown()
+    with tempfile.TemporaryFile() as complaints:
+        worker = subprocess.Popen(
+            [sys.executable, "-P", "-m", "engine.worker.score"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            env=worker_environment(),
+        )
+        assert worker.stdin and worker.stdout
+        try:
+            with contextlib.suppress(BrokenPipeError), worker.stdin:  # it died at once: told below
+                worker.stdin.write(json.dumps(request).encode())
+            for line in worker.stdout:
+                said = json.loads(line)
+                if said["kind"] == "progress":
+                    shown.show(said)
+                    continue
+                shown.clear()
+                if said["kind"] == "error":
+                    error = EngineError(said["message"], said["hint"])
+                    error.exit_code = said["exit_code"]
+                    raise error
+                yield said
+            if worker.wait() != 0:
+                raise _died(worker.returncode, complaints)
+        finally:
+            shown.clear()
+            if worker.poll() is None:
+                worker.kill()
+            worker.wait()
+            worker.stdout.close()
+
+
+def _died(code: int, complaints: Any) -> EngineError:
+    size = complaints.seek(0, os.SEEK_END)
+    complaints.seek(max(0, size - 20_000))
+    tail = complaints.read().decode("utf-8", "replace").strip().splitlines()[-_LAST_LINES:]
+    how = f"was killed by signal {-code}" if code < 0 else f"left with code {code}"
+    hint = "The system kills the largest process when memory runs out: `dmesg` tells." if code == -9 else ""
+    return EngineError("\n".join([f"the worker {how}", *tail]), hint)
+
+
+class _Shown:
+    """One line that is written over where there is a terminal; elsewhere a line now and then."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._drawn = False
+        self._last = 0.0
+
+    def show(self, said: dict[str, Any]) -> None:
+        text = plain(said["doing"]) + (f" {said['done']:,} of {said['of']:,}" if said["of"] else " …")
+        if self._live:
+            sys.stderr.write(f"\r\x1b[K{cut(text, min(output_width(), 120) - 1)}")
+            sys.stderr.flush()
+            self._drawn = True
+        elif time.monotonic() - self._last >= _PLAIN_LINE_SECONDS:
+            self._last = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._drawn = False
+
+
+def shown_path(path: str) -> str:
+    """Relative to where the user stands, if it lies below."""
+    here, given = Path.cwd(), Path(path)
+    return str(given.relative_to(here)) if given.is_relative_to(here) else str(given)

@@ -1,0 +1,124 @@
+"""What can be evaluated or asked, by name: a run's checkpoint, its base model, a model folder, a name on the hub."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.config import Layer, RunConfig, read_run, resolve
+from engine.errors import EngineError, InputError
+from engine.home import Workspace, parse_checkpoint_name
+from engine.runs import checkpoint_folder, step_of
+
+BASE = "base"
+_MANIFEST, _ADAPTER, _MODEL = "manifest.json", "adapter_config.json", "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One model, and the settings it is read, templated and computed with."""
+
+    name: str
+    """As the user wrote it."""
+    run: int | None
+    step: int | None
+    """None: the base model itself."""
+    base: str
+    """Folder or hub name of the model that is loaded."""
+    adapter: str
+    """Folder of the adapter put on it, or empty."""
+    tokenizer: str
+    """Folder or hub name; a checkpoint brings its own, with the chat template in force."""
+    config: RunConfig
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "run": self.run,
+            "step": self.step,
+            "base": self.base,
+            "adapter": self.adapter,
+            "tokenizer": self.tokenizer,
+            "config": self.config.flat(),
+        }
+
+    @staticmethod
+    def from_json(said: dict[str, Any]) -> "Target":
+        return Target(**said | {"config": resolve([Layer("request", said["config"])]).config})
+
+
+def find_targets(workspace: Workspace, names: list[str]) -> list[Target]:
+    """Every one of the names. `base` is the base model of the first run among them. Raises InputError."""
+    first_run = next((name for name in names if name != BASE and _is_run(name)), None)
+    found = []
+    for name in names:
+        if name == BASE:
+            if first_run is None:
+                raise InputError("'base' of which run?", "Say 41@base, or name the model itself: a folder, org/name.")
+            found.append(_base_of(workspace, int(first_run.partition("@")[0]), name))
+        elif _is_run(name) and name.endswith(f"@{BASE}"):
+            found.append(_base_of(workspace, int(name.partition("@")[0]), name))
+        elif _is_run(name):
+            run_id, point = parse_checkpoint_name(name)
+            folder = workspace.run_folder(run_id)
+            found.append(_checkpoint(checkpoint_folder(folder, point), name, run_id, read_run(folder).config))
+        else:
+            found.append(_folder_or_hub(workspace, name))
+    return found
+
+
+def _is_run(name: str) -> bool:
+    return name.partition("@")[0].isdecimal()
+
+
+def _base_of(workspace: Workspace, run_id: int, name: str) -> Target:
+    config = read_run(workspace.run_folder(run_id)).config
+    base = _started_from(config)
+    return Target(name, run_id, None, base, "", base, config)
+
+
+def _started_from(config: RunConfig) -> str:
+    """The model whose weights the run's own are a change of."""
+    given = Path(config.model.checkpoint).expanduser() if config.model.checkpoint else None
+    return str(given) if given and (given / _MODEL).exists() else config.model.name
+
+
+def _checkpoint(folder: Path, name: str, run_id: int | None, config: RunConfig) -> Target:
+    adapter = (folder / _ADAPTER).exists()
+    base = _started_from(config) if adapter else str(folder)
+    return Target(name, run_id, step_of(folder), base, str(folder) if adapter else "", str(folder), config)
+
+
+def _folder_or_hub(workspace: Workspace, name: str) -> Target:
+    folder = Path(os.path.abspath(os.path.expanduser(name)))
+    if not folder.is_dir():
+        if name.startswith(("/", "./", "../", "~")) or name.count("/") > 1 or folder.is_file():
+            raise InputError(f"there is no model folder {name}", "Name a checkpoint (41@best), a folder, or org/name.")
+        return Target(name, None, None, name, "", name, RunConfig().replace({"model.name": name}))
+    folder = folder.resolve()
+    if (folder / _MANIFEST).exists():
+        settings = _read(folder / _MANIFEST).get("config")
+        if isinstance(settings, dict):
+            flat = {f"{group}.{key}": value for group, values in settings.items() for key, value in values.items()}
+            config = resolve([Layer(f"{folder.name}/{_MANIFEST}", flat)]).config
+            run = folder.parent.parent
+            run_id = int(run.name) if run.parent == workspace.runs.resolve() and run.name.isdecimal() else None
+            return _checkpoint(folder, name, run_id, config)
+    if (folder / _ADAPTER).exists():
+        base = _read(folder / _ADAPTER).get("base_model_name_or_path")
+        if not isinstance(base, str) or not base:
+            raise InputError(f"{folder / _ADAPTER} does not name the model it belongs to")
+        tokenizer = str(folder) if (folder / "tokenizer_config.json").exists() else base
+        return Target(name, None, None, base, str(folder), tokenizer, RunConfig().replace({"model.name": base}))
+    if not (folder / _MODEL).exists():
+        raise InputError(f"{name} holds no config.json, so it is not a model", "Give the folder of a model or adapter.")
+    return Target(name, None, None, str(folder), "", str(folder), RunConfig().replace({"model.name": str(folder)}))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{path} cannot be read: {error}") from None
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,113 @@
+"""The examples a model is evaluated on: of files, or a run's own validation data, as in its training."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.config import RunConfig
+from engine.errors import DataError, InputError
+from engine.formats import label_set, split_examples
+from engine.records import Example, Problem
+from engine.worker.data import TokenCounts, encode_chats, encode_texts, read_source, split_chunks
+from engine.worker.evaluate import key_of, with_shots
+from engine.worker.packing import TokenSet
+from engine.worker.template import ChatTemplate
+
+_NO_LIMIT = 1 << 40
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Read once, whatever models are evaluated on it."""
+
+    examples: tuple[Example, ...]
+    """To be evaluated on."""
+    train: tuple[Example, ...]
+    """The training data without them, for examples in the prompt; empty where it was not needed."""
+    labels: tuple[str, ...]
+    """The label set of the training data, else that of the examples; empty when they are no classification."""
+    files: tuple[dict, ...]
+    """Path and sha256 of each file the examples come from."""
+    own: bool
+    """The run's own validation data."""
+
+
+def read_sources(config: RunConfig, files: Sequence[str], with_train: bool) -> Sources:
+    """`files`, or without any the validation data of the run that `config` belongs to. Raises DataError, InputError."""
+    if not files and not config.data.files:
+        raise InputError("no data to evaluate on", "Give --data FILE.")
+    asked_for = list(files) or config.data.val_files
+    report = read_source(config, asked_for) if asked_for else None
+    train: tuple[Example, ...] = ()
+    labels = None
+    if config.data.files and (with_train or report is None):
+        try:
+            train_report = read_source(config, config.data.files)
+        except DataError:
+            if report is None:
+                raise
+        else:
+            labels = label_set(train_report.examples)
+            train = tuple(train_report.examples)
+            if report is None:
+                report = train_report
+    assert report is not None
+    examples = tuple(report.examples)
+    if not asked_for and config.method.objective == "sft":
+        train, examples = split_examples(report.examples, config.data.val_fraction, config.data.seed)
+        if not examples:
+            raise InputError("the run has no validation data", "Give --data FILE.")
+    labels = labels or label_set(report.examples) or ()
+    named = tuple({"path": file.path, "sha256": file.sha256} for file in report.files)
+    return Sources(examples, train, labels, named, not files)
+
+
+def choose_shots(sources: Sources, count: int, seed: int) -> list[Example]:
+    """So many training examples for the prompt, drawn with the seed; none with a question that is evaluated.
+
+    Raises InputError when there is nothing to draw them from.
+    """
+    if not count:
+        return []
+    evaluated = {key_of(example) for example in sources.examples}
+    pool = [example for example in sources.train if key_of(example) not in evaluated]
+    if len(pool) < count:
+        raise InputError(
+            f"--shots {count}: there are {len(pool)} training examples whose question is not evaluated",
+            "Examples come from a run's training data: evaluate 41@base, or give --run 41.",
+        )
+    return random.Random(seed).sample(pool, count)
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """Tokens, and the conversations behind them with what each is known by; no conversations for plain text."""
+
+    tokens: TokenSet
+    examples: list[Example]
+    keys: list[str]
+    skipped: int
+
+
+def encode(config: RunConfig, template: ChatTemplate, sources: Sources, shots: Sequence[Example] = ()) -> EvalSet:
+    """Cut to data.max_length as in training; with examples in the prompt nothing is cut. Raises DataError."""
+    counts, problems = TokenCounts(), list[Problem]()
+    if config.method.objective == "pretrain":
+        if shots:
+            raise InputError("--shots needs questions and answers; this run learned plain text")
+        pieces = encode_texts(config, template, sources.examples, counts, problems)
+        if sources.own and not config.data.val_files:
+            _, pieces = split_chunks(pieces, config.data.val_fraction, config.data.seed)
+        tokens, kept, keys = TokenSet.join(pieces), [], []
+    else:
+        asked = sources.examples
+        if shots:
+            config = config.replace({"data.max_length": _NO_LIMIT, "data.train_on": "assistant"})
+            asked = tuple(with_shots(example, shots) for example in asked)
+        known = {id(shown): key_of(example) for shown, example in zip(asked, sources.examples, strict=True)}
+        tokens, kept = encode_chats(config, template, asked, counts, problems)
+        keys = [known[id(example)] for example in kept]
+    if not len(tokens):
+        said = f": {problems[0]}" if problems else ""
+        raise DataError(f"no example is left to evaluate on{said}", "Check data.max_length and the chat template.")
+    return EvalSet(tokens, kept, keys, counts.skipped)

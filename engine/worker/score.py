@@ -1,0 +1,198 @@
+"""`python -m engine.worker.score < request.json`: evaluate models on data, or let them answer prompts.
+
+The request is one JSON object, made by `finetop eval` and `finetop sample` (engine/cli/eval.py, engine/cli/sample.py);
+what comes back on stdout is one JSON object a line, its `kind` being progress, result, answers or error.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+_CPU_TOKENS, _GPU_TOKENS = 4096, 16384
+"""Tokens of one pass; halved where they do not fit."""
+
+
+def main() -> int:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in a run's worker
+    from engine.errors import EngineError
+
+    # What libraries print must not get between our lines.
+    out, sys.stdout = sys.stdout, sys.stderr
+    said = _Said(out)
+    try:
+        request = json.load(sys.stdin)
+        said.progress("loading libraries", 0, 0)
+        from engine.worker.memory import is_out_of_memory
+    except Exception:
+        traceback.print_exc()
+        return 1
+    try:
+        (_evaluate if request["task"] == "eval" else _sample)(request, said)
+        return 0
+    except EngineError as error:
+        said.write("error", message=error.message, hint=error.hint, exit_code=error.exit_code)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        traceback.print_exc()
+        message, hint = f"{type(error).__name__}: {error}", ""
+        if is_out_of_memory(error):
+            message = f"out of memory: {str(error).splitlines()[0]}"
+            hint = "Even one example at a time does not fit. A shorter --max-new-tokens needs less."
+        said.write("error", message=message, hint=hint, exit_code=1)
+        return 1
+
+
+class _Said:
+    """Lines for whoever started this process."""
+
+    def __init__(self, out: Any) -> None:
+        self._out = out
+        self._last = 0.0
+
+    def write(self, kind: str, **fields: Any) -> None:
+        self._out.write(json.dumps({"kind": kind, **fields}) + "\n")
+        self._out.flush()
+
+    def progress(self, doing: str, done: int, of: int) -> None:
+        """At most ten a second."""
+        now = time.monotonic()
+        if done and done < of and now - self._last < 0.1:
+            return
+        self._last = now
+        self.write("progress", doing=doing, done=done, of=of)
+
+
+def _evaluate(request: dict[str, Any], said: _Said) -> None:
+    from engine.config import Layer, resolve
+    from engine.targets import Target
+    from engine.worker.evalset import choose_shots, encode, read_sources
+    from engine.worker.evaluate import describe, measure
+    from engine.worker.shelf import Shelf
+    from engine.worker.train import set_up_torch
+
+    targets = [Target.from_json(one) for one in request["targets"]]
+    reading = resolve([Layer("request", request["reading"])]).config
+    said.progress("reading data", 0, 0)
+    sources = read_sources(reading, request["files"], with_train=True)
+    shots = choose_shots(sources, request["shots"], request["seed"])
+    asked = _asked(request, reading, sources.labels)
+    shelf = Shelf()
+    set_up_torch(targets[0].config, shelf.device)
+    micro_tokens = request["micro_tokens"] or (_CPU_TOKENS if shelf.device.type == "cpu" else _GPU_TOKENS)
+    for target in targets:
+        said.progress(f"loading {target.name}", 0, 0)
+        template = shelf.template(target)
+        chosen = encode(reading, template, sources, shots)
+        began = time.monotonic()
+        with shelf.take(target, template, chosen.tokens) as subject:
+
+            def tell(doing: str, done: int, of: int, name: str = target.name) -> None:
+                said.progress(f"{name}: {doing}", done, of)
+
+            measured = measure(
+                subject, chosen.tokens, chosen.examples, sources.labels, asked, micro_tokens, tell, chosen.keys
+            )
+            result = describe(measured, subject, asked, time.monotonic() - began)
+        result["data"] |= {"files": list(sources.files), "skipped": chosen.skipped}
+        if sources.own:
+            result["data"]["part"] = "validation"
+        result["generation"] |= {"shots": request["shots"], "seed": request["seed"]}
+        path, result = _keep(request, target, result, measured.predictions())
+        said.write("result", target=target.name, folder=str(path), result=result)
+
+
+def _asked(request: dict[str, Any], reading: Any, labels: tuple[str, ...]) -> Any:
+    """What to measure: what was asked for; else what the run's settings name; else what suits the data."""
+    from engine.worker.evaluate import Asked
+    from engine.worker.generate import Sampling
+
+    metrics = request["metrics"]
+    if metrics is None:
+        metrics = reading.eval.metrics
+    if request["metrics"] is None and not metrics and reading.method.objective == "sft":
+        metrics = ["accuracy", "macro_f1"] if labels else ["exact_match", "rouge_l"]
+    config = reading.replace({"eval.metrics": list(metrics)}).eval
+    return dataclasses.replace(
+        Asked.of(config), sampling=Sampling(config.max_new_tokens, request["temperature"], request["seed"])
+    )
+
+
+def _keep(
+    request: dict[str, Any], target: Any, result: dict[str, Any], predictions: list[dict[str, Any]]
+) -> tuple[Path, dict[str, Any]]:
+    """Write the folder of the evaluation: by a run's checkpoint, else among those of models that belong to no run.
+
+    The same data and settings give the same name, so that an evaluation done again replaces the one before.
+    """
+    from engine import evaluations
+
+    workspace, files = Path(request["workspace"]), result["data"]["files"]
+    stem = "validation" if "part" in result["data"] else Path(files[0]["path"]).stem if files else "data"
+    shots = f"{request['shots']}shot" if request["shots"] else ""
+    same = [result[key] for key in ("metrics", "normalisation", "generation", "template")] + [result["data"]["key"]]
+    digest = hashlib.sha256(json.dumps(same).encode()).hexdigest()[:6]
+    name = f"{evaluations.slug(request['name'] or stem, shots)}-{digest}"
+    if target.run is not None and target.step is not None:
+        folder = workspace / "runs" / str(target.run) / evaluations.FOLDER
+        name = evaluations.step_name(target.step, name)
+    else:
+        folder = workspace / evaluations.FOLDER
+        name = f"{evaluations.slug(Path(target.base).name)}-{name}"
+    result |= {
+        "run": target.run if target.step is not None else None,
+        "step": target.step,
+        "model": target.base if target.step is None else target.config.model.name,
+        "name": name,
+        "source": "eval",
+        "asked": target.name,
+    }
+    return evaluations.write(folder, name, result, predictions), result
+
+
+def _sample(request: dict[str, Any], said: _Said) -> None:
+    from engine.records import Example
+    from engine.targets import Target
+    from engine.worker.generate import Sampling
+    from engine.worker.shelf import Shelf, prompt_tokens
+    from engine.worker.train import set_up_torch
+
+    shelf = Shelf()
+    targets = [Target.from_json(one) for one in request["targets"]]
+    set_up_torch(targets[0].config, shelf.device)
+    sampling = Sampling(request["max_new_tokens"], request["temperature"], request["seed"])
+    order = sorted(range(len(targets)), key=lambda i: [t.base for t in targets].index(targets[i].base))
+    for target in (targets[i] for i in order):  # those of one base together, so that it is loaded once
+        said.progress(f"loading {target.name}", 0, 0)
+        template = shelf.template(target)
+        prompts = [Example(messages=tuple(_with_system(messages, target))) for messages in request["prompts"]]
+        tokens = prompt_tokens([template.encode_prompt(prompt) for prompt in prompts])
+        with shelf.take(target, template, tokens) as subject:
+            texts = subject.write(
+                prompts,
+                sampling,
+                lambda done, name=target.name: said.progress(f"{name}: answering", done, len(request["prompts"])),
+            )
+        said.write("answers", target=target.name, index=targets.index(target), texts=texts)
+
+
+def _with_system(messages: list[dict[str, Any]], target: Any) -> list[dict[str, Any]]:
+    """With the system prompt the run gave to conversations that have none."""
+    if target.config.data.system and messages[0]["role"] != "system":
+        return [{"role": "system", "content": target.config.data.system}, *messages]
+    return messages
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+        sys.exit(main())

@@ -1,0 +1,143 @@
+"""Models by target, ready to be measured: a base is loaded once and its adapters are switched."""
+
+import contextlib
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel
+
+from engine.config import RunConfig
+from engine.errors import ModelError
+from engine.targets import Target
+from engine.worker.checkpoint import verify_weights
+from engine.worker.evaluate import Subject
+from engine.worker.linear import use_onednn
+from engine.worker.loss import LOSS_TOLERANCE, choose_loss
+from engine.worker.model import (
+    Precision,
+    causal_lm,
+    check_vocabulary,
+    choose_precision,
+    load_base,
+    load_tokenizer,
+    pick_device,
+)
+from engine.worker.packing import TokenSet, make_pack
+from engine.worker.resume import probe_indices
+from engine.worker.template import ChatTemplate
+
+
+class Shelf:
+    """Holds one base model at a time, with every adapter that was put on it."""
+
+    def __init__(self) -> None:
+        self.device = pick_device()
+        self._key: tuple | None = None
+        self._model: Any = None
+        """The base, or the PeftModel around it."""
+        self._adapters: dict[str, str] = {}
+
+    def template(self, target: Target) -> ChatTemplate:
+        """The checkpoint's own tokenizer and chat template; for a base model, what a run on it would use."""
+        folder = Path(target.tokenizer)
+        if target.step is None and not target.adapter:
+            return ChatTemplate(load_tokenizer(_named(target)), target.config.data.template)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(folder), trust_remote_code=target.config.model.trust_remote_code
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise ModelError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+        return ChatTemplate(tokenizer)
+
+    def precision(self, target: Target) -> Precision:
+        return choose_precision(target.config, self.device)
+
+    @contextlib.contextmanager
+    def take(self, target: Target, template: ChatTemplate, tokens: TokenSet) -> Iterator[Subject]:
+        """The target's model in evaluation mode. On some of `tokens` it is proven that they may be packed.
+
+        Raises ModelError or CheckpointError when the weights cannot be loaded or are not as they were written.
+        """
+        precision = self.precision(target)
+        if target.step is not None:
+            verify_weights(Path(target.adapter or target.base))
+        key = (target.base, target.config.model.revision, precision, target.config.method.kind == "qlora")
+        if key != self._key:
+            self._release()
+            self._model, self._key = self._load(target, precision), key
+        with self._adapted(target):
+            self._model.eval()
+            inner = causal_lm(self._model)
+            check_vocabulary(inner, int(tokens.ids.max()))
+            probe = make_pack(tokens, probe_indices(tokens)).to(self.device)
+            with precision.context():
+                loss_of, _ = choose_loss(
+                    inner, probe, target.config.model.attention, LOSS_TOLERANCE[precision.autocast]
+                )
+            yield Subject(loss_of, template, precision)
+
+    def _load(self, target: Target, precision: Precision) -> PreTrainedModel:
+        config = target.config
+        if target.base != config.model.name:
+            config = config.replace({"model.name": target.base, "model.revision": ""})
+        if target.step is not None and not target.adapter:  # a full fine-tune: never quantised
+            config = config.replace({"method.kind": "full"})
+        model = load_base(config, precision)
+        model.requires_grad_(False)
+        self._speed_up(model)
+        return model
+
+    def _speed_up(self, model: nn.Module) -> None:
+        if self.device.type == "cpu":
+            use_onednn(model)
+
+    @contextlib.contextmanager
+    def _adapted(self, target: Target) -> Iterator[None]:
+        if not target.adapter:
+            bare = self._model.disable_adapter() if self._adapters else contextlib.nullcontext()
+            with bare:
+                yield
+            return
+        name = self._adapters.get(target.adapter)
+        if name is None:
+            from peft import PeftModel
+
+            name = f"adapter{len(self._adapters)}"
+            try:
+                if self._adapters:
+                    self._model.load_adapter(target.adapter, name)
+                else:
+                    self._model = PeftModel.from_pretrained(self._model, target.adapter, name)
+            except (OSError, ValueError, KeyError, RuntimeError) as error:
+                raise ModelError(f"the adapter {target.adapter} does not fit {target.base}: {error}") from error
+            self._adapters[target.adapter] = name
+            self._speed_up(self._model)
+        self._model.set_adapter(name)
+        yield
+
+    def _release(self) -> None:
+        self._model, self._key = None, None
+        self._adapters.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _named(target: Target) -> Any:
+    """The model settings with the tokenizer's own place in them."""
+    config: RunConfig = target.config
+    if target.tokenizer == config.model.name:
+        return config.model
+    return config.replace({"model.name": target.tokenizer, "model.revision": ""}).model
+
+
+def prompt_tokens(prompts: list[list[int]]) -> TokenSet:
+    """Prompts as a token set on which the packed path can be tried; a prompt of one token stands in it twice."""
+    pairs = [(ids if len(ids) > 1 else ids * 2) for ids in prompts]
+    return TokenSet.join([(np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)) for ids in pairs])

@@ -1,0 +1,177 @@
+"""`finetop eval`, `finetop sample` and `finetop samples`, through real worker processes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from runs import events_of, make_run, write_jsonl
+
+from engine import evaluations
+from engine.cli.main import main
+from engine.cli.sample import read_prompts, side_by_side, wrap
+from engine.cli.text import cells
+from engine.errors import InputError
+from engine.home import Workspace
+from engine.process import DONE
+from engine.targets import find_targets
+from engine.worker.train import train
+
+
+@pytest.fixture(scope="module")
+def workspace(tiny_model, tmp_path_factory) -> Path:
+    """Run 1: a LoRA, run 2: a full fine-tune, of the same base on the same classification."""
+    root = tmp_path_factory.mktemp("workspace")
+    table = root / "table.csv"
+    rows = [f"{w} number {n},{label}" for n in range(14) for w, label in (("apple", "fruit"), ("月亮", "sky"))]
+    table.write_text("text,label\n" + "\n".join(rows) + "\n", "utf-8")
+    shared = {
+        "eval__prompts": ["Where is 月亮?", "Say apple."],
+        "eval__max_new_tokens": 6,
+        "eval__metrics": ["accuracy"],
+    }
+    for method in ("lora", "full"):
+        changes = {"method__kind": method, "optim__learning_rate": 1e-2 if method == "lora" else 5e-3}
+        assert train(make_run(root, tiny_model, table, train__epochs=6, **shared, **changes)) == DONE
+    test = root / "test.csv"
+    test.write_text("text,label\napple number 99,fruit\n月亮 number 98,sky\napple number 97,fruit\n", "utf-8")
+    return root
+
+
+def _ask(capsys, workspace: Path, *words: str) -> tuple[int, str, str]:
+    code = main([words[0], "--workspace", str(workspace), *words[1:]])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_a_checkpoint_gets_the_scores_it_had_in_training(workspace, capsys):
+    code, out, _ = _ask(capsys, workspace, "eval", "1@latest", "2@latest", "1@base", "--json")
+    assert code == 0
+    results = json.loads(out)
+    for run, result in zip((1, 2), results, strict=False):
+        last = events_of(workspace / "runs" / str(run), "eval")[-1]
+        for name in ("eval/loss", "eval/accuracy"):
+            assert result["scores"][name] == pytest.approx(last["values"][name], rel=1e-5), name
+        in_training = json.loads((workspace / "runs" / str(run) / last["folder"] / "result.json").read_text())
+        for key in ("template", "normalisation"):
+            assert result[key] == in_training[key]
+        assert result["data"]["key"] == in_training["data"]["key"]
+        assert (result["run"], result["step"], result["source"]) == (run, last["step"], "eval")
+        folder = Path(result["folder"])
+        assert folder.parent == workspace / "runs" / str(run) / "evaluations"
+        assert folder.name.startswith(f"step-{last['step']:08d}-validation-")
+        before = evaluations.read_predictions(workspace / "runs" / str(run) / last["folder"])
+        for ours, theirs in zip(evaluations.read_predictions(folder), before, strict=True):
+            assert (ours["key"], ours["label"]) == (theirs["key"], theirs["label"])
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    base = results[2]
+    assert base["run"] is None and Path(base["folder"]).parent == workspace / "evaluations"
+    first = events_of(workspace / "runs" / "1", "eval")[0]
+    assert base["scores"]["eval/loss"] == pytest.approx(first["values"]["eval/loss"], rel=1e-5)
+
+
+def test_a_file_is_scored_with_examples_in_the_prompt(workspace, capsys):
+    words = ("--data", str(workspace / "test.csv"), "--metrics", "exact_match,accuracy", "--max-new-tokens", "5")
+    code, out, err = _ask(capsys, workspace, "eval", "1@base", *words, "--shots", "3", "--classify", "generate")
+    assert code == 0, err
+    assert "3 examples of test.csv" in out and "3 examples in every prompt, seed 0" in out
+    assert "normalisation case" in out and "labels: the label it writes" in out
+    (folder,) = (workspace / "evaluations").glob("*test-3shot*")
+    result = json.loads((folder / "result.json").read_text())
+    assert result["generation"]["shots"] == 3 and result["data"]["files"][0]["path"].endswith("test.csv")
+    lines = evaluations.read_predictions(folder)
+    assert [line["prompt"] for line in lines] == ["apple number 99", "月亮 number 98", "apple number 97"]
+    assert all(line["text"] is not None and line["tokens"] < 12 for line in lines)  # the loss is on the answer alone
+
+
+def test_answers_stand_side_by_side(workspace, capsys, tiny_model, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    models = ("1@latest", "2@latest", "base")
+    code, out, _ = _ask(capsys, workspace, "sample", *models, "--prompt", "月亮 number 3", "--max-new-tokens", "5")
+    assert code == 0
+    lines = out.rstrip().splitlines()
+    assert lines[0] == "» 月亮 number 3" and [part.strip() for part in lines[1].split("│")] == list(models)
+    assert all(cells(line) <= 80 for line in lines)
+    words = ("--prompt", "月亮 number 3", "--prompt", "apple number 4", "--max-new-tokens", "5", "--json")
+    code, out, _ = _ask(capsys, workspace, "sample", "2@latest", str(tiny_model), *words)
+    said = json.loads(out)
+    assert [row["prompt"] for row in said["samples"]] == ["月亮 number 3", "apple number 4"]
+    assert [row["answers"]["2@latest"] for row in said["samples"]] == ["sky", "fruit"]
+    assert set(said["samples"][0]["answers"]) == {"2@latest", str(tiny_model)}
+
+
+def test_answers_to_fixed_prompts_are_browsed_over_the_run(workspace, capsys):
+    code, out, _ = _ask(capsys, workspace, "samples", "1", "--prompt", "2", "--json")
+    (said,) = json.loads(out)
+    steps = [event["step"] for event in events_of(workspace / "runs" / "1", "eval")]
+    assert code == 0 and said["prompt"] == "Say apple." and [one["step"] for one in said["answers"]] == steps
+    code, out, _ = _ask(capsys, workspace, "samples", "1")
+    assert out.splitlines()[0] == "» Where is 月亮?" and out.count("step 0 ") == 2
+    code, _, err = _ask(capsys, workspace, "samples", "1", "--prompt", "3")
+    assert code == 2 and "prompts 1 to 2" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("eval", "base", "--data", "x.csv"), "'base' of which run?"),
+        (("eval", "1@best", "--metrics", "blue"), "there is no metric 'blue'"),
+        (("eval", "1@7777"), "run 1 has no checkpoint '7777'"),
+        (("eval", "./nowhere"), "there is no model folder ./nowhere"),
+        (("eval", "1@best", "--metrics", "json_schema"), "needs a schema"),
+        (("sample", "1@best"), "nothing to ask"),
+        (("sample", "1@best", "--prompt", "a", "--temperature", "-1"), "must be at least 0"),
+        (("samples", "9"), "there is no run 9"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_loaded(workspace, capsys, words, complaint):
+    code, _, err = _ask(capsys, workspace, *words)
+    assert code == 2 and complaint in err
+
+
+def test_a_damaged_checkpoint_is_refused_by_the_worker_in_words(workspace, capsys, tmp_path):
+    source = (workspace / "runs" / "1" / "checkpoints" / "latest").resolve()
+    copy = tmp_path / source.name
+    copy.mkdir()
+    for file in source.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    weights = copy / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    code, _, err = _ask(capsys, workspace, "sample", str(copy), "--prompt", "a")
+    assert code == 1 and "adapter_model.safetensors is damaged" in err and "Traceback" not in err
+
+
+def test_targets_know_their_run_step_and_base(workspace, tiny_model):
+    home = Workspace(workspace)
+    lora, full, base = find_targets(home, ["1@latest", "2@latest", "base"])
+    assert (lora.base, Path(lora.adapter).parent.parent.name) == (str(tiny_model), "1")
+    assert full.adapter == "" and Path(full.base).parent.parent.name == "2"
+    assert (base.base, base.run, base.step) == (str(tiny_model), 1, None)
+    (by_folder,) = find_targets(home, [lora.adapter])
+    assert (by_folder.run, by_folder.step, by_folder.base) == (1, lora.step, lora.base)
+    (hub,) = find_targets(home, ["Qwen/Qwen2.5-0.5B"])
+    assert (hub.base, hub.run) == ("Qwen/Qwen2.5-0.5B", None)
+
+
+def test_prompts_are_read_from_text_bare_rows_and_data_files(tmp_path, chats):
+    lines = tmp_path / "p.txt"
+    lines.write_text("one\n\n 二 \n", "utf-8")
+    assert [m[-1]["content"] for m in read_prompts(lines)] == ["one", "二"]
+    bare = write_jsonl(tmp_path / "p.jsonl", [{"prompt": "a"}, {"messages": [{"role": "user", "content": "b"}]}])
+    assert [m[-1]["content"] for m in read_prompts(bare)] == ["a", "b"]
+    found = read_prompts(chats)
+    assert len(found) == 36 and all(messages[-1]["role"] == "user" for messages in found)
+    with pytest.raises(InputError, match="No such file"):
+        read_prompts(tmp_path / "none.txt")
+
+
+def test_long_and_chinese_answers_wrap_by_cells():
+    assert wrap("今天是晴天，适合出门散步。", 8) == ["今天是晴", "天，适合", "出门散步", "。"]
+    assert wrap("the river is long", 9) == ["the river", "is long"]
+    assert wrap("a" * 20, 8) == ["a" * 8, "a" * 8, "a" * 4]
+    assert wrap("red\x1b[31m", 20) == ["red\\x1b[31m"]
+    lines = side_by_side("问", ["41@best", "base"], ["晴 " * 40, "short"], 80)
+    assert all(cells(line) <= 80 for line in lines) and lines[1].startswith("41@best")
+    stacked = side_by_side("q", ["a", "b", "c", "d"], ["x y z " * 20] * 4, 80)
+    assert all(cells(line) <= 80 for line in stacked) and stacked.count("  d") == 1
