@@ -108,5 +108,5 @@ def last_lines(path: Path, count: int = 40, limit: int = 16_384) -> str:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""
-    lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n")]
+    lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.rstrip("\n").split("\n")]
     return "\n".join(lines[-count:]).strip("\n")

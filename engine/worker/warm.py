@@ -202,4 +202,4 @@ def _draw_anew() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    os._exit(main())  # threads that a library may have started keep nobody from leaving

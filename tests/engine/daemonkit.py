@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -144,19 +143,24 @@ class Bench:
             return ""
 
     def close(self) -> None:
-        """End what is left, by pid."""
+        """End what is left, by pid: daemons with all they started, and workers whose daemon was killed."""
+        doomed = []
         for daemon in self.daemons:
+            with contextlib.suppress(psutil.Error):
+                doomed += psutil.Process(daemon.pid).children(recursive=True)
             daemon.kill()
             daemon.wait()
         if self.workspace.database.exists():
             with self.reading() as conn:
-                left = [run.pid for run in (*reads.active(conn), *reads.unsettled(conn)) if run.pid]
-            for pid in left:
+                pids = [run.pid for run in (*reads.active(conn), *reads.unsettled(conn)) if run.pid]
+            for pid in pids:
                 with contextlib.suppress(psutil.Error):
-                    if psutil.Process(pid).cwd() == str(self.workspace.root) or "scripted" in str(
-                        psutil.Process(pid).cmdline()
-                    ):
-                        os.kill(pid, signal.SIGKILL)
+                    left = psutil.Process(pid)
+                    if str(self.workspace.root) in f"{left.cwd()} {left.cmdline()}":
+                        doomed.append(left)
+        for process in doomed:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def status(bench: Bench) -> dict[str, Any]:

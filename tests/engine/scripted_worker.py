@@ -25,6 +25,9 @@ def main() -> int:
     journal = Journal(folder)
     journal.write("beat", next=60, doing="loading", pid=os.getpid())
     journal.write("state", state="starting", pid=os.getpid(), versions={})
+    for line in (folder / "starts").read_text().splitlines() if (folder / "starts").exists() else []:
+        if os.path.exists(f"/proc/{line.split()[0]}") and os.getpgid(int(line.split()[0])) == int(line.split()[0]):
+            (folder / "twice").touch()
     with open(folder / "starts", "a") as file:
         file.write(f"{os.getpid()} {sys.argv[3]}\n")
     if script.get("child"):
