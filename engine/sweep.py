@@ -106,7 +106,7 @@ def draw(varied: Sequence[Varied], count: int, seed: int) -> list[dict[str, Any]
 
 def runs(layers: Sequence[Layer], combinations: Sequence[dict[str, Any]], group: str, label: str) -> list[Resolved]:
     """One checked run for each combination, named for what varies. Raises ConfigError with every problem of all."""
-    short = _short_names(list(combinations[0]) if combinations else [])
+    short = _short_names(list(dict.fromkeys(path for combination in combinations for path in combination)))
     made, problems = [], {}
     for combination in combinations:
         name = " ".join([group, *(f"{short[path]}={_shown(value)}" for path, value in combination.items())])

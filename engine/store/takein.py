@@ -26,8 +26,15 @@ def unknown(conn: sqlite3.Connection, workspace: Workspace) -> list[int]:
     return [
         run_id
         for run_id in workspace.run_ids()
-        if run_id not in known and (workspace.runs / str(run_id) / NAME).exists()
+        if run_id not in known and _has_begun(workspace.runs / str(run_id) / NAME)
     ]
+
+
+def _has_begun(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def take_in_unknown(conn: sqlite3.Connection, workspace: Workspace) -> list[int]:
