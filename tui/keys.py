@@ -125,6 +125,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("form.all", ("a",), "all settings", "all settings, or only the usual ones", "form", 6),
     Action("form.find", ("/",), "find", "go to the setting whose name holds a text", "form", 7),
     Action("form.report", ("r",), "token report", "read the data with the model's tokenizer: tokens, cut examples", "form", 8),
+    Action("form.pane", ("tab",), "other pane", "go to what it takes, and back", "form"),
     Action("line.complete", ("tab",), "complete", "complete a path or a name", "line", 1),
     # the log
     Action("main.log", ("L",), "log", "the run's log on the whole screen", "main"),
