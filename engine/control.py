@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from engine.runs import (
     write_config,
 )
 from engine.store import queue, reads, takein
-from engine.store.connect import BUSY_SECONDS, writer
+from engine.store.connect import BUSY_SECONDS, Connection, writer
 from engine.store.errors import StoreMissing
 from engine.store.ingest import import_journal
 from engine.store.rebuild import new_run
@@ -50,7 +49,7 @@ class Control:
         self.workspace = workspace
         self.readonly = readonly
         self._busy_seconds = busy_seconds
-        self._conn: sqlite3.Connection | None = None
+        self._conn: Connection | None = None
 
     def close(self) -> None:
         if self._conn:
@@ -379,7 +378,7 @@ class Control:
 
     # shared
 
-    def _writer(self, make: bool = False) -> sqlite3.Connection:
+    def _writer(self, make: bool = False) -> Connection:
         if self.readonly:
             raise EngineError("this is a look only: nothing is changed", "Leave out --readonly to act.")
         if self._conn is None:

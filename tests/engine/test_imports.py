@@ -51,6 +51,17 @@ def test_a_settings_mistake_is_told_without_loading_anything_heavy():
     assert not loaded_by(statement) & HEAVY
 
 
+def test_queueing_and_listing_load_nothing_heavy(tmp_path, monkeypatch):
+    """`finetop add` has 0.35 s, and `finetop ls` 0.3 with 1,000 runs in the queue."""
+    monkeypatch.setenv("FINETOP_NO_DAEMON", "1")
+    monkeypatch.setenv("FINETOP_WORKSPACE", str(tmp_path))
+    data = tmp_path / "rows.csv"
+    data.write_text("text,label\na,b\n")
+    statement = f"from engine.cli.main import main\nassert main(['add', '--data-file', {str(data)!r}]) == 0"
+    assert not loaded_by(statement) & (HEAVY - {"sqlite_utils"}), "the first makes the database"
+    assert not loaded_by(f"{statement}\nassert main(['ls']) == 0") & HEAVY
+
+
 @pytest.mark.parametrize(
     ("library", "folder"),
     [

@@ -1,0 +1,375 @@
+"""The commands of the queue, as a person and as a script meet them."""
+
+import csv
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from storekit import line, metric, write
+
+from engine.cli.main import build_parser, main
+from engine.cli.text import cells
+from engine.daemon import client
+from engine.home import Workspace
+from engine.store import queue, reads
+from engine.store.connect import reader, writer
+from engine.store.ingest import import_journal
+from engine.store.records import RunState
+
+FINETOP = str(Path(sys.executable).with_name("finetop"))
+PATIENCE = 90
+COMMANDS = ("add", "sweep", "ls", "history", "show", "logs", "checkpoints", "stop", "kill", "resume", "fork", "hold")
+COMMANDS += ("release", "move", "rm", "restore", "doctor", "rebuild")
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.setenv("FINETOP_NO_DAEMON", "1")
+    monkeypatch.setenv("FINETOP_WORKSPACE", str(tmp_path / "工作区"))
+    (tmp_path / "意图.csv").write_text("text,label\n你好,问候\n再见,告别\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return Workspace(tmp_path / "工作区")
+
+
+@pytest.fixture
+def finetop(workspace, capsys):
+    """A command, its exit code checked: what it printed on stdout and on stderr."""
+
+    def run(*words: object, code: int = 0) -> tuple[str, str]:
+        found = main(list(map(str, words)))
+        out, err = capsys.readouterr()
+        assert found == code, out + err
+        assert "Traceback" not in err
+        return out, err
+
+    return run
+
+
+def add(finetop, *words: object) -> int:
+    return int(finetop("add", "--data-file", "意图.csv", *words)[0])
+
+
+def states(workspace: Workspace) -> dict[int, str]:
+    runs = reads.list_runs(reader(workspace.database))
+    return {run.id: "held" if run.held else run.state.value for run in runs}
+
+
+def work(workspace: Workspace, run_id: int, *lines: bytes) -> None:
+    """The run has been claimed and its worker has written this."""
+    conn = writer(workspace.database)
+    queue.claim(conn, run_id)
+    folder = workspace.runs / str(run_id)
+    import_journal(conn, run_id, write(folder, line("state", state="starting", pid=1), *lines))
+    conn.close()
+
+
+# into the queue
+
+
+def test_add_prints_the_id_and_nothing_else(finetop, workspace):
+    out, err = finetop("add", "--data-file", "意图.csv", "--preset", "quick", "--name", "第一个")
+    assert (out, err) == ("1\n", "")
+    out, _ = finetop("add", "--data-file", "意图.csv", "--after", "1", "--hold", "--json")
+    assert json.loads(out) == {"run": 2, "folder": str(workspace.runs / "2")}
+    assert states(workspace) == {1: "queued", 2: "held"}
+    assert reads.dependencies(reader(workspace.database)) == {2: ((1, RunState.QUEUED),)}
+
+
+def test_a_mistake_queues_nothing_and_makes_nothing(finetop, workspace):
+    assert "did you mean 'optim.learning_rate'" in finetop("add", "--data-file", "意图.csv", "--set", "lr=1", code=2)[1]
+    assert "does not exist" in finetop("add", "--data-file", "gone.csv", code=2)[1]
+    assert "'x' is no run" in finetop("add", "--data-file", "意图.csv", "--after", "x", code=2)[1]
+    assert "no data" in finetop("add", code=2)[1]
+    assert workspace.run_ids() == []
+
+
+def test_a_sweep_is_one_group_named_for_what_varies(finetop, workspace):
+    out, err = finetop("sweep", "--data-file", "意图.csv", "--grid", "learning_rate=1e-4,5e-5", "--grid", "r=8,16")
+    assert out.splitlines()[0] == "1  sweep-1 learning_rate=0.0001 r=8"
+    assert "4 runs queued as 'sweep-1'" in err
+    dry = ("sweep", "--data-file", "意图.csv", "--grid", "r=4..64:log", "--random", "3", "--seed", "5", "--dry-run")
+    first, again = finetop(*dry, "--json")[0], finetop(*dry, "--json")[0]
+    assert first == again and json.loads(first)["group"] == "sweep-2"
+    assert [run["run"] for run in json.loads(first)["runs"]] == [None] * 3
+    finetop("sweep", "--data-file", "意图.csv", "--grid", "r=1,2", "--group", "秩", "--hold", "--after", "1-2")
+    runs = reads.list_runs(reader(workspace.database), "group:秩")
+    assert {(run.name, run.held) for run in runs} == {("秩 r=1", True), ("秩 r=2", True)}
+
+
+def test_a_sweep_tells_every_mistake_at_once(finetop):
+    words = ("sweep", "--data-file", "意图.csv", "--grid", "learning_rat=1", "--grid", "lora.r=0,8", "--epochs", "-1")
+    _, err = finetop(*words, code=2)
+    for part in ("'learning_rat'", "lora.r is 0", "train.epochs is -1"):
+        assert part in err
+    assert "nothing varies" in finetop("sweep", "--data-file", "意图.csv", code=2)[1]
+    assert "given twice" in finetop("sweep", "--grid", "r=1", "--grid", "lora.r=2", code=2)[1]
+
+
+# looking
+
+
+def test_ls_says_what_runs_what_waits_and_why(finetop, workspace, monkeypatch):
+    for name in ("第一个", "second", "third", "第四个"):
+        add(finetop, "--name", name)
+    plan = line("plan", total_steps=200)
+    work(workspace, 1, plan, *(metric(step, loss=1.25, step_s=0.5) for step in range(1, 51)))
+    work(workspace, 2, plan, metric(1, loss=0.5), line("state", state="failed", reason="the loss became NaN"))
+    finetop("hold", 4)
+    why = "needs ~21.4 GiB, GPU 0 has 9.8 free: used by pid 2217 of kim"
+    queue.set_waiting(writer(workspace.database), {3: ("memory", why)})
+    out, err = finetop("ls")
+    running, waiting, finished = out.split("\n\n")
+    assert "第一个" in running and "50/200" in running and "██········" in running and "1m 15s" in running
+    assert "used by pid 2217 of kim" in waiting and "held by you" in waiting
+    assert "the loss became NaN" in finished
+    assert "No daemon is running" in err
+    for width in (80, 60, 120):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert all(cells(printed) <= width for printed in finetop("ls")[0].splitlines())
+    found = json.loads(finetop("ls", "--json")[0])
+    assert [run["id"] for run in found["active"]] == [1] and found["active"][0]["seconds_left"] == 75.0
+    assert [(run["place"], run["id"]) for run in found["queue"]] == [(1, 3), (2, 4)]
+
+
+def test_names_and_reasons_are_shown_and_never_obeyed(finetop, workspace):
+    add(finetop, "--name", "\x1b[31mred\x07")
+    work(workspace, 1, line("state", state="failed", reason="\x1b]0;title\x07", hint="\x1b[2J"))
+    for words in (("ls",), ("history",), ("show", "1"), ("logs", "1", "--events")):
+        assert "\x1b" not in finetop(*words)[0] and "\x07" not in finetop(*words)[0]
+
+
+def test_history_filters_sorts_and_speaks_to_other_programs(finetop, workspace):
+    for name in ("a|b", "b", "c"):
+        add(finetop, "--name", name)
+    for run_id, loss in ((1, 0.5), (2, 0.25)):
+        work(
+            workspace,
+            run_id,
+            metric(1, loss=loss),
+            line("eval", step=1, values={"eval/loss": loss}),
+            line("state", state="done", step=1),
+        )
+    rows = list(csv.DictReader(io.StringIO(finetop("history", "--csv", "--sort", "eval")[0])))
+    assert [(row["id"], row["best_eval"]) for row in rows] == [("2", "0.25"), ("1", "0.5")]
+    assert [run["id"] for run in json.loads(finetop("history", "--json", "--filter", "name:b id:2")[0])] == [2]
+    assert len(json.loads(finetop("history", "--json", "--all")[0])) == 3
+    assert len(json.loads(finetop("history", "--json", "--limit", 1)[0])) == 1
+    assert "| a\\|b | done |" in finetop("history", "--markdown")[0]
+    assert finetop("history", "--filter", "state:failed") == ("", "no run matches\n")
+
+
+def test_show_tells_the_whole_story_of_a_failed_run(finetop, workspace, tmp_path):
+    add(finetop, "--preset", "quick", "--set", "run.tags=甲")
+    (workspace.runs / "1" / "log.txt").write_text("loading\r100%\nValueError: too hot\n", "utf-8")
+    work(
+        workspace,
+        1,
+        line("plan", total_steps=10),
+        metric(1, loss=2.0),
+        line("checkpoint", step=1, path="checkpoints/step-00000001", bytes=1_500_000, kept=["latest", "best"]),
+        line("eval", step=1, values={"eval/loss": 1.75}),
+        line("event", event="oom", message="Memory ran out.", step=1),
+        line("state", state="failed", reason="it broke", hint="Mend it."),
+    )
+    out, _ = finetop("show", 1)
+    for words in ("failed: it broke", "Mend it.", "ValueError: too hot", "oom: Memory ran out.", "(preset quick)"):
+        assert words in out
+    for words in ("1/10", "甲", "1@1", "1.75", "1.5 MB", "latest best", "gone", "predicted"):
+        assert words in out
+    assert "lora.dropout" not in out and "lora.dropout" in finetop("show", 1, "--all")[0]
+    told = json.loads(finetop("show", 1, "--json")[0])
+    assert told["settings"]["train.batch_size"] == {"value": 2, "origin": "preset quick"}
+    assert told["metrics"]["eval/loss"]["last"] == 1.75 and told["checkpoints"][0]["name"] == "1@1"
+    assert "there is no run 9; the newest is 1" in finetop("show", 9, code=2)[1]
+
+
+def test_show_says_that_the_data_of_a_waiting_run_has_changed(finetop, tmp_path):
+    add(finetop)
+    assert "not what it was" not in finetop("show", 1)[0]
+    (tmp_path / "意图.csv").write_text("text,label\n", "utf-8")
+    assert "意图.csv has changed" in finetop("show", 1)[0]
+    assert "意图.csv has changed" in json.loads(finetop("show", 1, "--json")[0])["data_changes"][0]
+
+
+def test_logs_end_where_asked_and_hide_what_was_overwritten(finetop, workspace):
+    add(finetop)
+    assert "has printed nothing yet" in finetop("logs", 1)[1]
+    path = workspace.runs / "1" / "log.txt"
+    path.write_bytes(b"".join(b"line %d\n" % number for number in range(20_000)) + b"10%\r50%\r100%\n\xff\x1b[2J\n")
+    assert finetop("logs", 1, "-n", 2)[0] == "100%\n\ufffd\\x1b[2J\n"
+    assert len(finetop("logs", 1, "-n", 0)[0].splitlines()) == 20_002
+    finetop("stop", 1)
+    assert finetop("logs", 1, "-n", 1, "-f")[0] == "\ufffd\\x1b[2J\n", "a run that has ended is not waited for"
+    write(workspace.runs / "1", line("state", state="starting"), line("event", event="oom", message="坏了", step=3))
+    assert "oom" in (out := finetop("logs", 1, "--events")[0]) and "step 3  坏了" in out
+    assert json.loads(finetop("logs", 1, "--events", "--json", "-n", 1)[0])["message"] == "坏了"
+
+
+# acting
+
+
+def test_several_runs_and_ranges_are_acted_on_and_each_is_answered(finetop, workspace):
+    for _ in range(5):
+        add(finetop)
+    out, _ = finetop("hold", "2-3,5", 4)
+    assert out.splitlines() == ["run 2: held", "run 3: held", "run 5: held", "run 4: held"]
+    assert len(finetop("release", "1-99")[0].splitlines()) == 5
+    assert finetop("hold", 2, 77, code=2) == ("run 2: held\n", "finetop: there is no run 77\n")
+    finetop("stop", 3)
+    assert finetop("stop", 3, 4, code=1)[1] == "finetop: run 3 has been stopped\n"
+    answers = json.loads(finetop("release", "2-3", "--json", code=1)[0])
+    assert [(answer["run"], answer["done"], answer["why"]) for answer in answers] == [
+        (2, True, ""),
+        (3, False, "run 3 has been stopped"),
+    ]
+    for words in (("hold",), ("hold", "x"), ("hold", "5-2"), ("hold", "50-60"), ("hold", "--filter", "name:nope")):
+        finetop(*words, code=2)
+    assert states(workspace) == {1: "queued", 2: "queued", 3: "stopped", 4: "stopped", 5: "queued"}
+
+
+def test_a_run_moves_in_the_queue_by_words_and_by_its_place(finetop, workspace):
+    for _ in range(4):
+        add(finetop)
+    assert finetop("move", 4, "top")[0] == "run 4: is number 1 of 4 that wait\n"
+    finetop("move", 1, 4)
+    finetop("move", 2, "down")
+    assert [run.id for run in reads.queue(reader(workspace.database))] == [4, 3, 2, 1]
+    for where in ("0", "sideways", "-1"):
+        finetop("move", 4, where, code=2)
+
+
+def test_what_is_removed_comes_back_and_is_deleted_only_with_a_yes(finetop, workspace):
+    for _ in range(3):
+        add(finetop)
+    size = sum(path.stat().st_size for path in (workspace.runs / "2").rglob("*"))
+    out, err = finetop("rm", "1-2")
+    assert f"run 2: in the trash ({size / 1000:.1f} kB)" in out and "moved to the trash" in err
+    assert [run["id"] for run in json.loads(finetop("history", "--trash", "--json")[0])] == [2, 1]
+    assert "held" in finetop("restore", 1)[0]
+    assert "Say --yes" in finetop("rm", "--purge", code=2)[1]
+    assert "run 2: deleted" in finetop("rm", "--purge", "--yes")[0]
+    assert finetop("rm", "--purge", "--yes")[1] == "the trash is empty\n"
+    assert states(workspace) == {1: "held", 3: "queued"} and workspace.run_ids() == [1, 3]
+
+
+def test_every_interrupted_run_is_resumed_by_one_command(finetop, workspace):
+    for _ in range(3):
+        add(finetop)
+    assert finetop("resume", "--interrupted")[1] == "no run was interrupted\n"
+    conn = writer(workspace.database)
+    for run_id in (1, 3):
+        queue.claim(conn, run_id)
+        queue.finish(conn, run_id, RunState.INTERRUPTED)
+    assert "2 interrupted" in finetop("ls")[1]
+    assert len(finetop("resume", "--interrupted")[0].splitlines()) == 2
+    assert states(workspace) == {1: "queued", 2: "queued", 3: "queued"}
+    assert "which run?" in finetop("resume", code=2)[1]
+
+
+def test_rebuild_brings_the_queue_back_from_the_folders(finetop, workspace):
+    add(finetop)
+    work(workspace, 1, metric(1, loss=1.0), line("state", state="done", step=1))
+    add(finetop, "--after", "1", "--hold")
+    finetop("rm", 1)
+    for suffix in ("", "-wal", "-shm"):
+        (workspace.root / f"runs.db{suffix}").unlink(missing_ok=True)
+    assert json.loads(finetop("rebuild", "--json")[0])["runs"] == 2
+    assert states(workspace) == {2: "held"}
+    assert "run 1: back, done" in finetop("restore", 1)[0]
+    with client.exclusive(workspace):
+        assert "is running" in finetop("rebuild", code=1)[1]
+
+
+def test_doctor_finds_what_is_wrong_and_what_to_do(finetop, workspace):
+    findings = json.loads(finetop("doctor", "--json")[0])
+    assert {finding["area"] for finding in findings} == {"programs", "GPU", "workspace", "store", "daemon", "terminal"}
+    assert any("torch" in finding["what"] for finding in findings)
+    add(finetop)
+    assert "1 runs" in finetop("doctor")[0]
+    (workspace.root / "runs.db").write_bytes(b"scrambled" * 1000)
+    for suffix in ("-wal", "-shm"):
+        (workspace.root / f"runs.db{suffix}").unlink(missing_ok=True)
+    out, _ = finetop("doctor", code=1)
+    assert "is damaged or no database" in out and "finetop rebuild" in out
+
+
+# as scripts and hands use them
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_ends_in_two_real_examples(command, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    told = capsys.readouterr().out
+    assert left.value.code == 0
+    examples = [
+        shown.strip() for shown in told[told.index("examples:") :].splitlines() if shown.startswith("  finetop")
+    ]
+    assert len(examples) >= 2
+
+    for example in examples:
+        words = shlex.split(example.split(" | ")[0].split(" > ")[0])[1:]
+        assert build_parser(words[0]).parse_args(words).run, example
+
+
+def test_every_command_takes_json(capsys):
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert "--json" in capsys.readouterr().out, command
+
+
+def environment(root: Path) -> dict[str, str]:
+    hidden = ("FINETOP_WORKSPACE", "FINETOP_PRESETS", "PYTHONPATH", "FINETOP_NO_DAEMON")
+    kept = {key: value for key, value in os.environ.items() if key not in hidden}
+    return kept | {"HOME": str(root), "XDG_CONFIG_HOME": str(root), "FINETOP_WORKSPACE": str(root / "ws")}
+
+
+def test_a_queued_run_is_trained_stopped_resumed_and_forked_without_a_terminal(tiny_model, chats, tmp_path):
+    """The real daemon, real workers, real commands."""
+
+    def finetop(*words: object) -> str:
+        done = subprocess.run(
+            [FINETOP, *map(str, words)],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    workspace = Workspace(tmp_path / "ws")
+
+    def until(run_id: int, *wanted: RunState) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while (run := reads.run(reader(workspace.database), run_id)).state not in wanted:
+            assert time.monotonic() < deadline, f"run {run_id} is {run.state}: {run.reason or run.wait_reason}"
+            time.sleep(0.05)
+
+    settings = ("--model", tiny_model, "--data-file", chats, "--batch-size", 4, "--max-length", 64)
+    settings += ("--set", "train.threads=1", "--set", "model.dtype=float32", "--set", "save.every=4")
+    try:
+        assert finetop("add", *settings, "--epochs", 5000) == "1\n"
+        until(1, RunState.RUNNING)
+        finetop("stop", 1, "--wait")
+        stopped = reads.run(reader(workspace.database), 1)
+        assert stopped.state is RunState.STOPPED
+        at = reads.checkpoints(reader(workspace.database), 1)[0].step
+        assert finetop("fork", "1@latest", "--max-steps", 4, "--name", "分叉") == "2\n"
+        finetop("resume", 1, "--max-steps", at + 4)
+        until(1, RunState.DONE)
+        until(2, RunState.DONE)
+        forked = reads.run(reader(workspace.database), 2)
+        assert (forked.parent_run, forked.parent_step, forked.name) == (1, at, "分叉")
+        assert reads.run(reader(workspace.database), 1).step == at + 4
+        assert [c.step for c in reads.lineage(reader(workspace.database), 2, 4)][:2] == [4, 0]
+    finally:
+        client.stop(workspace)
