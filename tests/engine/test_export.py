@@ -1,0 +1,343 @@
+"""What is exported is the model that was trained: other programs load it, and it answers as the checkpoint does."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from families import build
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+from engine import journal
+from engine.cli.main import main
+from engine.config import Layer, RunConfig, resolve
+from engine.errors import CheckpointError, InputError
+from engine.worker import checkpoint, export, gguf_file
+from engine.worker.model import Precision, load_base, load_tokenizer, make_trainable
+
+FLOAT32 = Precision(torch.device("cpu"), None, torch.float32)
+
+
+def config_of(model: Path, **changes) -> RunConfig:
+    values = {
+        "model.name": str(model),
+        "method.kind": "lora",
+        "lora.r": 4,
+        "model.dtype": "float32",
+        "run.name": "mine",
+    }
+    values |= {key.replace("__", "."): value for key, value in changes.items()}
+    return resolve([Layer("test", values)]).config
+
+
+def saved(root: Path, model: Path, **changes) -> Path:
+    """A checkpoint in a run's folder whose trained weights differ much from the base's."""
+    config = config_of(model, **changes)
+    plain = config.replace({"method.kind": "lora"}) if config.method.kind == "qlora" else config
+    trained = make_trainable(load_base(plain, FLOAT32), plain)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in trained.named_parameters():
+            if parameter.requires_grad and (config.method.kind == "full" or "lora_B" in name):
+                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    facts = {
+        "config": dataclasses.asdict(config),
+        "data": {"/data/train.csv": "ab" * 32},
+        "versions": {"finetop": "1"},
+        "validation_loss": 0.5,
+    }
+    folder = root / "runs" / "1"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(config.to_json())
+    log = journal.Journal(folder)
+    log.write("eval", step=7, values={"eval/loss": 0.5, "eval/exact_match": 0.875})
+    log.close()
+    checkpoints = folder / "checkpoints"
+    checkpoint.save(checkpoints, 7, 1.0, trained, load_tokenizer(config.model), {}, facts)
+    checkpoint.link(checkpoints, "best", 7)
+    return checkpoints / "step-00000007"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    made: dict[str, Path] = {}
+
+    def get(family: str) -> Path:
+        if family not in made:
+            made[family] = build(family, tmp_path_factory.mktemp("models") / family)
+        return made[family]
+
+    return get
+
+
+@pytest.mark.parametrize("family", ["qwen2.5", "qwen3", "llama3", "mistral", "glm4-9b", "gemma2", "phi3"])
+def test_a_merged_model_is_the_checkpoint(family, models, tmp_path):
+    done = export.export(saved(tmp_path, models(family)), tmp_path / "out", "merged")
+    assert done.difference < 1e-4 * done.spread and done.same_first == 1.0
+    base = AutoModelForCausalLM.from_pretrained(models(family))
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    name, changed = next(
+        (name, weight)
+        for name, weight in merged.state_dict().items()
+        if name.endswith(("q_proj.weight", "qkv_proj.weight"))
+    )
+    assert not torch.equal(changed, base.state_dict()[name]), "the adapter is in the weights"
+    assert merged.config.use_cache is not False and "finetop" not in (tmp_path / "out" / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"lora__dora": True}, {"lora__rslora": True}, {"lora__targets": ["q_proj", "v_proj"]}]
+)
+def test_every_kind_of_adapter_merges(changes, models, tmp_path):
+    done = export.export(saved(tmp_path, models("qwen2.5"), **changes), tmp_path / "out", "merged")
+    assert done.difference < 1e-4 * done.spread
+
+
+def test_a_full_fine_tune_is_handed_over_and_has_no_adapter(models, tmp_path):
+    path = saved(tmp_path, models("qwen2.5"), method__kind="full")
+    assert export.export(path, tmp_path / "out", "merged").difference == 0.0
+    with pytest.raises(InputError, match="no adapter"):
+        export.export(path, tmp_path / "adapter", "adapter")
+    assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16"])
+def test_weights_are_rounded_once_to_the_type_asked_for(dtype, models, tmp_path):
+    path = saved(tmp_path, models("llama3"))
+    done = export.export(path, tmp_path / "out", "merged", dtype)
+    exact = export.export(path, tmp_path / "exact", "merged", "float32")
+    rounded, full = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "exact"))
+    assert all(torch.equal(rounded[name], full[name].to(getattr(torch, dtype))) for name in full)
+    assert exact.difference < done.difference <= export.TOLERANCE[dtype] * done.spread
+    # Without --dtype the result has the type of the base's files.
+    base = AutoModelForCausalLM.from_pretrained(models("llama3"), dtype=getattr(torch, dtype))
+    base.save_pretrained(tmp_path / "base")
+    shutil.copy(models("llama3") / "tokenizer.json", tmp_path / "base")
+    shutil.copy(models("llama3") / "tokenizer_config.json", tmp_path / "base")
+    assert export.export(saved(tmp_path / "b", tmp_path / "base"), tmp_path / "auto", "merged").dtype == dtype
+
+
+def test_qlora_is_merged_into_the_full_precision_base_and_says_so(models, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    path = saved(tmp_path, models("qwen2.5"), method__kind="qlora")
+    done = export.export(path, tmp_path / "out", "merged")
+    base = load_file(models("qwen2.5") / "model.safetensors")
+    merged = load_file(tmp_path / "out" / "model.safetensors")
+    adapter = load_file(path / "adapter_model.safetensors")
+    key = "model.layers.0.self_attn.q_proj"
+    a, b = (adapter[f"base_model.model.{key}.lora_{side}.weight"] for side in "AB")
+    torch.testing.assert_close(merged[f"{key}.weight"], base[f"{key}.weight"] + (32 / 4) * b @ a, rtol=0, atol=1e-5)
+    assert "full-precision" in done.notes[0] and "full-precision" in (tmp_path / "out" / "README.md").read_text()
+    assert done.trained_difference > 10 * done.difference, "4 bits are coarse"
+
+
+TEN_LINES = """\
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from peft import PeftModel
+base, folder, adapter = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(base if adapter == "yes" else folder)
+if adapter == "yes":
+    model = PeftModel.from_pretrained(model, folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+inputs = tokenizer.apply_chat_template([{"role": "user", "content": "高血压"}], add_generation_prompt=True, return_tensors="pt", return_dict=True)
+print(model.generate(**inputs, max_new_tokens=8, do_sample=False)[0].tolist(), [m for m in sys.modules if m.split(".")[0] in ("engine", "tui")])
+"""  # noqa: E501
+
+
+def test_ten_lines_of_transformers_and_peft_load_what_the_command_wrote(models, tmp_path, capfd):
+    saved(tmp_path, models("qwen2.5"))
+    answers = []
+    for form in ("adapter", "merged"):
+        words = ["export", "1@best", str(tmp_path / form), "--to", form, "--workspace", str(tmp_path)]
+        assert main([*words, "--json"]) == 0
+        said = json.loads(capfd.readouterr().out)
+        assert said["form"] == form and said["bytes"] > 0 and "README.md" in said["files"]
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        script = [sys.executable, "-P", "-c", TEN_LINES, str(models("qwen2.5")), str(tmp_path / form)]
+        done = subprocess.run([*script, "yes" if form == "adapter" else "no"], capture_output=True, text=True,
+                              cwd=tmp_path / "elsewhere", check=False)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        answers.append(done.stdout)
+    assert answers[0] == answers[1] and answers[0].rstrip().endswith("[]")
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [
+        ("llama3", "float32"),
+        ("llama3", "bfloat16"),
+        ("mistral", "float16"),
+        ("qwen2.5", "float32"),
+        ("qwen3", "float16"),
+    ],
+)
+def test_gguf_reads_back_as_the_same_model_and_tokens(family, dtype, models, tmp_path):
+    path = saved(tmp_path, models(family))
+    done = export.export(path, tmp_path / "out", "gguf", dtype)
+    (name,) = [name for name in done.files if name.endswith(".gguf")]
+    assert name == f"mine-step-7-{ {'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16'}[dtype] }.gguf"
+    assert done.difference <= (1e-3 if dtype == "float32" else export.TOLERANCE[dtype]) * done.spread
+    reader = gguf.GGUFReader(tmp_path / "out" / name)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokens = reader.fields["tokenizer.ggml.tokens"].contents()
+    assert len(tokens) == 600 and tokens[tokenizer.eos_token_id] == tokenizer.eos_token
+    assert reader.fields["tokenizer.ggml.eos_token_id"].contents() == tokenizer.eos_token_id
+    # transformers cuts text for a Qwen2 model as Qwen does, whatever its tokenizer.json says.
+    cuts_as_qwen = r"\\p{L}+|" in tokenizer.backend_tokenizer.to_str()
+    assert reader.fields["tokenizer.ggml.pre"].contents() == ("qwen2" if cuts_as_qwen else "gpt-2")
+    template = reader.fields["tokenizer.chat_template"].contents()
+    assert "generation %}" not in template.replace("add_generation_prompt", "") and "<|im_start|>" in template
+
+
+def test_a_gguf_chat_template_renders_as_before(models, tmp_path):
+    path = saved(tmp_path, models("llama3"))
+    done = export.export(path, tmp_path / "out", "gguf", "float16")
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
+    before = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    name = next(name for name in done.files if name.endswith(".gguf"))
+    tokenizer.chat_template = gguf.GGUFReader(tmp_path / "out" / name).fields["tokenizer.chat_template"].contents()
+    assert tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) == before
+
+
+def test_llama_3_rotation_factors_are_transformers_own(tmp_path):
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # fmt: skip
+    config = LlamaConfig(hidden_size=1024, num_attention_heads=8, max_position_embeddings=131072, rope_parameters=rope)
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    plain = 1.0 / 500000.0 ** (torch.arange(0, 128, 2) / 128)
+    torch.testing.assert_close(plain / gguf_file._rope_factors(config), scaled)
+
+
+def test_a_changed_tensor_in_a_gguf_file_is_noticed(models, tmp_path):
+    path = saved(tmp_path, models("qwen3"))
+    done = export.export(path, tmp_path / "out", "gguf", "float16")
+    export.export(path, tmp_path / "merged", "merged", "float16")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float16)
+    name = next(name for name in done.files if name.endswith(".gguf"))
+    file = tmp_path / "out" / name
+    gguf_file.verify(model, file)
+    tensor = next(t for t in gguf.GGUFReader(file).tensors if t.name == "blk.1.ffn_up.weight")
+    content = bytearray(file.read_bytes())
+    content[tensor.data_offset] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"blk\.1\.ffn_up\.weight reads back"):
+        gguf_file.verify(model, file)
+
+
+def test_pre_tokenizers_are_named_or_refused():
+    qwen = r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    llama = qwen.replace(r"\p{N}| ?", r"\p{N}{1,3}| ?")
+
+    def step(expression):  # fmt: skip
+        split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
+        return {"type": "Sequence", "pretokenizers": [split, {"type": "ByteLevel", "use_regex": False}]}
+
+    assert gguf_file._pre_tokenizer(step(qwen)) == "qwen2"
+    assert gguf_file._pre_tokenizer(step(llama)) == "llama-bpe"
+    with pytest.raises(InputError, match="cannot name"):
+        gguf_file._pre_tokenizer(step(r"\d+"))
+
+
+def test_a_family_without_gguf_is_told_what_to_run(models, tmp_path):
+    with pytest.raises(InputError) as refused:
+        export.export(saved(tmp_path, models("glm4-9b")), tmp_path / "out", "gguf")
+    assert "GlmForCausalLM" in refused.value.message and "convert_hf_to_gguf.py" in refused.value.hint
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out.part*"))
+
+
+def test_what_is_not_the_same_model_is_not_kept(models, tmp_path, monkeypatch):
+    """The proof bites: an adapter merged at half its strength is refused."""
+    path = saved(tmp_path, models("qwen2.5"))
+    merge = export._merged
+
+    def weaker(model):
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.data *= 0.9
+        return merge(model)
+
+    monkeypatch.setattr(export, "_merged", weaker)
+    with pytest.raises(CheckpointError, match="not the same model"):
+        export.export(path, tmp_path / "out", "merged")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out.part*"))
+
+
+def test_a_damaged_checkpoint_is_not_exported(models, tmp_path):
+    path = saved(tmp_path, models("qwen2.5"))
+    weights = load_file(path / "adapter_model.safetensors")
+    next(iter(weights.values())).view(-1)[0] += 1
+    save_file(weights, path / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match=r"damaged|bytes"):
+        export.export(path, tmp_path / "out", "merged")
+
+
+def test_room_is_asked_for_before_anything_is_written(models, tmp_path, monkeypatch):
+    path = saved(tmp_path, models("qwen2.5"))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(CheckpointError, match="are needed in"):
+        export.export(path, tmp_path / "out", "merged")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_folder_is_left_alone_unless_empty(models, tmp_path, capfd):
+    saved(tmp_path, models("qwen2.5"))
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "precious").write_text("mine")
+    words = ["export", "1@best", str(full), "--to", "adapter", "--workspace", str(tmp_path)]
+    assert main(words) == 2
+    assert "not empty" in capfd.readouterr().err
+    assert [entry.name for entry in full.iterdir()] == ["precious"]
+    (tmp_path / "empty").mkdir()
+    done = export.export(tmp_path / "runs/1/checkpoints/best", tmp_path / "empty", "adapter")
+    assert sorted(os.listdir(tmp_path / "empty")) == sorted(done.files)
+
+
+def test_the_card_says_what_it_is_and_obeys_nothing(models, tmp_path):
+    path = saved(tmp_path, models("qwen2.5"), run__name="a | b <script> `x`", optim__learning_rate=3e-4)
+    export.export(path, tmp_path / "out", "adapter", run_folder=tmp_path / "runs" / "1")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert r"# a \| b \<script\> \`x\`" in card
+    for said in ("library_name: \"peft\"", "ab" * 32, "| optim.learning\\_rate | 0.0003 |".replace("\\_", "_"),
+                 "| validation loss | 0.5 |", "0.875", "PeftModel.from_pretrained", "licence applies"):  # fmt: skip
+        assert said in card, said
+    assert (
+        str(models("qwen2.5"))
+        in json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    )
+
+
+def test_a_wrong_checkpoint_is_told_with_those_there_are(models, tmp_path, capfd):
+    saved(tmp_path, models("qwen2.5"))
+    assert main(["export", "1@900", str(tmp_path / "o"), "--to", "merged", "--workspace", str(tmp_path)]) == 2
+    said = capfd.readouterr().err
+    assert "run 1 has no checkpoint '900'" in said and "best, 7" in said
+
+
+def test_padding_rows_of_the_embedding_are_unused_tokens(models, tmp_path):
+    folder = shutil.copytree(models("llama3"), tmp_path / "padded")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.resize_token_embeddings(640, mean_resizing=False)
+    model.save_pretrained(folder)
+    done = export.export(saved(tmp_path, folder), tmp_path / "out", "gguf", "float32")
+    reader = gguf.GGUFReader(tmp_path / "out" / next(name for name in done.files if name.endswith(".gguf")))
+    kinds = np.array(reader.fields["tokenizer.ggml.token_type"].contents())
+    used = len(AutoTokenizer.from_pretrained(folder))
+    assert (kinds[used:] == gguf.TokenType.UNUSED).all() and len(kinds) == 640
