@@ -19,6 +19,7 @@ _COMMANDS = {
     "show": ("show", "logs", "checkpoints"),
     "act": ("stop", "kill", "resume", "fork", "hold", "release", "move", "rm", "restore"),
     "compare": ("compare",),
+    "export": ("export",),
     "data": ("data",),
     "eval": ("eval",),
     "sample": ("sample", "samples"),
