@@ -32,6 +32,8 @@ _LOG_LINES = 8
 _CHECKPOINTS_SHOWN = 6
 _PIECE = 4_000
 """Characters of one line that are shown: a log may hold a megabyte without a line break."""
+_DETAILS = ("data", "plan", "model", "memory")
+"""Events that hold figures rather than words; `show` has them in their places."""
 _QUIET = frozenset({"beat", "metric"})
 
 
@@ -113,7 +115,7 @@ def run_show(options: argparse.Namespace) -> int:
         lines += ["", "the data is not what it was when it was queued", *(f"  {change}" for change in changes)]
     lines += _wrong(conn, run, folder)
     lines += _settings_lines(resolved, options.all) if resolved else ["", f"settings: {problem}"]
-    told = [event for event in events if event.kind not in ("data", "plan", "model")] if not options.all else events
+    told = [event for event in events if event.kind not in _DETAILS] if not options.all else events
     shown = told if options.all else told[-_EVENTS_SHOWN:]
     if shown:
         left_out = len(told) - len(shown)
@@ -158,7 +160,9 @@ def _head(run: Run, folder: Path, waits_for: list[int], memory: dict[str, Any]) 
         lines.append(f"  speed     {run.tokens_per_second:,.0f} tokens/s  {run.step_seconds or 0:.3g} s a step")
     if memory:
         words = {"predicted_bytes": "predicted", "measured_bytes": "measured at most"}
-        lines.append("  memory    " + "  ".join(f"{words[key]} {_gib(value)}" for key, value in memory.items()))
+        lines.append(
+            "  memory    " + "  ".join(f"{words[key]} {_gib(value)}" for key, value in memory.items() if value)
+        )
     if run.gpus:
         lines.append(f"  GPU       {', '.join(run.gpus)}")
     if waits_for and run.state is RunState.QUEUED:
@@ -224,9 +228,11 @@ def _memory(conn: Connection, run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if run.estimate_bytes is not None:
         found["predicted_bytes"] = run.estimate_bytes
-    measured = reads.series(conn, run.id).get("gpu/memory")
-    if measured and measured.high is not None:
-        found["measured_bytes"] = int(measured.high)
+    told = [event.detail for event in reads.events(conn, run.id) if event.kind == "memory"]
+    if told:  # the worker's own peak, so far; on a GPU what it took from the card
+        found["measured_bytes"] = told[-1].get("reserved_bytes") or told[-1].get("peak_bytes")
+    elif (card := reads.series(conn, run.id).get("gpu/memory")) and card.high is not None:
+        found["measured_bytes"] = int(card.high)
     return found
 
 
@@ -246,7 +252,7 @@ def _words(kind: str, message: str, detail: Any) -> str:
     if kind == "state":
         reason = f": {detail['reason']}" if detail.get("reason") else ""
         return f"{message}{reason}"
-    if kind in ("data", "plan", "model"):
+    if kind in _DETAILS:
         return f"{kind}: {cut(json.dumps(dict(detail), ensure_ascii=False), 200)}"
     return f"{kind}: {message}" if message else kind
 

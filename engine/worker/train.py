@@ -46,7 +46,6 @@ from engine.worker.model import (
 from engine.worker.optim import learning_rate, make_optimizer, set_learning_rate
 from engine.worker.packing import TokenSet, epoch_order, make_pack, plan_passes
 from engine.worker.peak import PeakMemory
-from engine.worker.peak import PeakMemory
 from engine.worker.progress import Progress, make_plan
 from engine.worker.resume import compare_probe, load_adapter, probe_indices, probe_loss, refuse_other_run
 from engine.worker.signals import StopRequest
@@ -131,7 +130,6 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
         enable_activation_checkpointing(inner)
     evaluations.take_back(folder, progress.step if last else -1)
     peak = PeakMemory(journal, config, precision, data.train)
-    peak = PeakMemory(journal, config, precision, data.train)
     journal.write("resume", from_step=progress.step if last else -1, micro_tokens=progress.micro_tokens)
     journal.write("state", state="running", step=progress.step)
 
@@ -201,7 +199,6 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
 
     patience = config.train.early_stopping
     measured_steps = 0
-    measured_steps = 0
     order_of = -1
     model.train()
     while progress.step < plan.total_steps:
@@ -259,9 +256,6 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
         measured_steps += 1
         if measured_steps == 2:  # Adam's moments are there; a run that is killed later has told
             peak.tell(progress)
-        measured_steps += 1
-        if measured_steps == 2:  # Adam's moments are there; a run that is killed later has told
-            peak.tell(progress)
 
         last_step = progress.step == plan.total_steps
         epoch_end = progress.step % plan.steps_per_epoch == 0
@@ -287,10 +281,8 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
         if checkpoint.steps(checkpoints)[-1:] != [progress.step]:
             save()
         peak.tell(progress)
-        peak.tell(progress)
         journal.write("state", state="stopped", step=progress.step, reason="asked to stop")
         return STOPPED
-    peak.tell(progress)
     peak.tell(progress)
     journal.write("state", state="done", step=progress.step)
     return DONE
