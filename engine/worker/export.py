@@ -374,24 +374,34 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=DTYPES, default="auto")
     parser.add_argument("--run", type=Path, help="the run's folder, for its results")
     options = parser.parse_args(arguments)
+    with _own_words() as say:
+        try:
+            done = export(options.checkpoint, options.target, options.to, options.dtype, options.run, say)
+            code, said = 0, dataclasses.asdict(done)
+        except EngineError as error:
+            code, said = error.exit_code, {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        except Exception as error:
+            say(traceback.format_exc())
+            code, said = 1, {"error": f"{type(error).__name__}: {error}", "hint": "", "exit_code": 1}
+    print(json.dumps(said, ensure_ascii=False))
+    return code
+
+
+@contextlib.contextmanager
+def _own_words() -> Iterator[Callable[[str], None]]:
+    """A way to speak to the terminal, while what libraries print (bars, advice) goes nowhere."""
+    ours, out = os.dup(2), os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        done = export(
-            options.checkpoint,
-            options.target,
-            options.to,
-            options.dtype,
-            options.run,
-            say=lambda text: print(text, file=sys.stderr, flush=True),
-        )
-    except EngineError as error:
-        print(json.dumps({"error": error.message, "hint": error.hint, "exit_code": error.exit_code}))
-        return error.exit_code
-    except Exception as error:
-        traceback.print_exc()
-        print(json.dumps({"error": f"{type(error).__name__}: {error}", "hint": "", "exit_code": 1}))
-        return 1
-    print(json.dumps(dataclasses.asdict(done), ensure_ascii=False))
-    return 0
+        os.dup2(nowhere, 2)
+        os.dup2(nowhere, 1)
+        yield lambda text: os.write(ours, f"{text}\n".encode("utf-8", "replace")) and None
+    finally:
+        sys.stdout.flush()
+        os.dup2(ours, 2)
+        os.dup2(out, 1)
+        for descriptor in (ours, out, nowhere):
+            os.close(descriptor)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from families import build
+from families import _SENTENCES, build
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers import models as tokenizer_models
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from engine import journal
 from engine.cli.main import main
@@ -341,3 +343,52 @@ def test_padding_rows_of_the_embedding_are_unused_tokens(models, tmp_path):
     kinds = np.array(reader.fields["tokenizer.ggml.token_type"].contents())
     used = len(AutoTokenizer.from_pretrained(folder))
     assert (kinds[used:] == gguf.TokenType.UNUSED).all() and len(kinds) == 640
+
+
+def _pieces(folder: Path) -> Path:
+    """A tokenizer as Llama 2 and Mistral have it: pieces with ▁ for spaces, bytes for what no piece covers."""
+    bpe = Tokenizer(tokenizer_models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    bpe.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    bytes_ = [f"<0x{number:02X}>" for number in range(256)]
+    specials = ["<unk>", "<s>", "</s>"]
+    learned = Tokenizer(tokenizer_models.BPE())
+    learned.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    trainer = trainers.BpeTrainer(vocab_size=250, show_progress=False)
+    learned.train_from_iterator(_SENTENCES * 3, trainer)
+    model = json.loads(learned.to_str())["model"]
+    names = [*specials, *bytes_, *sorted(model["vocab"], key=model["vocab"].__getitem__)]
+    said = json.loads(bpe.to_str())
+    said["model"] |= {"vocab": {name: number for number, name in enumerate(names)}, "merges": model["merges"]}
+    said["added_tokens"] = [
+        dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        | {"id": i, "content": s, "special": True}
+        for i, s in enumerate(specials)
+    ]
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(said)), unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+    made.save_pretrained(folder)
+    return folder
+
+
+def test_a_vocabulary_of_pieces_cuts_text_as_before(tmp_path):
+    """Read back by transformers, which makes merges of the scores as llama.cpp does."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    _pieces(tmp_path / "model")
+    before = PreTrainedTokenizerFast.from_pretrained(tmp_path / "model")
+    model = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=len(before), num_key_value_heads=1, **sizes))
+    model.save_pretrained(tmp_path / "model")
+    done = export.export(saved(tmp_path, tmp_path / "model"), tmp_path / "out", "gguf", "float32")
+    name = next(name for name in done.files if name.endswith(".gguf"))
+    fields = gguf.GGUFReader(tmp_path / "out" / name).fields
+    assert fields["tokenizer.ggml.model"].contents() == "llama"
+    kinds = fields["tokenizer.ggml.token_type"].contents()
+    assert kinds[0] == gguf.TokenType.UNKNOWN and kinds[1] == gguf.TokenType.CONTROL
+    assert set(kinds[3:259]) == {gguf.TokenType.BYTE}
+    after = AutoTokenizer.from_pretrained(tmp_path / "out", gguf_file=name)
+    assert len(before(_SENTENCES[0])["input_ids"]) < len(_SENTENCES[0]) / 2, "pieces, not letters"
+    for text in (*_SENTENCES, "Fine tuning  twice", "猫 and dogs", "capital capital"):
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for tokenizer in (before, after)]
+        assert ids[0] == ids[1], text
