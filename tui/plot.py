@@ -351,11 +351,13 @@ def legend(curves: Sequence[Curve], view: View, x: Scale, ascii_only: bool = Fal
     """Each curve with a piece of its line and its value: the last one, or the one at the cursor."""
     spans: list[Span] = []
     at = {id(one.curve): one for one in readings(curves, view.cursor)} if view.cursor is not None else {}
+    if view.cursor is not None:
+        spans.append(Span(f"{view.x} {_place(view.cursor, view.x)}", "title"))
     for curve in curves:
         if spans:
             spans.append(Span("   ", "text"))
         name = f"{curve.letter} {curve.name}".strip()
-        spans += [Span(f"{name} ", "dim"), Span(f"{swatch(curve.series, 2, ascii_only)} ", f"series{curve.series}")]
+        spans += [Span(f"{name} ", "dim"), Span(f"{swatch(curve.series, 4, ascii_only)} ", f"series{curve.series}")]
         reading = at.get(id(curve))
         if reading is None:
             spans.append(Span(value_text(curve.last), "text"))
@@ -366,8 +368,6 @@ def legend(curves: Sequence[Curve], view: View, x: Scale, ascii_only: bool = Fal
         spans.append(Span(value_text(mark.mean if reading.smooth is None else reading.smooth), "text"))
         if mark.low is not None and mark.high is not None and mark.low != mark.high:
             spans.append(Span(f" ({value_text(mark.low)}–{value_text(mark.high)})", "dim"))
-    if view.cursor is not None:
-        spans.append(Span(f"   {view.x} {_place(view.cursor, view.x)}", "title"))
     if view.smoothing:
         spans.append(Span(f"   smooth {view.smoothing:g}", "dim"))
     if view.log:

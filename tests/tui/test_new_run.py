@@ -187,7 +187,9 @@ async def give(pilot, screen, path, text):
     await until(lambda: screen.editing is not None and screen.editing.has_focus)
     screen.editing.value = text
     await press(pilot, "enter")
-    await until(lambda: screen.editing is None)
+    await until(lambda: screen.editing is None and not screen.query("FieldLine"))
+    await pilot.pause()
+    assert screen.fields.has_focus
 
 
 def told(app) -> set[str]:

@@ -262,8 +262,8 @@ class NewRunScreen(KeyScreen):
         line, self.editing = self.editing, None
         self.names = ()
         if line is not None:
+            self.set_focus(self.fields)  # before it goes: Textual would else choose what gets the focus
             line.remove()
-            self.fields.focus()
             self.show_all()
 
     def do_line_complete(self) -> None:
