@@ -27,7 +27,7 @@ from engine.compare.subjects import Compared, opened
 from engine.errors import InputError
 from engine.home import Workspace
 from engine.store import charts, course, reads, samples
-from engine.store.records import ENDED, Chart, Column
+from engine.store.records import ENDED, Chart, Column, GpuReading
 
 CURVES = ("train/loss", "eval/loss")
 _RECENT = 20
@@ -285,11 +285,13 @@ def _cost(each: Compared) -> Cost:
     tokens = _tokens(each, each.subject.last_step) if each.subject.last_step is not None else None
     speed = series.get("train/tokens_per_s")
     sizes = [c.bytes for c in reads.checkpoints(each.conn, run.id, removed=True) if c.bytes is not None]
-    energy, peak = _gpu_use(each)
+    gpu_seconds, joules, peak = _gpu_use(each)
+    if gpu_seconds is None and seconds is not None and run.gpus:
+        gpu_seconds = seconds * len(run.gpus)
     return Cost(
         seconds=seconds,
-        gpu_hours=seconds * len(run.gpus) / 3600 if seconds is not None and run.gpus else None,
-        energy_wh=energy,
+        gpu_hours=gpu_seconds / 3600 if gpu_seconds else None,
+        energy_wh=joules / 3600 if joules is not None else None,
         peak_memory_bytes=peak,
         checkpoint_bytes=sizes[0] if sizes else None,
         tokens=round(tokens) if tokens is not None else None,
@@ -297,23 +299,29 @@ def _cost(each: Compared) -> Cost:
     )
 
 
-def _gpu_use(each: Compared) -> tuple[float | None, int | None]:
-    """Energy in Wh and peak memory: what was kept for the run, else from the readings of its GPUs."""
-    energy, memory = each.series.get("gpu/energy_wh"), each.series.get("gpu/memory")
-    if energy is not None or memory is not None:
-        peak = round(memory.high) if memory is not None and memory.high is not None else None
-        return energy.last if energy else None, peak
-    joules, peak, last = None, None, {}
-    for reading in samples.gpu_readings(each.conn, run_id=each.run.id):
-        if reading.memory_bytes is not None:
-            peak = max(peak or 0, reading.memory_bytes)
+def _gpu_use(each: Compared) -> tuple[float | None, float | None, int | None]:
+    """GPU seconds, joules and peak memory: as the daemon has kept them, else what worker and readings tell."""
+    kept = json.loads(reads.recall(each.conn, f"usage:{each.run.id}") or "{}")
+    seconds, joules, peak = (kept.get(name) for name in ("gpu_seconds", "energy_joules", "peak_memory_bytes"))
+    if peak is None:
+        told = course.said(each.conn, each.run.id, ("memory",)).get("memory", {})
+        peak = told.get("reserved_bytes") or told.get("peak_bytes")
+    if joules is None:
+        joules = _integrated(samples.gpu_readings(each.conn, run_id=each.run.id))
+    return seconds, joules, peak
+
+
+def _integrated(readings: Sequence[GpuReading]) -> float | None:
+    """Joules by the power readings of a run's GPUs, gaps left out."""
+    joules, last = None, {}
+    for reading in readings:
         before = last.get(reading.gpu)
         if before and None not in (before.power_watts, reading.power_watts):
             span = reading.time - before.time
             if span <= _GAP_SECONDS:
                 joules = (joules or 0.0) + span * (before.power_watts + reading.power_watts) / 2
         last[reading.gpu] = reading
-    return (None if joules is None else joules / 3600), peak
+    return joules
 
 
 # curves, answers, diagnoses

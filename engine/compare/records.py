@@ -94,7 +94,7 @@ class Cost:
     gpu_hours: float | None = None
     energy_wh: float | None = None
     peak_memory_bytes: int | None = None
-    """On one GPU."""
+    """Of the run's processes on one GPU; on the CPU what was resident."""
     checkpoint_bytes: int | None = None
     tokens: int | None = None
     """Trained on, repeated ones included."""

@@ -16,7 +16,7 @@ _COSTS = {
     "seconds": "time at work",
     "gpu_hours": "GPU-hours",
     "energy_wh": "energy",
-    "peak_memory_bytes": "peak GPU memory",
+    "peak_memory_bytes": "peak memory",
     "checkpoint_bytes": "checkpoint size",
     "tokens": "tokens trained on",
     "tokens_per_second": "tokens/s",

@@ -1,5 +1,6 @@
 """Runs side by side: the right figure at the right moment, from the store or from the folders, and fair warnings."""
 
+import json
 import math
 import os
 
@@ -12,8 +13,10 @@ from engine.compare.comparison import compare
 from engine.compare.evidence import with_evidence
 from engine.errors import InputError
 from engine.home import Workspace
-from engine.store import connect
+from engine.store import connect, queue
 from engine.store.rebuild import rebuild
+from engine.store.records import GpuReading
+from engine.store.samples import add_gpu_readings
 
 
 @pytest.fixture(params=["store", "folders"])
@@ -102,6 +105,22 @@ def test_a_killed_worker_counts_until_its_last_sign(workspace):
     run(workspace.root, 2, steps=40)
     # Its steps beyond 30 were taken back, and their times with them.
     assert workspace.compare("1", "2").costs[0].seconds == pytest.approx(31)
+
+
+def test_what_a_run_took_is_what_the_daemon_kept_else_what_readings_tell(tmp_path):
+    run(tmp_path, 1)
+    run(tmp_path, 2, lines=[line("memory", 1500.0, peak_bytes=5_000, reserved_bytes=7_000)])
+    rebuild(tmp_path)
+    conn = connect.writer(tmp_path / "runs.db")
+    kept = {"gpu_seconds": 7200.0, "energy_joules": 3600.0 * 250, "peak_memory_bytes": 9_000}
+    queue.remember(conn, "usage:1", json.dumps(kept))
+    # 100 W for 60 s, then a gap of an hour, then 200 W for 60 s.
+    readings = [(1000.0, 100.0), (1060.0, 100.0), (4660.0, 200.0), (4720.0, 200.0)]
+    add_gpu_readings(conn, [GpuReading("GPU-a", t, 2, power_watts=power) for t, power in readings])
+    first, second = compare(Workspace(tmp_path), ["1", "2"], conn=conn).costs
+    assert (first.gpu_hours, first.energy_wh, first.peak_memory_bytes) == (2.0, 250.0, 9_000)
+    assert second.energy_wh == pytest.approx((6000 + 12000) / 3600) and second.peak_memory_bytes == 7_000
+    assert second.gpu_hours is None, "it had no GPU that the queue knows of"
 
 
 def test_only_what_differs_is_listed_with_auto_replaced_by_what_it_stood_for(workspace):
