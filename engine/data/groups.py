@@ -8,6 +8,9 @@ import numpy as np
 from engine.data.near import alike, candidates
 from engine.data.pool import Pool, bare
 
+_PROVED_AT_ONCE = 5000
+"""Pairs whose texts are in memory together: 10,000 texts of 4,000 characters at the worst."""
+
 
 class Pair(NamedTuple):
     row: int
@@ -23,19 +26,24 @@ def near_pairs(pool: Pool, *, answers: bool, advance: Callable[[int, int], None]
     With `answers`, rows of the same part count only where the answers are nearly the same, too.
     """
     rows, signed = pool.distinct()
-    cached, texts = -1, ("", "")
-    for one, other in candidates(signed, advance).tolist():
-        row, earlier = int(rows[other]), int(rows[one])
-        if earlier != cached:
-            cached, texts = earlier, tuple(map(bare, pool.texts(earlier)))
-        question, answer = map(bare, pool.texts(row))
-        # Questions that are all punctuation have no character to compare.
-        share = alike(texts[0], question) if question and texts[0] else 0.0
-        if not share:
-            continue
-        if answers and pool.part[row] == pool.part[earlier] and not alike(texts[1] or ".", answer or "."):
-            continue
-        yield Pair(row, earlier, share)
+    pairs = rows[candidates(signed, advance)]
+    for start in range(0, len(pairs), _PROVED_AT_ONCE):
+        batch = pairs[start : start + _PROVED_AT_ONCE]
+        questions = {row: pool.bare_question(row) for row in np.unique(batch).tolist()}
+        earlier, later = batch.T.tolist()
+        shares = alike([questions[row] for row in earlier], [questions[row] for row in later])
+        for at in np.flatnonzero(shares).tolist():
+            one, other = earlier[at], later[at]
+            if answers and pool.part[one] == pool.part[other] and not _same_answers(pool, one, other):
+                continue
+            yield Pair(other, one, float(shares[at]))
+
+
+def _same_answers(pool: Pool, one: int, other: int) -> bool:
+    if pool.answer[one] == pool.answer[other]:
+        return True
+    said, too = (bare(pool.texts(row)[1]) for row in (one, other))
+    return bool(alike([said], [too])[0])
 
 
 def joined(count: int, pairs: Iterator[tuple[int, int]]) -> np.ndarray:

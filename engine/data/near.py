@@ -25,7 +25,9 @@ are a Jaccard similarity of 0.4 at the least, were the changes spread as badly a
 _NEIGHBOURS = 6
 """Rows that follow in a band's order with the same band. Among many rows with one band (a common beginning), the order
 goes on with the next bands, so that the most alike still stand side by side in some of the 21 orders."""
-_PAIRS_AT_ONCE = 200_000
+_PAIRS_AT_ONCE = 100_000
+_BEST = 8
+_MOST_HELD = 2_000_000
 
 _random = np.random.default_rng(20_240_607)
 _MULTIPLIERS = _random.integers(0, 1 << 31, PERMUTATIONS, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
@@ -63,11 +65,14 @@ def _mix(values: np.ndarray) -> np.ndarray:
 
 
 def candidates(signed: np.ndarray, advance: Callable[[int, int], None] | None = None) -> np.ndarray:
-    """Pairs (i, j), i < j, that agree in a band and in enough permutations; shape (pairs, 2), each once."""
+    """Pairs (i, j), i < j, that agree in a band and in enough permutations; shape (pairs, 2), each once, in order.
+
+    Of each text only its pairs with the `_BEST` most alike are kept.
+    """
     count = len(signed)
-    found: list[np.ndarray] = []
-    bands = [_band(signed, number) for number in range(_BANDS)] if count else []
-    for number in range(_BANDS if count > 1 else 0):
+    best = _Best(count)
+    bands = [_band(signed, number) for number in range(_BANDS)] if count > 1 else []
+    for number in range(len(bands)):
         keys = bands[number]
         order = np.lexsort((bands[(number + 2) % _BANDS], bands[(number + 1) % _BANDS], keys))
         ordered = keys[order]
@@ -80,14 +85,48 @@ def candidates(signed: np.ndarray, advance: Callable[[int, int], None] | None = 
                 one, other = order[here], order[here + step]
                 agreeing = (signed[one] == signed[other]).sum(axis=1)
                 kept = agreeing >= _LEAST_AGREEING
-                pairs = np.stack((one[kept], other[kept]), axis=1)
-                pairs.sort(axis=1)
-                found.append(pairs)
+                best.add(one[kept], other[kept], agreeing[kept])
         if advance:
             advance(number + 1, _BANDS)
-        if sum(map(len, found)) > 4_000_000:
-            found = [_each_once(found, count)]
-    return _each_once(found, count)
+    return best.pairs()
+
+
+class _Best:
+    """Pairs with how much they agree; thinned out to the best of each text before they fill the memory."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._codes: list[np.ndarray] = []
+        self._agreeing: list[np.ndarray] = []
+        self._held = self._thinned = 0
+
+    def add(self, one: np.ndarray, other: np.ndarray, agreeing: np.ndarray) -> None:
+        low, high = np.minimum(one, other), np.maximum(one, other)
+        self._codes.append(low.astype(np.int64) * self._count + high)
+        self._agreeing.append(agreeing.astype(np.uint8))
+        self._held += len(one)
+        if self._held - self._thinned > _MOST_HELD:
+            self._thin()
+
+    def pairs(self) -> np.ndarray:
+        self._thin()
+        codes = self._codes[0]
+        return np.stack((codes // self._count, codes % self._count), axis=1) if self._count else codes.reshape(0, 2)
+
+    def _thin(self) -> None:
+        codes = np.concatenate([np.empty(0, np.int64), *self._codes])
+        agreeing = np.concatenate([np.empty(0, np.uint8), *self._agreeing])
+        codes, first = np.unique(codes, return_index=True)
+        agreeing = agreeing[first]
+        kept = np.zeros(len(codes), bool)
+        for ends in (codes // max(self._count, 1), codes % max(self._count, 1)):
+            order = np.lexsort((255 - agreeing, ends))
+            ordered = ends[order]
+            starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else ordered
+            place = np.arange(len(ordered)) - np.repeat(starts, np.diff(np.r_[starts, len(ordered)]))
+            kept[order[place < _BEST]] = True
+        self._codes, self._agreeing = [codes[kept]], [agreeing[kept]]
+        self._held = self._thinned = int(kept.sum())
 
 
 def _band(signed: np.ndarray, number: int) -> np.ndarray:
@@ -96,17 +135,15 @@ def _band(signed: np.ndarray, number: int) -> np.ndarray:
     return _mix(mixed * np.uint32(0x9E3779B1) ^ rows[:, 2])
 
 
-def _each_once(found: list[np.ndarray], count: int) -> np.ndarray:
-    if not found:
-        return np.empty((0, 2), np.int64)
-    pairs = np.concatenate(found).astype(np.int64)
-    codes = np.unique(pairs[:, 0] * count + pairs[:, 1])
-    return np.stack((codes // count, codes % count), axis=1)
-
-
-def alike(one: str, other: str) -> float:
-    """The share of the same characters of two bare texts, from LEAST_ALIKE on; 0 below it and for other numbers."""
+def alike(ones: list[str], others: list[str]) -> np.ndarray:
+    """The share of the same characters of each pair of bare texts, from LEAST_ALIKE on; 0 below it, for texts without a
+    character, and for different numbers."""
     from rapidfuzz.distance import Indel  # 15 ms
+    from rapidfuzz.process import cpdist
 
-    share = Indel.normalized_similarity(one, other, score_cutoff=LEAST_ALIKE)
-    return share if share and _DIGITS.findall(one) == _DIGITS.findall(other) else 0.0
+    shares = cpdist(ones, others, scorer=Indel.normalized_similarity, score_cutoff=LEAST_ALIKE)
+    for at in np.flatnonzero(shares).tolist():
+        one, other = ones[at], others[at]
+        if not one or not other or _DIGITS.findall(one) != _DIGITS.findall(other):
+            shares[at] = 0
+    return shares

@@ -4,6 +4,7 @@ A row costs about 60 bytes, and 300 more for the signature of a new question. Th
 file, from where near duplicates are proved. So a million rows need some 400 MB, however long they are.
 """
 
+import os
 import tempfile
 import unicodedata
 from array import array
@@ -62,12 +63,15 @@ class Pool:
         self.question.append(key)
         self.answer.append(int.from_bytes(blake2b(said.encode(errors="replace"), digest_size=8).digest(), "big"))
         self.answer_chars.append(min(len(answer.strip()), 2**32 - 1))
-        self._write(question[:LONGEST_COMPARED], answer[:LONGEST_COMPARED])
-        if key not in self._seen:
+        question, answer = question[:LONGEST_COMPARED], answer[:LONGEST_COMPARED]
+        new = key not in self._seen
+        compared = bare(question) if new else ""
+        self._write(question, answer, compared)
+        if new:
             self._seen.add(key)
             self._distinct.append(row)
-            self._waiting.append(bare(question[:LONGEST_COMPARED]))
-            self._waiting_chars += len(self._waiting[-1])
+            self._waiting.append(compared)
+            self._waiting_chars += len(compared)
             if self._waiting_chars > _BATCH_CHARS or len(self._waiting) >= 10_000:
                 self._sign()
         return row
@@ -94,12 +98,24 @@ class Pool:
 
     def texts(self, row: int) -> tuple[str, str]:
         """(question, answer) of a row, each up to LONGEST_COMPARED characters."""
-        self._texts.seek(self._place[row])
-        parts = []
-        for _ in range(2):
-            size = int.from_bytes(self._texts.read(4), "little")
-            parts.append(self._texts.read(size).decode())
-        return parts[0], parts[1]
+        question, answer, _ = self._record(row)
+        return question, answer
+
+    def bare_question(self, row: int) -> str:
+        """The question of a row that `distinct` names, as `bare` makes it."""
+        return self._record(row)[2]
+
+    def _record(self, row: int) -> list[str]:
+        start = self._place[row]
+        end = self._place[row + 1] if row + 1 < len(self._place) else self._end
+        self._texts.flush()
+        record = os.pread(self._texts.fileno(), end - start, start)
+        parts, at = [], 0
+        for _ in range(3):
+            size = int.from_bytes(record[at : at + 4], "little")
+            parts.append(record[at + 4 : at + 4 + size].decode())
+            at += 4 + size
+        return parts
 
     def where(self, row: int) -> tuple[str, int]:
         return self.files[self.file[row]], self.line[row]
