@@ -91,9 +91,9 @@ def draw(conn: sqlite3.Connection, request: Request) -> Picture:
             _curve(conn, wanted, summary, view, x, columns) for wanted, summary in known.items() if summary is not None
         ]
     empty = _why_empty(runs.values(), request.curves)
-    picture = plot(
-        curves, request.width, request.height, view, x, request.ascii_only, request.faint or not view.smoothing, empty
-    )
+    # The raw values of three curves and more only hide the lines.
+    faint = request.faint and len(request.curves) <= 2
+    picture = plot(curves, request.width, request.height, view, x, request.ascii_only, faint, empty)
     return replace(picture, whole=whole)
 
 

@@ -88,6 +88,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("main.note", ("o",), "note", "write a note on the run", "main", 0, True),
     Action("checkpoints.pin", ("P",), "pin", "keep it whatever the settings say, or no longer", "checkpoints", 3, True),
     Action("checkpoints.delete", ("d",), "delete", "delete the checkpoint's files", "checkpoints", 4, True),
+    Action("checkpoints.fork", ("f",), "fork", "new run from its weights, other settings", "checkpoints", 6, True),
+    Action("checkpoints.compare", ("c",), "compare", "beside the best; the best beside the newest", "checkpoints", 7),
     Action("checkpoints.resume", ("r",), "resume here", "go on from this checkpoint", "checkpoints", 5, True),
     # charts
     Action("chart.metric", ("m",), "metric", "next metric", "chart", 3),
@@ -112,6 +114,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("compare.previous_answer", ("[",), "previous prompt", "answers to the prompt before", "compare"),
     Action("compare.all", ("a",), "all settings", "all settings, or only those that differ", "compare", 3),
     Action("compare.baseline", ("b",), "baseline", "take differences to the next one", "compare", 4),
+    Action("compare.add", ("+",), "add", "add a run or a checkpoint: 41, 41@best, 41@1200", "compare"),
+    Action("compare.remove", ("-",), "remove", "leave out the last one", "compare"),
     Action("compare.copy", ("y",), "copy", "copy the comparison as Markdown (works over SSH)", "compare", 5),
     Action("compare.export", ("w",), "write", "write the comparison to a Markdown file in the workspace", "compare", 6),
     Action("compare.new", ("e",), "new from A", "a new run with the settings of the first", "compare", 7, True),
@@ -124,7 +128,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("form.problem", ("e",), "next problem", "go to the next setting that is wrong", "form", 5),
     Action("form.all", ("a",), "all settings", "all settings, or only the usual ones", "form", 6),
     Action("form.find", ("/",), "find", "go to the setting whose name holds a text", "form", 7),
-    Action("form.report", ("r",), "token report", "read the data with the model's tokenizer: tokens, cut examples", "form", 8),
+    Action("form.report", ("r",), "token report", "read the data with the model's tokenizer", "form", 8),
     Action("form.pane", ("tab",), "other pane", "go to what it takes, and back", "form"),
     Action("line.complete", ("tab",), "complete", "complete a path or a name", "line", 1),
     # the log

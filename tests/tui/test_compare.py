@@ -273,3 +273,32 @@ async def test_all_settings_and_back(root):
         assert screen.settings.below > 10
         await press(pilot, "a")
         assert "more settings are the same" in "\n".join(screen.settings.shown_text())
+
+
+@played
+async def test_more_can_be_added_and_left_out(root):
+    app = Stage(root, lambda: CompareScreen(["1", "2"]))
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(app, pilot)
+        await press(pilot, "minus")
+        assert "two are the least" in app.news.text
+        await press(pilot, "plus")
+        await until(lambda: screen.prompt is not None and screen.prompt.has_focus)
+        await press(pilot, *"1@50", "enter")
+        await until(lambda: len(screen.found.comparison.subjects) == 3)
+        assert "C 1@50" in screen.curves.shown_text()[1] or "C 1@50" in "\n".join(screen.results.shown_text())
+        assert screen.curves.has_focus
+        await press(pilot, "minus")
+        await until(lambda: len(screen.found.comparison.subjects) == 2)
+
+
+@played
+async def test_a_name_that_is_none_is_said_and_what_was_there_stays(root):
+    app = Stage(root, lambda: CompareScreen(["1", "2"]))
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(app, pilot)
+        await press(pilot, "plus", *"99", "enter")
+        await until(lambda: screen.error)
+        assert screen.names == ("1", "2") and len(screen.found.comparison.subjects) == 2
+        await press(pilot, "plus", "escape")
+        assert screen.prompt is None and app.screen is screen

@@ -23,9 +23,10 @@ from engine.home import Workspace
 from engine.store import connect, reads
 from engine.store.records import ACTIVE
 from tui import compared, curves
-from tui.format import Line, plural, visible
+from tui.format import Line, cells, plural, visible
 from tui.keys import Action
 from tui.screens.base import KeyScreen
+from tui.screens.dialogs import Prompt
 from tui.snapshot import Snapshot
 from tui.widgets.bars import Footer, NewsLine
 from tui.widgets.chart import Chart, Views
@@ -88,6 +89,7 @@ class CompareScreen(KeyScreen):
         self.found: Found | None = None
         self.error = ""
         self.all_settings = False
+        self.prompt: Prompt | None = None
         self.metric = 0
         self._full = ""
         self._version: Any = None
@@ -101,7 +103,7 @@ class CompareScreen(KeyScreen):
         self.settings = Settings(id="settings")
         self.answers = AnswersPane(id="answers")
         self.caution = Caution(id="caution")
-        self.news_line = NewsLine(id="news")
+        self.news_line = PromptLabel(id="news")
         self.footer = Footer(id="footer")
         yield from (self.head, self.curves, self.results, self.settings, self.answers, self.caution)
         yield from (self.news_line, self.footer)
@@ -137,6 +139,8 @@ class CompareScreen(KeyScreen):
     def on_compare_screen_compared(self, message: Compared) -> None:
         self._busy = not message.final
         self.error = message.error
+        if message.error and self.found is not None:  # a name that is none was added
+            self.names = tuple(subject.asked for subject in self.found.comparison.subjects)
         if message.found is not None:
             before = self.found
             if before is not None and not message.final and before.comparison.evidence:
@@ -161,7 +165,7 @@ class CompareScreen(KeyScreen):
                     key,
                     index,
                     subject.letter,
-                    f"{subject.asked} {subject.title}",
+                    f"{subject.asked} {subject.title}" + (f" ({subject.state})" if subject.state in ACTIVE else ""),
                     None if subject.is_run else subject.last_step,
                 )
                 for index, subject in enumerate(self.found.comparison.subjects)
@@ -208,6 +212,11 @@ class CompareScreen(KeyScreen):
                 continue
             widget.styles.offset = region.offset
             widget.styles.width, widget.styles.height = region.width, region.height
+        if self.prompt is not None:
+            line, lead = regions["news"], min(cells(self.prompt.label) + 3, self.app.size.width // 2)
+            self.prompt.styles.offset = (lead, line.y)
+            self.prompt.styles.width, self.prompt.styles.height = line.width - lead, 1
+        self.news_line.repaint()
 
     def show_news(self) -> None:
         self.news_line.repaint()
@@ -256,6 +265,9 @@ class CompareScreen(KeyScreen):
         self.place_panes()
 
     def do_any_back(self) -> None:
+        if self.prompt is not None:
+            self.end_prompt()
+            return
         if self.curves.drop_cursor():
             return
         if self._full:
@@ -272,6 +284,36 @@ class CompareScreen(KeyScreen):
     def do_compare_baseline(self) -> None:
         """The next one becomes the first, to which differences are taken."""
         self.names = (*self.names[1:], self.names[0])
+        self.load()
+
+    def do_compare_add(self) -> None:
+        if len(self.names) >= MOST:
+            self.host.say(f"add: {MOST} are the most side by side; - leaves one out", "warning")
+            return
+
+        def done(text: str) -> None:
+            if text.strip():
+                self.names = (*self.names, text.strip())
+                self.load()
+
+        self.end_prompt()
+        self.prompt = Prompt("add a run or a checkpoint (41, 41@best)", "", done)
+        self.mount(self.prompt)
+        self.place_panes()
+        self.prompt.focus()
+
+    def end_prompt(self) -> None:
+        line, self.prompt = self.prompt, None
+        if line is not None:
+            self.set_focus(self.curves)  # before it goes: Textual would else choose what gets the focus
+            line.remove()
+            self.place_panes()
+
+    def do_compare_remove(self) -> None:
+        if len(self.names) <= 2:
+            self.host.say("remove: two are the least that can be compared", "warning")
+            return
+        self.names = self.names[:-1]
         self.load()
 
     def do_compare_next_answer(self) -> None:
@@ -366,6 +408,14 @@ class Head(Lines):
                 (right, "dim"),
             ]
         ]
+
+
+class PromptLabel(NewsLine):
+    """The news; while something is asked for, what."""
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        prompt = self.screen.prompt
+        return super().lines(width, height) if prompt is None else [[(f" {prompt.label}: ", "title")]]
 
 
 class Caution(Lines):
