@@ -12,7 +12,8 @@ from engine.cli.stored import add_runs_argument, chosen_runs, find_run, open_sto
 from engine.cli.text import bytes_text, visible
 from engine.config import parse_set, parse_value
 from engine.control import Control
-from engine.errors import InputError
+from engine.daemon import client
+from engine.errors import EngineError, InputError
 from engine.home import Workspace, find_workspace, parse_checkpoint_name
 from engine.runs import checkpoint_folder, step_of
 from engine.store import reads
@@ -20,6 +21,8 @@ from engine.store.connect import Changes, Connection
 from engine.store.records import ACTIVE, Outcome, RunState
 
 _POLL_SECONDS = 0.2
+_DAEMON_SECONDS = 15.0
+"""A daemon that has just been started has the lock by then, on a busy machine too."""
 _PLACES = ("up", "down", "top", "bottom")
 
 
@@ -99,18 +102,25 @@ def run_stop(options: argparse.Namespace) -> int:
     with Control(workspace) as control:
         outcomes = [control.stop(run_id) for run_id in ids]
     if options.wait:
-        _wait_for(conn, [outcome.run_id for outcome in outcomes if outcome])
+        _wait_for(workspace, conn, [outcome.run_id for outcome in outcomes if outcome])
         outcomes = [_after(conn, outcome) if outcome else outcome for outcome in outcomes]
         words = {state: f"{state}" for state in RunState}
     return report([(o, words.get(o.state, "saves and stops")) for o in outcomes], options.json)
 
 
-def _wait_for(conn: Connection, ids: list[int]) -> None:
-    """Until none of them is active any more."""
+def _wait_for(workspace: Workspace, conn: Connection, ids: list[int]) -> None:
+    """Until none of them is active any more. EngineError when there is no daemon to end them."""
     changes = Changes(conn)
+    daemon_seen = time.monotonic()
     while True:
         if changes.changed() and not any((run := reads.run(conn, run_id)) and run.active for run_id in ids):
             return
+        if client.status(workspace).running:
+            daemon_seen = time.monotonic()
+        elif time.monotonic() - daemon_seen > _DAEMON_SECONDS:
+            raise EngineError(
+                "no daemon is there to stop the run", f"finetop daemon start; its log is {workspace.daemon_log}"
+            )
         time.sleep(_POLL_SECONDS)
 
 

@@ -4,15 +4,11 @@ import argparse
 import contextlib
 import dataclasses
 import fcntl
-import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -103,6 +99,8 @@ Said = Iterator[tuple[str, ...]]
 
 
 def _programs(workspace: Workspace) -> Said:
+    import importlib.metadata  # 15 ms
+
     yield (f"finetop {__version__} in {PACKAGE_ROOT}",)
     yield (f"Python {platform.python_version()}: {sys.executable}",)
     yield (f"{platform.system()} {platform.release()} on {platform.machine()}, {os.cpu_count()} cores",)
@@ -169,6 +167,8 @@ def _gpus(workspace: Workspace) -> Said:
 
 def torch_cuda() -> tuple[str, str]:
     """The CUDA version torch was built for, empty for none, and torch's own; from its files, nothing is imported."""
+    import importlib.util
+
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.origin:
         return "", "(not installed)"
@@ -234,6 +234,8 @@ def file_system(path: Path) -> tuple[str, str]:
 
 
 def _cannot_lock(folder: Path) -> str:
+    import tempfile  # 10 ms
+
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -304,6 +306,8 @@ def _daemon(workspace: Workspace) -> Said:
 
 def _kills_at_logout() -> bool:
     """What systemd-logind says; where it cannot be asked, what its settings say."""
+    import subprocess
+
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         asked = subprocess.run(
             ["loginctl", "show-session", "--property=KillUserProcesses"],
