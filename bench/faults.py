@@ -18,6 +18,7 @@ Prints a report; exit code 1 if any of it does not hold.
 import argparse
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -109,17 +110,24 @@ class Trial:
         self.ids: list[int] = []
         with contextlib.closing(writer(workspace.database)) as conn:
             queue.remember(conn, "cpu_slots", str(options.cpu_slots))
-            for number in range(options.runs):
-                run_id, folder = create_run(workspace, settings(number, options))
+        self.queue_all()
+        client.ensure(workspace)
+
+    def queue_all(self) -> None:
+        """One more round of the same runs, as long as there are kills left."""
+        with contextlib.closing(writer(self.workspace.database)) as conn:
+            for number in range(self.options.runs):
+                run_id, folder = create_run(self.workspace, settings(number, self.options))
                 queue.add(conn, new_run(json.loads((folder / "config.json").read_text())), run_id)
                 self.ids.append(run_id)
-        client.ensure(workspace)
 
     # -- doing ---------------------------------------------------------------------------------------------------
 
     def disturb(self) -> None:
-        """So many kills, at random moments, as long as there is something left to train."""
-        while sum(self.killed.values()) < self.options.kills and not self.all_done():
+        """So many kills, at random moments."""
+        while sum(self.killed.values()) < self.options.kills:
+            if self.all_done():
+                self.queue_all()
             time.sleep(self.dice.expovariate(1 / self.options.pause))
             victim = self.dice.choices(("worker", "daemon", "warm", "command"), (4, 3, 1, 2))[0]
             if getattr(self, f"kill_{victim}")():
@@ -205,7 +213,7 @@ class Trial:
 
     def problems(self, expected: list[dict[str, Any]]) -> list[str]:
         found = list(self.overlaps)
-        for run, wanted in zip(self.runs(), expected, strict=True):
+        for run, wanted in zip(self.runs(), itertools.cycle(expected), strict=False):
             if run.state is not RunState.DONE:
                 found.append(
                     f"run {run.id} is lost: {run.state}, step {run.step}, {run.reason or run.wait_reason or ''}"

@@ -77,16 +77,19 @@ def active_run(run: Run, samples: Mapping[str, GpuSample]) -> ActiveRun:
     """A run with a worker, and what it may still allocate: its estimate less what it holds on the fullest card.
 
     Where the driver does not tell memory by process (some containers), a run that trains is taken to have all of it.
+    One that was started by hand is on whatever GPUs its processes are.
     """
+    seen = (name for name, gpu in samples.items() if any(process.run == run.id for process in gpu.processes or ()))
+    gpus = run.gpus or tuple(seen)
     promised = 0
-    if run.estimate_bytes is not None and run.gpus:
-        held = [run_memory(samples[gpu], run.id) for gpu in run.gpus if gpu in samples]
+    if run.estimate_bytes is not None and gpus:
+        held = [run_memory(samples[gpu], run.id) for gpu in gpus if gpu in samples]
         known = [amount for amount in held if amount is not None]
         if known:
             promised = max(run.estimate_bytes - min(known), 0)
         elif run.step == 0:
             promised = run.estimate_bytes
-    return ActiveRun(run.id, run.gpus, promised, run.share)
+    return ActiveRun(run.id, gpus, promised, run.share)
 
 
 def run_environment(
