@@ -138,7 +138,8 @@ def _check_checkpoint(config: RunConfig) -> None:
     folder = Path(os.path.expanduser(config.model.checkpoint))
     if not folder.is_dir():
         raise InputError(
-            f"there is no checkpoint folder {folder}", "model.checkpoint takes the folder of a checkpoint, as it lies."
+            f"there is no checkpoint folder {folder}",
+            "model.checkpoint takes a folder such as runs/41/checkpoints/best.",
         )
     try:
         adapter = json.loads((folder / ADAPTER).read_text("utf-8"))

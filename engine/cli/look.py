@@ -106,7 +106,7 @@ def _say_rest(conn: Connection, shown: int) -> None:
     if interrupted := counts[RunState.INTERRUPTED]:
         print(f"\n{interrupted:,} interrupted: `finetop resume --interrupted` goes on with them", file=sys.stderr)
     if ended > shown > 0:
-        print(f"\n{ended - shown:,} more have finished: `finetop history`", file=sys.stderr)
+        print(f"\n{ended:,} have finished in all: `finetop history`", file=sys.stderr)
 
 
 _ACTIVE = [

@@ -78,9 +78,12 @@ def _hint(word: str, flags: list[str]) -> str:
 def _in_words(message: str) -> str:
     """argparse's message; for a word that is no command, with the nearest one that is."""
     if "invalid choice: " in message and "(choose from " in message:
-        word = message.split("invalid choice: ")[1].split(" (choose")[0].strip("'\"")
-        choices = [one.strip(" '\"") for one in message.split("(choose from ")[1].rstrip(")").split(",")]
+        which, _, rest = message.partition(": invalid choice: ")
+        which = which.removeprefix("argument ")
+        word = rest.split(" (choose")[0].strip("'\"")
+        choices = [one.strip(" '\"") for one in rest.split("(choose from ")[1].rstrip(")").split(",")]
         near = difflib.get_close_matches(word[:100], choices, 1, 0.5)
         guess = f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(choices)}"
-        return f"there is no command '{word[:60]}'{guess}"
+        what = f"there is no command '{word[:60]}'" if which.isupper() else f"{which} cannot be '{word[:60]}'"
+        return f"{what}{guess}"
     return message

@@ -162,6 +162,7 @@ def test_history_filters_sorts_and_speaks_to_other_programs(finetop, workspace):
     assert len(json.loads(finetop("history", "--json", "--limit", 1)[0])) == 1
     assert "| a\\|b | done |" in finetop("history", "--markdown")[0]
     assert finetop("history", "--filter", "state:failed") == ("", "no run matches\n")
+    assert "--sort cannot be 'los'; did you mean 'loss'?" in finetop("history", "--sort", "los", code=2)[1]
 
 
 def test_show_tells_the_whole_story_of_a_failed_run(finetop, workspace, tmp_path):
