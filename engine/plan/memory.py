@@ -113,9 +113,14 @@ def memory_estimate(
         before | {"activations": kept + passing, "workspace": largest},
         held | {"activations": tokens * 6 * shape.hidden + one_layer + passing, "workspace": largest},
     ]
-    if how.full:  # the gradient of the head, beside the one it is added to
+    if how.full:
+        # The gradient of the head, beside the one it is added to; a tied one waits for that of the embedding.
         workspace = (6 if how.cast else 4) * shape.embedding
         moments.append(before | {"activations": kept, "logits": 2 * logits // 3, "workspace": workspace})
+        lookups = (1 if shape.tied else 0) + (0 if one_pass else 1)
+        moments.append(
+            held | {"activations": tokens * 6 * shape.hidden, "workspace": lookups * how.weights * shape.embedding}
+        )
     parts = max(moments, key=lambda moment: sum(moment.values()))
     parts = {name: round(known.correction * value) for name, value in parts.items()}
     parts["context"] = CUDA_CONTEXT_BYTES if known.device == "cuda" else _CPU_CONTEXT_BYTES
