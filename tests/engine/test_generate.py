@@ -42,7 +42,7 @@ def _one_by_one(model: torch.nn.Module, prompts: list[list[int]], stop: set[int]
             attention_mask=torch.ones_like(ids),
             max_new_tokens=_NEW,
             do_sample=False,
-            eos_token_id=sorted(stop) or [-1],
+            eos_token_id=sorted(stop) or None,
             pad_token_id=0,
         )[0, len(prompt) :].tolist()
         answers.append(out[:-1] if out and out[-1] in stop else out)

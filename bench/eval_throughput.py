@@ -1,0 +1,168 @@
+"""Generated tokens per second: finetop's evaluation against plain loops over transformers' `generate`.
+
+    python bench/eval_throughput.py                       20M-parameter Qwen2 on this machine
+    python bench/eval_throughput.py --model Qwen/Qwen2.5-0.5B-Instruct --prompts questions.jsonl
+    python bench/eval_throughput.py --rows 24 --new 16 --batch-sizes 1,8 --repeats 1        a smoke test
+
+Every engine gets the same weights, prompts, threads and stop tokens, answers greedily, and is timed around the whole
+set. `generate` is run at batch 1 and at each of --batch-sizes, padded on the left: once with the prompts as they come,
+as a plain loop has them, and once sorted by length, which is the most a careful user does. Its best counts.
+
+Two kinds of answers, since they are two different races:
+    varied   answers end at a stop token, at different lengths, as real ones do: padding and rows that have ended are
+             what a batch wastes
+    full     nobody stops before --new tokens: only the cost of a step counts
+
+With random weights the stop tokens are chosen so that lengths vary: for each prompt, the token its answer has at a
+log-normal position. Weights are scaled up, since fresh ones repeat one token for ever. A row of the table says how
+many answers are equal to finetop's, token by token: a batch that is padded rounds differently, so a few may part.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from fixture import SIZES
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+
+from engine.worker import attention
+from engine.worker.generate import Sampling, generate, stop_tokens
+from engine.worker.linear import use_onednn
+from engine.worker.model import Precision, pick_device
+
+Answers = list[list[int]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="20m-tied", help="shape of the random model")
+    parser.add_argument("--model", help="folder or hub name of a real model instead")
+    parser.add_argument("--prompts", type=Path, help="with --model: JSON lines with messages, or texts, one a line")
+    parser.add_argument("--rows", type=int, default=192, help="prompts")
+    parser.add_argument("--new", type=int, default=96, help="longest answer, in tokens")
+    parser.add_argument("--batch-sizes", default="4,8,16,32,64", help="of generate, beside 1")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds; engines take turns, the median counts")
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
+    parser.add_argument("--out", type=Path, help="append the figures as JSON lines")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = pick_device()
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    precision = Precision(device, None, dtype)
+    ours, theirs = (load(options, name, dtype).to(device).eval() for name in (attention.NAME, "sdpa"))
+    if device.type == "cpu":
+        use_onednn(ours)
+    prompts, stops = read(options, ours, precision)
+    sizes = [1, *(int(size) for size in options.batch_sizes.split(","))]
+    print(f"{len(prompts)} prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens, {device}, "
+          f"{torch.get_num_threads()} threads, torch {torch.__version__}")  # fmt: skip
+    for kind, stop in (("varied", stops), ("full", set())):
+        engines: dict[str, Callable[[], Answers]] = {
+            "finetop": lambda stop=stop: generate(ours, prompts, stop, Sampling(options.new), precision, True)
+        }
+        for size in sizes:
+            engines[f"generate, batch {size}"] = lambda s=size, stop=stop: plain(theirs, prompts, stop, options.new, s)
+            if size > 1:
+                engines[f"generate, batch {size}, sorted"] = lambda s=size, stop=stop: plain(
+                    theirs, prompts, stop, options.new, s, by_length=True
+                )
+        race(kind, engines, options)
+
+
+def load(options: argparse.Namespace, implementation: str, dtype: torch.dtype) -> torch.nn.Module:
+    attention.register()
+    if options.model:
+        return AutoModelForCausalLM.from_pretrained(options.model, attn_implementation=implementation, dtype=dtype)
+    torch.manual_seed(0)
+    shape = {key: value for key, value in SIZES[options.size].items() if key != "dtype"}
+    config = Qwen2Config(**shape, max_position_embeddings=4096, bos_token_id=None, eos_token_id=None)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 and "embed" not in name:
+                parameter.mul_(6)
+    return model.to(dtype)
+
+
+def read(options: argparse.Namespace, model: torch.nn.Module, precision: Precision) -> tuple[Answers, set[int]]:
+    """Prompts as token ids, and the stop tokens."""
+    draw = random.Random(0)
+    if options.model:
+        tokenizer = AutoTokenizer.from_pretrained(options.model)
+        rows = [json.loads(line) for line in options.prompts.read_text("utf-8").splitlines() if line.strip()]
+        chats = [row["messages"] if isinstance(row, dict) else [{"role": "user", "content": row}] for row in rows]
+        chats = [messages[:-1] if messages[-1]["role"] == "assistant" else messages for messages in chats]
+        texts = [
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            for messages in chats[: options.rows]
+        ]
+        return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts], stop_tokens(model, tokenizer)
+    vocabulary = model.config.vocab_size
+    lengths = [min(400, 8 + int(draw.lognormvariate(3.6, 0.7))) for _ in range(options.rows)]
+    prompts = [[draw.randrange(3, vocabulary) for _ in range(length)] for length in lengths]
+    free = generate(model, prompts, set(), Sampling(options.new), precision, True)
+    ends = [min(options.new - 1, int(draw.lognormvariate(3.4, 0.8))) for _ in prompts]
+    return prompts, {answer[end] for answer, end in zip(free, ends, strict=True)}
+
+
+@torch.no_grad()
+def plain(
+    model: torch.nn.Module, prompts: Answers, stop: set[int], new: int, size: int, by_length: bool = False
+) -> Answers:
+    """transformers' own loop over batches."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i])) if by_length else list(range(len(prompts)))
+    answers: Answers = [[] for _ in prompts]
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        width = max(len(prompts[i]) for i in batch)
+        ids = torch.tensor([[0] * (width - len(prompts[i])) + prompts[i] for i in batch], device=model.device)
+        mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in batch])
+        written = model.generate(
+            ids,
+            attention_mask=mask.to(model.device),
+            max_new_tokens=new,
+            do_sample=False,
+            eos_token_id=sorted(stop) or None,
+            pad_token_id=0,
+        )[:, width:].tolist()
+        for i, row in zip(batch, written, strict=True):
+            end = next((at for at, token in enumerate(row) if token in stop), len(row))
+            answers[i] = row[:end]
+    return answers
+
+
+def race(kind: str, engines: dict[str, Callable[[], Answers]], options: argparse.Namespace) -> None:
+    rates: dict[str, list[float]] = {name: [] for name in engines}
+    answers: dict[str, Answers] = {}
+    for _ in range(options.repeats):
+        for name, run in engines.items():
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            began = time.perf_counter()
+            answers[name] = run()
+            took = time.perf_counter() - began
+            # Stop tokens are generated too, and counted; what generate computes for rows that have ended is not.
+            rates[name].append(sum(min(len(answer) + 1, options.new) for answer in answers["finetop"]) / took)
+    lengths = sorted(map(len, answers["finetop"]))
+    quarter = len(lengths) // 4
+    print(f"\n{kind}: answers of {lengths[0]} to {lengths[-1]} tokens, half of them {lengths[quarter]} to "
+          f"{lengths[-quarter - 1]}\n\n  {'':<28}{'tokens/s':>10}{'equal':>8}{'finetop is':>13}")  # fmt: skip
+    rate = {name: statistics.median(found) for name, found in rates.items()}
+    best = max((name for name in rate if name != "finetop"), key=rate.__getitem__)
+    for name in engines:
+        same = sum(a == b for a, b in zip(answers[name], answers["finetop"], strict=True))
+        times = "" if name == "finetop" else f"{rate['finetop'] / rate[name]:.2f}x"
+        print(f"  {name:<28}{rate[name]:>10,.0f}{same:>8}{times:>13}{'  its best' if name == best else ''}")
+    if options.out:
+        with open(options.out, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "rates": rates, "options": vars(options)}, default=str) + "\n")
+
+
+if __name__ == "__main__":
+    main()
