@@ -1,6 +1,8 @@
 """The daemon on scripted workers: real processes, a real database, real signals."""
 
+import fcntl
 import os
+import platform
 import signal
 import sqlite3
 import subprocess
@@ -9,7 +11,7 @@ import time
 
 import psutil
 import pytest
-from daemonkit import Bench, status
+from daemonkit import REPOSITORY, WORKER, Bench, status
 from storekit import until
 
 from engine.daemon import client
@@ -320,3 +322,71 @@ def test_cpu_slots_say_how_many_train_at_a_time(bench):
     bench.until(lambda: sum(bench.run(run).state is RunState.RUNNING for run in runs) == 2)
     assert "all 2 CPU slots" in bench.until(lambda: bench.run(runs[2]).wait_reason)
     assert all(run.state is RunState.DONE for run in bench.until_ended(*runs))
+
+
+def test_a_reboot_leaves_runs_interrupted_and_not_started_again(bench):
+    """A worker that was there before the machine started, and is not now."""
+    run_id = bench.add(steps=5)
+    with bench.writing() as conn:
+        queue.claim(conn, run_id)
+        queue.started(conn, run_id, 2**22 + 7, psutil.boot_time() - 3600)  # beyond the kernel's largest pid
+    bench.start()
+    (run,) = bench.until_ended(run_id)
+    assert (run.state, run.reason) == (RunState.INTERRUPTED, "the machine was restarted")
+    assert bench.starts(run_id) == []
+
+
+def test_a_clock_that_was_set_does_not_make_a_worker_a_stranger(bench):
+    run_id = bench.add(steps=200, pause=0.01)
+    bench.start()
+    pid = bench.until_step(run_id, 3).pid
+    bench.kill_daemon()
+    with bench.writing() as conn:
+        conn.execute("UPDATE runs SET pid_started = pid_started - 86400 WHERE id = ?", (run_id,))
+    bench.start()
+    assert bench.until_step(run_id, 40).pid == pid
+    assert bench.until_ended(run_id)[0].state is RunState.DONE
+    assert len(bench.starts(run_id)) == 1
+
+
+def test_a_stranger_with_the_workers_pid_is_left_alone(bench):
+    """The worker is gone, and its number belongs to this test."""
+    run_id = bench.add(steps=5)
+    with bench.writing() as conn:
+        queue.claim(conn, run_id)
+        queue.started(conn, run_id, os.getpid(), time.time() - 86400 * 365)
+        queue.wish(conn, run_id, "kill")
+    bench.start()
+    bench.until(lambda: bench.run(run_id).ended)
+    assert bench.starts(run_id) == []
+
+
+def test_a_run_whose_folder_is_gone_fails_and_says_so(bench):
+    run_id, after = bench.add(steps=2), bench.add(steps=2)
+    (bench.workspace.runs / str(run_id)).rename(bench.workspace.root / "moved")
+    bench.start()
+    run, other = bench.until_ended(run_id, after)
+    assert run.state is RunState.FAILED
+    assert "its folder is gone" in run.reason
+    assert other.state is RunState.DONE
+
+
+def test_a_worker_started_by_hand_is_followed_and_never_doubled(bench):
+    """As `finetop train` does it, on a run that is also in the queue's store."""
+    run_id = bench.add(steps=200, pause=0.01, end="raise")
+    folder = bench.workspace.runs / str(run_id)
+    with open(folder / "log.txt", "ab") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        words = [sys.executable, str(WORKER), str(folder), "--from", "latest"]
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        worker = subprocess.Popen(words, stdout=log, stderr=log, env=environment, start_new_session=True)
+    with bench.writing() as conn:
+        assert queue.begin(conn, run_id, worker.pid, psutil.Process(worker.pid).create_time(), platform.node())
+        queue.edit(conn, run_id, retries=3)
+    bench.start()
+    bench.until_step(run_id, 20)
+    worker.wait(60)
+    (run,) = bench.until_ended(run_id)
+    assert (run.state, run.attempts) == (RunState.FAILED, 1)
+    assert len(bench.starts(run_id)) == 1
+    assert not bench.events(run_id, "retry")
