@@ -12,8 +12,8 @@ _TOKEN = re.compile(
     r"\n|[^\S\n]+|[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]|\w+|.", re.S
 )
 """A line break, other space, one character of a script that puts no spaces between words, a word, or one sign."""
-_MOST_TOKENS = 4000
-"""Texts longer than this are compared only this far: the comparison takes the square of it in the worst case."""
+_MOST_TOKENS = 3000
+"""Texts longer than this are compared and marked only this far: the comparison takes the square of it at worst."""
 
 Marked = list[tuple[str, bool]]
 """Pieces of a text, and whether each differs."""
@@ -30,25 +30,43 @@ def marked(texts: Sequence[str | None]) -> list[Marked | None]:
     if not split or split[0] is None:
         return [None if words is None else [("".join(words), False)] for words in split]
     base = split[0]
+    base_places = _places(base)
     base_differs = [False] * len(base)
     found: list[Marked | None] = [None]
     for words in split[1:]:
         if words is None:
             found.append(None)
             continue
-        differs = [True] * len(words)
-        if words == base:
-            differs = [False] * len(words)
-        else:
+        places = _places(words)
+        differs = [False] * len(words)
+        if words != base:
+            for place in places:
+                differs[place] = True
             kept: set[int] = set()
-            matcher = SequenceMatcher(None, base[:_MOST_TOKENS], words[:_MOST_TOKENS], autojunk=False)
+            # Space is left out: it is half of all tokens, each matches each, and that is what takes the time.
+            matcher = SequenceMatcher(None, [base[i] for i in base_places], [words[i] for i in places], autojunk=False)
             for start, other, size in matcher.get_matching_blocks():
-                kept.update(range(start, start + size))
-                differs[other : other + size] = [False] * size
-            for index in range(len(base)):
-                base_differs[index] |= index not in kept
-        found.append(_pieces(words, differs))
-    found[0] = _pieces(base, base_differs)
+                kept.update(base_places[start : start + size])
+                for place in places[other : other + size]:
+                    differs[place] = False
+            for place in base_places:
+                base_differs[place] |= place not in kept
+        found.append(_pieces(words, _bridged(words, differs)))
+    found[0] = _pieces(base, _bridged(base, base_differs))
+    return found
+
+
+def _places(words: Sequence[str]) -> list[int]:
+    """Where the tokens are that count: all but space, up to a limit."""
+    return [index for index, word in enumerate(words) if word == "\n" or not word.isspace()][:_MOST_TOKENS]
+
+
+def _bridged(words: Sequence[str], differs: Sequence[bool]) -> list[bool]:
+    """Space between two words that differ is marked with them, so that a phrase is one mark."""
+    found = list(differs)
+    for index in range(1, len(words) - 1):
+        if words[index].isspace() and words[index] != "\n":
+            found[index] = differs[index - 1] and differs[index + 1]
     return found
 
 

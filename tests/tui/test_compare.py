@@ -302,3 +302,62 @@ async def test_a_name_that_is_none_is_said_and_what_was_there_stays(root):
         assert screen.names == ("1", "2") and len(screen.found.comparison.subjects) == 2
         await press(pilot, "plus", "escape")
         assert screen.prompt is None and app.screen is screen
+
+
+@played
+async def test_prompts_panes_and_the_whole_screen(root):
+    app = Stage(root, lambda: CompareScreen(["1", "2"]))
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(app, pilot)
+        await press(pilot, "tab")
+        assert screen.results.has_focus
+        await press(pilot, "enter")
+        assert screen.results.outer_size.width == 120 and screen.curves.outer_size.width == 0
+        await press(pilot, "escape", "shift+tab")
+        assert screen.curves.has_focus
+    app = Stage(root, lambda: CompareScreen(["1", "2"]))
+    async with app.run_test(size=(60, 16)) as pilot:
+        screen = await opened(app, pilot)
+        await press(pilot, "v")
+        await until(lambda: "1/2" in "\n".join(screen.answers.shown_text()))
+        await press(pilot, "]")
+        assert "2/2" in "\n".join(screen.answers.shown_text())
+        await press(pilot, "[")
+        assert "1/2" in "\n".join(screen.answers.shown_text()[:3])
+        await press(pilot, "escape")
+        assert screen.curves.has_focus
+
+
+@played
+async def test_a_new_run_may_begin_from_the_first(root):
+    app = Stage(root, lambda: CompareScreen(["2", "1"]))
+    async with app.run_test(size=(120, 36)) as pilot:
+        await opened(app, pilot)
+        await press(pilot, "e")
+        await until(lambda: getattr(app.screen, "form", None) and app.screen.form.source.label == "run 2")
+
+
+@played
+async def test_what_is_too_long_for_a_terminals_clipboard_is_copied_without_answers(tmp_path, monkeypatch):
+    for index in range(2):
+        add_run(tmp_path, steps=50, answers=[(f"q{n}", None, "长答案。" * 3000) for n in range(4)], seed=index)
+    copied = []
+    app = Stage(tmp_path, lambda: CompareScreen(["1", "2"]))
+    async with app.run_test(size=(120, 36)) as pilot:
+        monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
+        await opened(app, pilot)
+        await press(pilot, "y")
+        assert "长答案" not in copied[0] and "without the answers" in app.news.text
+
+
+@played
+async def test_hostile_names_are_shown_and_not_obeyed(tmp_path):
+    for index in range(2):
+        add_run(tmp_path, f"evil{index} \x1b[2J\x07[bold]x[/] \u202e名", steps=60)
+    app = Stage(tmp_path, lambda: CompareScreen(["1", "2"]))
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(app, pilot)
+        panes = (screen.curves, screen.results, screen.settings, screen.caution, screen.head)
+        shown = "\n".join(line for pane in panes for line in pane.shown_text())
+        assert "evil0 \\x1b[2J" in shown and "[bold]" in shown
+        assert not any(char in shown for char in "\x1b\x07\u202e")

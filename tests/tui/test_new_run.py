@@ -363,6 +363,8 @@ async def test_the_token_report_is_shown(root, monkeypatch):
     report = {
         "data": {"train": {"examples": 3, "tokens": 40, "longest": 20, "overlong": 1}},
         "plan": {"total_steps": 9, "steps_per_epoch": 3},
+        "time": {"seconds": 130.0, "from": "a probe", "factor": 2},
+        "advice": [{"message": "few examples \x1b[31m"}],
     }
     asked = []
 
@@ -377,4 +379,31 @@ async def test_the_token_report_is_shown(root, monkeypatch):
         await until(lambda: screen.known.memory)
         await press(pilot, "r")
         await until(lambda: "9 steps" in "\n".join(screen.info.shown_text()))
+        shown = "\n".join(screen.info.shown_text())
         assert asked[0]["lora"]["r"] == 64
+        assert "1 longer than data.max_length" in shown and "about 2m" in shown
+        assert "few examples" in shown and "\x1b" not in shown
+
+
+@played
+async def test_the_first_row_chooses_where_to_start_from_and_what_was_typed_stays(root):
+    app = Stage(root, lambda: NewRunScreen())
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(app, pilot)
+        await give(pilot, screen, "lora.r", "24")
+        await press(pilot, "g", "enter")
+        await until(lambda: app.screen is not screen)
+        await press(pilot, "j", "enter")
+        await until(lambda: app.screen is screen and screen.form.source.label.startswith("preset"))
+        assert screen.form.text("lora.r") == "24"
+
+
+@played
+async def test_hostile_names_are_shown_and_not_obeyed(tmp_path):
+    run_id = add_run(tmp_path, "evil \x1b[2J\x07[bold]x[/] 名", steps=60, settings={"data.files": [str(SAMPLE)]})
+    app = Stage(tmp_path, lambda: NewRunScreen(run_id, {"run.name": "a\x1b]0;b\x07", "data.system": "\u202e[red]"}))
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(app, pilot)
+        shown = "\n".join([*screen.fields.shown_text(), *screen.info.shown_text(), *screen.head.shown_text()])
+        assert "\\x1b]0;b\\x07" in shown and "[red]" in shown
+        assert not any(char in shown for char in "\x1b\x07\u202e")

@@ -5,6 +5,7 @@ imported), the curves come from the feed like every chart. How sure the differen
 """
 
 import contextlib
+import dataclasses
 import re
 import time
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ MOST = 4
 _AGAIN_SECONDS = 2.0
 """Live runs are compared anew no more often than this."""
 _ANSWERS = 50
+_CLIPBOARD_BYTES = 74_000
+"""Terminals that follow xterm take 100,000 bytes of base64 in one OSC 52, and drop longer ones without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,8 +329,12 @@ class CompareScreen(KeyScreen):
         if self.found is None:
             self.host.say("copy: the comparison is not there yet", "warning")
             return
-        self.app.copy_to_clipboard(compared.markdown(self.found.comparison))
-        self.host.say("copied as Markdown (needs a terminal that lets programs copy; w writes it to a file)")
+        text, without = compared.markdown(self.found.comparison), ""
+        if len(text.encode()) > _CLIPBOARD_BYTES:
+            text = compared.markdown(dataclasses.replace(self.found.comparison, answers=()))
+            without = ", without the answers, which are too long for a terminal"
+        self.app.copy_to_clipboard(text)
+        self.host.say(f"copied as Markdown{without} (if the terminal lets programs copy; w writes it all to a file)")
 
     def do_compare_export(self) -> None:
         if self.found is None:
@@ -489,26 +496,48 @@ class Settings(_Pane):
 
 
 class AnswersPane(_Pane):
+    """The answers, laid out on a worker thread: marking and wrapping 50 long ones takes a second."""
+
     number = 4
+
+    class LaidOut(Message):
+        def __init__(self, key: Any, lines: list[Line], begins: list[int]) -> None:
+            self.key, self.lines, self.begins = key, lines, begins
+            super().__init__()
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id)
-        self._made: tuple[Any, list[Line], list[int]] = (None, [], [])
+        self._key: Any = None
+        """What was asked for last: the comparison and the width."""
+        self._laid_out: list[Line] = []
+        self._begins: list[int] = []
 
     def title(self) -> str:
         return "Answers to the same prompts"
 
     def made(self, found: Found, width: int) -> list[Line]:
-        if not found.comparison.answers:
+        answers, subjects = found.comparison.answers, found.comparison.subjects
+        if not answers:
             return [[(" no answers were sampled: set eval.prompts or eval.metrics", "dim")]]
-        key = (id(found), width)
-        if self._made[0] != key:  # wrapping and comparing 50 long answers takes tens of milliseconds
-            self._made = (key, *compared.answer_lines(found.comparison.answers, found.comparison.subjects, width))
-        return self._made[1]
+        key = (answers, subjects, width)
+        if key != self._key:
+            self._key = key
+
+            def work() -> None:
+                self.post_message(self.LaidOut(key, *compared.answer_lines(answers, subjects, width)))
+
+            self.run_worker(work, thread=True, exclusive=True, group="answers", exit_on_error=False)
+        return self._laid_out or [[(" reading …", "dim")]]
+
+    def on_answers_pane_laid_out(self, message: LaidOut) -> None:
+        message.stop()
+        if message.key is self._key:
+            self._laid_out, self._begins = message.lines, message.begins
+            self.repaint()
 
     def jump(self, by: int) -> None:
         """To the next prompt, or the one before."""
-        begins = self._made[2]
+        begins = self._begins
         if by > 0:
             goal = next((begin for begin in begins if begin > self._top), None)
         else:

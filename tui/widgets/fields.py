@@ -9,7 +9,7 @@ from textual import events
 
 from engine.config import SETTINGS
 from tui import run_form
-from tui.format import Line, cells, count, cut, fit, plural, visible, wrap
+from tui.format import Line, cells, count, cut, duration, fit, plural, visible, wrap
 from tui.screens.dialogs import Prompt
 from tui.widgets.pane import Lines
 from tui.widgets.rows import Row, Rows
@@ -242,7 +242,12 @@ def _tokens(screen: "NewRunScreen", width: int) -> list[Line]:
                 lines += _wrapped(f"! {count(counts['overlong'])} longer than data.max_length", width, "warning")
     plan = report.get("plan", {})
     if plan.get("total_steps"):
-        lines += _wrapped(
-            f"{count(plan['total_steps'])} steps, {count(plan['steps_per_epoch'])} an epoch", width, "text"
-        )
+        steps = f"{count(plan['total_steps'])} steps, {count(plan['steps_per_epoch'])} an epoch"
+        lines += _wrapped(steps, width, "text")
+    time = report.get("time") or {}
+    if time.get("seconds"):
+        off = f", off by up to {time['factor']:g}× either way" if time.get("factor") else ""
+        lines += _wrapped(f"takes about {duration(time['seconds'])} ({time.get('from', '')}{off})", width, "text")
+    for advice in report.get("advice") or ():
+        lines += _wrapped(f"! {advice.get('message', '')}", width, "warning")
     return lines
