@@ -52,7 +52,7 @@ _SECRET_SIGN = re.compile(
     r"pypi-|SG\.|:AA|eyJ|://|(?i:[_-]?key|token|secret)[\"']?\s{0,3}[:=]"
 )
 _EMAIL = re.compile(
-    r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,12}(?![\w-])", re.ASCII
+    r"(?<![\w.+-])(?<!//)[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,12}(?![\w-])", re.ASCII
 )
 _EXAMPLE_DOMAINS = re.compile(r"@(?:[\w-]+\.)*(?:example\.(?:com|org|net)|(?:\w+\.)?(?:test|invalid|example))$", re.I)
 """Reserved for examples by RFC 2606 and 6761."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.data.check import Gathered, Progress, gather
+from engine.data.checking import Gathered, Progress, gather
 from engine.data.kinds import KINDS, REMOVED_BY_DEFAULT
 from engine.data.write import Outputs, Seal, one_file, opened_like, proven, rows_of
 from engine.errors import DataError, InputError

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.data.check import Progress, objective_for
+from engine.data.checking import Progress, objective_for
 from engine.data.write import Outputs, RowFile, Seal, proven
 from engine.errors import DataError, InputError
 from engine.formats import Row, stream_data

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.data.check import Progress
+from engine.data.checking import Progress
 from engine.data.groups import joined, near_pairs
 from engine.data.pool import Pool, answer_text
 from engine.data.write import Outputs, Seal, one_file, opened_like, proven, rows_of
