@@ -4,6 +4,7 @@ Reads summaries, the pyramid and a few single points, so a run of a million poin
 How sure a difference is takes longer and is asked for separately: `evidence.with_evidence`.
 """
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -143,8 +144,6 @@ def _rows(compared: Sequence[Compared], keys: Sequence[str], at: Sequence[int | 
 
 def _value(each: Compared, key: str, step: int | None) -> tuple[float | None, int | None]:
     """The metric at that step, or the last one before it, and the step it is from."""
-    if each.evaluation is not None:
-        return each.evaluation.scores.get(key), None
     if step is None or not each.series or key not in each.series:
         return None, None
     if key == "train/loss":
@@ -205,9 +204,9 @@ def _evaluations_of(each: Compared) -> list[evaluations.EvaluationResult]:
 
 
 def _evaluation_table(chosen: Sequence[evaluations.EvaluationResult | None]) -> tuple[ResultTable, ...]:
-    """Scores of evaluations on the same examples that `finetop eval` made; those of training are metrics already."""
+    """Scores of evaluations that `finetop eval` made; those of training are metrics already."""
     present = [result for result in chosen if result]
-    if not any(result.source == "eval" for result in present) or len({r.data_key for r in present}) != 1:
+    if not any(result.source == "eval" for result in present):
         return ()
     keys = sorted({key for result in present for key in result.scores}, key=lambda key: (key != "eval/loss", key))
     steps = tuple(result.step if result else None for result in chosen)
@@ -218,6 +217,9 @@ def _evaluation_table(chosen: Sequence[evaluations.EvaluationResult | None]) -> 
         for key in keys
     )
     title = f"on the same {present[0].examples:,} examples" + (f" ({present[0].data})" if present[0].data else "")
+    if len({result.data_key for result in present}) > 1:
+        title = "evaluations, each on other examples: not to be compared"
+        rows = tuple(dataclasses.replace(row, lower_is_better=None) for row in rows)
     return (ResultTable("evaluation", title, None, rows),)
 
 

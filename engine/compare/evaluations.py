@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FOLDER = "evaluations"
-RESULT = "result.json"
-PREDICTIONS = "predictions.jsonl"
+from engine import evaluations
+from engine.evaluations import PREDICTIONS, RESULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +112,12 @@ def by_example(predictions: Iterable[Prediction]) -> dict[tuple[str, int], Predi
 
 def of_run(run_folder: Path, step: int | None, until: int | None, any_step: bool) -> list[EvaluationResult]:
     """The run's evaluations at `step`; where there are none and `any_step`, those at its last step up to `until`."""
-    names: dict[int, list[str]] = {}
-    try:
-        for entry in (run_folder / FOLDER).iterdir():
-            number = entry.name.removeprefix("step-").partition("-")[0]
-            if entry.name.startswith("step-") and number.isdecimal():
-                names.setdefault(int(number), []).append(entry.name)
-    except OSError:
-        return []
-    if step not in names and any_step:
-        step = max((at for at in names if until is None or at <= until), default=None)
-    found = (read_result(run_folder / FOLDER / name) for name in sorted(names.get(step, ())))
+    # Predictions are thinned out in long runs, results never; without the former there is nothing to pair.
+    folders = [(at, path) for at, _, path in evaluations.of_run(run_folder) if (path / PREDICTIONS).exists()]
+    steps = {at for at, _ in folders}
+    if step not in steps and any_step:
+        step = max((at for at in steps if until is None or at <= until), default=None)
+    found = [read_result(path) for at, path in folders if at == step]
     return [result for result in found if result is not None]
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from engine import journal
-from engine.compare.evaluations import FOLDER, EvaluationResult, read_result
+from engine.compare.evaluations import EvaluationResult, read_result
 from engine.compare.records import LETTERS, Subject
 from engine.errors import InputError
+from engine.evaluations import FOLDER
 from engine.home import CONFIG, Workspace, parse_checkpoint_name
 from engine.store import connect, course, reads
 from engine.store.errors import StoreMissing, StoreOlder

@@ -45,10 +45,11 @@ _HINT = (
 )
 
 
-def write(model: Any, tokenizer: Any, tokenizer_folder: Path, file: Path, dtype: str) -> list[str]:
-    """Write a merged model on the CPU; matrices in `dtype`, all else in float32. Returns what the user should know.
+def write(model: Any, tokenizer: Any, file: Path, dtype: str) -> list[str]:
+    """Write a merged model, held in float32 on the CPU; matrices in `dtype`, all else in float32.
 
-    Raises InputError, with the converter to run instead, for what cannot be written faithfully.
+    Returns what the user should know. Raises InputError, with the converter to run instead, for what cannot be written
+    faithfully.
     """
     config = model.config
     architecture = _architecture(model)
@@ -87,6 +88,14 @@ def verify(model: Any, file: Path) -> None:
             raise CheckpointError(f"{file.name}: tensor {name} reads back with other values")
     if expected != len(written):
         raise CheckpointError(f"{file.name}: {len(written)} tensors read back, {expected} were written")
+
+
+def round_matrices(model: Any, dtype: str) -> None:
+    """Make the model, in float32, what the file holds."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.copy_(parameter.to(getattr(torch, dtype)))
 
 
 def reading_config(model: Any) -> Any:

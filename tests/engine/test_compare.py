@@ -184,6 +184,7 @@ def test_an_evaluation_of_other_examples_is_not_paired(workspace):
     found = with_evidence(workspace.compare("1", "2"))
     assert found.evidence == () and any("not paired" in said for said in found.warnings)
     assert "A and B have 0 examples in common: too few to judge." in found.notes
+    assert row(found, "evaluation", "exact_match").best is None
 
 
 def test_a_clear_winner_is_named_in_words(workspace):
@@ -250,6 +251,7 @@ def test_an_evaluation_of_the_base_model_can_be_the_baseline(workspace):
     assert found.subjects[0].run_id is None and found.subjects[0].title == "starter on test.csv"
     assert next(e for e in found.evidence if e.key == "exact_match").wins == 20
     assert row(found, "evaluation", "exact_match").values == pytest.approx((2 / 3, 1.0))
+    assert row(found, "best", "eval/loss").values[0] is None, "what it scored on other examples is no rival"
 
 
 def test_answers_stand_side_by_side(workspace):

@@ -118,7 +118,7 @@ def test_weights_are_rounded_once_to_the_type_asked_for(dtype, models, tmp_path)
     exact = export.export(path, tmp_path / "exact", "merged", "float32")
     rounded, full = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "exact"))
     assert all(torch.equal(rounded[name], full[name].to(getattr(torch, dtype))) for name in full)
-    assert exact.difference < done.difference <= export.TOLERANCE[dtype] * done.spread
+    assert exact.difference < done.difference < 0.1 * done.spread
     # Without --dtype the result has the type of the base's files.
     base = AutoModelForCausalLM.from_pretrained(models("llama3"), dtype=getattr(torch, dtype))
     base.save_pretrained(tmp_path / "base")
@@ -145,31 +145,32 @@ TEN_LINES = """\
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from peft import PeftModel
-base, folder, adapter = sys.argv[1:]
-model = AutoModelForCausalLM.from_pretrained(base if adapter == "yes" else folder)
-if adapter == "yes":
-    model = PeftModel.from_pretrained(model, folder)
-tokenizer = AutoTokenizer.from_pretrained(folder)
-inputs = tokenizer.apply_chat_template([{"role": "user", "content": "高血压"}], add_generation_prompt=True, return_tensors="pt", return_dict=True)
-print(model.generate(**inputs, max_new_tokens=8, do_sample=False)[0].tolist(), [m for m in sys.modules if m.split(".")[0] in ("engine", "tui")])
-"""  # noqa: E501
+base, adapter, merged = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(merged)
+question = [{"role": "user", "content": "高血压"}]
+inputs = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+for model in (PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter),
+              AutoModelForCausalLM.from_pretrained(merged)):
+    print(model.generate(**inputs, max_new_tokens=8, do_sample=False)[0].tolist())
+print([name for name in sys.modules if name.split(".")[0] in ("engine", "tui")])
+"""
 
 
 def test_ten_lines_of_transformers_and_peft_load_what_the_command_wrote(models, tmp_path, capfd):
-    saved(tmp_path, models("qwen2.5"))
-    answers = []
-    for form in ("adapter", "merged"):
-        words = ["export", "1@best", str(tmp_path / form), "--to", form, "--workspace", str(tmp_path)]
-        assert main([*words, "--json"]) == 0
-        said = json.loads(capfd.readouterr().out)
-        assert said["form"] == form and said["bytes"] > 0 and "README.md" in said["files"]
-        (tmp_path / "elsewhere").mkdir(exist_ok=True)
-        script = [sys.executable, "-P", "-c", TEN_LINES, str(models("qwen2.5")), str(tmp_path / form)]
-        done = subprocess.run([*script, "yes" if form == "adapter" else "no"], capture_output=True, text=True,
-                              cwd=tmp_path / "elsewhere", check=False)  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        answers.append(done.stdout)
-    assert answers[0] == answers[1] and answers[0].rstrip().endswith("[]")
+    path = saved(tmp_path, models("qwen2.5"))
+    export.export(path, tmp_path / "adapter", "adapter")
+    words = ["export", "1@best", str(tmp_path / "merged"), "--to", "merged", "--workspace", str(tmp_path), "--json"]
+    assert main(words) == 0
+    out, err = capfd.readouterr()
+    said = json.loads(out)
+    assert said["form"] == "merged" and said["bytes"] > 0 and "README.md" in said["files"]
+    assert err.splitlines()[0] == "reading the checkpoint" and "Warning" not in err
+    (tmp_path / "elsewhere").mkdir()
+    script = [sys.executable, "-P", "-c", TEN_LINES, models("qwen2.5"), tmp_path / "adapter", tmp_path / "merged"]
+    done = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path / "elsewhere", check=False)
+    assert done.returncode == 0, done.stderr
+    by_adapter, by_merged, ours = done.stdout.splitlines()
+    assert by_adapter == by_merged and ours == "[]"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_gguf_reads_back_as_the_same_model_and_tokens(family, dtype, models, tmp
     done = export.export(path, tmp_path / "out", "gguf", dtype)
     (name,) = [name for name in done.files if name.endswith(".gguf")]
     assert name == f"mine-step-7-{ {'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16'}[dtype] }.gguf"
-    assert done.difference <= (1e-3 if dtype == "float32" else export.TOLERANCE[dtype]) * done.spread
+    assert done.difference <= (1e-3 if dtype == "float32" else 0.1) * done.spread
     reader = gguf.GGUFReader(tmp_path / "out" / name)
     tokenizer = AutoTokenizer.from_pretrained(path)
     tokens = reader.fields["tokenizer.ggml.tokens"].contents()
@@ -229,8 +230,8 @@ def test_llama_3_rotation_factors_are_transformers_own(tmp_path):
 def test_a_changed_tensor_in_a_gguf_file_is_noticed(models, tmp_path):
     path = saved(tmp_path, models("qwen3"))
     done = export.export(path, tmp_path / "out", "gguf", "float16")
-    export.export(path, tmp_path / "merged", "merged", "float16")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float16)
+    export.export(path, tmp_path / "merged", "merged", "float32")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     name = next(name for name in done.files if name.endswith(".gguf"))
     file = tmp_path / "out" / name
     gguf_file.verify(model, file)
@@ -275,9 +276,20 @@ def test_what_is_not_the_same_model_is_not_kept(models, tmp_path, monkeypatch):
         return merge(model)
 
     monkeypatch.setattr(export, "_merged", weaker)
-    with pytest.raises(CheckpointError, match="not the same model"):
+    with pytest.raises(CheckpointError, match="merging changed the model"):
         export.export(path, tmp_path / "out", "merged")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out.part*"))
+
+
+def test_weights_that_float16_cannot_hold_are_refused(models, tmp_path):
+    folder = shutil.copytree(models("qwen2.5"), tmp_path / "large")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] *= 1e6
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError) as refused:
+        export.export(saved(tmp_path, folder), tmp_path / "out", "merged", "float16")
+    assert "float16" in refused.value.message or "read back" in refused.value.message
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_checkpoint_is_not_exported(models, tmp_path):
