@@ -1,5 +1,9 @@
 """What a run would need, and on which GPU it fits, as lines. Reads the model's config.json: not for the event loop."""
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 from engine.config import RunConfig
 from engine.monitor.values import Snapshot
 from engine.plan.fit import COMMON_CARDS, Card, changes_that_fit, fit
@@ -21,16 +25,24 @@ def cards_of(machine: Snapshot | None) -> list[tuple[str, Card]]:
     return found
 
 
-def lines(config: RunConfig, machine: Snapshot | None) -> list[Line]:
+def circumstances(report: Mapping[str, Any]) -> Circumstances:
+    """What a token report says of the data, for a closer estimate."""
+    facts = report.get("facts") or {}
+    return Circumstances(
+        longest=facts.get("longest"), step_tokens=facts.get("step_tokens"), supervised=facts.get("supervised")
+    )
+
+
+def lines(config: RunConfig, machine: Snapshot | None, known: Circumstances | None = None) -> list[Line]:
     """Memory by part, and for each GPU whether it fits; where it does not, the cheapest changes that help."""
     shape = find_shape(config.model)
     if shape is None:
         return [[("memory not known: the model is not on this machine yet", "dim")]]
-    known = Circumstances()
+    known = known or Circumstances()
     cards = cards_of(machine)
     on_cpu = machine is not None and not machine.gpus
     estimate = memory_estimate(
-        config, shape=shape, known=Circumstances(device="cpu", bfloat16=False) if on_cpu else known
+        config, shape=shape, known=dataclasses.replace(known, device="cpu", bfloat16=False) if on_cpu else known
     )
     if estimate is None:
         return [[("memory not known for this model", "dim")]]

@@ -173,6 +173,10 @@ async def test_axis_scale_smoothing_zoom_and_cursor_are_shared(root):
         await press(pilot, "i")
         await until(lambda: screen.other.picture.x != screen.other.picture.whole)
         assert screen.other.picture.x.low <= cursor <= screen.other.picture.x.high
+        await until(lambda: screen.chart.picture.x == screen.other.picture.x)
+        near = screen.chart.picture.x
+        await press(pilot, "i", "a")
+        await until(lambda: screen.chart.picture.x.high - screen.chart.picture.x.low == near.high - near.low)
         await press(pilot, "0")
         await until(lambda: screen.chart.picture.x == screen.chart.picture.whole)
         await press(pilot, "t")

@@ -12,6 +12,8 @@ from wcwidth import wcswidth
 from engine.compare.comparison import compare
 from engine.compare.records import Answers
 from engine.home import Workspace
+from engine.store import metrics
+from engine.store.connect import write, writer
 from tui import compared
 from tui.format import cells, fit_line
 from tui.screens.compare import CompareScreen, layout, write_new
@@ -361,3 +363,20 @@ async def test_hostile_names_are_shown_and_not_obeyed(tmp_path):
         shown = "\n".join(line for pane in panes for line in pane.shown_text())
         assert "evil0 \\x1b[2J" in shown and "[bold]" in shown
         assert not any(char in shown for char in "\x1b\x07\u202e")
+
+
+@played
+async def test_a_run_that_goes_on_is_compared_anew(tmp_path):
+    add_run(tmp_path, "done", steps=60)
+    add_run(tmp_path, "live", steps=60, total=600, state="running", seed=1)
+    app = Stage(tmp_path, lambda: CompareScreen(["1", "2"]))
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(app, pilot)
+        assert screen.curves.picture.curves[1].last_step == 60
+        conn = writer(tmp_path / "runs.db")
+        known = metrics.summaries(conn, 2)
+        with write(conn):
+            metrics.add_points(conn, 2, {"train/loss": [(61, 0.125)]}, known)
+            conn.execute("UPDATE runs SET step = 61 WHERE id = 2")
+        await until(lambda: screen.curves.picture.curves[1].last == 0.125)
+        await until(lambda: screen.found.comparison.subjects[1].last_step == 61)

@@ -163,11 +163,12 @@ class NewRunScreen(KeyScreen):
 
     def _learn(self) -> None:
         number, runs, machine = self._number, self.checked.runs, self.host.snapshot.machine
+        known = outlook.circumstances(self.tokens) if isinstance(self.tokens, Mapping) else None
 
         def work() -> None:
             files = run_form.check_files(runs)
             try:
-                memory = () if "model.name" in files else tuple(outlook.lines(runs[0].config, machine))
+                memory = () if "model.name" in files else tuple(outlook.lines(runs[0].config, machine, known))
             except (EngineError, OSError, ValueError) as error:
                 memory = ([(f"memory not known: {visible(str(error))}", "dim")],)
             self.post_message(self.Learned(number, "known", Known(files, memory)))
@@ -209,6 +210,8 @@ class NewRunScreen(KeyScreen):
             self.data, self.reading = message.value, ""
         else:
             self.tokens, self.reading = message.value, ""
+            if self.checked.runs:
+                self._learn()  # the memory, now that the lengths are known
         self.show_all()
 
     def show_all(self) -> None:
