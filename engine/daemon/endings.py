@@ -23,6 +23,8 @@ class End(enum.StrEnum):
     STOPPED = "stopped"
     KILLED = "killed"
     """By wish."""
+    ASKED = "asked"
+    """To save and leave, by something that is not us: a machine that shuts down, an administrator."""
     INPUT = "input"
     NOT_FINITE = "not-finite"
     GPU_MEMORY = "out-of-memory"
@@ -39,7 +41,7 @@ class End(enum.StrEnum):
 
 WORTH_RETRYING = frozenset(
     {End.EXCEPTION, End.EXIT, End.SIGNAL, End.HOST_MEMORY, End.HUNG, End.VANISHED, End.REBOOT, End.NOT_STARTED}
-    | {End.GPU_MEMORY}
+    | {End.GPU_MEMORY, End.ASKED}
 )
 """What may go well another time. Wrong input stays wrong, and a run repeats its NaN to the bit."""
 
@@ -54,6 +56,8 @@ class Evidence:
     """The last `state` of its journal, if this attempt wrote one."""
     wanted: str | None = None
     """'stop' or 'kill', as wished before it ended."""
+    ours: bool = True
+    """The queue started it, not somebody by hand, who may also have ended it."""
     hung_seconds: float | None = None
     """We killed it after so long a silence."""
     oom_kills: int = 0
@@ -81,6 +85,9 @@ def judge(evidence: Evidence) -> Ending:
     where = f" at step {evidence.step}" if evidence.step else ""
     if state == "done":
         return Ending(End.DONE, RunState.DONE, None, code)
+    if state == "stopped" and evidence.ours and not evidence.wanted:
+        reason = f"asked to leave by something other than finetop; saved{where}"
+        return Ending(End.ASKED, RunState.INTERRUPTED, reason, code)
     if state == "stopped":
         return Ending(End.STOPPED, RunState.STOPPED, None, code)
     if state == "failed":

@@ -25,7 +25,7 @@ from engine.daemon.warm import Warm
 from engine.errors import EngineError
 from engine.home import Workspace
 from engine.store import queue, reads
-from engine.store.connect import Changes, DatabaseError, writer
+from engine.store.connect import Changes, Connection, DatabaseError, writer
 from engine.store.errors import StoreForeign, StoreNewer
 from engine.store.takein import take_in_unknown
 
@@ -52,8 +52,9 @@ class Daemon:
 
     def __init__(self, workspace: Workspace, lock: int, options: Options = Options()) -> None:
         self.workspace, self.options, self.limits = workspace, options, options.limits
-        self._lock = lock
+        self._lock_file = os.fstat(lock)
         self._conn = writer(workspace.database, busy_seconds=self.limits.database_seconds)
+        self._database_file = os.stat(workspace.database)
         self._changes = Changes(self._conn)
         off = "switched off" if not options.warm else "runs are given another worker" if options.command else ""
         self._warm = Warm(off)
@@ -179,7 +180,9 @@ class Daemon:
 
     def _second(self) -> None:
         """What is done once a second."""
-        if not self._holds_lock():
+        # What is queued in another runs.db than the one open here would never be seen.
+        files = ((self.workspace.daemon_lock, self._lock_file), (self.workspace.database, self._database_file))
+        if not all(_same_file(path, known) for path, known in files):
             self.leave("the workspace is gone")
             return
         self._supervisor.heed()
@@ -203,17 +206,6 @@ class Daemon:
             "cpu_slots": self._cpu_slots,
         }
         write_atomically(self.workspace.daemon_state, content)
-
-    def _holds_lock(self) -> bool:
-        """Whether the lock's file is still that of the workspace: somebody may have deleted or replaced the folder."""
-        try:
-            there = os.stat(self.workspace.daemon_lock)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True  # a network drive that is away for a moment
-        ours = os.fstat(self._lock)
-        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
     def _rest(self, busy: bool) -> None:
         """With nothing to do: give back the warm process' memory, and leave if that is wished."""
@@ -322,7 +314,18 @@ def _pipe() -> tuple[int, int]:
     return ends
 
 
-def cpu_slots(conn) -> int:
+def _same_file(path: os.PathLike, known: os.stat_result) -> bool:
+    """Whether the path still names that file: somebody may have deleted or replaced it, or the folder it is in."""
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # a network drive that is away for a moment
+    return (there.st_dev, there.st_ino) == (known.st_dev, known.st_ino)
+
+
+def cpu_slots(conn: Connection) -> int:
     """How many runs may train on the CPU at the same time; 1 unless somebody said otherwise."""
     said = reads.recall(conn, CPU_SLOTS)
     return int(said) if said is not None and said.isdecimal() else 1

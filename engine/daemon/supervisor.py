@@ -33,10 +33,12 @@ from engine.store import queue, reads
 from engine.store.connect import Connection, DatabaseError, write
 from engine.store.errors import StoreError
 from engine.store.ingest import import_journal
-from engine.store.records import ACTIVE, Run, RunState
+from engine.store.records import ACTIVE, Event, Run, RunState
 
 _STATUS_SECONDS = 1.0
 """How long the exit code of a worker that is gone may take to arrive through the warm process."""
+_FIRST_BEAT_SECONDS = 600.0
+"""A worker's first beat comes before torch is imported; a Python on a sick network drive may take minutes to start."""
 _TAIL_BYTES = 1 << 16
 _ENDS = (RunState.DONE.value, RunState.STOPPED.value, RunState.FAILED.value)
 
@@ -111,9 +113,9 @@ class Supervisor:
         worker = Worker(run, folder, oom_kills=processes.oom_kills())
         try:
             how = self._launch(worker, environment)
-        except InputError:  # another worker of it, started by hand a moment ago: `may_start` says so from now on
-            queue.unclaim(self.conn, run_id)
-            return False
+        except InputError:  # a worker has it: forked after all while we waited in vain, or started by hand just now
+            self.workers[run_id] = worker
+            return True
         except OSError as error:
             reason = f"no worker could be started: {error.strerror or error}"
             reason += f" ({error.filename})" if error.filename else ""
@@ -240,6 +242,8 @@ class Supervisor:
         kills = processes.oom_kills()
         for worker in self.workers.values():
             due = worker.run.beat_due
+            if due is None and worker.run.state is RunState.STARTING and worker.run.started is not None:
+                due = worker.run.started + _FIRST_BEAT_SECONDS
             if worker.gone_at is None:
                 worker.oom_kills = kills
             if due is None or worker.pid is None or time.time() <= due + self.limits.overdue_seconds:
@@ -306,12 +310,14 @@ class Supervisor:
             del self.workers[worker.run.id]
             return
         worker.run = run
+        events = reads.events(self.conn, run.id)
         hung = time.monotonic() - worker.overdue_at if worker.hung_at and worker.overdue_at else None
         ending = judge(
             Evidence(
                 worker.status,
                 self._said(worker),
-                worker.told or worker.wanted,
+                worker.told or worker.wanted or _told_before(events),
+                _is_ours(worker, events),
                 hung,
                 processes.oom_kills() - worker.oom_kills,
                 worker.started is not None and processes.rebooted_since(worker.started),
@@ -327,6 +333,8 @@ class Supervisor:
         conn, run_id = self.conn, worker.run.id
         with write(conn):
             told = (ending.reason, story or None, ending.exit_code)
+            if ending.end is End.ASKED:
+                queue.interrupt(conn, run_id, ending.reason or "")
             if not queue.finish(conn, run_id, ending.state, *told):
                 queue.explain(conn, run_id, *told)
             if ending.end not in (End.DONE, End.STOPPED):
@@ -337,9 +345,8 @@ class Supervisor:
 
     def _again(self, worker: Worker, ending: Ending) -> None:
         events = reads.events(self.conn, worker.run.id)
-        ours = next((event for event in reversed(events) if event.kind == aftermath.START), None)
-        if ending.end is not End.NOT_STARTED and (ours is None or ours.detail.get("pid") != worker.pid):
-            return  # started by hand: whoever did it is told, and decides
+        if ending.end is not End.NOT_STARTED and not _is_ours(worker, events):
+            return  # whoever started it by hand is told, and decides
         try:
             settings = read_run(worker.folder).config.flat()
         except EngineError:
@@ -381,6 +388,22 @@ class Supervisor:
             if said != worker.problem:
                 log.exception("run %d: %s", worker.run.id, said)
             worker.problem = said
+
+
+def _is_ours(worker: Worker, events: Sequence[Event]) -> bool:
+    """Whether a daemon started it: by hand, one has no such event."""
+    last = next((event for event in reversed(events) if event.kind == aftermath.START), None)
+    return last is not None and last.detail.get("pid") == worker.pid
+
+
+def _told_before(events: Sequence[Event]) -> str | None:
+    """What a daemon before this one had told the worker: the wish itself is gone once the journal says stopped."""
+    for event in reversed(events):
+        if event.kind in ("stop", "kill"):
+            return event.kind
+        if event.kind == aftermath.START:
+            break
+    return None
 
 
 def _stat(path: Path) -> tuple[int, int]:

@@ -216,6 +216,11 @@ def explain(
     )
 
 
+def interrupt(conn: sqlite3.Connection, run_id: int, reason: str) -> Outcome:
+    """Nobody wished the end of a run that its journal says was stopped: something else ended its worker."""
+    return _change(conn, run_id, "state = 'interrupted', reason = ? WHERE id = ? AND state = 'stopped'", (reason,))
+
+
 def set_waiting(conn: sqlite3.Connection, reasons: Mapping[int, tuple[str, str]]) -> int:
     """Keep why each waiting run waits, as (kind, reason); writes only what has changed. How many did."""
     stored = {

@@ -22,7 +22,8 @@ def exited(code: int) -> int:
     ("evidence", "end", "state"),
     [
         (Evidence(exited(0), {"state": "done"}), End.DONE, RunState.DONE),
-        (Evidence(exited(3), {"state": "stopped"}), End.STOPPED, RunState.STOPPED),
+        (Evidence(exited(3), {"state": "stopped"}, wanted="stop"), End.STOPPED, RunState.STOPPED),
+        (Evidence(exited(3), {"state": "stopped"}, ours=False), End.STOPPED, RunState.STOPPED),
         (Evidence(KILLED, wanted="kill"), End.KILLED, RunState.STOPPED),
         (Evidence(None, wanted="kill"), End.KILLED, RunState.STOPPED),
         (Evidence(TERMINATED, wanted="stop"), End.STOPPED, RunState.STOPPED),
@@ -48,6 +49,13 @@ def test_every_death_has_its_own_name(evidence, end, state):
     ending = judge(evidence)
     assert (ending.end, ending.state) == (end, state)
     assert (ending.reason is None) == (evidence.said is not None)
+
+
+def test_a_run_that_something_else_asked_to_leave_is_interrupted():
+    """As when the machine shuts down: everybody gets SIGTERM, and `resume --interrupted` is to find the run."""
+    ending = judge(Evidence(exited(3), {"state": "stopped"}, step=12))
+    assert (ending.end, ending.state) == (End.ASKED, RunState.INTERRUPTED)
+    assert ending.reason == "asked to leave by something other than finetop; saved at step 12"
 
 
 def test_the_reason_says_what_happened_and_where():

@@ -390,3 +390,25 @@ def test_a_worker_started_by_hand_is_followed_and_never_doubled(bench):
     assert (run.state, run.attempts) == (RunState.FAILED, 1)
     assert len(bench.starts(run_id)) == 1
     assert not bench.events(run_id, "retry")
+
+
+def test_a_worker_that_the_system_asks_to_leave_saves_and_is_interrupted(bench):
+    run_id = bench.add(steps=1000, pause=0.01, save=10_000)
+    bench.start()
+    os.kill(bench.until_step(run_id, 5).pid, signal.SIGTERM)
+    (run,) = bench.until_ended(run_id)
+    assert run.state is RunState.INTERRUPTED
+    assert run.reason.startswith("asked to leave by something other than finetop; saved at step")
+
+
+def test_a_wish_that_the_daemon_before_had_passed_on_is_no_interruption(bench):
+    run_id = bench.add(steps=1000, pause=0.01)
+    bench.start()
+    pid = bench.until_step(run_id, 5).pid
+    with bench.writing() as conn:
+        queue.wish(conn, run_id, "stop")
+    bench.until(lambda: bench.events(run_id, "stop"))
+    bench.kill_daemon()
+    bench.until(lambda: not _lives(pid))
+    bench.start()
+    assert bench.until_ended(run_id)[0].state is RunState.STOPPED
