@@ -7,5 +7,6 @@ queue       what may be done to runs, each a guarded change that says if it lost
 ingest      journal.jsonl -> rows, from the last imported byte on
 metrics     points, one summary per series, and the pyramid that charts read
 charts, reads, filters, samples     what may be asked
+course      how far a run had come by so many tokens, or so much time at work
 rebuild     runs.db anew from the run folders
 """

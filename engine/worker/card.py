@@ -7,7 +7,6 @@ from typing import Any
 from engine import __version__, journal
 from engine.compare import evaluations
 from engine.config import SETTINGS, RunConfig
-from engine.presets import STARTER_MODEL
 
 _SHOWN = ("model.", "method.", "lora.", "optim.", "train.", "data.")
 _NOT_SHOWN = ("data.files", "data.val_files", "train.threads", "model.name")
@@ -30,7 +29,7 @@ def model_card(last: Any, config: RunConfig, done: Any, run_folder: Path | None)
         f"{last.epoch:.4g}. Form: {done.form}, {done.dtype}."
     )
     lines += ["", *done.notes] if done.notes else []
-    lines += ["", "## How to load it", "", *_how(base, done)]
+    lines += ["", "## How to load it", "", *_how(done)]
     results = _results(last, run_folder)
     if results:
         lines += ["", "## Results", "", "| | |", "|---|---:|", *(f"| {_text(k)} | {v:.4g} |" for k, v in results)]
@@ -60,16 +59,16 @@ def model_card(last: Any, config: RunConfig, done: Any, run_folder: Path | None)
     return "\n".join(lines) + "\n"
 
 
-def _how(base: str, done: Any) -> list[str]:
+def _how(done: Any) -> list[str]:
     if done.form == "gguf":
         name = next(name for name in done.files if name.endswith(".gguf"))
         shell = ["```sh", f"llama-cli -m {name} -p 'Hello' -cnv", "```"]
         return [*shell, "", "or in Ollama, with a Modelfile:", "", "```", f"FROM ./{name}", "```"]
     script = ["```python", "from transformers import AutoModelForCausalLM, AutoTokenizer"]
     if done.form == "adapter":
-        source = STARTER_MODEL if base == "starter" else base
+        source = json.loads((Path(done.target) / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
         script += ["from peft import PeftModel", "",
-                   f"base = AutoModelForCausalLM.from_pretrained({str(source)!r})",
+                   f"base = AutoModelForCausalLM.from_pretrained({source!r})",
                    'model = PeftModel.from_pretrained(base, ".")']  # fmt: skip
     else:
         script += ["", 'model = AutoModelForCausalLM.from_pretrained(".", dtype="auto")']

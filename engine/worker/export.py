@@ -158,7 +158,7 @@ def _write(
             merged.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             _cast(merged, torch.float32)
-            again = lambda: _plain_model(folder)  # noqa: E731
+            again = lambda: _plain_model(folder, **_trust(config))  # noqa: E731
         else:
             from engine.worker import gguf_file
 
@@ -223,8 +223,8 @@ def _as_trained(last: Any, config: RunConfig) -> Any:
     full = config.method.kind == "full"
     source = str(last.path) if full else given_model(config.model) or model_source(config.model)
     if (weights := _weight_bytes(Path(source))) is not None:
-        # Weights are mostly stored in 16 bits: twice that in float32, and as much again while they are read.
-        needed, free = 3 * weights, psutil.virtual_memory().available
+        # Weights are mostly stored in 16 bits: twice that in float32, and some of it again while they are read.
+        needed, free = 2.5 * weights, psutil.virtual_memory().available
         if needed > free:
             raise CheckpointError(
                 f"about {_size(needed)} of memory are needed, {_size(free)} are free",
@@ -312,8 +312,12 @@ def _plain_adapter(folder: Path, config: RunConfig) -> Any:
     from peft import PeftModel
 
     base = json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
-    options = {"trust_remote_code": True} if config.model.trust_remote_code else {}
-    return PeftModel.from_pretrained(_plain_model(base, config.model.revision or None, **options), str(folder)).eval()
+    model = _plain_model(base, config.model.revision or None, **_trust(config))
+    return PeftModel.from_pretrained(model, str(folder)).eval()
+
+
+def _trust(config: RunConfig) -> dict[str, bool]:
+    return {"trust_remote_code": True} if config.model.trust_remote_code else {}
 
 
 def _probe_ids(tokenizer: Any, limit: int) -> list[list[int]]:

@@ -54,6 +54,7 @@ def write(model: Any, tokenizer: Any, file: Path, dtype: str) -> list[str]:
     config = model.config
     architecture = _architecture(model)
     writer = gguf.GGUFWriter(str(file), gguf.MODEL_ARCH_NAMES[architecture])
+    writer.add_name(file.stem)
     notes = _add_shape(writer, config, architecture)
     writer.add_file_type(_FILE_TYPES[dtype])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)

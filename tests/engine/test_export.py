@@ -23,6 +23,7 @@ from engine.cli.main import main
 from engine.config import Layer, RunConfig, resolve
 from engine.errors import CheckpointError, InputError
 from engine.worker import checkpoint, export, gguf_file
+from engine.worker.given import given_model
 from engine.worker.model import Precision, load_base, load_tokenizer, make_trainable
 
 FLOAT32 = Precision(torch.device("cpu"), None, torch.float32)
@@ -44,7 +45,7 @@ def saved(root: Path, model: Path, **changes) -> Path:
     """A checkpoint in a run's folder whose trained weights differ much from the base's."""
     config = config_of(model, **changes)
     plain = config.replace({"method.kind": "lora"}) if config.method.kind == "qlora" else config
-    trained = make_trainable(load_base(plain, FLOAT32), plain)
+    trained = make_trainable(load_base(plain, FLOAT32, given_model(plain.model)), plain)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in trained.named_parameters():
@@ -109,6 +110,20 @@ def test_a_full_fine_tune_is_handed_over_and_has_no_adapter(models, tmp_path):
     with pytest.raises(InputError, match="no adapter"):
         export.export(path, tmp_path / "adapter", "adapter")
     assert not (tmp_path / "adapter").exists()
+
+
+def test_an_adapter_trained_on_given_weights_goes_into_those(models, tmp_path):
+    """A run forked from a full fine-tune: its base is that checkpoint, not the model it was made from."""
+    given = saved(tmp_path / "full", models("qwen2.5"), method__kind="full")
+    path = saved(tmp_path / "fork", models("qwen2.5"), model__checkpoint=str(given))
+    trained_on = load_file(given / "model.safetensors")
+    done = export.export(path, tmp_path / "out", "merged")
+    assert done.difference < 1e-4 * done.spread
+    merged = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(merged["model.embed_tokens.weight"], trained_on["model.embed_tokens.weight"])
+    export.export(path, tmp_path / "adapter", "adapter")
+    said = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert said["base_model_name_or_path"] == str(given)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16"])
