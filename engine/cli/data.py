@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import sys
+import textwrap
 import time
 from typing import Any
 
@@ -16,9 +17,12 @@ examples:
   finetop data check train.csv --test-file test.csv
   finetop data check chats.jsonl --model Qwen/Qwen2.5-7B-Instruct --max-length 4096 --json
 """
+_OTHERS = [kind for kind in KINDS if kind not in REMOVED_BY_DEFAULT]
 _CLEAN_EXAMPLES = f"""\
-kinds: {", ".join(KINDS)}
-removed unless told otherwise: {", ".join(REMOVED_BY_DEFAULT)}
+kinds removed unless told otherwise:
+{textwrap.fill(", ".join(REMOVED_BY_DEFAULT), 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)}
+other kinds:
+{textwrap.fill(", ".join(_OTHERS), 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)}
 
 examples:
   finetop data clean raw.csv clean.csv --test-file test.csv

@@ -1,7 +1,7 @@
 """The rows of the files under check as numbers: what is compared between rows is held as 64-bit hashes and signatures.
 
 A row costs about 60 bytes, and 300 more for the signature of a new question. The texts stand in an unnamed temporary
-file, from where near duplicates are proved. So a million rows need some 400 MB, however long they are.
+file, from where near duplicates are proved. So memory follows the number of rows, not their length.
 """
 
 import os
@@ -27,7 +27,7 @@ class Pool:
 
     def __init__(self) -> None:
         self.files: list[str] = []
-        self.file = array("H")
+        self.file = array("I")
         self.line = array("Q")
         self.part = array("B")
         self.question = array("Q")
