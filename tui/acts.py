@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from engine.cli.text import bytes_text
 from engine.store.records import Run, RunState
 from tui import format
 from tui.format import Line, listed, plural, visible
@@ -98,6 +99,8 @@ class Acts(Base):
             if gone:
                 return f"resume: the files of step {point.step} are gone"
             return "" if run.ended else f"resume: run {run.id} {_state_words(run)}"
+        if action_id == "checkpoints.fork" and gone:
+            return f"fork: the files of step {point.step} are gone"
         if action_id == "checkpoints.delete" and point.pinned:
             return f"delete: the checkpoint of step {point.step} is pinned; P takes the pin away"
         return ""
@@ -233,9 +236,9 @@ class Acts(Base):
             for run, amount in list(zip(runs, amounts, strict=True))[:6]:
                 points = len(detail.checkpoints) if detail is not None and detail.run_id == run.id else None
                 words = f", {plural(points, 'checkpoint')}" if points else ""
-                lost.append(f"Run {run.id} {visible(run.name)}: {format.size(amount)}{words}")
+                lost.append(f"Run {run.id} {visible(run.name)}: {bytes_text(amount)}{words}")
             lost += [f"and {len(runs) - 6} more"] if len(runs) > 6 else []
-            lost += ["", f"{format.size(sum(amounts))} go to the trash; u takes them back out."]
+            lost += ["", f"{bytes_text(sum(amounts))} go to the trash; u takes them back out."]
             self.app.push_screen(
                 Confirm(f"Delete {plural(len(runs), 'run')}?", lost, lambda: self._delete(runs), "d", "deletes")
             )
@@ -318,7 +321,7 @@ class Acts(Base):
         point, detail = self.checkpoints.checkpoint, self.checkpoints.detail
         only = detail is not None and len(detail.checkpoints) == 1
         lost = [
-            f"Step {format.count(point.step)} of run {point.run_id}: {format.size(point.bytes)},"
+            f"Step {format.count(point.step)} of run {point.run_id}: {bytes_text(point.bytes or 0)},"
             f" kept because: {kept_words(point)}."
         ]
         lost += ["It is the only one: the run could then not be resumed."] if only else []
@@ -344,6 +347,20 @@ class Acts(Base):
         point, run = self.checkpoints.checkpoint, self.checkpoints.run
         points = self.checkpoints.detail.checkpoints
         self._resume_at(run, point.step, point is points[0])
+
+    def do_checkpoints_fork(self) -> None:
+        """A new run from the checkpoint's weights, edited first."""
+        from tui.screens.new_run import NewRunScreen  # brings presets, plan and data reports with it
+
+        point = self.checkpoints.checkpoint
+        self.app.push_screen(NewRunScreen(parent=(point.run_id, point.step)))
+
+    def do_checkpoints_compare(self) -> None:
+        from tui.screens.compare import CompareScreen  # with the comparison: 40 ms, when it is first wanted
+
+        point = self.checkpoints.checkpoint
+        other = "latest" if "best" in point.kept else "best"
+        self.app.push_screen(CompareScreen([f"{point.run_id}@{point.step}", f"{point.run_id}@{other}"]))
 
     # new runs
 
@@ -403,7 +420,9 @@ class Acts(Base):
         if len(chosen) == 1:
             other = self._best_other(self.chosen[0])
             chosen += [other.id] if other else []
-        self.open_compare(chosen)
+        from tui.screens.compare import CompareScreen  # with the comparison: 40 ms, when it is first wanted
+
+        self.app.push_screen(CompareScreen([str(run_id) for run_id in chosen]))
 
     # the box, the picture, leaving
 
@@ -441,6 +460,6 @@ class Acts(Base):
         seen = snapshot.seen
         lines = since_last_time(snapshot.runs, seen, snapshot.taken) if seen is not None else []
         if lines:
-            away = format.duration(snapshot.taken - seen)
-            self.host.say(f"since you last looked, {away} ago: " + " · ".join(lines))
+            away = format.ago(snapshot.taken - seen)
+            self.host.say(f"since you last looked, {away}: " + " · ".join(lines))
         self.host.looked(time.time())

@@ -4,7 +4,10 @@ State flows down as one frozen `Snapshot`; wishes go out through the `Actor`. No
 store, the daemon, a disk or the terminal.
 """
 
+import contextlib
 import platform
+import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +28,7 @@ from tui.glass import Glass
 from tui.keys import Keymap
 from tui.news import event_words
 from tui.screens.base import KeyScreen
-from tui.settings import Memory, Settings, whose
+from tui.settings import Memory, Settings, folder, whose
 from tui.snapshot import Snapshot, View
 from tui.theme import Look, choose, speaks_utf8
 
@@ -78,7 +81,7 @@ class FinetopApp(App, inherit_bindings=False):
         self.deleted: list[list[int]] = []
         """Runs moved to the trash from here, the last deletion last."""
         self._told_event = 0
-        self._failed_with = ""
+        self.failed_with = ""
         self.actor = Actor(workspace, self.post_message, control)
         self._owing = False
 
@@ -214,6 +217,17 @@ class FinetopApp(App, inherit_bindings=False):
         screen = self.screen
         if isinstance(screen, KeyScreen):
             self.push_screen(Palette(screen))
+
+    def _fatal_error(self) -> None:
+        """Leave after an exception nobody expected: the story goes to a file, one line of it to the user."""
+        error = sys.exception()
+        self.failed_with = f"{type(error).__name__}: {error}"
+        with contextlib.suppress(OSError):
+            path = folder() / "screen-error.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(traceback.format_exception(error)), "utf-8")
+            self.failed_with += f"\nThe whole story is in {path}."
+        self._close_messages_no_wait()
 
     def do_any_redraw(self) -> None:
         self.glass.forget()

@@ -152,9 +152,15 @@ def card(
         lines += [[], [("   What usually helps, cheapest first", "bright")]]
         label_width = min(44, max(format.cells(fix.label) for fix in helps)) + 2
         for number, fix in enumerate(helps, 1):
-            lines.append(
-                [(f"   {number}  ", "key"), (format.fit(visible(fix.label), label_width), "text"), (fix.effect, "dim")]
+            effect = (
+                fix.effect.partition(", ")
+                if label_width + 6 + format.cells(fix.effect) > width
+                else (fix.effect, "", "")
             )
+            line: Line = [(f"   {number}  ", "key"), (format.fit(visible(fix.label), label_width), "text")]
+            lines.append([*line, (effect[0], "dim")])
+            if effect[2]:
+                lines.append([("      " + effect[2], "dim")])
         lines.append([("   e queues the run again with one of them", "dim")])
     elif helps is None:
         lines += [[], [("   looking for what helps", "dim")]]

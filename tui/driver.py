@@ -97,6 +97,10 @@ class Driver(LinuxDriver):
         module.WriterThread = Writer  # the one place where it is made
         super().start_application_mode()
 
+    def stop_application_mode(self) -> None:
+        self.write("\x1b[m")  # painting leaves its last colours set
+        super().stop_application_mode()
+
     @property
     def writer(self) -> Writer | None:
         return self._writer_thread

@@ -26,6 +26,9 @@ def open_screen(options: argparse.Namespace) -> int:
     )
     app = FinetopApp(workspace, chosen, readonly=options.readonly)
     going_on = app.run(mouse=chosen.mouse)
+    if app.failed_with:
+        print(visible(f"finetop: the screen failed, runs go on: {app.failed_with}"), file=sys.stderr)
+        return 1
     if going_on:
         print(f"{going_on}; `finetop` shows them again.")
     return app.return_code or 0

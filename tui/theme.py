@@ -4,12 +4,14 @@ Every state is told by glyph and word as well as by colour. Colours are from a s
 states is 20 (CIE76) under simulated protan, deutan and tritan vision; plain green and red fall to 14.
 """
 
+import dataclasses
 import os
 from dataclasses import dataclass
 
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
+from textual.theme import BUILTIN_THEMES
 from textual.theme import Theme as TextualTheme
 
 from engine.store.records import Run, RunState
@@ -158,21 +160,7 @@ class Look:
     def textual(self) -> TextualTheme:
         """The same look for Textual's own widgets (input lines)."""
         if self.name in ("ansi", "mono"):
-            return TextualTheme(
-                name="finetop",
-                ansi=True,
-                primary="ansi_default",
-                foreground="ansi_default",
-                background="ansi_default",
-                surface="ansi_default",
-                panel="ansi_default",
-                boost="ansi_default",
-                variables={
-                    "input-cursor-background": "ansi_default",
-                    "input-cursor-foreground": "ansi_default",
-                    "input-cursor-text-style": "reverse",
-                },
-            )
+            return dataclasses.replace(BUILTIN_THEMES["ansi-dark"], name="finetop")
         dark = self.name == "dark"
         ground = _GROUND[self.name]
         return TextualTheme(

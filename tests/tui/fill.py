@@ -60,7 +60,9 @@ class Filler:
         }
         run_id = queue.add(self.conn, NewRun(name=name, **(defaults | fields)))
         self.folder(run_id).mkdir(parents=True, exist_ok=True)
-        config = RunConfig().replace({**fields.get("settings", values), "run.name": name, "method.kind": fields.get("method", "lora")})
+        config = RunConfig().replace(
+            {**fields.get("settings", values), "run.name": name, "method.kind": fields.get("method", "lora")}
+        )
         (self.folder(run_id) / "config.json").write_text(config.to_json({"origin": origins}), "utf-8")
         return run_id
 
@@ -97,7 +99,9 @@ class Filler:
             events.append({"t": begun + step * seconds, "kind": "metric", "step": step, "values": values})
             if step % 200 == 0:
                 loss = value + 0.03
-                events.append({"t": begun + step * seconds, "kind": "eval", "step": step, "values": {"eval/loss": loss}})
+                events.append(
+                    {"t": begun + step * seconds, "kind": "eval", "step": step, "values": {"eval/loss": loss}}
+                )
                 events.append(
                     {
                         "t": begun + step * seconds,
@@ -115,16 +119,30 @@ class Filler:
         for step in range(200, steps + 1, 200):
             (self.folder(run_id) / f"checkpoints/step-{step:08d}").mkdir(parents=True, exist_ok=True)
 
-    def finish(self, run_id: int, state: RunState, reason: str | None = None, error: str | None = None, ago: float = 600) -> None:
+    def finish(
+        self, run_id: int, state: RunState, reason: str | None = None, error: str | None = None, ago: float = 600
+    ) -> None:
         queue.finish(self.conn, run_id, state, reason, error)
         with connect.write(self.conn):
-            self.conn.execute("UPDATE runs SET finished = ?, started = ? WHERE id = ?", (self.now - ago, self.now - ago - 3720, run_id))
-            self.conn.execute("UPDATE events SET time = ? WHERE run_id = ? AND time > ?", (self.now - ago, run_id, self.now - ago))
+            self.conn.execute(
+                "UPDATE runs SET finished = ?, started = ? WHERE id = ?",
+                (self.now - ago, self.now - ago - 3720, run_id),
+            )
+            self.conn.execute(
+                "UPDATE events SET time = ? WHERE run_id = ? AND time > ?", (self.now - ago, run_id, self.now - ago)
+            )
 
     def daemon(self, pid: int = 4242) -> None:
         """daemon.json as a daemon writes it; nobody holds the lock, so the screen says that none is running."""
         self.workspace.private.mkdir(mode=0o700, exist_ok=True)
-        content = {"pid": pid, "started": self.now - 273_600, "t": self.now, "version": "0.1.0", "warm": "ready", "cpu_slots": 1}
+        content = {
+            "pid": pid,
+            "started": self.now - 273_600,
+            "t": self.now,
+            "version": "0.1.0",
+            "warm": "ready",
+            "cpu_slots": 1,
+        }
         self.workspace.daemon_state.write_text(json.dumps(content))
 
     def machine(self, gpus: int = 4, **changes: Any) -> None:
@@ -215,11 +233,19 @@ def fill_many(root: Path, runs: int) -> None:
     now = time.time()
     with connect.write(conn):
         for index in range(runs):
-            run_id = queue.add(conn, NewRun(name=f"run-{index}-qwen3-sql", model="qwen", data="d.jsonl", total_steps=100))
+            run_id = queue.add(
+                conn, NewRun(name=f"run-{index}-qwen3-sql", model="qwen", data="d.jsonl", total_steps=100)
+            )
             conn.execute(
                 "UPDATE runs SET state = 'done', started = ?, finished = ?, step = 100, train_loss = ?, best_eval = ?"
                 " WHERE id = ?",
-                (now - 10_000 - index * 100, now - 9_000 - index * 100, 1 + index % 7 / 10, 1.1 + index % 5 / 10, run_id),
+                (
+                    now - 10_000 - index * 100,
+                    now - 9_000 - index * 100,
+                    1 + index % 7 / 10,
+                    1.1 + index % 5 / 10,
+                    run_id,
+                ),
             )
     conn.close()
 

@@ -16,8 +16,6 @@ from tui.widgets.rows import Row, Rows
 class Dialog(KeyScreen):
     """A box in the middle of the screen; what is below stays in sight."""
 
-    CSS = "Dialog { background: transparent; }"
-
     def __init__(self) -> None:
         super().__init__()
         self._modal = True
@@ -33,7 +31,8 @@ class Dialog(KeyScreen):
         yield self.pane
 
     def on_mount(self) -> None:
-        self.pane.focus()
+        self.styles.background = "transparent"
+        self.set_focus(self.pane)
 
     def on_resize(self, event: events.Resize) -> None:
         self.place()
@@ -88,7 +87,7 @@ class Confirm(Dialog):
     def box_size(self, width: int, height: int) -> tuple[int, int]:
         return min(width - 4, 70), len(self.lost) + 4
 
-    def on_key(self, event: events.Key) -> None:
+    def key(self, event: events.Key) -> None:
         event.stop()
         event.prevent_default()
         if event.key == "enter":
@@ -136,7 +135,7 @@ class Choose(Dialog):
         widest = max([cells(self.heading) + 8, 40, *(line_cells(line) + 5 for _, line in self.choices)])
         return min(width - 4, widest), min(height - 4, len(self.choices) + 2)
 
-    def on_key(self, event: events.Key) -> None:
+    def key(self, event: events.Key) -> None:
         if event.key == "enter":
             event.stop()
             row = self.pane.current
@@ -144,7 +143,7 @@ class Choose(Dialog):
             if row is not None:
                 self.chosen(row.value)
             return
-        super().on_key(event)
+        super().key(event)
 
 
 class Prompt(Input):
@@ -303,7 +302,7 @@ class Palette(Dialog):
     def box_size(self, width: int, height: int) -> tuple[int, int]:
         return min(width - 4, 96), min(height - 4, 24)
 
-    def on_key(self, event: events.Key) -> None:
+    def key(self, event: events.Key) -> None:
         event.stop()
         event.prevent_default()
         pane = self.pane

@@ -5,7 +5,7 @@ from typing import Any
 
 from textual import events
 from textual.app import ComposeResult
-from textual.geometry import Region
+from textual.geometry import Offset, Region
 from textual.widget import Widget
 
 from engine.store.records import Run
@@ -81,6 +81,10 @@ class MainScreen(Acts, KeyScreen):
         return {"runs": self.runs, "gpus": self.gpus, "run": self.run, "checkpoints": self.checkpoints}[name]
 
     def on_resize(self, event: events.Resize) -> None:
+        self.place_panes()
+
+    def on_screen_resume(self) -> None:
+        # Textual tells the size to the screen that is in front: while this one was being made, that was another.
         self.place_panes()
 
     def place_panes(self) -> None:
@@ -185,7 +189,7 @@ class MainScreen(Acts, KeyScreen):
         self._prompt = Prompt(label, value, done, changed, given_up)
         self.mount(self._prompt)
         _place(self._prompt, self._prompt_region())
-        self._prompt.focus()
+        self.set_focus(self._prompt)  # at once: the text may have been typed ahead, or pasted
         self.news_line.label = label
         self.news_line.repaint()
 
@@ -197,14 +201,14 @@ class MainScreen(Acts, KeyScreen):
         return Region(lead, news.y, max(1, news.width - lead), 1)
 
     def end_prompt(self) -> None:
-        if self._prompt is not None:
-            self._prompt.remove()
-            self._prompt = None
+        prompt, self._prompt = self._prompt, None
+        if prompt is not None:
+            # The focus first: a focused widget that goes hands it to whoever stands next.
+            self.set_focus(self._before_prompt)
+            prompt.remove()
             self.news_line.label = ""
             self.news_line.repaint()
-            if self._before_prompt is not None:
-                self._before_prompt.focus()
-            self.app.cursor_position = self.app.cursor_position.__class__(0, 0)
+            self.app.cursor_position = Offset(0, 0)
 
     # what the keys do: getting about
 

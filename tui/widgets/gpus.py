@@ -3,7 +3,7 @@
 from engine.monitor.values import GpuSample, Snapshot
 from tui import format
 from tui.format import Line, cut, fit, gauge, visible
-from tui.widgets.pane import Pane
+from tui.widgets.scroll import ScrollPane
 
 _SHORT = ("NVIDIA ", "GeForce ", "Tesla ", "Quadro ")
 
@@ -135,21 +135,17 @@ def _host_lines(machine: Snapshot, width: int) -> list[Line]:
     return lines
 
 
-class GpusPane(Pane):
+class GpusPane(ScrollPane):
     place = "gpus"
     number = 2
 
     def __init__(self) -> None:
         super().__init__(id="gpus")
         self.machine: Snapshot | None = None
-        self._top = 0
 
     def take(self, machine: Snapshot | None) -> None:
         self.machine = machine
         self.repaint()
-
-    def places(self) -> tuple[str, ...]:
-        return ("gpus", "list")
 
     def title(self) -> Line:
         if self.machine is None or self.machine.gpus:
@@ -159,29 +155,8 @@ class GpusPane(Pane):
     def hint(self) -> str:
         return f"driver {visible(self.machine.driver)} · every 1 s" if self.machine and self.machine.driver else ""
 
-    def body(self, width: int, height: int) -> list[Line]:
-        lines = gpu_lines(self.machine, width)
-        self._top = max(0, min(self._top, len(lines) - height))
-        return [*lines[:1], *lines[1 + self._top :]] if len(lines) > height else lines
+    def head(self, width: int) -> list[Line]:
+        return gpu_lines(self.machine, width)[:1]
 
-    def do_list_down(self) -> None:
-        self._scroll(1)
-
-    def do_list_up(self) -> None:
-        self._scroll(-1)
-
-    def do_list_page_down(self) -> None:
-        self._scroll(self.outer_size.height - 3)
-
-    def do_list_page_up(self) -> None:
-        self._scroll(3 - self.outer_size.height)
-
-    def do_list_top(self) -> None:
-        self._scroll(-1_000_000)
-
-    def do_list_bottom(self) -> None:
-        self._scroll(1_000_000)
-
-    def _scroll(self, by: int) -> None:
-        self._top = max(0, self._top + by)
-        self.repaint()
+    def content(self, width: int) -> list[Line]:
+        return gpu_lines(self.machine, width)[1:]

@@ -4,6 +4,7 @@ Painting is line by line: `repaint` asks for all lines again, which is cheap, co
 only the ones that differ. Nothing here goes through Rich markup, so text from names and logs cannot be read as such.
 """
 
+from textual import events
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -94,6 +95,9 @@ class Pane(Lines, can_focus=True):
     def places(self) -> tuple[str, ...]:
         """Where the keys pressed here are looked up, besides the screen's own places."""
         return (self.place,)
+
+    def on_key(self, event: events.Key) -> None:
+        event.via = self  # type: ignore[attr-defined]  # see KeyScreen.on_key
 
     def on_focus(self) -> None:
         self.repaint()

@@ -27,7 +27,7 @@ class Columns:
         self.loss = 6
         self.step = 7
         free = width - self.lead - self.eta - self.loss - self.step - 4
-        self.state = 10 if free < 34 else 12 if free < 44 else 24 if free < 70 else 34
+        self.state = 10 if free < 34 else 12 if free < 44 else 18 if free < 70 else 30
         self.name = max(8, free - self.state)
 
 
@@ -69,7 +69,7 @@ def row_line(run: Run, columns: Columns, marked: bool, place: int, now: float) -
     ]
     if run.state in (RunState.FAILED, RunState.INTERRUPTED) and run.reason:
         # The reason is worth more than the numbers it ended with.
-        room = columns.state + columns.step + columns.loss + columns.eta + 4
+        room = columns.state + columns.step + columns.loss + columns.eta + 3
         return [*line, (fit(visible(run.reason), room), known.role)]
     if run.state is RunState.QUEUED:
         memory = f"~{format.gib(run.estimate_bytes)}" if run.estimate_bytes else ""
