@@ -313,6 +313,7 @@ async def test_prompts_panes_and_the_whole_screen(root):
         screen = await opened(app, pilot)
         await press(pilot, "tab")
         assert screen.results.has_focus
+        assert screen.results.shown_text()[0].startswith("┏") and screen.curves.shown_text()[0].startswith("┌")
         await press(pilot, "enter")
         assert screen.results.outer_size.width == 120 and screen.curves.outer_size.width == 0
         await press(pilot, "escape", "shift+tab")

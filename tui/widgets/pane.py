@@ -99,10 +99,9 @@ class Pane(Lines, can_focus=True):
     def on_key(self, event: events.Key) -> None:
         event.via = self  # type: ignore[attr-defined]  # see KeyScreen.on_key
 
-    def on_focus(self) -> None:
-        self.repaint()
-
-    def on_blur(self) -> None:
+    def watch_has_focus(self, focused: bool) -> None:
+        # Not on_focus: that comes before `has_focus` is set, and the frame would tell of the focus one key late.
+        super().watch_has_focus(focused)
         self.repaint()
 
     def lines(self, width: int, height: int) -> list[Line]:
