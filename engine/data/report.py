@@ -75,7 +75,7 @@ class CheckReport:
 def size_verdict(examples: int, labels: int) -> str:
     """What a number of examples is good for, as people find it in practice."""
     if examples < FEW:
-        return f"{examples:,} examples: too few to learn from; aim for {GOOD} or more"
+        return f"{examples:,} example{'s' * (examples != 1)}: too few to learn from; aim for {GOOD} or more"
     if examples < GOOD:
         return f"{examples:,} examples: enough for a try; {GOOD} to 1,000 are good"
     if examples < BEST:
