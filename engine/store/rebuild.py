@@ -174,7 +174,8 @@ def _adopt(conn: sqlite3.Connection, run_id: int) -> None:
     ).fetchone()
     pid = row[0] if row and isinstance(row[0], int) else None
     queue.begin(conn, run_id, pid, started_at(pid) if pid else None, platform.node())
-    conn.execute("UPDATE runs SET state = 'running', attempts = 1 WHERE id = ? AND step > 0", (run_id,))
+    conn.execute("UPDATE runs SET attempts = 1 WHERE id = ?", (run_id,))
+    conn.execute("UPDATE runs SET state = 'running' WHERE id = ? AND step > 0", (run_id,))
 
 
 def _follow_disk(conn: sqlite3.Connection, run_id: int, folder: Path) -> None:
