@@ -11,9 +11,11 @@ from wcwidth import wcswidth
 
 from engine.compare.comparison import compare
 from engine.compare.records import Answers
+from engine.config import Layer, resolve
 from engine.home import Workspace
-from engine.store import metrics
+from engine.store import metrics, queue
 from engine.store.connect import write, writer
+from engine.store.records import NewRun
 from tui import compared
 from tui.format import cells, fit_line
 from tui.screens.compare import CompareScreen, layout, write_new
@@ -381,3 +383,19 @@ async def test_a_run_that_goes_on_is_compared_anew(tmp_path):
             conn.execute("UPDATE runs SET step = 61 WHERE id = 2")
         await until(lambda: screen.curves.picture.curves[1].last == 0.125)
         await until(lambda: screen.found.comparison.subjects[1].last_step == 61)
+
+
+@played
+async def test_a_run_that_has_not_begun_is_compared_by_what_is_known(tmp_path):
+    add_run(tmp_path, "done", steps=60)
+    conn = writer(tmp_path / "runs.db")
+    values = resolve([Layer("preset quick", {"lora.r": 4})]).config.flat()
+    assert queue.add(conn, NewRun(name="waiting", settings=values)) == 2
+    app = Stage(tmp_path, lambda: CompareScreen(["1", "2"]))
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(app, pilot)
+        assert "lora.r" in "\n".join(screen.settings.shown_text())
+        assert "eval loss" in "\n".join(screen.results.shown_text())
+        await press(pilot, "v", "left", "y", "b", "m", "m", "t", "l")
+        await until(lambda: screen.found.comparison.subjects[0].run_id == 2)
+        assert not screen.error

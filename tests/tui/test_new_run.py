@@ -1,6 +1,7 @@
 """A new run from the keyboard: every problem at its field, sweeps, copies, forks; what is queued is what was typed."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ from stage import Stage, played, press, until
 from storefill import add_run
 from wcwidth import wcswidth
 
-from engine.config import SETTINGS, Layer, resolve
+from engine.config import SETTINGS, Layer, read_run, resolve
+from engine.control import Control
 from engine.errors import InputError
+from engine.store import reads
+from engine.store.connect import reader
 from tui import outlook, run_form
 from tui.data_look import Child, look
 from tui.format import fit_line
@@ -407,3 +411,22 @@ async def test_hostile_names_are_shown_and_not_obeyed(tmp_path):
         shown = "\n".join([*screen.fields.shown_text(), *screen.info.shown_text(), *screen.head.shown_text()])
         assert "\\x1b]0;b\\x07" in shown and "[red]" in shown
         assert not any(char in shown for char in "\x1b\x07\u202e")
+
+
+@played
+async def test_what_was_typed_arrives_in_the_real_queue(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.daemon.client.ensure", lambda workspace: False)
+    app = Stage(tmp_path, lambda: NewRunScreen("quick"))
+    app.actor._make = lambda: Control(app.workspace)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(app, pilot)
+        await give(pilot, screen, "data.files", str(SAMPLE))
+        await give(pilot, screen, "lora.r", "4,8")
+        await give(pilot, screen, "run.name", "秩")
+        await press(pilot, "h")
+        await until(lambda: app.screen is not screen)
+    with closing(reader(tmp_path / "runs.db")) as conn:
+        runs = reads.queue(conn)
+        assert [run.sweep for run in runs] == ["秩", "秩"] and all(run.held for run in runs)
+        assert [read_run(tmp_path / "runs" / str(run.id)).config.lora.r for run in runs] == [4, 8]
+        assert all(run.preset == "quick" and run.estimate_bytes for run in runs)
