@@ -6,18 +6,20 @@ a role looks like is the theme's business.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from tui import axes
 from tui.axes import Scale
 from tui.braille import Canvas, Mark, shown, smoothed, swatch
+from tui.format import cells, cut, line_cells
 
 UNITS = ("step", "tokens", "time")
 SMOOTHINGS = (0.0, 0.6, 0.9, 0.98)
 """What one key goes through: none, TensorBoard's default, and two stronger."""
 LETTERS = "ABCD"
 _LETTER_MARGIN = 2
+_SHORTEST_NAME = 4
 _LABEL_WIDTH = 6
 _WIDE = 30
 """From this width on there is room for labels at the y axis."""
@@ -347,8 +349,21 @@ def value_text(value: float | None) -> str:
     return f"{value:.3f}" if size < 10 else f"{value:.1f}"
 
 
-def legend(curves: Sequence[Curve], view: View, x: Scale, ascii_only: bool = False) -> Row:
-    """Each curve with a piece of its line and its value: the last one, or the one at the cursor."""
+def legend(curves: Sequence[Curve], view: View, x: Scale, ascii_only: bool = False, width: int | None = None) -> Row:
+    """Each curve with a piece of its line and its value: the last one, or the one at the cursor.
+
+    In a `width` that is too narrow for all of it, names are cut short first.
+    """
+    whole = _legend(curves, view, x, ascii_only)
+    beyond = 0 if width is None else line_cells(whole) - width
+    named = [curve for curve in curves if curve.letter]
+    if beyond <= 0 or not named:
+        return whole
+    room = max(_SHORTEST_NAME, (sum(cells(curve.name) for curve in named) - beyond) // len(named))
+    return _legend([replace(curve, name=cut(curve.name, room)) for curve in curves], view, x, ascii_only)
+
+
+def _legend(curves: Sequence[Curve], view: View, x: Scale, ascii_only: bool) -> Row:
     spans: list[Span] = []
     at = {id(one.curve): one for one in readings(curves, view.cursor)} if view.cursor is not None else {}
     if view.cursor is not None:

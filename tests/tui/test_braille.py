@@ -1,6 +1,7 @@
 """Charts as pure functions: every row as wide as it should be, values where they belong, nothing that makes it fail."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -218,3 +219,13 @@ def test_zoom_narrows_around_the_cursor_and_widens_back_to_the_whole():
     assert window == (400, 900)
     assert zoomed(window, whole, 0.5, 800) == (600, 850)
     assert zoomed(window, whole, 2, None) is None
+
+
+def test_a_legend_that_is_too_long_cuts_names_and_keeps_letters_and_values():
+    curves = [
+        replace(curve([1.0, 2.0 + index], index, "ABCD"[index]), name="中文指令微调-基线-lora" * 2, last=2.0 + index)
+        for index in range(4)
+    ]
+    line = text(legend(curves, View(), Scale(0, 1), width=98))
+    assert wcswidth(line) <= 98
+    assert all(f"{letter} " in line for letter in "ABCD") and "5.000" in line

@@ -81,7 +81,7 @@ class Chart(Pane):
             return [fit_line(head, width)] + [fit_line([], width) for _ in range(height - 1)]
         head = [(" ", "text")]
         head += [(f"{self._error}  ", "warning")] if self._error else []
-        head += legend(picture.curves, view, picture.x, look.ascii_only)
+        head += legend(picture.curves, view, picture.x, look.ascii_only, width - 1)
         head += [(f"   {note}", "warning") for note in picture.notes]
         column = picture.cursor_column(view.cursor) if view.cursor is not None else None
         lines = [fit_line(head, width)]
