@@ -22,6 +22,8 @@ MEMORY_RESTART, RETRY, START = "memory-restart", "retry", "start"
 _SMALLEST_PASS = 8
 _MARGIN = 1.1
 """Beside its peak a run needs room for the allocator's fragments."""
+_LARGEST_SHARE = 0.95
+"""No card is ever wholly free: driver and display keep some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +109,16 @@ def carry_out(conn: Connection, run: Run, folder: Path, again: Again, card: Card
 
 
 def _needed(run: Run, card: Card) -> int | None:
-    """What must be free before it is tried again; None, a card without others, where nobody has seen its peak."""
-    if card.peak_bytes is None:
-        return run.estimate_bytes
-    needed = max(round(card.peak_bytes * _MARGIN), run.estimate_bytes or 0)
-    return min(needed, round(card.total_bytes * 0.95)) if card.total_bytes else needed
+    """What must be free before it is tried again: more than there was, for within its step it had tried with less.
+
+    At least half of what others hold has to go; if that is too little, the next time is waited for longer. None, which
+    waits for a card without others, where nobody knows how large it is.
+    """
+    if not card.total_bytes:
+        return None
+    had = card.total_bytes - card.others_bytes
+    needed = max(had + card.others_bytes // 2, round((card.peak_bytes or 0) * _MARGIN), run.estimate_bytes or 0)
+    return min(needed, round(card.total_bytes * _LARGEST_SHARE))
 
 
 def _duration(seconds: float) -> str:

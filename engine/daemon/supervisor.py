@@ -168,7 +168,9 @@ class Supervisor:
             return None  # another machine's, over a shared file system
         folder = self.workspace.runs / str(run.id)
         if run.pid is None and not worker_alive(folder):
-            if queue.unclaim(self.conn, run.id):
+            if run.wanted:
+                queue.finish(self.conn, run.id, RunState.STOPPED, "stopped before it began")
+            elif queue.unclaim(self.conn, run.id):
                 message = "It had been claimed, but no worker came up: it takes its turn again."
                 queue.note(self.conn, run.id, "unclaimed", message)
                 log.info("run %d had no worker and is queued again", run.id)
@@ -284,6 +286,7 @@ class Supervisor:
                 self._identify(worker)
             else:
                 del self.workers[worker.run.id]  # `follow` finds that nobody has it
+                return True
             return False
         if not worker.recorded:
             self._record(worker)

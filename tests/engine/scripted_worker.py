@@ -30,6 +30,7 @@ def main() -> int:
             (folder / "twice").touch()
     with open(folder / "starts", "a") as file:
         file.write(f"{os.getpid()} {sys.argv[3]}\n")
+    (folder / "environment.json").write_text(json.dumps(dict(os.environ)))
     if script.get("child"):
         helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         (folder / "helper").write_text(str(helper.pid))

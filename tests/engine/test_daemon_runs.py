@@ -412,3 +412,28 @@ def test_a_wish_that_the_daemon_before_had_passed_on_is_no_interruption(bench):
     bench.until(lambda: not _lives(pid))
     bench.start()
     assert bench.until_ended(run_id)[0].state is RunState.STOPPED
+
+
+def test_a_wish_reaches_a_run_that_was_claimed_and_never_began(bench):
+    run_id = bench.add(steps=5)
+    with bench.writing() as conn:
+        queue.claim(conn, run_id)
+        queue.wish(conn, run_id, "stop")
+    bench.start()
+    (run,) = bench.until_ended(run_id)
+    assert (run.state, run.reason) == (RunState.STOPPED, "stopped before it began")
+    assert bench.starts(run_id) == []
+
+
+def test_a_claimed_run_whose_lock_is_given_up_without_a_word_is_started_after_all(bench):
+    """As when the warm process is killed with the request, and the lock in it, unread."""
+    run_id = bench.add(steps=5)
+    with bench.writing() as conn:
+        queue.claim(conn, run_id)
+    with open(bench.workspace.runs / str(run_id) / "log.txt", "ab") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        bench.start()
+        bench.until(lambda: f"run {run_id} found, pid not yet known" in bench.log())
+    (run,) = bench.until_ended(run_id)
+    assert (run.state, run.attempts) == (RunState.DONE, 1)
+    assert len(bench.starts(run_id)) == 1
