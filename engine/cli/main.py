@@ -12,25 +12,73 @@ from engine.cli.text import visible
 from engine.errors import EngineError
 
 _COMMANDS = {
-    "train": ("train",),
-    "plan": ("plan",),
-    "queue": ("add", "sweep"),
-    "look": ("ls", "history"),
-    "show": ("show", "logs", "checkpoints"),
-    "act": ("stop", "kill", "resume", "fork", "hold", "release", "move", "rm", "restore"),
-    "compare": ("compare",),
-    "export": ("export",),
-    "data": ("data",),
-    "eval": ("eval",),
-    "sample": ("sample", "samples"),
-    "demo": ("demo",),
-    "presets": ("presets",),
-    "top": ("top",),
-    "rebuild": ("rebuild",),
-    "doctor": ("doctor",),
-    "daemon": ("daemon",),
+    "train": {
+        "train": "train one run now, in the foreground",
+    },
+    "plan": {
+        "plan": "what would run, in which memory, how long, at what cost; starts nothing",
+    },
+    "queue": {
+        "add": "queue a run; the same flags as train",
+        "sweep": "queue a group of runs whose settings vary",
+    },
+    "look": {
+        "ls": "running, waiting and why, and the last finished",
+        "history": "all runs as a table with their results",
+    },
+    "show": {
+        "show": "one run: state, settings, events, checkpoints, what went wrong",
+        "logs": "what a run's worker printed",
+        "checkpoints": "checkpoints of a run, or of all",
+    },
+    "act": {
+        "stop": "save, then exit; a waiting run leaves the queue",
+        "kill": "end at once, unsaved",
+        "resume": "queue a run again, to go on from a checkpoint",
+        "fork": "queue a new run from a checkpoint, with other settings",
+        "hold": "keep waiting runs from starting",
+        "release": "let held runs take their turn",
+        "move": "change a run's place in the queue",
+        "rm": "move runs to the trash, or delete a checkpoint",
+        "restore": "take runs back out of the trash",
+    },
+    "compare": {
+        "compare": "runs or checkpoints side by side: results, how sure, settings, cost",
+    },
+    "export": {
+        "export": "hand a checkpoint over: adapter, merged model or GGUF",
+    },
+    "data": {
+        "data": "look after data files: check, clean, convert, split",
+    },
+    "eval": {
+        "eval": "score checkpoints, base models or folders on data",
+    },
+    "sample": {
+        "sample": "prompts answered by several models, side by side",
+        "samples": "how a run answered eval.prompts at each evaluation",
+    },
+    "demo": {
+        "demo": "train the starter model on sample data and show what it learned",
+    },
+    "presets": {
+        "presets": "list presets, or show one",
+    },
+    "top": {
+        "top": "GPUs, their processes, and the host, printed once",
+    },
+    "rebuild": {
+        "rebuild": "make runs.db anew from the run folders",
+    },
+    "doctor": {
+        "doctor": "versions, paths, GPU, disk, daemon: what would not work, and what to do",
+    },
+    "daemon": {
+        "daemon": "start, stop or look at what runs the queue",
+    },
 }
-"""Which module of engine.cli has which commands, in the order of the help."""
+"""Which module of engine.cli has which commands, in the order of the help, and what they do: loading them all to say so
+would take a tenth of a second."""
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -40,6 +88,24 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         "--workspace", metavar="DIR", help="where runs live (default: the nearest with runs.db, or here)"
     )
     common.add_argument("--traceback", action="store_true", help="show the traceback of an error")
+    parser, commands = _front()
+    for name in [module for module, names in _COMMANDS.items() if command in names] or _COMMANDS:
+        module = importlib.import_module(f"engine.cli.{name}")
+        register = getattr(module, "add_parsers", None) or module.add_parser
+        register(commands, common)
+    return parser
+
+
+def front_page() -> argparse.ArgumentParser:
+    """What `finetop --help` shows, and what tells a mistyped command: the commands by name only."""
+    parser, commands = _front()
+    for names in _COMMANDS.values():
+        for name, what in names.items():
+            commands.add_parser(name, help=what)
+    return parser
+
+
+def _front() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction]:
     parser = Parser(
         prog="finetop",
         description="Fine-tune language models on your own machine.",
@@ -47,13 +113,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"finetop {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    wanted = [module for module, names in _COMMANDS.items() if command in names] or _COMMANDS
-    for name in wanted:
-        module = importlib.import_module(f"engine.cli.{name}")
-        register = getattr(module, "add_parsers", None) or module.add_parser
-        register(commands, common)
-    return parser
+    return parser, parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,7 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
     show_traceback = False
     try:
         words = sys.argv[1:] if arguments is None else arguments
-        options = build_parser(words[0] if words else None).parse_args(words)
+        known = words and any(words[0] in names for names in _COMMANDS.values())
+        options = (build_parser(words[0]) if known else front_page()).parse_args(words)
         show_traceback = options.traceback
         return options.run(options)
     except EngineError as error:

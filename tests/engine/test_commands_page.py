@@ -1,10 +1,10 @@
-"""docs/commands.md lists every command, as its own help has it."""
+"""docs/commands.md and `finetop --help` list every command, as its own help has it."""
 
 import argparse
 import os
 from pathlib import Path
 
-from engine.cli.main import build_parser
+from engine.cli.main import build_parser, front_page
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
 START, END = "UPDATE_GOLDENS=1 writes it anew -->\n", "<!-- end -->"
@@ -37,3 +37,7 @@ def test_the_page_lists_every_command_with_an_example():
         PAGE.write_text(f"{before}{START}{table()}{END}{after}", "utf-8")
         return
     assert told == table(), "UPDATE_GOLDENS=1 writes it anew"
+
+
+def test_the_front_page_says_of_each_command_what_its_own_help_says():
+    assert front_page().format_help() == build_parser().format_help()
