@@ -44,7 +44,22 @@ def with_evidence(comparison: Comparison, *, resamples: int = statistics.RESAMPL
     evidence: list[Evidence] = []
     for key in dict.fromkeys(pair.key for pair in pairs):
         evidence += _evidence(comparison, [pair for pair in pairs if pair.key == key], resamples, seed)
+    notes += _luck_of_training(comparison, evidence)
     return dataclasses.replace(comparison, evidence=tuple(evidence), notes=(*comparison.notes, *notes))
+
+
+def _luck_of_training(comparison: Comparison, evidence: Sequence[Evidence]) -> list[str]:
+    """A sure difference between two seeds of one setting is a measure of what a seed alone can do."""
+    notes = []
+    for members in dict.fromkeys(group.members for group in comparison.groups):
+        sure = {each.key for each in evidence if each.p < _SURE and {each.first, each.second} <= set(members)}
+        if sure:
+            who = ", ".join(comparison.subjects[i].letter for i in members)
+            notes.append(
+                f"{who} differ in their seed alone, and yet surely in {', '.join(sorted(sure))}: that is the luck of "
+                "training. Another setting must differ by more than this to be the reason."
+            )
+    return notes
 
 
 def _paired(comparison: Comparison) -> tuple[list[_Pairs], list[str]]:

@@ -86,10 +86,12 @@ def subject_text(subject: Subject) -> str:
 
 
 def _telling(tables: Sequence[ResultTable]) -> list[ResultTable]:
-    """Without those whose figures stand in an earlier table: finished runs of the same length need no second one."""
+    """Without those whose figures stand in an earlier table, as with finished runs of the same length, and those that
+    set nothing against anything."""
     kept: list[ResultTable] = []
     for table in tables:
-        if not any(table.rows == earlier.rows for earlier in kept):
+        rivals = any(sum(value is not None for value in row.values) > 1 for row in table.rows)
+        if rivals and not any(table.rows == earlier.rows for earlier in kept):
             kept.append(table)
     return kept
 

@@ -224,6 +224,16 @@ def test_of_several_comparisons_p_is_corrected(workspace):
     assert "B is better than A on 10 of 100 questions" in three[0].sentence and "Holm" in three[0].sentence
 
 
+def test_a_sure_difference_between_seeds_is_called_the_luck_of_training(workspace):
+    for number in (1, 2):
+        run(workspace.root, number, settings={"train.seed": number})
+        judged(workspace.root, number, 200, predictions([0] * (30 - 10 * number) + [1] * (70 + 10 * number)))
+    (note,) = with_evidence(workspace.compare("1", "2")).notes
+    assert note.startswith(
+        "A, B differ in their seed alone, and yet surely in exact_match: that is the luck of training"
+    )
+
+
 def test_losses_are_weighted_by_tokens_and_other_tokens_are_refused(workspace):
     run(workspace.root, 1)
     run(workspace.root, 2)
