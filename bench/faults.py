@@ -129,7 +129,7 @@ class Trial:
             if self.all_done():
                 self.queue_all()
             time.sleep(self.dice.expovariate(1 / self.options.pause))
-            victim = self.dice.choices(("worker", "daemon", "warm", "command"), (4, 3, 1, 2))[0]
+            victim = self.dice.choices(("worker", "daemon", "warm", "command"), (6, 2, 1, 2))[0]
             if getattr(self, f"kill_{victim}")():
                 self.killed[victim] += 1
             self.check_overlap()
