@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ _LOSS = "loss"
 _PARTS = ("exact_match", "contains", "json_valid", "json_schema", "number_match", "accuracy")
 """Scores that are a share of the examples, shown in percent."""
 _CONFUSIONS = 8
+_WIDEST = 120
 _EPILOG = """examples:
   finetop eval 41@best --data test.jsonl
   finetop eval 41@best 41@base --data test.csv --metrics accuracy,macro_f1
@@ -136,9 +138,14 @@ def _print(results: list[dict[str, Any]]) -> None:
     print(visible(f"{first['data']['examples']:,} examples of {part}{files}".replace("\n", " ")))
     if first["data"].get("skipped"):
         print(f"{first['data']['skipped']:,} more were skipped: nothing in them to answer, or too long")
+    if first["data"].get("bad_rows"):
+        print(f"{first['data']['bad_rows']:,} rows could not be read: `finetop data check` says why")
     print()
     print("\n".join(table(columns, rows, output_width(), indent=2)))
-    print(f"\n{'; '.join(_how(first, generation))}")
+    if how := _how(first, generation):
+        print()
+    for line in how:
+        print(textwrap.fill(line, min(output_width(), _WIDEST), initial_indent="  ", subsequent_indent="    "))
     for one in results:
         wrong = [entry for entry in one["result"].get("confusion", ()) if entry[0] != entry[1]]
         if wrong:
@@ -149,18 +156,22 @@ def _print(results: list[dict[str, Any]]) -> None:
     for one in results:
         print(visible(f"every prediction of {one['target']}: {shown_path(one['folder'])}"))
     if len(results) > 1:
-        print(f"how sure the difference is: finetop compare {' '.join(plain(one['target']) for one in results)}")
+        names = [plain(one["target"]) if one["result"]["run"] else shown_path(one["folder"]) for one in results]
+        print(visible(f"how sure the difference is: finetop compare {' '.join(names)}"))
 
 
 def _how(result: dict[str, Any], generation: dict[str, Any]) -> list[str]:
-    metrics, said = result["metrics"], []
-    if any(name in ("accuracy", "macro_f1") for name in metrics):
+    metrics, said = result["metrics"], list[str]()
+    labels = any(name in ("accuracy", "macro_f1") for name in metrics)
+    if labels:
         by = "the label the model finds likeliest" if generation["classify"] == "likelihood" else "the label it writes"
         said.append(f"labels: {by}")
-    if any(name in ("exact_match", "contains") for name in metrics) or generation["classify"] == "generate":
+    by_writing = labels and generation["classify"] == "generate"
+    if by_writing or any(name in ("exact_match", "contains") for name in metrics):
         said.append(f"normalisation {result['normalisation']}: {NORMALISATIONS[result['normalisation']]}")
     drawn = f"drawn at temperature {generation['temperature']:g}, seed {generation['seed']}"
-    said.append(drawn if generation["temperature"] else "greedy answers")
+    if by_writing or any(name not in ("accuracy", "macro_f1") for name in metrics):
+        said.append(drawn if generation["temperature"] else "greedy answers")
     if generation["shots"]:
         said.append(f"{generation['shots']} examples in every prompt, seed {generation['seed']}")
     return said

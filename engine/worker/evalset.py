@@ -30,6 +30,8 @@ class Sources:
     """Path and sha256 of each file the examples come from."""
     own: bool
     """The run's own validation data."""
+    bad_rows: int = 0
+    """Rows that could not be read."""
 
 
 def read_sources(config: RunConfig, files: Sequence[str], with_train: bool) -> Sources:
@@ -43,7 +45,7 @@ def read_sources(config: RunConfig, files: Sequence[str], with_train: bool) -> S
     if config.data.files and (with_train or report is None):
         try:
             train_report = read_source(config, config.data.files)
-        except DataError:
+        except InputError:  # the run's data may be gone by now, and only a part of this needs it
             if report is None:
                 raise
         else:
@@ -59,7 +61,7 @@ def read_sources(config: RunConfig, files: Sequence[str], with_train: bool) -> S
             raise InputError("the run has no validation data", "Give --data FILE.")
     labels = labels or label_set(report.examples) or ()
     named = tuple({"path": file.path, "sha256": file.sha256} for file in report.files)
-    return Sources(examples, train, labels, named, not files)
+    return Sources(examples, train, labels, named, not files, report.bad_rows)
 
 
 def choose_shots(sources: Sources, count: int, seed: int) -> list[Example]:

@@ -275,8 +275,11 @@ def evaluate(
     config: RunConfig,
     progress: Progress,
     precision: Precision,
+    alive: Callable[[], None] = lambda: None,
 ) -> float | None:
     """The evaluation of this step, into the run's folder and its journal. Returns the loss; None without data.
+
+    `alive` is called again and again while it goes on.
 
     Random numbers are drawn from a fork, so that evaluating more or less often changes nothing in training.
     """
@@ -284,7 +287,15 @@ def evaluate(
     measured = None
     with torch.random.fork_rng(), torch.no_grad():
         if len(data.val):
-            measured = measure(subject, data.val, data.val_examples, data.labels, asked, progress.micro_tokens)
+            measured = measure(
+                subject,
+                data.val,
+                data.val_examples,
+                data.labels,
+                asked,
+                progress.micro_tokens,
+                lambda doing, done, of: alive(),
+            )
         if config.eval.prompts:
             system = [{"role": "system", "content": config.data.system}] if config.data.system else []
             asked_prompts = [

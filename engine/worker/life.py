@@ -31,6 +31,11 @@ class Beat:
         self._last = time.monotonic()
         self._journal.write("beat", next=round(seconds, 1), doing=doing)
 
+    def still(self, seconds: float, doing: str) -> None:
+        """The same promise again, where the last is some seconds old."""
+        if time.monotonic() - self._last >= _BEAT_SECONDS:
+            self.promise(seconds, doing)
+
     def during_steps(self, step_seconds: float) -> None:
         if time.monotonic() - self._last >= _BEAT_SECONDS:
             self.promise(max(30.0, 10 * step_seconds), "training")

@@ -39,7 +39,7 @@ def main() -> int:
         (_evaluate if request["task"] == "eval" else _sample)(request, said)
         return 0
     except EngineError as error:
-        said.write("error", message=error.message, hint=error.hint, exit_code=error.exit_code)
+        said.tell("error", message=error.message, hint=error.hint, exit_code=error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -49,7 +49,7 @@ def main() -> int:
         if is_out_of_memory(error):
             message = f"out of memory: {str(error).splitlines()[0]}"
             hint = "Even one example at a time does not fit. A shorter --max-new-tokens needs less."
-        said.write("error", message=message, hint=hint, exit_code=1)
+        said.tell("error", message=message, hint=hint, exit_code=1)
         return 1
 
 
@@ -60,7 +60,7 @@ class _Said:
         self._out = out
         self._last = 0.0
 
-    def write(self, kind: str, **fields: Any) -> None:
+    def tell(self, kind: str, **fields: Any) -> None:
         self._out.write(json.dumps({"kind": kind, **fields}) + "\n")
         self._out.flush()
 
@@ -70,7 +70,7 @@ class _Said:
         if done and done < of and now - self._last < 0.1:
             return
         self._last = now
-        self.write("progress", doing=doing, done=done, of=of)
+        self.tell("progress", doing=doing, done=done, of=of)
 
 
 def _evaluate(request: dict[str, Any], said: _Said) -> None:
@@ -104,12 +104,12 @@ def _evaluate(request: dict[str, Any], said: _Said) -> None:
                 subject, chosen.tokens, chosen.examples, sources.labels, asked, micro_tokens, tell, chosen.keys
             )
             result = describe(measured, subject, asked, time.monotonic() - began)
-        result["data"] |= {"files": list(sources.files), "skipped": chosen.skipped}
+        result["data"] |= {"files": list(sources.files), "skipped": chosen.skipped, "bad_rows": sources.bad_rows}
         if sources.own:
             result["data"]["part"] = "validation"
         result["generation"] |= {"shots": request["shots"], "seed": request["seed"]}
         path, result = _keep(request, target, result, measured.predictions())
-        said.write("result", target=target.name, folder=str(path), result=result)
+        said.tell("result", target=target.name, folder=str(path), result=result)
 
 
 def _asked(request: dict[str, Any], reading: Any, labels: tuple[str, ...]) -> Any:
@@ -183,7 +183,7 @@ def _sample(request: dict[str, Any], said: _Said) -> None:
                 sampling,
                 lambda done, name=target.name: said.progress(f"{name}: answering", done, len(request["prompts"])),
             )
-        said.write("answers", target=target.name, index=targets.index(target), texts=texts)
+        said.tell("answers", target=target.name, index=targets.index(target), texts=texts)
 
 
 def _with_system(messages: list[dict[str, Any]], target: Any) -> list[dict[str, Any]]:

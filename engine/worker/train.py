@@ -182,7 +182,17 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
         """Evaluate; remember the best validation loss, and how many evaluations have passed without a better one."""
         beat.promise(3600, "evaluating")
         model.eval()
-        loss = evaluate(folder, journal, loss_of, template, data, config, progress, precision)
+        loss = evaluate(
+            folder,
+            journal,
+            loss_of,
+            template,
+            data,
+            config,
+            progress,
+            precision,
+            lambda: beat.still(3600, "evaluating"),
+        )
         model.train()
         progress.last_loss = loss
         if loss is not None and loss < progress.best_loss:

@@ -12,13 +12,15 @@ from runs import events_of, make_run, write_jsonl
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine import evaluations
+from engine.config import RunConfig
 from engine.errors import InputError
 from engine.formats import example_key, read_data
 from engine.journal import Journal
 from engine.process import DONE
 from engine.records import Example
 from engine.worker import attention
-from engine.worker.evaluate import Asked
+from engine.worker.evalset import choose_shots, read_sources
+from engine.worker.evaluate import Asked, with_shots
 from engine.worker.likelihood import choose_labels
 from engine.worker.loss import PackedLoss, PlainLoss
 from engine.worker.model import Precision
@@ -192,6 +194,30 @@ def test_scores_of_json_answers_follow_the_schema(tiny_model, tmp_path):
     assert {"eval/number_match", "eval/rouge_l", "eval/chrf", "eval/contains"} <= values.keys()
     lines = evaluations.read_predictions(evaluations.of_run(folder)[-1][2])
     assert sum(line["text"] is not None for line in lines) == 2 < len(lines)
+
+
+def test_a_file_can_be_evaluated_when_the_training_data_is_gone(tmp_path):
+    config = RunConfig().replace({"data.files": [str(tmp_path / "gone.csv")]})
+    rows = [{"prompt": f"q{n}", "completion": f"answer {n}"} for n in range(40)]
+    sources = read_sources(config, [str(write_jsonl(tmp_path / "test.jsonl", [*rows, {"prompt": 5}]))], with_train=True)
+    assert len(sources.examples) == 40 and sources.bad_rows == 1 and sources.train == ()
+    with pytest.raises(InputError, match=r"--shots 2: there are 0 training examples"):
+        choose_shots(sources, 2, seed=0)
+    with pytest.raises(InputError, match=r"gone\.csv"):
+        read_sources(config, [], with_train=True)
+
+
+def test_examples_in_the_prompt_are_never_those_that_are_evaluated(tmp_path):
+    rows = [{"prompt": f"q{n}", "completion": f"answer {n}"} for n in range(12)]
+    train_file = str(write_jsonl(tmp_path / "train.jsonl", rows))
+    config = RunConfig().replace({"data.files": [train_file]})
+    sources = read_sources(config, [str(write_jsonl(tmp_path / "test.jsonl", rows[:9]))], with_train=True)
+    for seed in range(5):
+        shots = choose_shots(sources, 3, seed)
+        assert {shot.messages[0]["content"] for shot in shots} == {"q9", "q10", "q11"}
+    shown = with_shots(sources.examples[0], shots)
+    assert [message["role"] for message in shown.messages] == ["user", "assistant"] * 4
+    assert [message.get("weight") for message in shown.messages if message["role"] == "assistant"] == [0, 0, 0, None]
 
 
 # --- likelihood -------------------------------------------------------------------------------------------------------
