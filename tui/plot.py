@@ -131,7 +131,9 @@ def plot(
     left, columns, canvas_height = frame(width, height, lettered)
     bare, margin = not left, width - left - columns
     x = x or _x_around(curves)
-    y, hidden = _y_around(curves, x, view.log, max(2, canvas_height // 3))
+    # Raw values that are not drawn take no room.
+    drawn = curves if faint else [_smooth_only(curve) for curve in curves]
+    y, hidden = _y_around(drawn, x, view.log, max(2, canvas_height // 3))
     if y is None:
         note = "nothing above 0 to show on a logarithmic axis" if hidden else empty
         return _empty(width, x, view, note, left, canvas_height, ascii_only)
@@ -167,12 +169,21 @@ def plot(
     return Picture(width, height, tuple(rows), left, columns, canvas_height, x, x, tuple(curves), notes)
 
 
+def _smooth_only(curve: Curve) -> Curve:
+    """The curve without its raw values, if it is smoothed."""
+    if curve.dots or not curve.smooth:
+        return curve
+    marks = [
+        mark._replace(low=value, high=value, mean=value) for mark, value in zip(curve.marks, curve.smooth, strict=True)
+    ]
+    return replace(curve, marks=tuple(marks))
+
+
 def _draw(canvas: Canvas, curve: Curve, x: Scale, y: Scale, faint: bool) -> None:
     if curve.dots:
         canvas.line(curve.marks, x, y, curve.series, dots=True)
     elif curve.smooth:
-        marks = [mark._replace(mean=value) for mark, value in zip(curve.marks, curve.smooth, strict=True)]
-        canvas.line(marks, x, y, curve.series)
+        canvas.line(_smooth_only(curve).marks, x, y, curve.series)
         if faint:
             canvas.spread(curve.marks, x, y, curve.series, faint=True)
     else:

@@ -229,3 +229,13 @@ def test_a_legend_that_is_too_long_cuts_names_and_keeps_letters_and_values():
     line = text(legend(curves, View(), Scale(0, 1), width=98))
     assert wcswidth(line) <= 98
     assert all(f"{letter} " in line for letter in "ABCD") and "5.000" in line
+
+
+def test_raw_values_that_are_not_drawn_take_no_room():
+    noisy = [5.0 if index % 7 == 0 else 1.0 for index in range(200)]
+    rows = {}
+    for faint in (True, False):
+        picture = plot([curve(noisy, smoothing=0.98)], 60, 20, View(smoothing=0.98), faint=faint)
+        drawn = ["".join(s.text for s in row if s.role == "series0").strip() for row in picture.rows[:-2]]
+        rows[faint] = sum(map(bool, drawn))
+    assert rows[False] > rows[True]
