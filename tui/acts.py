@@ -156,8 +156,8 @@ class Acts(Base):
         points = detail.checkpoints if detail is not None and detail.run_id == run.id else ()
         last = max((point.step for point in points), default=0)
         if not points and (detail is None or detail.run_id != run.id):
-            return f"what came after its last checkpoint is lost (it is at step {format.count(run.step)})"
-        return f"{plural(max(0, run.step - last), 'step')} since the checkpoint of step {format.count(last)} are lost"
+            return f"what came after its last checkpoint is lost (it is at step {run.step})"
+        return f"{plural(max(0, run.step - last), 'step')} since the checkpoint of step {last} are lost"
 
     def do_main_hold(self) -> None:
         """Hold those that may start, or release if all of them are held."""

@@ -181,7 +181,9 @@ def machine(now: float, gpus: int = 4) -> dict[str, Any]:
             "taken_at": now, "age_seconds": 0.1, "cpu_percent": 41.0, "cpu_count": 64, "load_1min": 12.1,
             "memory_used_bytes": 120 * GIB, "memory_total_bytes": 512 * GIB,
         },
-        "disk": {"path": "/work", "taken_at": now, "age_seconds": 0.1, "free_bytes": 412_000_000_000, "total_bytes": 10**12},
+        "disk": {
+            "path": "/work", "taken_at": now, "age_seconds": 0.1, "free_bytes": 412 * 10**9, "total_bytes": 10**12,
+        },
         "runs": {},
     }  # fmt: skip
 
@@ -207,7 +209,8 @@ def fill(root: Path, now: float | None = None) -> Filler:
         failed,
         RunState.FAILED,
         "out of memory at step 3",
-        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.60 GiB. GPU 0 has a total capacity of 79.10 GiB",
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.60 GiB. GPU 0 has a total capacity of"
+        " 79.10 GiB",
         ago=4000,
     )
     filler.log(failed, [*LOG, "step 3", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.60 GiB."])

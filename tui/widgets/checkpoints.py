@@ -40,6 +40,8 @@ class CheckpointsPane(Rows):
         self.now = 0.0
 
     def take(self, run: Run | None, detail: Detail | None, now: float) -> None:
+        if (run.id if run else None) != (self.run.id if self.run else None):
+            self.home()
         self.run, self.now = run, now
         self.detail = detail if run is not None and detail is not None and detail.run_id == run.id else None
         self.rebuild()

@@ -119,6 +119,10 @@ class Rows(Pane):
                 return True
         return False
 
+    def home(self) -> None:
+        """Forget where the cursor was: other rows are coming."""
+        self.key, self._index, self._top = None, 0, 0
+
     def do_list_down(self) -> None:
         self._go(self._nearest(self._index + 1, 1))
 

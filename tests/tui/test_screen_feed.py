@@ -1,0 +1,122 @@
+"""The feed: what it posts, that it never stops, and that nobody waits for it."""
+
+import os
+import threading
+import time
+
+import pytest
+from fill import Filler
+from textual.message import Message
+
+from engine.home import Workspace
+from engine.store import reads
+from tui.feed import Answer, Feed, Updated
+from tui.snapshot import Snapshot, View
+
+
+class Watched:
+    """A feed whose messages are kept."""
+
+    def __init__(self, root, view: View | None = None) -> None:
+        self.messages: list[Message] = []
+        self.feed = Feed(Workspace(root), self.messages.append, view)
+
+    def __enter__(self) -> "Watched":
+        self.feed.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.feed.stop()
+        self.feed.join(10)
+        assert not self.feed.is_alive()
+
+    @property
+    def last(self) -> Snapshot:
+        return next((m.snapshot for m in reversed(self.messages) if isinstance(m, Updated)), Snapshot(0.0))
+
+    def answer(self, key: str) -> Answer | None:
+        return next((m for m in reversed(self.messages) if isinstance(m, Answer) and m.key == key), None)
+
+    def until(self, condition, limit: float = 10.0):
+        deadline = time.monotonic() + limit
+        while not (found := condition()):
+            assert time.monotonic() < deadline, "the condition never came true"
+            time.sleep(0.005)
+        return found
+
+
+def test_what_is_committed_is_on_the_way_within_a_second(tmp_path):
+    filler = Filler(tmp_path)
+    run_id = filler.add("one")
+    filler.train(run_id, 5)
+    with Watched(tmp_path) as watched:
+        watched.until(lambda: watched.last.runs)
+        filler.journal(run_id, {"kind": "metric", "step": 6, "values": {"train/loss": 0.25}})
+        watched.until(lambda: watched.last.runs[0].train_loss == 0.25, limit=5)
+        other = filler.add("two")
+        watched.until(lambda: {run.id for run in watched.last.runs} == {run_id, other})
+        assert watched.last.counts["queued"] == 1
+    filler.close()
+
+
+def test_the_view_is_answered_at_once_with_the_runs_asked_for(filled):
+    with Watched(filled) as watched:
+        watched.until(lambda: watched.last.runs)
+        watched.feed.look(View("state:failed", focus=4))
+        watched.until(lambda: watched.last.view.matching)
+        assert [run.id for run in watched.last.runs] == [4]
+        assert watched.last.detail.run_id == 4 and "OutOfMemory" in watched.last.detail.error
+        assert watched.last.total == 11, "counts are of all runs"
+
+
+def test_a_workspace_without_a_store_is_no_fault_and_is_noticed_when_it_comes(tmp_path):
+    with Watched(tmp_path) as watched:
+        watched.until(lambda: watched.last.store.missing)
+        filler = Filler(tmp_path)
+        filler.add("first")
+        watched.until(lambda: watched.last.runs)
+        assert not watched.last.store.missing
+    filler.close()
+
+
+def test_a_store_that_cannot_be_read_is_told_and_the_last_runs_stay(filled, tmp_path):
+    path = tmp_path / "runs.db"
+    path.write_bytes((filled / "runs.db").read_bytes())
+    with Watched(tmp_path) as watched:
+        watched.until(lambda: watched.last.runs)
+        os.replace(path, tmp_path / "away")
+        path.write_bytes(b"no database at all" * 100)
+        watched.feed._close()  # as if the connection had been lost
+        watched.feed.refresh()
+        watched.until(lambda: watched.last.store.problem)
+        assert len(watched.last.runs) == 11 and watched.last.store.hint
+        os.replace(tmp_path / "away", path)
+        watched.until(lambda: not watched.last.store.problem)
+
+
+def test_the_newest_question_under_a_key_wins_and_a_broken_one_harms_nobody(filled):
+    with Watched(filled) as watched:
+        gate = threading.Event()
+        watched.feed.ask("slow", lambda conn: gate.wait(10))
+        for number in range(5):
+            watched.feed.ask("run", lambda conn, number=number: (number, reads.run(conn, 1).name))
+        gate.set()
+        watched.until(lambda: watched.answer("run"))
+        assert watched.answer("run").value[0] == 4
+        watched.feed.ask("broken", lambda conn: 1 / 0)
+        assert "ZeroDivisionError" in watched.until(lambda: watched.answer("broken")).error
+        watched.feed.refresh()
+        amount = len(watched.messages)
+        watched.until(lambda: len(watched.messages) > amount)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"t": "x"}', '{"t": 9999999999, "gpus": [{"index": 1}]}', '{"t": 1}']
+)
+def test_figures_of_the_machine_that_make_no_sense_are_none(tmp_path, content):
+    workspace = Workspace(tmp_path)
+    workspace.private.mkdir()
+    workspace.machine_state.write_text(content)
+    with Watched(tmp_path) as watched:
+        watched.until(lambda: watched.last.taken)
+        assert watched.last.machine is None
