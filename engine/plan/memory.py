@@ -108,19 +108,25 @@ def memory_estimate(
     one_pass = known.step_tokens is not None and known.step_tokens <= tokens
     before = held | {"gradients": 0} if one_pass else held
     logits = logits_bytes(shape, how, supervised)
-    moments = [
-        before | {"activations": kept, "logits": logits},
-        before | {"activations": kept + passing, "workspace": largest},
-        held | {"activations": tokens * 6 * shape.hidden + one_layer + passing, "workspace": largest},
-    ]
+    moments = [before | {"activations": kept, "logits": logits}]
     if how.full:
-        # The gradient of the head, beside the one it is added to; a tied one waits for that of the embedding.
+        # The gradient of the head, beside the one it is added to.
         workspace = (6 if how.cast else 4) * shape.embedding
         moments.append(before | {"activations": kept, "logits": 2 * logits // 3, "workspace": workspace})
-        lookups = (1 if shape.tied else 0) + (0 if one_pass else 1)
-        moments.append(
-            held | {"activations": tokens * 6 * shape.hidden, "workspace": lookups * how.weights * shape.embedding}
-        )
+    after_forward = {}
+    if how.full and "casts" in held and checkpointing and known.device == "cuda":
+        # Recomputing in autograd's own thread drops the copies autocast had kept (engine.worker.trace).
+        after_forward = {"casts": held["casts"] // (shape.layers + 1)}
+    embedded = tokens * 6 * shape.hidden
+    moments += [
+        before | after_forward | {"activations": kept + passing, "workspace": largest},
+        held | after_forward | {"activations": embedded + one_layer + passing, "workspace": largest},
+    ]
+    if how.full:
+        # The gradient of the embedding; that of a tied head has waited for it, and their sum is a third.
+        lookups = (2 if shape.tied else 0) + (0 if one_pass else 1)
+        workspace = lookups * how.weights * shape.embedding
+        moments.append(held | after_forward | {"activations": embedded, "workspace": workspace})
     parts = max(moments, key=lambda moment: sum(moment.values()))
     parts = {name: round(known.correction * value) for name, value in parts.items()}
     parts["context"] = CUDA_CONTEXT_BYTES if known.device == "cuda" else _CPU_CONTEXT_BYTES

@@ -204,14 +204,15 @@ def _casts_end_with_recomputing(model: PreTrainedModel) -> None:
     def end(*_: object) -> None:
         state["forward"] = False
 
-    def recomputed(*_: object) -> None:
+    def recomputing(*_: object) -> None:
+        # At its beginning, since it is broken off as soon as the last tensor needed is there.
         if not state["forward"]:
             torch.clear_autocast_cache()
 
     backbone.register_forward_pre_hook(begin)
     backbone.register_forward_hook(end)
     for layer in getattr(backbone, "layers", ()):
-        layer.register_forward_hook(recomputed)
+        next(layer.children()).register_forward_pre_hook(recomputing)  # the layer's own hooks are not run again
 
 
 def _stepper(model: nn.Module, config: RunConfig) -> Any:
