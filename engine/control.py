@@ -6,6 +6,7 @@ first need, and runs that the store does not know yet come in with it.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -136,7 +137,7 @@ class Control:
                 if prepare:
                     config = prepare(folder, config)
                     write_config(folder, named(config), read_meta(folder))
-                saved = {"finetop": {"origin": one.origin, **meta}, **_groups(named(config))}
+                saved = {"finetop": {"origin": one.origin, **meta}, **dataclasses.asdict(named(config))}
                 news.append(new_run(saved, {"held": held}))
             queue.add_all(conn, news, run_ids=list(made))
         except BaseException:
@@ -432,14 +433,6 @@ def _check_all(configs: list[RunConfig]) -> None:
         raise next(iter(problems.values()))
     if problems:
         raise InputError("\n".join(problems), "Nothing was queued.")
-
-
-def _groups(config: RunConfig) -> dict[str, Any]:
-    grouped: dict[str, dict[str, Any]] = {}
-    for path, value in config.flat().items():
-        group, name = path.split(".")
-        grouped.setdefault(group, {})[name] = value
-    return grouped
 
 
 def _estimates(config: RunConfig) -> dict[str, Any]:
