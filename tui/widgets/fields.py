@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SOURCE = "start from"
 """The key of the first row."""
+_SHORT = 14
+"""A pane lower than this shows the essential."""
 _GROUPS = ("data", *dict.fromkeys(path.split(".")[0] for path in SETTINGS if not path.startswith("data.")))
 """The data first: it is what every new run needs."""
 
@@ -153,8 +155,12 @@ class Info(ScrollPane):
         for wrong, why in problems.items():
             if wrong != path:
                 lines += _wrapped(f"✖ {wrong}: {why}", width, "failed")
-        lines += [[], *_runs(screen, width), *_memory(screen, width), *_data(screen, width), *_tokens(screen, width)]
-        return lines
+        short = self.outer_size.height < _SHORT
+        lines += [] if short else [[]]
+        lines += [*_runs(screen, width), *_data(screen, width), *_tokens(screen, width)]
+        memory = _memory(screen)
+        # In little room the parts of the memory are the first to go.
+        return lines + (memory[:1] + memory[2:] if short else memory)
 
     def on_resize(self) -> None:
         self.repaint()
@@ -191,7 +197,7 @@ def _runs(screen: "NewRunScreen", width: int) -> list[Line]:
     return lines
 
 
-def _memory(screen: "NewRunScreen", width: int) -> list[Line]:
+def _memory(screen: "NewRunScreen") -> list[Line]:
     found: list[Line] = []
     for line in screen.known.memory:
         found.append([(" ", "text"), *line])
