@@ -45,6 +45,7 @@ def saved(root: Path, model: Path, **changes) -> Path:
     """A checkpoint in a run's folder whose trained weights differ much from the base's."""
     config = config_of(model, **changes)
     plain = config.replace({"method.kind": "lora"}) if config.method.kind == "qlora" else config
+    torch.manual_seed(3)  # PEFT draws one half of an adapter
     trained = make_trainable(load_base(plain, FLOAT32, given_model(plain.model)), plain)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -133,7 +134,7 @@ def test_weights_are_rounded_once_to_the_type_asked_for(dtype, models, tmp_path)
     exact = export.export(path, tmp_path / "exact", "merged", "float32")
     rounded, full = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "exact"))
     assert all(torch.equal(rounded[name], full[name].to(getattr(torch, dtype))) for name in full)
-    assert exact.difference < done.difference < 0.1 * done.spread
+    assert exact.difference < done.difference < 0.3 * done.spread
     # Without --dtype the result has the type of the base's files.
     base = AutoModelForCausalLM.from_pretrained(models("llama3"), dtype=getattr(torch, dtype))
     base.save_pretrained(tmp_path / "base")
@@ -203,7 +204,7 @@ def test_gguf_reads_back_as_the_same_model_and_tokens(family, dtype, models, tmp
     done = export.export(path, tmp_path / "out", "gguf", dtype)
     (name,) = [name for name in done.files if name.endswith(".gguf")]
     assert name == f"mine-step-7-{ {'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16'}[dtype] }.gguf"
-    assert done.difference <= (1e-3 if dtype == "float32" else 0.1) * done.spread
+    assert done.difference <= {"float32": 1e-4, "float16": 0.03, "bfloat16": 0.3}[dtype] * done.spread
     reader = gguf.GGUFReader(tmp_path / "out" / name)
     tokenizer = AutoTokenizer.from_pretrained(path)
     tokens = reader.fields["tokenizer.ggml.tokens"].contents()
