@@ -28,7 +28,11 @@ _COMMANDS = {
     },
     "show": {
         "show": "one run: state, settings, events, checkpoints, what went wrong",
+    },
+    "logs": {
         "logs": "what a run's worker printed",
+    },
+    "checkpoints": {
         "checkpoints": "checkpoints of a run, or of all",
     },
     "act": {

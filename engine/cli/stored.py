@@ -5,12 +5,13 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from engine.cli.text import visible
 from engine.daemon import client
 from engine.errors import EngineError, InputError
-from engine.home import Workspace
+from engine.home import Workspace, parse_checkpoint_name
 from engine.store import reads
 from engine.store.connect import Connection, reader, writer
 from engine.store.errors import StoreMissing, StoreOlder
@@ -54,6 +55,16 @@ def find_run(conn: Connection, run_id: int) -> Run:
         known = f"the newest is {newest}" if newest else "there are none yet"
         raise InputError(f"there is no run {run_id}; {known}", "`finetop history` lists them all.")
     return run
+
+
+def run_place(workspace: Workspace, run: Run) -> Path:
+    """Where a run's folder lies: among the others, or in the trash."""
+    return (workspace.runs if run.trashed is None else workspace.trash) / str(run.id)
+
+
+def run_number(text: str) -> int:
+    """Of `41`, `#41` or `41@best`: the type of a command's argument."""
+    return parse_checkpoint_name(text.lstrip("#"))[0]
 
 
 def add_runs_argument(parser: argparse.ArgumentParser, what: str) -> None:

@@ -53,6 +53,12 @@ def ago(moment: float | None) -> str:
     return f"{seconds:.0f}s ago"
 
 
+def clock(moment: float) -> str:
+    """Local time; with its date where that is not today's."""
+    then, now = time.localtime(moment), time.localtime()
+    return time.strftime("%H:%M:%S" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
+
+
 def number(value: float | None) -> str:
     """Four significant digits, and a dash for what is not known."""
     return "—" if value is None else f"{value:.4g}"

@@ -1,0 +1,109 @@
+"""`finetop checkpoints`: what was saved of a run, or of all."""
+
+import argparse
+import sys
+from typing import Any
+
+from engine.cli.stored import find_run, open_store, print_json, run_number
+from engine.cli.text import Column, ago, bytes_text, number, output_width, table
+from engine.control import Control
+from engine.errors import InputError
+from engine.home import CHECKPOINTS, Workspace, find_workspace
+from engine.store import reads
+from engine.store.connect import Connection
+from engine.store.records import Checkpoint
+
+_EXAMPLES = "examples:\n  finetop checkpoints 41\n  finetop checkpoints 41 --pin 1200\n"
+
+
+def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    style = argparse.RawDescriptionHelpFormatter
+    checkpoints = commands.add_parser(
+        "checkpoints",
+        help="checkpoints of a run, or of all",
+        epilog=_EXAMPLES,
+        formatter_class=style,
+        parents=[common],
+    )
+    checkpoints.add_argument("id", metavar="ID", nargs="?", type=run_number, help="the run (default: all)")
+    checkpoints.add_argument("--pin", type=int, metavar="STEP", help="keep it, whatever the save. settings say")
+    checkpoints.add_argument("--unpin", type=int, metavar="STEP", help="let the save. settings decide again")
+    checkpoints.add_argument("--json", action="store_true", help="print as JSON")
+    checkpoints.set_defaults(run=run_checkpoints)
+
+
+def run_checkpoints(options: argparse.Namespace) -> int:
+    workspace = find_workspace(options.workspace)
+    conn = open_store(workspace)
+    for step, pinned in ((options.pin, True), (options.unpin, False)):
+        if step is None:
+            continue
+        if options.id is None:
+            raise InputError("whose checkpoint?", "finetop checkpoints 41 --pin 1200")
+        with Control(workspace) as control:
+            outcome = control.pin(options.id, step, pinned)
+        if not outcome:
+            raise InputError(outcome.why)
+    if options.id is not None:
+        find_run(conn, options.id)
+    found = reads.checkpoints(conn, options.id)
+    if options.json:
+        print_json([checkpoint_json(one, workspace) for one in found])
+    elif found:
+        print("\n".join(checkpoint_table(conn, found, workspace, output_width())))
+    else:
+        print("no checkpoints yet", file=sys.stderr)
+    return 0
+
+
+_CHECKPOINT_COLUMNS = [
+    Column("checkpoint"),
+    Column("names", least=8),
+    Column("epoch", right=True),
+    Column("eval", right=True),
+    Column("size", right=True),
+    Column("resumable"),
+    Column("comes from", least=6),
+    Column("made", right=True),
+]
+
+
+def checkpoint_table(
+    conn: Connection, found: tuple[Checkpoint, ...], workspace: Workspace, width: int, indent: int = 0
+) -> list[str]:
+    evaluated = {
+        run_id: {one.step: one.scores.get("eval/loss") for one in reads.evaluations(conn, run_id)}
+        for run_id in {one.run_id for one in found}
+    }
+    rows = []
+    for one in found:
+        loss = one.eval.get("eval/loss", evaluated[one.run_id].get(one.step))
+        came = ""
+        if one.parent_step is not None:
+            came = f"{one.parent_run}@{one.parent_step}"
+        rows.append(
+            [
+                f"{one.run_id}@{one.step}",
+                " ".join([*one.kept, *(["pinned"] if one.pinned else [])]),
+                "" if one.epoch is None else f"{one.epoch:.2f}",
+                "" if loss is None else number(loss),
+                "" if one.bytes is None else bytes_text(one.bytes),
+                _resumable(one, workspace),
+                came,
+                ago(one.time),
+            ]
+        )
+    return table(_CHECKPOINT_COLUMNS, rows, width, indent)
+
+
+def _resumable(one: Checkpoint, workspace: Workspace) -> str:
+    for base in (workspace.runs, workspace.trash):
+        folder = base / str(one.run_id) / (one.path or f"{CHECKPOINTS}/step-{one.step:08d}")
+        if folder.is_dir():
+            return "yes" if (folder / "training_state.pt").exists() else "weights only"
+    return "gone"
+
+
+def checkpoint_json(one: Checkpoint, workspace: Workspace) -> dict[str, Any]:
+    fields = {name: getattr(one, name) for name in one.__slots__}
+    return {"name": f"{one.run_id}@{one.step}", **fields, "resumable": _resumable(one, workspace) == "yes"}
