@@ -3,6 +3,7 @@
 import argparse
 import json
 import textwrap
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +148,16 @@ def _print(results: list[dict[str, Any]]) -> None:
     for line in how:
         print(textwrap.fill(line, min(output_width(), _WIDEST), initial_indent="  ", subsequent_indent="    "))
     for one in results:
-        wrong = [entry for entry in one["result"].get("confusion", ()) if entry[0] != entry[1]]
+        counted = one["result"].get("confusion", ())
+        totals: Counter[str] = Counter()
+        for true, _, count in counted:
+            totals[true] += count
+        wrong = [entry for entry in counted if entry[0] != entry[1]]
         if wrong:
             print(f"\nmistakes of {plain(one['target'])}, {sum(count for _, _, count in wrong):,} in all:")
             for true, chosen, count in wrong[:_CONFUSIONS]:
-                print(visible(f"  {count:>5,}  {true} → {chosen if chosen is not None else '(no label)'}"))
+                taken = chosen if chosen is not None else "(no label)"
+                print("  " + plain(f"{count:,} of {totals[true]:,}".rjust(9) + f"  {true} → {taken}"))
     print()
     for one in results:
         print(visible(f"every prediction of {one['target']}: {shown_path(one['folder'])}"))

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from engine.metrics.normal import normalise
 
@@ -30,24 +29,6 @@ def macro_f1(predicted: Sequence[str | None], true: Sequence[str]) -> float:
     return sum(by_label.values()) / len(by_label)
 
 
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """So often a label was taken for another."""
-
-    true: str
-    predicted: str | None
-    count: int
-    of: int
-    """Examples with this true label."""
-
-
 def confusion(predicted: Sequence[str | None], true: Sequence[str]) -> dict[tuple[str, str | None], int]:
     """How often each (true, predicted) pair occurs; pairs that never do are left out."""
     return dict(Counter(zip(true, predicted, strict=True)))
-
-
-def worst_confusions(predicted: Sequence[str | None], true: Sequence[str], most: int = 10) -> list[Confusion]:
-    """The most frequent mistakes, ties in the order of the labels."""
-    totals = Counter(true)
-    wrong = [Confusion(t, p, count, totals[t]) for (t, p), count in confusion(predicted, true).items() if p != t]
-    return sorted(wrong, key=lambda one: (-one.count, one.true, one.predicted or ""))[:most]

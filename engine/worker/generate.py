@@ -6,6 +6,7 @@ of equally long prompts, where nothing is padded either.
 """
 
 import gc
+import inspect
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -180,11 +181,15 @@ class _Writing:
         self.most_rows = len(live)
         device = self.precision.device
         ids = torch.tensor([self.prompts[i] for i in live], device=device)
-        cache = DynamicCache(config=self.model.config)
+        # State space models call it otherwise.
+        named = (
+            "cache_params" if "cache_params" in inspect.signature(self.model.forward).parameters else "past_key_values"
+        )
+        cache = {named: DynamicCache(config=self.model.config)}
         going = set(live)
         while going:
             with self.precision.context():
-                logits = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+                logits = self.model(input_ids=ids, **cache, use_cache=True, logits_to_keep=1).logits
             tokens = self._choose(logits[:, -1], live)
             unfinished = [(i, token) for i, token in zip(live, tokens, strict=True) if i in going]
             going = set(self._accept(*map(list, zip(*unfinished, strict=True))))
@@ -222,8 +227,9 @@ class _Writing:
     def _cache_tokens(self) -> int:
         """How many tokens' keys and values there is memory for."""
         config = self.model.config.get_text_config()
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        all_heads = getattr(config, "num_attention_heads", None) or 1  # a state space model has none
+        heads = getattr(config, "num_key_value_heads", None) or all_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // all_heads
         bytes_each = 4 if self.precision.autocast is None else 2
         budget: float = _CPU_CACHE_BYTES
         if self.precision.device.type == "cuda":

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from families import FAMILIES, build
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPTJConfig, Lfm2Config, MambaConfig
 
 from engine.worker import attention
 from engine.worker import generate as generate_module
@@ -20,8 +20,12 @@ _NEW = 20
 def _model(family: str, folder: Path) -> torch.nn.Module:
     attention.register()
     build(family, folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention.NAME).eval()
-    with torch.no_grad():  # fresh weights are so small that each token follows itself; these say something
+    return _outspoken(AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention.NAME).eval())
+
+
+def _outspoken(model: torch.nn.Module) -> torch.nn.Module:
+    """Fresh weights are so small that each token follows itself; these say something."""
+    with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 and "embed" not in name:
                 parameter.mul_(8)
@@ -67,6 +71,31 @@ def test_answers_equal_those_of_transformers(family, tmp_path, monkeypatch):
     told: list[int] = []
     assert generate(model, prompts, stop, Sampling(_NEW), _PRECISION, True, told.append) == expected
     assert told == sorted(told) and told[-1] == len(prompts)
+    assert generate(model, prompts, stop, Sampling(_NEW), _PRECISION, False) == expected
+
+
+_OTHERS = {
+    "mamba": lambda shape: MambaConfig(**shape),
+    "lfm2": lambda shape: Lfm2Config(
+        **shape,
+        intermediate_size=64,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        layer_types=["conv", "full_attention"],
+    ),
+    "gptj": lambda shape: GPTJConfig(vocab_size=600, n_embd=32, n_layer=2, n_head=4, rotary_dim=4, bos_token_id=None),
+}
+
+
+@pytest.mark.parametrize("kind", _OTHERS)
+def test_models_without_packed_attention_answer_as_in_transformers(kind):
+    torch.manual_seed(0)
+    shape = {"vocab_size": 600, "hidden_size": 32, "num_hidden_layers": 2, "bos_token_id": None, "pad_token_id": 0}
+    model = _outspoken(AutoModelForCausalLM.from_config(_OTHERS[kind](shape)).eval())
+    prompts = [prompt[:length] for prompt, length in zip(_prompts(6, seed=3), (9, 4, 9, 4, 1, 9), strict=True)]
+    stop = {answer[6] for answer in _one_by_one(model, prompts, set())[:2]}
+    expected = _one_by_one(model, prompts, stop)
+    assert len({tuple(answer) for answer in expected}) > 2
     assert generate(model, prompts, stop, Sampling(_NEW), _PRECISION, False) == expected
 
 

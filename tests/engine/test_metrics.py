@@ -122,12 +122,6 @@ def test_classification_scores_equal_scikit_learn():
                 assert ours.get((row, column), 0) == matrix[i][j]
 
 
-def test_the_worst_confusions_come_first():
-    true, predicted = ["a", "a", "a", "b", "b", "c"], ["b", "b", "a", "b", None, "a"]
-    worst = classify.worst_confusions(predicted, true, 2)
-    assert [(one.true, one.predicted, one.count, one.of) for one in worst] == [("a", "b", 2, 3), ("b", None, 1, 2)]
-
-
 def test_an_answer_is_read_as_a_label_after_the_normalisation():
     assert classify.read_label(" Card_Arrival\n", ["card_arrival", "lost"], "case") == "card_arrival"
     assert classify.read_label("card_arrival.", ["card_arrival"], "case") is None
