@@ -190,7 +190,7 @@ async def test_the_screen_opens_at_any_size(root, size):
     app = Stage(root, lambda: CompareScreen(["1", "2"]))
     async with app.run_test(size=size) as pilot:
         screen = await opened(app, pilot)
-        assert "A 1 lora-64" in screen.curves.shown_text()[1]
+        assert "A 1 lora" in screen.curves.shown_text()[1]
         for key, pane, wanted in (
             ("2", screen.results, "eval loss"),
             ("3", screen.settings, "lora.r"),
