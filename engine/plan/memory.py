@@ -96,7 +96,7 @@ def memory_estimate(
     if config.model.attention == "plain":
         tokens = min(tokens, longest)
     supervised = max(1, round(tokens * (UNKNOWN_SUPERVISED if known.supervised is None else known.supervised)))
-    held = _held(config, shape, how, adapter, trainable)
+    held = _held(config, shape, how, adapter, trainable, checkpointing)
     one_layer = tokens * kept_per_token(shape, how, adapter, longest)
     kept = tokens * how.weights * shape.hidden * shape.layers + tokens * 6 * shape.hidden if checkpointing else 0
     kept = kept or shape.layers * one_layer + tokens * 6 * shape.hidden
@@ -207,7 +207,9 @@ def packed_bytes(linear: Linear) -> tuple[int, int]:
     return math.ceil(linear.weights / 2), blocks + 4 * math.ceil(blocks / _BLOCK_ABSMAX) + _CODES
 
 
-def _held(config: RunConfig, shape: Shape, how: Arithmetic, adapter: Adapter | None, trainable: int) -> dict[str, int]:
+def _held(
+    config: RunConfig, shape: Shape, how: Arithmetic, adapter: Adapter | None, trainable: int, checkpointing: bool
+) -> dict[str, int]:
     """What is there from the first optimizer step on."""
     parts: dict[str, int] = {}
     if config.method.kind == "qlora":
@@ -221,6 +223,8 @@ def _held(config: RunConfig, shape: Shape, how: Arithmetic, adapter: Adapter | N
         parts["adapter"] = width * trainable
     if how.cast and width == 4:
         parts["casts"] = how.products * (trainable if adapter else _cast_numbers(shape))
+        if adapter and how.weights == 4:
+            parts["casts"] += how.products * _kept_casts(config, shape, checkpointing)
     parts["gradients"] = width * trainable
     parts["optimizer"] = _optimizer(config, width, trainable)
     return parts
@@ -229,6 +233,14 @@ def _held(config: RunConfig, shape: Shape, how: Arithmetic, adapter: Adapter | N
 def _cast_numbers(shape: Shape) -> int:
     """Autocast keeps a copy in bfloat16 of every trained matrix and bias it has met, until the pass is over."""
     return shape.matrices + shape.biases + (shape.head or shape.embedding)
+
+
+def _kept_casts(config: RunConfig, shape: Shape, checkpointing: bool) -> int:
+    """A frozen float32 matrix is cast anew in each pass, and the backward pass keeps the copy."""
+    head = shape.head or shape.embedding
+    if config.method.kind == "qlora":
+        return head
+    return head + (shape.matrices // shape.layers if checkpointing else shape.matrices)
 
 
 def _optimizer(config: RunConfig, width: int, trainable: int) -> int:
