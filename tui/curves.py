@@ -4,12 +4,11 @@ Runs on a reading thread, never on the event loop. The x axis ends at a round nu
 will end once it is near enough: so a live chart's old columns stay where they are.
 """
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from engine.store import charts, reads
-from engine.store.connect import snapshot
+from engine.store.connect import Connection, snapshot
 from engine.store.metrics import TIME_KEY
 from engine.store.records import Chart, Run, Series
 from tui import axes
@@ -77,7 +76,7 @@ def metrics(keys: Iterable[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return (("loss", LOSS), *((title(key), (key,)) for key in others))
 
 
-def draw(conn: sqlite3.Connection, request: Request) -> Picture:
+def draw(conn: Connection, request: Request) -> Picture:
     """Read and plot a chart."""
     view, lettered = request.view, any(curve.letter for curve in request.curves)
     _, cells, _ = frame(request.width, request.height, lettered)
@@ -97,13 +96,11 @@ def draw(conn: sqlite3.Connection, request: Request) -> Picture:
     return replace(picture, whole=whole)
 
 
-def _summary(conn: sqlite3.Connection, run_id: int, key: str) -> Series | None:
+def _summary(conn: Connection, run_id: int, key: str) -> Series | None:
     return reads.series_of_many(conn, (run_id,), key).get(run_id)
 
 
-def _whole_axis(
-    conn: sqlite3.Connection, unit: str, runs: dict[int, Run | None], known: dict[Wanted, Series | None]
-) -> Scale:
+def _whole_axis(conn: Connection, unit: str, runs: dict[int, Run | None], known: dict[Wanted, Series | None]) -> Scale:
     """The unzoomed x axis: from 0 to a round end."""
     ends = []
     for wanted, summary in known.items():
@@ -128,7 +125,7 @@ def _end_of(run: Run | None, last_step: int) -> float:
     return axes.grown(max(last_step, 10))
 
 
-def _curve(conn: sqlite3.Connection, wanted: Wanted, summary: Series, view: View, x: Scale, columns: int) -> Curve:
+def _curve(conn: Connection, wanted: Wanted, summary: Series, view: View, x: Scale, columns: int) -> Curve:
     past = int(columns * _SMOOTHING_PAST) if view.zoom and view.smoothing else 0
     width = (x.high - x.low + (view.x == "step")) / columns
     found = charts.chart(conn, wanted.run_id, wanted.key, columns + past, view.x, low=x.low - past * width, high=x.high)

@@ -3,13 +3,13 @@
 Charts may share `Views`, so that axis, scale, smoothing, zoom and cursor are the same on all of them.
 """
 
-import sqlite3
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from textual.message import Message
 
 from engine.errors import EngineError
+from engine.store.connect import Connection, DatabaseError
 from tui.curves import Request, Wanted, draw
 from tui.format import Line, fit_line
 from tui.plot import SMOOTHINGS, UNITS, Picture, View, legend, neighbour, zoomed
@@ -111,11 +111,11 @@ class Chart(Pane):
             return
         self._asked = asked
 
-        def question(conn: sqlite3.Connection) -> None:
+        def question(conn: Connection) -> None:
             # On the feed's thread: posting is all it does to this widget.
             try:
                 self.post_message(Chart.Drawn(request, draw(conn, request)))
-            except (EngineError, sqlite3.Error) as error:
+            except (EngineError, DatabaseError) as error:
                 self.post_message(Chart.Drawn(request, None, getattr(error, "message", str(error))))
 
         self.app.feed.ask(f"chart {id(self)}", question)  # type: ignore[attr-defined]
