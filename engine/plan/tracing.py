@@ -14,7 +14,7 @@ from typing import Any
 from engine import __version__
 from engine.config import RunConfig
 from engine.errors import EngineError
-from engine.plan.memory import CUDA_CONTEXT_BYTES, UNKNOWN_SUPERVISED, Circumstances, MemoryEstimate
+from engine.plan.memory import UNKNOWN_SUPERVISED, Circumstances, MemoryEstimate
 from engine.plan.shapes import find_config
 from engine.process import worker_environment
 
@@ -89,7 +89,7 @@ def traced_estimate(estimate: MemoryEstimate, answer: dict[str, Any], known: Cir
     expected = sum(parts.values())
     return dataclasses.replace(
         estimate,
-        low=expected - context + min(context, CUDA_CONTEXT_BYTES // 2),
+        low=expected - context // 4,
         expected=expected,
         high=round(expected + MARGIN * peak),
         parts=parts,
