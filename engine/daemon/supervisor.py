@@ -40,6 +40,8 @@ _STATUS_SECONDS = 1.0
 _FIRST_BEAT_SECONDS = 600.0
 """A worker's first beat comes before torch is imported; a Python on a sick network drive may take minutes to start."""
 _TAIL_BYTES = 1 << 16
+_ALL = 1_000_000
+"""Events of a run that has ended: how it began may lie thousands of them back."""
 _ENDS = (RunState.DONE.value, RunState.STOPPED.value, RunState.FAILED.value)
 
 log = logging.getLogger("daemon")
@@ -167,14 +169,6 @@ class Supervisor:
         if run.host not in (None, self._host):
             return None  # another machine's, over a shared file system
         folder = self.workspace.runs / str(run.id)
-        if run.pid is None and not worker_alive(folder):
-            if run.wanted:
-                queue.finish(self.conn, run.id, RunState.STOPPED, "stopped before it began")
-            elif queue.unclaim(self.conn, run.id):
-                message = "It had been claimed, but no worker came up: it takes its turn again."
-                queue.note(self.conn, run.id, "unclaimed", message)
-                log.info("run %d had no worker and is queued again", run.id)
-            return None
         worker = Worker(
             run,
             folder,
@@ -184,21 +178,32 @@ class Supervisor:
             recorded=run.pid is not None,
             oom_kills=processes.oom_kills(),
         )
+        if run.pid is None and not worker_alive(folder):
+            if import_journal(self.conn, run.id, folder).events:
+                worker.pid, worker.started = _last_pid(folder)  # it came, and has gone, while nobody looked
+            if worker.pid is None:
+                self._give_back(run)
+                return None
         self.workers[run.id] = worker
         log.info("run %d found, pid %s", run.id, run.pid or "not yet known")
         return worker
 
+    def _give_back(self, run: Run) -> None:
+        """A claimed run that nobody ever trained: the daemon was killed before it could give it a worker."""
+        if run.wanted:
+            queue.finish(self.conn, run.id, RunState.STOPPED, "stopped before it began")
+        elif queue.unclaim(self.conn, run.id):
+            message = "It had been claimed, but no worker came up: it takes its turn again."
+            queue.note(self.conn, run.id, "unclaimed", message)
+            log.info("run %d had no worker and is queued again", run.id)
+
     def _identify(self, worker: Worker) -> None:
         """The pid of a worker known by its lock only, from its journal."""
-        size = _stat(worker.folder / journal.NAME)[0]
-        events, _ = journal.read(worker.folder, max(size - _TAIL_BYTES, 0))
-        said = next((event for event in reversed(events) if isinstance(event.get("pid"), int)), None)
-        if said is None:
-            return
-        started = started_at(said["pid"])
+        pid, said_at = _last_pid(worker.folder)
+        started = None if pid is None else started_at(pid)
         # A later process of that number began after the line was written.
-        if started is not None and started <= float(said["t"]) + processes.START_TOLERANCE_SECONDS:
-            worker.pid, worker.started = said["pid"], started
+        if started is not None and started <= said_at + processes.START_TOLERANCE_SECONDS:
+            worker.pid, worker.started = pid, started
 
     def _record(self, worker: Worker, message: str = "") -> None:
         """Keep its process in the store. The event is how a later daemon knows the worker for one of the queue's."""
@@ -313,7 +318,7 @@ class Supervisor:
             del self.workers[worker.run.id]
             return
         worker.run = run
-        events = reads.events(self.conn, run.id)
+        events = reads.events(self.conn, run.id, limit=_ALL)
         hung = time.monotonic() - worker.overdue_at if worker.hung_at and worker.overdue_at else None
         ending = judge(
             Evidence(
@@ -347,7 +352,7 @@ class Supervisor:
         self.workers.pop(run_id, None)
 
     def _again(self, worker: Worker, ending: Ending) -> None:
-        events = reads.events(self.conn, worker.run.id)
+        events = reads.events(self.conn, worker.run.id, limit=_ALL)
         if ending.end is not End.NOT_STARTED and not _is_ours(worker, events):
             return  # whoever started it by hand is told, and decides
         try:
@@ -391,6 +396,14 @@ class Supervisor:
             if said != worker.problem:
                 log.exception("run %d: %s", worker.run.id, said)
             worker.problem = said
+
+
+def _last_pid(folder: Path) -> tuple[int | None, float]:
+    """The pid that a run's journal named last, and when."""
+    size = _stat(folder / journal.NAME)[0]
+    events, _ = journal.read(folder, max(size - _TAIL_BYTES, 0))
+    said = next((event for event in reversed(events) if isinstance(event.get("pid"), int)), None)
+    return (said["pid"], float(said["t"])) if said else (None, 0.0)
 
 
 def _is_ours(worker: Worker, events: Sequence[Event]) -> bool:

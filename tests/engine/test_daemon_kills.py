@@ -45,4 +45,4 @@ def test_random_kills_of_daemon_and_workers_lose_and_double_nothing(bench):
     for run in runs:
         assert bench.series(run) == [(step, 1 / step) for step in range(1, STEPS + 1)]
         assert not (bench.workspace.runs / str(run) / "twice").exists()
-        assert bench.run(run).attempts == len(bench.starts(run))
+        assert bench.run(run).attempts == len(bench.starts(run)), bench.log()

@@ -437,3 +437,23 @@ def test_a_claimed_run_whose_lock_is_given_up_without_a_word_is_started_after_al
     (run,) = bench.until_ended(run_id)
     assert (run.state, run.attempts) == (RunState.DONE, 1)
     assert len(bench.starts(run_id)) == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "state"), [("done", RunState.DONE), ("raise", RunState.FAILED), ("kill", RunState.INTERRUPTED)]
+)
+def test_a_worker_that_came_and_went_while_nobody_knew_its_pid_is_not_started_again(bench, end, state):
+    run_id = bench.add(steps=10, end=end)
+    bench.start()
+    bench.until_step(run_id, 1)
+    bench.kill_daemon()
+    pid = int(bench.starts(run_id)[0].split()[0])
+    bench.until(lambda: not _lives(pid))
+    with bench.writing() as conn:  # as the store is when the daemon is killed before it writes the pid down
+        conn.execute("UPDATE runs SET state = 'starting', pid = NULL, pid_started = NULL, journal_offset = 0")
+        conn.execute("DELETE FROM events")
+        conn.execute("UPDATE runs SET journal_head = 0, exit_code = NULL, reason = NULL, error = NULL")
+    bench.start()
+    (run,) = bench.until_ended(run_id)
+    assert (run.state, run.attempts) == (state, 1)
+    assert len(bench.starts(run_id)) == 1
