@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 import time
 
 from engine.cli.text import duration, visible
@@ -70,8 +71,7 @@ def run_start(options: argparse.Namespace) -> int:
     words += ["--no-warm"] if options.no_warm else []
     running = client.status(workspace)
     if not running.running:
-        client.start(workspace, *words)
-        running = _wait_for_start(workspace)
+        running = _wait_for_start(workspace, client.start(workspace, *words))
     elif words and not options.json:
         print("It is running already; stop it first to give it other options.")
     return _print(running, workspace, options.json)
@@ -109,17 +109,17 @@ def _be_the_daemon(workspace: Workspace, options: argparse.Namespace) -> int:
     return serve(workspace, Options(60 * options.idle_exit, warm=not options.no_warm), foreground=True)
 
 
-def _wait_for_start(workspace: Workspace) -> DaemonStatus:
+def _wait_for_start(workspace: Workspace, pid: int) -> DaemonStatus:
     """Until it has said something of itself. Raises EngineError with the end of its log if it leaves again."""
     deadline = time.monotonic() + _START_SECONDS
-    seen = False
+    left = False
     while time.monotonic() < deadline:
         status = client.status(workspace)
         if status.beat is not None:
             return status
-        if seen and not status.running:
+        if left and not status.running:
             break
-        seen |= status.running
+        left = left or os.waitpid(pid, os.WNOHANG)[0] == pid
         time.sleep(0.05)
     if status.running:
         return status
