@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,13 +63,12 @@ def look_around(workspace: Workspace) -> Machine:
     return Machine(cards, why, total, free, watts, narrow)
 
 
-_BEFORE_AMPERE = ("T4", "V100", "P100", "P40", "P4", "M60", "K80", "GTX", "TITAN", "RTX 20", "QUADRO RTX", "QUADRO P")
+_BEFORE_AMPERE = re.compile(r"\b(T4|V100S?|P100|P40|P4|M60|K80|GTX|TITAN|RTX 20\d\d|QUADRO (RTX|P\d+|GV100))\b")
 
 
 def card_is_good_at_bfloat16(name: str) -> bool:
     """Compute capability 8.0, Ampere, and above; earlier cards by their names: NVML is asked no more."""
-    words = f"{name.upper()} ".replace("-", " ").replace("TESLA ", "")
-    return not any(f"{old} " in words or words.startswith(old) for old in _BEFORE_AMPERE)
+    return not _BEFORE_AMPERE.search(name.upper())
 
 
 def cpu_is_good_at_bfloat16() -> bool:
