@@ -4,8 +4,6 @@ import argparse
 import os
 import sys
 
-from engine.cli.main import main as command_line
-
 OPTIONS = ("--readonly", "--ascii", "--mouse", "--theme", "--workspace")
 """What may stand without a command."""
 
@@ -14,6 +12,8 @@ def main() -> int:
     words = sys.argv[1:]
     if not words or words[0].partition("=")[0] in OPTIONS:
         return screen(words)
+    from engine.cli.main import main as command_line  # 30 ms, which the screen does not need
+
     return command_line(words)
 
 

@@ -76,7 +76,7 @@ class Acts(Base):
         chosen = self.chosen
         verb = action_id.partition(".")[2].replace("_", " ")
         needs = (*_GUARDS, "main.edit", "main.rename", "main.tag", "main.note", "main.copy", "main.log", "main.compare")
-        if action_id in needs and not chosen:
+        if (action_id in needs or action_id.startswith("runs.mark")) and not chosen:
             return f"{verb}: there is no run"
         if (guard := _GUARDS.get(action_id)) and not any(map(guard, chosen)):
             return f"{verb}: run {chosen[0].id} {_state_words(chosen[0])}"

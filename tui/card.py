@@ -6,14 +6,16 @@ they are left out rather than guessed.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.config import RunConfig
 from engine.store.records import Checkpoint, Run, RunState
 from tui import format
 from tui.format import Line, visible, wrap
 from tui.snapshot import Detail
 from tui.theme import look
+
+if TYPE_CHECKING:
+    from engine.config import RunConfig
 
 _LOG_LINES = 8
 
@@ -40,7 +42,7 @@ def cause(run: Run, detail: Detail | None) -> str:
     return "not-finite" if "nan" in reason or "finite" in reason else "failed"
 
 
-def fixes(config: RunConfig, why: str) -> list[Fix]:
+def fixes(config: "RunConfig", why: str) -> list[Fix]:
     """What usually helps. Called on the feed's thread: it may read the model's config file."""
     if why == "out-of-memory":
         return _memory_fixes(config)
@@ -71,7 +73,7 @@ def fixes(config: RunConfig, why: str) -> list[Fix]:
     return []
 
 
-def _memory_fixes(config: RunConfig) -> list[Fix]:
+def _memory_fixes(config: "RunConfig") -> list[Fix]:
     from engine.plan import memory_estimate
 
     before = memory_estimate(config)

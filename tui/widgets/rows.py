@@ -1,7 +1,7 @@
 """A list of rows with a cursor: identity by key, never by place, so that a row that moves keeps the cursor."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from textual.message import Message
@@ -14,7 +14,8 @@ from tui.widgets.pane import Pane
 class Row:
     key: Hashable | None
     """None: a line between the rows, such as the head of a section, where the cursor never stands."""
-    line: Line = field(default_factory=list)
+    line: Line | None = None
+    """None: made by the list when the row is in sight, which matters for thousands of rows."""
     value: Any = None
 
 
@@ -48,6 +49,10 @@ class Rows(Pane):
 
     def nothing(self, width: int, height: int) -> list[Line]:
         """What is said when there are no rows."""
+        return []
+
+    def line_of(self, row: Row) -> Line:
+        """The line of a row that has none yet."""
         return []
 
     def cursor_line(self, line: Line, row: Row) -> Line:
@@ -105,7 +110,8 @@ class Rows(Pane):
         shown = []
         for index in range(self._top, min(self._top + room, len(self.rows))):
             row = self.rows[index]
-            shown.append(self.cursor_line(row.line, row) if index == self._index else row.line)
+            line = self.line_of(row) if row.line is None else row.line
+            shown.append(self.cursor_line(line, row) if index == self._index else line)
         return [*head, *shown]
 
     def page(self) -> int:

@@ -5,7 +5,6 @@ With two panes GPUs and checkpoints are tabs here as well; they are drawn by the
 
 from collections.abc import Callable, Sequence
 
-from engine.config import read_run
 from engine.errors import EngineError
 from engine.home import LOG
 from engine.store.records import Run, RunState
@@ -102,6 +101,8 @@ class RunPane(Chart):
         folder = self.app.workspace.runs / str(run.id)
 
         def question(conn: object) -> tuple[int, list[Fix]]:
+            from engine.config import read_run  # 15 ms, when the first failure is looked at
+
             try:
                 return run.id, fixes(read_run(folder).config, why)
             except EngineError:

@@ -31,7 +31,7 @@ class Columns:
         self.name = max(8, free - self.state)
 
 
-def eta(run: Run, now: float) -> float | None:
+def eta(run: Run) -> float | None:
     """Seconds until a running run is done, by the pace of its last step; None where that cannot be told."""
     if run.total_steps and run.step_seconds and run.active:
         return max(0.0, (run.total_steps - run.step) * run.step_seconds)
@@ -57,7 +57,7 @@ def state_text(run: Run, place: int) -> str:
     return known.word
 
 
-def row_line(run: Run, columns: Columns, marked: bool, place: int, now: float) -> Line:
+def row_line(run: Run, columns: Columns, marked: bool, place: int) -> Line:
     """One run as a line. The cursor's cell comes first, then mark, glyph and number."""
     known = look(run)
     number = fit(str(run.id), 4, ">")
@@ -80,7 +80,7 @@ def row_line(run: Run, columns: Columns, marked: bool, place: int, now: float) -
         line += [(fit(state_text(run, place), columns.state), known.role), (" ", "text")]
         line.append((fit(format.count(run.step), columns.step, ">"), "text"))
         line.append((fit(format.loss(best), columns.loss + 1, ">"), "bright" if run.active else "text"))
-    line.append((fit(format.duration(eta(run, now)), columns.eta + 1, ">"), "dim"))
+    line.append((fit(format.duration(eta(run)), columns.eta + 1, ">"), "dim"))
     return line
 
 
@@ -91,11 +91,20 @@ class RunsPane(Rows):
     def __init__(self) -> None:
         super().__init__(id="runs")
         self.snapshot = Snapshot(0.0)
+        self._columns = Columns(40)
+        self._first_waiting: int | None = None
         self.marks: set[int] = set()
         self.last_mark: int | None = None
 
     def take(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
+        before, self.snapshot = self.snapshot, snapshot
+        if (
+            snapshot.runs is before.runs
+            and snapshot.view == before.view
+            and snapshot.store == before.store
+            and self.rows
+        ):
+            return  # nothing here changes by itself
         known = {run.id for run in snapshot.runs}
         if not snapshot.view.matching:
             self.marks &= known
@@ -176,20 +185,24 @@ class RunsPane(Rows):
         ]
 
     def make_rows(self, width: int) -> Sequence[Row]:
-        columns = Columns(width)
         snapshot = self.snapshot
+        self._columns = Columns(width)
         heads = snapshot.view.sort is None and self.outer_size.height > 12
         rows: list[Row] = []
         current = -1
-        place = 0
         for run in snapshot.runs:
             if heads and section(run) != current:
                 current = section(run)
                 rows.append(Row(None, self._section_line(current, width)))
-            waiting = run.state is RunState.QUEUED
-            rows.append(Row(run.id, row_line(run, columns, run.id in self.marks, place, snapshot.taken), run))
-            place += waiting
+            rows.append(Row(run.id, None, run))
+        waiting = [run.id for run in snapshot.runs if run.state is RunState.QUEUED]
+        self._first_waiting = waiting[0] if waiting else None
         return rows
+
+    def line_of(self, row: Row) -> Line:
+        run = row.value
+        place = 0 if run.id == self._first_waiting else 1
+        return row_line(run, self._columns, run.id in self.marks, place)
 
     def _section_line(self, which: int, width: int) -> Line:
         amount = sum(section(run) == which for run in self.snapshot.runs)
