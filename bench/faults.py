@@ -9,8 +9,7 @@ something. At the end:
 * no run lost: each is done,
 * none started twice: no two workers of a run ever wrote to its journal at the same time,
 * no metric row lost or doubled: each run has the steps of an undisturbed run, once, with the same values to the bit,
-* the weights are those of an undisturbed run, to the bit,
-* what `finetop rebuild` would make of the folders is what the store holds.
+* the weights are those of an undisturbed run, to the bit.
 
 Prints a report; exit code 1 if any of it does not hold.
 """
