@@ -81,6 +81,11 @@ def attention_forward(
             "a layer of this model limits its attention in a way the packed path does not know",
             "Train it one example a pass: --set model.attention=plain",
         )
+    if torch.is_autocast_enabled(query.device.type):
+        # Where trained weights are float32, so are queries and keys once the rotary embedding has been added. Autocast
+        # narrows them for torch's own attention, but does not know the kernel for variable lengths.
+        narrow = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(narrow), key.to(narrow), value.to(narrow)
     if softcap is None and dropout == 0.0 and _varlen_works(query):
         return _varlen(_stream, query, key, value, scaling, sliding_window), None
     sizes = [length * count for length, count in _stream.groups]

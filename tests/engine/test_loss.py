@@ -196,6 +196,16 @@ def test_nothing_is_to_predict_an_examples_first_token() -> None:
     assert torch.equal(pack.input_ids[0, pack.predict_at + 1], pack.targets)
 
 
+@pytest.mark.parametrize("name", ["qwen2.5", "llama3"])
+def test_under_autocast_attention_is_given_the_narrow_type(name: str, built, monkeypatch) -> None:
+    """The kernel for variable lengths takes no float32, which rotary embeddings make of queries and keys."""
+    types = set()
+    monkeypatch.setattr(attention, "_varlen_works", lambda query: types.add(query.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        PackedLoss(built(name)).token_losses(make_pack(examples(), everything(examples())))
+    assert types == {torch.bfloat16}
+
+
 @torch.no_grad()
 def test_the_plain_path_gives_the_same_losses(built) -> None:
     model, tokens = built("qwen3"), examples()
