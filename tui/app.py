@@ -90,6 +90,10 @@ class FinetopApp(App, inherit_bindings=False):
 
         self.feed.start()
         self.push_screen(MainScreen())
+        problems = [*self.settings.problems, *(f"settings.toml, keys: {problem}" for problem in self.keymap.problems)]
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            self.say(problems[0] + more, "warning")
 
     def on_unmount(self) -> None:
         self.memory.save()

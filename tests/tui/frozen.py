@@ -20,7 +20,7 @@ platform.node = lambda: "a100-lab"
 workspace = Workspace(Path(sys.argv[sys.argv.index("--workspace") + 1]))
 if workspace.daemon_state.exists():
     lock = client.take_lock(workspace)
-    os.lseek(lock, 0, 0)
+    os.ftruncate(lock, 0)
     os.pwrite(lock, b"4242", 0)  # the pid that daemon.json names
 
 from tui.__main__ import main  # noqa: E402

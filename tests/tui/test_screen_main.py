@@ -438,3 +438,12 @@ def test_own_keys_replace_those_of_the_table_and_mistakes_are_named():
     assert keymap.action("x", ("main",)) is None
     assert keymap.action("d", ("main",)) is BY_ID["main.kill"], "one's own key pushes out the table's"
     assert keymap.problems == ["there is no action 'main.nonsense'"]
+
+
+@played
+async def test_what_cannot_be_used_in_the_settings_is_told_when_the_screen_opens(filled):
+    shown = Shown(filled)
+    shown.app = FinetopApp(Workspace(filled), Settings(keys={"main.nonsense": ("z",)}), control=shown.control)
+    shown._context = shown.app.run_test(size=(120, 36))
+    async with shown:
+        assert "there is no action 'main.nonsense'" in shown.news
