@@ -17,8 +17,16 @@ from engine.errors import ConfigError, InputError
 
 LARGEST = 10_000
 """More runs in one group than anyone has ever meant."""
-_FIRST = {"seed": "train.seed", "name": "run.name", "format": "data.format"}
-"""What a short name means that several settings share."""
+_FIRST = {"seed": "train.seed", "name": "run.name", "format": "data.format", "lr": "optim.learning_rate"}
+"""What a short name means that several settings share, or that no setting has."""
+_SHORT = {
+    "optim.learning_rate": "lr",
+    "optim.weight_decay": "wd",
+    "train.batch_size": "batch",
+    "train.max_steps": "steps",
+    "data.max_length": "length",
+}
+"""What people call a setting, where that is shorter than its own name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +112,18 @@ def draw(varied: Sequence[Varied], count: int, seed: int) -> list[dict[str, Any]
     raise InputError(f"only {len(found)} different combinations were found, and --random asks for {count}")
 
 
-def runs(layers: Sequence[Layer], combinations: Sequence[dict[str, Any]], group: str, label: str) -> list[Resolved]:
-    """One checked run for each combination, named for what varies. Raises ConfigError with every problem of all."""
+def runs(layers: Sequence[Layer], combinations: Sequence[dict[str, Any]], label: str) -> list[Resolved]:
+    """One checked run for each combination, named for what varies. Raises ConfigError with every problem of all.
+
+    The group is no part of the names: in a narrow column only their beginning is seen, and that is to be what differs.
+    """
     short = _short_names(list(dict.fromkeys(path for combination in combinations for path in combination)))
     made, problems = [], {}
     for combination in combinations:
-        name = " ".join([group, *(f"{short[path]}={_shown(value)}" for path, value in combination.items())])
+        name = " ".join(
+            _shown(value) if path == "run.name" else f"{short[path]}={_shown(value)}"
+            for path, value in combination.items()
+        )
         try:
             made.append(resolve([*layers, Layer(label, combination), Layer("sweep", {"run.name": name})]))
         except ConfigError as error:
@@ -120,13 +134,14 @@ def runs(layers: Sequence[Layer], combinations: Sequence[dict[str, Any]], group:
 
 
 def _short_names(paths: list[str]) -> dict[str, str]:
-    last = [path.split(".")[-1] for path in paths]
+    last = [_SHORT.get(path, path.split(".")[-1]) for path in paths]
     return {path: name if last.count(name) == 1 else path for path, name in zip(paths, last, strict=True)}
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
+    if isinstance(value, float):  # 2e-4, not 0.0002; 0.05, not 5e-2
+        digits, _, power = f"{value:.5e}".partition("e")
+        return min(f"{value:g}", f"{digits.rstrip('0').rstrip('.')}e{int(power)}", key=len)
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -230,7 +230,7 @@ def check(form: Form) -> Checked:
     runs: list[Resolved] = []
     try:
         if len(combinations) > 1:
-            runs = sweep.runs(layers, combinations, group_name(form), LABEL)
+            runs = sweep.runs(layers, combinations, LABEL)
         else:
             runs = [resolve(layers)]
     except ConfigError as error:

@@ -95,7 +95,7 @@ def run_sweep(options: argparse.Namespace) -> int:
     with Control(workspace) as control:
         group = options.group or getattr(options, "run.name") or _free_name(control.groups())
         try:
-            resolved = sweep.runs(layers, combinations, group, "--grid" if options.random is None else "--random")
+            resolved = sweep.runs(layers, combinations, "--grid" if options.random is None else "--random")
         except ConfigError as error:
             raise ConfigError(list(dict.fromkeys([*problems, *error.problems])), error.hint) from None
         ids: list[int | None] = [None] * len(resolved)

@@ -85,16 +85,26 @@ def test_a_logarithmic_range_is_drawn_from_evenly_in_its_logarithm():
 
 
 def test_runs_are_named_for_what_varies_and_know_where_it_came_from():
-    made = sweep.runs([Layer("--epochs", {"train.epochs": 3})], [{"lora.r": 8, "data.seed": 1}], "第一组", "--grid")
-    assert made[0].config.run.name == "第一组 r=8 seed=1"
+    made = sweep.runs([Layer("--epochs", {"train.epochs": 3})], [{"lora.r": 8, "data.seed": 1}], "--grid")
+    assert made[0].config.run.name == "r=8 seed=1"
     assert made[0].config.train.epochs == 3
     assert (made[0].origin["lora.r"], made[0].origin["train.epochs"]) == ("--grid", "--epochs")
-    both = sweep.runs([], [{"data.seed": 1, "train.seed": 2}], "g", "--grid")
-    assert both[0].config.run.name == "g data.seed=1 train.seed=2"
+    both = sweep.runs([], [{"data.seed": 1, "train.seed": 2}], "--grid")
+    assert both[0].config.run.name == "data.seed=1 train.seed=2"
+
+
+def test_names_begin_with_what_differs_in_the_words_people_use():
+    varied = [
+        sweep.parse_varied("lr=2e-3,1e-05,0.05"),
+        sweep.parse_varied("lora.r=16"),
+        sweep.parse_varied("name=对照"),
+    ]
+    names = [one.config.run.name for one in sweep.runs([], sweep.grid(varied), "--grid")]
+    assert names == ["lr=2e-3 r=16 对照", "lr=1e-5 r=16 对照", "lr=0.05 r=16 对照"]
 
 
 def test_every_mistake_of_every_run_is_told_once():
     with pytest.raises(ConfigError) as told:
-        sweep.runs([Layer("--set", {"lr": 1})], [{"lora.r": 0}, {"lora.r": -1}, {"lora.dropout": 2}], "group", "--grid")
+        sweep.runs([Layer("--set", {"lr": 1})], [{"lora.r": 0}, {"lora.r": -1}, {"lora.dropout": 2}], "--grid")
     assert len(told.value.problems) == 4
     assert sum("there is no setting 'lr'" in problem for problem in told.value.problems) == 1
