@@ -88,12 +88,12 @@ class FinetopApp(App, inherit_bindings=False):
     def on_mount(self) -> None:
         from tui.screens.main import MainScreen
 
-        self.feed.start()
-        self.push_screen(MainScreen())
         problems = [*self.settings.problems, *(f"settings.toml, keys: {problem}" for problem in self.keymap.problems)]
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            self.say(problems[0] + more, "warning")
+            self.news = News(visible(problems[0] + more), "warning")
+        self.feed.start()
+        self.push_screen(MainScreen())
 
     def on_unmount(self) -> None:
         self.memory.save()

@@ -50,9 +50,9 @@ class Recorder:
 class Shown:
     """The app on the filled workspace, with a pilot and what tests ask of it."""
 
-    def __init__(self, root: Path, size: tuple[int, int] = (120, 36), **more: Any) -> None:
+    def __init__(self, root: Path, size: tuple[int, int] = (120, 36), readonly: bool = False, **settings: Any) -> None:
         self.control = Recorder()
-        self.app = FinetopApp(Workspace(root), Settings(theme="dark"), control=self.control, **more)
+        self.app = FinetopApp(Workspace(root), Settings(theme="dark", **settings), readonly, self.control)
         self._context = self.app.run_test(size=size)
 
     async def __aenter__(self) -> "Shown":
@@ -442,8 +442,5 @@ def test_own_keys_replace_those_of_the_table_and_mistakes_are_named():
 
 @played
 async def test_what_cannot_be_used_in_the_settings_is_told_when_the_screen_opens(filled):
-    shown = Shown(filled)
-    shown.app = FinetopApp(Workspace(filled), Settings(keys={"main.nonsense": ("z",)}), control=shown.control)
-    shown._context = shown.app.run_test(size=(120, 36))
-    async with shown:
+    async with Shown(filled, keys={"main.nonsense": ("z",)}) as shown:
         assert "there is no action 'main.nonsense'" in shown.news
