@@ -220,7 +220,8 @@ class Feed(threading.Thread):
         found["detail"] = self._detail(conn, focus) if focus is not None else None
         midnight = time.mktime((*time.localtime(now)[:3], 0, 0, 0, 0, 0, -1))
         found["failed_today"] = sum(
-            run.state == "failed" and run.finished is not None and run.finished >= midnight for run in runs
+            run.state == "failed" and run.finished is not None and run.finished >= midnight
+            for run in (runs if not view.matching else reads.list_runs(conn, "state:failed"))
         )
         found["last_event"] = self._last_event(conn)
         if self._last.seen is None:

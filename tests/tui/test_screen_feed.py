@@ -69,6 +69,33 @@ def test_the_view_is_answered_at_once_with_the_runs_asked_for(filled):
         assert watched.last.total == 11, "counts are of all runs"
 
 
+def test_a_filter_hides_no_failures_from_the_counts(filled):
+    with Watched(filled, View("state:done")) as watched:
+        watched.until(lambda: watched.last.runs)
+        assert all(run.state == "done" for run in watched.last.runs)
+        watched.feed.look(View())
+        watched.until(lambda: len(watched.last.runs) == 11)
+        everything = watched.last.failed_today
+        watched.feed.look(View("state:done"))
+        watched.until(lambda: len(watched.last.runs) < 11)
+        assert watched.last.failed_today == everything
+
+
+def test_a_checkpoint_shows_the_evaluation_made_at_its_step(tmp_path):
+    filler = Filler(tmp_path)
+    run_id = filler.add("one")
+    filler.train(run_id, 5)
+    filler.journal(
+        run_id,
+        {"kind": "checkpoint", "step": 6, "path": "checkpoints/step-00000006", "bytes": 10, "kept": ["latest"]},
+        {"kind": "eval", "step": 6, "values": {"eval/loss": 0.75}},
+    )
+    with Watched(tmp_path) as watched:
+        watched.until(lambda: watched.last.detail and watched.last.detail.checkpoints)
+        assert {point.step: point.eval.get("eval/loss") for point in watched.last.detail.checkpoints}[6] == 0.75
+    filler.close()
+
+
 def test_a_workspace_without_a_store_is_no_fault_and_is_noticed_when_it_comes(tmp_path):
     with Watched(tmp_path) as watched:
         watched.until(lambda: watched.last.store.missing)

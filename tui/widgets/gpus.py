@@ -2,7 +2,7 @@
 
 from engine.monitor.values import GpuSample, Snapshot
 from tui import format
-from tui.format import Line, cut, fit, gauge, visible
+from tui.format import Line, cut, fit, gauge, plural, visible
 from tui.widgets.scroll import ScrollPane
 
 _SHORT = ("NVIDIA ", "GeForce ", "Tesla ", "Quadro ")
@@ -129,7 +129,10 @@ def _host_lines(machine: Snapshot, width: int) -> list[Line]:
         lines.append(
             [
                 (f" run {visible(str(run))}", "running"),
-                (f"  {cpu} · {format.gib(sample.rss_bytes)} · {sample.processes} processes", "text"),
+                (
+                    f"  {cpu} · {format.gib(sample.rss_bytes)} · {plural(sample.processes, 'process', 'processes')}",
+                    "text",
+                ),
             ]
         )
     return lines
