@@ -10,7 +10,6 @@ from engine.control import Control
 from engine.errors import InputError
 from engine.home import CHECKPOINTS, Workspace, find_workspace
 from engine.store import reads
-from engine.store.connect import Connection
 from engine.store.records import Checkpoint
 
 _EXAMPLES = "examples:\n  finetop checkpoints 41\n  finetop checkpoints 41 --pin 1200\n"
@@ -50,7 +49,7 @@ def run_checkpoints(options: argparse.Namespace) -> int:
     if options.json:
         print_json([checkpoint_json(one, workspace) for one in found])
     elif found:
-        print("\n".join(checkpoint_table(conn, found, workspace, output_width())))
+        print("\n".join(checkpoint_table(found, workspace, output_width())))
     else:
         print("no checkpoints yet", file=sys.stderr)
     return 0
@@ -69,15 +68,11 @@ _CHECKPOINT_COLUMNS = [
 
 
 def checkpoint_table(
-    conn: Connection, found: tuple[Checkpoint, ...], workspace: Workspace, width: int, indent: int = 0
+    found: tuple[Checkpoint, ...], workspace: Workspace, width: int, indent: int = 0
 ) -> list[str]:
-    evaluated = {
-        run_id: {one.step: one.scores.get("eval/loss") for one in reads.evaluations(conn, run_id)}
-        for run_id in {one.run_id for one in found}
-    }
     rows = []
     for one in found:
-        loss = one.eval.get("eval/loss", evaluated[one.run_id].get(one.step))
+        loss = one.eval.get("eval/loss")
         came = ""
         if one.parent_step is not None:
             came = f"{one.parent_run}@{one.parent_step}"

@@ -86,7 +86,7 @@ def run_show(options: argparse.Namespace) -> int:
         listed = checkpoints if options.all else _worth_listing(checkpoints)
         more = len(checkpoints) - len(listed)
         lines += ["", "checkpoints" + (f" ({more:,} more: finetop checkpoints {run.id})" if more else "")]
-        lines += checkpoint_table(conn, listed, workspace, width, indent=2)
+        lines += checkpoint_table(listed, workspace, width, indent=2)
     for line in lines:
         for piece in visible(line).split("\n"):
             print(cut(piece, width))

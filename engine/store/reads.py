@@ -10,7 +10,13 @@ from engine.store.records import ACTIVE, Checkpoint, Evaluation, Event, Run, Run
 from engine.store.rows import RUN_COLUMNS, mapping, run_of, strings
 
 _ACTIVE = ", ".join(f"'{state}'" for state in sorted(ACTIVE))
-_CHECKPOINT = "run_id, step, epoch, path, bytes, kept, eval, parent_run, parent_step, time, pinned, removed, detail"
+_SCORES = (
+    "coalesce((SELECT e.scores FROM evaluations e WHERE e.run_id = checkpoints.run_id AND e.step = checkpoints.step"
+    " ORDER BY e.id DESC LIMIT 1), eval)"
+)
+_CHECKPOINT = (
+    f"run_id, step, epoch, path, bytes, kept, {_SCORES}, parent_run, parent_step, time, pinned, removed, detail"
+)
 _SERIES = (
     "s.run_id, k.key, s.count, s.nonfinite, s.first_step, s.first, s.last_step, s.last, s.low_step, s.low,"
     " s.high_step, s.high FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id"
@@ -72,11 +78,6 @@ def counts(conn: sqlite3.Connection) -> dict[RunState, int]:
     """How many runs are in each state, the trash left out."""
     found = dict(conn.execute("SELECT state, count(*) FROM runs WHERE trashed IS NULL GROUP BY state"))
     return {state: found.get(state.value, 0) for state in RunState}
-
-
-def groups(conn: sqlite3.Connection) -> set[str]:
-    """The names of all groups that runs were queued in."""
-    return {row[0] for row in conn.execute("SELECT DISTINCT sweep FROM runs WHERE sweep <> ''")}
 
 
 def groups(conn: sqlite3.Connection) -> set[str]:
