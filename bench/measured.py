@@ -38,7 +38,7 @@ def run_measured(
     """Runs `command` with its output in `log`, on `cpus` only; kills its whole group after `timeout` seconds."""
     memory = _GpuMemory() if gpu else contextlib.nullcontext()
     with memory, open(log, "wb") as output:
-        started, clock, busy = time.time(), time.monotonic(), _busy_seconds()
+        started, clock, busy = time.time(), time.monotonic(), busy_seconds()
         process = subprocess.Popen(command, env=env, stdout=output, stderr=output, start_new_session=True)
         if cpus and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(process.pid, cpus)
@@ -53,7 +53,7 @@ def run_measured(
         finally:
             killer.cancel()
         seconds = time.monotonic() - clock
-        others = None if busy is None else _busy_seconds() - busy - usage.ru_utime - usage.ru_stime
+        others = None if busy is None else busy_seconds() - busy - usage.ru_utime - usage.ru_stime
         process.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait for it again
     kilobyte = 1024 if os.uname().sysname == "Linux" else 1  # macOS counts in bytes
     return Measured(
@@ -66,7 +66,7 @@ def run_measured(
     )
 
 
-def _busy_seconds() -> float | None:
+def busy_seconds() -> float | None:
     """Seconds that all cores together have spent on anything since the machine started."""
     try:
         with open("/proc/stat") as file:
