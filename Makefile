@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint setup clean
 
 demo: setup
-	$(BIN)/finetop demo --headless
+	$(BIN)/finetop demo
 
 test: setup
 	$(BIN)/python -m pytest

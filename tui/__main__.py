@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 
 OPTIONS = ("--readonly", "--ascii", "--mouse", "--theme", "--workspace")
 """What may stand without a command."""
@@ -14,7 +15,7 @@ def main() -> int:
         return screen(words)
     from engine.cli.main import main as command_line  # 30 ms, which the screen does not need
 
-    return command_line(words)
+    return command_line(words, None if no_terminal() else tour)
 
 
 def screen(words: list[str]) -> int:
@@ -23,11 +24,20 @@ def screen(words: list[str]) -> int:
     if why := no_terminal():
         print(f"finetop: {why}\n`finetop --help` lists the commands; they need no terminal.", file=sys.stderr)
         return 2
+    return _open(options)
+
+
+def tour(workspace: Path) -> int:
+    """Open the screen on a workspace, with a few words for a newcomer."""
+    return _open(_options(["--workspace", str(workspace)]), welcome=True)
+
+
+def _open(options: argparse.Namespace, welcome: bool = False) -> int:
     # Read by textual when it is imported: 120 pictures a second at most, so that a key shows within 8 ms.
     os.environ.setdefault("TEXTUAL_FPS", "120")
     from tui.open import open_screen
 
-    return open_screen(options)
+    return open_screen(options, welcome)
 
 
 def no_terminal() -> str:

@@ -58,13 +58,15 @@ class FinetopApp(App, inherit_bindings=False):
         settings: Settings | None = None,
         readonly: bool = False,
         control: Callable[[], Any] | None = None,
+        welcome: bool = False,
     ) -> None:
-        """`control` makes what changes go through, in the tests a stand-in."""
+        """`control` makes what changes go through, in the tests a stand-in; `welcome` tells the first keys."""
         super().__init__(driver_class=Driver)
         self.animation_level = "none"
         self.workspace = workspace
         self.settings = settings or Settings()
         self.readonly = readonly
+        self._welcome = welcome
         self.keymap = Keymap(self.settings.keys)
         system = self.console.color_system
         self.look = Look(choose(self.settings.theme, system), self.settings.ascii, speaks_utf8())
@@ -93,7 +95,12 @@ class FinetopApp(App, inherit_bindings=False):
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             self.news = News(visible(problems[0] + more), "warning")
         self.feed.start()
-        self.push_screen(MainScreen())
+        main = MainScreen()
+        self.push_screen(main)
+        if self._welcome:
+            from tui.screens.welcome import Welcome
+
+            self.push_screen(Welcome(main))
 
     def on_unmount(self) -> None:
         self.memory.save()
@@ -123,11 +130,12 @@ class FinetopApp(App, inherit_bindings=False):
 
     def tell_event(self, snapshot: Snapshot) -> None:
         """Put a new event above the footer; what happened before the screen opened only where nothing else is said."""
-        event = snapshot.last_event
-        if event is None or event.id <= self._told_event:
+        news = snapshot.last_news
+        if news is None or news.event.id <= self._told_event:
             return
+        event = news.event
         first, self._told_event = not self._told_event, event.id
-        words = event_words(event, snapshot.runs)
+        words = event_words(news)
         if words is not None and not (first and self.news.text):
             when = f" · {format.duration(max(60, snapshot.taken - event.time))} ago" if first else ""
             self.say(words[0] + when, words[1])

@@ -5,6 +5,8 @@ import contextlib
 import importlib
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 from engine import __version__
 from engine.cli.slips import Parser
@@ -63,7 +65,7 @@ _COMMANDS = {
         "samples": "how a run answered eval.prompts at each evaluation",
     },
     "demo": {
-        "demo": "train the starter model on sample data and show what it learned",
+        "demo": "watch a small model learn sample data, on the screen or in lines",
     },
     "presets": {
         "presets": "list presets, or show one",
@@ -113,15 +115,18 @@ def _front() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction]:
     parser = Parser(
         prog="finetop",
         description="Fine-tune language models on your own machine.",
-        epilog="examples:\n  finetop demo --headless\n  finetop train --preset quick --data-file chats.jsonl\n",
+        epilog="examples:\n  finetop demo\n  finetop train --preset quick --data-file chats.jsonl\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"finetop {__version__}")
     return parser, parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit code: 0 done, 1 the run or check failed, 2 wrong input."""
+def main(arguments: list[str] | None = None, tour: Callable[[Path], int] | None = None) -> int:
+    """Run one command; the exit code: 0 done, 1 the run or check failed, 2 wrong input.
+
+    `tour` opens the screen on a workspace and tells a newcomer the first keys; None where there is no terminal for it.
+    """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 shows what it can
@@ -131,6 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
         known = words and any(words[0] in names for names in _COMMANDS.values())
         options = (build_parser(words[0]) if known else front_page()).parse_args(words)
         show_traceback = options.traceback
+        options.tour = tour
         return options.run(options)
     except EngineError as error:
         if show_traceback:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+IDLE_EXIT = "idle_exit_seconds"
+"""Kept with the workspace under this name: every daemon of it leaves after so long without runs."""
 MIB, GIB = 1 << 20, 1 << 30
 
 
@@ -30,6 +32,8 @@ class Limits:
     earlier, so waiting is quicker, unless it hangs."""
     warm_idle_seconds: float = 600.0
     """The warm process holds some 500 MB; with nothing queued or running for so long it is let go."""
+    clock_seconds: float = 2.0
+    """Slewing keeps clock and uptime together; a difference that moves by so much at once is a clock that was set."""
     database_seconds: float = 2.0
     """How long one write waits for another process. A longer lock is waited out in rounds, between which workers are
     still looked after."""

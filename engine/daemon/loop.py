@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from engine import __version__
 from engine.daemon import client, placement, processes
-from engine.daemon.limits import GIB, Limits
+from engine.daemon.limits import GIB, IDLE_EXIT, Limits
 from engine.daemon.placement import Machine
 from engine.daemon.readings import Readings, write_atomically
 from engine.daemon.scheduler import CPU_SLOTS, Start, State, WaitKind, decide
@@ -25,12 +25,14 @@ from engine.daemon.warm import Warm
 from engine.errors import EngineError
 from engine.home import Workspace
 from engine.store import queue, reads
-from engine.store.connect import Changes, Connection, DatabaseError, writer
+from engine.store.connect import Changes, Connection, DatabaseError, write, writer
 from engine.store.errors import StoreForeign, StoreNewer
 from engine.store.takein import take_in_unknown
 
 _FIRST_FIGURES_SECONDS = 5.0
 _PAUSE_AFTER_TROUBLE_SECONDS = 1.0
+CLOCK = "clock"
+"""The fact that keeps which boot of the machine it was, and by how much clock and uptime differed."""
 
 log = logging.getLogger("daemon")
 
@@ -40,7 +42,7 @@ class Options:
     """How a daemon is to behave; tests give it other limits and another program for a worker."""
 
     idle_exit_seconds: float = 0.0
-    """Leave after so long without runs; 0: stay."""
+    """Leave after so long without runs; 0: as the workspace says, else stay."""
     command: Sequence[str] | None = None
     """Stands in for `python -m engine.worker`."""
     warm: bool = True
@@ -70,6 +72,8 @@ class Daemon:
         self._busy_at = time.monotonic()
         self._trouble = ""
         self._said_later: dict[int, float] = {}
+        self._clock: float | None = None
+        """The difference between clock and uptime when it was last looked at."""
         self._wake = _Wake()
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -124,6 +128,7 @@ class Daemon:
 
     def _round(self) -> None:
         try:
+            self._mind_clock()
             self._collect()
             logged = self._supervisor.read_journals()
             changed = self._changes.changed() or self._dirty
@@ -161,6 +166,33 @@ class Daemon:
     def _pause(self) -> None:
         if not self._leaving:
             time.sleep(min(_PAUSE_AFTER_TROUBLE_SECONDS, self.limits.tick_seconds * 4))
+
+    def _mind_clock(self) -> None:
+        """When the clock is set, what is going on is moved along: when it began, when it is due, when it is retried.
+
+        The difference is kept in the store, so that a clock set while no daemon ran is noticed, too.
+        """
+        offset = processes.clock_offset()
+        before, self._clock = self._clock, offset
+        if before is not None and abs(offset - before) < self.limits.clock_seconds:
+            return
+        boot = processes.boot_id() or "-"
+        known = (reads.recall(self._conn, CLOCK) or "").split()
+        moved = offset - float(known[1]) if len(known) == 2 and known[0] == boot else 0.0
+        if len(known) == 2 and known[0] == boot and abs(moved) < self.limits.clock_seconds:
+            return
+        self._clock = None  # until it is in the store
+        with write(self._conn):
+            if moved:
+                queue.clock_moved(self._conn, moved)
+            queue.remember(self._conn, CLOCK, f"{boot} {offset!r}")
+        self._clock = offset
+        if moved:
+            log.warning("the clock was set by %+.0f s", moved)
+            self._started += moved
+            self._said_later.clear()
+            self._readings.clock_moved()
+            self._dirty = True
 
     def _collect(self) -> None:
         """Children that have ended, and workers that are gone."""
@@ -215,7 +247,7 @@ class Daemon:
         idle = now - self._busy_at
         if idle > self.limits.warm_idle_seconds:
             self._warm.leave()
-        if 0 < self.options.idle_exit_seconds < idle:
+        if 0 < (self.options.idle_exit_seconds or idle_exit_seconds(self._conn)) < idle:
             self.leave(f"nothing to do for {idle:.0f} s")
 
     def _bound_log(self) -> None:
@@ -329,6 +361,12 @@ def cpu_slots(conn: Connection) -> int:
     """How many runs may train on the CPU at the same time; 1 unless somebody said otherwise."""
     said = reads.recall(conn, CPU_SLOTS)
     return int(said) if said is not None and said.isdecimal() else 1
+
+
+def idle_exit_seconds(conn: Connection) -> float:
+    """After how long without runs a daemon of this workspace leaves; 0: never, unless somebody said otherwise."""
+    said = reads.recall(conn, IDLE_EXIT)
+    return float(said) if said is not None and said.isdecimal() else 0.0
 
 
 def bound_file(path: os.PathLike, limit: int) -> None:
