@@ -113,7 +113,11 @@ class Acts(Base):
         return ""
 
     def _best_other(self, run: Run) -> Run | None:
-        """The run to compare with: the best one on the same data, else the best of all."""
+        """The run to compare with: the best one on the same data, else the best of all; of all that are shown while
+        the run's detail is on its way."""
+        detail = self.host.snapshot.detail
+        if detail is not None and detail.run_id == run.id:
+            return detail.rival
         others = [other for other in self.host.snapshot.runs if other.id != run.id and other.best_eval is not None]
         same = [other for other in others if other.data == run.data]
         return min(same or others, key=lambda other: other.best_eval or 0.0, default=None)

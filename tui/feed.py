@@ -21,9 +21,9 @@ from engine.daemon import client
 from engine.errors import EngineError
 from engine.home import Workspace
 from engine.store import connect, errors, reads
-from engine.store.records import Event, Run
+from engine.store.records import Run
 from tui.settings import whose
-from tui.snapshot import Daemon, Detail, Snapshot, Store, View, machine_of
+from tui.snapshot import Daemon, Detail, News, Snapshot, Store, View, machine_of
 
 LOOK_SECONDS = 0.25
 """How often to ask whether anything was committed."""
@@ -199,14 +199,14 @@ class Feed(threading.Thread):
             self._trouble_since = None
         except errors.StoreMissing:
             store = Store(missing=True)
-            changes = {"runs": (), "counts": {}, "detail": None, "last_event": None}
+            changes = {"runs": (), "counts": {}, "detail": None, "last_news": None}
         except Exception as error:
             self._close()
             known = error if isinstance(error, EngineError) else errors.from_sqlite(error, self._workspace.database)
             self._trouble_since = self._trouble_since or now
             store = Store(known.message, known.hint, since=self._trouble_since)
         values = {
-            name: getattr(last, name) for name in ("runs", "counts", "failed_today", "detail", "last_event", "seen")
+            name: getattr(last, name) for name in ("runs", "counts", "failed_today", "detail", "last_news", "seen")
         }
         shown = view if changes or store.missing else last.view
         return Snapshot(now, shown, **(values | changes), daemon=daemon, machine=machine, store=store)
@@ -219,11 +219,8 @@ class Feed(threading.Thread):
         found: dict[str, Any] = {"runs": runs, "counts": reads.counts(conn)}
         found["detail"] = self._detail(conn, focus) if focus is not None else None
         midnight = time.mktime((*time.localtime(now)[:3], 0, 0, 0, 0, 0, -1))
-        found["failed_today"] = sum(
-            run.state == "failed" and run.finished is not None and run.finished >= midnight
-            for run in (runs if not view.matching else reads.list_runs(conn, "state:failed"))
-        )
-        found["last_event"] = self._last_event(conn)
+        found["failed_today"] = reads.failed_since(conn, midnight)
+        found["last_news"] = self._last_news(conn)
         if self._last.seen is None:
             seen = reads.recall(conn, f"seen:{whose()}")
             found["seen"] = float(seen) if seen else None
@@ -261,12 +258,17 @@ class Feed(threading.Thread):
             reads.series(conn, run_id),
             reads.error(conn, run_id) if run.ended else "",
             frozenset(point.step for point in points if point.path and (folder / point.path).is_dir()),
+            reads.rival(conn, run),
         )
 
-    def _last_event(self, conn: Any) -> Event | None:
-        after = self._last.last_event.id if self._last.last_event else 0
-        news = [event for event in reads.events(conn, after_id=after, limit=200) if event.kind in _TELLING]
-        return news[-1] if news else self._last.last_event
+    def _last_news(self, conn: Any) -> News | None:
+        before = self._last.last_news
+        after = before.event.id if before else 0
+        events = [event for event in reads.events(conn, after_id=after, limit=200) if event.kind in _TELLING]
+        if not events:
+            return before
+        run = reads.run(conn, events[-1].run_id) if events[-1].run_id is not None else None
+        return News(events[-1], run, *(reads.standing(conn, run) if run else ()))
 
     def _daemon(self) -> Daemon:
         try:

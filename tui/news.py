@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from engine.store.records import Event, Run, RunState
+from engine.store.records import Run, RunState
 from tui import format
 from tui.format import listed, plural, visible
+from tui.snapshot import News
 from tui.theme import LOOKS
 
 
@@ -35,9 +36,9 @@ def since_last_time(runs: Sequence[Run], seen: float, now: float) -> list[str]:
     return pieces
 
 
-def event_words(event: Event, runs: Sequence[Run]) -> tuple[str, str] | None:
+def event_words(news: News) -> tuple[str, str] | None:
     """An event as the line above the footer tells it, and its role; None for what is not worth telling."""
-    run = next((run for run in runs if run.id == event.run_id), None)
+    event, run = news.event, news.run
     name = f"{event.run_id} {visible(run.name)}" if run is not None else str(event.run_id)
     if event.kind != "state":
         return f"! {name}: {visible(event.message)}", "warning"
@@ -50,17 +51,15 @@ def event_words(event: Event, runs: Sequence[Run]) -> tuple[str, str] | None:
         return None
     known = LOOKS[RunState(state)]
     if state == RunState.DONE:
-        return f"{known.glyph} {name} finished{_result(run, runs)}", known.role
+        return f"{known.glyph} {name} finished{_result(news)}", known.role
     reason = event.detail.get("reason") or (run.reason if run else "")
     return f"{known.glyph} {name} {known.word}{': ' + visible(str(reason)) if reason else ''}", known.role
 
 
-def _result(run: Run | None, runs: Sequence[Run]) -> str:
-    if run is None or run.best_eval is None:
+def _result(news: News) -> str:
+    if news.run is None or news.run.best_eval is None or not news.place:
         return ""
-    rivals = [other for other in runs if other.data == run.data and other.best_eval is not None]
-    better = sum((other.best_eval or 0.0) < run.best_eval for other in rivals)
-    place = "best" if not better else f"{better + 1}."
-    return f": eval {format.loss(run.best_eval)}" + (
-        f", {place} of {plural(len(rivals), 'run')} on this data" if len(rivals) > 1 else ""
+    place = "best" if news.place == 1 else f"{news.place}."
+    return f": eval {format.loss(news.run.best_eval)}" + (
+        f", {place} of {plural(news.scored, 'run')} on this data" if news.scored > 1 else ""
     )

@@ -57,6 +57,20 @@ class Detail:
     """The whole story of a failure."""
     present: frozenset[int] | None = None
     """The steps whose checkpoint is there on disk; None: not looked."""
+    rival: Run | None = None
+    """The best other run, on the same data if there is one; whatever the list is filtered by."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """The last thing that ended, began or went wrong, in any run, and what telling it takes."""
+
+    event: Event
+    run: Run | None = None
+    place: int = 0
+    """Of the run's best evaluation among all runs on the same data; 0: it has none."""
+    scored: int = 0
+    """How many runs on that data have an evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +96,7 @@ class Snapshot:
     """Of all runs, whatever the view."""
     failed_today: int = 0
     detail: Detail | None = None
-    last_event: Event | None = None
-    """The last thing that ended, began or went wrong, in any run."""
+    last_news: News | None = None
     seen: float | None = None
     """When this user last left the screen; None: never."""
     daemon: Daemon = Daemon()

@@ -80,6 +80,36 @@ def counts(conn: sqlite3.Connection) -> dict[RunState, int]:
     return {state: found.get(state.value, 0) for state in RunState}
 
 
+def failed_since(conn: sqlite3.Connection, moment: float) -> int:
+    """How many runs have failed since then, the trash left out."""
+    return conn.execute(
+        "SELECT count(*) FROM runs WHERE state = 'failed' AND finished >= ? AND trashed IS NULL", (moment,)
+    ).fetchone()[0]
+
+
+def standing(conn: sqlite3.Connection, run: Run) -> tuple[int, int]:
+    """Where a run's best evaluation stands among all runs on the same data: its place, from 1, and of how many.
+
+    (0, n) for a run without an evaluation.
+    """
+    better, scored = conn.execute(
+        "SELECT count(*) FILTER (WHERE best_eval < ?), count(*) FROM runs"
+        " WHERE data = ? AND best_eval IS NOT NULL AND trashed IS NULL",
+        (run.best_eval, run.data),
+    ).fetchone()
+    return (0 if run.best_eval is None else better + 1), scored
+
+
+def rival(conn: sqlite3.Connection, run: Run) -> Run | None:
+    """The best other run: of those on the same data if any has an evaluation, else of all."""
+    row = conn.execute(
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE id <> ? AND best_eval IS NOT NULL AND trashed IS NULL"
+        " ORDER BY data <> ?, best_eval, id LIMIT 1",
+        (run.id, run.data),
+    ).fetchone()
+    return run_of(row) if row else None
+
+
 def groups(conn: sqlite3.Connection) -> set[str]:
     """The names of all groups that runs were queued in."""
     return {row[0] for row in conn.execute("SELECT DISTINCT sweep FROM runs WHERE sweep <> ''")}

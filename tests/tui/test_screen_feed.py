@@ -10,6 +10,7 @@ from textual.message import Message
 
 from engine.home import Workspace
 from engine.store import reads
+from engine.store.records import RunState
 from tui.feed import Answer, Feed, Updated
 from tui.snapshot import Snapshot, View
 
@@ -93,6 +94,23 @@ def test_a_checkpoint_shows_the_evaluation_made_at_its_step(tmp_path):
     with Watched(tmp_path) as watched:
         watched.until(lambda: watched.last.detail and watched.last.detail.checkpoints)
         assert {point.step: point.eval.get("eval/loss") for point in watched.last.detail.checkpoints}[6] == 0.75
+    filler.close()
+
+
+def test_failures_of_today_and_the_best_run_are_those_of_all_runs_whatever_is_filtered(tmp_path):
+    filler = Filler(tmp_path)
+    good, fair, lost = filler.add("good"), filler.add("fair"), filler.add("lost")
+    for run_id, end in ((good, 0.5), (fair, 0.9), (lost, 2.0)):
+        filler.train(run_id, 200, end=end)
+    filler.finish(good, RunState.DONE, ago=20)
+    filler.finish(lost, RunState.FAILED, "out of memory", ago=0)
+    filler.journal(fair, {"kind": "state", "state": "done", "step": 200})
+    with Watched(tmp_path, View("fair", focus=fair)) as watched:
+        seen = watched.until(lambda: watched.last if watched.last.runs else None)
+    assert [run.id for run in seen.runs] == [fair]
+    assert seen.failed_today == 1
+    assert seen.detail.rival.id == good
+    assert (seen.last_news.run.id, seen.last_news.place, seen.last_news.scored) == (fair, 2, 3)
     filler.close()
 
 

@@ -22,7 +22,7 @@ from tui.format import crop_line, cut, fit, fit_line, line_cells, visible, wrap
 from tui.glass import Glass
 from tui.news import event_words, since_last_time
 from tui.settings import read
-from tui.snapshot import DAEMON_STALE_SECONDS, Daemon, Detail, machine_of
+from tui.snapshot import DAEMON_STALE_SECONDS, Daemon, Detail, News, machine_of
 from tui.theme import LOOKS, ROLES, Look, choose, speaks_utf8
 
 TEXTS = st.text(st.sampled_from("ab 中文，é́ไ🇩🇪❤️👩‍💻👍🏽\t\n\x1b\x07\u202e\u200b[/]█⣿"), max_size=30)
@@ -239,12 +239,12 @@ def test_who_comes_back_is_told_what_ended_meanwhile_and_the_best():
 
 
 def test_an_event_is_told_with_its_reason_and_its_place():
-    runs = [run(1, finished=50.0, best_eval=0.9), run(2, finished=60.0, best_eval=0.8)]
-    done = Event(1, 1, 0.0, "state", None, "done", {})
-    assert event_words(done, runs) == ("✔ 1 run-1 finished: eval 0.900, 2. of 2 runs on this data", "done")
-    failed = Event(2, 2, 0.0, "state", None, "failed", {"reason": "loss \x1bbecame NaN"})
-    assert event_words(failed, runs) == ("✖ 2 run-2 failed: loss \\x1bbecame NaN", "failed")
-    assert event_words(dataclasses.replace(done, message="starting"), runs) is None
+    done = News(Event(1, 1, 0.0, "state", None, "done", {}), run(1, best_eval=0.9), 2, 7)
+    assert event_words(done) == ("✔ 1 run-1 finished: eval 0.900, 2. of 7 runs on this data", "done")
+    assert event_words(dataclasses.replace(done, place=1))[0].endswith("eval 0.900, best of 7 runs on this data")
+    failed = News(Event(2, 2, 0.0, "state", None, "failed", {"reason": "loss \x1bbecame NaN"}), run(2))
+    assert event_words(failed) == ("✖ 2 run-2 failed: loss \\x1bbecame NaN", "failed")
+    assert event_words(News(Event(3, 1, 0.0, "state", None, "starting", {}), run(1))) is None
 
 
 def test_the_cause_of_a_failure_is_the_workers_word_of_the_last_attempt():
