@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cli.text import cells, cut, fit, plain
+from engine.cli.text import cells, cut, fit, plain, wrap_cells
 from engine.compare import report
 from engine.compare.records import Comparison
 from engine.errors import InputError
@@ -177,7 +177,7 @@ def _paragraph(head: str, text: str, width: int) -> list[str]:
     """Text of unknown origin, wrapped and cut to a few lines."""
     room = width - len(head)
     flat = plain(" ".join(text.split()))
-    rows = _wrap_cells(flat, room) or [""]
+    rows = wrap_cells(flat, room) or [""]
     if len(rows) > _ANSWER_LINES:
         rows = [*rows[: _ANSWER_LINES - 1], cut(rows[_ANSWER_LINES - 1] + " " * room, room)]
     return [(head if index == 0 else " " * len(head)) + row for index, row in enumerate(rows)]
@@ -187,27 +187,5 @@ def _wrapped(text: str, width: int, first: str, rest: str) -> list[str]:
     flat = plain(text)
     if cells(flat) == len(flat):
         return textwrap.wrap(flat, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
-    rows = _wrap_cells(flat, width - len(rest))
+    rows = wrap_cells(flat, width - len(rest))
     return [(first if index == 0 else rest) + row for index, row in enumerate(rows)]
-
-
-def _wrap_cells(text: str, room: int) -> list[str]:
-    """Lines of at most `room` cells, broken at spaces where there are any; Chinese has none and breaks anywhere."""
-    rows: list[str] = []
-    row = ""
-    for word in text.split(" "):
-        glued = f"{row} {word}" if row else word
-        while cells(glued) > room:
-            if row and cells(word) <= room // 2:
-                rows.append(row)
-                glued = word
-            else:
-                end = 0
-                while end < len(glued) and cells(glued[: end + 1]) <= room:
-                    end += 1
-                rows.append(glued[: max(end, 1)])
-                glued = glued[max(end, 1) :]
-            row = ""
-            word = glued
-        row = glued
-    return [*rows, row] if row else rows

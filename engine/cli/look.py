@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from engine.cli.stored import as_json, open_store, print_json, seconds_left
-from engine.cli.text import Column, ago, duration, number, output_width, table
+from engine.cli.text import Column, ago, cells, duration, number, output_width, table
 from engine.daemon import client
 from engine.errors import InputError
 from engine.home import find_workspace
@@ -198,15 +198,25 @@ def run_history(options: argparse.Namespace) -> int:
         for run in runs:
             print(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in _history_row(run))} |")
     elif runs:
-        print("\n".join(table(_HISTORY, [_history_row(run) for run in runs], output_width())))
+        width = output_width()
+        print("\n".join(table(_HISTORY, _narrowed([_history_row(run) for run in runs], width), width)))
     else:
-        print("no run matches" if options.filter else "nothing here yet", file=sys.stderr)
+        print(_nothing(options), file=sys.stderr)
     return 0
+
+
+def _nothing(options: argparse.Namespace) -> str:
+    if options.filter:
+        return "no run matches"
+    if options.trash:
+        return "the trash is empty"
+    return "no runs yet" if options.all else "no run has finished yet: `finetop ls` shows what runs and what waits"
 
 
 _HISTORY = [
     Column("id", right=True),
-    Column("name", least=10),
+    Column("name", least=16),
+    Column("group", least=_LEAST),
     Column("state"),
     Column("model", least=_LEAST),
     Column("data", least=_LEAST),
@@ -228,11 +238,31 @@ _HISTORY_CSV: dict[str, Callable[[Run], Any]] = {
      "parent_step": lambda run: run.parent_step, "reason": lambda run: run.reason}  # fmt: skip
 
 
+_GIVE_WAY = ("group", "method", "step", "model", "loss", "took", "data")
+"""Columns of the history that go first where the terminal is narrow: a result that is cut off helps nobody."""
+
+
+def _narrowed(rows: list[list[str]], width: int) -> list[list[str]]:
+    titles = [column.title for column in _HISTORY]
+    for title in _GIVE_WAY:
+        needed = -2
+        for column, entries in zip(_HISTORY, zip(*rows, strict=True), strict=True):
+            if any(entries):
+                widest = max(map(cells, (column.title, *entries)))
+                needed += 2 + (widest if column.least is None else min(widest, column.least))
+        if needed <= width:
+            break
+        place = titles.index(title)
+        rows = [[*row[:place], "", *row[place + 1 :]] for row in rows]
+    return rows
+
+
 def _history_row(run: Run) -> list[str]:
     best = _known(run.best_eval)
     return [
         str(run.id),
         run.name,
+        run.sweep,
         state_word(run),
         run.model.rstrip("/").rsplit("/", 1)[-1],
         run.data,

@@ -2,9 +2,12 @@
 
 import argparse
 import json
+import sys
 from typing import Any
 
-from engine.errors import InputError
+from engine.cli.text import cells, fit, plain, visible
+from engine.config import Layer, resolve
+from engine.errors import EngineError, InputError
 from engine.presets import Preset, all_presets, find_preset, user_folder
 
 
@@ -26,16 +29,36 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([_row(preset, strict=bool(options.name)) for preset in chosen], indent=2))
     elif options.name:
-        print(f"{chosen[0].head}\n")
-        for path, value in chosen[0].settings().items():
-            print(f"  {path} = {value}")
-        print(f"\n{chosen[0].path}")
+        settings = chosen[0].settings()
+        lines = [chosen[0].head, ""] if chosen[0].head else []
+        lines += [f"  {path} = {value}" for path, value in settings.items()]
+        print(visible("\n".join([*lines, "", str(chosen[0].path)])))
+        if problem := _problem(chosen[0]):
+            print(f"\ncannot be used: {visible(problem)}", file=sys.stderr)
     else:
-        width = max(len(preset.name) for preset in chosen)
+        width = max(cells(plain(preset.name)) for preset in chosen)
         for preset in chosen:
-            print(f"{preset.name:<{width}}  {preset.summary}")
+            problem = _problem(preset)
+            words = f"cannot be used: {problem}" if problem else preset.summary or _settings_in_a_line(preset)
+            print(f"{fit(plain(preset.name), width)}  {plain(words)}")
         print(f"\n`finetop presets NAME` shows one. Your own: TOML files in {user_folder()}")
     return 0
+
+
+def _problem(preset: Preset) -> str:
+    """Why it cannot be used; "" if it can. What it leaves open, such as the data, is no problem."""
+    try:
+        resolve([Layer(f"preset {preset.name}", preset.settings())])
+    except EngineError as error:
+        problems = getattr(error, "problems", None) or [error.message]
+        return "; ".join(
+            one.removeprefix(f"preset {preset.name}: ").removeprefix(f"{preset.path}: ") for one in problems
+        )
+    return ""
+
+
+def _settings_in_a_line(preset: Preset) -> str:
+    return ", ".join(f"{path} = {value}" for path, value in preset.settings().items())
 
 
 def _row(preset: Preset, strict: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from engine.cli.checkpoints import checkpoint_json, checkpoint_table
 from engine.cli.logs import PIECE, tail
 from engine.cli.look import busy_seconds, state_word, steps_text
 from engine.cli.stored import as_json, find_run, open_store, print_json, run_number, run_place, seconds_left
-from engine.cli.text import ago, clock, cut, duration, number, output_width, visible
+from engine.cli.text import ago, clock, cut, duration, number, output_width, visible, wrap_cells
 from engine.config import SETTINGS, Resolved, read_run
 from engine.errors import EngineError
 from engine.home import LOG, find_workspace
@@ -74,7 +74,7 @@ def run_show(options: argparse.Namespace) -> int:
     lines = _head(run, folder, waits_for, memory)
     if changes:
         lines += ["", "the data is not what it was when it was queued", *(f"  {change}" for change in changes)]
-    lines += _wrong(conn, run, folder)
+    lines += _wrong(conn, run, folder, width)
     lines += _settings_lines(resolved, options.all) if resolved else ["", f"settings: {problem}"]
     told = [event for event in events if event.kind not in _DETAILS] if not options.all else events
     shown = told if options.all else told[-_EVENTS_SHOWN:]
@@ -145,27 +145,38 @@ def _state_line(run: Run) -> str:
     return f"{state_word(run)}{reason}{code}{when}"
 
 
-def _wrong(conn: Connection, run: Run, folder: Path) -> list[str]:
-    """What went wrong, with the last words of the log."""
+def _wrong(conn: Connection, run: Run, folder: Path, width: int) -> list[str]:
+    """What went wrong, uncut, with the last words of the log where they say more."""
     if run.state not in (RunState.FAILED, RunState.INTERRUPTED):
         return []
-    lines = ["", "what went wrong", f"  {run.reason or 'nobody knows'}"]
+    lines = ["", "what went wrong", *_indented(run.reason or "nobody knows", width, 2)]
     hint = next(
         (event.detail["hint"] for event in reversed(reads.events(conn, run.id)) if event.detail.get("hint")), ""
     )
-    lines += [f"  {hint}"] if hint else []
+    lines += _indented(hint, width, 2) if hint else []
     story = reads.error(conn, run.id).strip().splitlines()[-_LOG_LINES:]
     story = story or tail(folder / LOG, _LOG_LINES)
-    if story:
-        lines += [f"  last lines of {folder / LOG}:", *(f"    {line[:PIECE]}" for line in story)]
+    if not {line.strip() for line in story} <= {run.reason or "", hint, ""}:
+        lines.append(f"  last lines of {folder / LOG}:")
+        lines += [row for line in story for row in _indented(line[:PIECE], width, 4)]
     if run.step and run.state is RunState.FAILED:
         lines.append(f"  go on from the last checkpoint: finetop resume {run.id}")
     return lines
 
 
+def _indented(text: str, width: int, indent: int) -> list[str]:
+    pieces = visible(text).split("\n")
+    return [" " * indent + row for piece in pieces for row in wrap_cells(piece, max(width - indent, 20)) or [""]]
+
+
 def _settings_lines(resolved: Resolved, everything: bool) -> list[str]:
     flat = resolved.config.flat()
-    shown = [path for path in SETTINGS if everything or flat[path] != SETTINGS[path].default]
+    shown = [
+        path
+        for path in SETTINGS  # a name that nobody gave is made of model and data: it says nothing here
+        if everything
+        or (flat[path] != SETTINGS[path].default and (path, resolved.origin[path]) != ("run.name", "default"))
+    ]
     if not shown:
         return []
     width = max(map(len, shown))

@@ -92,6 +92,28 @@ def cut(text: str, limit: int) -> str:
     return kept + "…" if limit > 0 else ""
 
 
+def wrap_cells(text: str, room: int) -> list[str]:
+    """Lines of at most `room` cells, broken at spaces where there are any; Chinese has none and breaks anywhere."""
+    rows: list[str] = []
+    row = ""
+    for word in text.split(" "):
+        glued = f"{row} {word}" if row else word
+        while cells(glued) > room:
+            if row and cells(word) <= room // 2:
+                rows.append(row)
+                glued = word
+            else:
+                end = 0
+                while end < len(glued) and cells(glued[: end + 1]) <= room:
+                    end += 1
+                rows.append(glued[: max(end, 1)])
+                glued = glued[max(end, 1) :]
+            row = ""
+            word = glued
+        row = glued
+    return [*rows, row] if row else rows
+
+
 def fit(text: str, width: int, right: bool = False) -> str:
     """Cut or padded to so many cells."""
     text = cut(text, width)

@@ -160,9 +160,20 @@ def test_history_filters_sorts_and_speaks_to_other_programs(finetop, workspace):
     assert [run["id"] for run in json.loads(finetop("history", "--json", "--filter", "name:b id:2")[0])] == [2]
     assert len(json.loads(finetop("history", "--json", "--all")[0])) == 3
     assert len(json.loads(finetop("history", "--json", "--limit", 1)[0])) == 1
-    assert "| a\\|b | done |" in finetop("history", "--markdown")[0]
+    assert "| a\\|b |  | done |" in finetop("history", "--markdown")[0]
     assert finetop("history", "--filter", "state:failed") == ("", "no run matches\n")
+    assert finetop("history", "--trash") == ("", "the trash is empty\n")
     assert "--sort cannot be 'los'; did you mean 'loss'?" in finetop("history", "--sort", "los", code=2)[1]
+
+
+def test_history_keeps_results_in_sight_on_a_narrow_terminal(finetop, workspace, monkeypatch):
+    add(finetop, "--name", "客服对话微调一号", "--set", "run.tags=甲")
+    told = line("eval", step=1234, values={"eval/loss": 0.0125})
+    work(workspace, 1, line("plan", total_steps=1234), metric(1234, loss=0.5), told, line("state", state="done"))
+    monkeypatch.setenv("COLUMNS", "80")
+    title, row = finetop("history")[0].splitlines()
+    assert "客服对话微调一号" in row and "0.0125@1234" in row and row.endswith("ago") and title.endswith("ended")
+    assert cells(row) <= 80
 
 
 def test_show_tells_the_whole_story_of_a_failed_run(finetop, workspace, tmp_path):
@@ -188,6 +199,18 @@ def test_show_tells_the_whole_story_of_a_failed_run(finetop, workspace, tmp_path
     assert told["settings"]["train.batch_size"] == {"value": 2, "origin": "preset quick"}
     assert told["metrics"]["eval/loss"]["last"] == 1.75 and told["checkpoints"][0]["name"] == "1@1"
     assert "there is no run 9; the newest is 1" in finetop("show", 9, code=2)[1]
+
+
+def test_show_cuts_no_reason_on_a_narrow_terminal(finetop, workspace, monkeypatch):
+    add(finetop)
+    reason = "the tokenizer of '没有/这个' cannot be loaded: " + "它不在这台机器上。" * 12
+    work(workspace, 1, line("state", state="failed", reason=reason, hint="Give a folder."))
+    monkeypatch.setenv("COLUMNS", "50")
+    told = finetop("show", 1)[0].split("what went wrong\n")[1].split("\n\n")[0]
+    assert all(cells(row) <= 50 for row in told.splitlines())
+    assert "".join(row.strip() for row in told.splitlines()).replace(" ", "") == (reason + "Give a folder.").replace(
+        " ", ""
+    )
 
 
 def test_show_says_that_the_data_of_a_waiting_run_has_changed(finetop, tmp_path):

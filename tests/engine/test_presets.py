@@ -6,6 +6,7 @@ import shlex
 import pytest
 
 from engine.cli.main import build_parser, main
+from engine.cli.text import cells
 from engine.config import SETTINGS, Layer, resolve
 from engine.presets import SHIPPED, all_presets, find_preset
 
@@ -90,6 +91,17 @@ def test_presets_of_ones_own_show_up_by_name_and_win(own, capsys):
     assert "mine" in shown and "For my notes." in shown and "My own quick." in shown
     assert find_preset("quick").settings() == {"train.batch_size": 3}
     assert str(own) in shown
+
+
+def test_presets_that_cannot_be_used_are_listed_with_the_reason(own, capsys):
+    (own / "破.toml").write_text("[train\n")
+    (own / "错.toml").write_text("# For my notes.\n[lora]\nr = -3\nrr = 2\n")
+    (own / "短.toml").write_text("[lora]\nr = 4\n")
+    assert main(["presets"]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert "cannot be used: not TOML" in rows["破"]
+    assert "lora.r is -3" in rows["错"] and "did you mean 'lora.r'?" in rows["错"]
+    assert "lora.r = 4" in rows["短"] and cells(rows["短"].split("lora")[0]) == len(rows["quick"].split("A first")[0])
 
 
 def test_an_unknown_preset_is_answered_with_the_nearest_name(own, capsys):
