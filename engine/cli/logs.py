@@ -60,6 +60,9 @@ def run_logs(options: argparse.Namespace) -> int:
         print(_log_line(line))
     offset = path.stat().st_size if path.exists() else 0
     if options.follow:
+        if run.state is RunState.QUEUED:
+            why = f": {run.wait_reason}" if run.wait_reason and not run.held else ""
+            print(visible(f"run {run.id} ({state_word(run)}{why}) has not started; Ctrl-C leaves"), file=sys.stderr)
         for line in _new_lines(conn, run.id, path, offset):
             print(_log_line(line), flush=True)
     return 0

@@ -30,7 +30,10 @@ A filter joins words by "and": state:failed,stopped  model:qwen  data:sql  group
 and bare text, which is looked for in name, model, data, tags and note; ! in front turns one around: !tag:old
 """
 _LEAST = 6
+_NAME = 16
 _BAR = 10
+_GIVE_WAY = ("group", "method", "", "step", "model", "loss", "took", "data")
+"""Columns that go first where the terminal is narrow; "" is the bar."""
 
 
 def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -97,7 +100,23 @@ def run_ls(options: argparse.Namespace) -> int:
 
 
 def _block(title: str, columns: list[Column], rows: list[list[str]], width: int) -> list[str]:
-    return [title, *table(columns, rows, width, indent=2)] if rows else []
+    return [title, *table(columns, _narrowed(columns, rows, width - 2), width, indent=2)] if rows else []
+
+
+def _narrowed(columns: list[Column], rows: list[list[str]], width: int) -> list[list[str]]:
+    """The rows without the columns that give way first, as many as are needed: what is cut off helps nobody."""
+    titles = [column.title for column in columns]
+    for title in (title for title in _GIVE_WAY if title in titles):
+        needed = -2
+        for column, entries in zip(columns, zip(*rows, strict=True), strict=True):
+            if any(entries):
+                widest = max(map(cells, (column.title, *entries)))
+                needed += 2 + (widest if column.least is None else min(widest, column.least))
+        if needed <= width:
+            break
+        place = titles.index(title)
+        rows = [[*row[:place], "", *row[place + 1 :]] for row in rows]
+    return rows
 
 
 def _say_rest(conn: Connection, shown: int) -> None:
@@ -111,7 +130,7 @@ def _say_rest(conn: Connection, shown: int) -> None:
 
 _ACTIVE = [
     Column("id", right=True),
-    Column("name", least=_LEAST),
+    Column("name", least=_NAME),
     Column("state"),
     Column(""),
     Column("step", right=True),
@@ -129,7 +148,7 @@ _QUEUE = [
 ]
 _RECENT = [
     Column("id", right=True),
-    Column("name", least=_LEAST),
+    Column("name", least=_NAME),
     Column("state"),
     Column("step", right=True),
     Column("loss", right=True),
@@ -199,7 +218,7 @@ def run_history(options: argparse.Namespace) -> int:
             print(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in _history_row(run))} |")
     elif runs:
         width = output_width()
-        print("\n".join(table(_HISTORY, _narrowed([_history_row(run) for run in runs], width), width)))
+        print("\n".join(table(_HISTORY, _narrowed(_HISTORY, [_history_row(run) for run in runs], width), width)))
     else:
         print(_nothing(options), file=sys.stderr)
     return 0
@@ -215,7 +234,7 @@ def _nothing(options: argparse.Namespace) -> str:
 
 _HISTORY = [
     Column("id", right=True),
-    Column("name", least=16),
+    Column("name", least=_NAME),
     Column("group", least=_LEAST),
     Column("state"),
     Column("model", least=_LEAST),
@@ -236,25 +255,6 @@ _HISTORY_CSV: dict[str, Callable[[Run], Any]] = {
     )
 } | {"seconds": lambda run: busy_seconds(run), "parent_run": lambda run: run.parent_run,
      "parent_step": lambda run: run.parent_step, "reason": lambda run: run.reason}  # fmt: skip
-
-
-_GIVE_WAY = ("group", "method", "step", "model", "loss", "took", "data")
-"""Columns of the history that go first where the terminal is narrow: a result that is cut off helps nobody."""
-
-
-def _narrowed(rows: list[list[str]], width: int) -> list[list[str]]:
-    titles = [column.title for column in _HISTORY]
-    for title in _GIVE_WAY:
-        needed = -2
-        for column, entries in zip(_HISTORY, zip(*rows, strict=True), strict=True):
-            if any(entries):
-                widest = max(map(cells, (column.title, *entries)))
-                needed += 2 + (widest if column.least is None else min(widest, column.least))
-        if needed <= width:
-            break
-        place = titles.index(title)
-        rows = [[*row[:place], "", *row[place + 1 :]] for row in rows]
-    return rows
 
 
 def _history_row(run: Run) -> list[str]:

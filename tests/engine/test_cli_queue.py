@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from storekit import line, metric, write
 
+from engine.cli import logs
 from engine.cli.main import build_parser, main
 from engine.cli.text import cells
 from engine.daemon import client
@@ -174,6 +175,10 @@ def test_history_keeps_results_in_sight_on_a_narrow_terminal(finetop, workspace,
     title, row = finetop("history")[0].splitlines()
     assert "客服对话微调一号" in row and "0.0125@1234" in row and row.endswith("ago") and title.endswith("ended")
     assert cells(row) <= 80
+    finished = finetop("ls")[0].splitlines()[-1]
+    assert (
+        "客服对话微调一号" in finished and "0.0125" in finished and finished.endswith("ago") and cells(finished) <= 80
+    )
 
 
 def test_show_tells_the_whole_story_of_a_failed_run(finetop, workspace, tmp_path):
@@ -219,6 +224,16 @@ def test_show_says_that_the_data_of_a_waiting_run_has_changed(finetop, tmp_path)
     (tmp_path / "意图.csv").write_text("text,label\n", "utf-8")
     assert "意图.csv has changed" in finetop("show", 1)[0]
     assert "意图.csv has changed" in json.loads(finetop("show", 1, "--json")[0])["data_changes"][0]
+
+
+def test_following_the_log_of_a_waiting_run_says_that_it_waits(finetop, workspace, monkeypatch):
+    add(finetop, "--hold")
+
+    def look_away(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(logs.time, "sleep", look_away)
+    assert "run 1 (held) has not started" in finetop("logs", 1, "-f", code=130)[1]
 
 
 def test_logs_end_where_asked_and_hide_what_was_overwritten(finetop, workspace):
