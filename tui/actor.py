@@ -6,6 +6,7 @@ comes back as a message.
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -41,11 +42,17 @@ class Actor(threading.Thread):
         self._make = make or self._control
         self._asked: queue.SimpleQueue = queue.SimpleQueue()
         self._waiting = 0
+        self._doing: tuple[str, float] | None = None
 
     @property
     def busy(self) -> bool:
         """Whether something asked for is not done yet."""
         return self._waiting > 0
+
+    def doing(self) -> tuple[str, float]:
+        """What is being done now and for how many seconds; ('', 0) when nothing is."""
+        doing = self._doing
+        return (doing[0], time.monotonic() - doing[1]) if doing else ("", 0.0)
 
     def do(self, what: str, *calls: Callable[[Any], Any], then: Callable[[list[Any]], Any] | None = None) -> None:
         """Call each of `calls` with the control; `then` gets the list of outcomes, on the event loop."""
@@ -63,6 +70,7 @@ class Actor(threading.Thread):
             what, calls, then = asked
             outcomes: list[Any] = []
             error = ""
+            self._doing = what, time.monotonic()
             try:
                 if control is None:
                     control = self._make()
@@ -73,6 +81,7 @@ class Actor(threading.Thread):
             except Exception as fault:  # told on the screen; the next request is tried all the same
                 error = f"{type(fault).__name__}: {fault}"
             self._waiting -= 1
+            self._doing = None
             self._post(Acted(what, outcomes, error, then))
         if control is not None:
             control.close()

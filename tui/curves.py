@@ -33,7 +33,14 @@ _TITLES = {
     "train/tokens_per_s": "tokens/s",
     "train/tokens": "tokens",
     "train/step_s": "seconds a step",
+    "gpu/memory": "GPU memory, GiB",
+    "gpu/util": "GPU use, %",
+    "gpu/power": "GPU power, W",
+    "host/cpu": "CPU, % of a core",
+    "host/rss": "memory of its processes, GiB",
 }
+_UNITS = {"gpu/memory": float(1 << 30), "host/rss": float(1 << 30)}
+"""What is logged in bytes is drawn in GiB, as nvidia-smi and the list of GPUs count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +137,9 @@ def _curve(conn: Connection, wanted: Wanted, summary: Series, view: View, x: Sca
     width = (x.high - x.low + (view.x == "step")) / columns
     found = charts.chart(conn, wanted.run_id, wanted.key, columns + past, view.x, low=x.low - past * width, high=x.high)
     marks = marks_of(found, x, columns) if found else ()
+    unit = _UNITS.get(wanted.key, 1.0)
+    if unit != 1.0:
+        marks = tuple(_divided(mark, unit) for mark in marks)
     smoothed = smooth(marks, view.smoothing)
     until = wanted.until if wanted.until is not None else summary.last_step
     inside = [i for i, mark in enumerate(marks) if x.low <= mark.x <= x.high and mark.first_step <= until]
@@ -140,7 +150,7 @@ def _curve(conn: Connection, wanted: Wanted, summary: Series, view: View, x: Sca
         series=wanted.series,
         letter=wanted.letter,
         dots=few,
-        last=summary.last,
+        last=None if summary.last is None else summary.last / unit,
         last_step=summary.last_step,
         smooth=() if few else tuple(smoothed[index] for index in inside) if smoothed else (),
     )
@@ -163,6 +173,11 @@ def marks_of(chart: Chart, x: Scale, columns: int) -> tuple[Mark, ...]:
         )
         for column in chart.columns
     )
+
+
+def _divided(mark: Mark, by: float) -> Mark:
+    low, high, mean = (None if value is None else value / by for value in (mark.low, mark.high, mark.mean))
+    return mark._replace(low=low, high=high, mean=mean)
 
 
 def _why_empty(runs: Iterable[Run | None], curves: Sequence[Wanted]) -> str:

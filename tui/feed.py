@@ -170,8 +170,8 @@ class Feed(threading.Thread):
         try:
             self._open()
             return self._changes is not None and self._changes.changed()
-        except Exception:  # told by the next snapshot
-            return False
+        except Exception:  # the next snapshot will meet it too, and tells it
+            return True
 
     def _answer(self, key: str, question: Callable[[Any], Any]) -> Answer:
         try:

@@ -9,26 +9,38 @@ from tui.keys import written
 from tui.snapshot import Snapshot
 from tui.widgets.pane import Lines
 
+_LITTLE_DISK = 5_000_000_000
+"""A checkpoint or two of a small model; below its own reserve the daemon starts nothing."""
+_SLOW_SECONDS = 1.0
+"""A change takes some milliseconds; from here on one wonders."""
 _HOST = visible(platform.node().partition(".")[0] or "localhost")
 
 
 class Header(Lines):
     def lines(self, width: int, height: int) -> list[Line]:
         app = self.app
-        return [header(app.snapshot, width, app.host_name, app.readonly, app.paused)]
+        return [header(app.snapshot, width, app.host_name, app.readonly, app.paused, app.actor.doing())]
 
 
-def header(snapshot: Snapshot, width: int, host: str = _HOST, readonly: bool = False, paused: bool = False) -> Line:
-    """One line; what does not fit is left out from the right, warnings never."""
+def header(
+    snapshot: Snapshot,
+    width: int,
+    host: str = _HOST,
+    readonly: bool = False,
+    paused: bool = False,
+    doing: tuple[str, float] = ("", 0.0),
+) -> Line:
+    """One line; what does not fit is left out from the right, warnings never. `doing`: a change that is being made."""
     wide = width >= 120
     gap = "   " if wide else "  "
     line: Line = [(" finetop", "title"), (f"{gap[1:]}{cut(host, 20)}", "text")]
-    for text, role in _warnings(snapshot, readonly, paused):
+    for text, role in [*_warnings(snapshot, readonly, paused), *_slow(*doing)]:
         line += [(gap, "text"), (text, role)]
     parts = [_daemon(snapshot, wide), _runs(snapshot, wide), _machine(snapshot, wide)]
     if snapshot.machine and snapshot.machine.disk and snapshot.machine.disk.free_bytes is not None:
-        free = format.size(snapshot.machine.disk.free_bytes)
-        parts.append([(f"disk {free} free" if wide else free, "text")])
+        amount = snapshot.machine.disk.free_bytes
+        free = format.size(amount)
+        parts.append([(f"disk {free} free" if wide else free, "text" if amount >= _LITTLE_DISK else "warning")])
     for part in parts:
         if part and line_cells(line) + len(gap) + line_cells(part) <= width:
             line += [(gap, "text"), *part]
@@ -48,6 +60,17 @@ def _warnings(snapshot: Snapshot, readonly: bool, paused: bool) -> Line:
     elif store.journal_mode not in ("wal", "") and not store.missing:
         found.append(("runs.db without WAL", "warning"))
     return found
+
+
+def _slow(what: str, seconds: float) -> Line:
+    """A change that takes long: nearly always another process holds the database's lock."""
+    if seconds < _SLOW_SECONDS:
+        return []
+    lasted = format.duration(seconds)
+    moves_files = what in ("delete", "undo", "start daemon")
+    return [
+        (f"{what or 'writing'} takes {lasted}" if moves_files else f"runs.db busy {lasted}: {what} waits", "warning")
+    ]
 
 
 def _daemon(snapshot: Snapshot, wide: bool) -> Line:

@@ -4,6 +4,8 @@ Painting is line by line: `repaint` asks for all lines again, which is cheap, co
 only the ones that differ. Nothing here goes through Rich markup, so text from names and logs cannot be read as such.
 """
 
+from typing import Self
+
 from textual import events
 from textual.geometry import Region
 from textual.strip import Strip
@@ -95,6 +97,11 @@ class Pane(Lines, can_focus=True):
     def places(self) -> tuple[str, ...]:
         """Where the keys pressed here are looked up, besides the screen's own places."""
         return (self.place,)
+
+    def focus(self, scroll_visible: bool = False) -> Self:
+        """Take the focus at once: Textual does it one message later, and the next key typed ahead would miss it."""
+        self.screen.set_focus(self, scroll_visible)
+        return self
 
     def on_key(self, event: events.Key) -> None:
         event.via = self  # type: ignore[attr-defined]  # see KeyScreen.on_key

@@ -28,7 +28,10 @@ CHARTS: dict[str, tuple[str, ...]] = {
     "Grad": ("train/grad_norm",),
     "Tok/s": ("train/tokens_per_s",),
     "VRAM": ("gpu/memory",),
+    "RAM": ("host/rss",),
 }
+_MEMORY = ("VRAM", "RAM")
+"""One of them is shown: the memory of the GPUs that the run has, or of the machine where it trains on none."""
 WHY, GPUS, POINTS, LOGS, CONFIG, EVENTS = "Why", "GPUs", "Ckpts", "Log", "Config", "Events"
 _FAILED = (RunState.FAILED, RunState.INTERRUPTED)
 
@@ -43,6 +46,7 @@ class RunPane(Chart):
         self.detail: Detail | None = None
         self.now = 0.0
         self.tab = "Loss"
+        self._on_gpu = True
         self.lone = False
         """Two panes only: GPUs and checkpoints are tabs here."""
         self.why, self.logs, self.config, self.events = TextSheet(), LogSheet(), ConfigSheet(), EventsSheet()
@@ -59,6 +63,9 @@ class RunPane(Chart):
         if other:
             self.logs, self.helps, self._failure = LogSheet(), None, None
             self.config.top = self.events.top = self.why.top = 0
+        self._on_gpu = self._has_gpu(snapshot)
+        if self._chosen_tab in _MEMORY:
+            self._chosen_tab = self._memory_tab()
         tabs = self.tabs()
         # A run that failed says why first; the tab one chose comes back with the next run.
         wanted = WHY if other and WHY in tabs and self._chosen_tab in CHARTS else self._chosen_tab
@@ -72,9 +79,21 @@ class RunPane(Chart):
 
     def tabs(self) -> list[str]:
         found = [WHY] if self.run is not None and self.run.state in _FAILED else []
-        found += CHARTS
+        found += [tab for tab in CHARTS if tab not in _MEMORY or tab == self._memory_tab()]
         found += [GPUS, POINTS] if self.lone else []
         return [*found, LOGS, CONFIG, EVENTS]
+
+    def _memory_tab(self) -> str:
+        return "VRAM" if self._on_gpu else "RAM"
+
+    def _has_gpu(self, snapshot: Snapshot) -> bool:
+        """Whether the run has, or had, a GPU; for one that has not started, whether the machine has any."""
+        known = self.detail.series if self.detail else {}
+        if self.run is None or self.run.gpus or "gpu/memory" in known:
+            return True
+        if self.run.state is not RunState.QUEUED:
+            return False
+        return snapshot.machine is None or bool(snapshot.machine.gpus)
 
     def ask(self) -> None:
         """Ask the feed for what the tab shows."""
@@ -202,7 +221,11 @@ class RunPane(Chart):
         if run.state is RunState.QUEUED:
             return f"it waits{': ' + visible(run.wait_reason) if run.wait_reason else ''}; nothing is logged yet"
         if run.active:
+            if self.tab in _MEMORY:
+                return "the daemon measures it while the run makes steps; nothing is there yet"
             return f"first {self.tab.lower() if self.tab != 'Eval' else 'evaluation'} still to come"
+        if self.tab in _MEMORY:
+            return "not measured: no daemon looked on while it ran, or it ended within its first steps"
         return "nothing of this was logged"
 
     def _numbers(self, width: int) -> list[Line]:

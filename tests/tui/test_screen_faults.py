@@ -1,0 +1,195 @@
+"""The screen while something else is at fault: keys are answered, it says what is the matter, and it recovers."""
+
+import os
+import shutil
+import sqlite3
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from terminal import Terminal, screen
+
+from engine.home import Workspace
+from engine.store import reads, samples
+from engine.store.connect import reader
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "engine"))  # the stand-in driver and scripted workers
+
+from daemonkit import Bench  # noqa: E402
+from fake_nvml.library import GIB, card, machine  # noqa: E402
+
+pytest_plugins = ["fake_nvml.fixtures"]
+
+ANSWER_SECONDS = 0.05
+"""Within which a key should show; tests allow three times that, for machines that do other things as well."""
+
+
+@pytest.fixture
+def copy(filled, tmp_path) -> Path:
+    root = tmp_path / "copy"
+    shutil.copytree(filled, root)
+    return root
+
+
+def keys_are_answered(terminal: Terminal, what: str, keys: int = 40) -> None:
+    """Move the cursor up and down; how long from key to the first changed cell."""
+    took = []
+    for index in range(keys):
+        before = terminal.lines()
+        began = time.perf_counter()
+        terminal.send("jk"[index % 2])
+        while terminal.lines() == before:
+            terminal.read(0.001)
+            assert time.perf_counter() - began < 5, f"no answer to a key while {what}:\n{terminal.text()}"
+        took.append(time.perf_counter() - began)
+    took.sort()
+    middle = statistics.median(took)
+    worst = f"{took[int(len(took) * 0.95)] * 1000:.0f} ms at the 95th percentile, {took[-1] * 1000:.0f} at most"
+    print(f"key to cell while {what}: {middle * 1000:.1f} ms in the middle, {worst}")
+    assert middle <= 3 * ANSWER_SECONDS
+
+
+@pytest.fixture
+def bench(tmp_path, nvml, monkeypatch):
+    for name, value in nvml.environ().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    made = Bench(tmp_path / "workspace")
+    yield made
+    made.close()
+
+
+def test_while_the_driver_hangs_keys_are_answered_and_old_figures_say_their_age(bench, nvml):
+    nvml.set(machine(card(0, compute="")))
+    run_id = bench.add(steps=100_000, pause=0.05)
+    for _ in range(3):
+        bench.add(new={"held": True})
+    bench.start(warm=False)
+    run = bench.until_step(run_id, 2)
+
+    def using(**figures):
+        return machine(card(0, compute=f"{run.pid}:{6 * GIB}", **figures))
+
+    nvml.set(using())
+    with Terminal(["-m", "tui", "--workspace", str(bench.workspace.root)], 120, 36) as terminal:
+        terminal.shows("402 W")
+        terminal.send("3mmmmm")
+        terminal.shows("GPU memory, GiB")
+        terminal.until(lambda: " 6.000" in terminal.text())
+        terminal.send("1")
+        nvml.set(using(all="~60"))
+        terminal.shows("has not answered")
+        terminal.shows("old")
+        assert "402 W" in terminal.text(), "the last figures stay"
+        keys_are_answered(terminal, "the driver hangs")
+        nvml.set(using(power=222_000))
+        terminal.shows("222 W")
+        terminal.until(lambda: "has not answered" not in terminal.text())
+
+
+def test_a_run_on_the_processor_shows_the_memory_of_its_processes(copy):
+    from fill import Filler
+
+    filler = Filler(copy)
+    run_id = filler.add("on-the-cpu", estimate_bytes=None)
+    filler.train(run_id, 60)
+    with filler.conn:
+        filler.conn.execute("UPDATE runs SET gpus = '[]' WHERE id = ?", (run_id,))
+    for step in range(1, 61, 2):
+        samples.add_run_readings(filler.conn, run_id, step, {"host/rss": 3.5 * GIB, "host/cpu": 180.0})
+    filler.close()
+    with screen(copy, 120, 36) as terminal:
+        terminal.shows("qwen3-8b-sql-lora")
+        assert "VRAM" in terminal.text()
+        terminal.send(f"#{run_id}\r")
+        terminal.shows(f"Run {run_id}  on-the-cpu")
+        assert "VRAM" not in terminal.text()
+        terminal.send("3mmmmm")
+        terminal.shows("‹RAM›")
+        terminal.shows("memory of its processes, GiB")
+        terminal.shows("3.500")
+
+
+def test_while_another_process_holds_the_write_lock_changes_wait_and_are_made_afterwards(copy):
+    waiting = 9
+    holder = sqlite3.connect(copy / "runs.db", isolation_level=None)
+    with screen(copy, 120, 36) as terminal:
+        terminal.shows("qwen3-8b-sql-lora")
+        terminal.send(f"#{waiting}\r")
+        terminal.shows(f"Run {waiting} ")
+        holder.execute("BEGIN EXCLUSIVE")
+        terminal.send("h")
+        terminal.shows("runs.db busy")
+        terminal.shows("hold waits")
+        keys_are_answered(terminal, "another process holds the write lock")
+        assert not held(copy, waiting)
+        holder.execute("COMMIT")
+        terminal.shows(f"held {waiting}")
+        terminal.until(lambda: "runs.db busy" not in terminal.text())
+        assert held(copy, waiting)
+    holder.close()
+
+
+def held(root: Path, run_id: int) -> bool:
+    conn = reader(Workspace(root).database)
+    try:
+        return reads.run(conn, run_id).held
+    finally:
+        conn.close()
+
+
+def test_while_the_database_cannot_be_read_the_last_picture_stays(copy):
+    """Without WAL, as on a network drive, a writer shuts readers out."""
+    holder = sqlite3.connect(copy / "runs.db", isolation_level=None)
+    assert holder.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
+    with screen(copy, 120, 36) as terminal:
+        terminal.shows("qwen3-8b-sql-lora")
+        terminal.shows("runs.db without WAL")
+        terminal.settled()
+        holder.execute("BEGIN EXCLUSIVE")
+        holder.execute("UPDATE runs SET name = 'seen-afterwards' WHERE id = 1")
+        terminal.shows("runs.db busy")
+        keys_are_answered(terminal, "the database cannot be read")
+        assert "qwen3-8b-sql-lora" in terminal.text()
+        holder.execute("COMMIT")
+        terminal.shows("seen-afterwards")
+        terminal.until(lambda: "runs.db busy" not in terminal.text())
+    holder.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 6 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a tmpfs needs root")
+    mount = tmp_path / "small"
+    mount.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(mount)], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.decode().strip()}")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=False)
+
+
+def test_on_a_full_disk_keys_are_answered_and_a_change_says_why_it_was_not_made(filled, small_disk):
+    root = small_disk / "workspace"
+    shutil.copytree(filled, root)
+    filler = small_disk / "filler"
+    with screen(root, 120, 36) as terminal:
+        terminal.shows("qwen3-8b-sql-lora")
+        terminal.send("#9\r")
+        terminal.shows("Run 9 ")
+        with open(filler, "wb", buffering=0) as file, pytest.raises(OSError):
+            while True:
+                file.write(bytes(4096))
+        terminal.send("h")
+        terminal.shows("no room left on the disk")
+        keys_are_answered(terminal, "the disk is full")
+        terminal.shows("gemma-9b-dolly-lora")
+        filler.unlink()
+        terminal.send("h")
+        terminal.shows("held 9")
+        assert held(root, 9)
