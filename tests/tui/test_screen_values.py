@@ -163,9 +163,12 @@ def test_a_terminal_that_gets_only_the_changes_shows_the_whole_picture(pages, na
 
 
 def _cells(screen: pyte.Screen) -> list[list[tuple]]:
+    """What is seen: a blank has no colour but its ground's."""
     return [
         [
-            (cell.data, cell.fg, cell.bg, cell.bold, cell.reverse)
+            (" ", cell.bg)
+            if cell.data == " " and not cell.reverse
+            else (cell.data, cell.fg, cell.bg, cell.bold, cell.reverse)
             for cell in (screen.buffer[y][x] for x in range(screen.columns))
         ]
         for y in range(screen.lines)
