@@ -1,15 +1,20 @@
-"""Whoever is killed, whenever: the queue's promises under random SIGKILLs, on real runs.
+"""Whoever is killed, whenever, and whatever fails: the queue's promises, on real runs.
 
     python bench/faults.py [--kills 200] [--runs 6] [--steps 60] [--seed N] [--cpu-slots 2]
+    python bench/faults.py --scenario locked|full|clock|torn|corrupt|readonly|hangup|all
 
-Queues small runs of the starter model and kills, at random moments, the daemon, the warm process, workers, and
-commands in the middle of what they do. What a user would do afterwards is done by `finetop resume` and by queueing
-something. At the end:
+Without --scenario: queues small runs of the starter model and kills, at random moments, the daemon, the warm process,
+workers, and commands in the middle of what they do. What a user would do afterwards is done by `finetop resume` and by
+queueing something. At the end:
 
 * no run lost: each is done,
 * none started twice: no two workers of a run ever wrote to its journal at the same time,
 * no metric row lost or doubled: each run has the steps of an undisturbed run, once, with the same values to the bit,
 * the weights are those of an undisturbed run, to the bit.
+
+A scenario (bench/scenarios.py) makes one kind of trouble and then looks at the same: the database locked by another
+process, the disk full, the clock set by hours, a torn journal, damaged checkpoints, folders that cannot be written,
+terminals that hang up. Those that need root, a C compiler or Linux say so and are skipped.
 
 Prints a report; exit code 1 if any of it does not hold.
 """
@@ -63,7 +68,11 @@ def main() -> int:
     parser.add_argument("--cpu-slots", type=int, default=2)
     parser.add_argument("--pause", type=float, default=3.0, help="seconds between kills, on the average")
     parser.add_argument("--keep", type=Path, help="work here and keep it, to look at afterwards")
+    parser.add_argument("--scenario", help="another fault than kills: locked, full, clock, torn, ... or all")
+    parser.add_argument("--hangups", type=int, default=50, help="with hangup: terminals that are closed")
     options = parser.parse_args()
+    if options.scenario:
+        return play_all(options, parser)
     with contextlib.ExitStack() as stack:
         root = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="finetop-faults-")))
         trial = Trial(Workspace(root / "disturbed"), options)
@@ -78,8 +87,22 @@ def main() -> int:
     return 1 if problems else 0
 
 
-def settings(number: int, options: argparse.Namespace) -> Resolved:
+def play_all(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from scenarios import SCENARIOS, play
+
+    names = list(SCENARIOS) if options.scenario == "all" else options.scenario.split(",")
+    if unknown := [name for name in names if name not in SCENARIOS]:
+        parser.error(f"no such scenario: {unknown[0]}; there are {', '.join(SCENARIOS)} and all")
+    with contextlib.ExitStack() as stack:
+        root = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="finetop-faults-")))
+        options.runs = min(options.runs, 3)
+        expected = undisturbed(Workspace(root / "undisturbed"), options)
+        return 1 if any([play(name, root / name, options, expected) for name in names]) else 0
+
+
+def settings(number: int, options: argparse.Namespace, **changes: Any) -> Resolved:
     """Runs that differ in their seed, so that no two could be taken for one another."""
+    number %= options.runs
     values = {
         "model.name": "starter",
         "data.files": [str(ROOT / "presets" / "samples" / "intents.csv")],
@@ -95,13 +118,13 @@ def settings(number: int, options: argparse.Namespace) -> Resolved:
         "save.every": 5,
         "run.name": f"faults-{number}",
     }
-    return resolve([Layer("bench", values)])
+    return resolve([Layer("bench", values | changes)])
 
 
 class Trial:
     """One workspace, its victims, and what was done to them."""
 
-    def __init__(self, workspace: Workspace, options: argparse.Namespace) -> None:
+    def __init__(self, workspace: Workspace, options: argparse.Namespace, begin: bool = True) -> None:
         self.workspace, self.options = workspace, options
         self.dice = random.Random(options.seed)
         self.killed: Counter[str] = Counter()
@@ -109,8 +132,9 @@ class Trial:
         self.ids: list[int] = []
         with contextlib.closing(writer(workspace.database)) as conn:
             queue.remember(conn, "cpu_slots", str(options.cpu_slots))
-        self.queue_all()
-        client.ensure(workspace)
+        if begin:
+            self.queue_all()
+            client.ensure(workspace)
 
     def queue_all(self) -> None:
         """One more round of the same runs, as long as there are kills left."""

@@ -50,6 +50,8 @@ class Control:
         self.workspace = workspace
         self.readonly = readonly
         self._busy_seconds = busy_seconds
+        self.warning = ""
+        """Why no daemon could be started that acts on what was changed; front ends tell it."""
         self._conn: Connection | None = None
 
     def close(self) -> None:
@@ -145,7 +147,7 @@ class Control:
                 if reads.run(conn, run_id) is None:
                     shutil.rmtree(folder, ignore_errors=True)
             raise
-        self.start_daemon()
+        self._see_to_daemon()
         return list(made)
 
     # by hand: `finetop train` starts its worker itself
@@ -188,7 +190,7 @@ class Control:
     def _wish(self, run_id: int, wanted: str) -> Outcome:
         outcome = queue.wish(self._writer(), run_id, wanted)
         if outcome and outcome.state in ACTIVE:
-            self.start_daemon()  # nobody else carries it out
+            self._see_to_daemon()  # nobody else carries it out
         return outcome
 
     def hold(self, run_id: int) -> Outcome:
@@ -197,7 +199,7 @@ class Control:
     def release(self, run_id: int) -> Outcome:
         outcome = queue.release(self._writer(), run_id)
         if outcome:
-            self.start_daemon()
+            self._see_to_daemon()
         return outcome
 
     def move(self, run_id: int, to: int | str) -> Outcome:
@@ -232,8 +234,15 @@ class Control:
             return _refused(run, error)
         outcome = queue.resume(conn, run_id, step)
         if outcome:
-            self.start_daemon()
+            self._see_to_daemon()
         return outcome
+
+    def _see_to_daemon(self) -> None:
+        """The change is made, whether or not a daemon can be started that acts on it."""
+        try:
+            self.start_daemon()
+        except (EngineError, OSError) as error:
+            self.warning = str(error) if isinstance(error, EngineError) else f"no daemon could be started: {error}"
 
     def start_daemon(self) -> bool:
         """True if one was started now."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.cli.settings import add_setting_flags, given_layers
-from engine.cli.stored import add_runs_argument, chosen_runs, find_run, open_store, report
+from engine.cli.stored import acting, add_runs_argument, chosen_runs, find_run, open_store, report
 from engine.cli.text import bytes_text, visible
 from engine.config import parse_set, parse_value
 from engine.control import Control
@@ -99,7 +99,7 @@ def run_stop(options: argparse.Namespace) -> int:
     workspace = find_workspace(options.workspace)
     conn = open_store(workspace)
     ids = chosen_runs(options, conn)
-    with Control(workspace) as control:
+    with acting(workspace) as control:
         outcomes = [control.stop(run_id) for run_id in ids]
     if options.wait:
         _wait_for(workspace, conn, [outcome.run_id for outcome in outcomes if outcome])
@@ -137,7 +137,7 @@ def run_kill(options: argparse.Namespace) -> int:
     names = ", ".join(f"{run.id} ({run.name})" for run in working)
     if working and not options.yes and not _agreed(f"End {names} at once, unsaved?", for_good=False):
         return 1
-    with Control(workspace) as control:
+    with acting(workspace) as control:
         outcomes = [control.kill(run_id) for run_id in ids]
     return report(
         [(o, "will be killed" if o.state in ACTIVE else "taken off the queue") for o in outcomes], options.json
@@ -155,7 +155,7 @@ def run_release(options: argparse.Namespace) -> int:
 def _each(options: argparse.Namespace, act: Callable[[Control, int], Outcome], words: str) -> int:
     workspace = find_workspace(options.workspace)
     ids = chosen_runs(options, open_store(workspace))
-    with Control(workspace) as control:
+    with acting(workspace) as control:
         return report([(act(control, run_id), words) for run_id in ids], options.json)
 
 
@@ -194,7 +194,7 @@ def run_resume(options: argparse.Namespace) -> int:
             wanted |= dict.fromkeys(chosen_runs(argparse.Namespace(runs=[word]), conn), "latest")
     if not wanted:
         raise InputError("which run?", "finetop resume 41, finetop resume 41@1200, or finetop resume --interrupted")
-    with Control(workspace) as control:
+    with acting(workspace) as control:
         outcomes = [(control.resume(run_id, point, changes), point) for run_id, point in wanted.items()]
     return report([(outcome, f"queued again, from {point}") for outcome, point in outcomes], options.json)
 
@@ -209,7 +209,7 @@ def run_fork(options: argparse.Namespace) -> int:
         changes |= layer.values
     name = str(changes.pop("run.name", ""))
     find_run(open_store(workspace), run_id)
-    with Control(workspace) as control:
+    with acting(workspace) as control:
         forked = control.fork(run_id, point, changes, name)
     if options.json:
         print(json.dumps({"run": forked, "parent": run_id, "folder": str(workspace.runs / str(forked))}))

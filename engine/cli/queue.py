@@ -7,10 +7,9 @@ import sys
 
 from engine import sweep
 from engine.cli.settings import add_setting_flags, given_layers, resolve_settings
-from engine.cli.stored import parse_ids, print_json
+from engine.cli.stored import acting, parse_ids, print_json
 from engine.cli.text import visible
 from engine.config import resolve
-from engine.control import Control
 from engine.errors import ConfigError, InputError
 from engine.home import find_workspace
 
@@ -67,7 +66,7 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
 def run_add(options: argparse.Namespace) -> int:
     resolved = resolve_settings(options)
     workspace = find_workspace(options.workspace)
-    with Control(workspace) as control:
+    with acting(workspace) as control:
         run_id = control.add(resolved, after=parse_ids(options.after), held=options.hold)
     if options.json:
         print(json.dumps({"run": run_id, "folder": str(workspace.runs / str(run_id))}))
@@ -92,7 +91,7 @@ def run_sweep(options: argparse.Namespace) -> int:
         seed, problems = 0, error.problems
     combinations = sweep.grid(varied) if options.random is None else sweep.draw(varied, options.random, seed)
     workspace = find_workspace(options.workspace)
-    with Control(workspace) as control:
+    with acting(workspace) as control:
         group = options.group or getattr(options, "run.name") or _free_name(control.groups())
         try:
             resolved = sweep.runs(layers, combinations, "--grid" if options.random is None else "--random")

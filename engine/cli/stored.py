@@ -4,9 +4,9 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.cli.text import visible
 from engine.daemon import client
@@ -18,6 +18,9 @@ from engine.store.errors import StoreMissing, StoreOlder
 from engine.store.ingest import import_journal
 from engine.store.records import Outcome, Run
 from engine.store.takein import take_in_unknown, unknown
+
+if TYPE_CHECKING:
+    from engine.control import Control
 
 RANGE_LIMIT = 1_000_000
 
@@ -46,6 +49,17 @@ def open_store(workspace: Workspace) -> Connection:
             for run_id in stale:
                 import_journal(write, run_id, workspace.runs / str(run_id))
     return conn
+
+
+@contextlib.contextmanager
+def acting(workspace: Workspace) -> Iterator["Control"]:
+    """For a command that changes runs; says so where no daemon could be started to act on the changes."""
+    from engine.control import Control  # 20 ms that commands which only look need not spend
+
+    with Control(workspace) as control:
+        yield control
+        if control.warning:
+            print(visible(f"finetop: {control.warning}"), file=sys.stderr)
 
 
 def find_run(conn: Connection, run_id: int) -> Run:

@@ -95,7 +95,7 @@ class Watcher:
         for event in events:
             if event["kind"] == "metric":
                 metric = event
-                self._recent.append((event["t"], event["step"]))
+                self._recent.append((time.monotonic(), event["step"]))
             else:
                 self._tell(event)
         self._recent = self._recent[-200:]
@@ -143,7 +143,7 @@ class Watcher:
         left = ""
         if len(self._recent) > 1:
             (first_time, first_step), (last_time, last_step) = self._recent[0], self._recent[-1]
-            if last_step > first_step:
+            if last_step > first_step and last_time > first_time:
                 left = f"  {duration((total - step) * (last_time - first_time) / (last_step - first_step))} left"
         loss = values.get("train/loss")
         text = (

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
@@ -78,7 +79,11 @@ def start(workspace: Workspace, *options: str) -> int:
     make_private(workspace)
     before = os.environ.get("PYTHONPATH")
     environment = os.environ | {"PYTHONPATH": f"{PACKAGE_ROOT}{os.pathsep}{before}" if before else str(PACKAGE_ROOT)}
-    with open(workspace.daemon_log, "ab", opener=_private_file) as log:
+    try:
+        log = open(workspace.daemon_log, "ab", opener=_private_file)  # noqa: SIM115, closed below
+    except OSError as error:
+        raise _unwritable(workspace.daemon_log, error) from None
+    with log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "engine.daemon", str(workspace.root), *options],
             stdin=subprocess.DEVNULL,
@@ -128,7 +133,10 @@ def take_lock(workspace: Workspace) -> int | None:
     Never inherited by children: a worker that held it would stand for a daemon.
     """
     make_private(workspace)
-    descriptor = os.open(workspace.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(workspace.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unwritable(workspace.daemon_lock, error) from None
     deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
     while True:
         try:
@@ -158,6 +166,13 @@ def make_private(workspace: Workspace) -> None:
         raise EngineError(
             f"{workspace.private} cannot be made: {error.strerror}", "Choose another folder with --workspace DIR."
         ) from None
+
+
+def _unwritable(path: Path, error: OSError) -> EngineError:
+    return EngineError(
+        f"no daemon can be started: {path} cannot be written: {error.strerror}",
+        "What is queued waits until one is: see to that folder, then `finetop daemon start`.",
+    )
 
 
 def _holder(workspace: Workspace) -> int | None:

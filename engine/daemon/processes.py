@@ -6,12 +6,15 @@ which may be set; so a worker whose time does not fit is still believed when the
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
 
+from engine.home import LOG
 from engine.process import worker_alive
 
 START_TOLERANCE_SECONDS = 2.0
@@ -85,8 +88,45 @@ def _session(pid: int) -> int | None:
         return None
 
 
+def has_log(pid: int, folder: Path) -> bool:
+    """Whether a process leads its session and writes into the run's log, as workers do. Linux only."""
+    try:
+        return os.getsid(pid) == pid and os.path.samefile(f"/proc/{pid}/fd/1", folder / LOG)
+    except OSError:
+        return False
+
+
+def boot_id() -> str:
+    """Names the time since the machine was started, whatever its clock says; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def clock_offset() -> float:
+    """What the clock says less the time since the machine was started: it changes only when somebody sets the clock.
+
+    The time asleep counts in both, where the system can tell (Linux); elsewhere waking up looks like a clock set.
+    """
+    return time.time() - time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 def rebooted_since(moment: float) -> bool:
     return psutil.boot_time() > moment + START_TOLERANCE_SECONDS
+
+
+def disk_is_full(folder: Path) -> bool:
+    """Whether a few bytes can no longer be written there; quotas show in no other way."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        probe.write_bytes(bytes(4096))
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    return False
 
 
 def oom_kills() -> int:

@@ -8,10 +8,11 @@ the run itself logs.
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.daemon.aftermath import Card
 from engine.daemon.limits import Limits
@@ -29,6 +30,8 @@ _COMMIT_SECONDS = 5.0
 _USAGE_SECONDS = 30.0
 _THIN_SECONDS = 60.0
 _POINTS_PER_DOUBLING = 600
+_DEAF_SECONDS = 3.0
+"""The monitor takes its figures once a second; by then none of its snapshots holds an older one."""
 
 
 @dataclass(slots=True)
@@ -39,7 +42,8 @@ class _Course:
     sums: dict[str, list[float]] = field(default_factory=dict)
     peaks: dict[str, float] = field(default_factory=dict)
     last_step: int = 0
-    last_point: float = 0.0
+    last_point: float = -math.inf
+    """By `monotonic()`."""
     others_bytes: int = 0
     total_bytes: int | None = None
 
@@ -71,6 +75,8 @@ class Readings:
         self._committed = self._kept_usage = time.monotonic()
         self._thinned_at = 0.0
         self._thinned_until: float | None = None
+        self._deaf_until = 0.0
+        """Figures that were taken before the clock was set do not go with those from after it."""
 
     def start(self) -> None:
         self._monitor.start()
@@ -84,6 +90,14 @@ class Readings:
 
     def latest(self) -> Snapshot:
         return self._monitor.latest()
+
+    def clock_moved(self) -> None:
+        """The clock was set: begin anew with what is reckoned from one reading to the next."""
+        self._deaf_until = time.monotonic() + _DEAF_SECONDS
+        self._newest.clear()
+        self._thinned_until = None
+        for course in self._courses.values():
+            course.usage = replace(course.usage, last={})
 
     def watch(self, workers: Mapping[int, tuple[int, float | None]]) -> None:
         """The live workers: run to pid and start time."""
@@ -102,6 +116,8 @@ class Readings:
     def take(self, snapshot: Snapshot, runs: Iterable[Run], samples_by_gpu: Mapping[str, GpuSample]) -> None:
         """One second's worth. `samples_by_gpu`: by the names under which runs hold them."""
         self._publish(snapshot)
+        if time.monotonic() < self._deaf_until:
+            return
         active = [run for run in runs if run.state in ACTIVE]
         holders: dict[str, list[int]] = {}
         for run in active:
@@ -138,8 +154,9 @@ class Readings:
         if load:
             course.see("host/cpu", load.cpu_percent)
             course.see("host/rss", load.rss_bytes, peak=True)
-        now = time.time()
-        spacing = max(1.0, (now - (run.started or now)) / _POINTS_PER_DOUBLING)
+        now = time.monotonic()
+        lasted = time.time() - run.started if run.started else 0.0
+        spacing = max(1.0, lasted / _POINTS_PER_DOUBLING)
         if run.step < course.last_step:
             course.last_step = run.step  # it went back to a checkpoint
         if run.step > course.last_step and now - course.last_point >= spacing:
@@ -161,7 +178,7 @@ class Readings:
 
     def _keep_usage(self, run_id: int) -> None:
         usage = self._courses[run_id].usage
-        if usage.last:
+        if usage.last or usage.gpu_seconds:
             totals = {name: getattr(usage, name) for name in _TOTALS}
             queue.remember(self._conn, usage_key(run_id), json.dumps(totals))
 

@@ -72,8 +72,13 @@ class Worker:
     """Size and time of the journal when it was last read."""
     oom_kills: int = 0
     """The system's count when the worker was last seen alive."""
+    known_at: float = field(default_factory=time.monotonic)
+    """By `monotonic()`, as are the four that follow: the clock on the wall may be set by hours at any moment."""
+    promise: tuple[float | None, float | None] = (None, None)
+    """The run's `beat` and `beat_due` that `due_at` was reckoned from."""
+    due_at: float | None = None
+    """When the next sign of life is due."""
     gone_at: float | None = None
-    """All three by `monotonic()`."""
     overdue_at: float | None = None
     hung_at: float | None = None
     reported: bool = False
@@ -95,6 +100,7 @@ class Supervisor:
     statuses: dict[int, int] = field(default_factory=dict)
     """Of children that were reaped: pid to wait status."""
     _host: str = field(default_factory=platform.node)
+    _boot: str = field(default_factory=processes.boot_id)
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -201,15 +207,19 @@ class Supervisor:
         """The pid of a worker known by its lock only, from its journal."""
         pid, said_at = _last_pid(worker.folder)
         started = None if pid is None else started_at(pid)
-        # A later process of that number began after the line was written.
-        if started is not None and started <= said_at + processes.START_TOLERANCE_SECONDS:
+        if started is None:
+            return
+        # A later process of that number began after the line was written; or the clock was set, and it holds the log.
+        if started <= said_at + processes.START_TOLERANCE_SECONDS or processes.has_log(pid, worker.folder):
             worker.pid, worker.started = pid, started
 
     def _record(self, worker: Worker, message: str = "") -> None:
         """Keep its process in the store. The event is how a later daemon knows the worker for one of the queue's."""
         with write(self.conn):
             queue.started(self.conn, worker.run.id, worker.pid, worker.started or 0.0)
-            self._note(worker, aftermath.START, message or f"Started (pid {worker.pid}).", pid=worker.pid)
+            self._note(
+                worker, aftermath.START, message or f"Started (pid {worker.pid}).", pid=worker.pid, boot=self._boot
+            )
         worker.recorded = True
 
     # -- wishes --------------------------------------------------------------------------------------------------
@@ -248,14 +258,14 @@ class Supervisor:
         now = time.monotonic()
         kills = processes.oom_kills()
         for worker in self.workers.values():
-            due = worker.run.beat_due
-            if due is None and worker.run.state is RunState.STARTING and worker.run.started is not None:
-                due = worker.run.started + _FIRST_BEAT_SECONDS
+            due = _due_at(worker, now)
             if worker.gone_at is None:
                 worker.oom_kills = kills
-            if due is None or worker.pid is None or time.time() <= due + self.limits.overdue_seconds:
+            if due is None or worker.pid is None or now <= due + self.limits.overdue_seconds:
                 worker.overdue_at, worker.reported = None, False
                 continue
+            if worker.overdue_at and processes.disk_is_full(worker.folder):
+                worker.overdue_at = now  # it cannot write a sign of life, and waits until it can
             # Counted from when this daemon first saw it, by a clock that nobody sets and that sleeps with the machine.
             worker.overdue_at = worker.overdue_at or now
             silence = now - worker.overdue_at
@@ -328,7 +338,7 @@ class Supervisor:
                 _is_ours(worker, events),
                 hung,
                 processes.oom_kills() - worker.oom_kills,
-                worker.started is not None and processes.rebooted_since(worker.started),
+                self._rebooted(worker, events),
                 run.step,
             )
         )
@@ -364,17 +374,28 @@ class Supervisor:
         if again and aftermath.carry_out(self.conn, worker.run, worker.folder, again, card):
             log.info("run %d: %s", worker.run.id, again.message)
 
+    def _rebooted(self, worker: Worker, events: Sequence[Event]) -> bool:
+        """Whether the machine was started after the worker. Start times serve only where the boot is not on record:
+        they move when the clock is set.
+        """
+        boot = next((event.detail.get("boot") for event in reversed(events) if event.kind == aftermath.START), None)
+        if boot and self._boot:
+            return boot != self._boot
+        return worker.started is not None and processes.rebooted_since(worker.started)
+
     def _said(self, worker: Worker) -> dict | None:
         """The last state in the journal of this very worker, where it is one that ends a run."""
         said, ours = None, False
         for event in reads.events(self.conn, worker.run.id, limit=200):
+            if event.kind == aftermath.START and event.detail.get("pid") == worker.pid:
+                ours = True
             if event.kind != "state":
                 continue
             if event.message == RunState.STARTING.value:
                 ours, said = event.detail.get("pid") == worker.pid, None
             elif event.message in _ENDS:
                 # A worker that fails before it starts has not said its pid with a state.
-                recent = worker.started is not None and event.time >= worker.started
+                recent = worker.started is not None and event.time >= worker.started  # a clock may be set: not alone
                 said = {"state": event.message, **event.detail} if ours or recent else None
         return said
 
@@ -396,6 +417,22 @@ class Supervisor:
             if said != worker.problem:
                 log.exception("run %d: %s", worker.run.id, said)
             worker.problem = said
+
+
+def _due_at(worker: Worker, now: float) -> float | None:
+    """When the worker's next sign of life is due, by `monotonic()`.
+
+    What is left of a promise is the difference of two times by the worker's own clock, so it matters neither whether
+    the daemon's agrees nor whether either is set meanwhile. It is counted from when this daemon first saw it.
+    """
+    promise = (worker.run.beat, worker.run.beat_due)
+    if promise != worker.promise:
+        said, due = promise
+        worker.promise = promise
+        worker.due_at = None if said is None or due is None else now + max(due - said, 0.0)
+    if worker.due_at is None and worker.run.state is RunState.STARTING:
+        return worker.known_at + _FIRST_BEAT_SECONDS
+    return worker.due_at
 
 
 def _last_pid(folder: Path) -> tuple[int | None, float]:

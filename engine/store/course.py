@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.store import charts, queue
 from engine.store.connect import writer
-from engine.store.ingest import import_journal
+from engine.store.ingest import CLOCK_SECONDS, import_journal
 from engine.store.metrics import TIME_KEY
 from engine.store.rebuild import new_run
 from engine.store.records import ACTIVE, ENDED, Run
@@ -50,18 +50,22 @@ def attempts(conn: sqlite3.Connection, run: Run) -> tuple[Attempt, ...]:
     A worker that was killed wrote no end: its attempt ends with the last state or point known before the next began.
     """
     rows = conn.execute(
-        "SELECT time, message FROM events WHERE run_id = ? AND kind = 'state' ORDER BY time, id", (run.id,)
+        "SELECT time, message, json_extract(detail, '$.seconds') FROM events"
+        " WHERE run_id = ? AND kind = 'state' ORDER BY id",
+        (run.id,),
     ).fetchall()
     active = {state.value for state in ACTIVE}
     ended = {state.value for state in ENDED}
     found: list[Attempt] = []
     began = last = None
-    for moment, state in rows:
+    for moment, state, seconds in rows:
         if state == "starting" or (began is None and state in active):
             if began is not None:
                 found.append(Attempt(began, max(last, _last_point(conn, run.id, began, moment))))
             began = moment
         elif state in ended and began is not None:
+            if seconds is not None and abs(moment - began - seconds) > CLOCK_SECONDS:
+                began = moment - seconds  # the clock was set meanwhile
             found.append(Attempt(began, moment))
             began = None
         last = moment

@@ -25,6 +25,8 @@ from engine.store.records import ACTIVE, ENDED, Imported
 JOURNAL = "journal.jsonl"
 CHUNK_BYTES = 1 << 20
 """Read in one transaction: about 6,000 steps, which hold the write lock for 0.1 s."""
+CLOCK_SECONDS = 300.0
+"""A worker that took longer to start or to be taken note of than this is rarer than a clock that was set."""
 HEAD_BYTES = 256
 """A journal is recognised by its first bytes, which hold the time of its first event."""
 
@@ -82,8 +84,8 @@ def _read(file: Any, offset: int, head: int) -> tuple[list[bytes], int, int, boo
     known = min(HEAD_BYTES, offset)
     replaced = offset > 0 and (len(start) < known or zlib.crc32(start[:known]) != head)
     if not replaced and offset:
-        file.seek(0, 2)
-        replaced = file.tell() < offset
+        file.seek(offset - 1)
+        replaced = file.read(1) != b"\n"  # shorter than it was, or cut by a crash and grown beyond since
     if replaced:
         offset = 0
     file.seek(offset)
@@ -280,6 +282,10 @@ class _Chunk:
         guard = "" if self._whole_history else f" AND state IN ({_ACTIVE_SQL})"
         columns = ", ".join(f"{name} = ?" for name in found)
         values = [_json(value) if isinstance(value, (dict, list)) else value for value in found.values()]
+        if state in _ENDED and (seconds := _number(event.get("seconds"))) is not None:
+            # Where the two disagree by more than starting and leaving take, the clock was set meanwhile.
+            columns += ", started = CASE WHEN abs(? - started - ?) > ? THEN ? - ? ELSE started END"
+            values += [moment, seconds, CLOCK_SECONDS, moment, seconds]
         self._conn.execute(f"UPDATE runs SET {columns} WHERE id = ?{guard}", (*values, self._run_id))
         if "step" in event:
             self._run["step"] = event["step"]

@@ -221,6 +221,19 @@ def interrupt(conn: sqlite3.Connection, run_id: int, reason: str) -> Outcome:
     return _change(conn, run_id, "state = 'interrupted', reason = ? WHERE id = ? AND state = 'stopped'", (reason,))
 
 
+def clock_moved(conn: sqlite3.Connection, seconds: float) -> None:
+    """The clock was set by so much: what is going on, or waits for a time, is moved along."""
+    with write(conn):
+        conn.execute(
+            "UPDATE runs SET started = started + :by, beat = beat + :by, beat_due = beat_due + :by"
+            f" WHERE state IN ({_ACTIVE})",
+            {"by": seconds},
+        )
+        conn.execute(
+            "UPDATE runs SET not_before = not_before + ? WHERE state = 'queued' AND not_before IS NOT NULL", (seconds,)
+        )
+
+
 def set_waiting(conn: sqlite3.Connection, reasons: Mapping[int, tuple[str, str]]) -> int:
     """Keep why each waiting run waits, as (kind, reason); writes only what has changed. How many did."""
     stored = {

@@ -28,6 +28,8 @@ from engine.home import PINNED
 
 MANIFEST = "manifest.json"
 STATE = "training_state.pt"
+_CHECKSUM = "checksum"
+"""In a manifest: the sha256 of all the rest of it, as JSON with its keys in order."""
 _TEMPORARY = ".tmp-"
 _STEP = re.compile(r"step-(\d{8,})")
 
@@ -88,7 +90,8 @@ def save(
     torch.save(state, temporary / STATE)
     files = {path.name: _fsync_and_hash(path) for path in sorted(temporary.iterdir())}
     manifest = {"step": step, "epoch": epoch, **manifest, "files": files}
-    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False))
+    manifest[_CHECKSUM] = _checksum(manifest)
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), "utf-8")
     _fsync_and_hash(temporary / MANIFEST)
     _fsync_folder(temporary)
     before_rename()
@@ -102,9 +105,11 @@ def save(
 def verify(path: Path) -> Checkpoint:
     """The checkpoint at `path`. Raises CheckpointError naming the first file that is not as it was written."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+        if manifest.pop(_CHECKSUM, None) not in (None, _checksum(manifest)):  # those of older versions have none
+            raise ValueError("its content changed since it was written")
         step, epoch, files = manifest["step"], manifest["epoch"], manifest["files"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: {MANIFEST} is missing or damaged ({error})") from None
     _check_files(path, files)
     return Checkpoint(path, step, epoch, manifest)
@@ -122,6 +127,10 @@ def verify_weights(path: Path) -> None:
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: {MANIFEST} is damaged ({error})") from None
     _check_files(path, {name: entry for name, entry in files.items() if name.endswith(".safetensors")})
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def _check_files(path: Path, files: dict[str, Any]) -> None:

@@ -1,9 +1,11 @@
-"""Room for checkpoints: training pauses while the disk has none, and goes on by itself."""
+"""Room for what a run writes: training pauses while the disk has none, and goes on by itself."""
 
 import errno
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from torch import nn
 
@@ -11,6 +13,7 @@ from engine.journal import Journal
 from engine.worker.life import Beat
 
 _WAIT_SECONDS = 5.0
+_T = TypeVar("_T")
 
 
 def checkpoint_bytes(parameters: list[nn.Parameter]) -> int:
@@ -29,6 +32,26 @@ def wait_for_room(journal: Journal, beat: Beat, folder: Path, size: int) -> None
         beat.promise(6 * _WAIT_SECONDS, "waiting for disk space")
         time.sleep(_WAIT_SECONDS)
     journal.write("event", event="disk-free", message="There is room again; going on.")
+
+
+def insist(journal: Journal, alive: Callable[[], None], folder: Path, what: str, write: Callable[[], _T]) -> _T:
+    """What `write` returns, which begins anew as long as `folder`'s disk is full; `alive` is called meanwhile."""
+    paused = False
+    while True:
+        try:
+            done = write()
+        except Exception as error:
+            if not is_disk_full(error):
+                raise
+        else:
+            if paused:
+                journal.write("event", event="disk-free", message="There is room again; going on.")
+            return done
+        if not paused:
+            paused = True
+            journal.write("event", event="disk-full", message=f"Paused: there is no room in {folder} for {what}.")
+        alive()
+        time.sleep(_WAIT_SECONDS)
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -26,6 +26,7 @@ from engine.metrics.structure import check_schema
 from engine.records import Example
 from engine.worker import checkpoint
 from engine.worker.data import Prepared
+from engine.worker.disk import insist
 from engine.worker.generate import Sampling, generate, stop_tokens
 from engine.worker.likelihood import Choice, choose_labels
 from engine.worker.loss import PackedLoss, PlainLoss
@@ -317,7 +318,14 @@ def evaluate(
     }
     result["data"]["files"] = [{"path": file["path"], "sha256": file["sha256"]} for file in data.report["files"]]
     result["data"]["part"] = "validation"
-    evaluations.write(folder / evaluations.FOLDER, name, result, measured.predictions())
+    place = folder / evaluations.FOLDER
+    insist(
+        journal,
+        alive,
+        place,
+        "an evaluation",
+        lambda: evaluations.write(place, name, result, measured.predictions()),
+    )
     evaluations.thin(folder, config.eval.keep_predictions, checkpoint.steps(folder / "checkpoints"))
     written = [(i, answer) for i, answer in enumerate(measured.answers) if answer.text is not None]
     for i, answer in written[:_MOST_SAMPLES]:

@@ -1,6 +1,7 @@
 """What a worker tells of itself: beats, versions, what it loaded, and how it ended."""
 
 import contextlib
+import errno
 import platform
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from engine.worker.memory import is_out_of_memory
 from engine.worker.model import Precision
 
 _BEAT_SECONDS = 5.0
+_NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Beat:
@@ -73,20 +75,26 @@ def describe(
 @contextlib.contextmanager
 def reported(folder: Path) -> Iterator[None]:
     """Writes the reason of a failure into the journal, whatever it was, and lets it pass."""
+    began = time.monotonic()
+
+    def failed(reason: str, hint: str, cause: str) -> None:
+        seconds = round(time.monotonic() - began, 1)
+        with contextlib.suppress(OSError):
+            Journal(folder).write("state", state="failed", reason=reason, hint=hint, cause=cause, seconds=seconds)
+
     try:
         yield
     except EngineError as error:
-        with contextlib.suppress(OSError):
-            cause = _cause(error)
-            Journal(folder).write("state", state="failed", reason=error.message, hint=error.hint, cause=cause)
+        failed(error.message, error.hint, _cause(error))
         raise
     except Exception as error:
-        reason, cause = f"{type(error).__name__}: {error}", "exception"
         if is_out_of_memory(error):
-            reason, cause = f"out of memory: {str(error).splitlines()[0]}", "out-of-memory"
-        with contextlib.suppress(OSError):
-            hint = "The log holds the traceback."
-            Journal(folder).write("state", state="failed", reason=reason, hint=hint, cause=cause)
+            failed(f"out of memory: {str(error).splitlines()[0]}", "The log holds the traceback.", "out-of-memory")
+        elif isinstance(error, OSError) and error.errno in _NO_WRITING and error.filename:
+            reason = f"{error.filename} cannot be written: {error.strerror}"
+            failed(reason, "It goes on from its last checkpoint once that is mended.", "exception")
+        else:
+            failed(f"{type(error).__name__}: {error}", "The log holds the traceback.", "exception")
         raise
 
 

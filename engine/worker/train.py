@@ -8,6 +8,7 @@ checkpoint holds them all. Random state is captured after a step; evaluation and
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -25,7 +26,7 @@ from engine.process import DONE, STOPPED
 from engine.runs import data_changes
 from engine.worker import checkpoint
 from engine.worker.data import data_hashes, prepare
-from engine.worker.disk import checkpoint_bytes, is_disk_full, wait_for_room
+from engine.worker.disk import checkpoint_bytes, insist, is_disk_full, wait_for_room
 from engine.worker.evaluate import evaluate
 from engine.worker.given import given_model, load_given_adapter
 from engine.worker.life import Beat, describe, versions
@@ -58,6 +59,7 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
     Raises EngineError for what the user can mend; whatever else is raised is a fault of finetop or the machine.
     """
     stop = stop or StopRequest()
+    began_at = time.monotonic()
     settings = read_run(folder)
     config = settings.config
     journal = Journal(folder)
@@ -201,7 +203,9 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
             progress.evals_without_better += 1
 
     if last:
-        publish(last)  # a kill may have come between its rename and its names
+        # A kill may have come between its rename and its names.
+        beat_on = functools.partial(beat.promise, 600, "waiting for disk space")
+        insist(journal, beat_on, checkpoints, "a checkpoint's names", lambda: publish(last))
     else:
         # What would fail after hours fails now: one evaluation and one save before the first step.
         judge()
@@ -291,10 +295,11 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
         if checkpoint.steps(checkpoints)[-1:] != [progress.step]:
             save()
         peak.tell(progress)
-        journal.write("state", state="stopped", step=progress.step, reason="asked to stop")
+        seconds = round(time.monotonic() - began_at, 1)
+        journal.write("state", state="stopped", step=progress.step, seconds=seconds, reason="asked to stop")
         return STOPPED
     peak.tell(progress)
-    journal.write("state", state="done", step=progress.step)
+    journal.write("state", state="done", step=progress.step, seconds=round(time.monotonic() - began_at, 1))
     return DONE
 
 
