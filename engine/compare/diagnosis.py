@@ -149,7 +149,7 @@ def _still_improving(train: Sequence[Column], validation: Sequence[Column], fini
         f"the {name} loss fell by {100 * fall / early:.1f} % since step {since:,}, to {late:.4g}, its lowest"
         if name == "validation"
         else f"the {name} loss fell by {100 * fall / early:.1f} % since step {since:,}, to {late:.4g}",
-        "More epochs would probably help: finetop train --resume RUN --epochs N." if finished else "Let it go on.",
+        "More epochs would probably help: finetop resume RUN --epochs N." if finished else "Let it go on.",
     )
 
 
