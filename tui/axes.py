@@ -10,6 +10,12 @@ _NICE = (1.0, 2.0, 2.5, 5.0, 10.0)
 _GROWTH = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 _SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 _MOST_TICKS = 60
+_BODY = 0.98
+"""The share of the values that makes up the body of a curve."""
+_FAR = 3.0
+"""Further from the body than so many times its height, a value would leave the body a quarter of the chart or less."""
+_MANY = 30
+"""With fewer values each one counts, as in evaluations, and none is left out."""
 
 
 class Scale(NamedTuple):
@@ -37,6 +43,29 @@ class Scale(NamedTuple):
             low, high = math.log10(self.low), math.log10(self.high)
             return 10 ** (low + share * (high - low))
         return self.low * (1 - share) + self.high * share
+
+
+def body(lows: list[float], highs: list[float], log: bool = False) -> tuple[float, float]:
+    """The range in which curves can be read, of the lowest and the highest value in each column.
+
+    All of it, unless a few values lie so far outside that they would squeeze the rest: the first steps of a fine-tune,
+    a spike of the gradient norm. Those end at the edge. With `log`, all must be above 0, and distances are ratios.
+    """
+    low, high = min(lows), max(highs)
+    if len(highs) < _MANY:
+        return low, high
+    way = math.log10 if log else float
+    below, above = sorted(map(way, lows)), sorted(map(way, highs))
+    spare = int(len(above) * (1 - _BODY)) + 1
+    bottom, top = below[spare], above[-1 - spare]
+    height = top - bottom
+    if height <= 0:
+        return low, high
+    if way(high) - top > _FAR * height:
+        high = max(value for value in highs if way(value) <= top + height)
+    if bottom - way(low) > _FAR * height:
+        low = min(value for value in lows if way(value) >= bottom - height)
+    return low, high
 
 
 def grown(high: float) -> float:

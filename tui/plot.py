@@ -133,7 +133,7 @@ def plot(
     x = x or _x_around(curves)
     # Raw values that are not drawn take no room.
     drawn = curves if faint else [_smooth_only(curve) for curve in curves]
-    y, hidden = _y_around(drawn, x, view.log, max(2, canvas_height // 3))
+    y, hidden, beyond = _y_around(drawn, x, view.log, max(2, canvas_height // 3))
     if y is None:
         note = "nothing above 0 to show on a logarithmic axis" if hidden else empty
         return _empty(width, x, view, note, left, canvas_height, ascii_only)
@@ -148,6 +148,8 @@ def plot(
         canvas.row(y, value) // 4: text for value, text in zip(y_values, y_labels, strict=True) if len(text) <= room
     }
     letters = _letters(canvas, ordered, x, y, margin)
+    above, below = ("^", "v") if ascii_only else ("▲", "▼")
+    letters = _clipped(canvas, [one for one in drawn if one.marks], x, y, (above, below)) | letters
     bar, corner, dash = ("|", "+", "-") if ascii_only else ("│", "└", "─")
     rows: list[Row] = []
     for index in range(canvas_height):
@@ -166,6 +168,8 @@ def plot(
         rows.append(_x_axis(curves, x, left, columns, margin, corner, dash, ascii_only))
         rows.append(_x_labels(x, view.x, left, columns, width))
     notes = (f"{hidden} at or below 0 not shown",) if hidden else ()
+    notes += (f"{above} up to {value_text(beyond[1])}",) if beyond[1] > y.high else ()
+    notes += (f"{below} down to {value_text(beyond[0])}",) if beyond[0] < y.low else ()
     return Picture(width, height, tuple(rows), left, columns, canvas_height, x, x, tuple(curves), notes)
 
 
@@ -198,9 +202,12 @@ def _x_around(curves: Sequence[Curve]) -> Scale:
     return Scale(low, high if high > low else low + 1)
 
 
-def _y_around(curves: Sequence[Curve], x: Scale, log: bool, count: int) -> tuple[Scale | None, int]:
-    """The scale of what lies in the window (None: nothing does), and how many marks a log axis cannot show."""
-    low, high, hidden = math.inf, -math.inf, 0
+def _y_around(
+    curves: Sequence[Curve], x: Scale, log: bool, count: int
+) -> tuple[Scale | None, int, tuple[float, float]]:
+    """The scale of what lies in the window (None: nothing does), how many marks a log axis cannot show, and the least
+    and the greatest value, which may lie beyond the scale: see `axes.body`."""
+    lows, highs, hidden = [], [], 0
     for curve in curves:
         for mark in curve.marks:
             if not x.low <= mark.x <= x.high:
@@ -211,11 +218,32 @@ def _y_around(curves: Sequence[Curve], x: Scale, log: bool, count: int) -> tuple
                 continue
             hidden += found[0] == 0.0 and log
             if found[0] > 0 or not log:
-                low = min(low, found[0])
-            elif log:
-                low = min(low, found[2] if found[2] > 0 else found[1])
-            high = max(high, found[1])
-    return (axes.y_scale(low, high, log, count) if low <= high else None), hidden
+                lows.append(found[0])
+            else:
+                lows.append(found[2] if found[2] > 0 else found[1])
+            highs.append(found[1])
+    if not highs:
+        return None, hidden, (math.inf, -math.inf)
+    whole = min(lows), max(highs)
+    return axes.y_scale(*axes.body(lows, highs, log), log, count), hidden, whole
+
+
+def _clipped(
+    canvas: Canvas, curves: Sequence[Curve], x: Scale, y: Scale, signs: tuple[str, str]
+) -> dict[tuple[int, int], tuple[str, int]]:
+    """Where a curve goes on beyond the chart's upper or lower edge."""
+    found: dict[tuple[int, int], tuple[str, int]] = {}
+    for curve in curves:
+        for mark in curve.marks:
+            values = shown(mark, y.log) if x.low <= mark.x <= x.high else None
+            if values is None:
+                continue
+            column = canvas.column(x, mark.x) // 2
+            if values[1] > y.high:
+                found.setdefault((0, column), (signs[0], curve.series))
+            if 0 < y.low - values[0] and (values[0] > 0 or not y.log):
+                found.setdefault((canvas.height - 1, column), (signs[1], curve.series))
+    return found
 
 
 def _letters(

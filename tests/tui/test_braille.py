@@ -239,3 +239,39 @@ def test_raw_values_that_are_not_drawn_take_no_room():
         drawn = ["".join(s.text for s in row if s.role == "series0").strip() for row in picture.rows[:-2]]
         rows[faint] = sum(map(bool, drawn))
     assert rows[False] > rows[True]
+
+
+@given(st.lists(st.tuples(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9)).map(sorted), min_size=1, max_size=200))
+def test_the_range_that_is_drawn_leaves_out_few_values(pairs):
+    lows, highs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    low, high = axes.body(lows, highs)
+    most = len(pairs) * 0.02 + 1 if len(pairs) >= 30 else 0
+    assert low in lows and high in highs
+    assert sum(value < low for value in lows) <= most and sum(value > high for value in highs) <= most
+
+
+def test_a_spike_at_the_start_leaves_the_rest_of_the_curve_readable_and_says_how_far_it_went():
+    spiked = curve([60.0, 44.0, 12.0] + [2.0 - step / 250 for step in range(250)])
+    picture = plot([spiked], 70, 14, View())
+    rows = [text(row) for row in picture.rows]
+    assert picture.notes == ("▲ up to 60.0",)
+    assert "▲" in rows[0] and "▲" not in "".join(rows[1:])
+    used = sum(any("\u2801" <= char <= "\u28ff" for char in row) for row in rows)
+    assert used >= 6, "the curve that comes down from 2 to 1 takes half of the height and more"
+    plain = plot([spiked], 70, 14, View(), ascii_only=True)
+    assert plain.notes == ("^ up to 60.0",) and "^" in text(plain.rows[0])
+
+
+def test_what_is_no_spike_is_drawn_whole():
+    decay = [11.0 * 0.97**step for step in range(300)]
+    few = [8.0, 1.2, 1.1, 1.0, 1.0]
+    flat_but_once = [1.0] * 99 + [2.0]
+    for numbers in (decay, few, flat_but_once):
+        assert plot([curve(numbers)], 70, 14, View()).notes == ()
+
+
+def test_a_spike_down_and_one_on_a_logarithmic_axis_are_marked_too():
+    numbers = [1.0 + step % 7 / 10 for step in range(200)]
+    down = plot([curve([*numbers, -50.0])], 70, 14, View())
+    assert down.notes == ("▼ down to -50.0",) and "▼" in text(down.rows[down.canvas_height - 1])
+    assert plot([curve([*numbers, 1e6])], 70, 14, View(log=True)).notes == ("▲ up to 1M",)

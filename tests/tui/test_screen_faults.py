@@ -18,8 +18,8 @@ from engine.store.connect import reader
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "engine"))  # the stand-in driver and scripted workers
 
-from daemonkit import Bench  # noqa: E402
-from fake_nvml.library import GIB, card, machine  # noqa: E402
+from daemonkit import Bench
+from fake_nvml.library import GIB, card, machine
 
 pytest_plugins = ["fake_nvml.fixtures"]
 

@@ -67,10 +67,9 @@ def _slow(what: str, seconds: float) -> Line:
     if seconds < _SLOW_SECONDS:
         return []
     lasted = format.duration(seconds)
-    moves_files = what in ("delete", "undo", "start daemon")
-    return [
-        (f"{what or 'writing'} takes {lasted}" if moves_files else f"runs.db busy {lasted}: {what} waits", "warning")
-    ]
+    if what in ("delete", "undo", "start daemon"):  # moves files, or starts a process
+        return [(f"{what} takes {lasted}", "warning")]
+    return [(f"runs.db busy {lasted}" + (f": {what} waits" if what else ""), "warning")]
 
 
 def _daemon(snapshot: Snapshot, wide: bool) -> Line:
