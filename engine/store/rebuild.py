@@ -208,6 +208,7 @@ class _Former:
     def __init__(self, path: Path) -> None:
         self.runs: dict[int, dict[str, Any]] = {}
         self.after: dict[int, set[int]] = {}
+        self._ends: list[tuple] = []
         self._pins: list[tuple[int, int]] = []
         self._facts: list[tuple[str, str]] = []
         self._events: list[tuple] = []
@@ -216,6 +217,9 @@ class _Former:
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path, timeout=5)) as conn:
             for row in conn.execute(f"SELECT id, {', '.join(_TAKEN_OVER)} FROM runs"):
                 self.runs[row[0]] = dict(zip(_TAKEN_OVER, row[1:], strict=True))
+            self._ends = conn.execute(
+                "SELECT state, reason, finished, exit_code, error, id FROM runs WHERE state IN ('stopped', 'failed')"
+            ).fetchall()
             self._facts = conn.execute("SELECT name, value FROM facts").fetchall()
             self._pins = conn.execute("SELECT run_id, step FROM checkpoints WHERE pinned").fetchall()
             for run_id, after in conn.execute("SELECT run_id, after_id FROM dependencies"):
@@ -232,6 +236,12 @@ class _Former:
             for run_id, values in self.runs.items():
                 values = values | {"held": None}  # decided when the run was taken in
                 conn.execute(f"UPDATE runs SET {columns} WHERE id = ?", (*values.values(), run_id))
+            # What was taken off the queue or killed left no word in its journal, and is not to start again by surprise.
+            conn.executemany(
+                "UPDATE runs SET state = ?, reason = ?, finished = ?, exit_code = ?, error = ?"
+                " WHERE id = ? AND state IN ('queued', 'interrupted')",
+                self._ends,
+            )
             conn.executemany("UPDATE checkpoints SET pinned = 1 WHERE run_id = ? AND step = ?", self._pins)
             conn.executemany(
                 "INSERT OR IGNORE INTO dependencies VALUES (?, ?)",

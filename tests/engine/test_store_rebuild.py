@@ -97,6 +97,17 @@ def test_what_only_the_old_database_knew_is_taken_over(workspace):
     assert queue.add(writer(workspace / "runs.db"), NewRun()) == 5
 
 
+def test_what_was_killed_or_taken_off_the_queue_does_not_come_back_to_life(workspace):
+    conn = writer(workspace / "runs.db")
+    queue.wish(conn, 4, "stop")
+    queue.finish(conn, 3, RunState.STOPPED, "killed by you at step 1")
+    conn.close()
+    rebuild(workspace)
+    conn = reader(workspace / "runs.db")
+    told = {run_id: (reads.run(conn, run_id).state, reads.run(conn, run_id).reason) for run_id in (3, 4)}
+    assert told == {3: ("stopped", "killed by you at step 1"), 4: ("stopped", "taken off the queue")}
+
+
 def test_a_damaged_database_is_put_aside_and_made_anew(workspace):
     path = workspace / "runs.db"
     for suffix in ("-wal", "-shm"):
