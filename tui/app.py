@@ -5,6 +5,7 @@ store, the daemon, a disk or the terminal.
 """
 
 import contextlib
+import dataclasses
 import platform
 import sys
 import traceback
@@ -25,12 +26,14 @@ from tui.driver import Driver
 from tui.feed import Answer, Feed, Updated
 from tui.format import plural, visible
 from tui.glass import Glass
+from tui.ground import Ground
 from tui.keys import Keymap
 from tui.news import event_words
 from tui.screens.base import KeyScreen
 from tui.settings import Memory, Settings, folder, whose
 from tui.snapshot import Snapshot, View
 from tui.theme import Look, choose, speaks_utf8
+from tui.widgets.pane import Lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class FinetopApp(App, inherit_bindings=False):
         self.keymap = Keymap(self.settings.keys)
         system = self.console.color_system
         self.look = Look(choose(self.settings.theme, system), self.settings.ascii, speaks_utf8())
+        self.asks_ground = self.settings.theme == "auto" and self.look.name in ("dark", "light")
+        """Whether the terminal's ground decides between two looks."""
         self.register_theme(self.look.textual())
         self.theme = "finetop"
         self.glass = Glass(None if system is None else self.console._color_system)
@@ -139,6 +144,19 @@ class FinetopApp(App, inherit_bindings=False):
         if words is not None and not (first and self.news.text):
             when = f" · {format.duration(max(60, snapshot.taken - event.time))} ago" if first else ""
             self.say(words[0] + when, words[1])
+
+    def on_ground(self, message: Ground) -> None:
+        """The terminal has said what its ground is; until then $COLORFGBG, or a guess, had to do."""
+        name = "light" if message.light else "dark"
+        if not self.asks_ground or name == self.look.name:
+            return
+        self.look = Look(name, self.settings.ascii, speaks_utf8())
+        theme = dataclasses.replace(self.look.textual(), name=f"finetop-{name}")
+        self.register_theme(theme)
+        self.theme = theme.name
+        for screen in self.screen_stack:
+            for lines in screen.query(Lines):
+                lines.look_changed()
 
     # news in
 

@@ -15,6 +15,8 @@ from typing import IO, Any
 
 from textual.drivers.linux_driver import LinuxDriver
 
+from tui.ground import QUESTION, Parser
+
 
 class Writer(threading.Thread):
     """Writes to the terminal in the background."""
@@ -95,7 +97,10 @@ class Driver(LinuxDriver):
         import textual.drivers.linux_driver as module
 
         module.WriterThread = Writer  # the one place where it is made
+        module.XTermParser = Parser
         super().start_application_mode()
+        if getattr(self._app, "asks_ground", False):
+            self.write(QUESTION)
 
     def stop_application_mode(self) -> None:
         self.write("\x1b[m")  # painting leaves its last colours set

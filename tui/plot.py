@@ -241,7 +241,7 @@ def _clipped(
             column = canvas.column(x, mark.x) // 2
             if values[1] > y.high:
                 found.setdefault((0, column), (signs[0], curve.series))
-            if 0 < y.low - values[0] and (values[0] > 0 or not y.log):
+            if values[0] < y.low and (values[0] > 0 or not y.log):
                 found.setdefault((canvas.height - 1, column), (signs[1], curve.series))
     return found
 

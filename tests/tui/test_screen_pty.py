@@ -58,6 +58,41 @@ def test_sixteen_colours_use_the_terminals_own_palette(filled):
         assert b"96m" in terminal.raw or b"96" in terminal.raw
 
 
+LIGHT_GROUND, DARK_GROUND = b"48;2;250;250;247", b"48;2;16;20;24"
+
+
+@pytest.mark.parametrize(
+    ("answer", "colour_variable", "light"),
+    [
+        ("\x1b]11;rgb:ffff/ffff/ffff\x1b\\", "", True),
+        ("\x1b]11;rgb:fa/fa/f7\x07", "15;0", True),
+        ("\x1b]11;rgb:1010/1414/1818\x1b\\", "0;15", False),
+        ("", "0;15", True),
+        ("", "", False),
+    ],
+)
+def test_auto_takes_the_terminals_word_for_its_ground_and_goes_by_the_variable_without_one(
+    filled, answer, colour_variable, light
+):
+    with screen(filled, 80, 24, COLORFGBG=colour_variable, **FROZEN) as terminal:
+        terminal.until(lambda: b"\x1b]11;?" in terminal.raw)
+        for piece in (answer[:9], answer[9:] + "j"):  # cut in two, and a key behind it
+            terminal.send(piece)
+            terminal.read(0.02)
+        opened(terminal)
+        del terminal.raw[:]
+        terminal.send("\x0c")
+        terminal.settled()
+        assert (LIGHT_GROUND in terminal.raw) is light and (DARK_GROUND in terminal.raw) is not light
+        assert "rgb" not in terminal.text()
+        assert "▌ ●   2 客服助手" in terminal.text(), "the answer is no keys, and the key behind it is heard"
+
+
+def test_a_chosen_theme_asks_nothing(filled):
+    with opened(screen(filled, 80, 24, "--theme", "light", **FROZEN)) as terminal:
+        assert b"\x1b]11;?" not in terminal.raw and LIGHT_GROUND in terminal.raw
+
+
 def test_ascii_draws_with_ascii_only_and_keeps_other_writing(filled):
     with opened(screen(filled, 120, 36, "--ascii", **FROZEN)) as terminal:
         golden(terminal, "main-120x36-ascii")

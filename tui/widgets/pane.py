@@ -52,6 +52,11 @@ class Lines(Widget, can_focus=False, inherit_bindings=False):
                 self._strips[y] = None
             self.refresh(*(Region(0, y, width, 1) for y in changed))
 
+    def look_changed(self) -> None:
+        """Other colours: every line is drawn anew."""
+        self._strips = [None] * len(self._strips)
+        self.refresh()
+
     def on_resize(self) -> None:
         self.repaint()
 
