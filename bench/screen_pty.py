@@ -133,7 +133,7 @@ class Terminal:
         while self._waiting:
             at, data = self._waiting.pop(0)
             self._stream.feed(data)
-            if condition(self._screen.display):
+            if condition(self._display()):
                 return at
         return 0.0
 
@@ -141,7 +141,12 @@ class Terminal:
         """The picture as of all that was read."""
         while self._waiting:
             self._stream.feed(self._waiting.pop(0)[1])
-        return self._screen.display
+        return self._display()
+
+    def _display(self) -> list[str]:
+        # Not pyte's `display`: it cannot draw a wide character of which only one half has been written over yet.
+        buffer = self._screen.buffer
+        return ["".join(buffer[y][x].data for x in range(self.columns)) for y in range(self.rows)]
 
     def text(self) -> str:
         return "\n".join(line.rstrip() for line in self.lines())

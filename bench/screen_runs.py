@@ -29,6 +29,15 @@ def name_of(number: int) -> str:
     return f"{NAMES[number % len(NAMES)]}-{number}"
 
 
+def long_one(runs: int) -> int:
+    """The last but two: what opens by itself is a run of the usual length."""
+    return runs - 3
+
+
+def steps_of(number: int, runs: int, long_steps: int) -> int:
+    return long_steps if number == long_one(runs) else STEPS
+
+
 def values_of(number: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
     """The six numbers of each training step; six points a step."""
     dice = random.Random(number)
@@ -47,7 +56,7 @@ def values_of(number: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]
 
 
 def make_finetop(folder: Path, runs: int, long_steps: int) -> None:
-    """`runs` runs: finished, the last of them long, and two that are held; their times end now."""
+    """Finished runs whose times end now."""
     from engine.config import Layer, resolve
     from engine.home import Workspace
     from engine.journal import Journal
@@ -62,7 +71,7 @@ def make_finetop(folder: Path, runs: int, long_steps: int) -> None:
     flat = given.config.flat()
     now = time.time()
 
-    def new(number: int, steps: int = STEPS, held: bool = False) -> NewRun:
+    def new(number: int) -> NewRun:
         return NewRun(
             name=name_of(number),
             settings=flat,
@@ -70,18 +79,15 @@ def make_finetop(folder: Path, runs: int, long_steps: int) -> None:
             model="Qwen/Qwen3-8B",
             data="sql-v3.jsonl",
             method="lora",
-            total_steps=steps,
-            held=held,
+            total_steps=steps_of(number, runs, long_steps),
             created=now - (runs - number + 2) * 600,
             estimate_bytes=20 << 30,
         )
 
-    long = runs - 3
-    ids = queue.add_all(conn, [new(number, long_steps if number == long else STEPS) for number in range(runs - 2)])
-    queue.add_all(conn, [new(number, held=True) for number in range(runs - 2, runs)])
+    ids = queue.add_all(conn, [new(number) for number in range(runs)])
     for number, run_id in enumerate(ids):
-        steps = long_steps if run_id == ids[-1] else STEPS
-        state = "done" if run_id == ids[-1] else ("done", "done", "failed", "done", "stopped")[number % 5]
+        steps = steps_of(number, runs, long_steps)
+        state = "done" if runs - number <= 3 else ("done", "done", "failed", "done", "stopped")[number % 5]
         run_folder = workspace.runs / str(run_id)
         run_folder.mkdir(parents=True)
         (run_folder / "config.json").write_text(given.config.to_json({"origin": given.origin}), "utf-8")
@@ -117,12 +123,12 @@ def _line(t: float, kind: str, **fields: object) -> str:
 
 
 def make_wandb(folder: Path, runs: int, long_steps: int) -> None:
-    """The same finished runs; the long one's id is `long`."""
+    """The same runs; the long one's id is `long`."""
     wandb = _wandb(folder)
-    for number in range(runs - 2):
-        long = number == runs - 3
+    for number in range(runs):
+        long = number == long_one(runs)
         with wandb.init(id="long" if long else f"r{number:05d}", name=name_of(number), **_quiet(wandb)) as run:
-            for step, values in values_of(number, long_steps if long else STEPS):
+            for step, values in values_of(number, steps_of(number, runs, long_steps)):
                 run.log(values, step=step)
 
 
