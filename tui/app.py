@@ -35,6 +35,9 @@ from tui.snapshot import Snapshot, View
 from tui.theme import Look, choose, speaks_utf8
 from tui.widgets.pane import Lines
 
+LOOKED_SECONDS = 2.0
+"""Who leaves sooner has not looked."""
+
 
 @dataclass(frozen=True, slots=True)
 class News:
@@ -131,7 +134,8 @@ class FinetopApp(App, inherit_bindings=False):
         """Remember that this user has looked, for the next visit."""
         if not self.readonly:
             user = whose()
-            self.actor.do("", lambda control: control.seen(user, when))
+            # Later: what changes go through takes 0.1 s to import, which the first picture would wait for.
+            self.set_timer(LOOKED_SECONDS, lambda: self.actor.do("", lambda control: control.seen(user, when)))
 
     def tell_event(self, snapshot: Snapshot) -> None:
         """Put a new event above the footer; what happened before the screen opened only where nothing else is said."""
