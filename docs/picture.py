@@ -83,6 +83,7 @@ def take(root: Path, run_id: int | None = None) -> int:
             await pilot.pause(2.0)
             if run_id is not None:
                 await pilot.press("#", *str(run_id), "enter")
+            await pilot.press("3", "l", "1")  # a loss that falls from 7 to 0.01 is read on a logarithmic scale
             await pilot.pause(2.0)  # the chart follows the cursor once it rests
             return app.export_screenshot(simplify=True)
 
