@@ -109,18 +109,18 @@ class Acts(Base):
         if len(chosen) > _MOST_COMPARED:
             return f"compare: {len(chosen)} runs are marked, {_MOST_COMPARED} fit side by side"
         if len(chosen) == 1 and self._best_other(chosen[0]) is None:
-            return "compare: there is no other run to compare with; space marks runs"
+            return "compare: no other run on the same data has an evaluation; space marks runs to compare"
         return ""
 
     def _best_other(self, run: Run) -> Run | None:
-        """The run to compare with: the best one on the same data, else the best of all; of all that are shown while
-        the run's detail is on its way."""
+        """The run to compare with: the best other one on the same data; of those that are shown while the run's detail
+        is on its way."""
         detail = self.host.snapshot.detail
         if detail is not None and detail.run_id == run.id:
             return detail.rival
-        others = [other for other in self.host.snapshot.runs if other.id != run.id and other.best_eval is not None]
-        same = [other for other in others if other.data == run.data]
-        return min(same or others, key=lambda other: other.best_eval or 0.0, default=None)
+        others = [other for other in self.host.snapshot.runs if other.id != run.id and other.data == run.data]
+        scored = [other for other in others if other.best_eval is not None]
+        return min(scored, key=lambda other: other.best_eval or 0.0, default=None)
 
     # doing
 

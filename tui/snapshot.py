@@ -58,7 +58,7 @@ class Detail:
     present: frozenset[int] | None = None
     """The steps whose checkpoint is there on disk; None: not looked."""
     rival: Run | None = None
-    """The best other run, on the same data if there is one; whatever the list is filtered by."""
+    """The best other run on the same data; whatever the list is filtered by."""
 
 
 @dataclass(frozen=True, slots=True)

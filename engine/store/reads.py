@@ -14,6 +14,15 @@ _SCORES = (
     "coalesce((SELECT e.scores FROM evaluations e WHERE e.run_id = checkpoints.run_id AND e.step = checkpoints.step"
     " ORDER BY e.id DESC LIMIT 1), eval)"
 )
+_ALIKE = (
+    # The files' names first, which stand in the row itself: what is left to look up is little.
+    "data = :data AND best_eval IS NOT NULL AND trashed IS NULL"
+    + "".join(
+        f" AND (SELECT value FROM settings WHERE run_id = runs.id AND key = '{key}')"
+        f" IS (SELECT value FROM settings WHERE run_id = :id AND key = '{key}')"
+        for key in ("data.files", "data.val_files", "method.objective")
+    )
+)
 _CHECKPOINT = (
     f"run_id, step, epoch, path, bytes, kept, {_SCORES}, parent_run, parent_step, time, pinned, removed, detail"
 )
@@ -93,19 +102,20 @@ def standing(conn: sqlite3.Connection, run: Run) -> tuple[int, int]:
     (0, n) for a run without an evaluation.
     """
     better, scored = conn.execute(
-        "SELECT count(*) FILTER (WHERE best_eval < ?), count(*) FROM runs"
-        " WHERE data = ? AND best_eval IS NOT NULL AND trashed IS NULL",
-        (run.best_eval, run.data),
+        f"SELECT count(*) FILTER (WHERE best_eval < :best), count(*) FROM runs WHERE {_ALIKE}",
+        {"best": run.best_eval, "data": run.data, "id": run.id},
     ).fetchone()
     return (0 if run.best_eval is None else better + 1), scored
 
 
 def rival(conn: sqlite3.Connection, run: Run) -> Run | None:
-    """The best other run: of those on the same data if any has an evaluation, else of all."""
+    """The best other run that learned from the same files with the same objective; None where there is none.
+
+    Losses on other data, or of another objective, say nothing about each other.
+    """
     row = conn.execute(
-        f"SELECT {RUN_COLUMNS} FROM runs WHERE id <> ? AND best_eval IS NOT NULL AND trashed IS NULL"
-        " ORDER BY data <> ?, best_eval, id LIMIT 1",
-        (run.id, run.data),
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE id <> :id AND {_ALIKE} ORDER BY best_eval, id LIMIT 1",
+        {"data": run.data, "id": run.id},
     ).fetchone()
     return run_of(row) if row else None
 

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from fill import Filler
+from fill import Filler, settings
 from textual.message import Message
 
 from engine.home import Workspace
@@ -111,6 +111,24 @@ def test_failures_of_today_and_the_best_run_are_those_of_all_runs_whatever_is_fi
     assert seen.failed_today == 1
     assert seen.detail.rival.id == good
     assert (seen.last_news.run.id, seen.last_news.place, seen.last_news.scored) == (fair, 2, 3)
+    filler.close()
+
+
+def test_only_runs_that_learned_the_same_are_compared(tmp_path):
+    filler = Filler(tmp_path)
+    values, _ = settings()
+    moved = {**values, "data.files": ["/elsewhere/sql-v3.jsonl"]}
+    wishes = {**values, "method.objective": "dpo"}
+    mine, fair = filler.add("mine"), filler.add("fair")
+    best, copy = filler.add("best", data="dolly.jsonl"), filler.add("copy", settings=moved)
+    liking = filler.add("liking", settings=wishes)
+    for run_id, end in ((mine, 0.9), (fair, 1.2), (best, 0.1), (copy, 0.1), (liking, 0.1)):
+        filler.train(run_id, 200, end=end)
+    for run_id, other, standing in ((mine, fair, (1, 2)), (fair, mine, (2, 2)), (best, None, (1, 1))):
+        run = reads.run(filler.conn, run_id)
+        rival = reads.rival(filler.conn, run)
+        assert (rival.id if rival else None) == other
+        assert reads.standing(filler.conn, run) == standing
     filler.close()
 
 
