@@ -28,6 +28,7 @@ _ENDED_WORDS = {
     RunState.INTERRUPTED: "was interrupted",
 }
 _MOST_COMPARED = 4
+_OFF_QUEUE = "taken off the queue:"
 
 
 def _state_words(run: Run) -> str:
@@ -54,7 +55,7 @@ def _can_delete(run: Run) -> bool:
 
 _GUARDS: dict[str, Callable[[Run], bool]] = {
     "main.stop": _can_stop,
-    "main.kill": lambda run: run.active,
+    "main.kill": lambda run: not run.ended,
     "main.resume": _can_resume,
     "main.hold": _can_hold,
     "main.move_down": _can_hold,
@@ -124,14 +125,24 @@ class Acts(Base):
 
     # doing
 
-    def _do(self, verb: str, done: str, able: Callable[[Run], bool], call: Callable[[Any, Run], Any]) -> None:
-        """Ask for a change of every chosen run that it can be made to, and say what came of it."""
+    def _do(
+        self,
+        verb: str,
+        done: str,
+        able: Callable[[Run], bool],
+        call: Callable[[Any, Run], Any],
+        off: str = "",
+    ) -> None:
+        """Ask for a change of every chosen run that it can be made to, and say what came of it; `off` of those that it
+        has stopped at once."""
         runs = [run for run in self.chosen if able(run)]
 
         def then(outcomes: list[Any]) -> None:
-            won = [outcome.run_id for outcome in outcomes if outcome]
+            ended = [outcome.run_id for outcome in outcomes if outcome and off and outcome.state is RunState.STOPPED]
+            won = [outcome.run_id for outcome in outcomes if outcome and outcome.run_id not in ended]
             lost = [outcome for outcome in outcomes if not outcome]
-            said = f"{done} {listed(won)}" if won else ""
+            parts = [f"{done} {listed(won)}" if won else "", f"{off} {listed(ended)}" if ended else ""]
+            said = " · ".join(filter(None, parts))
             if lost:
                 self.host.say(f"{verb}: {lost[0].why}" + (f" · {said}" if said else ""), "warning")
             else:
@@ -140,18 +151,23 @@ class Acts(Base):
         self.host.actor.do(verb, *(lambda control, run=run: call(control, run) for run in runs), then=then)
 
     def do_main_stop(self) -> None:
-        self._do(
-            "stop", "stops after this step, or left the queue:", _can_stop, lambda control, run: control.stop(run.id)
-        )
+        self._do("stop", "stops after this step:", _can_stop, lambda control, run: control.stop(run.id), _OFF_QUEUE)
 
     def do_main_kill(self) -> None:
+        """Waiting runs leave the queue, which loses nothing; where a process would be ended, ask first."""
         runs = [run for run in self.chosen if run.active]
-        lost = [f"Run {run.id} {visible(run.name)}: {self._unsaved(run)}" for run in runs[:6]]
-        lost += [f"and {len(runs) - 6} more"] if len(runs) > 6 else []
+        waiting = [run for run in self.chosen if run.state is RunState.QUEUED]
 
         def done() -> None:
-            self._do("kill", "killed", lambda run: run.active, lambda control, run: control.kill(run.id))
+            able = _GUARDS["main.kill"]
+            self._do("kill", "killed", able, lambda control, run: control.kill(run.id), _OFF_QUEUE)
 
+        if not runs:
+            done()
+            return
+        lost = [f"Run {run.id} {visible(run.name)}: {self._unsaved(run)}" for run in runs[:6]]
+        lost += [f"and {len(runs) - 6} more"] if len(runs) > 6 else []
+        lost += [f"Off the queue: {listed([run.id for run in waiting])}"] if waiting else []
         lost += ["", "x would let it finish its step and save first."]
         self.app.push_screen(Confirm(f"Kill {plural(len(runs), 'run')} without saving?", lost, done, "X", "kills"))
 
