@@ -76,6 +76,10 @@ class Stage(Trial):
         self.ids.append(run_id)
         return run_id
 
+    def one_at_a_time(self) -> None:
+        with contextlib.closing(writer(self.workspace.database)) as conn:
+            queue.remember(conn, "cpu_slots", "1")
+
     def start_daemon(self) -> subprocess.Popen:
         words = [str(self.workspace.root), json.dumps(self.limits)]
         with open(self.log, "ab") as log:
@@ -160,8 +164,8 @@ class Stage(Trial):
 
 def locked(stage: Stage) -> str:
     """Another process holds the database's write lock for 10 s, once by BEGIN IMMEDIATE, once by BEGIN EXCLUSIVE."""
-    first = stage.add()
-    second = stage.add()
+    first, second = stage.add(), stage.add()
+    stage.one_at_a_time()
     stage.start_daemon()
     told = []
     for how, run_id in (("IMMEDIATE", first), ("EXCLUSIVE", second)):
@@ -209,6 +213,7 @@ def _held(database: Path, how: str) -> Iterator[None]:
 def full(stage: Stage) -> str:
     """The workspace lies on a disk of 48 MiB, filled to its last byte in the middle of a run, twice."""
     stage.limits["disk_reserve_bytes"] = 4 * _MIB
+    stage.one_at_a_time()
     run_id, waiting = stage.add(), stage.add()
     stage.start_daemon()
     told = []
@@ -284,9 +289,9 @@ def clock(stage: Stage) -> str:
     stage.kill_daemon()
     daemon.wait()
     file.write_text("0")
-    daemon = stage.start_daemon()
-    stage.until(lambda: stage.run(first).pid in (pid, None), "the worker to be found again")
-    stage.until_step(second, 5)
+    stage.start_daemon()
+    stage.until(lambda: stage.log.read_text().count("the clock was set by") == 3, "the next daemon to notice")
+    stage.expect(stage.run(first).pid in (pid, None), "the worker was not found again")
     file.write_text(str(-HOURS))
     _no_wild_times(stage, first, second)
     stage.until_ended()
@@ -476,8 +481,7 @@ def _read_only(folder: Path) -> Iterator[None]:
 
 def hangup(stage: Stage) -> str:
     """The pseudo-terminal of the screen, of `logs -f` and of `train` is closed, so many times in turn."""
-    first = stage.add()
-    second = stage.add()
+    first, second = stage.add(), stage.add()
     daemon = stage.start_daemon()
     by_hand: list[int] = []
     screen = [sys.executable, "-P", "-m", "tui", "--workspace", str(stage.workspace.root)]

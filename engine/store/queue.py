@@ -224,6 +224,12 @@ def interrupt(conn: sqlite3.Connection, run_id: int, reason: str) -> Outcome:
 def clock_moved(conn: sqlite3.Connection, seconds: float) -> None:
     """The clock was set by so much: what is going on, or waits for a time, is moved along."""
     with write(conn):
+        for table in ("events", "checkpoints", "evaluations", "samples"):
+            conn.execute(
+                f"UPDATE {table} SET time = time + :by WHERE run_id IN (SELECT id FROM runs WHERE state IN ({_ACTIVE}))"
+                f" AND time >= (SELECT started FROM runs WHERE id = {table}.run_id)",
+                {"by": seconds},
+            )
         conn.execute(
             "UPDATE runs SET started = started + :by, beat = beat + :by, beat_due = beat_due + :by"
             f" WHERE state IN ({_ACTIVE})",

@@ -202,7 +202,7 @@ def test_a_workspace_whose_own_folder_cannot_be_written_keeps_its_daemon_and_say
 
 def test_a_disk_without_a_byte_left_pauses_run_and_queue_and_nothing_is_taken_for_hung(tmp_path):
     root = tmp_path / "small"
-    with mounted(root, "-t", "tmpfs", "-o", "size=4m", "tmpfs"):
+    with mounted(root, "-t", "tmpfs", "-o", "size=16m", "tmpfs"):
         bench = Bench(root)
         try:
             run_id, waiting = bench.add(steps=2000, pause=0.01, save=1000), bench.add(steps=2)
