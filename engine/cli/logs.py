@@ -1,10 +1,10 @@
-"""`finetop logs`: what a run's worker printed, or the events of its journal."""
+"""`finetop logs`: what a run's worker printed, how it goes while it is followed, or the events of its journal."""
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from engine import journal
 from engine.cli.look import state_word
 from engine.cli.stored import find_run, open_store, run_number, run_place
 from engine.cli.text import clock, cut, output_width, visible
+from engine.cli.watch import PLAIN_LINE_SECONDS, Watcher
 from engine.errors import InputError
 from engine.home import LOG, find_workspace
 from engine.process import worker_alive
@@ -33,7 +34,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         "logs", help="what a run's worker printed", epilog=_EXAMPLES, formatter_class=style, parents=[common]
     )
     logs.add_argument("id", metavar="ID", type=run_number, help="the run")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+    logs.add_argument("-f", "--follow", action="store_true", help="how it goes, as in `train`, until the run ends")
     logs.add_argument("-n", "--lines", type=int, default=200, metavar="N", help="the last N lines (0: all)")
     logs.add_argument("--events", action="store_true", help="the events of its journal instead of what it printed")
     logs.add_argument("--json", action="store_true", help="with --events: one JSON object a line")
@@ -49,23 +50,52 @@ def run_logs(options: argparse.Namespace) -> int:
         raise InputError("--lines takes a number from 0 on")
     if options.json and not options.events:
         raise InputError("a log is text; --json is for --events")
+    followed = options.follow and _goes_on(conn, run.id, folder)
+    if followed and run.state is RunState.QUEUED:
+        why = f": {run.wait_reason}" if run.wait_reason and not run.held else ""
+        print(visible(f"run {run.id} ({state_word(run)}{why}) has not started; Ctrl-C leaves"), file=sys.stderr)
     if options.events:
-        return _print_events(folder, options)
+        return _print_events(conn, folder, options)
     path = folder / LOG
-    if not path.exists() and not options.follow:
-        state = state_word(run)
-        print(f"run {run.id} ({state}) has printed nothing yet", file=sys.stderr)
-        return 0
-    for line in tail(path, options.lines):
+    lines = tail(path, options.lines)
+    for line in lines:
         print(_log_line(line))
-    offset = path.stat().st_size if path.exists() else 0
-    if options.follow:
-        if run.state is RunState.QUEUED:
-            why = f": {run.wait_reason}" if run.wait_reason and not run.held else ""
-            print(visible(f"run {run.id} ({state_word(run)}{why}) has not started; Ctrl-C leaves"), file=sys.stderr)
-        for line in _new_lines(conn, run.id, path, offset):
-            print(_log_line(line), flush=True)
+    if not options.follow:
+        if not lines:
+            state = f"run {run.id} ({state_word(run)}) has printed nothing"
+            print(f"{state}; what happened: finetop logs {run.id} --events", file=sys.stderr)
+        return 0
+    _follow(conn, run.id, folder, options.lines)
+    run = find_run(conn, run.id)
+    end = f"run {run.id}: {state_word(run)}" + (f": {run.reason}" if run.reason else "")
+    print(visible(end), file=sys.stderr)
     return 0
+
+
+def _goes_on(conn: Connection, run_id: int, folder: Path) -> bool:
+    run = reads.run(conn, run_id)
+    return run is not None and (run.active or run.state is RunState.QUEUED or worker_alive(folder))
+
+
+def _follow(conn: Connection, run_id: int, folder: Path, lines: int) -> None:
+    """The run's story so far, then log and progress as they come, until the run has ended and its worker is gone."""
+    log = _Log(folder / LOG)
+    watcher = Watcher(run_id, folder, earlier=lines, out=sys.stdout)
+    try:
+        going = True
+        while going:
+            going = _goes_on(conn, run_id, folder)  # asked first: what is read after the end is all there will be
+            for line in log.new_lines(last=not going):
+                watcher.say(_log_line(line))
+            watcher.read()
+            if going:
+                time.sleep(_POLL_SECONDS)
+    except KeyboardInterrupt:
+        watcher.clear()
+        if _goes_on(conn, run_id, folder):
+            print(f"run {run_id} goes on without being watched", file=sys.stderr)
+        raise
+    watcher.clear()
 
 
 def _log_line(line: str) -> str:
@@ -90,44 +120,65 @@ def tail(path: Path, lines: int) -> list[str]:
     return found[-lines:] if lines else found
 
 
-def _new_lines(conn: Connection, run_id: int, path: Path, offset: int) -> Iterator[str]:
-    """Lines as they come, until the run has ended and its worker is gone."""
-    rest = b""
-    while True:
-        run = reads.run(conn, run_id)
-        over = run is None or (not run.active and run.state is not RunState.QUEUED and not worker_alive(path.parent))
+class _Log:
+    """What is added to a log from now on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if path.exists() else 0
+        self._rest = b""
+
+    def new_lines(self, last: bool) -> list[str]:
+        """Whole lines; with `last` what has no line break yet, too."""
         try:
-            with open(path, "rb") as file:
-                if file.seek(0, 2) < offset:
-                    offset = 0  # the log was cut short
-                file.seek(offset)
+            with open(self._path, "rb") as file:
+                if file.seek(0, 2) < self._offset:
+                    self._offset = 0  # the log was cut short
+                file.seek(self._offset)
                 data = file.read()
         except OSError:
             data = b""
-        offset += len(data)
-        *whole, rest = (rest + data).split(b"\n")
-        for line in whole:
-            yield line.decode("utf-8", "replace")
-        if over:
-            if rest:
-                yield rest.decode("utf-8", "replace")
-            return
-        time.sleep(_POLL_SECONDS)
+        self._offset += len(data)
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        if last and self._rest:
+            whole.append(self._rest)
+        return [line.decode("utf-8", "replace") for line in whole]
 
 
-def _print_events(folder: Path, options: argparse.Namespace) -> int:
+def _print_events(conn: Connection, folder: Path, options: argparse.Namespace) -> int:
+    """Steps are told while they are followed: each as JSON, one every ten seconds as text."""
     events, offset = journal.read(folder)
     told = [event for event in events if event["kind"] not in _QUIET]
     for event in told[-options.lines :] if options.lines else told:
         _print_event(event, options.json)
-    while options.follow and worker_alive(folder):
+    may_tell = _each_seconds(PLAIN_LINE_SECONDS)
+    going = options.follow
+    while going:
+        going = _goes_on(conn, options.id, folder)
         events, offset = journal.read(folder, offset)
         for event in events:
-            if event["kind"] not in _QUIET:
+            kind = event["kind"]
+            if kind not in _QUIET or (kind == "metric" and (options.json or may_tell())):
                 _print_event(event, options.json)
         sys.stdout.flush()
-        time.sleep(_POLL_SECONDS)
+        if going:
+            time.sleep(_POLL_SECONDS)
     return 0
+
+
+def _each_seconds(seconds: float) -> Callable[[], bool]:
+    """A question that is answered by yes once in so many seconds."""
+    last = -seconds
+
+    def asked() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < seconds:
+            return False
+        last = now
+        return True
+
+    return asked
 
 
 def _print_event(event: dict[str, Any], as_json: bool) -> None:
@@ -138,6 +189,8 @@ def _print_event(event: dict[str, Any], as_json: bool) -> None:
     step = f"step {event['step']:,}  " if isinstance(event.get("step"), int) else ""
     message = rest.pop("message", "") if kind == "event" else ""
     name = rest.pop("event", kind) if kind == "event" else kind
+    if kind == "metric":
+        rest = rest.pop("values", {}) | rest
     detail = message or ", ".join(f"{key} {_short(value)}" for key, value in rest.items())
     print(cut(visible(f"{clock(event['t'])}  {name:<12}  {step}{detail}".replace("\n", " ")), output_width()))
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from engine import journal
 from engine.cli.text import bytes_text, duration, visible
@@ -17,7 +17,8 @@ from engine.home import LOG
 from engine.process import STOPPED
 
 _POLL_SECONDS = 0.1
-_PLAIN_LINE_SECONDS = 10.0
+PLAIN_LINE_SECONDS = 10.0
+"""How often a step is told where there is no terminal for a live line."""
 PLAN_PROBLEMS = 20
 """How many problems the plan shows: all that the report holds."""
 
@@ -25,14 +26,22 @@ PLAN_PROBLEMS = 20
 class Watcher:
     """Follows one run's journal and prints what a person wants to know of it."""
 
-    def __init__(self, run_id: int, folder: Path, quiet: bool = False) -> None:
+    def __init__(
+        self, run_id: int, folder: Path, quiet: bool = False, *, earlier: int | None = None, out: TextIO | None = None
+    ) -> None:
+        """`earlier`: how many lines of what the journal holds already are told first; None: what was is not told.
+
+        `out`: where the lines go; None: stderr.
+        """
         self.run_id = run_id
         self.folder = folder
         self.quiet = quiet
         self.events: list[dict[str, Any]] = []
         """Everything the journal has said since the watch began."""
-        self._offset = self._size()
-        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not quiet
+        self._out = sys.stderr if out is None else out
+        self._offset = self._size() if earlier is None else 0
+        self._earlier = earlier
+        self._live = self._out.isatty() and os.environ.get("TERM") != "dumb" and not quiet
         self._plan: dict[str, Any] = {}
         self._line = ""
         self._last_plain = 0.0
@@ -63,13 +72,13 @@ class Watcher:
             if self._asked:
                 self._pass_on(worker)
             while worker.poll() is None:
-                self._read()
+                self.read()
                 time.sleep(_POLL_SECONDS)
-            self._read()
+            self.read()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-            self._clear()
+            self.clear()
         return self._conclude(worker.returncode)
 
     def _pass_on(self, worker: subprocess.Popen) -> None:
@@ -85,18 +94,28 @@ class Watcher:
         except OSError:
             return 0
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Tell what the journal has said since the last time."""
         if self._told_to_stop:  # said here, not in the signal handler, which may interrupt a print
             self._told_to_stop = False
-            self._say("Finishing the step and saving. Ctrl-C once more leaves at once.")
+            self.say("Finishing the step and saving. Ctrl-C once more leaves at once.")
         events, self._offset = journal.read(self.folder, self._offset)
         self.events += events
+        silent = 0
+        if self._earlier is not None:
+            told = [place for place, event in enumerate(events) if event["kind"] not in ("metric", "beat")]
+            silent = told[-self._earlier] if 0 < self._earlier < len(told) else 0
+            self._earlier = None
         metric = None
-        for event in events:
+        for place, event in enumerate(events):
+            if event["kind"] == "plan":
+                self._plan = event
+            elif event["kind"] == "resume":
+                self._recent = []  # the pause before it is no part of the pace
             if event["kind"] == "metric":
                 metric = event
-                self._recent.append((time.monotonic(), event["step"]))
-            else:
+                self._recent.append((event["t"], event["step"]))
+            elif place >= silent:
                 self._tell(event)
         self._recent = self._recent[-200:]
         if metric:
@@ -107,35 +126,34 @@ class Watcher:
             case "data":
                 train, val = event["train"], event["val"]
                 held_out = f"; {val['examples']:,} held out" if val["examples"] else ""
-                self._say(
+                self.say(
                     f"data: {train['examples']:,} examples, {train['tokens']:,} tokens, "
                     f"{train['supervised']:,} of them trained on{held_out}"
                 )
                 for line in data_warnings(event):
-                    self._say(line)
+                    self.say(line)
             case "plan":
-                self._plan = event
                 settings = event["settings"]
                 epochs = f"{event['epochs']} epoch" + ("s" if event["epochs"] != 1 else "")
-                self._say(
+                self.say(
                     f"plan: {event['total_steps']:,} steps, {epochs} of {event['steps_per_epoch']:,}, "
                     f"batch {event['batch_size']}, rate {settings['optim.learning_rate']:g}"
                 )
             case "model":
                 share = event["trainable"] / event["parameters"]
-                self._say(
+                self.say(
                     f"model: {event['class']}, {event['parameters'] / 1e6:,.1f}M parameters, "
                     f"{event['trainable'] / 1e6:,.2f}M trained ({share:.1%}), on {event['device']}"
                 )
             case "resume" if event["from_step"] >= 0:
-                self._say(f"going on after step {event['from_step']:,}")
+                self.say(f"going on after step {event['from_step']:,}")
             case "eval":
                 shown = "  ".join(f"{key.removeprefix('eval/')} {value:.4g}" for key, value in event["values"].items())
-                self._say(f"step {event['step']:,}  validation: {shown}")
+                self.say(f"step {event['step']:,}  validation: {shown}")
             case "checkpoint" if event["step"]:
-                self._say(f"step {event['step']:,}  saved {event['path']} ({bytes_text(event['bytes'])})")
+                self.say(f"step {event['step']:,}  saved {event['path']} ({bytes_text(event['bytes'])})")
             case "event":
-                self._say(event["message"])
+                self.say(event["message"])
 
     def _progress(self, metric: dict[str, Any]) -> None:
         values, step = metric["values"], metric["step"]
@@ -153,9 +171,9 @@ class Watcher:
         )
         if self._live:
             self._draw(text)
-        elif not self.quiet and (time.monotonic() - self._last_plain >= _PLAIN_LINE_SECONDS or step == total):
+        elif not self.quiet and (time.monotonic() - self._last_plain >= PLAIN_LINE_SECONDS or step == total):
             self._last_plain = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
+            print(text, file=self._out, flush=True)
 
     def _draw(self, text: str) -> None:
         width = shutil.get_terminal_size().columns
@@ -163,22 +181,24 @@ class Watcher:
         cells = 20
         bar = "█" * round(share * cells) + "·" * (cells - round(share * cells))
         self._line = f"{bar} {text}"[: width - 1]
-        sys.stderr.write(f"\r\x1b[K{self._line}")
-        sys.stderr.flush()
+        self._out.write(f"\r\x1b[K{self._line}")
+        self._out.flush()
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """A line of its own, above the live one."""
         if self.quiet:
             return
-        self._clear()
-        print(visible(text), file=sys.stderr, flush=True)
+        self.clear()
+        print(visible(text), file=self._out, flush=True)
         if self._line:
-            sys.stderr.write(self._line)
-            sys.stderr.flush()
+            self._out.write(self._line)
+            self._out.flush()
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Take the live line off the screen."""
         if self._live and self._line:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            self._out.write("\r\x1b[K")
+            self._out.flush()
 
     def _conclude(self, code: int) -> int:
         """The last words, and the exit code of the command."""
@@ -186,28 +206,28 @@ class Watcher:
         last, again = self.last_state, f"finetop train --resume {self.run_id}"
         state = last.get("state")
         if code == 0 and state == "done":
-            self._say(f"run {self.run_id} is done: {self.folder}")
+            self.say(f"run {self.run_id} is done: {self.folder}")
             return 0
         if code == STOPPED:
-            self._say(f"run {self.run_id} stopped at step {last.get('step', 0):,}, saved. Go on with: {again}")
+            self.say(f"run {self.run_id} stopped at step {last.get('step', 0):,}, saved. Go on with: {again}")
             return 0
         if self._asked == 1 and code == -signal.SIGTERM:  # it had not yet begun to listen
-            self._say(f"run {self.run_id} stopped before its first step. Start it with: {again}")
+            self.say(f"run {self.run_id} stopped before its first step. Start it with: {again}")
             return 0
         if self._asked > 1:
-            self._say(f"run {self.run_id} was left at once, unsaved. Go on from its last checkpoint with: {again}")
+            self.say(f"run {self.run_id} was left at once, unsaved. Go on from its last checkpoint with: {again}")
             return 1
         self.quiet = False
         if state == "failed":
-            self._say(f"run {self.run_id} failed: {last.get('reason', '')}\n{last.get('hint', '')}".rstrip())
+            self.say(f"run {self.run_id} failed: {last.get('reason', '')}\n{last.get('hint', '')}".rstrip())
         else:
             how = f"was killed by {_signal_name(-code)}" if code < 0 else f"left with code {code}"
-            self._say(f"run {self.run_id}: the worker {how}.\n{log_tail(self.folder)}".rstrip())
+            self.say(f"run {self.run_id}: the worker {how}.\n{log_tail(self.folder)}".rstrip())
             if code == -signal.SIGKILL:
-                self._say("The system kills the largest process when memory runs out: `dmesg` tells.")
-        self._say(f"log: {self.folder / LOG}")
+                self.say("The system kills the largest process when memory runs out: `dmesg` tells.")
+        self.say(f"log: {self.folder / LOG}")
         if any(event["kind"] in ("checkpoint", "metric") for event in self.events):
-            self._say(f"Go on from the last checkpoint with: {again}")
+            self.say(f"Go on from the last checkpoint with: {again}")
         return 2 if code == 2 else 1
 
 

@@ -236,9 +236,58 @@ def test_following_the_log_of_a_waiting_run_says_that_it_waits(finetop, workspac
     assert "run 1 (held) has not started" in finetop("logs", 1, "-f", code=130)[1]
 
 
+def test_following_a_run_tells_how_it_goes_to_its_end(finetop, workspace, monkeypatch):
+    add(finetop)
+    plan = line("plan", total_steps=20, steps_per_epoch=10, epochs=2, batch_size=4, settings={"optim.learning_rate": 1})
+    work(workspace, 1, plan, *(metric(step, loss=5.0 - step / 10) for step in range(1, 11)))
+    folder = workspace.runs / "1"
+    waits = []
+
+    def works_meanwhile(seconds):
+        """What a worker does between two looks: 1. writes, 2. ends."""
+        waits.append(seconds)
+        if len(waits) == 1:
+            (folder / "log.txt").write_text("a library speaks\n")
+            write(folder, line("eval", step=12, values={"eval/loss": 0.25}))
+        elif len(waits) == 2:
+            write(folder, metric(20, loss=0.5), line("state", state="done"))
+            conn = writer(workspace.database)
+            import_journal(conn, 1, folder)
+            queue.finish(conn, 1, RunState.DONE, exit_code=0)
+            conn.close()
+
+    monkeypatch.setattr(logs.time, "sleep", works_meanwhile)
+    out, err = finetop("logs", 1, "-f")
+    told = out.splitlines()
+    assert told[0].startswith("plan: 20 steps") and told[1].startswith("step 10 of 20") and "loss 4.0000" in told[1]
+    assert told[2:4] == ["a library speaks", "step 12  validation: loss 0.25"]
+    assert told[4].startswith("step 20 of 20") and len(told) == 5
+    assert err == "run 1: done\n"
+    assert finetop("logs", 1, "-f", "-n", 2)[0].splitlines()[:2] == told[2:4], "the story of a run that has ended"
+
+
+def test_following_the_events_tells_steps_and_waits_for_a_run_to_begin(finetop, workspace, monkeypatch):
+    add(finetop)
+    waits = []
+
+    def begins(seconds):
+        waits.append(seconds)
+        if len(waits) == 1:
+            work(workspace, 1, metric(1, loss=2.5), line("state", state="stopped"))
+        else:
+            conn = writer(workspace.database)
+            queue.finish(conn, 1, RunState.STOPPED, exit_code=3)
+            conn.close()
+
+    monkeypatch.setattr(logs.time, "sleep", begins)
+    out, err = finetop("logs", 1, "--events", "-f")
+    assert "has not started" in err
+    assert any("metric" in told and "train/loss 2.5" in told for told in out.splitlines())
+
+
 def test_logs_end_where_asked_and_hide_what_was_overwritten(finetop, workspace):
     add(finetop)
-    assert "has printed nothing yet" in finetop("logs", 1)[1]
+    assert "has printed nothing; what happened: finetop logs 1 --events" in finetop("logs", 1)[1]
     path = workspace.runs / "1" / "log.txt"
     path.write_bytes(b"".join(b"line %d\n" % number for number in range(20_000)) + b"10%\r50%\r100%\n\xff\x1b[2J\n")
     assert finetop("logs", 1, "-n", 2)[0] == "100%\n\ufffd\\x1b[2J\n"
