@@ -16,3 +16,20 @@ async def test_kill_takes_a_waiting_run_off_the_queue_without_asking_and_says_so
         await shown.press("X")
         await until(lambda: shown.news == f"taken off the queue: {waiting}")
         assert not isinstance(shown.app.screen, Confirm)
+
+
+@played
+async def test_the_loss_of_a_run_that_trains_and_of_one_that_has_ended_are_told_apart(filled):
+    async with Shown(filled) as shown:
+        pane, runs = shown.main.runs, {run.id: run for run in shown.app.snapshot.runs}
+
+        def row(start: str) -> str:
+            return next(text for text in pane.shown_text() if text.strip("┃▌ ✓").startswith(start)).strip("┃ ")
+
+        assert row("RUNNING").endswith("train") and f"{runs[1].train_loss:.3f}" in row("●   1")
+        assert row("FINISHED").endswith("best eval") and f"{runs[3].best_eval:.3f}" in row("✔   3")
+        await shown.press("s")
+        await until(lambda: shown.app.snapshot.view.sort == "eval")
+        await shown.pilot.pause()
+        assert "eval" in pane.shown_text()[1] and f"{runs[1].best_eval:.3f}" in row("●   1")
+        assert runs[1].best_eval != runs[1].train_loss

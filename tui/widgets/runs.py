@@ -19,16 +19,32 @@ def section(run: Run) -> int:
 
 
 class Columns:
-    """The widths of a row's fields for a pane of so many cells."""
+    """The widths of a row's fields for a pane of so many cells, and which loss is shown.
 
-    def __init__(self, width: int) -> None:
+    A run that trains shows its training loss, one that has ended its best evaluation. The headings of the sections say
+    so; without them the column does, and sorted by one of the two it shows that one of every run.
+    """
+
+    def __init__(self, width: int, sort: str | None = None, heads: bool = True) -> None:
+        self.sort = sort if sort in ("eval", "loss") else ""
+        self.loss_name = {"eval": "eval", "loss": "train"}.get(self.sort, "loss" if heads else "train/eval")
         self.lead = 8  # cursor, mark, glyph, number
         self.eta = 5
-        self.loss = 6
+        self.loss = max(6, len(self.loss_name))
         self.step = 7
         free = width - self.lead - self.eta - self.loss - self.step - 4
         self.state = 10 if free < 34 else 12 if free < 44 else 18 if free < 70 else 30
         self.name = max(8, free - self.state)
+
+    def loss_of(self, run: Run) -> float | None:
+        if self.sort == "eval" or (not self.sort and run.ended):
+            return run.best_eval
+        return run.train_loss
+
+    @property
+    def loss_end(self) -> int:
+        """Where the losses end."""
+        return self.lead + self.name + self.state + self.step + self.loss + 3
 
 
 def eta(run: Run) -> float | None:
@@ -76,10 +92,10 @@ def row_line(run: Run, columns: Columns, marked: bool, place: int) -> Line:
         line.append((fit(state_text(run, place), columns.state + 1 + columns.step), known.role))
         line.append((fit(memory, columns.loss + 1, ">"), "dim"))
     else:
-        best = run.best_eval if run.ended and run.best_eval is not None else run.train_loss
+        loss = columns.loss_of(run)
         line += [(fit(state_text(run, place), columns.state), known.role), (" ", "text")]
         line.append((fit(format.count(run.step), columns.step, ">"), "text"))
-        line.append((fit(format.loss(best), columns.loss + 1, ">"), "bright" if run.active else "text"))
+        line.append((fit(format.loss(loss), columns.loss + 1, ">"), "bright" if run.active else "text"))
     line.append((fit(format.duration(eta(run)), columns.eta + 1, ">"), "dim"))
     return line
 
@@ -169,7 +185,7 @@ class RunsPane(Rows):
         ]
 
     def head(self, width: int) -> list[Line]:
-        columns = Columns(width)
+        columns = self._columns_for(width)
         return [
             [
                 (
@@ -177,7 +193,7 @@ class RunsPane(Rows):
                     + fit("name", columns.name + 1)
                     + fit("state", columns.state + 1)
                     + fit("step", columns.step, ">")
-                    + fit("loss", columns.loss + 1, ">")
+                    + fit(columns.loss_name, columns.loss + 1, ">")
                     + fit("left", columns.eta + 1, ">"),
                     "dim",
                 )
@@ -186,8 +202,8 @@ class RunsPane(Rows):
 
     def make_rows(self, width: int) -> Sequence[Row]:
         snapshot = self.snapshot
-        self._columns = Columns(width)
-        heads = snapshot.view.sort is None and self.outer_size.height > 12
+        self._columns = self._columns_for(width)
+        heads = self._has_heads()
         rows: list[Row] = []
         current = -1
         for run in snapshot.runs:
@@ -199,6 +215,12 @@ class RunsPane(Rows):
         self._first_waiting = waiting[0] if waiting else None
         return rows
 
+    def _has_heads(self) -> bool:
+        return self.snapshot.view.sort is None and self.outer_size.height > 12
+
+    def _columns_for(self, width: int) -> Columns:
+        return Columns(width, self.snapshot.view.sort, self._has_heads())
+
     def line_of(self, row: Row) -> Line:
         run = row.value
         place = 0 if run.id == self._first_waiting else 1
@@ -207,6 +229,8 @@ class RunsPane(Rows):
     def _section_line(self, which: int, width: int) -> Line:
         amount = sum(section(run) == which for run in self.snapshot.runs)
         line: Line = [(" " + _SECTIONS[which] + " ", "title"), (str(amount), "dim")]
+        if loss := ("train", "", "best eval")[which]:
+            line.append((fit(loss, self._columns.loss_end - format.line_cells(line), ">"), "dim"))
         if which == 1:
             line = [*line, (fit("K/J moves ", width - format.line_cells(line), ">"), "dim")]
         return line
