@@ -2,6 +2,7 @@
 
 steps, pause: so many steps, so long each. save: a checkpoint (a number in a file) every so many steps.
 end: what happens at step `at`, or at the last one: done, raise, nan, memory, input, kill, segfault, exit, silence.
+promise: after each step, when the next sign of life comes.
 child: start a helper in its session that would outlive it. once: misbehave only the first time.
 """
 
@@ -14,7 +15,10 @@ import sys
 import time
 from pathlib import Path
 
+from engine import journal as journals
 from engine.journal import Journal
+
+journals._DISK_FULL_RETRY_SECONDS = 0.1
 
 
 def main() -> int:
@@ -54,6 +58,8 @@ def main() -> int:
         time.sleep(script["pause"])
         step += 1
         journal.metric(step, {"train/loss": 1 / step, "train/tokens": 10 * step})
+        if "promise" in script:
+            journal.write("beat", next=script["promise"], doing="training")
         if step % script["save"] == 0:
             new = folder / "checkpoint.new"
             new.write_text(str(step))
