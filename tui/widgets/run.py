@@ -3,7 +3,8 @@
 With two panes GPUs and checkpoints are tabs here as well; they are drawn by their own panes, which are not seen then.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Hashable, Sequence
 
 from engine.errors import EngineError
 from engine.home import LOG
@@ -33,6 +34,9 @@ CHARTS: dict[str, tuple[str, ...]] = {
 _MEMORY = ("VRAM", "RAM")
 """One of them is shown: the memory of the GPUs that the run has, or of the machine where it trains on none."""
 WHY, GPUS, POINTS, LOGS, CONFIG, EVENTS = "Why", "GPUs", "Ckpts", "Log", "Config", "Events"
+CHART_SECONDS = 0.9
+"""Least time between two pictures of a chart that only grew; the numbers beside it come twice a second. Less than a
+second, so that every second picture of the feed finds it due."""
 _FAILED = (RunState.FAILED, RunState.INTERRUPTED)
 
 
@@ -54,6 +58,7 @@ class RunPane(Chart):
         self._gpus, self._points = gpus, points
         self._chosen_tab = "Loss"
         self._failure: tuple[int, str] | None = None
+        self._follows_at = 0.0
 
     def take(self, run: Run | None, snapshot: Snapshot) -> None:
         other = (run.id if run else None) != (self.run.id if self.run else None)
@@ -106,7 +111,7 @@ class RunPane(Chart):
                 known = self.detail.series if self.detail else {}
                 keys = tuple(sorted(key for key in known if key.startswith("eval/")))[:4] or ("eval/loss",)
             wanted = [Wanted(run.id, key, series) for series, key in enumerate(keys)]
-            self.show(wanted, (run.step, run.state, run.eval_loss))
+            self.show(wanted, self._version_of(run, wanted))
         if tab in (LOGS, WHY):
             path, before = self.app.workspace.runs / str(run.id) / LOG, self.logs.tail
             self.app.feed.ask("log", lambda conn: (run.id, read_log(path, before)))
@@ -115,6 +120,17 @@ class RunPane(Chart):
             self.app.feed.ask("fixes", self._fixes_question(run, cause(run, self.detail)))
         if tab == WHY:
             self._draw_card()
+
+    def _version_of(self, run: Run, wanted: Sequence[Wanted]) -> Hashable:
+        """Changes when the chart is worth drawing again: new steps alone make it so once a second."""
+        version, now = (run.step, run.state, run.eval_loss), time.monotonic()
+        known = self._version
+        grew = isinstance(known, tuple) and known != version and known[1:] == version[1:]
+        if grew and tuple(wanted) == self._curves:
+            if now < self._follows_at:
+                return known
+            self._follows_at = now + CHART_SECONDS
+        return version
 
     def _fixes_question(self, run: Run, why: str) -> Callable[[object], tuple[int, list[Fix]]]:
         folder = self.app.workspace.runs / str(run.id)
