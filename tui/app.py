@@ -169,6 +169,27 @@ class FinetopApp(App, inherit_bindings=False):
         for screen in self.screen_stack:
             if isinstance(screen, KeyScreen):
                 screen.take(message.snapshot)
+        store = message.snapshot.store
+        if store.journal_mode not in ("wal", "") and not store.missing and not store.problem:
+            self._tell_without_wal()
+
+    def _tell_without_wal(self) -> None:
+        """Once for each workspace: what a drive without shared memory means for the queue."""
+        path = str(self.workspace.database)
+        told = self.memory.values.get("told_without_wal")
+        told = told if isinstance(told, list) else []
+        if path in told:
+            return
+        self.memory.values["told_without_wal"] = [*told, path][-20:]
+        from tui.screens.doctor import Notice
+
+        why = (
+            "It cannot use SQLite's write-ahead log (WAL) there: that needs memory shared by all who open the file,"
+            " which network drives do not have between machines."
+        )
+        means = "Readers and writers wait for each other, and only one machine may work on it. Runs go on all the same."
+        words = [path, "", why, "", means, "", "! shows what the doctor finds."]
+        self.push_screen(Notice("runs.db without WAL", words))
 
     def on_answer(self, message: Answer) -> None:
         for screen in self.screen_stack:
@@ -251,6 +272,12 @@ class FinetopApp(App, inherit_bindings=False):
         screen = self.screen
         if isinstance(screen, KeyScreen):
             self.push_screen(Palette(screen))
+
+    def do_any_doctor(self) -> None:
+        from tui.screens.doctor import Doctor
+
+        if not isinstance(self.screen, Doctor):
+            self.push_screen(Doctor())
 
     def _fatal_error(self) -> None:
         """Leave after an exception nobody expected: the story goes to a file, one line of it to the user."""

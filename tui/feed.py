@@ -10,6 +10,7 @@ waiting rows are read anew then, and the whole list when runs came, went or ende
 """
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -34,7 +35,7 @@ IDLE_SECONDS = 1.0
 WHOLE_SECONDS = 5.0
 """How often the whole list is read while commits come in."""
 MACHINE_STALE_SECONDS = 10.0
-"""machine.json older than this tells nothing of now."""
+"""Without a daemon, machine.json older than this tells nothing of now."""
 _TELLING = ("state", "oom", "early-stop", "disk-full", "retry", "kill", "checkpoint-damaged", "recovered")
 """Kinds of events that the line above the footer tells."""
 
@@ -82,6 +83,8 @@ class Feed(threading.Thread):
         self._last = Snapshot(0.0)
         self._whole_at = 0.0
         self._trouble_since: float | None = None
+        self._file: tuple[int, int] | None = None
+        """Which file runs.db is."""
 
     # from the event loop: none of these waits
 
@@ -154,6 +157,17 @@ class Feed(threading.Thread):
         if self._conn is not None:
             self._conn.close()
 
+    def _notice_other_file(self) -> None:
+        """Let go of a runs.db that was deleted or put aside: an open file lives on, and would be read for ever."""
+        try:
+            status = os.stat(self._workspace.database)
+            there = (status.st_dev, status.st_ino)
+        except OSError:
+            there = None
+        if self._conn is not None and there != self._file:
+            self._close()
+        self._file = there
+
     def _open(self) -> Any:
         if self._conn is None:
             self._conn = connect.reader(self._workspace.database, busy_seconds=0.2)
@@ -187,19 +201,25 @@ class Feed(threading.Thread):
         now = time.time()
         last = self._last
         daemon = self._daemon()
-        machine = self._machine(now)
+        machine = self._machine(now, daemon.running)
         changes: dict[str, Any] = {}
         store = Store()
         try:
+            self._notice_other_file()
             conn = self._open()
             store = Store(journal_mode=connect.journal_mode(conn))
             if look or last.store.problem or last.view != view:
                 with connect.snapshot(conn):
                     changes = self._read(conn, view, now)
             self._trouble_since = None
-        except errors.StoreMissing:
-            store = Store(missing=True)
-            changes = {"runs": (), "counts": {}, "detail": None, "last_news": None}
+        except errors.StoreMissing as error:
+            if last.runs:  # it was deleted, or its drive has gone: the last picture stays
+                self._trouble_since = self._trouble_since or now
+                gone = f"{self._workspace.database} is gone"
+                store = Store(gone, "`finetop rebuild` makes it again from the run folders.", since=self._trouble_since)
+            else:
+                store = Store(missing=True, hint=error.hint)
+            changes = {} if last.runs else {"runs": (), "counts": {}, "detail": None, "last_news": None}
         except Exception as error:
             self._close()
             known = error if isinstance(error, EngineError) else errors.from_sqlite(error, self._workspace.database)
@@ -277,12 +297,12 @@ class Feed(threading.Thread):
             return Daemon()
         return Daemon(status.running, status.pid, status.started, status.beat, status.warm or "")
 
-    def _machine(self, now: float) -> Any:
-        """What the daemon last measured. None: no daemon measures here."""
+    def _machine(self, now: float, measured: bool) -> Any:
+        """What the daemon last measured: with its age if it should go on measuring. None: no daemon measures here."""
         path = self._workspace.machine_state
         try:
             content = json.loads(path.read_bytes())
-            if now - float(content["t"]) > MACHINE_STALE_SECONDS:
+            if not measured and now - float(content["t"]) > MACHINE_STALE_SECONDS:
                 return None
             return machine_of(content, now)
         except (OSError, ValueError, TypeError, KeyError):

@@ -144,6 +144,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("any.redraw", ("ctrl+l",), "redraw", "paint the whole screen anew", "any"),
     Action("any.palette", (":", "ctrl+p"), "command", "all commands by name", "any", 10),
     Action("any.help", ("?", "f1"), "keys", "what the keys do", "any", 11),
+    Action("any.doctor", ("!",), "doctor", "what would not work here, and what to do about it", "any"),
     Action("any.interrupt", ("ctrl+c",), "", "nothing but a hint: people press it by habit; q leaves", "any"),
     Action("main.quit", ("q",), "quit", "leave; runs go on", "main", 12),
 )  # fmt: skip

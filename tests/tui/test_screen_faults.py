@@ -147,7 +147,11 @@ def test_while_the_database_cannot_be_read_the_last_picture_stays(copy):
     assert holder.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
     with screen(copy, 120, 36) as terminal:
         terminal.shows("qwen3-8b-sql-lora")
-        terminal.shows("runs.db without WAL")
+        terminal.shows("shared by all who open")
+        assert str(copy / "runs.db")[:60] in terminal.text(), "the notice names the file"
+        terminal.send("j")
+        terminal.until(lambda: "shared by all" not in terminal.text())
+        assert "runs.db without WAL" in terminal.lines()[0]
         terminal.settled()
         holder.execute("BEGIN EXCLUSIVE")
         holder.execute("UPDATE runs SET name = 'seen-afterwards' WHERE id = 1")
@@ -193,3 +197,90 @@ def test_on_a_full_disk_keys_are_answered_and_a_change_says_why_it_was_not_made(
         terminal.send("h")
         terminal.shows("held 9")
         assert held(root, 9)
+
+
+def test_the_doctors_report_is_shown_in_a_sheet_that_scrolls(copy):
+    with screen(copy, 80, 24) as terminal:
+        terminal.shows("qwen3-8b-sql-lora")
+        terminal.send(":doctor")
+        terminal.shows("what would not work here")
+        terminal.send("\r")
+        terminal.shows("SQLite", limit=60)
+        before = terminal.text()
+        terminal.send("G")
+        terminal.until(lambda: terminal.text() != before and "terminal" in terminal.text())
+        terminal.send("\x1b")
+        terminal.shows("Run 1 ")
+
+
+def test_a_store_that_a_newer_finetop_wrote_is_told_and_left_alone(copy):
+    holder = sqlite3.connect(copy / "runs.db", isolation_level=None)
+    holder.execute("PRAGMA user_version=9000")
+    with screen(copy, 80, 24) as terminal:
+        terminal.shows("written by a newer finetop")
+        terminal.shows("Use the newer version")
+        terminal.send("jG?")
+        terminal.shows("esc back")
+        assert "runs.db not readable" in terminal.lines()[0]
+        terminal.send("\x1b")
+        terminal.until(lambda: "esc back" not in terminal.text())
+        terminal.send("q")
+        assert terminal.left() == 0
+    assert holder.execute("PRAGMA user_version").fetchone() == (9000,)
+    holder.close()
+
+
+def test_a_store_that_is_deleted_under_the_screen_is_told_and_found_again(copy):
+    with screen(copy, 120, 36) as terminal:
+        terminal.shows("qwen3-8b-sql-lora")
+        for name in ("runs.db", "runs.db-wal", "runs.db-shm"):
+            (copy / name).replace(copy / f"away-{name}") if (copy / name).exists() else None
+        terminal.shows("runs.db gone")
+        keys_are_answered(terminal, "runs.db is gone", keys=6)
+        assert "qwen3-8b-sql-lora" in terminal.text(), "the last picture stays"
+        for name in ("runs.db-wal", "runs.db-shm", "runs.db"):
+            (copy / f"away-{name}").replace(copy / name) if (copy / f"away-{name}").exists() else None
+        terminal.until(lambda: "runs.db gone" not in terminal.text())
+
+
+def test_a_log_that_is_gone_and_a_run_without_values_say_so(copy):
+    (copy / "runs/1/log.txt").unlink()
+    with screen(copy, 120, 36) as terminal:
+        terminal.shows("qwen3-8b-sql-lora")
+        terminal.send("L")
+        terminal.shows("there is no log")
+        terminal.send("\x1b")
+        terminal.shows("1 Runs")
+        terminal.send("3[[[#8\r")
+        terminal.shows("Run 8 ")
+        terminal.send("3mm")
+        terminal.shows("nothing is logged yet")
+
+
+def test_a_terminal_made_too_small_in_mid_edit_keeps_what_was_typed(copy):
+    with screen(copy, 120, 36) as terminal:
+        terminal.shows("qwen3-8b-sql-lora")
+        terminal.send("N")
+        terminal.shows("name of 1: qwen3")
+        terminal.send("\x15")
+        terminal.until(lambda: "name of 1: qwen3" not in terminal.text())
+        terminal.send("half a na")
+        terminal.shows("half a na")
+        terminal.resize(50, 12)
+        terminal.shows("50x12")
+        terminal.resize(120, 36)
+        terminal.shows("half a na")
+        terminal.send("me\r")
+        terminal.shows("Run 1  half a name")
+
+
+def test_a_daemon_that_is_silent_or_gone_is_told_and_can_be_started(copy):
+    with screen(copy, 120, 36) as terminal:  # its last word was long ago, and somebody holds its lock
+        terminal.shows("daemon ● stale")
+        terminal.shows("402 W")
+        assert "old" in terminal.text(), "the last figures stay, with their age"
+        terminal.send("D")
+        terminal.shows("the daemon is running already")
+    with Terminal(["-m", "tui", "--workspace", str(copy)], 120, 36) as terminal:
+        terminal.shows("daemon ○ not running · 4 runs wait · D starts it")
+        terminal.shows("nobody measures here")

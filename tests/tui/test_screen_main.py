@@ -19,7 +19,7 @@ from tui.settings import Settings
 KEY_NAMES = {"/": "slash", "?": "question_mark", ":": "colon", "[": "left_square_bracket", "]": "right_square_bracket"}
 HERE = ("list", "main", "any", "runs", "chart", "log", "checkpoints")
 """Places of the main screen; the others are pressed where they are."""
-KEY_NAMES |= {"+": "plus", "_": "underscore", "#": "number_sign"}
+KEY_NAMES |= {"!": "exclamation_mark", "+": "plus", "_": "underscore", "#": "number_sign"}
 
 
 class Recorder:

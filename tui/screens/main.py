@@ -195,8 +195,11 @@ class MainScreen(Acts, KeyScreen):
 
     def _prompt_region(self) -> Region | None:
         news = self.layout_now.news
-        if self._prompt is None or not news:
+        if self._prompt is None:
             return None
+        if not news:  # too small a terminal: were it hidden, what is typed on would be taken for keys
+            width, height = self.app.size
+            return Region(0, max(0, height - 1), max(1, width), 1)
         lead = format.cells(self._prompt.label) + 3
         return Region(lead, news.y, max(1, news.width - lead), 1)
 

@@ -55,7 +55,8 @@ def _warnings(snapshot: Snapshot, readonly: bool, paused: bool) -> Line:
         found.append(("read-only", "warning"))
     store = snapshot.store
     if store.problem and store.since is not None:
-        busy = "busy" if "locked" in store.problem else "not readable"
+        busy = next((word for sign, word in (("locked", "busy"), ("is gone", "gone")) if sign in store.problem), "")
+        busy = busy or "not readable"
         found.append((f"runs.db {busy} {format.duration(snapshot.taken - store.since)}", "warning"))
     elif store.journal_mode not in ("wal", "") and not store.missing:
         found.append(("runs.db without WAL", "warning"))

@@ -101,6 +101,7 @@ def _host_lines(machine: Snapshot, width: int) -> list[Line]:
     if host is None:
         return []
     bar = max(6, width - 40)
+    value = "stale" if host.stale else "text"
     lines: list[Line] = []
     share = None if host.cpu_percent is None else host.cpu_percent / 100
     load = "" if host.load_1min is None else f"load {host.load_1min:.1f}"
@@ -108,7 +109,7 @@ def _host_lines(machine: Snapshot, width: int) -> list[Line]:
     lines.append(
         [
             (" CPU    ", "dim"),
-            (fit(format.percent(host.cpu_percent), 5, ">") + " ", "text"),
+            (fit(format.percent(host.cpu_percent), 5, ">") + " ", value),
             (gauge(share, bar), "gauge"),
             (f"  {cores}  {load}", "dim"),
         ]
@@ -119,7 +120,7 @@ def _host_lines(machine: Snapshot, width: int) -> list[Line]:
     lines.append(
         [
             (" memory ", "dim"),
-            (fit(format.gib(used), 5, ">") + " ", "text"),
+            (fit(format.gib(used), 5, ">") + " ", value),
             (gauge(share, bar), "gauge2"),
             (f"  of {format.gib(limit)}", "dim"),
         ]
