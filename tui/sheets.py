@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from engine.cli import told
 from engine.store.records import Event, Run, SettingValue
 from tui import format
 from tui.format import Line, cells, crop_line, fit, visible
@@ -177,13 +178,11 @@ class EventsSheet(Sheet):
         for event in reversed(events):
             role = "failed" if event.message == "failed" or event.kind == "oom" else "text"
             step = f"step {format.count(event.step)}" if event.step is not None else ""
-            text = event.message
-            if event.kind == "state" and isinstance(event.detail.get("reason"), str):
-                text += f": {event.detail['reason']}"
+            text = told.sentence(event.kind, event.message, event.detail)
             lines.append(
                 [
                     (f" {_moment(event.time)}  ", "dim"),
-                    (fit(visible(event.kind), 12), "text"),
+                    (fit(visible(told.name(event.kind, event.message)), 12), "text"),
                     (fit(step, 13), "dim"),
                     (visible(text), role),
                 ]

@@ -1,10 +1,10 @@
 """`finetop show`: the whole story of a run."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
+from engine.cli import told
 from engine.cli.checkpoints import checkpoint_json, checkpoint_table
 from engine.cli.logs import PIECE, tail
 from engine.cli.look import busy_seconds, state_word, steps_text
@@ -16,7 +16,7 @@ from engine.home import LOG, find_workspace
 from engine.runs import data_changes
 from engine.store import reads
 from engine.store.connect import Connection
-from engine.store.records import Checkpoint, Run, RunState
+from engine.store.records import Checkpoint, Event, Run, RunState
 
 _EXAMPLES = "examples:\n  finetop show 41\n  finetop show 41 --json | jq .settings\n"
 _EVENTS_SHOWN = 12
@@ -76,12 +76,12 @@ def run_show(options: argparse.Namespace) -> int:
         lines += ["", "the data is not what it was when it was queued", *(f"  {change}" for change in changes)]
     lines += _wrong(conn, run, folder, width)
     lines += _settings_lines(resolved, options.all) if resolved else ["", f"settings: {problem}"]
-    told = [event for event in events if event.kind not in _DETAILS] if not options.all else events
-    shown = told if options.all else told[-_EVENTS_SHOWN:]
+    worth = [event for event in events if event.kind not in _DETAILS] if not options.all else events
+    shown = worth if options.all else worth[-_EVENTS_SHOWN:]
     if shown:
-        left_out = len(told) - len(shown)
+        left_out = len(worth) - len(shown)
         lines += ["", "events" + (f" ({left_out:,} earlier ones: --all)" if left_out else "")]
-        lines += [f"  {clock(event.time)}  {_words(event.kind, event.message, event.detail)}" for event in shown]
+        lines += [f"  {clock(event.time)}  {_words(event)}" for event in shown]
     if checkpoints:
         listed = checkpoints if options.all else _worth_listing(checkpoints)
         more = len(checkpoints) - len(listed)
@@ -195,9 +195,9 @@ def _memory(conn: Connection, run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if run.estimate_bytes is not None:
         found["predicted_bytes"] = run.estimate_bytes
-    told = [event.detail for event in reads.events(conn, run.id) if event.kind == "memory"]
-    if told:  # the worker's own peak, so far; on a GPU what it took from the card
-        found["measured_bytes"] = told[-1].get("reserved_bytes") or told[-1].get("peak_bytes")
+    peaks = [event.detail for event in reads.events(conn, run.id) if event.kind == "memory"]
+    if peaks:  # the worker's own peak, so far; on a GPU what it took from the card
+        found["measured_bytes"] = peaks[-1].get("reserved_bytes") or peaks[-1].get("peak_bytes")
     elif (card := reads.series(conn, run.id).get("gpu/memory")) and card.high is not None:
         found["measured_bytes"] = int(card.high)
     return found
@@ -215,13 +215,10 @@ def _record(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__slots__}
 
 
-def _words(kind: str, message: str, detail: Any) -> str:
-    if kind == "state":
-        reason = f": {detail['reason']}" if detail.get("reason") else ""
-        return f"{message}{reason}"
-    if kind in _DETAILS:
-        return f"{kind}: {cut(json.dumps(dict(detail), ensure_ascii=False), 200)}"
-    return f"{kind}: {message}" if message else kind
+def _words(event: Event) -> str:
+    said = told.sentence(event.kind, event.message, event.detail)
+    name = "" if event.kind == "state" else told.name(event.kind, event.message)
+    return ": ".join(filter(None, (name, said)))
 
 
 def _worth_listing(found: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from engine import journal
+from engine.cli import told
 from engine.cli.text import bytes_text, duration, visible
 from engine.formats import NOTE_CODES
 from engine.home import LOG
@@ -123,28 +124,10 @@ class Watcher:
 
     def _tell(self, event: dict[str, Any]) -> None:
         match event["kind"]:
-            case "data":
-                train, val = event["train"], event["val"]
-                held_out = f"; {val['examples']:,} held out" if val["examples"] else ""
-                self.say(
-                    f"data: {train['examples']:,} examples, {train['tokens']:,} tokens, "
-                    f"{train['supervised']:,} of them trained on{held_out}"
-                )
-                for line in data_warnings(event):
+            case "data" | "plan" | "model" as kind:
+                self.say(f"{kind}: {told.sentence(kind, '', event)}")
+                for line in data_warnings(event) if kind == "data" else ():
                     self.say(line)
-            case "plan":
-                settings = event["settings"]
-                epochs = f"{event['epochs']} epoch" + ("s" if event["epochs"] != 1 else "")
-                self.say(
-                    f"plan: {event['total_steps']:,} steps, {epochs} of {event['steps_per_epoch']:,}, "
-                    f"batch {event['batch_size']}, rate {settings['optim.learning_rate']:g}"
-                )
-            case "model":
-                share = event["trainable"] / event["parameters"]
-                self.say(
-                    f"model: {event['class']}, {event['parameters'] / 1e6:,.1f}M parameters, "
-                    f"{event['trainable'] / 1e6:,.2f}M trained ({share:.1%}), on {event['device']}"
-                )
             case "resume" if event["from_step"] >= 0:
                 self.say(f"going on after step {event['from_step']:,}")
             case "eval":
