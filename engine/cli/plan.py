@@ -29,6 +29,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 def add_plan_flags(parser: argparse.ArgumentParser) -> None:
     """What plan takes beside the settings; `train --dry-run` takes the same."""
     group = parser.add_argument_group("the plan")
+    group.add_argument("--all", action="store_true", help="every setting, those at their default, too")
     group.add_argument("--show", type=int, default=0, metavar="N", help="N examples as trained on")
     group.add_argument(
         "--trace", action="store_true", help="exact memory: one step of the real model without its weights, some 10 s"

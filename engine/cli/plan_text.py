@@ -24,39 +24,63 @@ _PARTS = {
 }
 
 
-def model_lines(config: RunConfig, needs: Memory | None) -> list[str]:
-    """How large the model is, and how much of it is trained."""
+def estimate_line(needs: Memory, machine: Machine) -> str:
+    """What is known before the data is read, in a line."""
+    return f"memory: about {bytes_text(needs.estimate.expected)} on {_device(machine)}; reading the data for the rest"
+
+
+def verdict_lines(config: RunConfig, machine: Machine, needs: Memory | None) -> list[str]:
+    """Whether it fits on this machine, and what would make it fit."""
     if needs is None:
-        return []
+        return [
+            f"  ? memory not known: {visible(config.model.name)} is no dense model that finetop knows, and its "
+            "config.json is neither in a folder nor in the hub's cache"
+        ]
+    estimate = needs.estimate
+    span = f"{bytes_text(estimate.expected)} expected, {bytes_text(estimate.high)} at most"
+    if not machine.cards:
+        if machine.memory_bytes is None or estimate.device != "cpu":
+            return [f"  ? {span}; {machine.no_cards.rstrip('.')}"]
+        mark, words = (
+            ("✓", "fits in this machine's memory")
+            if _cpu_is_enough(machine, needs)
+            else ("✗", "does not fit in this machine's memory")
+        )
+        return [f"  {mark} {words}: {span}, {_size(machine.memory_free_bytes or machine.memory_bytes)} free"]
+    best = max(needs.fits, key=lambda one: (one.surely, one.fits, one.card.usable_bytes))
+    name, free = visible(best.card.name), _size(_free(best))
+    if best.surely:
+        return [f"  ✓ fits on {name}: {span}, {free} free"]
+    if best.fits:
+        return [f"  ? fits on {name} if all goes as expected: {span}, {free} free"]
+    lines = [f"  ✗ does not fit on {name}: {span}, {free} free"]
+    if needs.changes and needs.changes[-1].fits:
+        lines.append(f"    it would with {' '.join(_flags(change) for change in needs.changes)}")
+    return lines
+
+
+def model_lines(config: RunConfig, needs: Memory) -> list[str]:
+    """How large the model is, and how much of it is trained."""
     estimate = needs.estimate
     return [
         "model",
         f"  {visible(config.model.name)}: {_count(estimate.parameters)} parameters, {_count(estimate.trainable)} "
         f"trained ({estimate.trainable / estimate.parameters:.2%}); shape from {estimate.shape.source}",
-        "",
     ]
 
 
-def memory_lines(
-    config: RunConfig, machine: Machine, needs: Memory | None, width: int, title: str = "memory"
-) -> list[str]:
+def memory_lines(machine: Machine, needs: Memory, width: int) -> list[str]:
     """What the run needs by part, and where it fits."""
-    if needs is None:
-        return [
-            "memory",
-            f"  not known: {visible(config.model.name)} is no dense model that finetop knows, and its config.json is "
-            "neither in a folder nor in the hub's cache",
-        ]
     estimate = needs.estimate
     lines = [
-        title,
-        f"  {_gb(estimate.expected)} expected, {_gb(estimate.low)} at least, {_gb(estimate.high)} at most; "
+        "memory",
+        f"  {_size(estimate.expected)} expected, {_size(estimate.low)} at least, {_size(estimate.high)} at most; "
         f"{_how(needs)}",
         f"  with {estimate.micro_tokens:,} tokens a pass, activations "
         f"{'recomputed' if estimate.activation_checkpointing else 'kept'}, on {_device(machine)}",
     ]
     rows = [
-        (_PARTS.get(name, name) if not (name == "context" and estimate.device == "cpu") else "libraries", _gb(size))
+        (_PARTS.get(name, name) if not (name == "context" and estimate.device == "cpu") else "libraries", _size(size))
         for name, size in estimate.parts.items()
         if size >= 500_000
     ]
@@ -70,11 +94,10 @@ def _where(machine: Machine, needs: Memory, width: int) -> list[str]:
     if not machine.cards:
         lines.append(f"  {machine.no_cards.rstrip('.')}; cards of common sizes instead:")
         if machine.memory_bytes is not None and needs.estimate.device == "cpu":
-            enough = needs.estimate.expected <= (machine.memory_free_bytes or machine.memory_bytes)
             lines.insert(
                 1,
-                f"  {'✓' if enough else '✗'} this machine's CPU: {_gb(machine.memory_bytes)} of memory, "
-                f"{_gb(machine.memory_free_bytes)} free",
+                f"  {'✓' if _cpu_is_enough(machine, needs) else '✗'} this machine's CPU: "
+                f"{_size(machine.memory_bytes)} of memory, {_size(machine.memory_free_bytes)} free",
             )
     titles = [
         Column(""),
@@ -92,25 +115,36 @@ def _where(machine: Machine, needs: Memory, width: int) -> list[str]:
     return lines
 
 
+def _cpu_is_enough(machine: Machine, needs: Memory) -> bool:
+    return needs.estimate.expected <= (machine.memory_free_bytes or machine.memory_bytes or 0)
+
+
+def _free(one: Fit) -> int:
+    return one.card.free_bytes if one.card.free_bytes is not None else one.card.total_bytes
+
+
 def _card_row(one: Fit) -> tuple[str, ...]:
-    free = one.card.free_bytes if one.card.free_bytes is not None else one.card.total_bytes
     estimate = one.estimate
     mark = "✓" if one.surely else "?" if one.fits else "✗"
     how = f"{estimate.micro_tokens:,} tokens{', recomputing' if estimate.activation_checkpointing else ''}"
-    return mark, one.card.name, _gb(free), _gb(estimate.expected), how
+    return mark, one.card.name, _size(_free(one)), _size(estimate.expected), how
 
 
 def _change(change: Change) -> str:
-    settings = " ".join(f"--set {path}={_value(value)}" for path, value in change.settings.items())
-    return f"{'✓' if change.fits else '·'} {settings}: {_gb(change.expected)}; {change.why}"
+    return f"{'✓' if change.fits else '·'} {_flags(change)}: {_size(change.expected)}; {change.why}"
 
 
-def settings_lines(resolved: Resolved, auto: dict[str, Any]) -> list[str]:
-    """Every setting, its value, and where it came from."""
+def _flags(change: Change) -> str:
+    return " ".join(f"--set {path}={_value(value)}" for path, value in change.settings.items())
+
+
+def settings_lines(resolved: Resolved, auto: dict[str, Any], everything: bool) -> list[str]:
+    """Settings that somebody gave or the data decides, or every one: its value, and where it came from."""
     flat = resolved.config.flat()
-    width = max(map(len, SETTINGS))
-    lines = ["settings"]
-    for path in SETTINGS:
+    shown = [path for path in SETTINGS if everything or path in auto or resolved.origin[path] not in ("default", "")]
+    width = max(map(len, shown), default=0)
+    lines = ["settings" if everything else "settings that are not the default (--all shows every one)"]
+    for path in shown:
         value = flat[path]
         shown = f"auto → {auto[path]:g}" if path in auto else _short(value)
         lines.append(f"  {path:<{width}}  {visible(shown):<32}  {visible(resolved.origin[path])}")
@@ -142,11 +176,10 @@ def data_lines(report: dict[str, Any]) -> list[str]:
     return lines + [f"  {visible(line)}" for line in data_warnings(data, PLAN_PROBLEMS)]
 
 
-def course_lines(report: dict[str, Any], way: Course, width: int) -> list[str]:
+def course_lines(report: dict[str, Any], way: Course) -> list[str]:
     """Steps, tokens, time, cost and advice."""
     plan = report["plan"]
     lines = [
-        "plan",
         f"  {plan['total_steps']:,} optimizer steps, {plan['steps_per_epoch']:,} an epoch",
         f"  {way.training_tokens:,} tokens in all; packing saves {report['padding_saved']:.0%} padding",
     ]
@@ -213,7 +246,7 @@ def _count(number: int) -> str:
     return str(number)
 
 
-def _gb(size: int | None) -> str:
+def _size(size: int | None) -> str:
     return "n/a" if size is None else bytes_text(size)
 
 

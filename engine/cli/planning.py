@@ -4,13 +4,23 @@ import argparse
 import contextlib
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from engine import journal
-from engine.cli.plan_text import course_lines, data_lines, marked, memory_lines, model_lines, settings_lines
+from engine.cli.plan_text import (
+    course_lines,
+    data_lines,
+    estimate_line,
+    marked,
+    memory_lines,
+    model_lines,
+    settings_lines,
+    verdict_lines,
+)
 from engine.cli.settings import flag_layers, resolve_settings
 from engine.cli.text import output_width, visible
 from engine.config import Resolved
@@ -18,7 +28,7 @@ from engine.errors import EngineError
 from engine.home import Workspace, find_workspace
 from engine.plan.cost import read_prices
 from engine.plan.machine import look_around, past_runs
-from engine.plan.outline import Memory, course, course_json, memory, memory_json
+from engine.plan.outline import course, course_json, memory, memory_json
 from engine.plan.timing import Speed
 from engine.plan.tracing import run_trace, trace_request
 from engine.process import worker_command, worker_environment
@@ -45,9 +55,14 @@ def run_plan(options: argparse.Namespace) -> int:
         # All that is known without the data, while it is being read.
         machine, past = look_around(workspace), past_runs(workspace)
         before = memory(config, machine, past, {})
-        if not options.json:
-            _print([*model_lines(config, before), *memory_lines(config, machine, before, width)])
-        report = _finished(reading)
+        if not options.json and before is not None:
+            print(visible(estimate_line(before, machine)), file=sys.stderr, flush=True)
+        try:
+            report = _finished(reading)
+        except EngineError:
+            if not options.json and before is not None:  # what needs no data is still worth knowing
+                _print([*model_lines(config, before), "", *memory_lines(machine, before, width), ""])
+            raise
     config = config.replace(report["auto"])
     needs = memory(config, machine, past, report["facts"])
     if options.trace and needs is not None and not needs.traced:
@@ -61,28 +76,20 @@ def run_plan(options: argparse.Namespace) -> int:
         head = {"settings": resolved.config.flat(), "origin": resolved.origin}
         print(json.dumps(head | report | {"memory": memory_json(needs)} | course_json(way), indent=2))
         return 0
-    _print(["", *settings_lines(resolved, report["auto"])])
+    # What was asked comes last: it is what a terminal still shows.
+    _print(settings_lines(resolved, report["auto"], options.all))
     _print(["", *data_lines(report)])
-    _print(["", *course_lines(report, way, width)])
-    if needs is not None and _says_more(needs, before):
-        _print(["", *memory_lines(config, machine, needs, width, "memory, now that the data is known")])
     for number, pieces in enumerate(report["examples"], 1):
         print(f"\nexample {number}, trained tokens {marked('like this', True)}:")
         print("".join(marked(visible(text), trained) for text, trained in pieces))
+    if needs is not None:
+        _print(["", *model_lines(config, needs), "", *memory_lines(machine, needs, width)])
+    _print(["", "plan", *verdict_lines(config, machine, needs), *course_lines(report, way)])
     return 0
 
 
 def _print(lines: list[str]) -> None:
     print("\n".join(lines), flush=True)
-
-
-def _says_more(needs: Memory, before: Memory | None) -> bool:
-    """The data, or a trace, changed the estimate by more than anybody would overlook."""
-    if before is None or needs.traced != before.traced:
-        return True
-    return abs(needs.estimate.expected / before.estimate.expected - 1) > 0.03 or [one.fits for one in needs.fits] != [
-        one.fits for one in before.fits
-    ]
 
 
 @contextlib.contextmanager

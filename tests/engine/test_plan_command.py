@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 from runs import events_of, make_run
@@ -60,17 +59,29 @@ def test_memory_is_said_before_the_data_is_read_and_the_model_needs_not_be_there
     with subprocess.Popen(
         [sys.executable, "-m", "tui", "plan", "--model", "Qwen/Qwen2.5-7B-Instruct", "--data-file", str(data)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         cwd=PACKAGE_ROOT,
-        env=os.environ | {"FINETOP_WORKSPACE": str(tmp_path)},
+        env=os.environ | {"FINETOP_WORKSPACE": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
         text=True,
     ) as plan:
-        until, said = time.monotonic() + 60, ""
-        while "fits on" not in said and time.monotonic() < until:
-            said += plan.stdout.readline()
+        first = plan.stderr.readline()
         assert plan.poll() is None, "everything was printed at the end only"
-        plan.kill()
-    assert "7.6" in said and "B parameters" in said and "weights of the model" in said
+        said, _ = plan.communicate(timeout=60)
+        assert plan.returncode != 0
+    assert first.startswith("memory: about ")
+    assert "7.6" in said and "B parameters" in said and "weights of the model" in said and "fits on" in said
+
+
+def test_the_plan_ends_with_the_verdict_and_shows_what_differs_from_the_defaults(tiny_model, chats):
+    words = ("plan", "--model", tiny_model, "--data-file", chats, "--epochs", 8)
+    done = finetop(*words)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines.count("memory") == 1 and lines.count("fits on") == 1
+    assert lines.index("memory") < (verdict := lines.index("plan")) < lines.index("advice")
+    assert "fit" in lines[verdict + 1] and "optimizer steps" in lines[verdict + 2]
+    assert any("train.epochs" in told and "--epochs" in told for told in lines) and "lora.r " not in done.stdout
+    assert "lora.r " in finetop(*words, "--all").stdout
 
 
 def test_a_run_leaves_its_measured_peak_beside_the_predicted_one(trained):
