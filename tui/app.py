@@ -20,7 +20,6 @@ from textual.message import Message
 from engine.home import Workspace
 from engine.store.filters import SORTS
 from engine.store.records import RunState
-from tui import format
 from tui.actor import Acted, Actor
 from tui.driver import Driver
 from tui.feed import Answer, Feed, Updated
@@ -45,6 +44,8 @@ class News:
 
     text: str
     role: str = "text"
+    at: float | None = None
+    """When it happened, for what may stand there for hours."""
 
 
 class Drained(Message):
@@ -146,8 +147,7 @@ class FinetopApp(App, inherit_bindings=False):
         first, self._told_event = not self._told_event, event.id
         words = event_words(news)
         if words is not None and not (first and self.news.text):
-            when = f" · {format.duration(max(60, snapshot.taken - event.time))} ago" if first else ""
-            self.say(words[0] + when, words[1])
+            self.say(words[0], words[1], event.time)
 
     def on_ground(self, message: Ground) -> None:
         """The terminal has said what its ground is; until then $COLORFGBG, or a guess, had to do."""
@@ -205,9 +205,9 @@ class FinetopApp(App, inherit_bindings=False):
         elif message.then is not None:
             message.then(message.outcomes)
 
-    def say(self, text: str, role: str = "text") -> None:
-        """Put a line above the footer; it stays until the next."""
-        self.news = News(visible(text), role)
+    def say(self, text: str, role: str = "text", at: float | None = None) -> None:
+        """Put a line above the footer; it stays until the next. `at`: when it happened, which is told as its age."""
+        self.news = News(visible(text), role, at)
         for screen in self.screen_stack:
             if hasattr(screen, "show_news"):
                 screen.show_news()

@@ -59,7 +59,13 @@ def event_words(news: News) -> tuple[str, str] | None:
 def _result(news: News) -> str:
     if news.run is None or news.run.best_eval is None or not news.place:
         return ""
-    place = "best" if news.place == 1 else f"{news.place}."
+    place = "best" if news.place == 1 else _ordinal(news.place)
     return f": eval {format.loss(news.run.best_eval)}" + (
         f", {place} of {plural(news.scored, 'run')} on this data" if news.scored > 1 else ""
     )
+
+
+def _ordinal(number: int) -> str:
+    """`2nd`, `11th`."""
+    word = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{word}"

@@ -243,7 +243,7 @@ def test_who_comes_back_is_told_what_ended_meanwhile_and_the_best():
 
 def test_an_event_is_told_with_its_reason_and_its_place():
     done = News(Event(1, 1, 0.0, "state", None, "done", {}), run(1, best_eval=0.9), 2, 7)
-    assert event_words(done) == ("✔ 1 run-1 finished: eval 0.900, 2. of 7 runs on this data", "done")
+    assert event_words(done) == ("✔ 1 run-1 finished: eval 0.900, 2nd of 7 runs on this data", "done")
     assert event_words(dataclasses.replace(done, place=1))[0].endswith("eval 0.900, best of 7 runs on this data")
     failed = News(Event(2, 2, 0.0, "state", None, "failed", {"reason": "loss \x1bbecame NaN"}), run(2))
     assert event_words(failed) == ("✖ 2 run-2 failed: loss \\x1bbecame NaN", "failed")

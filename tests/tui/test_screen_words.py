@@ -1,5 +1,7 @@
 """The main screen says what is so: the words, marks and numbers that people act on."""
 
+import dataclasses
+
 from stage import played, until
 from test_screen_main import Shown
 
@@ -33,3 +35,16 @@ async def test_the_loss_of_a_run_that_trains_and_of_one_that_has_ended_are_told_
         await shown.pilot.pause()
         assert "eval" in pane.shown_text()[1] and f"{runs[1].best_eval:.3f}" in row("●   1")
         assert runs[1].best_eval != runs[1].train_loss
+
+
+@played
+async def test_the_age_of_the_last_event_grows_by_the_minute_and_needs_no_key(filled):
+    async with Shown(filled) as shown:
+        line, snapshot = shown.main.news_line, shown.app.snapshot
+        shown.app.pause(True)  # from here on the pictures are those of this test
+        shown.app.say("✔ 3 finished", "done", snapshot.taken - 30)
+        assert line.shown_text()[0].strip() == "✔ 3 finished"
+        for later, age in ((31, "1m"), (60, "1m"), (95, "2m"), (7200, "2h00")):
+            shown.app.snapshot = dataclasses.replace(snapshot, taken=snapshot.taken + later)
+            shown.main.take(shown.app.snapshot)
+            assert line.shown_text()[0].strip() == f"✔ 3 finished · {age} ago"

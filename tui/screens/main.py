@@ -126,6 +126,7 @@ class MainScreen(Acts, KeyScreen):
         self._show_detail()
         self.gpus.take(snapshot.machine)
         self.header.repaint()
+        self.news_line.repaint()  # its age: written when the minute turns
         self.footer.repaint()
         self.notice.repaint()
 

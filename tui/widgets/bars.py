@@ -132,7 +132,8 @@ class NewsLine(Lines):
         if self.label:
             return [[(f" {self.label}: ", "key")]]
         news = self.app.news
-        return [[(" ", "text"), (news.text, news.role)]]
+        old = 0.0 if news.at is None else self.app.snapshot.taken - news.at
+        return [[(" ", "text"), (news.text, news.role), (f" · {_age(old)} ago" if old >= 60 else "", "dim")]]
 
 
 class Footer(Lines):
