@@ -270,15 +270,15 @@ class Supervisor:
             worker.overdue_at = worker.overdue_at or now
             silence = now - worker.overdue_at
             if not worker.reported:
-                worker.reported = True
                 suspended = "; its process is suspended" if processes.is_suspended(worker.pid) else ""
                 self._note(worker, "overdue", f"No sign of life where one was promised{suspended}.")
+                worker.reported = True
                 log.warning("run %d is overdue%s", worker.run.id, suspended)
             if silence > self.limits.hung_seconds and not worker.hung_at and not processes.is_suspended(worker.pid):
                 worker.hung_at = now
-                self._note(worker, "hung", f"Killed after {silence / 60:.0f} min without a sign of life.")
                 log.warning("run %d hangs and is killed", worker.run.id)
-                processes.kill_session(worker.pid)
+                processes.kill_session(worker.pid)  # first: the note may not go through
+                self._note(worker, "hung", f"Killed after {silence / 60:.0f} min without a sign of life.")
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -142,12 +142,11 @@ def test_a_journal_cut_and_grown_beyond_where_it_had_been_read_is_read_anew(benc
     folder = bench.workspace.runs / str(run_id)
     bench.until(lambda: not worker_alive(folder))
     lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
-    longer = [line.replace(b'"values"', b'"note":"a line of another length","values"') for line in lines[-10:]]
-    (folder / "journal.jsonl").write_bytes(b"".join(lines[:-10] + longer * 3))
+    other = [re.sub(rb'"train/loss":[^,]*', b'"train/loss":7.0000000000000000001', line) for line in lines[-10:]]
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[:-10] + other) + b'{"t": 1.0, "kind": "beat"}\n' * 9)
     bench.start()
-    bench.until_ended(run_id)
-    last = bench.run(run_id).step
-    assert steps_of(bench, run_id) == list(range(1, last + 1))
+    (run,) = bench.until_ended(run_id)
+    assert bench.series(run_id) == [(s, 7.0 if s > run.step - 10 else 1 / s) for s in range(1, run.step + 1)]
 
 
 @contextlib.contextmanager
@@ -200,15 +199,19 @@ def test_a_workspace_whose_own_folder_cannot_be_written_keeps_its_daemon_and_say
         assert code == 1 and "Read-only file system" in said
 
 
-def test_a_disk_without_a_byte_left_pauses_run_and_queue_and_nothing_is_taken_for_hung(tmp_path):
-    root = tmp_path / "small"
-    with mounted(root, "-t", "tmpfs", "-o", "size=16m", "tmpfs"):
+@pytest.mark.parametrize("of", ["workspace", "runs"])
+def test_a_disk_without_a_byte_left_pauses_run_and_queue_and_nothing_is_taken_for_hung(tmp_path, of):
+    """The whole workspace lies on it, or the folders of runs only, while the database has room."""
+    disk, root = tmp_path / "small", tmp_path / ("small" if of == "workspace" else "large")
+    with mounted(disk, "-t", "tmpfs", "-o", "size=16m", "tmpfs"):
         bench = Bench(root)
+        if of == "runs":
+            bench.workspace.runs.symlink_to(disk)
         try:
             run_id, waiting = bench.add(steps=300, pause=0.01, save=1000, promise=0.1), bench.add(steps=2)
             bench.start(disk_reserve_bytes=1 << 20, overdue_seconds=0.2, hung_seconds=1.0)
             bench.until_step(run_id, 10)
-            filler = root / "filler"
+            filler = disk / "filler"
             journal = bench.workspace.runs / str(run_id) / "journal.jsonl"
             with contextlib.suppress(OSError), open(filler, "ab", buffering=0) as file:
                 while True:

@@ -1,5 +1,6 @@
 """A disk that is really full, a small tmpfs, pauses a run and spoils nothing."""
 
+import errno
 import os
 import subprocess
 import time
@@ -8,8 +9,9 @@ from pathlib import Path
 import pytest
 from runs import events_of, last_state, make_run, series, weights_hash
 
+from engine.journal import Journal
 from engine.process import worker_command, worker_environment
-from engine.worker import checkpoint
+from engine.worker import checkpoint, disk
 
 
 @pytest.fixture
@@ -50,3 +52,24 @@ def test_a_full_disk_pauses_the_run_until_there_is_room(small_disk, tiny_model, 
     assert last_state(folder)["state"] == "done"
     assert series(folder) == series(plain)
     assert weights_hash(folder) == weights_hash(plain)
+
+
+def test_whatever_is_written_waits_for_room_and_says_so_once(tmp_path, monkeypatch):
+    """An evaluation, the names of a checkpoint: the disk is full three times, then is not; other faults go through."""
+    monkeypatch.setattr(disk, "_WAIT_SECONDS", 0.01)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    attempts, beats = [], []
+
+    def write() -> str:
+        attempts.append(1)
+        if len(attempts) <= 3:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        return "written"
+
+    journal = Journal(folder)
+    assert disk.insist(journal, lambda: beats.append(1), folder, "an evaluation", write) == "written"
+    assert len(beats) == 3
+    assert [event["event"] for event in events_of(folder, "event")] == ["disk-full", "disk-free"]
+    with pytest.raises(NotADirectoryError):
+        disk.insist(journal, lambda: None, folder, "an evaluation", (folder / "journal.jsonl" / "x").mkdir)

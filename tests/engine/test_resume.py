@@ -150,7 +150,7 @@ sys.exit(train(Path(sys.argv[1]), stop=StopRequest()))
 """
 
 
-@pytest.mark.parametrize("damage", ["truncate", "zero", "remove"])
+@pytest.mark.parametrize("damage", ["truncate", "zero", "remove", "flip"])
 def test_a_damaged_newest_checkpoint_is_passed_over_and_said(damage, straight, tmp_path):
     original = straight("lora")
     newest = checkpoint.steps(original / "checkpoints")[-1]
@@ -162,6 +162,10 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_said(damage, straight, t
             file.unlink()
         elif damage == "truncate":
             os.truncate(file, file.stat().st_size // 2)
+        elif damage == "flip":
+            content = bytearray(file.read_bytes())
+            content[len(content) // 3] ^= 1  # in the manifest: a digit, a key or a quote
+            file.write_bytes(content)
         else:
             file.write_bytes(bytes(file.stat().st_size))
         assert train(folder, stop=NeverStop()) == DONE
