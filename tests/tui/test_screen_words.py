@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from fill import Filler
 from stage import played, until
 from test_screen_main import Shown
 
@@ -48,3 +49,23 @@ async def test_the_age_of_the_last_event_grows_by_the_minute_and_needs_no_key(fi
             shown.app.snapshot = dataclasses.replace(snapshot, taken=snapshot.taken + later)
             shown.main.take(shown.app.snapshot)
             assert line.shown_text()[0].strip() == f"✔ 3 finished · {age} ago"
+
+
+@played
+async def test_scores_are_not_drawn_on_the_axis_of_the_loss(tmp_path):
+    filler = Filler(tmp_path)
+    run_id = filler.add("scored")
+    filler.train(run_id, 10)
+    scores = {"eval/loss": 7.5, "eval/perplexity": 1800.0, "eval/accuracy": 0.96, "eval/macro_f1": 0.5}
+    filler.journal(run_id, {"kind": "eval", "step": 10, "values": scores})
+    async with Shown(tmp_path) as shown:
+        pane = shown.main.run
+        await shown.go(run_id)
+        await shown.press("3", "]")
+        seen = []
+        for _ in range(3):
+            seen.append([wanted.key for wanted in pane._curves])
+            await shown.press("m")
+        assert seen == [["eval/loss"], ["eval/accuracy", "eval/macro_f1"], ["eval/perplexity"]]
+        assert pane.tab == "LR"
+    filler.close()

@@ -4,11 +4,11 @@ With two panes GPUs and checkpoints are tabs here as well; they are drawn by the
 """
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from engine.errors import EngineError
 from engine.home import LOG
-from engine.store.records import Run, RunState
+from engine.store.records import Run, RunState, Series
 from tui import format
 from tui.card import Fix, card, cause, fixes
 from tui.curves import LOSS, Wanted
@@ -24,7 +24,7 @@ from tui.widgets.gpus import GpusPane
 
 CHARTS: dict[str, tuple[str, ...]] = {
     "Loss": LOSS,
-    "Eval": (),  # every eval/... the run has logged
+    "Eval": (),  # what the run's evaluations gave, see `eval_charts`
     "LR": ("train/lr",),
     "Grad": ("train/grad_norm",),
     "Tok/s": ("train/tokens_per_s",),
@@ -38,6 +38,18 @@ CHART_SECONDS = 0.9
 """Least time between two pictures of a chart that only grew; the numbers beside it come twice a second. Less than a
 second, so that every second picture of the feed finds it due."""
 _FAILED = (RunState.FAILED, RunState.INTERRUPTED)
+_MOST_CURVES = 4
+"""Beyond it curves of one chart are hard to tell apart."""
+
+
+def eval_charts(series: Mapping[str, Series]) -> list[tuple[str, ...]]:
+    """What of a run's evaluations fits on one axis: the loss alone, the scores between 0 and 1 together, each of the
+    rest (perplexity) alone."""
+    keys = sorted(key for key in series if key.startswith("eval/") and key != "eval/loss")
+    scores = [key for key in keys if (series[key].low or 0.0) >= 0.0 and (series[key].high or 0.0) <= 1.0]
+    charts = [("eval/loss",)] if "eval/loss" in series else []
+    charts += [tuple(scores[at : at + _MOST_CURVES]) for at in range(0, len(scores), _MOST_CURVES)]
+    return charts + [(key,) for key in keys if key not in scores]
 
 
 class RunPane(Chart):
@@ -57,6 +69,8 @@ class RunPane(Chart):
         self.helps: list[Fix] | None = None
         self._gpus, self._points = gpus, points
         self._chosen_tab = "Loss"
+        self._eval_chart = 0
+        """Which of several the tab Eval shows."""
         self._failure: tuple[int, str] | None = None
         self._follows_at = 0.0
 
@@ -108,8 +122,8 @@ class RunPane(Chart):
         if tab in CHARTS:
             keys = CHARTS[tab]
             if tab == "Eval":
-                known = self.detail.series if self.detail else {}
-                keys = tuple(sorted(key for key in known if key.startswith("eval/")))[:4] or ("eval/loss",)
+                found = self._eval_charts()
+                keys = found[self._eval_chart % len(found)] if found else ("eval/loss",)
             wanted = [Wanted(run.id, key, series) for series, key in enumerate(keys)]
             self.show(wanted, self._version_of(run, wanted))
         if tab in (LOGS, WHY):
@@ -131,6 +145,9 @@ class RunPane(Chart):
                 return known
             self._follows_at = now + CHART_SECONDS
         return version
+
+    def _eval_charts(self) -> list[tuple[str, ...]]:
+        return eval_charts(self.detail.series if self.detail else {})
 
     def _fixes_question(self, run: Run, why: str) -> Callable[[object], tuple[int, list[Fix]]]:
         folder = self.app.workspace.runs / str(run.id)
@@ -176,7 +193,11 @@ class RunPane(Chart):
             return "[ ] tab"
         if (sheet := self.sheet()) is not None:
             return f"[ ] tab · {sheet.where()}".rstrip(" ·")
-        return "[ ] tab · l log y · z smooth · t x axis · ←→ read" if self.tab in CHARTS else "[ ] tab"
+        if self.tab not in CHARTS:
+            return "[ ] tab"
+        amount = len(self._eval_charts()) if self.tab == "Eval" else 1
+        more = f" · m {self._eval_chart % amount + 1} of {amount}" if amount > 1 else ""
+        return f"[ ] tab{more} · l log y · z smooth · t x axis · ←→ read"
 
     def sheet(self) -> Sheet | None:
         return {WHY: self.why, LOGS: self.logs, CONFIG: self.config, EVENTS: self.events}.get(self.tab)
@@ -285,7 +306,13 @@ class RunPane(Chart):
         self.screen.footer.repaint()
 
     def do_chart_metric(self) -> None:
+        """The next chart: of the tab, where it has several, then of the next tab."""
+        if self.tab == "Eval" and self._eval_chart + 1 < len(self._eval_charts()):
+            self._eval_chart += 1
+            self.go(self.tab)
+            return
         charts = [tab for tab in self.tabs() if tab in CHARTS]
+        self._eval_chart = 0
         self.go(charts[(charts.index(self.tab) + 1) % len(charts)])
 
     def _move(self, name: str, by: int) -> None:
