@@ -13,7 +13,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from textual.message import Message
@@ -22,7 +23,7 @@ from engine.daemon import client
 from engine.errors import EngineError
 from engine.home import Workspace
 from engine.store import connect, errors, reads
-from engine.store.records import Run
+from engine.store.records import Checkpoint, Run
 from tui.settings import whose
 from tui.snapshot import Daemon, Detail, News, Snapshot, Store, View, machine_of
 
@@ -36,6 +37,8 @@ WHOLE_SECONDS = 5.0
 """How often the whole list is read while commits come in."""
 MACHINE_STALE_SECONDS = 10.0
 """Without a daemon, machine.json older than this tells nothing of now."""
+PRUNED_SECONDS = 10.0
+"""A worker deletes a checkpoint's files and then says so: until the store can have heard, they are not missing."""
 _TELLING = ("state", "oom", "early-stop", "disk-full", "retry", "kill", "checkpoint-damaged", "recovered")
 """Kinds of events that the line above the footer tells."""
 
@@ -82,6 +85,8 @@ class Feed(threading.Thread):
         self._changes: connect.Changes | None = None
         self._last = Snapshot(0.0)
         self._whole_at = 0.0
+        self._lost: dict[int, dict[int, float]] = {}
+        """Of the run in focus: the steps whose files are missing, and since when."""
         self._trouble_since: float | None = None
         self._file: tuple[int, int] | None = None
         """Which file runs.db is."""
@@ -277,9 +282,18 @@ class Feed(threading.Thread):
             reads.events(conn, run_id, limit=500),
             reads.series(conn, run_id),
             reads.error(conn, run_id) if run.ended else "",
-            frozenset(point.step for point in points if point.path and (folder / point.path).is_dir()),
+            self._present(run, folder, points),
             reads.rival(conn, run),
         )
+
+    def _present(self, run: Run, folder: Path, points: Sequence[Checkpoint]) -> frozenset[int]:
+        """The steps whose files are there."""
+        lost = {point.step for point in points if not point.path or not (folder / point.path).is_dir()}
+        now = time.monotonic()
+        before = self._lost.get(run.id, {}) if run.active else {}
+        self._lost = {run.id: {step: before.get(step, now) for step in lost}}
+        pruned = {step for step, since in self._lost[run.id].items() if run.active and now - since < PRUNED_SECONDS}
+        return frozenset(point.step for point in points if point.step not in lost or point.step in pruned)
 
     def _last_news(self, conn: Any) -> News | None:
         before = self._last.last_news

@@ -11,7 +11,7 @@ from textual.message import Message
 from engine.home import Workspace
 from engine.store import reads
 from engine.store.records import RunState
-from tui.feed import Answer, Feed, Updated
+from tui.feed import PRUNED_SECONDS, Answer, Feed, Updated
 from tui.snapshot import Snapshot, View
 
 
@@ -129,6 +129,25 @@ def test_only_runs_that_learned_the_same_are_compared(tmp_path):
         rival = reads.rival(filler.conn, run)
         assert (rival.id if rival else None) == other
         assert reads.standing(filler.conn, run) == standing
+    filler.close()
+
+
+def test_a_checkpoint_just_pruned_is_not_called_lost_before_the_worker_can_have_said_so(tmp_path):
+    filler = Filler(tmp_path)
+    live, ended = filler.add("live"), filler.add("ended")
+    for run_id in (live, ended):
+        filler.train(run_id, 400)
+        (filler.folder(run_id) / "checkpoints/step-00000200").rmdir()
+    filler.finish(ended, RunState.DONE)
+    with Watched(tmp_path, View(focus=live)) as watched:
+        watched.until(lambda: watched.last.detail and watched.last.detail.run_id == live)
+        assert watched.last.detail.present == {200, 400}
+        watched.feed._lost[live][200] -= PRUNED_SECONDS
+        filler.journal(live, {"kind": "metric", "step": 401, "values": {"train/loss": 1.0}})
+        watched.until(lambda: watched.last.detail.present == {400})
+        watched.feed.look(View(focus=ended))
+        watched.until(lambda: watched.last.detail.run_id == ended)
+        assert watched.last.detail.present == {400}
     filler.close()
 
 
