@@ -73,9 +73,9 @@ ACTIONS: tuple[Action, ...] = (
     # acting on runs
     Action("main.new", ("n",), "new", "new run from a preset", "main", 1, True),
     Action("main.edit", ("e",), "edit", "a new run from this one; the fix of a failed one", "main", 9, True),
-    Action("main.compare", ("c",), "compare", "compare the marked runs (2 to 4), or this one with the best", "main", 4),
+    Action("main.compare", ("c",), "compare", "compare 2-4 marked runs, or this with the best on its data", "main", 4),
     Action("main.stop", ("x",), "stop", "stop after this step and save; take off the queue", "main", 5, True),
-    Action("main.kill", ("X",), "kill", "end the run's process now, without saving", "main", 0, True),
+    Action("main.kill", ("X",), "kill", "end the run's process now, unsaved; take off the queue", "main", 0, True),
     Action("main.resume", ("r",), "resume", "go on from a checkpoint, or run again", "main", 6, True),
     Action("main.hold", ("h",), "hold", "hold a waiting run, or release it", "main", 0, True),
     Action("main.move_down", ("J",), "move down", "move down in the queue", "main", 0, True),
@@ -204,7 +204,11 @@ class Keymap:
         ]
 
     def footer(self, places: Iterable[str]) -> list[Action]:
-        """What the footer names, in order."""
-        places = tuple(places)
-        shown = sorted((action for action in self.reachable(places) if action.footer), key=lambda a: a.footer)
-        return shown
+        """What the footer names, in order: what is for this pane alone comes first, in the list of runs among the rest,
+        and help and leaving last."""
+
+        def order(action: Action) -> tuple[int, int]:
+            wide = action.where in ("runs", "main", "any")
+            return (2 if action.footer >= 10 else 1 if wide else 0), action.footer
+
+        return sorted((action for action in self.reachable(tuple(places)) if action.footer), key=order)

@@ -69,3 +69,21 @@ async def test_scores_are_not_drawn_on_the_axis_of_the_loss(tmp_path):
         assert seen == [["eval/loss"], ["eval/accuracy", "eval/macro_f1"], ["eval/perplexity"]]
         assert pane.tab == "LR"
     filler.close()
+
+
+@played
+async def test_the_footer_names_only_keys_that_do_something_here(filled):
+    async with Shown(filled, readonly=True) as shown:
+        footer = shown.main.footer
+
+        def said() -> str:
+            return footer.shown_text()[0].strip()
+
+        assert "enter open" in said() and "stop" not in said() and "new" not in said()
+        await shown.press("?")
+        await until(lambda: said().startswith("j k move · esc back"))
+        await shown.press("escape")
+        await until(lambda: "enter open" in said())
+        await shown.press("3", "enter")
+        await until(lambda: said().startswith("esc back  m metric  l log y  z smooth  t x axis"))
+        assert "enter open" not in said()

@@ -9,6 +9,7 @@ from textual.widgets import Input
 
 from tui.format import Line, cells, cut, fit, line_cells, visible, wrap
 from tui.screens.base import KeyScreen
+from tui.widgets.bars import Footer
 from tui.widgets.pane import Pane
 from tui.widgets.rows import Row, Rows
 
@@ -30,9 +31,23 @@ class Dialog(KeyScreen):
         self.pane = self.box()
         yield self.pane
 
+    @property
+    def footer_words(self) -> str:
+        """What the footer below says while this is open."""
+        return self.pane.hint()
+
     def on_mount(self) -> None:
         self.styles.background = "transparent"
         self.set_focus(self.pane)
+        self._footers()
+
+    def on_unmount(self) -> None:
+        self._footers()
+
+    def _footers(self) -> None:
+        for screen in self.app.screen_stack:
+            for footer in screen.query(Footer):
+                footer.repaint()
 
     def on_resize(self, event: events.Resize) -> None:
         self.place()

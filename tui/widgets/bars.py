@@ -5,7 +5,7 @@ import platform
 from engine.store.records import RunState
 from tui import format
 from tui.format import Line, cells, cut, fit_line, line_cells, plural, visible
-from tui.keys import written
+from tui.keys import BY_ID, written
 from tui.snapshot import Snapshot
 from tui.widgets.pane import Lines
 
@@ -137,13 +137,19 @@ class NewsLine(Lines):
 
 
 class Footer(Lines):
-    """The keys of the place one is in; those that cannot be used now are grey."""
+    """The keys of the place one is in; those that cannot be used now are grey. Under a dialog, the dialog's keys."""
 
     def lines(self, width: int, height: int) -> list[Line]:
-        screen = self.screen
+        screen, above = self.screen, self.app.screen
+        if above is not screen and (keys := getattr(above, "footer_words", "")):
+            return [[(f" {keys}", "text")]]
         keymap = self.app.keymap
         # The last two, help and leaving, are always shown.
-        wanted = [(action, keymap.keys(action.id)[0]) for action in keymap.footer(screen.places())]
+        zoomed = bool(getattr(screen, "zoomed", ""))
+        actions = [action for action in keymap.footer(screen.places()) if not (action.writes and self.app.readonly)]
+        if zoomed:  # the pane is open already
+            actions = [BY_ID["any.back"], *(action for action in actions if action.id != "main.open")]
+        wanted = [(action, keymap.keys(action.id)[0]) for action in actions]
         sizes = [cells(f"{written(key)} {action.label}") + 2 for action, key in wanted]
         tail = [index for index, (action, _) in enumerate(wanted) if action.footer > 10]
         room = width - 1 - sum(sizes[index] for index in tail)
