@@ -84,18 +84,22 @@ def reported(folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except EngineError as error:
-        failed(error.message, error.hint, _cause(error))
-        raise
     except Exception as error:
-        if is_out_of_memory(error):
-            failed(f"out of memory: {str(error).splitlines()[0]}", "The log holds the traceback.", "out-of-memory")
-        elif isinstance(error, OSError) and error.errno in _NO_WRITING and error.filename:
-            reason = f"{error.filename} cannot be written: {error.strerror}"
-            failed(reason, "It goes on from its last checkpoint once that is mended.", "exception")
-        else:
-            failed(f"{type(error).__name__}: {error}", "The log holds the traceback.", "exception")
+        failed(**failure(error))
         raise
+
+
+def failure(error: Exception) -> dict[str, str]:
+    """Reason, hint and cause, as the journal has them."""
+    if isinstance(error, EngineError):
+        return {"reason": error.message, "hint": error.hint, "cause": _cause(error)}
+    reason, hint, cause = f"{type(error).__name__}: {error}", "The log holds the traceback.", "exception"
+    if is_out_of_memory(error):
+        reason, cause = f"out of memory: {str(error).splitlines()[0]}", "out-of-memory"
+    elif isinstance(error, OSError) and error.errno in _NO_WRITING and error.filename:
+        reason = f"{error.filename} cannot be written: {error.strerror}"
+        hint = "It goes on from its last checkpoint once that is mended."
+    return {"reason": reason, "hint": hint, "cause": cause}
 
 
 def _cause(error: EngineError) -> str:

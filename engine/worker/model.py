@@ -32,9 +32,9 @@ class Precision:
         return torch.autocast(self.device.type, self.autocast)
 
 
-def pick_device() -> torch.device:
+def pick_device(rank: int = 0) -> torch.device:
     if torch.cuda.is_available():
-        return torch.device("cuda", 0)
+        return torch.device("cuda", rank % torch.cuda.device_count())
     return torch.device("cpu")
 
 
