@@ -51,7 +51,7 @@ def follow(rank: int, count: int, channel: Connection, store: int) -> None:
     """Load the run and take part in its steps, until rank 0 has nothing more to do."""
     import torch
 
-    from engine.worker import checkpoint
+    from engine.worker.checkpoint import load_state
     from engine.worker.linear import use_onednn
     from engine.worker.loss import LOSS_TOLERANCE, choose_loss
     from engine.worker.memory import give_back_memory, is_out_of_memory
@@ -92,8 +92,8 @@ def follow(rank: int, count: int, channel: Connection, store: int) -> None:
     with precision.context():
         loss_of, _ = choose_loss(inner, probe, config.model.attention, LOSS_TOLERANCE[precision.autocast])
     model.train()
-    if begin.checkpoint:
-        optimizer.load_state_dict(checkpoint.load_state(begin.checkpoint)["optimizer"])
+    if begin.resumed:
+        optimizer.load_state_dict(load_state(begin.resumed, device)["optimizer"])
     parameters = [p for p in model.parameters() if p.requires_grad]
     ranks.meet(parameters, config.train.seed)
 

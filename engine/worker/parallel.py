@@ -38,6 +38,7 @@ from engine.config import RunConfig
 from engine.errors import InputError, OutOfMemory, RankLost, RunFailed
 from engine.journal import Journal
 from engine.process import worker_environment
+from engine.worker.checkpoint import Checkpoint
 from engine.worker.memory import is_out_of_memory
 from engine.worker.packing import TokenSet
 
@@ -64,7 +65,7 @@ class Begin:
     tokens: TokenSet
     source: str | None
     """Folder of the model's weights, where they are not the base's own."""
-    checkpoint: Path | None
+    resumed: Checkpoint | None
     """Where the optimizer's state is to be read."""
 
 
@@ -387,7 +388,8 @@ def _epitaph(follower: _Follower, said: bytes, status: int) -> dict[str, str]:
     hint = "The log may hold more."
     try:
         told = json.loads(said)
-        return told | {"reason": f"{who} failed: {told['reason']}"}
+        cause = "out-of-memory" if told["cause"] == "out-of-memory" else "failed"
+        return {"reason": f"{who} failed: {told['reason']}", "hint": told["hint"], "cause": cause}
     except ValueError:
         pass
     if status < 0:
@@ -398,8 +400,8 @@ def _epitaph(follower: _Follower, said: bytes, status: int) -> dict[str, str]:
             name = "unknown"
         if number == signal.SIGKILL:
             hint = "Did the machine's memory run out? Then the kernel's log says so (dmesg)."
-        return {"reason": f"{who} was killed by signal {number} ({name})", "hint": hint, "cause": "exception"}
-    return {"reason": f"{who} ended with code {status}", "hint": hint, "cause": "exception"}
+        return {"reason": f"{who} was killed by signal {number} ({name})", "hint": hint, "cause": "failed"}
+    return {"reason": f"{who} ended with code {status}", "hint": hint, "cause": "failed"}
 
 
 def ranks_changed(before: int, now: int) -> str:

@@ -108,7 +108,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
     precision = choose_precision(config, device)
     full = config.method.kind == "full"
     source = str(last.path) if last and full else given_model(config.model)
-    ranks.begin(Begin(config, data.train, source, last and last.path))
+    ranks.begin(Begin(config, data.train, source, last))
     model = make_trainable(load_base(config, precision, source), config)
     if device.type == "cpu":
         use_onednn(model)
