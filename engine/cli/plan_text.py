@@ -8,7 +8,7 @@ from engine.cli.watch import PLAN_PROBLEMS, data_warnings
 from engine.config import SETTINGS, Resolved, RunConfig
 from engine.plan.fit import Change, Fit
 from engine.plan.machine import Machine
-from engine.plan.outline import Course, Memory
+from engine.plan.outline import Course, Memory, ranks
 
 _PARTS = {
     "weights": "weights of the model",
@@ -77,7 +77,7 @@ def memory_lines(machine: Machine, needs: Memory, width: int) -> list[str]:
         f"  {_size(estimate.expected)} expected, {_size(estimate.low)} at least, {_size(estimate.high)} at most; "
         f"{_how(needs)}",
         f"  with {estimate.micro_tokens:,} tokens a pass, activations "
-        f"{'recomputed' if estimate.activation_checkpointing else 'kept'}, on {_device(machine)}",
+        f"{'recomputed' if estimate.activation_checkpointing else 'kept'}, on {_device(config, machine)}",
     ]
     rows = [
         (_PARTS.get(name, name) if not (name == "context" and estimate.device == "cpu") else "libraries", _size(size))
@@ -234,8 +234,11 @@ def _how(needs: Memory) -> str:
     return how
 
 
-def _device(machine: Machine) -> str:
-    return visible(machine.cards[0].name) if machine.cards else "the CPU"
+def _device(config: RunConfig, machine: Machine) -> str:
+    if not machine.cards:
+        return "the CPU"
+    name, count = visible(machine.cards[0].name), ranks(config, machine)
+    return f"each of {count} × {name}: every one holds all weights" if count > 1 else name
 
 
 def _count(number: int) -> str:

@@ -14,6 +14,7 @@ from torch import nn
 from engine import __version__
 from engine.errors import EngineError, NotFinite, OutOfMemory
 from engine.journal import Journal
+from engine.plan.timing import together
 from engine.worker.loss import PackedLoss
 from engine.worker.memory import is_out_of_memory
 from engine.worker.model import Precision
@@ -57,7 +58,7 @@ def versions() -> dict[str, str]:
 
 
 def describe(
-    model: nn.Module, inner: nn.Module, parameters: list[nn.Parameter], precision: Precision, loss_of: Any
+    model: nn.Module, inner: nn.Module, parameters: list[nn.Parameter], precision: Precision, loss_of: Any, ranks: int
 ) -> dict[str, Any]:
     """What was loaded, for the journal."""
     device = torch.cuda.get_device_name(precision.device) if precision.device.type == "cuda" else "cpu"
@@ -65,7 +66,8 @@ def describe(
         "class": type(inner).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
         "trainable": sum(p.numel() for p in parameters),
-        "device": device,
+        "device": together(device, ranks),
+        "ranks": ranks,
         "autocast": str(precision.autocast).removeprefix("torch."),
         "weights": sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()}),
         "path": "packed" if isinstance(loss_of, PackedLoss) else "plain",

@@ -55,7 +55,7 @@ def find_micro_tokens(
     budget = _GPU_SHARE * total - others - moments
     fits, trial = 0, longest
     by_length = np.argsort(-tokens.lengths, kind="stable")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(precision.devices):
         while True:
             group = plan_passes(by_length[: max(batch_size, 1)], tokens.lengths, trial)[0]
             torch.cuda.reset_peak_memory_stats(precision.device)

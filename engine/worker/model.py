@@ -26,6 +26,11 @@ class Precision:
     base_dtype: torch.dtype
     """Type the weights are held in. An adapter's weights are always float32."""
 
+    @property
+    def devices(self) -> list[torch.device]:
+        """Whose random state is in use, beside the CPU's."""
+        return [self.device] if self.device.type == "cuda" else []
+
     def context(self) -> contextlib.AbstractContextManager:
         if self.autocast is None:
             return contextlib.nullcontext()

@@ -371,12 +371,9 @@ def wanted_ranks(config: RunConfig, device: torch.device) -> tuple[int, str]:
     forced = os.environ.get(RANKS, "")
     if forced.isdecimal() and int(forced) > 0:
         return int(forced), ""
-    wanted = config.run.gpu_count
-    if wanted == "auto":
-        wanted = max(1, len(config.run.gpus))
     if device.type != "cuda":
         return 1, ""
-    there = torch.cuda.device_count()
+    wanted, there = config.run.gpus_wanted, torch.cuda.device_count()
     if wanted > there:
         return there, f"The run asks for {wanted} GPUs; {there} can be seen here, and it goes on with {there}."
     return max(1, wanted), ""

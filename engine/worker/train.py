@@ -124,7 +124,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
     progress = Progress()
     parameters = [p for p in model.parameters() if p.requires_grad]
     ranks.meet(parameters, config.train.seed)
-    journal.write("model", **describe(model, inner, parameters, precision, loss_of), ranks=ranks.count)
+    journal.write("model", **describe(model, inner, parameters, precision, loss_of, ranks.count))
     if last:
         state = checkpoint.load_state(last, device)
         if not full:

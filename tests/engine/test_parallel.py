@@ -19,8 +19,12 @@ from runs import evals, events_of, last_state, make_run, series, weights_hash
 from safetensors.torch import load_file
 
 from engine import journal
+from engine.cli.plan_text import memory_lines
 from engine.config import RunConfig
 from engine.errors import NotFinite, RankLost
+from engine.plan.fit import Card
+from engine.plan.machine import Machine
+from engine.plan.outline import memory
 from engine.process import spawn_worker
 from engine.worker import checkpoint, parallel
 from engine.worker.loss import PackedLoss
@@ -250,6 +254,17 @@ def wait_for(condition: Callable[[], T], seconds: float = 120) -> T:
         assert time.monotonic() < deadline, "it did not come"
         time.sleep(0.02)
     return found
+
+
+def test_a_plan_counts_the_gpus_that_train_together():
+    config = RunConfig().replace({"run.gpu_count": 2})
+    machine = Machine((Card("NVIDIA A100", 80 * 2**30),) * 4, "", None, None, 400.0, True)
+    facts = {"longest": 500, "step_tokens": 3000, "supervised": 0.5}
+    one, two = (memory(settings, machine, [], facts) for settings in (RunConfig(), config))
+    assert (one.estimate.micro_tokens, two.estimate.micro_tokens) == (2048, 1500)
+    assert one.estimate.parts["weights"] == two.estimate.parts["weights"]
+    line = "\n".join(memory_lines(config, machine, two, 100))
+    assert "on each of 2 × NVIDIA A100: every one holds all weights" in line
 
 
 # Rank 0 of a real worker, deaf to what becomes of the others.
