@@ -261,7 +261,7 @@ def test_a_plan_counts_the_gpus_that_train_together():
     machine = Machine((Card("NVIDIA A100", 80 * 2**30),) * 4, "", None, None, 400.0, True)
     facts = {"longest": 500, "step_tokens": 3000, "supervised": 0.5}
     one, two = (memory(settings, machine, [], facts) for settings in (RunConfig(), config))
-    assert (one.estimate.micro_tokens, two.estimate.micro_tokens) == (2048, 1500)
+    assert (one.estimate.micro_tokens, two.estimate.micro_tokens) == (3000, 1500)
     assert one.estimate.parts["weights"] == two.estimate.parts["weights"]
     line = "\n".join(memory_lines(config, machine, two, 100))
     assert "on each of 2 × NVIDIA A100: every one holds all weights" in line
