@@ -100,6 +100,7 @@ class Ranks:
     store: int = -1
     """Descriptor of the memory in which the collectives find each other. Open as long as the process is there: torch
     writes to it when it lets go of it, and another file might have its number by then."""
+    _began: float = field(default_factory=time.monotonic)
     _seed: int = 0
     _folder: Path = Path()
     _channel: Connection | None = None
@@ -338,7 +339,8 @@ class Ranks:
         self._someone_fell.set()
         if not self._leaving.wait(_GRACE_SECONDS):
             with contextlib.suppress(OSError):
-                Journal(self._folder).write("state", state="failed", **self._lost)
+                seconds = round(time.monotonic() - self._began, 1)
+                Journal(self._folder).write("state", state="failed", **self._lost, seconds=seconds)
             print(self._lost["reason"], file=sys.stderr, flush=True)
             os._exit(1)  # the other followers die with this process
 
