@@ -43,6 +43,8 @@ class Memory:
     corrected_by: int
     """How many earlier runs of this machine the estimate was corrected by."""
     traced: bool
+    gpus: int = 1
+    """That train the run together; the estimate is for each."""
 
 
 def memory(config: RunConfig, machine: Machine, past: Sequence[PastRun], facts: dict[str, Any]) -> Memory | None:
@@ -72,7 +74,7 @@ def memory(config: RunConfig, machine: Machine, past: Sequence[PastRun], facts: 
     answer = remembered(request) if request else None
     if answer:
         estimate = traced_estimate(estimate, answer, known)
-    return Memory(estimate, fits, changes, known, runs, answer is not None)
+    return Memory(estimate, fits, changes, known, runs, answer is not None, count)
 
 
 @dataclass(frozen=True)

@@ -263,8 +263,8 @@ def test_a_plan_counts_the_gpus_that_train_together():
     one, two = (memory(settings, machine, [], facts) for settings in (RunConfig(), config))
     assert (one.estimate.micro_tokens, two.estimate.micro_tokens) == (3000, 1500)
     assert one.estimate.parts["weights"] == two.estimate.parts["weights"]
-    line = "\n".join(memory_lines(config, machine, two, 100))
-    assert "on each of 2 × NVIDIA A100: every one holds all weights" in line
+    line = "\n".join(memory_lines(machine, two, 100))
+    assert "on each of 2 × NVIDIA A100, where all weights are held" in line
 
 
 # Rank 0 of a real worker, deaf to what becomes of the others.
