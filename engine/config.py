@@ -154,12 +154,20 @@ class RunSettings:
     tags: list[str] = setting([], "words to find the run by")
     gpus: list[str] = setting([], "GPUs to use, by index or UUID; empty: any that is free")
     gpu_count: int | Auto = setting(
-        "auto", "GPUs the queue gives the run together; auto: one, or as many as gpus names; 0: none", 0, 1024
+        "auto",
+        "GPUs that train the run together, all weights on each; auto: one, or as many as gpus names; 0: none",
+        0,
+        1024,
     )
     share: bool = setting(False, "may share its GPU with other runs, where the memory it is expected to need is free")
     priority: int = setting(0, "higher runs first")
     retries: int = setting(0, "how often to start again after a failure", 0)
     on_oom: Literal["shrink", "fail"] = setting("shrink", "out of memory: halve micro_tokens and repeat, or fail")
+
+    @property
+    def gpus_wanted(self) -> int:
+        """How many GPUs the run is to have together."""
+        return max(1, len(self.gpus)) if self.gpu_count == "auto" else self.gpu_count
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ EngineError
  ├─ CheckpointError   no good checkpoint, or one that does not fit the run
  └─ RunFailed         the run itself failed, or its worker died (exit code 1)
      ├─ NotFinite     loss or gradient stopped being numbers: trying again gives the same
-     └─ OutOfMemory   even the smallest pass does not fit
+     ├─ OutOfMemory   even the smallest pass does not fit
+     └─ RankLost      one of the processes that train the run together is gone
 """
 
 
@@ -60,4 +61,8 @@ class NotFinite(RunFailed):
 
 
 class OutOfMemory(RunFailed):
+    pass
+
+
+class RankLost(RunFailed):
     pass

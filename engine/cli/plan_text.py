@@ -26,7 +26,8 @@ _PARTS = {
 
 def estimate_line(needs: Memory, machine: Machine) -> str:
     """What is known before the data is read, in a line."""
-    return f"memory: about {bytes_text(needs.estimate.expected)} on {_device(machine)}; reading the data for the rest"
+    size = bytes_text(needs.estimate.expected)
+    return f"memory: about {size} on {_device(machine, needs)}; reading the data for the rest"
 
 
 def verdict_lines(config: RunConfig, machine: Machine, needs: Memory | None) -> list[str]:
@@ -77,7 +78,7 @@ def memory_lines(machine: Machine, needs: Memory, width: int) -> list[str]:
         f"  {_size(estimate.expected)} expected, {_size(estimate.low)} at least, {_size(estimate.high)} at most; "
         f"{_how(needs)}",
         f"  with {estimate.micro_tokens:,} tokens a pass, activations "
-        f"{'recomputed' if estimate.activation_checkpointing else 'kept'}, on {_device(machine)}",
+        f"{'recomputed' if estimate.activation_checkpointing else 'kept'}, on {_device(machine, needs)}",
     ]
     rows = [
         (_PARTS.get(name, name) if not (name == "context" and estimate.device == "cpu") else "libraries", _size(size))
@@ -234,8 +235,11 @@ def _how(needs: Memory) -> str:
     return how
 
 
-def _device(machine: Machine) -> str:
-    return visible(machine.cards[0].name) if machine.cards else "the CPU"
+def _device(machine: Machine, needs: Memory) -> str:
+    if not machine.cards:
+        return "the CPU"
+    name = visible(machine.cards[0].name)
+    return f"each of {needs.gpus} × {name}, where all weights are held" if needs.gpus > 1 else name
 
 
 def _count(number: int) -> str:

@@ -21,6 +21,8 @@ from engine.plan.timing import (
     evaluations_of,
     guessed_speed,
     speed_of_past,
+    speed_of_several,
+    together,
 )
 from engine.plan.tracing import remembered, trace_request, traced_estimate
 
@@ -41,6 +43,8 @@ class Memory:
     corrected_by: int
     """How many earlier runs of this machine the estimate was corrected by."""
     traced: bool
+    gpus: int = 1
+    """That train the run together; the estimate is for each."""
 
 
 def memory(config: RunConfig, machine: Machine, past: Sequence[PastRun], facts: dict[str, Any]) -> Memory | None:
@@ -48,12 +52,13 @@ def memory(config: RunConfig, machine: Machine, past: Sequence[PastRun], facts: 
     shape = find_shape(config.model)
     if shape is None:
         return None
+    count = ranks(config, machine)
     factor, runs = correction(past, config.method.kind, machine.device_name)
     known = Circumstances(
         device=machine.device,
         bfloat16=machine.bfloat16,
         longest=facts.get("longest"),
-        step_tokens=facts.get("step_tokens"),
+        step_tokens=-(-facts["step_tokens"] // count) if facts.get("step_tokens") else None,
         supervised=facts.get("supervised"),
         correction=factor,
     )
@@ -69,7 +74,7 @@ def memory(config: RunConfig, machine: Machine, past: Sequence[PastRun], facts: 
     answer = remembered(request) if request else None
     if answer:
         estimate = traced_estimate(estimate, answer, known)
-    return Memory(estimate, fits, changes, known, runs, answer is not None)
+    return Memory(estimate, fits, changes, known, runs, answer is not None, count)
 
 
 @dataclass(frozen=True)
@@ -96,22 +101,31 @@ def course(
     plan, data = report["plan"], report["data"]
     epochs = plan["total_steps"] / plan["steps_per_epoch"]
     tokens = round(data["train"]["tokens"] * epochs)
-    speed = probed or speed_of_past(past, config.model.name, config.method.kind, machine.device_name)
+    count, device, what = ranks(config, machine), machine.device_name, (config.model.name, config.method.kind)
+    speed = probed or speed_of_past(past, *what, together(device, count))
     if speed is None and needs is not None:
-        speed = guessed_speed(config, needs.estimate, machine.device_name)
+        one = speed_of_past(past, *what, device) or guessed_speed(config, needs.estimate, device)
+        speed = speed_of_several(one, count)
     took = None
     if speed is not None:
         evaluations = evaluations_of(config, plan["steps_per_epoch"], plan["total_steps"])
-        took = duration(speed, tokens, data["val"]["tokens"], evaluations)
-    watts = _LOAD * machine.card_watts if machine.card_watts else None  # a CPU tells it to root only
+        # One GPU evaluates while the others wait.
+        took = duration(speed, tokens, count * data["val"]["tokens"], evaluations)
+    watts = count * _LOAD * machine.card_watts if machine.card_watts else None  # a CPU tells it to root only
+    limit = "the card's limit" if count == 1 else f"the limit of {count} cards"
     bill = cost(
         took.seconds if took else None,
         tokens,
         watts,
-        f"{_LOAD:.0%} of the card's limit" if watts else "",
+        f"{_LOAD:.0%} of {limit}" if watts else "",
         prices,
     )
     return Course(tokens, took, bill, tuple(advise(facts_of(config, report))))
+
+
+def ranks(config: RunConfig, machine: Machine) -> int:
+    """How many GPUs of this machine would train the run together, each with all the weights."""
+    return max(1, min(config.run.gpus_wanted, len(machine.cards)))
 
 
 def facts_of(config: RunConfig, report: dict[str, Any]) -> Facts:

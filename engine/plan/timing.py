@@ -53,6 +53,20 @@ class PastRun:
     measured_bytes: int | None = None
 
 
+def together(device: str, count: int) -> str:
+    """What a run is said to train on, and is compared by: `NVIDIA A100`, `2 × NVIDIA A100`."""
+    return f"{count} × {device}" if count > 1 else device
+
+
+def speed_of_several(one: Speed, count: int) -> Speed:
+    """Of so many devices, where only one's is known. What they lose in summing gradients depends on what joins them,
+    so it is counted as doubt.
+    """
+    if count == 1:
+        return one
+    return Speed(count * one.tokens_per_second, f"{one.source}, times {count} GPUs", 1.5 * one.factor)
+
+
 def speed_of_past(runs: Sequence[PastRun], model: str, method: str, device: str) -> Speed | None:
     """The median of the last runs of the same model by the same method on the same device."""
     fitting = [

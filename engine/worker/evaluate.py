@@ -286,7 +286,7 @@ def evaluate(
     """
     subject, asked, began = Subject(loss_of, template, precision), Asked.of(config.eval), time.monotonic()
     measured = None
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(precision.devices), torch.no_grad():
         if len(data.val):
             measured = measure(
                 subject,

@@ -14,6 +14,7 @@ from torch import nn
 from engine import __version__
 from engine.errors import EngineError, NotFinite, OutOfMemory
 from engine.journal import Journal
+from engine.plan.timing import together
 from engine.worker.loss import PackedLoss
 from engine.worker.memory import is_out_of_memory
 from engine.worker.model import Precision
@@ -57,7 +58,7 @@ def versions() -> dict[str, str]:
 
 
 def describe(
-    model: nn.Module, inner: nn.Module, parameters: list[nn.Parameter], precision: Precision, loss_of: Any
+    model: nn.Module, inner: nn.Module, parameters: list[nn.Parameter], precision: Precision, loss_of: Any, ranks: int
 ) -> dict[str, Any]:
     """What was loaded, for the journal."""
     device = torch.cuda.get_device_name(precision.device) if precision.device.type == "cuda" else "cpu"
@@ -65,7 +66,8 @@ def describe(
         "class": type(inner).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
         "trainable": sum(p.numel() for p in parameters),
-        "device": device,
+        "device": together(device, ranks),
+        "ranks": ranks,
         "autocast": str(precision.autocast).removeprefix("torch."),
         "weights": sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()}),
         "path": "packed" if isinstance(loss_of, PackedLoss) else "plain",
@@ -84,18 +86,22 @@ def reported(folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except EngineError as error:
-        failed(error.message, error.hint, _cause(error))
-        raise
     except Exception as error:
-        if is_out_of_memory(error):
-            failed(f"out of memory: {str(error).splitlines()[0]}", "The log holds the traceback.", "out-of-memory")
-        elif isinstance(error, OSError) and error.errno in _NO_WRITING and error.filename:
-            reason = f"{error.filename} cannot be written: {error.strerror}"
-            failed(reason, "It goes on from its last checkpoint once that is mended.", "exception")
-        else:
-            failed(f"{type(error).__name__}: {error}", "The log holds the traceback.", "exception")
+        failed(**failure(error))
         raise
+
+
+def failure(error: Exception) -> dict[str, str]:
+    """Reason, hint and cause, as the journal has them."""
+    if isinstance(error, EngineError):
+        return {"reason": error.message, "hint": error.hint, "cause": _cause(error)}
+    reason, hint, cause = f"{type(error).__name__}: {error}", "The log holds the traceback.", "exception"
+    if is_out_of_memory(error):
+        reason, cause = f"out of memory: {str(error).splitlines()[0]}", "out-of-memory"
+    elif isinstance(error, OSError) and error.errno in _NO_WRITING and error.filename:
+        reason = f"{error.filename} cannot be written: {error.strerror}"
+        hint = "It goes on from its last checkpoint once that is mended."
+    return {"reason": reason, "hint": hint, "cause": cause}
 
 
 def _cause(error: EngineError) -> str:

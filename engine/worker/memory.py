@@ -55,7 +55,7 @@ def find_micro_tokens(
     budget = _GPU_SHARE * total - others - moments
     fits, trial = 0, longest
     by_length = np.argsort(-tokens.lengths, kind="stable")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(precision.devices):
         while True:
             group = plan_passes(by_length[: max(batch_size, 1)], tokens.lengths, trial)[0]
             torch.cuda.reset_peak_memory_stats(precision.device)
@@ -88,6 +88,7 @@ def fit_memory(
     plan: Plan,
     parameters: list[nn.Parameter],
     precision: Precision,
+    ranks: int = 1,
 ) -> None:
     """Tokens per pass for this machine; where too few fit to keep it busy, activations are recomputed, not kept."""
     if config.train.micro_tokens != "auto":
@@ -95,13 +96,14 @@ def fit_memory(
         return
     if progress.activation_checkpointing:
         enable_activation_checkpointing(loss_of.model)
-    progress.micro_tokens, enough = find_micro_tokens(loss_of, tokens, plan.batch_size, parameters, precision)
+    batch_size = -(-plan.batch_size // ranks)  # examples that one rank takes
+    progress.micro_tokens, enough = find_micro_tokens(loss_of, tokens, batch_size, parameters, precision)
     if enough or config.train.activation_checkpointing != "auto":
         return
     progress.activation_checkpointing = True
     enable_activation_checkpointing(loss_of.model)
     before = progress.micro_tokens
-    progress.micro_tokens, _ = find_micro_tokens(loss_of, tokens, plan.batch_size, parameters, precision)
+    progress.micro_tokens, _ = find_micro_tokens(loss_of, tokens, batch_size, parameters, precision)
     journal.write(
         "event",
         event="activation-checkpointing",
@@ -109,11 +111,15 @@ def fit_memory(
     )
 
 
-def shrink(journal: Journal, progress: Progress, lengths: np.ndarray, config: RunConfig, failure: str) -> None:
-    """Halve the tokens per forward pass after running out of memory, or OutOfMemory where that cannot help."""
+def give_back_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def shrink(journal: Journal, progress: Progress, lengths: np.ndarray, config: RunConfig, failure: str) -> None:
+    """Halve the tokens per forward pass after running out of memory, or OutOfMemory where that cannot help."""
+    give_back_memory()
     smallest_useful = int(lengths.max())
     in_use = min(progress.micro_tokens, int(lengths.sum()))
     if config.run.on_oom == "fail" or in_use <= smallest_useful:

@@ -26,15 +26,20 @@ class Precision:
     base_dtype: torch.dtype
     """Type the weights are held in. An adapter's weights are always float32."""
 
+    @property
+    def devices(self) -> list[torch.device]:
+        """Whose random state is in use, beside the CPU's."""
+        return [self.device] if self.device.type == "cuda" else []
+
     def context(self) -> contextlib.AbstractContextManager:
         if self.autocast is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.autocast)
 
 
-def pick_device() -> torch.device:
+def pick_device(rank: int = 0) -> torch.device:
     if torch.cuda.is_available():
-        return torch.device("cuda", 0)
+        return torch.device("cuda", rank % torch.cuda.device_count())
     return torch.device("cpu")
 
 

@@ -16,14 +16,14 @@ from engine.worker.progress import Progress
 class PeakMemory:
     """Made when the passes have been fitted to the card: what was tried out before does not count."""
 
-    def __init__(self, journal: Journal, config: RunConfig, precision: Precision, tokens: TokenSet) -> None:
+    def __init__(self, journal: Journal, config: RunConfig, precision: Precision, tokens: TokenSet, ranks: int) -> None:
         self._journal, self._config, self._device = journal, config, precision.device
         lengths = sorted(tokens.lengths.tolist(), reverse=True)
         self._known = Circumstances(
             device=precision.device.type,
             bfloat16=precision.autocast is not None,
             longest=lengths[0],
-            step_tokens=sum(lengths[: config.train.batch_size]),
+            step_tokens=sum(lengths[: -(-config.train.batch_size // ranks)]),
             supervised=float(tokens.trained.mean()),
         )
         if self._device.type == "cuda":

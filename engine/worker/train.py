@@ -1,4 +1,4 @@
-"""One run, from its folder to its last checkpoint. Read `train` top to bottom: it is the whole story.
+"""One run, from its folder to its last checkpoint. Read `train_together` top to bottom: it is the whole story.
 
 What makes a run repeatable: the order of the data is a pure function of (seed, epoch), the learning rate of the step;
 everything else that changes from step to step is in `Progress`, the optimizer, the weights and the random state, and a
@@ -46,6 +46,7 @@ from engine.worker.model import (
 )
 from engine.worker.optim import learning_rate, make_optimizer, set_learning_rate
 from engine.worker.packing import TokenSet, epoch_order, make_pack, plan_passes
+from engine.worker.parallel import Begin, Ranks, Step, ranks_changed
 from engine.worker.peak import PeakMemory
 from engine.worker.progress import Progress, make_plan
 from engine.worker.resume import compare_probe, load_adapter, probe_indices, probe_loss, refuse_other_run
@@ -58,7 +59,12 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
 
     Raises EngineError for what the user can mend; whatever else is raised is a fault of finetop or the machine.
     """
-    stop = stop or StopRequest()
+    with Ranks() as ranks:
+        return train_together(folder, resume_from, stop or StopRequest(), ranks)
+
+
+def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) -> int:
+    """What `train` does, as rank 0 of `ranks`. Where the run has one GPU, or none, there is no other."""
     began_at = time.monotonic()
     settings = read_run(folder)
     config = settings.config
@@ -68,7 +74,9 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
     journal.write("state", state="starting", pid=os.getpid(), versions=versions())
 
     device = pick_device()
-    set_up_torch(config, device)
+    if complaint := ranks.start(folder, config, device):  # the others load their libraries while data is read
+        journal.write("event", event="fewer-gpus", message=complaint)
+    set_up_torch(config, device, ranks.count)
     checkpoints = folder / home.CHECKPOINTS
     checkpoint.clean_up(checkpoints)
     last, complaints = checkpoint.find(checkpoints, resume_from)
@@ -80,7 +88,12 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
     data = prepare(config, template)
     config = config.replace(auto_values(config, len(data.train)))
     plan = make_plan(config, len(data.train))
-    facts = {"config": dataclasses.asdict(config), "data": data_hashes(data), "versions": versions()}
+    facts = {
+        "config": dataclasses.asdict(config),
+        "data": data_hashes(data),
+        "versions": versions(),
+        "ranks": ranks.count,
+    }
     if last:
         refuse_other_run(last, config, facts["data"])
     for change in [] if last else data_changes(folder, settings.config):
@@ -95,6 +108,7 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
     precision = choose_precision(config, device)
     full = config.method.kind == "full"
     source = str(last.path) if last and full else given_model(config.model)
+    ranks.begin(Begin(config, data.train, source, last))
     model = make_trainable(load_base(config, precision, source), config)
     if device.type == "cpu":
         use_onednn(model)
@@ -109,7 +123,8 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
         journal.write("event", event="plain-path", message=f"One example a pass: {reason}.")
     progress = Progress()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    journal.write("model", **describe(model, inner, parameters, precision, loss_of))
+    ranks.meet(parameters, config.train.seed)
+    journal.write("model", **describe(model, inner, parameters, precision, loss_of, ranks.count))
     if last:
         state = checkpoint.load_state(last, device)
         if not full:
@@ -121,22 +136,26 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
             progress.micro_tokens = asked
         checkpoint.set_rng_state(state["rng"])
         compare_probe(journal, state, probe_loss(loss_of, probe, precision), versions())
+        if (ranks_before := last.manifest.get("ranks", 1)) != ranks.count:
+            journal.write("event", event="ranks-changed", message=ranks_changed(ranks_before, ranks.count))
         if aside := checkpoint.set_aside(checkpoints, last.step):
             journal.write("event", event="set-aside", message=f"Later checkpoints were moved to {aside.name}.")
     else:
         if config.model.checkpoint and not source:
             load_given_adapter(model, config.model)
         progress.activation_checkpointing = config.train.activation_checkpointing is True
-        fit_memory(journal, progress, config, loss_of, data.train, plan, parameters, precision)
+        fit_memory(journal, progress, config, loss_of, data.train, plan, parameters, precision, ranks.count)
     if progress.activation_checkpointing:
         enable_activation_checkpointing(inner)
     evaluations.take_back(folder, progress.step if last else -1)
-    peak = PeakMemory(journal, config, precision, data.train)
+    ranks.spread(parameters)
+    peak = PeakMemory(journal, config, precision, data.train, ranks.count)
     journal.write("resume", from_step=progress.step if last else -1, micro_tokens=progress.micro_tokens)
     journal.write("state", state="running", step=progress.step)
 
     def save() -> None:
         """A checkpoint of this step. A disk without room for it pauses the run."""
+        ranks.verify(parameters)
         state = {
             "progress": dataclasses.asdict(progress),
             "optimizer": optimizer.state_dict(),
@@ -228,9 +247,11 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
 
         while True:
             before = checkpoint.rng_state()
+            micro_tokens = progress.micro_tokens
+            ranks.begin_step(Step(progress.step + 1, indices, micro_tokens, rate, progress.activation_checkpointing))
             try:
                 loss, norm = forward_backward(
-                    loss_of, data.train, indices, progress.micro_tokens, parameters, config, precision
+                    loss_of, data.train, indices, micro_tokens, parameters, config, precision, ranks
                 )
                 break
             except Exception as error:
@@ -311,23 +332,34 @@ def forward_backward(
     parameters: list[nn.Parameter],
     config: RunConfig,
     precision: Precision,
+    ranks: Ranks,
 ) -> tuple[float, float]:
-    """Gradients of one optimizer step: the loss per supervised token of the step, and the norm before clipping."""
+    """Gradients of one optimizer step: the loss per supervised token of the step, and the norm before clipping.
+
+    Each rank makes the passes of its own share; what it adds up, and raises, is then the same on all.
+    """
     supervised = int(tokens.supervised[indices].sum())
     total = torch.zeros((), device=precision.device)
-    for group in plan_passes(indices, tokens.lengths, micro_tokens):
-        pack = make_pack(tokens, group).to(precision.device)
-        with precision.context():
-            total += loss_of.backward(pack, supervised)
-    limit = config.optim.grad_clip or math.inf
-    norm = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
-    loss, norm_value = torch.stack([total / supervised, norm.to(total.dtype)]).tolist()  # one wait for the device
+    with ranks.together():
+        for group in plan_passes(ranks.share(indices, tokens.lengths), tokens.lengths, micro_tokens):
+            pack = make_pack(tokens, group).to(precision.device)
+            with precision.context():
+                total += loss_of.backward(pack, supervised)
+    ranks.sum_gradients(parameters, total)
+    with ranks.together():
+        limit = config.optim.grad_clip or math.inf
+        norm = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
+        loss, norm_value = torch.stack([total / supervised, norm.to(total.dtype)]).tolist()  # one wait for the device
     return loss, norm_value
 
 
-def set_up_torch(config: RunConfig, device: torch.device) -> None:
-    """Threads and determinism. On the CPU a run always repeats bit for bit; on a GPU where asked to."""
-    torch.set_num_threads(config.train.threads or threads_of_environment() or os.cpu_count() or 1)
+def set_up_torch(config: RunConfig, device: torch.device, ranks: int = 1) -> None:
+    """Threads and determinism. On the CPU a run always repeats bit for bit; on a GPU where asked to.
+
+    The cores are shared by so many `ranks`.
+    """
+    cores = max(1, (os.cpu_count() or 1) // ranks)
+    torch.set_num_threads(config.train.threads or threads_of_environment() or cores)
     if device.type == "cpu":
         keep_freed_memory()
     if device.type == "cpu" or config.train.deterministic:

@@ -35,6 +35,7 @@ from engine.worker.evaluate import example_losses
 from engine.worker.loss import PackedLoss, PlainLoss, choose_loss
 from engine.worker.model import Precision
 from engine.worker.packing import TokenSet, make_pack, plan_passes
+from engine.worker.parallel import Ranks
 from engine.worker.train import forward_backward
 
 CPU = Precision(torch.device("cpu"), None, torch.float32)
@@ -229,7 +230,7 @@ def step(loss_of: PackedLoss | PlainLoss, tokens: TokenSet, micro_tokens: int) -
     config = resolve([Layer("test", {"optim.grad_clip": 0})]).config
     parameters = [p for p in loss_of.model.parameters() if p.requires_grad]
     loss_of.model.zero_grad()
-    value, _ = forward_backward(loss_of, tokens, everything(tokens), micro_tokens, parameters, config, CPU)
+    value, _ = forward_backward(loss_of, tokens, everything(tokens), micro_tokens, parameters, config, CPU, Ranks())
     return value, {name: p.grad for name, p in loss_of.model.named_parameters() if p.grad is not None}
 
 
