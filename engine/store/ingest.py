@@ -34,6 +34,8 @@ _STATES = {state.value for state in ACTIVE | ENDED}
 _ENDED = {state.value for state in ENDED}
 _ACTIVE_SQL = ", ".join(f"'{state}'" for state in sorted(ACTIVE))
 _COMMON = {"t", "kind", "step"}
+_UNSAID = ""
+_DOING_LENGTH = 40
 
 
 def import_journal(conn: sqlite3.Connection, run_id: int, folder: Path, whole_history: bool = False) -> Imported:
@@ -140,6 +142,8 @@ class _Chunk:
         self._clock = self._clock_step()
         self._run: dict[str, Any] = {}
         self._written = 0
+        self._doing: str | None = _UNSAID
+        """What it does instead of steps."""
         self.unusable = 0
         """Events whose fields were of types that make no sense."""
 
@@ -176,6 +180,7 @@ class _Chunk:
     # one method for each kind of line
 
     def _metric(self, event: dict[str, Any], moment: float) -> None:
+        self._doing = None
         step, values = event.get("step"), event.get("values")
         if step is None or not isinstance(values, dict):
             raise ValueError("a metric without step or values")
@@ -200,6 +205,7 @@ class _Chunk:
         )
 
     def _checkpoint(self, event: dict[str, Any], moment: float) -> None:
+        self._doing = None
         step, kept = event.get("step"), event.get("kept") or []
         if step is None:
             raise ValueError("a checkpoint without a step")
@@ -258,6 +264,8 @@ class _Chunk:
 
     def _beat(self, event: dict[str, Any], moment: float) -> None:
         self._run["beat_due"] = moment + (_number(event.get("next")) or 0.0)
+        doing = event.get("doing")
+        self._doing = doing[:_DOING_LENGTH] if isinstance(doing, str) and doing != "training" else None
 
     def _plan(self, event: dict[str, Any], moment: float) -> None:
         if _is_step(event.get("total_steps")):
@@ -266,6 +274,7 @@ class _Chunk:
 
     def _state(self, event: dict[str, Any], moment: float) -> None:
         state = event.get("state")
+        self._doing = "loading" if state == "starting" else None
         self._log("state", event, moment, str(state), {"state"})
         if state not in _STATES:
             return
@@ -275,7 +284,7 @@ class _Chunk:
         if isinstance(total, int):
             found["total_steps"] = total
         if state in _ENDED:
-            found |= {"finished": moment, "wanted": None, "beat_due": None}
+            found |= {"finished": moment, "wanted": None, "beat_due": None, "wait_reason": None}
         elif self._whole_history and state == "starting":
             found |= {"started": moment, "finished": None, "reason": None, "error": None, "exit_code": None}
         # A run that has ended, or waits for its next attempt, is past what its journal still had to tell.
@@ -331,6 +340,12 @@ class _Chunk:
         }
         columns = ", ".join(f"{name} = ?" for name in self._run)
         self._conn.execute(f"UPDATE runs SET {columns} WHERE id = ?", (*self._run.values(), self._run_id))
+        if self._doing != _UNSAID:  # a waiting run's reason is the scheduler's
+            self._conn.execute(
+                f"UPDATE runs SET wait_reason = :doing WHERE id = :id AND state IN ({_ACTIVE_SQL})"
+                " AND wait_reason IS NOT :doing",
+                {"doing": self._doing, "id": self._run_id},
+            )
 
     def _log(
         self,

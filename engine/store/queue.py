@@ -173,7 +173,11 @@ def begin(conn: sqlite3.Connection, run_id: int, pid: int | None, pid_started: f
 def unclaim(conn: sqlite3.Connection, run_id: int) -> Outcome:
     """Give back a run whose worker never came to life; it keeps its place."""
     return _change(
-        conn, run_id, "state = 'queued', gpus = '[]', attempts = attempts - 1 WHERE id = ? AND state = 'starting'", ()
+        conn,
+        run_id,
+        "state = 'queued', gpus = '[]', attempts = attempts - 1, wait_reason = NULL"
+        " WHERE id = ? AND state = 'starting'",
+        (),
     )
 
 
@@ -191,7 +195,7 @@ def finish(
     return _change(
         conn,
         run_id,
-        "state = ?, finished = ?, wanted = NULL, beat_due = NULL, pid = NULL, pid_started = NULL,"
+        "state = ?, finished = ?, wanted = NULL, beat_due = NULL, wait_reason = NULL, pid = NULL, pid_started = NULL,"
         " reason = coalesce(?, reason), error = coalesce(?, error), exit_code = coalesce(?, exit_code)"
         f" WHERE id = ? AND state IN ({_ACTIVE})",
         (state.value, time.time(), reason, error, exit_code),

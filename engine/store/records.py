@@ -90,7 +90,8 @@ class Run(NamedTuple):
     """A retry waits until then."""
     wait_kind: str | None
     wait_reason: str | None
-    """Why it waits, as the scheduler last said."""
+    """Why it waits, as the scheduler last said; of a run with a worker what that does instead of steps: loading,
+    evaluating, saving."""
     sweep: str
     tags: tuple[str, ...]
     note: str

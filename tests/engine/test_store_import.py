@@ -400,3 +400,24 @@ def test_a_first_start_damages_nothing_and_a_start_from_the_beginning_takes_all_
     write(folder, line("resume", from_step=-1))
     import_journal(conn, run_id, folder)
     assert reads.series(conn, run_id) == {} and reads.evaluations(conn, run_id) == ()
+
+
+def test_what_a_worker_does_instead_of_steps_is_known_until_it_steps_again(conn, run_id, folder):
+    def doing() -> str | None:
+        import_journal(conn, run_id, folder)
+        return reads.run(conn, run_id).wait_reason
+
+    write(folder, line("state", 1.0, state="starting"))
+    assert doing() == "loading"
+    write(folder, line("state", 2.0, state="running", step=0), line("beat", 2.0, next=90, doing="evaluating"))
+    assert doing() == "evaluating"
+    write(folder, line("metric", 3.0, step=1, values={"train/loss": 1.0}), line("beat", 3.0, next=9, doing="training"))
+    assert doing() is None
+    write(folder, line("beat", 4.0, next=60, doing="saving"))
+    assert doing() == "saving"
+    queue.finish(conn, run_id, RunState.FAILED, "killed")
+    assert doing() is None, "its process ended while it saved"
+    queue.resume(conn, run_id)
+    queue.set_waiting(conn, {run_id: ("gpu", "1 GPU")})
+    write(folder, line("beat", 5.0, next=60, doing="saving"))
+    assert doing() == "1 GPU", "why a run waits is the scheduler's word"

@@ -87,3 +87,18 @@ async def test_the_footer_names_only_keys_that_do_something_here(filled):
         await shown.press("3", "enter")
         await until(lambda: said().startswith("esc back  m metric  l log y  z smooth  t x axis"))
         assert "enter open" not in said()
+
+
+@played
+async def test_a_run_that_evaluates_or_saves_says_so_in_place_of_its_share(tmp_path):
+    filler = Filler(tmp_path)
+    run_id = filler.add("busy")
+    filler.train(run_id, 10)
+    async with Shown(tmp_path) as shown:
+        for event, words in (
+            ({"kind": "beat", "next": 60, "doing": "evaluating"}, "evaluating"),
+            ({"kind": "metric", "step": 20, "values": {"train/loss": 1.0}}, "run   1%"),
+        ):
+            filler.journal(run_id, event)
+            await until(lambda words=words: words in " ".join(shown.main.runs.shown_text()))
+    filler.close()
