@@ -31,7 +31,11 @@ _QUIET = frozenset({"beat", "metric"})
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     style = argparse.RawDescriptionHelpFormatter
     logs = commands.add_parser(
-        "logs", help="what a run's worker printed", epilog=_EXAMPLES, formatter_class=style, parents=[common]
+        "logs",
+        help="what a run's worker printed; with -f how it goes",
+        epilog=_EXAMPLES,
+        formatter_class=style,
+        parents=[common],
     )
     logs.add_argument("id", metavar="ID", type=run_number, help="the run")
     logs.add_argument("-f", "--follow", action="store_true", help="how it goes, as in `train`, until the run ends")

@@ -32,7 +32,7 @@ _COMMANDS = {
         "show": "one run: state, settings, events, checkpoints, what went wrong",
     },
     "logs": {
-        "logs": "what a run's worker printed",
+        "logs": "what a run's worker printed; with -f how it goes",
     },
     "checkpoints": {
         "checkpoints": "checkpoints of a run, or of all",

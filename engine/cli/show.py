@@ -9,7 +9,7 @@ from engine.cli.checkpoints import checkpoint_json, checkpoint_table
 from engine.cli.logs import PIECE, tail
 from engine.cli.look import busy_seconds, state_word, steps_text
 from engine.cli.stored import as_json, find_run, open_store, print_json, run_number, run_place, seconds_left
-from engine.cli.text import ago, clock, cut, duration, number, output_width, visible, wrap_cells
+from engine.cli.text import ago, bytes_text, clock, cut, duration, number, output_width, visible, wrap_cells
 from engine.config import SETTINGS, Resolved, read_run
 from engine.errors import EngineError
 from engine.home import LOG, find_workspace
@@ -117,7 +117,7 @@ def _head(run: Run, folder: Path, waits_for: list[int], memory: dict[str, Any]) 
     if memory:
         words = {"predicted_bytes": "predicted", "measured_bytes": "measured at most"}
         lines.append(
-            "  memory    " + "  ".join(f"{words[key]} {_gib(value)}" for key, value in memory.items() if value)
+            "  memory    " + "  ".join(f"{words[key]} {bytes_text(value)}" for key, value in memory.items() if value)
         )
     if run.gpus:
         lines.append(f"  GPU       {', '.join(run.gpus)}")
@@ -201,10 +201,6 @@ def _memory(conn: Connection, run: Run) -> dict[str, Any]:
     elif (card := reads.series(conn, run.id).get("gpu/memory")) and card.high is not None:
         found["measured_bytes"] = int(card.high)
     return found
-
-
-def _gib(size: float) -> str:
-    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"
 
 
 def _series_json(series: Any) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.sizes import bytes_text as bytes_text
+
 _UNCUT = 10_000
 """Cells of a line that goes into a file or another program: nothing is cut there."""
 
@@ -31,15 +33,6 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d {whole % 86400 // 3600}h"
-
-
-def bytes_text(count: float) -> str:
-    """`512 B`, `9.1 MB`, `14.5 GB`: powers of ten, as disks are sold."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def ago(moment: float | None) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.compare.records import Comparison, ResultRow, ResultTable, Subject
+from engine.sizes import bytes_text
 
 _COSTS = {
     "seconds": "time at work",
@@ -142,7 +143,7 @@ def _cost_text(name: str, value: float | None) -> str:
     if name == "seconds":
         return f"{value / 3600:.2f} h" if value >= 3600 else f"{value:.0f} s"
     if name.endswith("bytes"):
-        return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
+        return bytes_text(value)
     if name == "energy_wh":
         return f"{value / 1000:.2f} kWh" if value >= 1000 else f"{value:.3g} Wh"
     return f"{value:.2f}" if name == "gpu_hours" else f"{value:,.0f}"

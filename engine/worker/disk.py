@@ -10,6 +10,7 @@ from typing import TypeVar
 from torch import nn
 
 from engine.journal import Journal
+from engine.sizes import bytes_text
 from engine.worker.life import Beat
 
 _WAIT_SECONDS = 5.0
@@ -26,7 +27,7 @@ def wait_for_room(journal: Journal, beat: Beat, folder: Path, size: int) -> None
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if (free := shutil.disk_usage(folder).free) >= size:
         return
-    message = f"Paused: a checkpoint needs {size / 1e9:.2f} GB, {folder} has {free / 1e9:.2f} GB free."
+    message = f"Paused: a checkpoint needs {bytes_text(size)}, {folder} has {bytes_text(free)} free."
     journal.write("event", event="disk-full", message=message)
     while shutil.disk_usage(folder).free < size:
         beat.promise(6 * _WAIT_SECONDS, "waiting for disk space")

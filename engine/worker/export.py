@@ -19,6 +19,7 @@ from typing import Any
 
 from engine.config import Layer, RunConfig, resolve
 from engine.errors import CheckpointError, EngineError, InputError
+from engine.sizes import bytes_text
 
 FORMS = ("adapter", "merged", "gguf")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -138,10 +139,10 @@ def _write(
     free = shutil.disk_usage(folder).free
     if free < size:
         raise CheckpointError(
-            f"{_size(size)} are needed in {folder.parent}, {_size(free)} are free",
+            f"{bytes_text(size)} are needed in {folder.parent}, {bytes_text(free)} are free",
             "Free some space, or export to another disk.",
         )
-    say(f"writing {_size(size)}")
+    say(f"writing {bytes_text(size)}")
     if form == "adapter":
         _copy_adapter(last.path, folder, config)
         tokenizer.save_pretrained(folder)
@@ -227,7 +228,7 @@ def _as_trained(last: Any, config: RunConfig) -> Any:
         needed, free = 2.5 * weights, psutil.virtual_memory().available
         if needed > free:
             raise CheckpointError(
-                f"about {_size(needed)} of memory are needed, {_size(free)} are free",
+                f"about {bytes_text(needed)} of memory are needed, {bytes_text(free)} are free",
                 "Export on a machine with more memory; on a GPU server close what holds memory.",
             )
     plain = config.replace({"method.kind": "full" if full else "lora"})
@@ -236,10 +237,6 @@ def _as_trained(last: Any, config: RunConfig) -> Any:
         model = make_trainable(model, plain)
         load_adapter(model, last)
     return model.eval()
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _weight_bytes(folder: Path) -> int | None:

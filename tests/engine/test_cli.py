@@ -235,7 +235,7 @@ def test_unexpected_errors_are_one_line_and_a_traceback_on_request(monkeypatch, 
 
 def test_the_plan_shows_settings_origins_data_and_trained_tokens_and_starts_nothing(tmp_path, tiny_model, chats):
     done = finetop(
-        tmp_path, "train", "--dry-run", "--show", 3, "--preset", "quick", "--epochs", 2, "--model", tiny_model,
+        tmp_path, "train", "--dry-run", "--all", "--show", 3, "--preset", "quick", "--epochs", 2, "--model", tiny_model,
         "--data-file", chats,
     )  # fmt: skip
     told(done, 0)
@@ -420,7 +420,9 @@ def test_durations(seconds, words):
     assert duration(seconds) == words
 
 
-@pytest.mark.parametrize(("count", "words"), [(512, "512 B"), (9.1e6, "9.1 MB"), (14.5e9, "14.5 GB"), (2e12, "2.0 TB")])
+@pytest.mark.parametrize(
+    ("count", "words"), [(512, "512 B"), (9.1 * 2**20, "9.1 MiB"), (80 * 2**30, "80.0 GiB"), (2**41, "2.0 TiB")]
+)
 def test_sizes(count, words):
     assert bytes_text(count) == words
 

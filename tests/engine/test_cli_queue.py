@@ -197,7 +197,7 @@ def test_show_tells_the_whole_story_of_a_failed_run(finetop, workspace, tmp_path
     out, _ = finetop("show", 1)
     for words in ("failed: it broke", "Mend it.", "ValueError: too hot", "oom: Memory ran out.", "(preset quick)"):
         assert words in out
-    for words in ("1/10", "甲", "1@1", "1.75", "1.5 MB", "latest best", "gone", "predicted"):
+    for words in ("1/10", "甲", "1@1", "1.75", "1.4 MiB", "latest best", "gone", "predicted"):
         assert words in out
     assert "lora.dropout" not in out and "lora.dropout" in finetop("show", 1, "--all")[0]
     told = json.loads(finetop("show", 1, "--json")[0])

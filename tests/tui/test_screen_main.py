@@ -185,7 +185,7 @@ async def test_deleting_says_how_much_and_can_be_undone(filled):
         await shown.go(3)
         await shown.press("d")
         await until(lambda: isinstance(shown.app.screen, Confirm))
-        assert "1.4 GB, 10 checkpoints" in "\n".join(shown.app.screen.lost)
+        assert "1.3 GiB, 10 checkpoints" in "\n".join(shown.app.screen.lost)
         await shown.press("d")
         await shown.asked("trash", 3)
         await until(lambda: shown.app.deleted)

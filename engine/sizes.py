@@ -1,0 +1,13 @@
+"""How many bytes, as people read them: one notation for memory, files and disks."""
+
+
+def bytes_text(count: float) -> str:
+    """`512 B`, `9.1 MiB`, `14.5 GiB`: powers of 1,024, as nvidia-smi, torch, free -h and df -h count.
+
+    A card sold with 80 GB has 80 GiB, so that what a run needs and what a card has are the same unit.
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < (1000 if unit == "B" else 1023.95):
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
