@@ -3,11 +3,10 @@
 import argparse
 import csv
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from engine.cli.stored import as_json, open_store, print_json, seconds_left
+from engine.cli.stored import as_json, busy_seconds, open_store, print_json, seconds_left
 from engine.cli.text import Column, ago, cells, duration, number, output_width, table
 from engine.daemon import client
 from engine.errors import InputError
@@ -295,14 +294,6 @@ def steps_text(run: Run) -> str:
     if run.total_steps:
         return f"{run.step:,}/{run.total_steps:,}"
     return f"{run.step:,}" if run.step else ""
-
-
-def busy_seconds(run: Run) -> float:
-    """For how long it has been at work, over all attempts."""
-    if run.started is None:
-        return run.busy_seconds
-    end = run.finished if run.finished is not None else (time.time() if run.active else run.started)
-    return run.busy_seconds + max(0.0, end - run.started)
 
 
 def _known(value: float | None) -> str:

@@ -7,8 +7,17 @@ from typing import Any
 from engine.cli import told
 from engine.cli.checkpoints import checkpoint_json, checkpoint_table
 from engine.cli.logs import PIECE, tail
-from engine.cli.look import busy_seconds, state_word, steps_text
-from engine.cli.stored import as_json, find_run, open_store, print_json, run_number, run_place, seconds_left
+from engine.cli.look import state_word, steps_text
+from engine.cli.stored import (
+    as_json,
+    busy_seconds,
+    find_run,
+    open_store,
+    print_json,
+    run_number,
+    run_place,
+    seconds_left,
+)
 from engine.cli.text import ago, bytes_text, clock, cut, duration, number, output_width, visible, wrap_cells
 from engine.config import SETTINGS, Resolved, read_run
 from engine.errors import EngineError

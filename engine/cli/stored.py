@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,7 +137,16 @@ def _ends(part: str) -> tuple[int, int]:
 
 def as_json(run: Run, **more: Any) -> dict[str, Any]:
     """A run as a command prints it with --json: the store's fields, times in epoch seconds."""
-    return {**run._asdict(), "seconds_left": seconds_left(run), **more}
+    fields = {"seconds" if key == "busy_seconds" else key: value for key, value in run._asdict().items()}
+    return {**fields, "seconds": busy_seconds(run), "seconds_left": seconds_left(run), **more}
+
+
+def busy_seconds(run: Run) -> float:
+    """For how long it has been at work, over all attempts."""
+    if run.started is None:
+        return run.busy_seconds
+    end = run.finished if run.finished is not None else (time.time() if run.active else run.started)
+    return run.busy_seconds + max(0.0, end - run.started)
 
 
 def seconds_left(run: Run) -> float | None:

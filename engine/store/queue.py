@@ -279,15 +279,18 @@ def note(
 
 
 def wish(conn: sqlite3.Connection, run_id: int, wanted: str) -> Outcome:
-    """Ask for 'stop' (save, then exit) or 'kill'. A waiting run is stopped at once; a kill is never softened."""
+    """Ask for 'stop' (save, then exit) or 'kill'. A waiting run is stopped at once; a kill is never softened.
+
+    What an earlier attempt left, when it ended and why, stands: the time in the queue after it was no work.
+    """
     if wanted not in ("stop", "kill"):
         raise ValueError(f"no such wish: {wanted}")
     with write(conn):
         outcome = _change(
             conn,
             run_id,
-            "state = 'stopped', finished = ?, reason = 'taken off the queue' WHERE id = ? AND state = 'queued'"
-            " AND trashed IS NULL",
+            "state = 'stopped', finished = coalesce(finished, ?), reason = coalesce(reason, 'taken off the queue')"
+            " WHERE id = ? AND state = 'queued' AND trashed IS NULL",
             (time.time(),),
         )
         if outcome:

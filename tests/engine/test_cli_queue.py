@@ -202,6 +202,7 @@ def test_show_tells_the_whole_story_of_a_failed_run(finetop, workspace, tmp_path
     assert "lora.dropout" not in out and "lora.dropout" in finetop("show", 1, "--all")[0]
     told = json.loads(finetop("show", 1, "--json")[0])
     assert told["settings"]["train.batch_size"] == {"value": 2, "origin": "preset quick"}
+    assert told["seconds"] >= 0 and "busy_seconds" not in told
     assert told["metrics"]["eval/loss"]["last"] == 1.75 and told["checkpoints"][0]["name"] == "1@1"
     assert "there is no run 9; the newest is 1" in finetop("show", 9, code=2)[1]
 
@@ -337,7 +338,7 @@ def test_what_is_removed_comes_back_and_is_deleted_only_with_a_yes(finetop, work
         add(finetop)
     size = sum(path.stat().st_size for path in (workspace.runs / "2").rglob("*"))
     out, err = finetop("rm", "1-2")
-    assert f"run 2: in the trash ({size / 1000:.1f} kB)" in out and "moved to the trash" in err
+    assert f"run 2: in the trash ({size / 1024:.1f} KiB)" in out and "moved to the trash" in err
     assert [run["id"] for run in json.loads(finetop("history", "--trash", "--json")[0])] == [2, 1]
     assert "held" in finetop("restore", 1)[0]
     assert "Say --yes" in finetop("rm", "--purge", code=2)[1]

@@ -120,6 +120,20 @@ def test_a_run_may_be_let_go_of_a_failed_dependency_and_never_waits_for_itself(c
         queue.add(conn, NewRun(after=(99,)))
 
 
+def test_the_wait_after_a_resume_is_no_work_and_why_the_run_had_ended_is_kept(conn):
+    run_id = queue.add(conn, NewRun())
+    queue.claim(conn, run_id)
+    queue.finish(conn, run_id, RunState.STOPPED, "asked to stop", exit_code=3)
+    before = reads.run(conn, run_id)
+    assert queue.resume(conn, run_id) and queue.wish(conn, run_id, "stop")
+    after = reads.run(conn, run_id)
+    assert (after.state, after.reason) == (RunState.STOPPED, "asked to stop")
+    assert (after.started, after.finished) == (before.started, before.finished)
+    untouched = queue.add(conn, NewRun())
+    assert queue.wish(conn, untouched, "stop")
+    assert reads.run(conn, untouched).reason == "taken off the queue" and reads.run(conn, untouched).finished
+
+
 def test_a_wish_reaches_a_run_that_is_active_and_stops_one_that_waits(conn):
     waiting, active = queue.add_all(conn, [NewRun(), NewRun()])
     queue.claim(conn, active)
