@@ -15,6 +15,8 @@ _ENOUGH_COLUMNS = 10
 _ENOUGH_EVALUATIONS = 3
 _TOO_EARLY = 0.2
 """Share of a run before which a loss that has not fallen says nothing: warm-up, and few steps."""
+_LEAST_LEAP = 0.1
+"""Share of what a run has learned that a leap of its loss must throw back to count."""
 _FORMAT_WORDS = ("json", "schema", "format", "valid")
 _FORMAT_JUMP = 0.1
 
@@ -74,6 +76,9 @@ def _unstable(train: Sequence[Column]) -> Diagnosis | None:
     if len(columns) < 2 * _ENOUGH_COLUMNS:
         return None
     reach = 7
+    # Where nearly all has been learned, a batch with one hard example stands at a multiple of a level near zero.
+    means = _means(columns)
+    learned = statistics.fmean(means[: max(2, len(means) // 20)]) - min(means)
     spikes = []
     for i, column in enumerate(columns):
         if i < len(columns) // 20:
@@ -82,7 +87,7 @@ def _unstable(train: Sequence[Column]) -> Diagnosis | None:
         level = statistics.median(each.mean for each in near)
         usual = statistics.median(each.high - each.mean for each in near)
         usual = max(usual, statistics.median(abs(each.mean - level) for each in near))
-        if column.high - level > max(5 * usual, 0.5 * abs(level)):
+        if column.high - level > max(5 * usual, 0.5 * abs(level), _LEAST_LEAP * learned):
             spikes.append(column)
     if len(spikes) < 3:
         return None

@@ -1,5 +1,6 @@
 """What drawn curves are said to show: each fault by its name, and nothing where there is none."""
 
+import dataclasses
 import math
 import random
 
@@ -99,6 +100,24 @@ def test_leaps_are_unstable_and_one_leap_is_not():
     (found,) = findings(drawn(learning, spikes=(30, 50, 70, 90)), loss=FLAT_AFTER)
     assert found.finding is Finding.UNSTABLE and "leaps 4 times" in found.reason
     assert findings(drawn(learning, spikes=(50,)), loss=FLAT_AFTER) == ()
+
+
+def test_leaps_far_below_what_was_learned_are_no_instability():
+    def learned_by_heart(step):
+        return 7 * math.exp(-step / 40) + 0.002
+
+    train = drawn(learned_by_heart, noise=0.0002)
+    leapt = [
+        dataclasses.replace(column, high=0.25) if column.first_step in range(500, 1000, 50) else column
+        for column in train
+    ]
+    told = {diagnosis.finding for diagnosis in findings(leapt, loss=FLAT_AFTER)}
+    assert Finding.UNSTABLE not in told
+    far = [
+        dataclasses.replace(column, high=3.0) if column.first_step in range(500, 1000, 50) else column
+        for column in train
+    ]
+    assert Finding.UNSTABLE in {diagnosis.finding for diagnosis in findings(far, loss=FLAT_AFTER)}
 
 
 def test_a_validation_loss_at_its_lowest_and_falling_is_still_improving():
