@@ -8,7 +8,7 @@ from typing import Any
 from engine.cli import told
 from engine.store.records import Event, Run, SettingValue
 from tui import format
-from tui.format import Line, cells, crop_line, fit, visible
+from tui.format import Line, cells, crop_line, fit, visible, wrap
 from tui.logtail import Tail
 
 
@@ -113,7 +113,8 @@ class LogSheet(Sheet):
         if self.tail.problem:
             return [[(" " + visible(self.tail.problem), "dim")]]
         if not self._lines:
-            return [[(" the log is empty so far", "dim")]]
+            words = " nothing was printed: a log holds warnings and errors; steps are in the charts, the rest in Events"
+            return [[(part, "dim")] for part in wrap(words, width)]
         return super().body(width, height)
 
     def where(self) -> str:
@@ -169,21 +170,23 @@ class ConfigSheet(Sheet):
 
 
 class EventsSheet(Sheet):
-    """What happened to the run, the newest first."""
+    """What happened to the run, the newest first: times of the day of its last event, dates before that."""
 
     name = "Events"
 
     def take(self, events: Sequence[Event]) -> None:
         lines: list[Line] = []
+        today = _moment(events[-1].time)[:10] if events else ""
         for event in reversed(events):
+            when = _moment(event.time)
             role = "failed" if event.message == "failed" or event.kind == "oom" else "text"
-            step = f"step {format.count(event.step)}" if event.step is not None else ""
+            step = f"step {format.count(event.step)}  " if event.step is not None else ""
             text = told.sentence(event.kind, event.message, event.detail)
             lines.append(
                 [
-                    (f" {_moment(event.time)}  ", "dim"),
-                    (fit(visible(told.name(event.kind, event.message)), 12), "text"),
-                    (fit(step, 13), "dim"),
+                    (f" {when[11:] if when.startswith(today) else when[5:16]:<11} ", "dim"),
+                    (fit(visible(told.name(event.kind, event.message)), 10) + " ", "text"),
+                    (step, "dim"),
                     (visible(text), role),
                 ]
             )

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from conftest import NOW
 from fill import Filler
 from stage import played, until
 from test_screen_main import Shown
@@ -101,4 +102,35 @@ async def test_a_run_that_evaluates_or_saves_says_so_in_place_of_its_share(tmp_p
         ):
             filler.journal(run_id, event)
             await until(lambda words=words: words in " ".join(shown.main.runs.shown_text()))
+    filler.close()
+
+
+@played
+async def test_while_a_text_is_asked_for_the_footer_names_its_keys_and_a_held_run_how_it_is_released(filled):
+    async with Shown(filled) as shown:
+        held = next(run.id for run in shown.app.snapshot.runs if run.held)
+        await shown.go(held)
+        await until(lambda: "it is held: h releases it" in " ".join(shown.main.run.shown_text()))
+        await shown.press("o")
+        assert shown.main.footer.shown_text()[0].strip() == "enter takes it  esc leaves it as it was"
+        await shown.press("escape")
+        assert "enter open" in shown.main.footer.shown_text()[0]
+
+
+@played
+async def test_events_of_the_last_day_show_their_time_and_earlier_ones_their_date(tmp_path):
+    filler = Filler(tmp_path, NOW)
+    run_id = filler.add("told")
+    filler.train(run_id, 10)
+    filler.journal(
+        run_id,
+        {"t": NOW - 90_000, "kind": "event", "event": "retry", "message": "once more"},
+        {"t": NOW, "kind": "memory", "peak_bytes": 1 << 31, "micro_tokens": 64},
+    )
+    async with Shown(tmp_path) as shown:
+        await shown.go(run_id)
+        shown.main.run.go("Events")
+        text = await until(lambda: "\n".join(shown.main.run.shown_text()))
+        assert "14:13:20    memory     2.0 GiB at most; 64 tokens a pass" in text
+        assert "09-20 13:13 retry      once more" in text
     filler.close()

@@ -2,6 +2,8 @@
 
 import platform
 
+from textual.widgets import Input
+
 from engine.store.records import RunState
 from tui import format
 from tui.format import Line, cells, cut, fit_line, line_cells, plural, visible
@@ -143,6 +145,8 @@ class Footer(Lines):
         screen, above = self.screen, self.app.screen
         if above is not screen and (keys := getattr(above, "footer_words", "")):
             return [[(f" {keys}", "text")]]
+        if isinstance(screen.focused, Input):
+            return [[(" enter takes it  esc leaves it as it was", "text")]]
         keymap = self.app.keymap
         # The last two, help and leaving, are always shown.
         zoomed = bool(getattr(screen, "zoomed", ""))

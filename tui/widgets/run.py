@@ -255,6 +255,8 @@ class RunPane(Chart):
     def _nothing_yet(self) -> str:
         run = self.run
         assert run is not None
+        if run.state is RunState.QUEUED and run.held:
+            return "it is held: h releases it; nothing is logged yet"
         if run.state is RunState.QUEUED:
             return f"it waits{': ' + visible(run.wait_reason) if run.wait_reason else ''}; nothing is logged yet"
         if run.active:
