@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from engine.cli.settings import add_setting_flags, given_layers
+from engine.cli.settings import add_setting_flags, given_layers, named_setting
 from engine.cli.stored import acting, add_runs_argument, chosen_runs, find_run, open_store, report
 from engine.cli.text import bytes_text, visible
-from engine.config import parse_set, parse_value
+from engine.config import parse_value
 from engine.control import Control
 from engine.daemon import client
 from engine.errors import EngineError, InputError
@@ -176,7 +176,7 @@ def run_move(options: argparse.Namespace) -> int:
 def run_resume(options: argparse.Namespace) -> int:
     workspace = find_workspace(options.workspace)
     conn = open_store(workspace)
-    changes = dict(map(parse_set, options.set))
+    changes = dict(map(named_setting, options.set))
     for path, value in (("train.epochs", options.epochs), ("train.max_steps", options.max_steps)):
         if value is not None:
             changes[path] = parse_value(value)

@@ -2,12 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from engine import __version__
 from engine.config import PATHS, Layer, Resolved, parse_set, parse_value, read_config_file, resolve
 from engine.errors import InputError
 from engine.presets import find_preset
 from engine.runs import LISTS_OF_PATHS, absolute
+from engine.sweep import full_path
 
 _FLAGS = {
     "--data-file": ("data.files", "data file, folder or hub dataset; may be given several times"),
@@ -34,7 +36,13 @@ def add_setting_flags(parser: argparse.ArgumentParser) -> None:
     for flag, (path, text) in _FLAGS.items():
         action = "append" if path in LISTS_OF_PATHS else "store"
         group.add_argument(flag, dest=path, metavar=flag[2:].upper().replace("-", "_"), action=action, help=text)
-    group.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="any other setting by its path")
+    group.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any other setting by its path, or a short name as in sweep: lr=1e-4",
+    )
     group.add_argument("--save-config", metavar="FILE", type=Path, help="write the settings there; reproduces the run")
 
 
@@ -65,8 +73,14 @@ def flag_layers(options: argparse.Namespace) -> list[Layer]:
         if value is not None:
             literal = path in (*PATHS, "run.name", "data.system", "data.map")
             layers.append(Layer(flag, {path: value if literal else parse_value(value)}))
-    layers += [Layer("--set", dict([parse_set(text)])) for text in options.set]
+    layers += [Layer("--set", dict([named_setting(text)])) for text in options.set]
     return layers
+
+
+def named_setting(text: str) -> tuple[str, Any]:
+    """The `KEY=VALUE` of a --set, its key a path or a short name such as `lr`, as in a sweep's --grid."""
+    key, value = parse_set(text)
+    return full_path(key), value
 
 
 def save_config(path: Path, resolved: Resolved) -> None:

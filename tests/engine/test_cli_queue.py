@@ -103,6 +103,13 @@ def test_a_sweep_is_one_group_named_for_what_varies(finetop, workspace):
     assert {(run.name, run.held) for run in runs} == {("r=1", True), ("r=2", True)}
 
 
+def test_a_setting_goes_by_the_same_short_names_in_set_as_in_a_sweep(finetop, workspace):
+    add(finetop, "--set", "lr=3e-4", "--set", "r=4")
+    told = json.loads(finetop("show", 1, "--json")[0])["settings"]
+    assert told["optim.learning_rate"] == {"value": 3e-4, "origin": "--set"} and told["lora.r"]["value"] == 4
+    assert "nonsense" in finetop("add", "--data-file", "意图.csv", "--set", "nonsense=1", code=2)[1]
+
+
 def test_a_sweep_tells_every_mistake_at_once(finetop):
     words = ("sweep", "--data-file", "意图.csv", "--grid", "learning_rat=1", "--grid", "lora.r=0,8", "--epochs", "-1")
     _, err = finetop(*words, code=2)
