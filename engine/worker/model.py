@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from transformers.utils import logging as transformers_logging
 
 from engine.config import ModelConfig, RunConfig
 from engine.errors import ModelError
+from engine.plan.shapes import cached_config, hub_cache
 from engine.presets import STARTER_MODEL
 from engine.worker import attention
+
+_HUB_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,35 @@ def model_source(config: ModelConfig) -> str:
     return config.name
 
 
+def _look_for_hub(config: ModelConfig) -> None:
+    """Ask once whether the hub can be reached, where libraries would try for a minute and print each failure.
+
+    Where it cannot, the copy in its cache serves; without one there is a ModelError.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    source = model_source(config)
+    if os.path.isdir(source) or constants.is_offline_mode():
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
+    except Exception as error:  # the network's, the proxy's or the certificate's, by whichever client is inside
+        if cached_config(config.name, config.revision):
+            constants.HF_HUB_OFFLINE = True
+            print(f"{constants.ENDPOINT} cannot be reached; taking {config.name} from the hub's cache", file=sys.stderr)
+            return
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"'{config.name}' is no folder here and not in the hub's cache ({hub_cache()}), and {constants.ENDPOINT} "
+            f"cannot be reached: {text}",
+            "Give a folder: --model FOLDER. Or: HF_ENDPOINT names a mirror of the hub, HF_HOME another cache; "
+            "`hf download NAME --local-dir FOLDER` makes a copy on a machine with a network.",
+        ) from None
+
+
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    _look_for_hub(config)
     with _loading(config, "tokenizer"):
         return AutoTokenizer.from_pretrained(
             model_source(config), revision=config.revision or None, trust_remote_code=config.trust_remote_code

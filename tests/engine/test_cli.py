@@ -159,6 +159,15 @@ def test_a_hub_name_without_a_network_is_told(tmp_path, chats):
     assert "'nobody/nothing' cannot be loaded" in said and "HF_HUB_OFFLINE" in said
 
 
+def test_a_hub_that_cannot_be_reached_is_told_once_with_what_to_do(tmp_path, chats, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody listens
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    said = told(finetop(tmp_path, "plan", "--model", "nobody/nothing", "--data-file", chats), 2)
+    assert "'nobody/nothing' is no folder here and not in the hub's cache" in said and "--model FOLDER" in said
+    assert said.count("127.0.0.1:9") == 1 and "Retrying" not in said
+
+
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
