@@ -134,3 +134,11 @@ async def test_events_of_the_last_day_show_their_time_and_earlier_ones_their_dat
         assert "14:13:20    memory     2.0 GiB at most; 64 tokens a pass" in text
         assert "09-20 13:13 retry      once more" in text
     filler.close()
+
+
+@played
+async def test_the_epoch_is_that_of_the_last_step_not_of_the_last_checkpoint(filled):
+    async with Shown(filled) as shown:
+        run = shown.app.snapshot.run(1)
+        assert (run.step, f"{run.epoch:.2f}") == (1240, "1.71")
+        await until(lambda: "epoch 1.77" in " ".join(shown.main.run.shown_text()))

@@ -272,8 +272,10 @@ class RunPane(Chart):
         run, series = self.run, self.detail.series if self.detail else {}
         assert run is not None
         first = [f"step {format.count(run.step)}" + (f" of {format.count(run.total_steps)}" if run.total_steps else "")]
-        if run.epoch is not None:
-            first.append(f"epoch {run.epoch:.2f}")
+        # The run's own epoch is that of its last checkpoint.
+        epoch = series["train/epoch"].last if "train/epoch" in series else run.epoch
+        if epoch is not None:
+            first.append(f"epoch {epoch:.2f}")
         if run.active and run.step_seconds:
             first.append(f"{run.step_seconds:.3g} s/step")
         if run.tokens_per_second:
