@@ -121,7 +121,7 @@ def _results(compared: Sequence[Compared]) -> tuple[ResultTable, ...]:
 def _own_title(compared: Sequence[Compared]) -> str:
     runs = [each.subject.is_run for each in compared]
     if all(runs):
-        return "at their best (lowest validation loss)"
+        return "at their best (lowest eval loss)"
     return "runs at their best, checkpoints as named" if any(runs) else "at the checkpoints named"
 
 
