@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from engine.sizes import bytes_text
+
 
 def name(kind: str, message: str = "") -> str:
     """What a list calls an event. A run's first `resume` goes on from nothing: it begins."""
@@ -52,16 +54,12 @@ def _model(detail: Mapping[str, Any]) -> str:
 
 
 def _memory(detail: Mapping[str, Any]) -> str:
-    measured = f"{_gib(detail['peak_bytes'])} at most"
+    measured = f"{bytes_text(detail['peak_bytes'])} at most"
     if detail.get("reserved_bytes"):
-        measured += f", {_gib(detail['reserved_bytes'])} taken from the card"
-    predicted = f"; {_gib(detail['predicted_bytes'])} predicted" if detail.get("predicted_bytes") else ""
+        measured += f", {bytes_text(detail['reserved_bytes'])} taken from the card"
+    predicted = f"; {bytes_text(detail['predicted_bytes'])} predicted" if detail.get("predicted_bytes") else ""
     again = ", activations recomputed" if detail.get("activation_checkpointing") else ""
     return f"{measured}{predicted}; {detail['micro_tokens']:,} tokens a pass{again}"
-
-
-def _gib(amount: float) -> str:
-    return f"{amount / (1 << 30):.1f} GiB" if amount >= 1 << 30 else f"{amount / (1 << 20):.0f} MiB"
 
 
 _SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {

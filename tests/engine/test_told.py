@@ -28,7 +28,7 @@ _SAID = {
     ),
     "memory": (
         {"peak_bytes": 701566976, "predicted_bytes": 1 << 31, "micro_tokens": 68, "activation_checkpointing": True},
-        "669 MiB at most; 2.0 GiB predicted; 68 tokens a pass, activations recomputed",
+        "669.1 MiB at most; 2.0 GiB predicted; 68 tokens a pass, activations recomputed",
     ),
 }
 
