@@ -7,6 +7,7 @@ fingerprints of the data, and under `queued` what was wished when it was queued 
 import contextlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ from engine.home import CHECKPOINTS, CONFIG, Workspace
 
 LISTS_OF_PATHS = ("data.files", "data.val_files")
 ADAPTER = "adapter_config.json"
+_BLANK_BYTES = 1 << 16
+_HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
+"""What the hub lets a model be called, told loosely: it knows stricter rules, and refuses by them itself."""
 
 
 def create_run(
@@ -99,17 +103,32 @@ def check_inputs(config: RunConfig) -> None:
 
 
 def check_data(config: RunConfig) -> None:
-    """That the data files are there. Raises InputError."""
+    """That the data files are there and hold something. Raises InputError."""
     from engine.formats import ROLES
     from engine.formats.sources import find_origins
 
     if not config.data.files:
         raise InputError("no data to train on", "Give --data-file FILE, or try the samples: `finetop demo --headless`.")
-    find_origins([*config.data.files, *config.data.val_files], plain_text=config.method.objective == "pretrain")
+    plain_text = config.method.objective == "pretrain"
+    for sources in filter(None, (config.data.files, config.data.val_files)):
+        origins = find_origins(list(sources), plain_text=plain_text)
+        if all(not origin.on_hub and _is_blank(origin.name, origin.size_bytes) for origin in origins):
+            raise InputError(f"{', '.join(map(str, sources))}: empty", "Each row of a data file is one example.")
     if unknown := [role for role in config.data.map if role not in ROLES]:
         raise InputError(
             f"data.map: '{unknown[0]}' is nothing a column can be", f"There are {', '.join(ROLES)}: --map prompt=COLUMN"
         )
+
+
+def _is_blank(path: str, size_bytes: int) -> bool:
+    """Nothing in it, or nothing but white space; a long file is taken for data."""
+    if size_bytes > _BLANK_BYTES:
+        return False
+    try:
+        with open(path, "rb") as file:
+            return not file.read(_BLANK_BYTES).strip()
+    except OSError:
+        return False  # who reads the data tells why
 
 
 def check_model(config: RunConfig) -> None:
@@ -131,6 +150,11 @@ def _check_model(name: str) -> None:
             raise InputError(f"{name} {what}: it holds no config.json", "Give the folder of a Hugging Face model.")
     elif name.startswith(("/", "./", "../", "~")) or name.count("/") > 1:
         raise InputError(f"there is no model folder {name}", "Give an existing folder, or a hub name: org/name.")
+    elif name != "starter" and not _HUB_NAME.fullmatch(name):
+        raise InputError(
+            f"there is no folder {name}, and no model of the hub can have that name",
+            "Give an existing folder, or a hub name: letters, digits, '-', '_' and '.', as org/name.",
+        )
 
 
 def _check_checkpoint(config: RunConfig) -> None:

@@ -83,7 +83,10 @@ def test_add_prints_the_id_and_nothing_else(finetop, workspace):
 
 
 def test_a_mistake_queues_nothing_and_makes_nothing(finetop, workspace):
-    assert "did you mean 'optim.learning_rate'" in finetop("add", "--data-file", "意图.csv", "--set", "lr=1", code=2)[1]
+    assert (
+        "did you mean 'optim.learning_rate'"
+        in finetop("add", "--data-file", "意图.csv", "--set", "optim.lr=1", code=2)[1]
+    )
     assert "does not exist" in finetop("add", "--data-file", "gone.csv", code=2)[1]
     assert "'x' is no run" in finetop("add", "--data-file", "意图.csv", "--after", "x", code=2)[1]
     assert "no data" in finetop("add", code=2)[1]
@@ -101,6 +104,19 @@ def test_a_sweep_is_one_group_named_for_what_varies(finetop, workspace):
     finetop("sweep", "--data-file", "意图.csv", "--grid", "r=1,2", "--group", "秩", "--hold", "--after", "1-2")
     runs = reads.list_runs(reader(workspace.database), "group:秩")
     assert {(run.name, run.held) for run in runs} == {("r=1", True), ("r=2", True)}
+
+
+def test_an_empty_file_and_a_name_that_no_model_can_have_are_not_queued(finetop, workspace, tmp_path):
+    for content in ("", " \n\n"):
+        (tmp_path / "empty.jsonl").write_text(content)
+        assert "empty.jsonl: empty" in finetop("add", "--data-file", "empty.jsonl", code=2)[1]
+    for name in ("没有/这个", "org/a b", "-x/y"):
+        assert (
+            "no model of the hub can have that name"
+            in finetop("add", "--data-file", "意图.csv", f"--model={name}", code=2)[1]
+        )
+    add(finetop, "--model", "Qwen/Qwen2.5-0.5B_x", "--data-file", "empty.jsonl")
+    assert states(workspace) == {1: "queued"}
 
 
 def test_a_setting_goes_by_the_same_short_names_in_set_as_in_a_sweep(finetop, workspace):
