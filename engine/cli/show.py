@@ -25,7 +25,7 @@ from engine.home import LOG, find_workspace
 from engine.runs import data_changes
 from engine.store import reads
 from engine.store.connect import Connection
-from engine.store.records import Checkpoint, Event, Run, RunState
+from engine.store.records import Checkpoint, Event, Run, RunState, Series
 
 _EXAMPLES = "examples:\n  finetop show 41\n  finetop show 41 --json | jq .settings\n"
 _EVENTS_SHOWN = 12
@@ -80,7 +80,7 @@ def run_show(options: argparse.Namespace) -> int:
         )
         return 0
     width = output_width()
-    lines = _head(run, folder, waits_for, memory)
+    lines = _head(run, folder, waits_for, memory, _scores(reads.series(conn, run.id)))
     if changes:
         lines += ["", "the data is not what it was when it was queued", *(f"  {change}" for change in changes)]
     lines += _wrong(conn, run, folder, width)
@@ -109,7 +109,19 @@ def _settings(folder: Path) -> tuple[Resolved | None, str]:
         return None, error.message
 
 
-def _head(run: Run, folder: Path, waits_for: list[int], memory: dict[str, Any]) -> list[str]:
+def _scores(series: dict[str, Series]) -> list[str]:
+    """The last value of each score of the answers, all of which are better when higher, and its best before."""
+    lines = []
+    for key in sorted(series):
+        name, one = key.removeprefix("eval/"), series[key]
+        if name == key or name in ("loss", "perplexity") or one.last is None:
+            continue
+        best = f"  best {number(one.high)} at step {one.high_step}" if one.count > 1 else ""
+        lines.append(f"  {'' if lines else 'scores':<8}  {name} {number(one.last)}{best}")
+    return lines
+
+
+def _head(run: Run, folder: Path, waits_for: list[int], memory: dict[str, Any], scores: list[str]) -> list[str]:
     lines = [f"run {run.id}  {run.name}", f"  state     {_state_line(run)}"]
     if run.total_steps or run.step:
         share = f"  ({run.step / run.total_steps:.0%})" if run.total_steps else ""
@@ -118,6 +130,7 @@ def _head(run: Run, folder: Path, waits_for: list[int], memory: dict[str, Any]) 
     if run.train_loss is not None:
         best = f"  best {number(run.best_eval)} at step {run.best_eval_step}" if run.best_eval is not None else ""
         lines.append(f"  loss      {number(run.train_loss)}  eval {number(run.eval_loss)}{best}")
+    lines += scores
     if run.started is not None:
         attempts = f"  in {run.attempts} attempts" if run.attempts > 1 else ""
         lines.append(f"  time      {duration(busy_seconds(run))}{attempts}  started {clock(run.started)}")

@@ -230,6 +230,18 @@ def test_show_tells_the_whole_story_of_a_failed_run(finetop, workspace, tmp_path
     assert "there is no run 9; the newest is 1" in finetop("show", 9, code=2)[1]
 
 
+def test_show_tells_scores_beside_the_loss(finetop, workspace):
+    add(finetop)
+    evaluations = [
+        line("eval", step=step, values={"eval/loss": 1.5, "eval/accuracy": accuracy, "eval/macro_f1": 0.5})
+        for step, accuracy in ((5, 0.75), (10, 0.625))
+    ]
+    work(workspace, 1, metric(10, loss=1.0), *evaluations)
+    told = [" ".join(row.split()) for row in finetop("show", 1)[0].splitlines()]
+    assert "scores accuracy 0.625 best 0.75 at step 5" in told
+    assert "macro_f1 0.5 best 0.5 at step 5" in told
+
+
 def test_show_cuts_no_reason_on_a_narrow_terminal(finetop, workspace, monkeypatch):
     add(finetop)
     reason = "the tokenizer of '没有/这个' cannot be loaded: " + "它不在这台机器上。" * 12
