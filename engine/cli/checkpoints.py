@@ -67,9 +67,7 @@ _CHECKPOINT_COLUMNS = [
 ]
 
 
-def checkpoint_table(
-    found: tuple[Checkpoint, ...], workspace: Workspace, width: int, indent: int = 0
-) -> list[str]:
+def checkpoint_table(found: tuple[Checkpoint, ...], workspace: Workspace, width: int, indent: int = 0) -> list[str]:
     rows = []
     for one in found:
         loss = one.eval.get("eval/loss")
