@@ -9,7 +9,7 @@ demo: setup
 	$(BIN)/finetop demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -85,7 +85,7 @@ GOOD_TOML = '[train]\nepochs = 3\nbatch_size = 4\n[optim]\nlearning_rate = 1e-4\
         ("a.json", GOOD_JSON.encode("utf-16"), "not UTF-8 text (byte"),
         ("a.json", GOOD_JSON.encode() + "名".encode("gb18030"), "not UTF-8 text (byte"),
         ("a.json", b"\0" * 100, "not JSON"),
-        ("a.toml", os.urandom(7) + b"\xff", "not UTF-8"),
+        ("a.toml", random.Random(0).randbytes(7) + b"\xff", "not UTF-8"),
         ("a.jsonl", '{"messages": []}\n{"messages": []}\n', "a data file is given with --data-file"),
         ("a.csv", "question,answer\na,b\n", "a data file is given with --data-file"),
         ("a.json", '[{"instruction": "a", "output": "b"}]', "a data file is given with --data-file"),
