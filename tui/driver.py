@@ -17,6 +17,9 @@ from textual.drivers.linux_driver import LinuxDriver
 
 from tui.ground import QUESTION, Parser
 
+_GOODBYE_SECONDS = 3.0
+"""How long the screen has to leave in good order once its terminal is gone. Without one, its input would spin."""
+
 
 class Writer(threading.Thread):
     """Writes to the terminal in the background."""
@@ -124,4 +127,6 @@ class Driver(LinuxDriver):
         while not self.exit_event.is_set():
             if any(mask & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, mask in poll.poll(500)):
                 os.kill(os.getpid(), signal.SIGHUP)
+                if not self.exit_event.wait(_GOODBYE_SECONDS):
+                    os._exit(128 + signal.SIGHUP)  # nobody sees the screen, and nothing that matters is in this process
                 return

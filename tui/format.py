@@ -246,13 +246,13 @@ def gib(amount: float | None, digits: int = 1) -> str:
 
 
 def size(amount: float | None) -> str:
-    """Disk space in powers of ten, as disks are sold: `168M`, `1.4G`."""
+    """Bytes of files and disks: `160M`, `1.3G`; powers of 1,024 like `gib` and the commands (engine.sizes)."""
     if amount is None:
         return "·"
     for unit in ("B", "k", "M", "G", "T"):
         if amount < 999.5:
             return f"{amount:.0f}{unit}" if amount >= 9.95 or unit == "B" else f"{amount:.1f}{unit}"
-        amount /= 1000
+        amount /= 1024
     return f"{amount:.0f}P"
 
 
