@@ -141,13 +141,13 @@ def test_the_starter_model_is_not_a_folder_that_happens_to_be_called_so(tmp_path
 def test_every_problem_is_told_at_once_with_its_place_and_the_nearest_name(tmp_path):
     config = write(tmp_path / "run.toml", "[lora]\nrr = 8\n[train]\nepochs = 'many'\n[optim]\nwarmup = 500\n")
     with pytest.raises(ConfigError) as caught:
-        settings_of("--config", str(config), "--batch-size", "0", "--set", "lr=1", "--max-steps", "400")
+        settings_of("--config", str(config), "--batch-size", "0", "--set", "optim.lr=1", "--max-steps", "400")
     problems = "\n".join(caught.value.problems)
     assert len(caught.value.problems) == 5
     assert f"{config}: there is no setting 'lora.rr'; did you mean 'lora.r'?" in problems
     assert f"{config}: train.epochs is \"many\", but must be a whole number or 'auto'" in problems
     assert "--batch-size: train.batch_size is 0, but must be at least 1" in problems
-    assert "--set: there is no setting 'lr'; did you mean 'optim.learning_rate'?" in problems
+    assert "--set: there is no setting 'optim.lr'; did you mean 'optim.learning_rate'?" in problems
     assert "optim.warmup (500 steps) is not less than train.max_steps (400)" in problems
 
 

@@ -34,7 +34,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from engine.config import read_run
 from engine.errors import DataError
 from engine.worker.data import prepare
-from engine.worker.generate import generate, stop_tokens
+from engine.worker.generate import Sampling, generate, stop_tokens
 from engine.worker.model import Precision
 from engine.worker.packing import TokenSet, epoch_order
 from engine.worker.report import report
@@ -165,7 +165,7 @@ def test_a_trained_model_stops_where_its_answers_end(
         [{"role": "user", "content": "say 7"}], add_generation_prompt=True, return_dict=False
     )
     cpu = Precision(torch.device("cpu"), None, torch.float32)
-    (answer,) = generate(model, [prompt], stop_tokens(model, tokens), 20, cpu)
+    (answer,) = generate(model, [prompt], stop_tokens(model, tokens), Sampling(20), cpu, False)
     assert tokens.decode(answer) == "yes"
 
 
