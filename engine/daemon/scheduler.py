@@ -213,7 +213,7 @@ def _place(run: WaitingRun, slots: list[_Slot]) -> Decision:
         for slot in chosen:
             slot.free -= run.estimate_bytes or 0
             slot.runs.append(run.id)
-            slot.exclusive |= not run.share
+            slot.exclusive |= not run.share or run.estimate_bytes is None  # what nobody knows leaves room for nobody
         return Start(run.id, tuple(slot.gpu.id for slot in slots if slot in chosen))
     wait = _explain(run, allowed, fitting)
     keepable = [slot for slot in allowed if slot.kept_for is None and _will_fit(run, slot)]
