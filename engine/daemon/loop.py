@@ -193,6 +193,7 @@ class Daemon:
             self._said_later.clear()
             self._readings.clock_moved()
             self._dirty = True
+            self._next_second = 0.0  # daemon.json tells the time, too
 
     def _collect(self) -> None:
         """Children that have ended, and workers that are gone."""
