@@ -82,7 +82,8 @@ def run_show(options: argparse.Namespace) -> int:
     width = output_width()
     lines = _head(run, folder, waits_for, memory, _scores(reads.series(conn, run.id)))
     if changes:
-        lines += ["", "the data is not what it was when it was queued", *(f"  {change}" for change in changes)]
+        lines += ["", "the data is not what it was when it was queued"]
+        lines += [f"  {row}" for change in changes for row in wrap_cells(change, width - 2)]
     lines += _wrong(conn, run, folder, width)
     lines += _settings_lines(resolved, options.all) if resolved else ["", f"settings: {problem}"]
     worth = [event for event in events if event.kind not in _DETAILS] if not options.all else events
