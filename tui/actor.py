@@ -55,8 +55,11 @@ class Actor(threading.Thread):
         return (doing[0], time.monotonic() - doing[1]) if doing else ("", 0.0)
 
     def do(self, what: str, *calls: Callable[[Any], Any], then: Callable[[list[Any]], Any] | None = None) -> None:
-        """Call each of `calls` with the control; `then` gets the list of outcomes, on the event loop."""
-        if not self.is_alive():
+        """Call each of `calls` with the control; `then` gets the list of outcomes, on the event loop.
+
+        After `stop` nothing is done any more.
+        """
+        if self.ident is None:
             self.start()
         self._waiting += 1
         self._asked.put((what, calls, then))
