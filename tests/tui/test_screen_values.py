@@ -1,6 +1,7 @@
 """What is drawn, before it is drawn: numbers, widths, the log's end, news, the machine's figures."""
 
 import dataclasses
+import itertools
 
 import pyte
 import pytest
@@ -24,6 +25,7 @@ from tui.news import event_words, since_last_time
 from tui.settings import read
 from tui.snapshot import DAEMON_STALE_SECONDS, Daemon, Detail, News, machine_of
 from tui.theme import LOOKS, ROLES, Look, choose, speaks_utf8
+from tui.widgets.rows import first_shown
 
 TEXTS = st.text(st.sampled_from("ab 中文，é́ไ🇩🇪❤️👩‍💻👍🏽\t\n\x1b\x07\u202e\u200b[/]█⣿"), max_size=30)
 
@@ -282,3 +284,23 @@ def test_what_is_wrong_in_the_settings_file_is_named_and_the_rest_is_used(tmp_pa
     assert len(found.problems) == 1 and "mouse" in found.problems[0]
     path.write_text("theme = ")
     assert read(path).theme == "auto" and read(path).problems
+
+
+@given(st.integers(0, 300), st.integers(1, 200), st.integers(1, 40), st.data())
+def test_the_cursor_is_always_in_sight_and_no_row_is_passed_over_unseen(top, count, room, data):
+    index = data.draw(st.integers(0, count - 1))
+    top = first_shown(top, index, count, room)
+    assert top <= index < top + room
+    for step in data.draw(st.lists(st.integers(-room, room), max_size=20)):  # a page is at most as long as the pane
+        index = max(0, min(index + step, count - 1))
+        before, top = top, first_shown(top, index, count, room)
+        assert top <= index < top + room and 0 <= top <= max(0, count - room)
+        assert abs(top - before) <= room
+
+
+def test_moving_row_by_row_scrolls_once_in_half_a_pane():
+    tops = [0]
+    for index in [*range(1000), *range(999, -1, -1)]:
+        tops.append(first_shown(tops[-1], index, 1000, 16))
+    assert sum(a != b for a, b in itertools.pairwise(tops)) <= 2000 / 8
+    assert tops[-1] == 0

@@ -19,6 +19,21 @@ class Row:
     value: Any = None
 
 
+def first_shown(top: int, index: int, count: int, room: int) -> int:
+    """The first of `count` rows to show in `room` lines so that row `index` is in sight, when it was `top` before.
+
+    A scrolled list is written anew, all of it, 1 kB and more. So beyond the edge the cursor comes to the middle, and
+    one move in many scrolls instead of each; but never so far that a row between was not in sight before or after.
+    """
+    most = max(0, count - room)
+    top = min(top, most)
+    if index < top:
+        return max(0, min(index, max(index - room // 2, top - room)))
+    if index >= top + room:
+        return min(most, max(index - room + 1, min(index - room // 2, top + room)))
+    return top
+
+
 class Rows(Pane):
     """A pane that shows rows. Subclasses build them in `make_rows`; the cursor stays with its key."""
 
@@ -99,14 +114,11 @@ class Rows(Pane):
         if not self.rows:
             return [*head, *self.nothing(width, height - len(head))]
         room = max(1, height - len(head))
-        self._top = max(0, min(self._top, len(self.rows) - room))
-        if self._index < self._top:
-            self._top = self._index
+        self._top, before = first_shown(self._top, self._index, len(self.rows), room), self._top
+        if self._top < before:
             # The head of a section stays in sight above its first row.
             while self._top and self.rows[self._top - 1].key is None and self._index - self._top < room - 1:
                 self._top -= 1
-        elif self._index >= self._top + room:
-            self._top = self._index - room + 1
         shown = []
         for index in range(self._top, min(self._top + room, len(self.rows))):
             row = self.rows[index]
