@@ -155,8 +155,9 @@ class Terminal:
         cpu, peak = 0.0, 0
         for process in (self._process, *self._children()):
             try:
-                times = process.cpu_times()
-                cpu += times.user + times.system
+                # The process's own clock, in nanoseconds (clock_getcpuclockid(3) makes the number so). /proc/<pid>/stat
+                # counts in hundredths of a second, by who runs when the clock ticks: too coarse for half a per cent.
+                cpu += time.clock_gettime(~process.pid << 3 | 2)
                 status = Path(f"/proc/{process.pid}/status").read_text()
             except (psutil.NoSuchProcess, OSError):
                 continue
