@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,11 +18,13 @@ _LOCK_ATTEMPTS = 4
 """Who only looks whether there is a worker (`worker_alive`) holds the lock for some microseconds."""
 DONE, STOPPED = 0, 3
 """How a worker leaves: to its end, or asked to stop and saved. 1: the run failed, 2: wrong input (engine.errors)."""
+MEMORY_HINT = "The system kills the largest process when memory runs out: `dmesg` tells."
+"""For a process that SIGKILL has ended."""
 
 
-def worker_command(*arguments: str) -> list[str]:
+def worker_command(*arguments: str, module: str = "engine.worker") -> list[str]:
     # -P: a folder called engine/ where the user happens to stand must not be taken for ours.
-    return [sys.executable, "-P", "-m", "engine.worker", *arguments]
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def worker_environment() -> dict[str, str]:
@@ -72,6 +75,16 @@ def locked_log(folder: Path) -> BinaryIO:
     raise InputError(
         f"run {folder.name} is being trained already", f"Its worker goes on in the background; see {log.name}"
     )
+
+
+def how_it_left(code: int) -> str:
+    """What a process that nobody has heard from did, by its exit code: `was killed by SIGKILL`, `left with code 3`."""
+    if code >= 0:
+        return f"left with code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
 
 
 def worker_alive(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from engine.cli.text import bytes_text, visible
 from engine.errors import EngineError, InputError
 from engine.home import CHECKPOINTS, find_workspace, parse_checkpoint_name
-from engine.process import worker_command, worker_environment
+from engine.process import how_it_left, worker_command, worker_environment
 
 _EPILOG = """examples:
   finetop export 41@best my-model --to merged
@@ -77,15 +78,15 @@ def _checkpoint(options: argparse.Namespace) -> tuple[Path, Path | None]:
 
 def _worker(words: list[str]) -> dict[str, Any]:
     """Run the export in a worker of its own; its words go to the terminal, its outcome comes back."""
-    command = worker_command()
-    command[command.index("engine.worker")] = "engine.worker.export"
-    done = subprocess.run([*command, *words], stdout=subprocess.PIPE, env=worker_environment(), check=False)
+    command = worker_command(*words, module="engine.worker.export")
+    done = subprocess.run(command, stdout=subprocess.PIPE, env=worker_environment(), check=False)
     try:
         said = json.loads(done.stdout.decode("utf-8", "replace").strip().splitlines()[-1])
     except (ValueError, IndexError):
-        how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"left with {done.returncode}"
-        hint = "Memory may have run out: 4 bytes are needed for each weight." if done.returncode == -9 else ""
-        raise EngineError(f"the export {how}; nothing was kept", hint) from None
+        hint = (
+            "Memory may have run out: 4 bytes are needed for each weight." if done.returncode == -signal.SIGKILL else ""
+        )
+        raise EngineError(f"the export {how_it_left(done.returncode)}; nothing was kept", hint) from None
     if "error" in said:
         error = EngineError(said["error"], said["hint"])
         error.exit_code = said["exit_code"]

@@ -31,7 +31,7 @@ from engine.plan.machine import look_around, past_runs
 from engine.plan.outline import course, course_json, memory, memory_json
 from engine.plan.timing import Speed
 from engine.plan.tracing import run_trace, trace_request
-from engine.process import worker_command, worker_environment
+from engine.process import how_it_left, worker_command, worker_environment
 from engine.runs import changed_run, check_inputs, create_run
 
 _PROBE_STEPS = 6
@@ -117,7 +117,7 @@ def _finished(reading: subprocess.Popen) -> dict[str, Any]:
         return json.loads(out)
     said = said_bytes.decode("utf-8", "replace").strip()
     if reading.returncode < 0:
-        said = f"the worker was killed by signal {-reading.returncode} while it read the data\n{said}".strip()
+        said = f"the worker {how_it_left(reading.returncode)} while it read the data\n{said}".strip()
     error = EngineError(said)
     error.exit_code = 2 if reading.returncode == 2 else 1
     raise error

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 from engine.cli.text import cut, output_width, plain
 from engine.errors import EngineError
-from engine.process import worker_environment
+from engine.process import MEMORY_HINT, how_it_left, worker_command, worker_environment
 
 _PLAIN_LINE_SECONDS = 10.0
 _LAST_LINES = 5
@@ -28,7 +29,7 @@ def ask_worker(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     shown = _Shown()
     with tempfile.TemporaryFile() as complaints:
         worker = subprocess.Popen(
-            [sys.executable, "-P", "-m", "engine.worker.score"],
+            worker_command(module="engine.worker.score"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
@@ -63,9 +64,8 @@ def _died(code: int, complaints: Any) -> EngineError:
     size = complaints.seek(0, os.SEEK_END)
     complaints.seek(max(0, size - 20_000))
     tail = complaints.read().decode("utf-8", "replace").strip().splitlines()[-_LAST_LINES:]
-    how = f"was killed by signal {-code}" if code < 0 else f"left with code {code}"
-    hint = "The system kills the largest process when memory runs out: `dmesg` tells." if code == -9 else ""
-    return EngineError("\n".join([f"the worker {how}", *tail]), hint)
+    hint = MEMORY_HINT if code == -signal.SIGKILL else ""
+    return EngineError("\n".join([f"the worker {how_it_left(code)}", *tail]), hint)
 
 
 class _Shown:

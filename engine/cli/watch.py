@@ -15,7 +15,7 @@ from engine.cli import told
 from engine.cli.text import bytes_text, duration, visible
 from engine.formats import NOTE_CODES
 from engine.home import LOG
-from engine.process import STOPPED
+from engine.process import MEMORY_HINT, STOPPED, how_it_left
 
 _POLL_SECONDS = 0.1
 PLAIN_LINE_SECONDS = 10.0
@@ -204,21 +204,13 @@ class Watcher:
         if state == "failed":
             self.say(f"run {self.run_id} failed: {last.get('reason', '')}\n{last.get('hint', '')}".rstrip())
         else:
-            how = f"was killed by {_signal_name(-code)}" if code < 0 else f"left with code {code}"
-            self.say(f"run {self.run_id}: the worker {how}.\n{log_tail(self.folder)}".rstrip())
+            self.say(f"run {self.run_id}: the worker {how_it_left(code)}.\n{log_tail(self.folder)}".rstrip())
             if code == -signal.SIGKILL:
-                self.say("The system kills the largest process when memory runs out: `dmesg` tells.")
+                self.say(MEMORY_HINT)
         self.say(f"log: {self.folder / LOG}")
         if any(event["kind"] in ("checkpoint", "metric") for event in self.events):
             self.say(f"Go on from the last checkpoint with: {again}")
         return 2 if code == 2 else 1
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def log_tail(folder: Path, lines: int = 5) -> str:

@@ -3,12 +3,11 @@
 import contextlib
 import json
 import subprocess
-import sys
 import threading
 from array import array
 
 from engine.errors import EngineError
-from engine.process import worker_environment
+from engine.process import worker_command, worker_environment
 from engine.records import Example
 
 
@@ -17,7 +16,7 @@ class TokenCounter:
 
     def __init__(self, model: str, max_length: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "engine.worker.count", model, "--max-length", str(max_length)],
+            worker_command(model, "--max-length", str(max_length), module="engine.worker.count"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from engine.config import RunConfig
 from engine.errors import EngineError
 from engine.plan.memory import UNKNOWN_SUPERVISED, Circumstances, MemoryEstimate
 from engine.plan.shapes import find_config
-from engine.process import worker_environment
+from engine.process import worker_command, worker_environment
 
 MARGIN = 0.06
 """Of the high estimate: what the CUDA allocator loses between blocks, commonly 3 to 8 %."""
@@ -60,7 +59,7 @@ def run_trace(request: dict[str, Any], seconds: float = 600) -> dict[str, Any]:
         return found
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "engine.worker.trace"],
+            worker_command(module="engine.worker.trace"),
             input=json.dumps(request).encode(),
             capture_output=True,
             env=worker_environment(),
