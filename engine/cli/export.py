@@ -11,6 +11,7 @@ from engine.cli.text import bytes_text, visible
 from engine.errors import EngineError, InputError
 from engine.home import CHECKPOINTS, find_workspace, parse_checkpoint_name
 from engine.process import how_it_left, worker_command, worker_environment
+from engine.runs import checkpoint_folder
 
 _EPILOG = """examples:
   finetop export 41@best my-model --to merged
@@ -65,15 +66,7 @@ def _checkpoint(options: argparse.Namespace) -> tuple[Path, Path | None]:
         return path, run_folder if path.parent.name == CHECKPOINTS and (run_folder / "config.json").exists() else None
     run_id, point = parse_checkpoint_name(options.checkpoint)
     run_folder = find_workspace(options.workspace).run_folder(run_id)
-    folder = run_folder / CHECKPOINTS
-    path = folder / (f"step-{int(point):08d}" if point.isdecimal() else point)
-    if not path.exists():
-        there = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
-        names = [str(int(n.removeprefix("step-"))) if n.startswith("step-") else n for n in there if n[:1] != "."]
-        raise InputError(
-            f"run {run_id} has no checkpoint '{point}'", f"It has {', '.join(names[:20])}." if names else "It has none."
-        )
-    return path.resolve(), run_folder
+    return checkpoint_folder(run_folder, point), run_folder
 
 
 def _worker(words: list[str]) -> dict[str, Any]:
