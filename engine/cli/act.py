@@ -11,7 +11,7 @@ from engine.cli.settings import add_setting_flags, given_layers, named_setting
 from engine.cli.stored import acting, add_runs_argument, chosen_runs, find_run, open_store, report
 from engine.cli.text import bytes_text, visible
 from engine.config import parse_value
-from engine.control import Control
+from engine.control import Control, folder_bytes
 from engine.daemon import client
 from engine.errors import EngineError, InputError
 from engine.home import Workspace, find_workspace, parse_checkpoint_name
@@ -276,13 +276,11 @@ def _delete_checkpoints(options: argparse.Namespace, workspace: Workspace, conn:
             folder = checkpoint_folder(workspace.run_folder(run_id), point)
             step = step_of(folder)
             others = reads.checkpoints(conn, run_id)
-            size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+            size = folder_bytes(folder)
             last = ", its only checkpoint: without it the run can only start anew" if len(others) <= 1 else ""
             if not options.yes and not _agreed(f"Delete {run_id}@{step} for good ({bytes_text(size)}){last}?"):
                 return 1
-            outcome = control.delete_checkpoint(
-                run_id, step, force=True
-            )  # it has just been said that it is the only one
+            outcome = control.delete_checkpoint(run_id, step, force=True)  # that it is the only one has just been said
             outcomes.append((outcome, f"checkpoint of step {step} deleted ({bytes_text(size)})"))
     return report(outcomes, options.json)
 
