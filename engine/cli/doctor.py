@@ -126,13 +126,9 @@ def _programs(workspace: Workspace) -> Said:
 
 
 def _gpus(workspace: Workspace) -> Said:
-    from engine.monitor.watch import Monitor  # psutil: 30 ms
+    from engine.monitor.watch import look  # psutil: 30 ms
 
-    monitor = Monitor(str(workspace.root), period=0.5)
-    monitor.start()
-    monitor.wait(rounds=1, seconds=4.0)
-    snapshot = monitor.latest()
-    monitor.stop()
+    snapshot = look(workspace.root)
     cuda, version = torch_cuda()
     built = f"torch {version} is built " + (f"for CUDA {cuda}" if cuda else "without CUDA")
     cards = [gpu for gpu in snapshot.gpus if not gpu.parent]

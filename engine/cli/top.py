@@ -33,15 +33,9 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 
 def run(args: argparse.Namespace, runs: Mapping[RunId, tuple[int, float | None]] | None = None) -> int:
     """`runs` are the live runs: id to (worker pid, start time)."""
-    from engine.monitor.watch import Monitor  # psutil: 30 ms
+    from engine.monitor.watch import look  # psutil: 30 ms
 
-    # Two rounds half a second apart: rates and processor shares are differences.
-    monitor = Monitor(str(find_workspace(args.workspace).root), period=0.5)
-    monitor.watch(runs or {})
-    monitor.start()
-    monitor.wait(rounds=2, seconds=4.0)
-    snapshot = monitor.latest()
-    monitor.stop()
+    snapshot = look(find_workspace(args.workspace).root, runs=runs, rounds=2)
     if args.json:
         print(json.dumps(as_plain(snapshot), indent=2))
     else:

@@ -156,5 +156,22 @@ class Monitor:
         return attribute(named, runs)
 
 
+def look(
+    workspace: Path | str, *, runs: Mapping[RunId, Run] | None = None, rounds: int = 1, seconds: float = 4.0
+) -> Snapshot:
+    """The figures of this moment, for who asks once. Rates and processor shares are differences, and take two rounds.
+
+    `runs` are the live ones, as `Monitor.watch` takes them; rounds come half a second apart; after `seconds` whatever
+    is known by then will do, as with a driver that hangs.
+    """
+    monitor = Monitor(workspace, period=0.5)
+    monitor.watch(runs or {})
+    monitor.start()
+    monitor.wait(rounds, seconds)
+    snapshot = monitor.latest()
+    monitor.stop()
+    return snapshot
+
+
 def _aged(result: Result | None, now: float):
     return None if result is None else replace(result.value, age_seconds=round(now - result.at, 3))

@@ -39,13 +39,9 @@ class Machine:
 def look_around(workspace: Workspace) -> Machine:
     """One round of the monitor: some hundredths of a second, two seconds at most where a driver hangs."""
     from engine.monitor.visible import visible  # psutil and pynvml: 40 ms
-    from engine.monitor.watch import Monitor
+    from engine.monitor.watch import look
 
-    monitor = Monitor(str(workspace.root), period=1.0)
-    monitor.start()
-    monitor.wait(rounds=1, seconds=2.0)
-    snapshot = monitor.latest()
-    monitor.stop()
+    snapshot = look(workspace.root, seconds=2.0)
     seen = visible(snapshot.gpus, os.environ)
     cards = tuple(
         Card(gpu.name or f"GPU {gpu.index}", gpu.memory_total_bytes, gpu.memory_free_bytes)
