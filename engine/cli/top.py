@@ -1,11 +1,12 @@
 """`finetop top`: what the GPUs and the host are doing, printed once."""
 
 import argparse
+import contextlib
 import json
-from collections.abc import Mapping
 
 from engine.cli.text import cut, fit, plain
-from engine.home import find_workspace
+from engine.errors import EngineError
+from engine.home import Workspace, find_workspace
 from engine.monitor.values import GpuProcess, GpuSample, RunId, Snapshot, as_plain
 
 WIDTH = 80
@@ -31,16 +32,26 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace, runs: Mapping[RunId, tuple[int, float | None]] | None = None) -> int:
-    """`runs` are the live runs: id to (worker pid, start time)."""
+def run(args: argparse.Namespace) -> int:
     from engine.monitor.watch import look  # psutil: 30 ms
 
-    snapshot = look(find_workspace(args.workspace).root, runs=runs, rounds=2)
+    workspace = find_workspace(args.workspace)
+    snapshot = look(workspace.root, runs=_live_runs(workspace), rounds=2)
     if args.json:
         print(json.dumps(as_plain(snapshot), indent=2))
     else:
         print("\n".join(table(snapshot)))
     return 0
+
+
+def _live_runs(workspace: Workspace) -> dict[RunId, tuple[int, float | None]]:
+    """Id to (worker pid, its start time), by the store. Without one, or with one that cannot be read, none is known."""
+    from engine.store import reads  # with sqlite3: 10 ms, which --help need not pay
+    from engine.store.connect import DatabaseError, reader
+
+    with contextlib.suppress(EngineError, DatabaseError), contextlib.closing(reader(workspace.database)) as conn:
+        return {run.id: (run.pid, run.pid_started) for run in reads.active(conn) if run.pid is not None}
+    return {}
 
 
 # -- the table: pure, from a snapshot to lines ---------------------------------------------------------------------

@@ -1,13 +1,18 @@
 """`finetop top` fits 80 columns, tells what is known, and is safe to look at."""
 
+import contextlib
 import json
 import subprocess
 import sys
 
+import psutil
 from fake_nvml.library import GIB, ROOT, card, machine
 
 from engine.cli.top import cut, gauge, gib, rate, table
 from engine.monitor.values import GpuProcess, GpuSample, HostSample, RunSample, Snapshot
+from engine.store import queue
+from engine.store.connect import writer
+from engine.store.records import NewRun
 
 pytest_plugins = ["fake_nvml.fixtures"]
 
@@ -63,6 +68,19 @@ def test_json_has_every_figure_and_null_for_what_is_not_told(nvml):
     gpu = json.loads(top(nvml, "--json"))["gpus"][0]
     assert gpu["utilisation"] == 98 and gpu["fan_percent"] is None and gpu["stale"] is False
     assert gpu["processes"][0]["owner"] in ("not ours", "unknown")
+
+
+def test_runs_at_work_are_told_with_what_they_take(no_driver, tmp_path):
+    workspace = tmp_path / "ws"
+    with contextlib.closing(writer(workspace / "runs.db")) as conn:
+        run_id = queue.add(conn, NewRun(name="at work"))
+        queue.claim(conn, run_id)
+        worker = psutil.Process()
+        queue.started(conn, run_id, worker.pid, worker.create_time())
+    load = json.loads(top(no_driver, "--json", "--workspace", str(workspace)))["runs"][str(run_id)]
+    assert load["processes"] >= 1 and load["rss_bytes"] > 0
+    (workspace / "runs.db").write_bytes(b"scrambled" * 1000)
+    assert "host  cpu" in top(no_driver, "--workspace", str(workspace)), "without a store the machine is still shown"
 
 
 def test_a_hung_driver_does_not_hang_the_command(nvml):
