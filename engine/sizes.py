@@ -1,4 +1,4 @@
-"""How many bytes, as people read them: one notation for memory, files and disks."""
+"""How many bytes, as people read them: powers of 1,024 for memory, files and disks alike."""
 
 
 def bytes_text(count: float) -> str:
@@ -11,3 +11,12 @@ def bytes_text(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def gib_text(count: float, digits: int = 1) -> str:
+    """Memory for narrow columns, in GiB: `62.1G`, with M or T where that would say 0.0G or need five digits."""
+    if 0 < count < 100 << 20:
+        return f"{count / (1 << 20):.0f}M"
+    if count >= 1000 << 30:
+        return f"{count / (1 << 40):.1f}T"
+    return f"{count / (1 << 30):.{digits}f}G"

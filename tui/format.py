@@ -10,11 +10,13 @@ from collections.abc import Iterable, Sequence
 
 from rich.cells import get_character_cell_size
 
+from engine.cli.text import gauge as gauge
+from engine.sizes import gib_text
+
 Span = tuple[str, str]
 """Text and the role it plays: 'text', 'dim', 'failed', ... (see `theme.ROLES`)."""
 Line = list[Span]
 
-_EIGHTHS = " ▏▎▍▌▋▊▉"
 _MOST_MARKS = 2
 """Combining marks kept on one character; text made to climb over its neighbours carries dozens."""
 
@@ -236,13 +238,7 @@ def number(value: object) -> str:
 
 def gib(amount: float | None, digits: int = 1) -> str:
     """GPU memory in GiB: `62.1G`, `512M`."""
-    if amount is None:
-        return "·"
-    if 0 < amount < 100 << 20:
-        return f"{amount / (1 << 20):.0f}M"
-    if amount >= 1000 << 30:
-        return f"{amount / (1 << 40):.1f}T"
-    return f"{amount / (1 << 30):.{digits}f}G"
+    return "·" if amount is None else gib_text(amount, digits)
 
 
 def size(amount: float | None) -> str:
@@ -258,15 +254,6 @@ def size(amount: float | None) -> str:
 
 def percent(value: float | None) -> str:
     return "·" if value is None else f"{value:.0f}%"
-
-
-def gauge(share: float | None, width: int) -> str:
-    """A bar in eighths of a cell; spaces where nothing is known, dots for what is free."""
-    if share is None:
-        return " " * width
-    eighths = round(max(0.0, min(1.0, share)) * width * 8)
-    full, part = divmod(eighths, 8)
-    return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(width, "·")
 
 
 def plural(amount: int, one: str, many: str = "") -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from engine.sizes import bytes_text as bytes_text
 
+_EIGHTHS = " ▏▎▍▌▋▊▉"
 _UNCUT = 10_000
 """Cells of a line that goes into a file or another program: nothing is cut there."""
 
@@ -112,6 +113,15 @@ def fit(text: str, width: int, right: bool = False) -> str:
     text = cut(text, width)
     padding = " " * (width - cells(text))
     return padding + text if right else text + padding
+
+
+def gauge(share: float | None, width: int) -> str:
+    """In eighths of a cell; spaces where nothing is known, dots for what is left."""
+    if share is None:
+        return " " * width
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    full, part = divmod(eighths, 8)
+    return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(width, "·")
 
 
 def output_width() -> int:

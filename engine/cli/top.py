@@ -5,12 +5,13 @@ import contextlib
 import json
 
 from engine.cli.text import cut, fit, plain
+from engine.cli.text import gauge as bar
 from engine.errors import EngineError
 from engine.home import Workspace, find_workspace
 from engine.monitor.values import GpuProcess, GpuSample, RunId, Snapshot, as_plain
+from engine.sizes import gib_text
 
 WIDTH = 80
-_EIGHTHS = " ▏▎▍▌▋▊▉"
 _NOT_TOLD = "n/a"
 
 _EPILOG = """examples:
@@ -167,24 +168,12 @@ def _host_lines(snapshot: Snapshot) -> list[str]:
 # -- words and numbers -----------------------------------------------------------------------------------------------
 
 
-def gauge(percent: float | None, cells: int) -> str:
-    """A bar in eighths of a cell; spaces where nothing is known, dots for what is free."""
-    if percent is None:
-        return " " * cells
-    eighths = round(max(0.0, min(100.0, percent)) / 100.0 * cells * 8)
-    full, part = divmod(eighths, 8)
-    return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(cells, "·")
+def gauge(percent: float | None, width: int) -> str:
+    return bar(None if percent is None else percent / 100, width)
 
 
 def gib(amount: int | None, digits: int = 1) -> str:
-    """GiB as `62.1G`, with M or T where that would say 0.0G or need five digits."""
-    if amount is None:
-        return _NOT_TOLD
-    if 0 < amount < 100 << 20:
-        return f"{amount / (1 << 20):.0f}M"
-    if amount >= 1000 << 30:
-        return f"{amount / (1 << 40):.1f}T"
-    return f"{amount / (1 << 30):.{digits}f}G"
+    return _NOT_TOLD if amount is None else gib_text(amount, digits)
 
 
 def rate(amount: float | None) -> str:
