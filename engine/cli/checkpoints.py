@@ -4,8 +4,8 @@ import argparse
 import sys
 from typing import Any
 
-from engine.cli.stored import find_run, open_store, print_json, run_number
-from engine.cli.text import Column, ago, bytes_text, number, output_width, table
+from engine.cli.stored import find_run, open_store, run_number
+from engine.cli.text import Column, ago, bytes_text, number, output_width, print_json, table
 from engine.control import Control
 from engine.errors import InputError
 from engine.home import CHECKPOINTS, Workspace, find_workspace

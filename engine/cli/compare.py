@@ -1,14 +1,13 @@
 """`finetop compare`: runs and checkpoints side by side."""
 
 import argparse
-import json
 import os
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cli.text import cells, cut, fit, plain, wrap_cells
+from engine.cli.text import cells, cut, fit, plain, print_json, wrap_cells
 from engine.compare import report
 from engine.compare.records import Comparison
 from engine.errors import InputError
@@ -63,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if plot:
         _draw(comparison, plot)
     if options.json:
-        print(json.dumps(report.json_value(comparison), indent=2, ensure_ascii=False))
+        print_json(report.json_value(comparison))
     elif options.markdown:
         sys.stdout.write(report.markdown(comparison, options.answers))
     elif options.csv:

@@ -8,7 +8,7 @@ import textwrap
 import time
 from typing import Any
 
-from engine.cli.text import plain, visible
+from engine.cli.text import plain, print_json, visible
 from engine.data.kinds import KINDS, REMOVED_BY_DEFAULT
 from engine.errors import InputError
 
@@ -187,7 +187,7 @@ def _run_check(options: argparse.Namespace) -> int:
     report = _cleared(check, source, max_finds=most, **_reading(options), **_comparing(options))
     if options.json:
         found = dataclasses.asdict(report) | {"failed": report.failed}
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
     else:
         print("\n".join(printed(report)))
     return 1 if report.failed else 0

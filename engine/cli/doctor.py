@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import __version__
-from engine.cli.stored import print_json
-from engine.cli.text import bytes_text, duration, output_width, plain
+from engine.cli.text import bytes_text, duration, output_width, plain, print_json
 from engine.daemon import client
 from engine.home import CONFIG, ENVIRONMENT, PACKAGE_ROOT, Workspace, find_workspace
 from engine.journal import NAME

@@ -1,14 +1,13 @@
 """`finetop eval`: score checkpoints and base models on data."""
 
 import argparse
-import json
 import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from engine.cli.scoring import ask_worker, shown_path
-from engine.cli.text import Column, output_width, plain, table, visible
+from engine.cli.text import Column, output_width, plain, print_json, table, visible
 from engine.config import Layer, RunConfig, read_run, resolve
 from engine.errors import InputError
 from engine.home import Workspace, find_workspace
@@ -83,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     }
     results = list(ask_worker(request))
     if options.json:
-        print(json.dumps([one["result"] | {"folder": one["folder"]} for one in results], ensure_ascii=False, indent=2))
+        print_json([one["result"] | {"folder": one["folder"]} for one in results])
     else:
         _print(results)
     return 0

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from engine.cli.text import bytes_text, visible
+from engine.cli.text import bytes_text, print_json, visible
 from engine.errors import EngineError, InputError
 from engine.home import CHECKPOINTS, find_workspace, parse_checkpoint_name
 from engine.process import how_it_left, worker_command, worker_environment
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     words = [str(checkpoint), str(target), "--to", options.to, "--dtype", options.dtype]
     done = _worker([*words, *(["--run", str(run_folder)] if run_folder else [])])
     if options.json:
-        print(json.dumps(done, indent=2, ensure_ascii=False))
+        print_json(done)
     else:
         print(visible("\n".join(_lines(done))))
     return 0

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from engine.cli.stored import as_json, busy_seconds, open_store, print_json, seconds_left
-from engine.cli.text import Column, ago, cells, duration, number, output_width, table
+from engine.cli.stored import as_json, busy_seconds, open_store, seconds_left
+from engine.cli.text import Column, ago, cells, duration, number, output_width, print_json, table
 from engine.daemon import client
 from engine.errors import InputError
 from engine.home import find_workspace

@@ -22,7 +22,7 @@ from engine.cli.plan_text import (
     verdict_lines,
 )
 from engine.cli.settings import flag_layers, resolve_settings
-from engine.cli.text import output_width, visible
+from engine.cli.text import output_width, print_json, visible
 from engine.config import Resolved
 from engine.errors import EngineError
 from engine.home import Workspace, find_workspace
@@ -74,7 +74,7 @@ def run_plan(options: argparse.Namespace) -> int:
     way = course(config, report, machine, past, needs, prices, probed)
     if options.json:
         head = {"settings": resolved.config.flat(), "origin": resolved.origin}
-        print(json.dumps(head | report | {"memory": memory_json(needs)} | course_json(way), indent=2))
+        print_json(head | report | {"memory": memory_json(needs)} | course_json(way))
         return 0
     # What was asked comes last: it is what a terminal still shows.
     _print(settings_lines(resolved, report["auto"], options.all))

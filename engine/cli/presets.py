@@ -1,11 +1,10 @@
 """`finetop presets [NAME]`."""
 
 import argparse
-import json
 import sys
 from typing import Any
 
-from engine.cli.text import cells, fit, plain, visible
+from engine.cli.text import cells, fit, plain, print_json, visible
 from engine.config import Layer, resolve
 from engine.errors import EngineError, InputError
 from engine.presets import Preset, all_presets, find_preset, user_folder
@@ -27,7 +26,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 def run(options: argparse.Namespace) -> int:
     chosen = [find_preset(options.name)] if options.name else all_presets()
     if options.json:
-        print(json.dumps([_row(preset, strict=bool(options.name)) for preset in chosen], indent=2))
+        print_json([_row(preset, strict=bool(options.name)) for preset in chosen])
     elif options.name:
         settings = chosen[0].settings()
         lines = [chosen[0].head, ""] if chosen[0].head else []

@@ -7,8 +7,8 @@ import sys
 
 from engine import sweep
 from engine.cli.settings import add_setting_flags, given_layers, resolve_settings
-from engine.cli.stored import acting, parse_ids, print_json
-from engine.cli.text import visible
+from engine.cli.stored import acting, parse_ids
+from engine.cli.text import print_json, visible
 from engine.config import resolve
 from engine.errors import ConfigError, InputError
 from engine.home import find_workspace

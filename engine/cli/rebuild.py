@@ -2,8 +2,7 @@
 
 import argparse
 
-from engine.cli.stored import print_json
-from engine.cli.text import visible
+from engine.cli.text import print_json, visible
 from engine.daemon import client
 from engine.home import find_workspace
 from engine.store.rebuild import rebuild

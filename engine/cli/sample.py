@@ -9,7 +9,7 @@ from typing import Any
 from engine import journal
 from engine.cli.eval import check_sampling
 from engine.cli.scoring import ask_worker
-from engine.cli.text import cells, fit, output_width, plain, visible
+from engine.cli.text import cells, fit, output_width, plain, print_json, visible
 from engine.errors import InputError
 from engine.home import find_workspace
 from engine.targets import find_targets
@@ -100,7 +100,7 @@ def run_sample(options: argparse.Namespace) -> int:
             for question, messages, said in zip(questions, prompts, answers, strict=True)
         ]
         how = {"temperature": options.temperature, "seed": options.seed, "max_new_tokens": options.max_new_tokens}
-        print(json.dumps({"models": names, "generation": how, "samples": rows}, ensure_ascii=False, indent=2))
+        print_json({"models": names, "generation": how, "samples": rows})
     elif options.markdown:
         for question, said in zip(questions, answers, strict=True):
             print(f"**{_markdown(question)}**\n")
@@ -185,7 +185,7 @@ def run_history(options: argparse.Namespace) -> int:
     ]
     if options.json:
         rows = [{"prompt": p, "answers": [{"step": s, "text": t} for s, t in told]} for p, told in histories]
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        print_json(rows)
         return 0
     for prompt, told in histories:
         print("\n".join(_question(prompt, _width())))

@@ -13,12 +13,11 @@ from engine.cli.stored import (
     busy_seconds,
     find_run,
     open_store,
-    print_json,
     run_number,
     run_place,
     seconds_left,
 )
-from engine.cli.text import ago, bytes_text, clock, cut, duration, number, output_width, visible, wrap_cells
+from engine.cli.text import ago, bytes_text, clock, cut, duration, number, output_width, print_json, visible, wrap_cells
 from engine.config import SETTINGS, Resolved, read_run
 from engine.errors import EngineError
 from engine.home import LOG, find_workspace

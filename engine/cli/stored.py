@@ -2,14 +2,13 @@
 
 import argparse
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.cli.text import visible
+from engine.cli.text import print_json, visible
 from engine.daemon import client
 from engine.errors import EngineError, InputError
 from engine.home import Workspace, parse_checkpoint_name
@@ -154,10 +153,6 @@ def seconds_left(run: Run) -> float | None:
     if not run.active or not run.total_steps or run.step_seconds is None:
         return None
     return max(0, run.total_steps - run.step) * run.step_seconds
-
-
-def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def report(outcomes: list[tuple[Outcome, str]], as_list: bool) -> int:

@@ -7,6 +7,7 @@ import time
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine.sizes import bytes_text as bytes_text
 
@@ -129,6 +130,14 @@ def output_width() -> int:
     if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
         return shutil.get_terminal_size().columns
     return _UNCUT
+
+
+def print_json(value: Any) -> None:
+    """Indented, Chinese readable; escaped where the output's encoding has no room for it, so that it stays JSON."""
+    import json  # 3 ms, which --help need not pay
+
+    narrow = "utf" not in (sys.stdout.encoding or "").lower()
+    print(json.dumps(value, indent=2, ensure_ascii=narrow, default=str))
 
 
 @dataclass(frozen=True, slots=True)

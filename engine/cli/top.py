@@ -2,9 +2,8 @@
 
 import argparse
 import contextlib
-import json
 
-from engine.cli.text import cut, fit, plain
+from engine.cli.text import cut, fit, plain, print_json
 from engine.cli.text import gauge as bar
 from engine.errors import EngineError
 from engine.home import Workspace, find_workspace
@@ -39,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     workspace = find_workspace(args.workspace)
     snapshot = look(workspace.root, runs=_live_runs(workspace), rounds=2)
     if args.json:
-        print(json.dumps(as_plain(snapshot), indent=2))
+        print_json(as_plain(snapshot))
     else:
         print("\n".join(table(snapshot)))
     return 0

@@ -1,6 +1,7 @@
 """The commands as a person meets them: real processes, a real terminal, real signals, on a model of two layers."""
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -17,7 +18,7 @@ import pytest
 from runs import events_of, last_state, series
 
 from engine.cli.main import main
-from engine.cli.text import bytes_text, duration, visible
+from engine.cli.text import bytes_text, duration, print_json, visible
 from engine.cli.watch import data_warnings
 
 FINETOP = str(Path(sys.executable).with_name("finetop"))
@@ -438,3 +439,10 @@ def test_sizes(count, words):
 
 def test_what_a_file_says_is_shown_and_never_obeyed():
     assert visible("a\x1b[2J\n名\x9b\u202e") == "a\\x1b[2J\n名\\x9b\\u202e"
+
+
+def test_json_stays_json_where_the_output_has_no_room_for_chinese(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "latin-1", errors="backslashreplace", write_through=True))
+    print_json({"名": "甲é"})
+    assert json.loads(raw.getvalue().decode("latin-1")) == {"名": "甲é"}
