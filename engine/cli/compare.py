@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -122,7 +121,7 @@ def lines(comparison: Comparison, width: int = WIDTH) -> list[str]:
         found.append("")
         found += _table(section, width) if section.rows else [plain(section.title)]
         for line in section.lines:
-            found += _wrapped(line, width, "  ", "    ")
+            found += wrap_cells(plain(line), width, "  ", "    ")
     if comparison.answers:
         found += ["", "answers"]
         for answer in comparison.answers:
@@ -174,17 +173,7 @@ def _answer(
 
 def _paragraph(head: str, text: str, width: int) -> list[str]:
     """Text of unknown origin, wrapped and cut to a few lines."""
-    room = width - len(head)
-    flat = plain(" ".join(text.split()))
-    rows = wrap_cells(flat, room) or [""]
+    rows = wrap_cells(plain(" ".join(text.split())), width, head, " " * len(head))
     if len(rows) > _ANSWER_LINES:
-        rows = [*rows[: _ANSWER_LINES - 1], cut(rows[_ANSWER_LINES - 1] + " " * room, room)]
-    return [(head if index == 0 else " " * len(head)) + row for index, row in enumerate(rows)]
-
-
-def _wrapped(text: str, width: int, first: str, rest: str) -> list[str]:
-    flat = plain(text)
-    if cells(flat) == len(flat):
-        return textwrap.wrap(flat, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
-    rows = wrap_cells(flat, width - len(rest))
-    return [(first if index == 0 else rest) + row for index, row in enumerate(rows)]
+        rows = [*rows[: _ANSWER_LINES - 1], cut(rows[_ANSWER_LINES - 1] + " " * width, width)]
+    return rows

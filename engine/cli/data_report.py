@@ -3,7 +3,7 @@
 import os.path
 from collections.abc import Iterator
 
-from engine.cli.text import cells, cut, output_width, plain
+from engine.cli.text import cells, cut, output_width, plain, wrap_cells
 from engine.data.kinds import KINDS
 from engine.data.report import CheckReport, Find, Lengths
 
@@ -114,13 +114,6 @@ def _wrapped(lines: list[str], width: int) -> Iterator[str]:
         if line.startswith("    ") or cells(line) <= width:
             yield line
             continue
-        indent = " " * (len(line) - len(line.lstrip()))
-        first, *words = line.split()
-        current = indent + first
-        for word in words:
-            if cells(current) + 1 + cells(word) > width:
-                yield current
-                current = f"{indent}  {word}"
-            else:
-                current = f"{current} {word}"
-        yield current
+        text = line.lstrip()
+        indent = " " * (len(line) - len(text))
+        yield from wrap_cells(text, width, indent, indent + "  ")

@@ -9,7 +9,6 @@ import platform
 import re
 import shutil
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import __version__
-from engine.cli.text import bytes_text, duration, output_width, plain, print_json
+from engine.cli.text import bytes_text, duration, output_width, plain, print_json, wrap_cells
 from engine.daemon import client
 from engine.home import CONFIG, ENVIRONMENT, PACKAGE_ROOT, Workspace, find_workspace
 from engine.journal import NAME
@@ -74,17 +73,13 @@ def run(options: argparse.Namespace) -> int:
         if finding.area != area:
             print(("\n" if area else "") + finding.area)
             area = finding.area
-        for line in _wrapped(f"{_MARKS[finding.verdict]} {finding.what}", width, "  "):
+        for line in wrap_cells(plain(f"{_MARKS[finding.verdict]} {finding.what}"), width, rest="  "):
             print(line)
-        for line in _wrapped(f"    {finding.hint}", width, "    ") if finding.hint else ():
+        for line in wrap_cells(plain(finding.hint), width, "    ", "    ") if finding.hint else ():
             print(line)
     notes = sum(finding.verdict == "note" for finding in findings)
     print(f"\n{_count(bad, 'thing')} will not work, {_count(notes, 'thing')} to know" if bad or notes else "\nall well")
     return 1 if bad else 0
-
-
-def _wrapped(text: str, width: int, indent: str) -> list[str]:
-    return textwrap.wrap(plain(text), width, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _count(number: int, what: str) -> str:

@@ -1,13 +1,12 @@
 """`finetop eval`: score checkpoints and base models on data."""
 
 import argparse
-import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from engine.cli.scoring import ask_worker, shown_path
-from engine.cli.text import Column, output_width, plain, print_json, table, visible
+from engine.cli.text import Column, output_width, plain, print_json, table, visible, wrap_cells
 from engine.config import Layer, RunConfig, read_run, resolve
 from engine.errors import InputError
 from engine.home import Workspace, find_workspace
@@ -145,7 +144,7 @@ def _print(results: list[dict[str, Any]]) -> None:
     if how := _how(first, generation):
         print()
     for line in how:
-        print(textwrap.fill(line, min(output_width(), _WIDEST), initial_indent="  ", subsequent_indent="    "))
+        print("\n".join(wrap_cells(line, min(output_width(), _WIDEST), "  ", "    ")))
     for one in results:
         counted = one["result"].get("confusion", ())
         totals: Counter[str] = Counter()

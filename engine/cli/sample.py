@@ -9,7 +9,7 @@ from typing import Any
 from engine import journal
 from engine.cli.eval import check_sampling
 from engine.cli.scoring import ask_worker
-from engine.cli.text import cells, fit, output_width, plain, print_json, visible
+from engine.cli.text import fit, output_width, plain, print_json, visible, wrap_cells
 from engine.errors import InputError
 from engine.home import find_workspace
 from engine.targets import find_targets
@@ -220,24 +220,9 @@ def _question(text: str, width: int) -> list[str]:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Lines of at most `width` cells, broken at spaces where there are any; Chinese between any two characters."""
-    lines: list[str] = []
-    for paragraph in visible(text.replace("\t", "    ")).splitlines():
-        line, break_at = "", -1
-        for char in paragraph:
-            if cells(line) + cells(char) > width:
-                if char == " ":
-                    lines.append(line)
-                    line, break_at = "", -1
-                    continue
-                at = break_at if break_at > 0 else len(line)
-                lines.append(line[:at].rstrip())
-                line, break_at = line[at:].lstrip(), -1
-            line += char
-            if char == " " or cells(char) == 2:
-                break_at = len(line)
-        lines.append(line.rstrip())
-    return lines
+    """Lines of at most `width` cells; none for no text."""
+    paragraphs = visible(text.replace("\t", "    ")).splitlines()
+    return [row for paragraph in paragraphs for row in wrap_cells(paragraph, width)]
 
 
 def _width() -> int:

@@ -82,7 +82,7 @@ def run_show(options: argparse.Namespace) -> int:
     lines = _head(run, folder, waits_for, memory, _scores(reads.series(conn, run.id)))
     if changes:
         lines += ["", "the data is not what it was when it was queued"]
-        lines += [f"  {row}" for change in changes for row in wrap_cells(change, width - 2)]
+        lines += [row for change in changes for row in _indented(change, width, 2)]
     lines += _wrong(conn, run, folder, width)
     lines += _settings_lines(resolved, options.all) if resolved else ["", f"settings: {problem}"]
     worth = [event for event in events if event.kind not in _DETAILS] if not options.all else events
@@ -187,8 +187,9 @@ def _wrong(conn: Connection, run: Run, folder: Path, width: int) -> list[str]:
 
 
 def _indented(text: str, width: int, indent: int) -> list[str]:
+    pad = " " * indent
     pieces = visible(text).split("\n")
-    return [" " * indent + row for piece in pieces for row in wrap_cells(piece, max(width - indent, 20)) or [""]]
+    return [row for piece in pieces for row in wrap_cells(piece, max(width, indent + 20), pad, pad)]
 
 
 def _settings_lines(resolved: Resolved, everything: bool) -> list[str]:

@@ -87,26 +87,25 @@ def cut(text: str, limit: int) -> str:
     return kept + "…" if limit > 0 else ""
 
 
-def wrap_cells(text: str, room: int) -> list[str]:
-    """Lines of at most `room` cells, broken at spaces where there are any; Chinese has none and breaks anywhere."""
+def wrap_cells(text: str, width: int, first: str = "", rest: str = "") -> list[str]:
+    """Lines of at most `width` cells, broken at spaces where there are any; Chinese between any two characters.
+
+    The first line begins with `first`, those after it with `rest`.
+    """
     rows: list[str] = []
-    row = ""
-    for word in text.split(" "):
-        glued = f"{row} {word}" if row else word
-        while cells(glued) > room:
-            if row and cells(word) <= room // 2:
-                rows.append(row)
-                glued = word
-            else:
-                end = 0
-                while end < len(glued) and cells(glued[: end + 1]) <= room:
-                    end += 1
-                rows.append(glued[: max(end, 1)])
-                glued = glued[max(end, 1) :]
-            row = ""
-            word = glued
-        row = glued
-    return [*rows, row] if row else rows
+    lead, text = first, text.rstrip()
+    while True:
+        left, end = width - cells(lead), 0
+        while end < len(text) and (left := left - cells(text[end])) >= 0:
+            end += 1
+        end = max(end, 1)
+        if end >= len(text):
+            return [*rows, (lead + text).rstrip()]
+        if text[end] != " ":
+            ends = (at for at in range(end, 0, -1) if text[at - 1] == " " or cells(text[at - 1]) == 2)
+            end = next((at for at in ends if text[:at].strip()), end)
+        rows.append((lead + text[:end]).rstrip())
+        lead, text = rest, text[end:].lstrip(" ")
 
 
 def fit(text: str, width: int, right: bool = False) -> str:
