@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cli.text import cells, cut, fit, plain, print_json, wrap_cells
+from engine.cli.text import cells, cut, fit, output_width, plain, print_json, wrap_cells
 from engine.compare import report
 from engine.compare.records import Comparison
 from engine.errors import InputError
@@ -79,10 +79,7 @@ def _count(text: str) -> int:
 
 def _width() -> int:
     """The terminal's, from 80 to 120 cells; 80 where there is none."""
-    try:
-        return min(max(os.get_terminal_size(sys.stdout.fileno()).columns, WIDTH), 120)
-    except (OSError, ValueError, AttributeError):
-        return WIDTH
+    return min(max(output_width(WIDTH), WIDTH), 120)
 
 
 def _draw(comparison: Comparison, path: Path) -> None:

@@ -226,8 +226,7 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def _width() -> int:
-    width = output_width()
-    return min(width, _WIDEST) if width < 1000 else _UNKNOWN_WIDTH
+    return min(output_width(_UNKNOWN_WIDTH), _WIDEST)
 
 
 def _unique(names: Sequence[str]) -> list[str]:

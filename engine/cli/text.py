@@ -124,11 +124,11 @@ def gauge(share: float | None, width: int) -> str:
     return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(width, "·")
 
 
-def output_width() -> int:
-    """The terminal's, or $COLUMNS; elsewhere lines are as long as they need to be."""
+def output_width(unknown: int = _UNCUT) -> int:
+    """The terminal's, or $COLUMNS; where there is neither, lines are as long as they need to be, or `unknown`."""
     if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
         return shutil.get_terminal_size().columns
-    return _UNCUT
+    return unknown
 
 
 def print_json(value: Any) -> None:
