@@ -8,6 +8,7 @@ import textwrap
 import time
 from typing import Any
 
+from engine.cli.live import LiveLine
 from engine.cli.text import plain, print_json, visible
 from engine.data.kinds import KINDS, REMOVED_BY_DEFAULT
 from engine.errors import InputError
@@ -150,24 +151,20 @@ def _comparing(options: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Progress:
-    """One line on stderr that is written over, on a terminal only."""
+    """What is being done, on a terminal, a few times a second."""
 
     def __init__(self) -> None:
-        self._on = sys.stderr.isatty()
+        self._line = LiveLine(sys.stderr)
         self._told = time.monotonic()
-        self._shown = False
 
     def __call__(self, doing: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if self._on and now - self._told >= _TOLD_EVERY_SECONDS:
+        if now - self._told >= _TOLD_EVERY_SECONDS:
             self._told = now
-            self._shown = True
-            share = f" {done / total:.0%}" if total > 1 else ""
-            print(f"\r\x1b[K{doing}{share}", end="", file=sys.stderr, flush=True)
+            self._line.draw(plain(doing) + (f" {done / total:.0%}" if total > 1 else ""))
 
     def clear(self) -> None:
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        self._line.clear()
 
 
 def _cleared(work: Any, *arguments: Any, **options: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from engine.cli.stored import as_json, busy_seconds, open_store, seconds_left
-from engine.cli.text import Column, ago, cells, duration, number, output_width, print_json, table
+from engine.cli.text import Column, ago, blocks, cells, duration, number, output_width, print_json, table
 from engine.daemon import client
 from engine.errors import InputError
 from engine.home import find_workspace
@@ -159,8 +159,7 @@ _RECENT = [
 
 
 def _active_row(run: Run) -> list[str]:
-    share = min(1.0, run.step / run.total_steps) if run.total_steps else 0.0
-    bar = "█" * round(share * _BAR) + "·" * (_BAR - round(share * _BAR)) if run.total_steps else ""
+    bar = blocks(min(1.0, run.step / run.total_steps), _BAR) if run.total_steps else ""
     left = seconds_left(run)
     return [
         str(run.id),

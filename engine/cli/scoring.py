@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.cli.text import cut, output_width, plain
+from engine.cli.live import LiveLine
+from engine.cli.text import plain
 from engine.errors import EngineError
 from engine.process import MEMORY_HINT, how_it_left, worker_command, worker_environment
 
@@ -69,28 +70,22 @@ def _died(code: int, complaints: Any) -> EngineError:
 
 
 class _Shown:
-    """One line that is written over where there is a terminal; elsewhere a line now and then."""
+    """The worker's progress: on a terminal one line that is written over; elsewhere a line now and then."""
 
     def __init__(self) -> None:
-        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._drawn = False
+        self._line = LiveLine(sys.stderr)
         self._last = 0.0
 
     def show(self, said: dict[str, Any]) -> None:
         text = plain(said["doing"]) + (f" {said['done']:,} of {said['of']:,}" if said["of"] else " …")
-        if self._live:
-            sys.stderr.write(f"\r\x1b[K{cut(text, min(output_width(), 120) - 1)}")
-            sys.stderr.flush()
-            self._drawn = True
+        if self._line.on:
+            self._line.draw(text)
         elif time.monotonic() - self._last >= _PLAIN_LINE_SECONDS:
             self._last = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
+            self._line.say(text)
 
     def clear(self) -> None:
-        if self._drawn:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-            self._drawn = False
+        self._line.clear()
 
 
 def shown_path(path: str) -> str:

@@ -124,6 +124,12 @@ def gauge(share: float | None, width: int) -> str:
     return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(width, "·")
 
 
+def blocks(share: float, width: int) -> str:
+    """A bar in whole cells."""
+    full = round(share * width)
+    return "█" * full + "·" * (width - full)
+
+
 def output_width(unknown: int = _UNCUT) -> int:
     """The terminal's, or $COLUMNS; where there is neither, lines are as long as they need to be, or `unknown`."""
     if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():

@@ -1,7 +1,6 @@
 """Watching a run from the terminal: one live line where there is a terminal, plain lines elsewhere."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +11,14 @@ from typing import Any, TextIO
 
 from engine import journal
 from engine.cli import told
-from engine.cli.text import bytes_text, duration, visible
+from engine.cli.live import LiveLine
+from engine.cli.text import blocks, bytes_text, duration, visible
 from engine.formats import NOTE_CODES
 from engine.home import LOG
 from engine.process import MEMORY_HINT, STOPPED, how_it_left
 
 _POLL_SECONDS = 0.1
+_BAR = 20
 PLAIN_LINE_SECONDS = 10.0
 """How often a step is told where there is no terminal for a live line."""
 PLAN_PROBLEMS = 20
@@ -27,24 +28,19 @@ PLAN_PROBLEMS = 20
 class Watcher:
     """Follows one run's journal and prints what a person wants to know of it."""
 
-    def __init__(
-        self, run_id: int, folder: Path, quiet: bool = False, *, earlier: int | None = None, out: TextIO | None = None
-    ) -> None:
+    def __init__(self, run_id: int, folder: Path, *, earlier: int | None = None, out: TextIO | None = None) -> None:
         """`earlier`: how many lines of what the journal holds already are told first; None: what was is not told.
 
         `out`: where the lines go; None: stderr.
         """
         self.run_id = run_id
         self.folder = folder
-        self.quiet = quiet
         self.events: list[dict[str, Any]] = []
         """Everything the journal has said since the watch began."""
-        self._out = sys.stderr if out is None else out
+        self._line = LiveLine(out or sys.stderr)
         self._offset = self._size() if earlier is None else 0
         self._earlier = earlier
-        self._live = self._out.isatty() and os.environ.get("TERM") != "dumb" and not quiet
         self._plan: dict[str, Any] = {}
-        self._line = ""
         self._last_plain = 0.0
         self._recent: list[tuple[float, int]] = []
         self._asked = 0
@@ -152,40 +148,22 @@ class Watcher:
             f"loss {'nan' if loss is None else format(loss, '.4f')}  "
             f"{values.get('train/tokens_per_s', 0):,.0f} tokens/s{left}"
         )
-        if self._live:
-            self._draw(text)
-        elif not self.quiet and (time.monotonic() - self._last_plain >= PLAIN_LINE_SECONDS or step == total):
+        if self._line.on:
+            self._line.draw(f"{blocks(min(1.0, step / max(1, total)), _BAR)} {text}")
+        elif time.monotonic() - self._last_plain >= PLAIN_LINE_SECONDS or step == total:
             self._last_plain = time.monotonic()
-            print(text, file=self._out, flush=True)
-
-    def _draw(self, text: str) -> None:
-        width = shutil.get_terminal_size().columns
-        share = len(self._recent) and min(1.0, self._recent[-1][1] / max(1, self._plan.get("total_steps", 1)))
-        cells = 20
-        bar = "█" * round(share * cells) + "·" * (cells - round(share * cells))
-        self._line = f"{bar} {text}"[: width - 1]
-        self._out.write(f"\r\x1b[K{self._line}")
-        self._out.flush()
+            self.say(text)
 
     def say(self, text: str) -> None:
         """A line of its own, above the live one."""
-        if self.quiet:
-            return
-        self.clear()
-        print(visible(text), file=self._out, flush=True)
-        if self._line:
-            self._out.write(self._line)
-            self._out.flush()
+        self._line.say(visible(text))
 
     def clear(self) -> None:
         """Take the live line off the screen."""
-        if self._live and self._line:
-            self._out.write("\r\x1b[K")
-            self._out.flush()
+        self._line.clear()
 
     def _conclude(self, code: int) -> int:
         """The last words, and the exit code of the command."""
-        self._line = ""
         last, again = self.last_state, f"finetop train --resume {self.run_id}"
         state = last.get("state")
         if code == 0 and state == "done":
@@ -200,7 +178,6 @@ class Watcher:
         if self._asked > 1:
             self.say(f"run {self.run_id} was left at once, unsaved. Go on from its last checkpoint with: {again}")
             return 1
-        self.quiet = False
         if state == "failed":
             self.say(f"run {self.run_id} failed: {last.get('reason', '')}\n{last.get('hint', '')}".rstrip())
         else:
