@@ -6,6 +6,7 @@ import json
 import os
 import time
 
+from engine.cli.tail import tail
 from engine.cli.text import duration, visible
 from engine.daemon import client
 from engine.daemon.client import DaemonStatus
@@ -123,10 +124,7 @@ def _wait_for_start(workspace: Workspace, pid: int) -> DaemonStatus:
         time.sleep(0.05)
     if status.running:
         return status
-    try:
-        last = workspace.daemon_log.read_text("utf-8", "replace").strip().splitlines()[-1:]
-    except OSError:
-        last = []
+    last = tail(workspace.daemon_log, 1)
     raise EngineError("the daemon did not start" + (f": {last[0]}" if last else ""), f"Its log: {workspace.daemon_log}")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from engine import journal
 from engine.cli.look import state_word
 from engine.cli.stored import find_run, open_store, run_number, run_place
+from engine.cli.tail import log_line, tail
 from engine.cli.text import clock, cut, output_width, visible
 from engine.cli.watch import PLAIN_LINE_SECONDS, Watcher
 from engine.errors import InputError
@@ -22,9 +23,6 @@ from engine.store.records import RunState
 
 _EXAMPLES = "examples:\n  finetop logs 41 -f\n  finetop logs 41 --events\n"
 _POLL_SECONDS = 0.2
-_BLOCK = 1 << 16
-PIECE = 4_000
-"""Characters of one line that are shown: a log may hold a megabyte without a line break."""
 _QUIET = frozenset({"beat", "metric"})
 
 
@@ -63,7 +61,7 @@ def run_logs(options: argparse.Namespace) -> int:
     path = folder / LOG
     lines = tail(path, options.lines)
     for line in lines:
-        print(_log_line(line))
+        print(log_line(line))
     if not options.follow:
         if not lines:
             state = f"run {run.id} ({state_word(run)}) has printed nothing"
@@ -90,7 +88,7 @@ def _follow(conn: Connection, run_id: int, folder: Path, lines: int) -> None:
         while going:
             going = _goes_on(conn, run_id, folder)  # asked first: what is read after the end is all there will be
             for line in log.new_lines(last=not going):
-                watcher.say(_log_line(line))
+                watcher.say(log_line(line))
             watcher.read()
             if going:
                 time.sleep(_POLL_SECONDS)
@@ -100,28 +98,6 @@ def _follow(conn: Connection, run_id: int, folder: Path, lines: int) -> None:
             print(f"run {run_id} goes on without being watched", file=sys.stderr)
         raise
     watcher.clear()
-
-
-def _log_line(line: str) -> str:
-    """What stands after the last carriage return is what a terminal would have been left with."""
-    return visible(line.rstrip("\r").rsplit("\r", 1)[-1][:PIECE].expandtabs())
-
-
-def tail(path: Path, lines: int) -> list[str]:
-    """The last lines of a file, read from its end; 0: all of them."""
-    try:
-        with open(path, "rb") as file:
-            position = file.seek(0, 2)
-            data = b""
-            while position and (lines == 0 or data.count(b"\n") <= lines):
-                step = min(_BLOCK, position)
-                position -= step
-                file.seek(position)
-                data = file.read(step) + data
-    except OSError:
-        return []
-    found = data.decode("utf-8", "replace").removesuffix("\n").split("\n") if data else []
-    return found[-lines:] if lines else found
 
 
 class _Log:

@@ -6,7 +6,6 @@ from typing import Any
 
 from engine.cli import told
 from engine.cli.checkpoints import checkpoint_json, checkpoint_table
-from engine.cli.logs import PIECE, tail
 from engine.cli.look import state_word, steps_text
 from engine.cli.stored import (
     as_json,
@@ -17,6 +16,7 @@ from engine.cli.stored import (
     run_place,
     seconds_left,
 )
+from engine.cli.tail import PIECE, tail
 from engine.cli.text import ago, bytes_text, clock, cut, duration, number, output_width, print_json, visible, wrap_cells
 from engine.config import SETTINGS, Resolved, read_run
 from engine.errors import EngineError

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from engine import journal
 from engine.cli import told
 from engine.cli.live import LiveLine
+from engine.cli.tail import log_line, tail
 from engine.cli.text import blocks, bytes_text, duration, visible
 from engine.formats import NOTE_CODES
 from engine.home import LOG
@@ -19,6 +20,7 @@ from engine.process import MEMORY_HINT, STOPPED, how_it_left
 
 _POLL_SECONDS = 0.1
 _BAR = 20
+_LOG_LINES = 5
 PLAIN_LINE_SECONDS = 10.0
 """How often a step is told where there is no terminal for a live line."""
 PLAN_PROBLEMS = 20
@@ -181,24 +183,14 @@ class Watcher:
         if state == "failed":
             self.say(f"run {self.run_id} failed: {last.get('reason', '')}\n{last.get('hint', '')}".rstrip())
         else:
-            self.say(f"run {self.run_id}: the worker {how_it_left(code)}.\n{log_tail(self.folder)}".rstrip())
+            last_words = "\n".join(map(log_line, tail(self.folder / LOG, _LOG_LINES)))
+            self.say(f"run {self.run_id}: the worker {how_it_left(code)}.\n{last_words}".rstrip())
             if code == -signal.SIGKILL:
                 self.say(MEMORY_HINT)
         self.say(f"log: {self.folder / LOG}")
         if any(event["kind"] in ("checkpoint", "metric") for event in self.events):
             self.say(f"Go on from the last checkpoint with: {again}")
         return 2 if code == 2 else 1
-
-
-def log_tail(folder: Path, lines: int = 5) -> str:
-    """The last lines of a run's log, read from its end: a log may be long."""
-    try:
-        with open(folder / LOG, "rb") as file:
-            file.seek(max(0, os.path.getsize(folder / LOG) - 20_000))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:])
 
 
 _WORKER_CODES = ("template", "nothing-trained")
