@@ -3,7 +3,7 @@
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from engine.cli.stored import as_json, busy_seconds, open_store, seconds_left
@@ -13,7 +13,7 @@ from engine.errors import InputError
 from engine.home import find_workspace
 from engine.store import filters, reads
 from engine.store.connect import Connection
-from engine.store.records import Run, RunState
+from engine.store.records import ENDED, Run, RunState
 
 _LS_EXAMPLES = """\
 examples:
@@ -120,7 +120,7 @@ def _narrowed(columns: list[Column], rows: list[list[str]], width: int) -> list[
 
 def _say_rest(conn: Connection, shown: int) -> None:
     counts = reads.counts(conn)
-    ended = sum(counts[state] for state in RunState if state.value in ("done", "stopped", "failed", "interrupted"))
+    ended = sum(counts[state] for state in ENDED)
     if interrupted := counts[RunState.INTERRUPTED]:
         print(f"\n{interrupted:,} interrupted: `finetop resume --interrupted` goes on with them", file=sys.stderr)
     if ended > shown > 0:
@@ -206,9 +206,9 @@ def run_history(options: argparse.Namespace) -> int:
     if options.json:
         print_json([as_json(run) for run in runs])
     elif options.csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(_HISTORY_CSV)
-        writer.writerows([_csv_value(get(run)) for get in _HISTORY_CSV.values()] for run in runs)
+        writer = csv.DictWriter(sys.stdout, _HISTORY_CSV, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _csv_value(value) for key, value in as_json(run).items()} for run in runs)
     elif options.markdown:
         print(f"| {' | '.join(column.title for column in _HISTORY)} |")
         print("|" + "|".join("---:" if column.right else "---" for column in _HISTORY) + "|")
@@ -244,15 +244,11 @@ _HISTORY = [
     Column("took", right=True),
     Column("ended", right=True),
 ]
-_HISTORY_CSV: dict[str, Callable[[Run], Any]] = {
-    name: (lambda run, name=name: getattr(run, name))
-    for name in (
-        "id", "name", "state", "sweep", "model", "data", "method", "objective", "preset", "tags", "step",
-        "total_steps", "epoch", "train_loss", "eval_loss", "best_eval", "best_eval_step", "created", "started",
-        "finished",
-    )
-} | {"seconds": lambda run: busy_seconds(run), "parent_run": lambda run: run.parent_run,
-     "parent_step": lambda run: run.parent_step, "reason": lambda run: run.reason}  # fmt: skip
+_HISTORY_CSV = (
+    "id", "name", "state", "sweep", "model", "data", "method", "objective", "preset", "tags", "step",
+    "total_steps", "epoch", "train_loss", "eval_loss", "best_eval", "best_eval_step", "created", "started",
+    "finished", "seconds", "parent_run", "parent_step", "reason",
+)  # fmt: skip
 
 
 def _history_row(run: Run) -> list[str]:
