@@ -1,6 +1,7 @@
 """`finetop checkpoints`: what was saved of a run, or of all."""
 
 import argparse
+import dataclasses
 import sys
 from typing import Any
 
@@ -98,5 +99,8 @@ def _resumable(one: Checkpoint, workspace: Workspace) -> str:
 
 
 def checkpoint_json(one: Checkpoint, workspace: Workspace) -> dict[str, Any]:
-    fields = {name: getattr(one, name) for name in one.__slots__}
-    return {"name": f"{one.run_id}@{one.step}", **fields, "resumable": _resumable(one, workspace) == "yes"}
+    return {
+        "name": f"{one.run_id}@{one.step}",
+        **dataclasses.asdict(one),
+        "resumable": _resumable(one, workspace) == "yes",
+    }

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from engine.cli.text import Column, bytes_text, cut, duration, table, visible
+from engine.cli.text import Column, bytes_text, cut, duration, table, value_text, visible
 from engine.cli.watch import PLAN_PROBLEMS, data_warnings
 from engine.config import SETTINGS, Resolved, RunConfig
 from engine.plan.fit import Change, Fit
@@ -146,9 +146,8 @@ def settings_lines(resolved: Resolved, auto: dict[str, Any], everything: bool) -
     width = max(map(len, shown), default=0)
     lines = ["settings" if everything else "settings that are not the default (--all shows every one)"]
     for path in shown:
-        value = flat[path]
-        shown = f"auto → {auto[path]:g}" if path in auto else _short(value)
-        lines.append(f"  {path:<{width}}  {visible(shown):<32}  {visible(resolved.origin[path])}")
+        text = f"auto → {auto[path]:g}" if path in auto else value_text(flat[path])
+        lines.append(f"  {path:<{width}}  {visible(text):<32}  {visible(resolved.origin[path])}")
     return lines
 
 
@@ -256,9 +255,3 @@ def _size(size: int | None) -> str:
 
 def _value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _short(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    text = text if len(text) <= 60 else f"…{text[-59:]}"
-    return text.replace("\n", "⏎") or "—"

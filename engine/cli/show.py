@@ -1,6 +1,8 @@
 """`finetop show`: the whole story of a run."""
 
 import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,24 @@ from engine.cli.stored import (
     seconds_left,
 )
 from engine.cli.tail import PIECE, tail
-from engine.cli.text import ago, bytes_text, clock, cut, duration, number, output_width, print_json, visible, wrap_cells
+from engine.cli.text import (
+    ago,
+    bytes_text,
+    clock,
+    cut,
+    duration,
+    number,
+    output_width,
+    print_json,
+    value_text,
+    visible,
+    wrap_cells,
+)
 from engine.config import SETTINGS, Resolved, read_run
 from engine.errors import EngineError
 from engine.home import LOG, find_workspace
 from engine.runs import data_changes
 from engine.store import reads
-from engine.store.connect import Connection
 from engine.store.records import Checkpoint, Event, Run, RunState, Series
 
 _EXAMPLES = "examples:\n  finetop show 41\n  finetop show 41 --json | jq .settings\n"
@@ -58,7 +71,8 @@ def run_show(options: argparse.Namespace) -> int:
     changes = data_changes(folder, resolved.config) if resolved and run.state is RunState.QUEUED else []
     events, checkpoints = reads.events(conn, run.id), reads.checkpoints(conn, run.id)
     waits_for = [after for after, _ in reads.dependencies(conn).get(run.id, ())]
-    memory = _memory(conn, run)
+    series = reads.series(conn, run.id)
+    memory = _memory(run, events, series)
     if options.json:
         settings = {
             setting.key: {"value": setting.value, "origin": setting.origin} for setting in reads.settings(conn, run.id)
@@ -72,18 +86,18 @@ def run_show(options: argparse.Namespace) -> int:
                 data_changes=changes,
                 memory=memory,
                 settings=settings,
-                metrics={key: _series_json(series) for key, series in reads.series(conn, run.id).items()},
-                events=[_record(event) for event in events],
+                metrics={key: _series_json(one) for key, one in series.items()},
+                events=[dataclasses.asdict(event) for event in events],
                 checkpoints=[checkpoint_json(one, workspace) for one in checkpoints],
             )
         )
         return 0
     width = output_width()
-    lines = _head(run, folder, waits_for, memory, _scores(reads.series(conn, run.id)))
+    lines = _head(run, folder, waits_for, memory, _scores(series))
     if changes:
         lines += ["", "the data is not what it was when it was queued"]
         lines += [row for change in changes for row in _indented(change, width, 2)]
-    lines += _wrong(conn, run, folder, width)
+    lines += _wrong(run, folder, events, reads.error(conn, run.id), width)
     lines += _settings_lines(resolved, options.all) if resolved else ["", f"settings: {problem}"]
     worth = [event for event in events if event.kind not in _DETAILS] if not options.all else events
     shown = worth if options.all else worth[-_EVENTS_SHOWN:]
@@ -167,16 +181,14 @@ def _state_line(run: Run) -> str:
     return f"{state_word(run)}{reason}{code}{when}"
 
 
-def _wrong(conn: Connection, run: Run, folder: Path, width: int) -> list[str]:
+def _wrong(run: Run, folder: Path, events: Sequence[Event], error: str, width: int) -> list[str]:
     """What went wrong, uncut, with the last words of the log where they say more."""
     if run.state not in (RunState.FAILED, RunState.INTERRUPTED):
         return []
     lines = ["", "what went wrong", *_indented(run.reason or "nobody knows", width, 2)]
-    hint = next(
-        (event.detail["hint"] for event in reversed(reads.events(conn, run.id)) if event.detail.get("hint")), ""
-    )
+    hint = next((event.detail["hint"] for event in reversed(events) if event.detail.get("hint")), "")
     lines += _indented(hint, width, 2) if hint else []
-    story = reads.error(conn, run.id).strip().splitlines()[-_LOG_LINES:]
+    story = error.strip().splitlines()[-_LOG_LINES:]
     story = story or tail(folder / LOG, _LOG_LINES)
     if not {line.strip() for line in story} <= {run.reason or "", hint, ""}:
         lines.append(f"  last lines of {folder / LOG}:")
@@ -206,32 +218,25 @@ def _settings_lines(resolved: Resolved, everything: bool) -> list[str]:
     title = "settings" if everything else "settings that differ from the defaults"
     lines = ["", title]
     for path in shown:
-        value = flat[path]
-        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        text = text if len(text) <= 60 else f"…{text[-59:]}"
-        lines.append(f"  {path:<{width}}  {text.replace(chr(10), '⏎') or '—'}  ({resolved.origin[path]})")
+        lines.append(f"  {path:<{width}}  {value_text(flat[path])}  ({resolved.origin[path]})")
     return lines
 
 
-def _memory(conn: Connection, run: Run) -> dict[str, Any]:
+def _memory(run: Run, events: Sequence[Event], series: Mapping[str, Series]) -> dict[str, Any]:
     """Bytes on each GPU: what was predicted, and the most that was measured."""
     found: dict[str, Any] = {}
     if run.estimate_bytes is not None:
         found["predicted_bytes"] = run.estimate_bytes
-    peaks = [event.detail for event in reads.events(conn, run.id) if event.kind == "memory"]
+    peaks = [event.detail for event in events if event.kind == "memory"]
     if peaks:  # the worker's own peak, so far; on a GPU what it took from the card
         found["measured_bytes"] = peaks[-1].get("reserved_bytes") or peaks[-1].get("peak_bytes")
-    elif (card := reads.series(conn, run.id).get("gpu/memory")) and card.high is not None:
+    elif (card := series.get("gpu/memory")) and card.high is not None:
         found["measured_bytes"] = int(card.high)
     return found
 
 
-def _series_json(series: Any) -> dict[str, Any]:
-    return {name: getattr(series, name) for name in series.__slots__ if name not in ("run_id", "key")}
-
-
-def _record(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__slots__}
+def _series_json(series: Series) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(series).items() if name not in ("run_id", "key")}
 
 
 def _words(event: Event) -> str:

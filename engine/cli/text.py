@@ -59,6 +59,13 @@ def number(value: float | None) -> str:
     return "—" if value is None else f"{value:.4g}"
 
 
+def value_text(value: object) -> str:
+    """A setting's value on one line; of a long one, such as a path, the end."""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = text if len(text) <= 60 else f"…{text[-59:]}"
+    return text.replace("\n", "⏎") or "—"
+
+
 def plain(text: str) -> str:
     """One line of text in which nothing is left for the terminal to obey; what cannot be shown becomes �."""
     if text.isascii() and text.isprintable():
