@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import evaluations
-from engine.cli.text import bytes_text, duration, visible
+from engine.cli.text import bytes_text, cut, duration, plain, visible
 from engine.cli.watch import Watcher
 from engine.config import Layer, resolve
 from engine.home import Workspace, find_workspace
@@ -177,11 +177,10 @@ def _print_results(folder: Path, events: list[dict[str, Any]], seconds: float) -
     stride = max(1, len(after) // _SHOWN)
     for old, new in list(zip(before, after, strict=True))[::stride][:_SHOWN]:
         mark = "✔" if new["text"] == new["reference"] else "✖"
-        print(f"  {_cut(new['prompt'], 70)}")
-        print(f"    before: {_cut(old['text'], 60)!r}")
-        print(f"    after:  {_cut(new['text'], 60)!r} {mark}")
+        print(f"  {_line(new['prompt'], 70)}")
+        print(f"    before: {_line(old['text'], 60)!r}")
+        print(f"    after:  {_line(new['text'], 60)!r} {mark}")
 
 
-def _cut(text: str, limit: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _line(text: str, limit: int) -> str:
+    return cut(plain(" ".join(text.split())), limit)
