@@ -24,8 +24,6 @@ The daemon starts the runs of a workspace's queue and looks after them. It start
 the screen opens. Stopping it stops no run: those that train go on, and the next daemon finds them.
 """
 _START_SECONDS, _STOP_SECONDS = 10.0, 15.0
-_STALE_SECONDS = 10.0
-"""It writes about itself every second, and waits 2 s for a locked database."""
 
 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -152,8 +150,8 @@ def _print(status: DaemonStatus, workspace: Workspace, as_json: bool) -> int:
         return 0
     since = f", for {duration(time.time() - status.started)}" if status.started else ""
     print(f"The daemon of {visible(str(workspace.root))} runs (pid {status.pid or 'unknown'}{since}).")
-    if status.beat is not None and time.time() - status.beat > _STALE_SECONDS:
-        print(f"  It last gave a sign {duration(time.time() - status.beat)} ago: database or disk keep it waiting.")
+    if status.silent_seconds:
+        print(f"  It last gave a sign {duration(status.silent_seconds)} ago: database or disk keep it waiting.")
     if status.warm:
         print(f"  warm start: {visible(status.warm)}")
     if status.cpu_slots is not None:

@@ -30,7 +30,6 @@ _NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "lustre", "gpfs", "beegfs", "cep
 """Kinds of file systems that several machines may see at once."""
 _LOW_DISK_BYTES = 20_000_000_000
 """Some checkpoints of a model of 7B parameters."""
-_STALE_BEAT_SECONDS = 10.0
 _MARKS = {"ok": " ", "note": "!", "bad": "✖"}
 
 
@@ -280,8 +279,12 @@ def _daemon(workspace: Workspace) -> Said:
                 "note",
                 "finetop daemon stop, then start: its runs go on meanwhile.",
             )
-        if status.beat is not None and (age := time.time() - status.beat) > _STALE_BEAT_SECONDS:
-            yield f"it has not said anything for {duration(age)}", "bad", f"Look into {workspace.daemon_log}"
+        if status.silent_seconds:
+            yield (
+                f"it has not said anything for {duration(status.silent_seconds)}",
+                "bad",
+                f"Look into {workspace.daemon_log}",
+            )
         if (status.warm or "").startswith("off"):
             yield f"warm start is {status.warm}", "note", "Runs start in some 7 s instead of half a second."
         elif status.warm:

@@ -25,6 +25,8 @@ from engine.home import PACKAGE_ROOT, Workspace
 _POLL_SECONDS = 0.02
 LOCK_PATIENCE_SECONDS = 1.0
 """A look at the lock holds it shared for some microseconds; who wants it for good tries again for so long."""
+STALE_SECONDS = 10.0
+"""The daemon writes about itself every second, and waits 2 s for a locked database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,12 @@ class DaemonStatus:
     cpu_slots: int | None = None
     """Runs without a GPU that may train at the same time."""
     version: str | None = None
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long it has not said anything where it should have; 0 while it beats."""
+        silent = 0.0 if self.beat is None else time.time() - self.beat
+        return silent if silent > STALE_SECONDS else 0.0
 
 
 def status(workspace: Workspace) -> DaemonStatus:
