@@ -106,7 +106,7 @@ class TrainConfig:
     seed: int = setting(0, "seed of adapters, dropout and order", 0)
     threads: int = setting(0, "CPU threads; 0: one per core", 0, 4096)
     deterministic: bool = setting(False, "bit-exact repeats on a GPU too, slower; on the CPU it is always so")
-    early_stopping: int = setting(0, "stop after so many evaluations without a better validation loss; 0: never", 0)
+    early_stopping: int = setting(0, "stop after so many evaluations without a better eval loss; 0: never", 0)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class SaveConfig:
     every: int = setting(0, "also save every so many steps; 0: at the end of each epoch only", 0)
     keep_last: int = setting(3, "how many of the step checkpoints to keep; 0: all", 0)
     keep_epochs: int = setting(0, "how many of the epoch checkpoints to keep; 0: all", 0)
-    keep_best: bool = setting(True, "keep the checkpoint with the lowest validation loss")
+    keep_best: bool = setting(True, "keep the checkpoint with the lowest eval loss")
 
 
 @dataclass(frozen=True)

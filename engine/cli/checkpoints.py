@@ -60,7 +60,7 @@ _CHECKPOINT_COLUMNS = [
     Column("checkpoint"),
     Column("names", least=8),
     Column("epoch", right=True),
-    Column("eval", right=True),
+    Column("eval loss", right=True),
     Column("size", right=True),
     Column("resumable"),
     Column("comes from", least=6),

@@ -13,6 +13,7 @@ from engine.cli.text import bytes_text, cut, duration, plain, visible
 from engine.cli.watch import Watcher
 from engine.config import Layer, resolve
 from engine.home import Workspace, find_workspace
+from engine.metrics.names import metric_name
 from engine.presets import SAMPLES, find_preset
 from engine.process import spawn_worker
 from engine.runs import create_run
@@ -168,7 +169,7 @@ def _print_results(folder: Path, events: list[dict[str, Any]], seconds: float) -
     labels = len({sample["reference"] for sample in after})
     print(f"\nAfter {last['step']} steps and {duration(seconds)}, on {len(after)} questions it was never trained on:\n")
     print(f"  {'':<12}{'before':>9}{'after':>9}")
-    for key, name in (("eval/exact_match", "accuracy"), ("eval/loss", "loss")):
+    for key, name in (("eval/exact_match", "accuracy"), ("eval/loss", metric_name("eval/loss"))):
         shown = [f"{e['values'][key]:.1%}" if name == "accuracy" else f"{e['values'][key]:.3f}" for e in (first, last)]
         print(
             f"  {name:<12}{shown[0]:>9}{shown[1]:>9}" + (f"   (chance: {1 / labels:.1%})" if name == "accuracy" else "")

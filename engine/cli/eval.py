@@ -10,6 +10,7 @@ from engine.cli.text import Column, output_width, plain, print_json, table, visi
 from engine.config import Layer, RunConfig, read_run, resolve
 from engine.errors import InputError
 from engine.home import Workspace, find_workspace
+from engine.metrics.names import metric_name
 from engine.metrics.normal import NORMALISATIONS
 from engine.metrics.score import DESCRIPTIONS, METRICS, results_order
 from engine.targets import Target, find_targets
@@ -128,8 +129,7 @@ def _print(results: list[dict[str, Any]]) -> None:
     columns = [Column(""), *(Column(plain(one["target"]), right=True, least=8) for one in results)]
     rows = []
     for key in results_order(scores):
-        name = key.removeprefix("eval/")
-        rows.append([name, *(_figure(name, one["result"]["scores"].get(key)) for one in results)])
+        rows.append([metric_name(key), *(_figure(key, one["result"]["scores"].get(key)) for one in results)])
     first = results[0]["result"]
     generation = first["generation"]
     files = ", ".join(Path(file["path"]).name for file in first["data"]["files"])
@@ -181,7 +181,7 @@ def _how(result: dict[str, Any], generation: dict[str, Any]) -> list[str]:
     return said
 
 
-def _figure(name: str, value: float | None) -> str:
+def _figure(key: str, value: float | None) -> str:
     if value is None:
         return "—"
-    return f"{value:.1%}" if name in _PARTS else f"{value:.4f}"
+    return f"{value:.1%}" if metric_name(key) in _PARTS else f"{value:.4f}"

@@ -134,7 +134,7 @@ _ACTIVE = [
     Column(""),
     Column("step", right=True),
     Column("loss", right=True),
-    Column("eval", right=True),
+    Column("eval loss", right=True),
     Column("left", right=True),
     Column("on"),
 ]
@@ -151,7 +151,7 @@ _RECENT = [
     Column("state"),
     Column("step", right=True),
     Column("loss", right=True),
-    Column("eval", right=True),
+    Column("eval loss", right=True),
     Column("took", right=True),
     Column("ended", right=True),
     Column("why", least=12),
@@ -240,7 +240,7 @@ _HISTORY = [
     Column("method"),
     Column("step", right=True),
     Column("loss", right=True),
-    Column("best eval", right=True),
+    Column("eval loss", right=True),
     Column("took", right=True),
     Column("ended", right=True),
 ]

@@ -143,7 +143,7 @@ def _head(run: Run, folder: Path, waits_for: list[int], memory: dict[str, Any], 
         lines.append(f"  step      {steps_text(run)}{share}" + (f"  {duration(left)} of training left" if left else ""))
     if run.train_loss is not None:
         best = f"  best {number(run.best_eval)} at step {run.best_eval_step}" if run.best_eval is not None else ""
-        lines.append(f"  loss      {number(run.train_loss)}  eval {number(run.eval_loss)}{best}")
+        lines.append(f"  loss      {number(run.train_loss)}  eval loss {number(run.eval_loss)}{best}")
     lines += scores
     if run.started is not None:
         attempts = f"  in {run.attempts} attempts" if run.attempts > 1 else ""

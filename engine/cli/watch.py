@@ -13,9 +13,10 @@ from engine import journal
 from engine.cli import told
 from engine.cli.live import LiveLine
 from engine.cli.tail import log_line, tail
-from engine.cli.text import blocks, bytes_text, duration, visible
+from engine.cli.text import blocks, bytes_text, duration, number, visible
 from engine.formats import NOTE_CODES
 from engine.home import LOG
+from engine.metrics.names import metric_name
 from engine.process import MEMORY_HINT, STOPPED, how_it_left
 
 _POLL_SECONDS = 0.1
@@ -129,8 +130,8 @@ class Watcher:
             case "resume" if event["from_step"] >= 0:
                 self.say(f"going on after step {event['from_step']:,}")
             case "eval":
-                shown = "  ".join(f"{key.removeprefix('eval/')} {value:.4g}" for key, value in event["values"].items())
-                self.say(f"step {event['step']:,}  validation: {shown}")
+                shown = "  ".join(f"{metric_name(key)} {number(value)}" for key, value in event["values"].items())
+                self.say(f"step {event['step']:,}  {shown}")
             case "checkpoint" if event["step"]:
                 self.say(f"step {event['step']:,}  saved {event['path']} ({bytes_text(event['bytes'])})")
             case "event":

@@ -10,7 +10,7 @@ from engine.compare.evaluations import EvaluationResult
 from engine.compare.records import Subject
 
 _SCORED_BY = ("data.train_on", "data.max_length", "data.overlong", "data.system")
-"""Settings that decide which tokens a validation loss is taken on, or what stands before them."""
+"""Settings that decide which tokens an eval loss is taken on, or what stands before them."""
 
 
 def cautions(
@@ -35,8 +35,7 @@ def cautions(
         why = [path for path in _SCORED_BY if _sides(letters, [own.get(path) for own in settings])]
         because = f", by {' and '.join(why)}" if why else ", by another tokenizer or template"
         found.append(
-            f"The validation loss is taken on other tokens ({sides} tokens{because}): losses per token cannot be "
-            "compared."
+            f"The eval loss is taken on other tokens ({sides} tokens{because}): losses per token cannot be compared."
         )
     found += _changed_files(letters, data)
     if sides := _sides(letters, [own.get("data.template") for own in settings]):

@@ -121,7 +121,7 @@ def _over_fitting(train: Sequence[Column], validation: Sequence[Column]) -> Diag
     step = points[lowest].first_step
     return Diagnosis(
         Finding.OVER_FITTING,
-        f"the validation loss was lowest at step {step:,} ({values[lowest]:.4g}) and has risen by "
+        f"the eval loss was lowest at step {step:,} ({values[lowest]:.4g}) and has risen by "
         f"{100 * rise / values[lowest]:.0f} % to {since[-1]:.4g}, while the training loss went from {then:.4g} to "
         f"{now:.4g}",
         "Use the best checkpoint, not the last. Fewer epochs, a lower rate, lora.dropout or more data help; "
@@ -130,7 +130,7 @@ def _over_fitting(train: Sequence[Column], validation: Sequence[Column]) -> Diag
 
 
 def _still_improving(train: Sequence[Column], validation: Sequence[Column], finished: bool) -> Diagnosis | None:
-    points, name, enough = _finite(validation), "validation", 0.01
+    points, name, enough = _finite(validation), "eval", 0.01
     if len(points) < _ENOUGH_EVALUATIONS:
         points, name, enough = _finite(train), "training", 0.05
         if len(points) < 2 * _ENOUGH_COLUMNS or validation:
@@ -152,7 +152,7 @@ def _still_improving(train: Sequence[Column], validation: Sequence[Column], fini
     return Diagnosis(
         Finding.STILL_IMPROVING,
         f"the {name} loss fell by {100 * fall / early:.1f} % since step {since:,}, to {late:.4g}, its lowest"
-        if name == "validation"
+        if name == "eval"
         else f"the {name} loss fell by {100 * fall / early:.1f} % since step {since:,}, to {late:.4g}",
         "More epochs would probably help: finetop resume RUN --epochs N." if finished else "Let it go on.",
     )

@@ -11,6 +11,7 @@ from engine.compare import statistics
 from engine.compare.comparison import lower_is_better
 from engine.compare.evaluations import Prediction, by_example, read_predictions
 from engine.compare.records import Comparison, Evidence
+from engine.metrics.names import metric_name
 
 _SURE = 1 - statistics.LEVEL
 _FEW = 10
@@ -52,7 +53,11 @@ def _luck_of_training(comparison: Comparison, evidence: Sequence[Evidence]) -> l
     """A sure difference between two seeds of one setting is a measure of what a seed alone can do."""
     notes = []
     for members in dict.fromkeys(group.members for group in comparison.groups):
-        sure = {each.key for each in evidence if each.p < _SURE and {each.first, each.second} <= set(members)}
+        sure = {
+            metric_name(f"eval/{each.key}")
+            for each in evidence
+            if each.p < _SURE and {each.first, each.second} <= set(members)
+        }
         if sure:
             who = ", ".join(comparison.subjects[i].letter for i in members)
             notes.append(
@@ -160,7 +165,7 @@ def in_words(evidence: Evidence, first: str, second: str, comparisons: int = 1) 
     lower = lower_is_better(evidence.key) is True
     second_is_better = evidence.difference != 0 and (evidence.difference < 0) == lower
     better, worse = (second, first) if second_is_better else (first, second)
-    n = f"{evidence.examples:,}"
+    name, n = metric_name(f"eval/{evidence.key}"), f"{evidence.examples:,}"
     chance = p_text(evidence.p) + (f" after Holm's correction for {comparisons} comparisons" if comparisons > 1 else "")
     if evidence.wins is not None and evidence.losses is not None:
         more, fewer = max(evidence.wins, evidence.losses), min(evidence.wins, evidence.losses)
@@ -175,8 +180,8 @@ def in_words(evidence: Evidence, first: str, second: str, comparisons: int = 1) 
         is_better = f"{better} is {'lower' if lower else 'higher'}{f' than {worse}' if comparisons > 1 else ''}"
         brief = f"{is_better} by {abs(evidence.difference):.2g}, {span}"
     if evidence.p < _SURE:
-        return f"{evidence.key}: {is_better} {seen}: unlikely to be luck, {chance}."
-    unsure = f"{evidence.key}: {first} and {second} cannot be told apart with {n} examples"
+        return f"{name}: {is_better} {seen}: unlikely to be luck, {chance}."
+    unsure = f"{name}: {first} and {second} cannot be told apart with {n} examples"
     if not evidence.difference:
         return f"{unsure}: no difference was seen."
     return f"{unsure} ({brief}, {chance}); {_needed_text(evidence.needed)} would be needed."

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.compare.records import Comparison, ResultRow, ResultTable, Subject
+from engine.metrics.names import metric_name
 from engine.sizes import bytes_text
 
 _COSTS = {
@@ -107,7 +108,7 @@ def _results(table: ResultTable, subjects: Sequence[Subject]) -> Section:
             value_text(row.key, value) + ("*" if index == row.best else "") for index, value in enumerate(row.values)
         ]
         differences = [difference_text(row, index) for index in range(len(letters))]
-        rows.append((row.key, *cells, *(differences[1:] if two else ())))
+        rows.append((metric_name(row.key), *cells, *(differences[1:] if two else ())))
         if not two and row.lower_is_better is not None:
             rows.append((f"  against {letters[0]}", *differences))
     steps = {row.steps for row in table.rows if any(step is not None for step in row.steps)}

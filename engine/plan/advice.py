@@ -163,7 +163,7 @@ def _about_course(facts: Facts, say) -> None:
         say(
             "many-epochs",
             f"{facts.epochs:g} epochs: from the third on models mostly repeat the rows by heart.",
-            "Watch the validation loss, keep save.keep_best, and set train.early_stopping.",
+            "Watch the eval loss, keep save.keep_best, and set train.early_stopping.",
             "Ouyang et al. 2022, InstructGPT (arXiv 2203.02155): over-fits after one epoch, ratings gain for some more",
         )
 

@@ -200,7 +200,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
             journal.write("checkpoint-removed", step=step)
 
     def judge() -> None:
-        """Evaluate; remember the best validation loss, and how many evaluations have passed without a better one."""
+        """Evaluate; remember the best eval loss, and how many evaluations have passed without a better one."""
         beat.promise(3600, "evaluating")
         model.eval()
         loss = evaluate(
@@ -307,7 +307,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
                 "event",
                 event="early-stop",
                 step=progress.step,
-                message=f"No better validation loss in {patience} evaluations; the best is {progress.best_loss:.4f} "
+                message=f"No better eval loss in {patience} evaluations; the best is {progress.best_loss:.4f} "
                 f"at step {progress.best_step}.",
             )
             break

@@ -140,7 +140,7 @@ def test_train_runs_to_the_end_and_tells_it_in_plain_lines(finished):
     ):
         assert words in said
     assert re.search(r"step 16 of 16  epoch 2\.00  loss \d\.\d{4}  [\d,]+ tokens/s", said)
-    assert "step 8  validation: loss " in said and "saved checkpoints/step-00000016" in said
+    assert "step 8  eval loss " in said and "saved checkpoints/step-00000016" in said
     assert f"run 1 is done: {cwd}/runs/1" in said
     assert "\x1b" not in said and "\r" not in said
     assert json.loads(done.stdout) == {"run": 1, "folder": f"{cwd}/runs/1", "state": "done", "step": 16}

@@ -297,7 +297,7 @@ def test_following_a_run_tells_how_it_goes_to_its_end(finetop, workspace, monkey
     out, err = finetop("logs", 1, "-f")
     told = out.splitlines()
     assert told[0].startswith("plan: 20 steps") and told[1].startswith("step 10 of 20") and "loss 4.0000" in told[1]
-    assert told[2:4] == ["a library speaks", "step 12  validation: loss 0.25"]
+    assert told[2:4] == ["a library speaks", "step 12  eval loss 0.25"]
     assert told[4].startswith("step 20 of 20") and len(told) == 5
     assert err == "run 1: done\n"
     assert finetop("logs", 1, "-f", "-n", 2)[0].splitlines()[:2] == told[2:4], "the story of a run that has ended"

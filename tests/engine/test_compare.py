@@ -211,7 +211,7 @@ def test_too_few_examples_say_how_many_would_do(workspace):
         "exact_match: A and B cannot be told apart with 50 examples (B is better on 5, worse on 3, p = 0.73); about "
         "790 would be needed."
     )
-    assert loss.sentence == "loss: A and B cannot be told apart with 50 examples: no difference was seen."
+    assert loss.sentence == "eval loss: A and B cannot be told apart with 50 examples: no difference was seen."
 
 
 def test_of_several_comparisons_p_is_corrected(workspace):
@@ -244,7 +244,7 @@ def test_losses_are_weighted_by_tokens_and_other_tokens_are_refused(workspace):
     loss = with_evidence(workspace.compare("1", "2")).evidence[0]
     assert loss.values[0] == pytest.approx(sum(first) / 240) and loss.difference == pytest.approx(-0.055)
     assert loss.sentence.startswith(
-        "loss: B is lower by 0.055 (95 % interval 0.054 to 0.056) over 60 examples: unlikely"
+        "eval loss: B is lower by 0.055 (95 % interval 0.054 to 0.056) over 60 examples: unlikely"
     )
     run(workspace.root, 3)
     judged(workspace.root, 3, 200, predictions([1] * 60, first, tokens=5))

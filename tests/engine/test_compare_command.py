@@ -76,7 +76,7 @@ def test_csv_has_one_value_a_line(workspace, capsys):
 def test_markdown_obeys_nothing_in_prompts(workspace, capsys):
     page = printed(capsys, "1", "2", "--workspace", str(workspace), "--markdown", "--answers", "5")
     assert r"\| a \*b\* \<c\>" in page and "\x1b" not in page
-    table = [line for line in page.splitlines() if line.startswith("| eval/loss")]
+    table = [line for line in page.splitlines() if line.startswith("| eval loss")]
     assert table and all(line.count("|") == 5 for line in table[:1])
 
 
