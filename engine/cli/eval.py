@@ -10,14 +10,12 @@ from engine.cli.text import Column, output_width, plain, print_json, table, visi
 from engine.config import Layer, RunConfig, read_run, resolve
 from engine.errors import InputError
 from engine.home import Workspace, find_workspace
-from engine.metrics.names import metric_name
+from engine.metrics.names import metric_name, score_text
 from engine.metrics.normal import NORMALISATIONS
 from engine.metrics.score import DESCRIPTIONS, METRICS, results_order
 from engine.targets import Target, find_targets
 
 _LOSS = "loss"
-_PARTS = ("exact_match", "contains", "json_valid", "json_schema", "number_match", "accuracy")
-"""Scores that are a share of the examples, shown in percent."""
 _CONFUSIONS = 8
 _WIDEST = 120
 _EPILOG = """examples:
@@ -182,6 +180,4 @@ def _how(result: dict[str, Any], generation: dict[str, Any]) -> list[str]:
 
 
 def _figure(key: str, value: float | None) -> str:
-    if value is None:
-        return "—"
-    return f"{value:.1%}" if metric_name(key) in _PARTS else f"{value:.4f}"
+    return "—" if value is None else score_text(metric_name(key), value)

@@ -3,7 +3,7 @@
 import argparse
 import csv
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from engine.cli.stored import as_json, busy_seconds, open_store, seconds_left
@@ -11,6 +11,7 @@ from engine.cli.text import Column, ago, blocks, cells, duration, number, output
 from engine.daemon import client
 from engine.errors import InputError
 from engine.home import find_workspace
+from engine.metrics.names import MAIN_SCORES, score_text
 from engine.store import filters, reads
 from engine.store.connect import Connection
 from engine.store.records import ENDED, Run, RunState
@@ -31,7 +32,8 @@ and bare text, which is looked for in name, model, data, tags and note; ! in fro
 _LEAST = 6
 _NAME = 16
 _BAR = 10
-_GIVE_WAY = ("group", "method", "", "step", "model", "loss", "took", "data")
+_SCORE = "score"
+_GIVE_WAY = ("group", "method", "", "step", "model", "loss", "took", "data", _SCORE, *MAIN_SCORES)
 """Columns that go first where the terminal is narrow; "" is the bar."""
 
 
@@ -73,29 +75,63 @@ def run_ls(options: argparse.Namespace) -> int:
     conn = open_store(workspace)
     active, queue = reads.active(conn), reads.queue(conn)
     recent = reads.list_runs(conn, "state:ended", "finished", descending=True, limit=max(options.recent, 0))
+    scores = _main_scores(conn, (*active, *recent))
     daemon = client.status(workspace).running
     if options.json:
         print_json(
             {
                 "daemon": daemon,
-                "active": [as_json(run) for run in active],
+                "active": [_row_json(run, scores) for run in active],
                 "queue": [as_json(run, place=place) for place, run in enumerate(queue, 1)],
-                "recent": [as_json(run) for run in recent],
+                "recent": [_row_json(run, scores) for run in recent],
             }
         )
         return 0
     width = output_width()
     after = reads.dependencies(conn)
-    blocks = [
-        _block("running", _ACTIVE, [_active_row(run) for run in active], width),
+    shown = [
+        _block("running", *_with_score(_ACTIVE, map(_active_row, active), active, scores), width),
         _block("waiting", _QUEUE, [_queue_row(place, run, after) for place, run in enumerate(queue, 1)], width),
-        _block("finished", _RECENT, [_recent_row(run) for run in recent], width),
+        _block("finished", *_with_score(_RECENT, map(_recent_row, recent), recent, scores), width),
     ]
-    print("\n\n".join("\n".join(block) for block in blocks if block) or "no runs yet: `finetop add` queues one")
+    print("\n\n".join("\n".join(block) for block in shown if block) or "no runs yet: `finetop add` queues one")
     if queue and not daemon and not all(run.held for run in queue):
         print("\nNo daemon is running, so nothing starts: `finetop daemon start`", file=sys.stderr)
     _say_rest(conn, len(recent))
     return 0
+
+
+_Scores = Mapping[int, tuple[str, float]]
+"""Of each run that has scores the one that says most: its name, and its highest value."""
+
+
+def _main_scores(conn: Connection, runs: Iterable[Run]) -> _Scores:
+    found = reads.best_scores(conn, (run.id for run in runs), (f"eval/{name}" for name in MAIN_SCORES))
+    return {
+        run_id: next((name, best[key]) for name in MAIN_SCORES if (key := f"eval/{name}") in best)
+        for run_id, best in found.items()
+    }
+
+
+def _with_score(
+    columns: Sequence[Column], rows: Iterable[list[str]], runs: Iterable[Run], scores: _Scores
+) -> tuple[list[Column], list[list[str]]]:
+    """A table with the runs' scores after the eval loss. The title names the score where all have the same."""
+    mine = [scores.get(run.id) for run in runs]
+    names = {one[0] for one in mine if one}
+    if not names:
+        return list(columns), list(rows)
+    title = _SCORE if len(names) > 1 else next(iter(names))
+    entries = ["" if one is None else score_text(*one) + (f" {one[0]}" if title == _SCORE else "") for one in mine]
+    place = [column.title for column in columns].index("eval loss") + 1
+    return [*columns[:place], Column(title, right=True), *columns[place:]], [
+        [*row[:place], entry, *row[place:]] for row, entry in zip(rows, entries, strict=True)
+    ]
+
+
+def _row_json(run: Run, scores: _Scores) -> dict[str, Any]:
+    name, best = scores.get(run.id, (None, None))
+    return as_json(run, score_name=name, score=best)
 
 
 def _block(title: str, columns: list[Column], rows: list[list[str]], width: int) -> list[str]:
@@ -168,7 +204,7 @@ def _active_row(run: Run) -> list[str]:
         bar,
         steps_text(run),
         _known(run.train_loss),
-        _known(run.eval_loss),
+        _known(run.best_eval),
         "" if left is None else duration(left),
         f"GPU {','.join(run.gpus)}" if run.gpus else "",
     ]
@@ -203,20 +239,24 @@ def run_history(options: argparse.Namespace) -> int:
     matching = options.filter if options.all or options.trash else f"{options.filter} state:ended"
     sort, descending = options.sort or "finished", (options.sort is None) != options.reverse
     runs = reads.list_runs(conn, matching, sort, descending, trashed=options.trash, limit=options.limit)
+    scores = _main_scores(conn, runs)
     if options.json:
-        print_json([as_json(run) for run in runs])
-    elif options.csv:
+        print_json([_row_json(run, scores) for run in runs])
+        return 0
+    if options.csv:
         writer = csv.DictWriter(sys.stdout, _HISTORY_CSV, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows({key: _csv_value(value) for key, value in as_json(run).items()} for run in runs)
-    elif options.markdown:
-        print(f"| {' | '.join(column.title for column in _HISTORY)} |")
-        print("|" + "|".join("---:" if column.right else "---" for column in _HISTORY) + "|")
-        for run in runs:
-            print(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in _history_row(run))} |")
+        writer.writerows({key: _csv_value(value) for key, value in _row_json(run, scores).items()} for run in runs)
+        return 0
+    columns, rows = _with_score(_HISTORY, map(_history_row, runs), runs, scores)
+    if options.markdown:
+        print(f"| {' | '.join(column.title for column in columns)} |")
+        print("|" + "|".join("---:" if column.right else "---" for column in columns) + "|")
+        for row in rows:
+            print(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |")
     elif runs:
         width = output_width()
-        print("\n".join(table(_HISTORY, _narrowed(_HISTORY, [_history_row(run) for run in runs], width), width)))
+        print("\n".join(table(columns, _narrowed(columns, rows, width), width)))
     else:
         print(_nothing(options), file=sys.stderr)
     return 0
@@ -247,7 +287,7 @@ _HISTORY = [
 _HISTORY_CSV = (
     "id", "name", "state", "sweep", "model", "data", "method", "objective", "preset", "tags", "step",
     "total_steps", "epoch", "train_loss", "eval_loss", "best_eval", "best_eval_step", "created", "started",
-    "finished", "seconds", "parent_run", "parent_step", "reason",
+    "finished", "seconds", "parent_run", "parent_step", "reason", "score_name", "score",
 )  # fmt: skip
 
 

@@ -214,6 +214,19 @@ def series_of_many(conn: sqlite3.Connection, run_ids: Iterable[int], key: str) -
     return found
 
 
+def best_scores(conn: sqlite3.Connection, run_ids: Iterable[int], keys: Iterable[str]) -> dict[int, dict[str, float]]:
+    """The highest value of each of these metrics in each of these runs: one query, of the summaries alone."""
+    found: dict[int, dict[str, float]] = {}
+    for run_id, key, high in conn.execute(
+        "SELECT s.run_id, k.key, s.high FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id"
+        " WHERE s.high IS NOT NULL AND s.run_id IN (SELECT value FROM json_each(?))"
+        " AND k.key IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(run_ids)), json.dumps(list(keys))),
+    ):
+        found.setdefault(run_id, {})[key] = high
+    return found
+
+
 def recall(conn: sqlite3.Connection, name: str) -> str | None:
     """A small fact kept by `queue.remember`."""
     row = conn.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()

@@ -18,6 +18,8 @@ from engine.cli.main import build_parser, main
 from engine.cli.text import cells
 from engine.daemon import client
 from engine.home import Workspace
+from engine.metrics.names import MAIN_SCORES
+from engine.metrics.score import METRICS
 from engine.store import queue, reads
 from engine.store.connect import reader, writer
 from engine.store.ingest import import_journal
@@ -202,6 +204,52 @@ def test_history_keeps_results_in_sight_on_a_narrow_terminal(finetop, workspace,
     assert (
         "客服对话微调一号" in finished and "0.0125" in finished and finished.endswith("ago") and cells(finished) <= 80
     )
+
+
+def evaluated(step: int, loss: float, **scores: float) -> bytes:
+    return line(
+        "eval", step=step, values={"eval/loss": loss} | {f"eval/{name}": score for name, score in scores.items()}
+    )
+
+
+def test_lists_show_the_lowest_eval_loss_and_the_main_score(finetop, workspace, monkeypatch):
+    for name in ("意图分类首次尝试", "second", "third"):
+        add(finetop, "--name", name)
+    course = ((5, 0.5, 0.25), (10, 0.375, 0.75), (15, 0.625, 0.5))
+    evaluations = [evaluated(step, loss, accuracy=share, macro_f1=0.9) for step, loss, share in course]
+    work(workspace, 1, metric(15, loss=0.125), *evaluations, line("state", state="done", step=15))
+    work(workspace, 2, metric(3, loss=2.0), evaluated(2, 1.5, rouge_l=0.5, exact_match=1 / 3), evaluated(3, 1.75))
+    running, _, finished = (block.splitlines() for block in finetop("ls")[0].split("\n\n"))
+    assert "eval loss  exact_match" in running[1] and " 1.5        33.3%" in running[2]
+    assert "eval loss  accuracy" in finished[1] and " 0.375     75.0%" in finished[2]
+    for width in (80, 60, 40):
+        monkeypatch.setenv("COLUMNS", str(width))
+        for words in (("ls",), ("history",), ("history", "--all")):
+            told = finetop(*words)[0]
+            assert all(cells(printed) <= width for printed in told.splitlines())
+            assert width < 80 or ("意图分类首次尝试" in told and "0.375" in told and "75.0%" in told)
+    monkeypatch.setenv("COLUMNS", "200")
+    several = finetop("history", "--all")[0]
+    assert "score" in several.splitlines()[0] and "75.0% accuracy" in several and "33.3% exact_match" in several
+    found = {run["id"]: run for run in json.loads(finetop("history", "--all", "--json")[0])}
+    assert [(found[n]["score_name"], found[n]["score"]) for n in (1, 3)] == [("accuracy", 0.75), (None, None)]
+    (row,) = csv.DictReader(io.StringIO(finetop("history", "--csv")[0]))
+    assert (row["score_name"], row["score"], row["best_eval"]) == ("accuracy", "0.75", "0.375")
+    assert "| eval loss | accuracy |" in finetop("history", "--markdown")[0]
+
+
+def test_the_scores_of_any_number_of_runs_are_one_query(finetop, workspace):
+    for _ in range(4):
+        add(finetop)
+    for run_id in (1, 2, 3):
+        work(workspace, run_id, evaluated(1, 1.0, accuracy=run_id / 4))
+    conn = reader(workspace.database)
+    asked: list[str] = []
+    conn.set_trace_callback(asked.append)
+    found = reads.best_scores(conn, range(1, 5), ["eval/accuracy", "eval/chrf"])
+    assert found == {run_id: {"eval/accuracy": run_id / 4} for run_id in (1, 2, 3)}
+    assert len(asked) == 1
+    assert set(MAIN_SCORES) == set(METRICS), "each metric may be the main one"
 
 
 def test_show_tells_the_whole_story_of_a_failed_run(finetop, workspace, tmp_path):
