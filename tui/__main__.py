@@ -7,15 +7,22 @@ from pathlib import Path
 
 OPTIONS = ("--readonly", "--ascii", "--mouse", "--theme", "--workspace")
 """What may stand without a command."""
+_WITH_VALUE = ("--theme", "--workspace")
 
 
 def main() -> int:
     words = sys.argv[1:]
-    if not words or words[0].partition("=")[0] in OPTIONS:
+    if not words or (words[0].partition("=")[0] in OPTIONS and not _has_command(words)):
         return screen(words)
     from engine.cli.main import main as command_line  # 30 ms, which the screen does not need
 
     return command_line(words, None if no_terminal() else tour)
+
+
+def _has_command(words: list[str]) -> bool:
+    """`finetop --workspace DIR ls`: whether a word follows that is no option and no option's value."""
+    before = ["", *words[:-1]]
+    return any(word[:1] != "-" and last not in _WITH_VALUE for last, word in zip(before, words, strict=True))
 
 
 def screen(words: list[str]) -> int:

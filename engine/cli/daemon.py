@@ -33,6 +33,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common],
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     start = verbs.add_parser("start", parents=[common], help="start it, unless it is running")

@@ -89,11 +89,7 @@ would take a tenth of a second."""
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser of all commands, or only of those beside `command`: the other modules need not be loaded for it."""
-    common = Parser(add_help=False)
-    common.add_argument(
-        "--workspace", metavar="DIR", help="where runs live (default: the nearest with runs.db, or here)"
-    )
-    common.add_argument("--traceback", action="store_true", help="show the traceback of an error")
+    common = _common(defaults=False)
     parser, commands = _front()
     for name in [module for module, names in _COMMANDS.items() if command in names] or _COMMANDS:
         module = importlib.import_module(f"engine.cli.{name}")
@@ -111,12 +107,26 @@ def front_page() -> argparse.ArgumentParser:
     return parser
 
 
+def _common(defaults: bool) -> Parser:
+    """The options that may stand before the command or after it.
+
+    After it they have no defaults, which would undo what was said before.
+    """
+    parser = Parser(prog="finetop", add_help=False, argument_default=None if defaults else argparse.SUPPRESS)
+    parser.add_argument(
+        "--workspace", metavar="DIR", help="where runs live (default: the nearest with runs.db, or here)"
+    )
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
+    return parser
+
+
 def _front() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction]:
     parser = Parser(
         prog="finetop",
         description="Fine-tune language models on your own machine.",
         epilog="examples:\n  finetop demo\n  finetop train --preset quick --data-file chats.jsonl\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[_common(defaults=True)],
     )
     parser.add_argument("--version", action="version", version=f"finetop {__version__}")
     return parser, parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -133,8 +143,9 @@ def main(arguments: list[str] | None = None, tour: Callable[[Path], int] | None 
     show_traceback = False
     try:
         words = sys.argv[1:] if arguments is None else arguments
-        known = words and any(words[0] in names for names in _COMMANDS.values())
-        options = (build_parser(words[0]) if known else front_page()).parse_args(words)
+        command = _command(words)
+        known = any(command in names for names in _COMMANDS.values())
+        options = (build_parser(command) if known else front_page()).parse_args(words)
         show_traceback = options.traceback
         options.tour = tour
         return options.run(options)
@@ -161,6 +172,13 @@ def main(arguments: list[str] | None = None, tour: Callable[[Path], int] | None 
         if not show_traceback:
             print("The same command with --traceback shows where.", file=sys.stderr)
         return 1
+
+
+def _command(words: list[str]) -> str:
+    """The first word that is no common option."""
+    if words and words[0].startswith("-"):
+        words = _common(defaults=True).parse_known_args(words)[1]
+    return words[0] if words else ""
 
 
 def _print_traceback() -> None:

@@ -475,6 +475,25 @@ def test_doctor_finds_what_is_wrong_and_what_to_do(finetop, workspace):
 # as scripts and hands use them
 
 
+def test_the_common_options_stand_before_the_command_or_after_it(finetop, workspace, tmp_path, monkeypatch, capsys):
+    add(finetop, "--name", "甲")
+    root = workspace.root
+    monkeypatch.setenv("FINETOP_WORKSPACE", str(tmp_path / "elsewhere"))
+    after = finetop("ls", "--workspace", root)
+    assert "甲" in after[0]
+    assert finetop("--workspace", root, "ls") == finetop(f"--workspace={root}", "ls") == after
+    assert finetop("--workspace", tmp_path, "ls", "--workspace", root) == after, "the last one counts"
+    for words in (("--workspace", root, "daemon", "status"), ("daemon", "--workspace", root, "status")):
+        assert str(root) in finetop(*words)[0]
+    assert "did you mean 'ls'?" in finetop("--workspace", root, "lss", code=2)[1]
+    assert main(["--traceback", "presets", "none"]) == 2
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+    front_door = subprocess.run(
+        [FINETOP, "--workspace", root, "ls"], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    assert (front_door.stdout, front_door.stderr) == after
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_ends_in_two_real_examples(command, capsys):
     with pytest.raises(SystemExit) as left:
