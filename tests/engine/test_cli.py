@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from runs import events_of, last_state, series
 
+from engine.cli.live import LiveLine
 from engine.cli.main import main
-from engine.cli.text import bytes_text, duration, print_json, visible
+from engine.cli.text import bytes_text, duration, print_json, visible, wrap_cells
 from engine.cli.watch import data_warnings
 
 FINETOP = str(Path(sys.executable).with_name("finetop"))
@@ -446,3 +447,35 @@ def test_json_stays_json_where_the_output_has_no_room_for_chinese(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "latin-1", errors="backslashreplace", write_through=True))
     print_json({"名": "甲é"})
     assert json.loads(raw.getvalue().decode("latin-1")) == {"名": "甲é"}
+
+
+def test_long_lines_break_at_spaces_and_chinese_anywhere():
+    assert wrap_cells("a configuration of words", 14) == ["a", "configuration", "of words"]
+    assert wrap_cells("  File 'x.py', in main", 16, "  ", "    ") == ["    File 'x.py',", "    in main"]
+    assert wrap_cells("没有：这个文件不在", 8, "! ", "  ") == ["! 没有：", "  这个文", "  件不在"]
+    assert wrap_cells("", 8) == [""] and wrap_cells("abcdef", 2, "", "    ") == [
+        "ab",
+        "    c",
+        "    d",
+        "    e",
+        "    f",
+    ]
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_line_that_is_written_over_fits_the_terminal_and_stays_below_what_is_said(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "10")
+    monkeypatch.setenv("TERM", "xterm")
+    line = LiveLine(out := Tty())
+    line.draw("训练数据 and more")
+    line.say("done")
+    line.clear()
+    line.say("left")
+    begin = "\r\x1b[K"
+    assert out.getvalue() == f"{begin}训练数据…{begin}done\n{begin}训练数据…{begin}left\n"
+    LiveLine(plain := io.StringIO()).draw("nothing")
+    assert plain.getvalue() == ""

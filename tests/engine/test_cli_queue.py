@@ -351,6 +351,12 @@ def test_following_a_run_tells_how_it_goes_to_its_end(finetop, workspace, monkey
     assert finetop("logs", 1, "-f", "-n", 2)[0].splitlines()[:2] == told[2:4], "the story of a run that has ended"
 
 
+def test_a_loss_that_is_no_number_is_followed_too(finetop, workspace):
+    add(finetop)
+    work(workspace, 1, line("eval", step=1, values={"eval/loss": None}), line("state", state="stopped"))
+    assert "step 1  eval loss —" in finetop("logs", 1, "-f")[0]
+
+
 def test_following_the_events_tells_steps_and_waits_for_a_run_to_begin(finetop, workspace, monkeypatch):
     add(finetop)
     waits = []
