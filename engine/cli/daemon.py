@@ -51,7 +51,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         metavar="N",
         help="how many runs without a GPU train at a time; kept with the workspace",
     )
-    start.add_argument("--no-warm", action="store_true", help="start each run from nothing: slower, 0.5 GB less memory")
+    start.add_argument("--no-warm", action="store_true", help="start each run from nothing: slower; saves 0.4 GiB")
     start.set_defaults(run=run_start)
     stop = verbs.add_parser("stop", parents=[common], help="end it; its runs go on")
     stop.set_defaults(run=run_stop)

@@ -17,6 +17,7 @@ from engine.plan.shapes import find_config, find_shape, read_shape
 from engine.presets import SHIPPED, find_preset
 
 GB = 1e9
+GIB = 2**30
 
 
 def config_of(**changes):
@@ -214,11 +215,11 @@ def test_what_a_presets_head_says_of_its_needs_is_what_the_plan_says(name):
     estimate = memory_estimate(config)
     weights = estimate.parts["weights"] + estimate.parts.get("quantisation", 0)
     trained = sum(estimate.parts[part] for part in ("adapter", "gradients", "optimizer"))
-    assert float(re.search(r"([\d.]+) GB of weights", head)[1]) == pytest.approx(weights / GB, abs=0.15)
-    assert float(re.search(r"([\d.]+) GB for an adapter", head)[1]) == pytest.approx(trained / GB, abs=0.06)
+    assert float(re.search(r"([\d.]+) GiB of weights", head)[1]) == pytest.approx(weights / GIB, abs=0.13)
+    assert float(re.search(r"([\d.]+) GiB for an adapter", head)[1]) == pytest.approx(trained / GIB, abs=0.055)
     assert int(re.search(r"adapter of (\d+)M", head)[1]) == round(estimate.trainable / 1e6)
-    claimed = float(re.search(r"about ([\d.]+) GB in all", head)[1])
-    assert claimed == pytest.approx(estimate.expected / GB, abs=0.55)
+    claimed = float(re.search(r"about ([\d.]+) GiB in all", head)[1])
+    assert claimed == pytest.approx(estimate.expected / GIB, abs=0.51)
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)

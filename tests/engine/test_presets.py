@@ -73,14 +73,15 @@ def test_the_memory_a_preset_claims_holds_its_weights_and_adapter(name):
     import re
 
     head = " ".join(find_preset(name).head.split())
-    total = float(re.search(r"about ([\d.]+) GB in all", head)[1])
-    weights = float(re.search(r"([\d.]+) GB of weights", head)[1])
-    adapter, trained = re.search(r"([\d.]+) GB for an adapter of (\d+)M", head).groups()
+    total = float(re.search(r"about ([\d.]+) GiB in all", head)[1])
+    weights = float(re.search(r"([\d.]+) GiB of weights", head)[1])
+    adapter, trained = re.search(r"([\d.]+) GiB for an adapter of (\d+)M", head).groups()
     billions = float(re.search(r"([\d.]+)B by", head)[1])
-    assert float(adapter) == pytest.approx(int(trained) * 16 / 1000, abs=0.1)
-    assert weights + float(adapter) < total < weights + float(adapter) + 5
+    gib = 2**30 / 10**9
+    assert float(adapter) * gib == pytest.approx(int(trained) * 16 / 1000, abs=0.1)
+    assert weights + float(adapter) < total < weights + float(adapter) + 4.9
     low, high = (1.9, 2.3) if name.endswith("-lora") else (0.55, 0.9)
-    assert low * billions < weights < high * billions
+    assert low * billions < weights * gib < high * billions
 
 
 def test_presets_of_ones_own_show_up_by_name_and_win(own, capsys):
