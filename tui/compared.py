@@ -279,10 +279,10 @@ def _columns(each: Answers, subjects: Sequence[Subject]) -> list[tuple[Line, lis
         found.append(([("reference", "dim")], [(each.reference, False)]))
     for index, (subject, pieces) in enumerate(zip(subjects, marked(each.texts), strict=True)):
         head: Line = [(f"{subject.letter} {visible(subject.asked)}", f"series{index % 4}")]
-        if each.steps[index] is not None:
-            head.append((f" step {format.count(each.steps[index])}", "dim"))
         for name, score in each.scores[index].items() if each.scores else ():
             head.append((f" {title_of(name)} {score:g}", "dim"))
+        if each.steps[index] is not None:  # last: where the column is narrow, this is what may be cut
+            head.append((f" step {format.count(each.steps[index])}", "dim"))
         found.append((head, pieces if pieces is not None else [("no answer", False)]))
     return found
 
