@@ -1,9 +1,11 @@
 """Looking after data files: check, clean, convert, split. Rows are streamed; what is compared is held as numbers.
 
-No torch. The names are handed on when they are first used (PEP 562).
+No torch. The names are handed on when they are first used.
 """
 
 from typing import TYPE_CHECKING
+
+from engine.lazy import handing_on
 
 if TYPE_CHECKING:
     from engine.data.checking import check
@@ -15,23 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "CheckReport", "Find", "check", "clean", "convert", "split"]
 
-# No module has the name of a function: importing it would put the module in the function's place.
-_MODULES = {
-    "KINDS": "kinds",
-    "CheckReport": "report",
-    "Find": "report",
-    "check": "checking",
-    "clean": "cleaning",
-    "convert": "conversion",
-    "split": "splitting",
-}
-
-
-def __getattr__(name: str):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = handing_on(
+    __name__,
+    {
+        "KINDS": "kinds",
+        "CheckReport": "report",
+        "Find": "report",
+        "check": "checking",
+        "clean": "cleaning",
+        "convert": "conversion",
+        "split": "splitting",
+    },
+)

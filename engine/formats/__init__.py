@@ -1,10 +1,12 @@
 """Data files -> examples, with every bad row counted and named by its line. No torch, no transformers.
 
-The names are handed on when they are first used (PEP 562): a command that only names a format does not pay 30 ms for
+The names are handed on when they are first used: a command that only names a format does not pay 30 ms for
 the readers.
 """
 
 from typing import TYPE_CHECKING
+
+from engine.lazy import handing_on
 
 if TYPE_CHECKING:
     from engine.formats.columns import FORMATS, ROLES
@@ -27,26 +29,19 @@ __all__ = [
     "stream_data",
 ]
 
-_MODULES = {
-    "FORMATS": "columns",
-    "NOTE_CODES": "faults",
-    "Opened": "read",
-    "ROLES": "columns",
-    "Row": "read",
-    "check_bad_share": "report",
-    "example_key": "split",
-    "label_set": "split",
-    "read_data": "read",
-    "split_examples": "split",
-    "stream_data": "read",
-}
-
-
-def __getattr__(name: str):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = handing_on(
+    __name__,
+    {
+        "FORMATS": "columns",
+        "NOTE_CODES": "faults",
+        "Opened": "read",
+        "ROLES": "columns",
+        "Row": "read",
+        "check_bad_share": "report",
+        "example_key": "split",
+        "label_set": "split",
+        "read_data": "read",
+        "split_examples": "split",
+        "stream_data": "read",
+    },
+)
