@@ -1,13 +1,11 @@
 """Models by target, ready to be measured: a base is loaded once and its adapters are switched."""
 
 import contextlib
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
@@ -18,6 +16,7 @@ from engine.worker.checkpoint import verify_weights
 from engine.worker.evaluate import Subject
 from engine.worker.linear import use_onednn
 from engine.worker.loss import LOSS_TOLERANCE, choose_loss
+from engine.worker.memory import give_back_memory
 from engine.worker.model import (
     Precision,
     causal_lm,
@@ -124,9 +123,7 @@ class Shelf:
     def _release(self) -> None:
         self._model, self._key = None, None
         self._adapters.clear()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_memory()
 
 
 def _named(target: Target) -> Any:
