@@ -16,7 +16,7 @@ from engine.data.groups import near_pairs
 from engine.data.kinds import KINDS
 from engine.data.personal import find_personal
 from engine.data.pool import Pool
-from engine.data.report import CheckReport, Find, Lengths, size_verdict
+from engine.data.report import CheckReport, Find, Lengths, length_histogram, size_verdict
 from engine.data.tokens import TokenCounter
 from engine.formats import NOTE_CODES, Row, stream_data
 from engine.formats.faults import excerpt
@@ -332,14 +332,13 @@ def _unusual_order(example: Example) -> str:
 def _lengths(unit: str, lengths: np.ndarray, max_length: int = 0) -> Lengths:
     if not len(lengths):
         return Lengths(unit, max_length=max_length)
-    buckets = Counter((2 ** np.ceil(np.log2(np.maximum(lengths, 1)))).astype(int).tolist())
     return Lengths(
         unit,
         total=int(lengths.sum()),
         shortest=int(lengths.min()),
         median=int(np.median(lengths)),
         longest=int(lengths.max()),
-        histogram=dict(sorted(buckets.items())),
+        histogram=length_histogram(lengths),
         max_length=max_length,
         cut_tokens=int((lengths - max_length).clip(0).sum()) if max_length else 0,
     )

@@ -1,6 +1,9 @@
 """What a check found, as frozen values; JSON-ready by `dataclasses.asdict`."""
 
+from collections import Counter
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from engine.data.kinds import KINDS
 from engine.records import DataFile
@@ -36,7 +39,7 @@ class Lengths:
     median: int = 0
     longest: int = 0
     histogram: dict[int, int] = field(default_factory=dict)
-    """Examples by length: the key is the power of two at or above it."""
+    """See `length_histogram`."""
     max_length: int = 0
     """The limit truncation was counted against; 0 when there was no tokenizer."""
     cut_tokens: int = 0
@@ -70,6 +73,12 @@ class CheckReport:
     @property
     def failed(self) -> bool:
         return bool(self.serious)
+
+
+def length_histogram(lengths: np.ndarray) -> dict[int, int]:
+    """Examples by length, ascending: the key is the power of two at or above it."""
+    buckets = Counter((2 ** np.ceil(np.log2(np.maximum(lengths, 1)))).astype(int).tolist())
+    return dict(sorted(buckets.items()))
 
 
 def size_verdict(examples: int, labels: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from engine.config import RunConfig
+from engine.data.report import length_histogram
 from engine.errors import DataError
 from engine.formats import check_bad_share, label_set, read_data, split_examples
 from engine.records import DataReport, Example, Problem
@@ -39,7 +40,7 @@ class TokenCounts:
     skipped: int = 0
     """Examples left out: without a supervised token, refused by the template, or overlong where these are skipped."""
     histogram: dict[int, int] = field(default_factory=dict)
-    """Examples by length: the key is the power of two at or above it."""
+    """See `length_histogram`."""
 
 
 @dataclass(frozen=True)
@@ -207,9 +208,7 @@ def _count(counts: TokenCounts, tokens: TokenSet) -> None:
     counts.tokens = int(lengths.sum())
     counts.supervised = int(tokens.trained.sum())
     counts.longest = int(lengths.max(initial=0))
-    if len(lengths):
-        buckets = Counter((2 ** np.ceil(np.log2(np.maximum(lengths, 1)))).astype(int).tolist())
-        counts.histogram = dict(sorted(buckets.items()))
+    counts.histogram = length_histogram(lengths)
 
 
 def _summary(
