@@ -20,11 +20,11 @@ from engine.data.report import CheckReport, Find, Lengths, length_histogram, siz
 from engine.data.tokens import TokenCounter
 from engine.formats import NOTE_CODES, Row, stream_data
 from engine.formats.faults import excerpt
+from engine.formats.split import LabelCounts
 from engine.records import DataFile, Example
 
 _SHORT_LABEL = 64
 """Characters up to which two different answers to one question contradict each other; longer ones may both be right."""
-_MOST_LABELS = 200
 _LONG_MEDIAN = 40
 """Characters of the median answer from which on very short answers stand out."""
 _SHORT_SHARE = 20
@@ -100,7 +100,7 @@ class _Checker:
         self._char_lengths = array("I")
         self._files: list[DataFile] = []
         self._roles: Counter[str] = Counter()
-        self._labels: Counter[str] | None = Counter()
+        self._labels = LabelCounts()
 
     def _found(
         self, kind: str, place: int, where: tuple[str, int], message: str, shown: str = "", other: int | None = None
@@ -161,16 +161,7 @@ class _Checker:
     def _count(self, example: Example) -> None:
         roles = [message["role"] for message in example.messages]
         self._roles.update(roles or ["text"])
-        if self._labels is None:
-            return
-        answer = (example.messages[-1]["content"] or "") if roles else ""
-        asked = [role for role in roles if role != "system"]
-        if asked != ["user", "assistant"] or not answer or len(answer) > _SHORT_LABEL:
-            self._labels = None
-            return
-        self._labels[answer] += 1
-        if len(self._labels) > _MOST_LABELS:
-            self._labels = None
+        self._labels.add(example)
 
     def read_others(self, sources: tuple, reading: dict, progress: Progress) -> None:
         """The validation and test files: only their questions matter."""
@@ -259,7 +250,7 @@ class _Checker:
         return _lengths("tokens", lengths[lengths >= 0], max_length)
 
     def result(self, lengths: Lengths, started: float) -> Gathered:
-        labels = self._label_counts()
+        labels = self._labels.found()
         if not labels:
             self._short_answers()
         # What the tokenizer refused was met after the rows that could not be read.
@@ -281,13 +272,6 @@ class _Checker:
             seconds=time.monotonic() - started,
         )
         return Gathered(report, found)
-
-    def _label_counts(self) -> dict[str, int]:
-        """Rows by label, by the rule of `engine.formats.label_set`: short answers, each given more than once."""
-        labels = self._labels
-        if not labels or len(labels) < 2 or labels.total() < 2 * len(labels):
-            return {}
-        return dict(labels.most_common())
 
     def _short_answers(self) -> None:
         chars = np.array(self._pool.answer_chars[: len(self._place)], np.int64)

@@ -14,6 +14,7 @@ from engine.data.pool import Pool, answer_text
 from engine.data.write import Outputs, Seal, one_file, opened_like, proven, rows_of
 from engine.errors import DataError, InputError
 from engine.formats import NOTE_CODES, Opened
+from engine.formats.split import LONGEST_LABEL
 
 PARTS = ("train", "val", "test")
 
@@ -115,7 +116,7 @@ def split(
 
 def _label(example) -> str:
     label = answer_text(example).strip()
-    if example.text is not None or len(label) > 64:
+    if example.text is not None or len(label) > LONGEST_LABEL:
         raise DataError(
             f"{example.file}:{example.line}: this row has no label: its answer is a text of {len(label)} characters",
             "Leave out --by-label; it is for classification data.",

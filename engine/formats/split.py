@@ -6,14 +6,14 @@ both sides, however its answers differ, and adding rows to a file moves none of 
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from engine.errors import InputError
 from engine.records import Example
 
 _KEYS = 1 << 64
 _MOST_LABELS = 200
-_LONGEST_LABEL = 64
+LONGEST_LABEL = 64
 _FEWEST_ROWS_PER_LABEL = 2
 
 
@@ -68,22 +68,40 @@ def split_examples(
     return train, validation
 
 
-def label_set(examples: Sequence[Example]) -> tuple[str, ...] | None:
+class LabelCounts:
+    """Counts the answers of examples, as long as these look like a classification: few short answers, one to each."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._refuted = False
+
+    def add(self, example: Example) -> bool:
+        """Whether they still do."""
+        if self._refuted:
+            return False
+        roles = [message["role"] for message in example.messages if message["role"] != "system"]
+        answer = example.messages[-1]["content"] if roles == ["user", "assistant"] else None
+        if not answer or len(answer) > LONGEST_LABEL:
+            self._refuted = True
+            return False
+        self._counts[answer] += 1
+        self._refuted = len(self._counts) > _MOST_LABELS
+        return not self._refuted
+
+    def found(self) -> dict[str, int]:
+        """Examples by label, most frequent first; empty when they are no classification, or hardly any is repeated."""
+        counts = self._counts
+        if self._refuted or len(counts) < 2 or counts.total() < _FEWEST_ROWS_PER_LABEL * len(counts):
+            return {}
+        return dict(counts.most_common())
+
+
+def label_set(examples: Iterable[Example]) -> tuple[str, ...] | None:
     """The labels, sorted, when the examples are a classification: few short answers, each given more than once.
 
     None when they are not: several turns, long answers, more than 200 different ones, or hardly any repeated.
     """
-    counts: Counter[str] = Counter()
-    for example in examples:
-        roles = [message["role"] for message in example.messages if message["role"] != "system"]
-        if roles != ["user", "assistant"]:
-            return None
-        answer = example.messages[-1]["content"]
-        if not answer or len(answer) > _LONGEST_LABEL:
-            return None
-        counts[answer] += 1
-        if len(counts) > _MOST_LABELS:
-            return None
-    if len(counts) < 2 or counts.total() < _FEWEST_ROWS_PER_LABEL * len(counts):
+    counts = LabelCounts()
+    if not all(counts.add(example) for example in examples):
         return None
-    return tuple(sorted(counts))
+    return tuple(sorted(counts.found())) or None
