@@ -6,7 +6,6 @@ file, from where near duplicates are proved. So memory follows the number of row
 
 import os
 import tempfile
-import unicodedata
 from array import array
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -14,7 +13,7 @@ from hashlib import blake2b
 import numpy as np
 
 from engine.data.near import PERMUTATIONS, signatures
-from engine.formats.split import example_key
+from engine.formats.split import example_key, plain
 from engine.records import Example
 
 _BATCH_CHARS = 1 << 20
@@ -155,13 +154,6 @@ def answer_text(example: Example) -> str:
             parts.append(message.get("content") or "")
             parts += [str(call["function"]) for call in message.get("tool_calls") or ()]
     return "\n".join(parts)
-
-
-def plain(text: str) -> str:
-    """As questions are compared: Unicode NFKC, without regard to case and spacing."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    return " ".join(text.casefold().split())
 
 
 def bare(text: str) -> str:

@@ -31,11 +31,12 @@ def example_key(example: Example, seed: int = 0) -> int:
 
     digest = blake2b(digest_size=8, key=str(seed).encode()[:64])
     for part in parts:
-        digest.update(_plain(part).encode("utf-8", errors="surrogatepass") + b"\0")
+        digest.update(plain(part).encode("utf-8", errors="surrogatepass") + b"\0")
     return int.from_bytes(digest.digest(), "big")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """As questions are compared: Unicode NFKC, without regard to case and spacing."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return " ".join(text.casefold().split())
