@@ -18,7 +18,7 @@ from engine.data.personal import find_personal
 from engine.data.pool import Pool
 from engine.data.report import CheckReport, Find, Lengths, length_histogram, size_verdict
 from engine.data.tokens import TokenCounter
-from engine.formats import NOTE_CODES, Row, stream_data
+from engine.formats import Row, stream_data
 from engine.formats.faults import excerpt
 from engine.formats.split import LabelCounts
 from engine.records import DataFile, Example
@@ -130,10 +130,9 @@ class _Checker:
         """Whether it counts as a row: a broken line of a document is told, but is none."""
         where = row.file, row.line
         if row.example is None:
-            note = row.values is None and row.problem.code in NOTE_CODES
-            kind = "left-out" if note else "unreadable"
+            kind = "left-out" if row.is_line_note else "unreadable"
             self._found(kind, place, where, f"{row.problem.message} [{row.problem.code}]", row.problem.excerpt)
-            return not note
+            return not row.is_line_note
         if row.problem:
             self._found("left-out", place, where, row.problem.message)
         example = row.example

@@ -11,7 +11,7 @@ from engine.data.checking import Gathered, Progress, gather
 from engine.data.kinds import KINDS, REMOVED_BY_DEFAULT
 from engine.data.write import Outputs, Seal, one_file, opened_like, proven, rows_of
 from engine.errors import DataError, InputError
-from engine.formats import NOTE_CODES, Opened
+from engine.formats import Opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def clean(
                     if isinstance(item, Opened):
                         kept_file = opened_like(item, outputs.temporary["out"])
                         continue
-                    if item.values is None and item.problem.code in NOTE_CODES:
+                    if item.is_line_note:
                         continue
                     reasons = marked.get(place, [])
                     place += 1

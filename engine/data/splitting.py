@@ -13,7 +13,7 @@ from engine.data.groups import joined, near_pairs
 from engine.data.pool import Pool, answer_text
 from engine.data.write import Outputs, Seal, one_file, opened_like, proven, rows_of
 from engine.errors import DataError, InputError
-from engine.formats import NOTE_CODES, Opened
+from engine.formats import Opened
 from engine.formats.split import LONGEST_LABEL
 
 PARTS = ("train", "val", "test")
@@ -81,7 +81,7 @@ def split(
                 if isinstance(item, Opened):
                     out = {part: opened_like(item, outputs.temporary[part]) for part in names}
                 elif item.example is None:
-                    bad += item.values is not None or item.problem.code not in NOTE_CODES
+                    bad += not item.is_line_note
                 else:
                     part = chosen[groups[row]]
                     row += 1

@@ -35,6 +35,11 @@ class Row:
     problem: Problem | None = None
     """Why there is no example; or a note (NOTE_CODES) about one that was kept, or about a line that is no row."""
 
+    @property
+    def is_line_note(self) -> bool:
+        """Told about a line that is no row of its own."""
+        return self.values is None and self.problem is not None and self.problem.code in NOTE_CODES
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -186,7 +191,7 @@ class _Reading:
         yield Opened(name, container, encoding, columns)
         rows = bad_rows = 0
         for row in self._read_rows(name, itertools.chain(first, items), shape):
-            if row.problem is None or row.values is not None or row.problem.code not in NOTE_CODES:
+            if not row.is_line_note:
                 rows += 1
                 bad_rows += row.example is None
             yield row
