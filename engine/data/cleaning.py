@@ -71,10 +71,7 @@ def clean(
                         removed[reasons[0][0]] = removed.get(reasons[0][0], 0) + 1
                         record.write(_record(item, reasons))
                         continue
-                    try:
-                        kept_file.write(item.values)
-                    except ValueError as error:
-                        raise DataError(f"{path}:{item.line}: {error}", "Convert the file first.") from None
+                    kept_file.write_again(item)
                     kept += 1
                     if item.example is not None:
                         seal.add(item.example)

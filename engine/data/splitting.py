@@ -85,10 +85,7 @@ def split(
                 else:
                     part = chosen[groups[row]]
                     row += 1
-                    try:
-                        out[part].write(item.values)
-                    except ValueError as error:
-                        raise DataError(f"{path}:{item.line}: {error}", "Convert the file first.") from None
+                    out[part].write_again(item)
                     seals[part].add(item.example)
             for file in out.values():
                 file.close()

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from engine.errors import EngineError, InputError
+from engine.errors import DataError, EngineError, InputError
 from engine.formats import Opened, Row, stream_data
 from engine.records import Example
 
@@ -50,6 +50,13 @@ class RowFile:
                 text += "\n"
             self._file.write(text.encode())
         self.rows += 1
+
+    def write_again(self, row: Row) -> None:
+        """A row as it was read. Raises DataError, with its line, for what the container cannot hold."""
+        try:
+            self.write(row.values)
+        except ValueError as error:
+            raise DataError(f"{row.file}:{row.line}: {error}", "Convert the file first.") from None
 
     def _line(self, cells: Sequence[str]) -> None:
         self._file.write((self._delimiter.join(map(self._cell, cells)) + "\n").encode())
