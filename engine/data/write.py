@@ -33,7 +33,7 @@ class RowFile:
             self._line(self._columns)
 
     def write(self, row: dict) -> None:
-        """Raises ValueError for what the container cannot hold."""
+        """Raises ValueError for what the container cannot hold; DataError for rows that fit no one Parquet table."""
         if self._container == "parquet":
             self._waiting.append(row)
             if len(self._waiting) >= _PARQUET_ROWS:
@@ -82,7 +82,8 @@ class RowFile:
             try:
                 table = pyarrow.Table.from_pylist(self._waiting, schema=schema)
             except pyarrow.ArrowException as error:
-                raise ValueError(f"rows that do not fit one table: {error}") from None
+                said = f"a later row does not fit the columns as the first {_PARQUET_ROWS:,} rows have them: {error}"
+                raise DataError(said, "Convert the file first.") from None
             self._parquet = self._parquet or pyarrow.parquet.ParquetWriter(self._file, table.schema)
             self._parquet.write_table(table)
         self._waiting = []

@@ -219,6 +219,18 @@ def test_clean_gives_the_same_container_back(tmp_path, kind):
     assert read_data(str(tmp_path / f"b.{kind}")).files[0].container == kind
 
 
+def test_parquet_rows_that_do_not_fit_those_before_are_refused_and_nothing_is_written(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{"prompt": f"q {n}", "completion": "a", "extra": None} for n in range(5000)]
+    rows.append({"prompt": "the last", "completion": "a", "extra": 1})
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="a later row does not fit"):
+        clean(str(tmp_path / "a.parquet"), tmp_path / "b.parquet")
+    assert os.listdir(tmp_path) == ["a.parquet"]
+
+
 def test_the_input_and_files_that_exist_are_never_written_over(tmp_path):
     source = write(tmp_path / "a.jsonl", [PAIR, PAIR])
     (tmp_path / "link.jsonl").symlink_to(source)
