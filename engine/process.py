@@ -97,6 +97,13 @@ def worker_alive(folder: Path) -> bool:
     return False
 
 
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
 def started_at(pid: int) -> float | None:
     """When a process started, in epoch seconds: with its pid it is told from a later one of the same number."""
     import psutil  # 20 ms

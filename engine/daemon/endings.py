@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.process import DONE, STOPPED
+from engine.process import DONE, STOPPED, signal_name
 from engine.store.records import RunState
 
 _WRONG_INPUT = 2
@@ -136,13 +136,6 @@ def exit_code(status: int) -> int:
 
 def _signal(status: int) -> int | None:
     return status & 0x7F or None
-
-
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "unknown"
 
 
 def _minutes(seconds: float) -> str:

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from engine.config import RunConfig
 from engine.errors import InputError, OutOfMemory, RankLost, RunFailed
 from engine.journal import Journal
-from engine.process import worker_environment
+from engine.process import signal_name, worker_environment
 from engine.worker.checkpoint import Checkpoint
 from engine.worker.memory import is_out_of_memory
 from engine.worker.packing import TokenSet
@@ -350,7 +350,6 @@ class Ranks:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         """Let the followers go, or make them; returns when they are gone, and with them the lock they share."""
         self._leaving.set()
-        gloo = dist.is_initialized() and self._followers and dist.get_backend() == "gloo"
         if error is None:
             with contextlib.suppress(OSError, RunFailed):
                 self._tell("leave")
@@ -358,7 +357,7 @@ class Ranks:
             follower.channel.close()
         # NCCL wants all ranks to leave at once. After an error there may be nobody to leave with: the process's end
         # frees what it has.
-        if self._followers and (gloo or (error is None and dist.is_initialized())):
+        if self._followers and dist.is_initialized() and (error is None or dist.get_backend() == "gloo"):
             dist.destroy_process_group()
         for follower in self._followers:
             try:
@@ -384,23 +383,16 @@ def wanted_ranks(config: RunConfig, device: torch.device) -> tuple[int, str]:
 def _epitaph(follower: _Follower, said: bytes, status: int) -> dict[str, str]:
     """Reason, hint and cause, as the journal has them."""
     who = f"rank {follower.rank} (pid {follower.process.pid})"
-    hint = "The log may hold more."
-    try:
+    with contextlib.suppress(ValueError):
         told = json.loads(said)
         cause = "out-of-memory" if told["cause"] == "out-of-memory" else "failed"
         return {"reason": f"{who} failed: {told['reason']}", "hint": told["hint"], "cause": cause}
-    except ValueError:
-        pass
+    reason, hint = f"{who} ended with code {status}", "The log may hold more."
     if status < 0:
-        number = -status
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = "unknown"
-        if number == signal.SIGKILL:
-            hint = "Did the machine's memory run out? Then the kernel's log says so (dmesg)."
-        return {"reason": f"{who} was killed by signal {number} ({name})", "hint": hint, "cause": "failed"}
-    return {"reason": f"{who} ended with code {status}", "hint": hint, "cause": "failed"}
+        reason = f"{who} was killed by signal {-status} ({signal_name(-status)})"
+    if status == -signal.SIGKILL:
+        hint = "Did the machine's memory run out? Then the kernel's log says so (dmesg)."
+    return {"reason": reason, "hint": hint, "cause": "failed"}
 
 
 def ranks_changed(before: int, now: int) -> str:
