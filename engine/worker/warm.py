@@ -135,18 +135,15 @@ def _start(channel: socket.socket, request: dict[str, Any], descriptors: list[in
     """Fork the worker and say its pid; 0 if none was started."""
     log = descriptors[0]
     try:
-        if problem := _unsafe():
-            _tell(channel, {"error": problem})
-            return 0
-        pid = os.fork()
+        problem = _unsafe()
+        if not problem and (pid := os.fork()) == 0:
+            _become_worker(request, log)
     except OSError as error:
-        _tell(channel, {"error": f"no process could be made: {error.strerror}"})
+        problem = f"no process could be made: {error.strerror}"
+    os.close(log)
+    if problem:
+        _tell(channel, {"error": problem})
         return 0
-    finally:
-        if "pid" not in locals() or pid:
-            os.close(log)
-    if pid == 0:
-        _become_worker(request, log)
     _tell(channel, {"pid": pid})
     return pid
 
