@@ -56,8 +56,7 @@ def main() -> None:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     precision = Precision(device, None, dtype)
     ours, theirs = (load(options, name, dtype).to(device).eval() for name in (attention.NAME, "sdpa"))
-    if device.type == "cpu":
-        use_onednn(ours)
+    use_onednn(ours)
     prompts, stops = read(options, ours, precision)
     sizes = [1, *(int(size) for size in options.batch_sizes.split(","))]
     print(f"{len(prompts)} prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens, {device}, "

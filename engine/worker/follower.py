@@ -83,8 +83,7 @@ def follow(rank: int, count: int, channel: Connection, store: int) -> None:
     torch.manual_seed(config.train.seed)
     precision = choose_precision(config, device)
     model = make_trainable(load_base(config, precision, begin.source), config)
-    if device.type == "cpu":
-        use_onednn(model)
+    use_onednn(model)
     optimizer = make_optimizer(model, config.optim)
     inner = causal_lm(model)
     probe = make_pack(tokens, probe_indices(tokens)).to(device)

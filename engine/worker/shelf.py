@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
 from engine.config import RunConfig
@@ -89,12 +88,8 @@ class Shelf:
             config = config.replace({"method.kind": "full"})
         model = load_base(config, precision)
         model.requires_grad_(False)
-        self._speed_up(model)
+        use_onednn(model)
         return model
-
-    def _speed_up(self, model: nn.Module) -> None:
-        if self.device.type == "cpu":
-            use_onednn(model)
 
     @contextlib.contextmanager
     def _adapted(self, target: Target) -> Iterator[None]:
@@ -116,7 +111,7 @@ class Shelf:
             except (OSError, ValueError, KeyError, RuntimeError) as error:
                 raise ModelError(f"the adapter {target.adapter} does not fit {target.base}: {error}") from error
             self._adapters[target.adapter] = name
-            self._speed_up(self._model)
+            use_onednn(self._model)
         self._model.set_adapter(name)
         yield
 

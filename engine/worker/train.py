@@ -110,8 +110,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
     source = str(last.path) if last and full else given_model(config.model)
     ranks.begin(Begin(config, data.train, source, last))
     model = make_trainable(load_base(config, precision, source), config)
-    if device.type == "cpu":
-        use_onednn(model)
+    use_onednn(model)
     optimizer = make_optimizer(model, config.optim)
     inner = causal_lm(model)
     check_vocabulary(inner, max(int(data.train.ids.max()), int(data.val.ids.max(initial=0))))
