@@ -162,10 +162,7 @@ def measure(
     keys = (
         list(keys)
         or [key_of(example) for example in examples]
-        or [
-            hashlib.blake2b(tokens.ids[a:b].tobytes(), digest_size=8).hexdigest()
-            for a, b in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
-        ]
+        or [hashlib.blake2b(tokens.example(i)[0].tobytes(), digest_size=8).hexdigest() for i in range(len(tokens))]
     )
     parts = [split_answer(example) for example in examples]
     answers = [Answer(reference) for _, reference in parts]

@@ -30,7 +30,7 @@ def facts(data: Prepared, config: RunConfig, template: ChatTemplate, batch_size:
         "median_tokens": float(np.median(lengths)),
         "median_answer_tokens": float(np.median(train.supervised)),
         "longest": int(lengths.max()),
-        "step_tokens": int(np.sort(lengths)[::-1][:batch_size].sum()),
+        "step_tokens": train.largest_step(batch_size),
         "supervised": round(float(train.trained.mean()), 4),
         "dated": 0.0,
         **_repeats(train),
@@ -47,8 +47,8 @@ def _repeats(tokens: TokenSet) -> dict[str, Any]:
     seen: set[bytes] = set()
     answers: dict[bytes, Counter[bytes]] = defaultdict(Counter)
     repeats = 0
-    for start, end in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True):
-        ids, trained = tokens.ids[start:end], tokens.trained[start:end]
+    for index in range(len(tokens)):
+        ids, trained = tokens.example(index)
         whole = _digest(ids)
         repeats += whole in seen
         seen.add(whole)
@@ -70,9 +70,8 @@ def _dated(tokens: TokenSet, template: ChatTemplate) -> float:
     chosen = np.unique(np.linspace(0, len(tokens) - 1, min(_SAMPLED, len(tokens))).astype(int))
     asked = 0
     for index in chosen:
-        start, end = tokens.offsets[index], tokens.offsets[index + 1]
-        prompt = tokens.ids[start:end][~tokens.trained[start:end]]
-        asked += bool(_ASKS_FOR_WHAT_CHANGES.search(template.tokenizer.decode(prompt.tolist())))
+        ids, trained = tokens.example(index)
+        asked += bool(_ASKS_FOR_WHAT_CHANGES.search(template.tokenizer.decode(ids[~trained].tolist())))
     return round(asked / len(chosen), 4)
 
 

@@ -12,7 +12,7 @@ from engine.journal import Journal
 from engine.worker.loss import PackedLoss, PlainLoss
 from engine.worker.model import Precision, enable_activation_checkpointing
 from engine.worker.packing import TokenSet, make_pack, plan_passes
-from engine.worker.progress import Plan, Progress
+from engine.worker.progress import Progress
 
 CPU_TOKENS = 4096
 """On the CPU larger passes gain nothing, and memory is shared with everything else."""
@@ -43,9 +43,7 @@ def find_micro_tokens(
 
     Returns the tokens that fit, and whether they are enough to keep the device busy.
     """
-    lengths = np.sort(tokens.lengths)[::-1]
-    longest = int(lengths[0])
-    step_tokens = int(lengths[:batch_size].sum())
+    longest, step_tokens = int(tokens.lengths.max()), tokens.largest_step(batch_size)
     if precision.device.type == "cpu":
         return max(longest, min(step_tokens, CPU_TOKENS)), True
     free, total = torch.cuda.mem_get_info(precision.device)
@@ -57,7 +55,7 @@ def find_micro_tokens(
     by_length = np.argsort(-tokens.lengths, kind="stable")
     with torch.random.fork_rng(precision.devices):
         while True:
-            group = plan_passes(by_length[: max(batch_size, 1)], tokens.lengths, trial)[0]
+            group = plan_passes(by_length[:batch_size], tokens.lengths, trial)[0]
             torch.cuda.reset_peak_memory_stats(precision.device)
             try:
                 with precision.context():
@@ -85,18 +83,19 @@ def fit_memory(
     config: RunConfig,
     loss_of: PackedLoss | PlainLoss,
     tokens: TokenSet,
-    plan: Plan,
+    batch_size: int,
     parameters: list[nn.Parameter],
     precision: Precision,
-    ranks: int = 1,
 ) -> None:
-    """Tokens per pass for this machine; where too few fit to keep it busy, activations are recomputed, not kept."""
+    """Tokens per pass for this machine; where too few fit to keep it busy, activations are recomputed, not kept.
+
+    `batch_size`: examples of a step that this process takes.
+    """
     if config.train.micro_tokens != "auto":
         progress.micro_tokens = config.train.micro_tokens
         return
     if progress.activation_checkpointing:
         enable_activation_checkpointing(loss_of.model)
-    batch_size = -(-plan.batch_size // ranks)  # examples that one rank takes
     progress.micro_tokens, enough = find_micro_tokens(loss_of, tokens, batch_size, parameters, precision)
     if enough or config.train.activation_checkpointing != "auto":
         return

@@ -38,12 +38,14 @@ class TokenSet:
         running = np.concatenate(([0], np.cumsum(self.trained, dtype=np.int64)))
         return running[self.offsets[1:]] - running[self.offsets[:-1]]
 
-    def select(self, indices: np.ndarray) -> "TokenSet":
-        examples = [(self.ids[a:b], self.trained[a:b]) for a, b in self._spans(indices)]
-        return TokenSet.join(examples)
+    def example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Its (ids, trained)."""
+        span = slice(self.offsets[index], self.offsets[index + 1])
+        return self.ids[span], self.trained[span]
 
-    def _spans(self, indices: np.ndarray) -> list[tuple[int, int]]:
-        return [(int(self.offsets[i]), int(self.offsets[i + 1])) for i in indices]
+    def largest_step(self, examples: int) -> int:
+        """Tokens of so many of the longest examples: no optimizer step of that size has more."""
+        return int(np.sort(self.lengths)[::-1][:examples].sum())
 
     @staticmethod
     def join(examples: list[tuple[np.ndarray, np.ndarray]]) -> "TokenSet":
@@ -107,10 +109,10 @@ def plan_passes(indices: np.ndarray, lengths: np.ndarray, micro_tokens: int) -> 
 
 
 def make_pack(tokens: TokenSet, indices: np.ndarray) -> Pack:
-    spans = tokens._spans(indices)
-    lengths = tuple(b - a for a, b in spans)
-    ids = torch.from_numpy(np.concatenate([tokens.ids[a:b] for a, b in spans])).long()
-    trained = np.concatenate([tokens.trained[a:b] for a, b in spans])
+    examples = [tokens.example(i) for i in indices]
+    lengths = tuple(len(ids) for ids, _ in examples)
+    ids = torch.from_numpy(np.concatenate([ids for ids, _ in examples])).long()
+    trained = np.concatenate([trained for _, trained in examples])
     positions = np.concatenate([np.arange(length) for length in lengths])
     # An example's first token is never trained, so no position predicts across a border.
     target_at = torch.from_numpy(np.flatnonzero(trained))

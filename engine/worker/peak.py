@@ -14,16 +14,20 @@ from engine.worker.progress import Progress
 
 
 class PeakMemory:
-    """Made when the passes have been fitted to the card: what was tried out before does not count."""
+    """Made when the passes have been fitted to the card: what was tried out before does not count.
 
-    def __init__(self, journal: Journal, config: RunConfig, precision: Precision, tokens: TokenSet, ranks: int) -> None:
+    `batch_size`: examples of a step that this process takes.
+    """
+
+    def __init__(
+        self, journal: Journal, config: RunConfig, precision: Precision, tokens: TokenSet, batch_size: int
+    ) -> None:
         self._journal, self._config, self._device = journal, config, precision.device
-        lengths = sorted(tokens.lengths.tolist(), reverse=True)
         self._known = Circumstances(
             device=precision.device.type,
             bfloat16=precision.autocast is not None,
-            longest=lengths[0],
-            step_tokens=sum(lengths[: -(-config.train.batch_size // ranks)]),
+            longest=int(tokens.lengths.max()),
+            step_tokens=tokens.largest_step(batch_size),
             supervised=float(tokens.trained.mean()),
         )
         if self._device.type == "cuda":

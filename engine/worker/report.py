@@ -39,8 +39,7 @@ def report(folder: Path, shown: int) -> dict[str, Any]:
 
 def _pieces(template: ChatTemplate, tokens: TokenSet, index: int) -> list[tuple[str, bool]]:
     """An example as the model sees it, as (text, trained) pieces."""
-    start, end = tokens.offsets[index], tokens.offsets[index + 1]
-    ids, trained = tokens.ids[start:end], tokens.trained[start:end]
+    ids, trained = tokens.example(index)
     borders = [0, *(np.flatnonzero(np.diff(trained)) + 1).tolist(), len(ids)]
     spans = itertools.pairwise(borders)
     return [(template.tokenizer.decode(ids[a:b].tolist()), bool(trained[a])) for a, b in spans]

@@ -122,6 +122,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
         journal.write("event", event="plain-path", message=f"One example a pass: {reason}.")
     progress = Progress()
     parameters = [p for p in model.parameters() if p.requires_grad]
+    own_batch = -(-plan.batch_size // ranks.count)  # examples of a step that this rank takes
     ranks.meet(parameters, config.train.seed)
     journal.write("model", **describe(model, inner, parameters, precision, loss_of, ranks.count))
     if last:
@@ -143,12 +144,12 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
         if config.model.checkpoint and not source:
             load_given_adapter(model, config.model)
         progress.activation_checkpointing = config.train.activation_checkpointing is True
-        fit_memory(journal, progress, config, loss_of, data.train, plan, parameters, precision, ranks.count)
+        fit_memory(journal, progress, config, loss_of, data.train, own_batch, parameters, precision)
     if progress.activation_checkpointing:
         enable_activation_checkpointing(inner)
     evaluations.take_back(folder, progress.step if last else -1)
     ranks.spread(parameters)
-    peak = PeakMemory(journal, config, precision, data.train, ranks.count)
+    peak = PeakMemory(journal, config, precision, data.train, own_batch)
     journal.write("resume", from_step=progress.step if last else -1, micro_tokens=progress.micro_tokens)
     journal.write("state", state="running", step=progress.step)
 

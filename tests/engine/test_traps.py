@@ -83,7 +83,7 @@ def test_the_logged_loss_is_the_models_own_over_the_tokens_of_the_step(
     folder = make_run(tmp_path, tiny_model, ragged, **(ONE_STEP | options))
     assert train(folder, stop=NeverStop()) == DONE
     tokens, val = tokens_of(folder)
-    first = tokens.select(epoch_order(len(tokens), 0, 0)[:8])
+    first = TokenSet.join([tokens.example(i) for i in epoch_order(len(tokens), 0, 0)[:8]])
     assert first.supervised.std() > 5
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     assert metric(folder, "train/loss") == [pytest.approx(own_loss(model, first), rel=1e-6)]
@@ -182,7 +182,7 @@ def test_a_model_that_leaks_state_is_trained_one_example_a_pass_and_says_why(
     assert event["message"] == "One example a pass: packed, the model's layers mix examples."
     assert events_of(folder, "model")[-1]["path"] == "plain"
     tokens, _ = tokens_of(folder)
-    first = tokens.select(epoch_order(len(tokens), 0, 0)[:8])
+    first = TokenSet.join([tokens.example(i) for i in epoch_order(len(tokens), 0, 0)[:8]])
     assert metric(folder, "train/loss") == [pytest.approx(own_loss(model, first), rel=1e-6)]
 
 
