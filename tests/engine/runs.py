@@ -27,6 +27,22 @@ SMALL = {
 }
 
 
+class NeverStop:
+    asked = False
+
+
+class StopAfter:
+    """Asks to stop once it has been looked at so many times: once before each step."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    @property
+    def asked(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
 def make_run(root: Path, model: Path, data: Path, **changes: Any) -> Path:
     """A run's folder; changes are settings with the dot written as two underscores."""
     values = SMALL | {"model.name": str(model), "data.files": [str(data)]}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from families import FAMILIES, build
 from peft import PeftModel
-from runs import events_of, last_state, make_run, series
+from runs import NeverStop, events_of, last_state, make_run, series
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from engine.errors import ModelError
@@ -20,10 +20,6 @@ from engine.worker.train import DONE, train
 
 SHORT = {"train__max_steps": 2, "data__val_fraction": 0.1, "save__every": 0, "optim__learning_rate": 1e-2}
 PROMPT = Example(messages=({"role": "user", "content": "What is the capital of France?"},))
-
-
-class NeverStop:
-    asked = False
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from runs import evals, events_of, last_state, make_run, weights_hash
+from runs import NeverStop, StopAfter, evals, events_of, last_state, make_run, weights_hash
 
 from engine.config import read_run
 from engine.errors import CheckpointError, ModelError
@@ -11,20 +11,6 @@ from engine.home import PINNED
 from engine.runs import data_fingerprints, read_meta, write_config
 from engine.worker import checkpoint
 from engine.worker.train import DONE, STOPPED, train
-
-
-class NeverStop:
-    asked = False
-
-
-class StopAfter:
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    @property
-    def asked(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 def trained(root: Path, model: Path, data: Path, **changes) -> Path:

@@ -8,14 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TypeVar
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from runs import evals, events_of, last_state, make_run, series, weights_hash
+from runs import NeverStop, StopAfter, evals, events_of, last_state, make_run, series, weights_hash
 from safetensors.torch import load_file
 
 from engine import journal
@@ -32,21 +31,10 @@ from engine.worker.parallel import RANKS, Ranks, wanted_ranks
 from engine.worker.train import DONE, STOPPED, train
 
 T = TypeVar("T")
-NEVER_STOP = SimpleNamespace(asked=False)
 CASES = {
     "lora": {"method__kind": "lora", "lora__dropout": 0.0},
     "full": {"method__kind": "full", "optim__learning_rate": 1e-3},
 }
-
-
-class StopAfter:
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    @property
-    def asked(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +71,7 @@ def both(tiny_model: Path, chats: Path, tmp_path_factory: pytest.TempPathFactory
                         "from engine.worker import parallel, follower\nparallel._BUCKET_BYTES = 8192\nfollower.main()"
                     )
                     patch.setattr(parallel, "FOLLOWER", ("-P", "-c", small))
-                    assert train(folders[-1], stop=NEVER_STOP) == DONE
+                    assert train(folders[-1], stop=NeverStop()) == DONE
             done[case] = folders[0], folders[1]
         return done[case]
 
@@ -104,11 +92,11 @@ def test_two_ranks_train_as_one(case, both):
 
 def test_a_stopped_run_resumes_to_the_same_bits(tiny_model, chats, tmp_path):
     straight = make_run(tmp_path / "straight", tiny_model, chats, lora__dropout=0.1)
-    assert train(straight, stop=NEVER_STOP) == DONE
+    assert train(straight, stop=NeverStop()) == DONE
     folder = make_run(tmp_path / "stopped", tiny_model, chats, lora__dropout=0.1)
     assert train(folder, stop=StopAfter(5)) == STOPPED
     assert checkpoint.steps(folder / "checkpoints")[-1] == 5
-    assert train(folder, stop=NEVER_STOP) == DONE
+    assert train(folder, stop=NeverStop()) == DONE
     assert series(folder) == series(straight)
     assert evals(folder) == evals(straight)
     assert weights_hash(folder) == weights_hash(straight)
@@ -120,7 +108,7 @@ def test_another_number_of_ranks_goes_on_and_says_so(both, tmp_path, monkeypatch
     folder = tmp_path / "1"
     shutil.copytree(two, folder, symlinks=True)
     monkeypatch.setenv(RANKS, "1")
-    assert train(folder, resume_from="6", stop=NEVER_STOP) == DONE
+    assert train(folder, resume_from="6", stop=NeverStop()) == DONE
     (said,) = (event["message"] for event in events_of(folder, "event") if event["event"] == "ranks-changed")
     assert "made by 2 ranks, 1 goes on" in said
     np.testing.assert_allclose(numbers(folder), numbers(one), rtol=2e-5)
@@ -136,7 +124,7 @@ def test_out_of_memory_on_one_rank_repeats_the_step_on_all(
         exec(_RAISE_ONCE, {})
     else:
         followers_first(_RAISE_ONCE)
-    assert train(folder, stop=NEVER_STOP) == DONE
+    assert train(folder, stop=NeverStop()) == DONE
     (event,) = (event for event in events_of(folder, "event") if event["event"] == "oom")
     assert event["micro_tokens"] == 32
     np.testing.assert_allclose(numbers(folder), numbers(both("lora")[0]), rtol=2e-5)
@@ -145,7 +133,7 @@ def test_out_of_memory_on_one_rank_repeats_the_step_on_all(
 def test_what_is_no_number_ends_the_run(tiny_model, chats, tmp_path):
     folder = make_run(tmp_path, tiny_model, chats, method__kind="full", optim__learning_rate=1e18, optim__warmup=0)
     with pytest.raises(NotFinite):
-        train(folder, stop=NEVER_STOP)
+        train(folder, stop=NeverStop())
     assert not psutil.Process().children(recursive=True)
 
 
@@ -179,7 +167,7 @@ def test_a_leader_that_is_stuck_when_a_rank_dies_is_ended(tiny_model, chats, tmp
 def test_a_rank_that_fails_says_why(tiny_model, chats, tmp_path, followers_first):
     followers_first("from engine.worker import train\ndef no(*_): raise ValueError('no')\ntrain.forward_backward = no")
     with pytest.raises(RankLost, match=r"rank 1 \(pid \d+\) failed: ValueError: no"):
-        train(make_run(tmp_path, tiny_model, chats), stop=NEVER_STOP)
+        train(make_run(tmp_path, tiny_model, chats), stop=NeverStop())
     assert not psutil.Process().children(recursive=True)
 
 

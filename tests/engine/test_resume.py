@@ -10,29 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import evals, events_of, last_state, make_run, series, weights_hash
+from runs import NeverStop, StopAfter, evals, events_of, last_state, make_run, series, weights_hash
 
 from engine.errors import CheckpointError
 from engine.process import worker_command, worker_environment
 from engine.worker import checkpoint
 from engine.worker.train import DONE, STOPPED, train
-
-
-class NeverStop:
-    asked = False
-
-
-class StopAfter:
-    """Asks to stop once it has been looked at so many times: once before each step."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    @property
-    def asked(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
 
 CASES = {
     "lora": {"method__kind": "lora"},

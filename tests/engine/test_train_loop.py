@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import evals, events_of, last_state, make_run, series, weights_hash, write_jsonl
-from test_resume import NeverStop
+from runs import NeverStop, StopAfter, evals, events_of, last_state, make_run, series, weights_hash, write_jsonl
 
 from engine.errors import DataError, ModelError, RunFailed
 from engine.worker import checkpoint, disk, loss, memory
@@ -214,16 +213,8 @@ def test_a_full_disk_pauses_and_goes_on(monkeypatch, tiny_model, chats, tmp_path
 
 
 def test_resuming_with_another_library_says_that_the_loss_moved(monkeypatch, tiny_model, chats, tmp_path):
-    class StopAtOnce:
-        looks = 0
-
-        @property
-        def asked(self):
-            self.looks += 1
-            return self.looks > 2
-
     folder = make_run(tmp_path, tiny_model, chats)
-    train(folder, stop=StopAtOnce())
+    train(folder, stop=StopAfter(2))
     whole = train_module.probe_loss
     monkeypatch.setattr(train_module, "probe_loss", lambda *args: whole(*args) * 1.01)
     assert run(folder) == DONE

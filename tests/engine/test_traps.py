@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import events_of, make_run, series, write_jsonl
+from runs import NeverStop, events_of, make_run, series, write_jsonl
 from test_loss import LEAKY, alone, build, eager
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -42,10 +42,6 @@ from engine.worker.template import ChatTemplate
 from engine.worker.train import DONE, train
 
 ONE_STEP = {"train__max_steps": 1, "method__kind": "full", "lora__dropout": 0.0, "save__every": 0}
-
-
-class NeverStop:
-    asked = False
 
 
 @pytest.fixture
