@@ -104,15 +104,9 @@ def save(
 
 def verify(path: Path) -> Checkpoint:
     """The checkpoint at `path`. Raises CheckpointError naming the first file that is not as it was written."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
-        if manifest.pop(_CHECKSUM, None) not in (None, _checksum(manifest)):  # those of older versions have none
-            raise ValueError("its content changed since it was written")
-        step, epoch, files = manifest["step"], manifest["epoch"], manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: {MANIFEST} is missing or damaged ({error})") from None
-    _check_files(path, files)
-    return Checkpoint(path, step, epoch, manifest)
+    manifest = _read_manifest(path)
+    _check_files(path, manifest["files"])
+    return Checkpoint(path, manifest["step"], manifest["epoch"], manifest)
 
 
 def verify_weights(path: Path) -> None:
@@ -120,13 +114,22 @@ def verify_weights(path: Path) -> None:
 
     A folder without a manifest is taken as it is: a model from elsewhere. Raises CheckpointError.
     """
+    if (path / MANIFEST).exists():
+        files = _read_manifest(path)["files"]
+        _check_files(path, {name: entry for name, entry in files.items() if name.endswith(".safetensors")})
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Raises CheckpointError unless it is whole and as it was written."""
     try:
-        files = json.loads((path / MANIFEST).read_text())["files"]
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: {MANIFEST} is damaged ({error})") from None
-    _check_files(path, {name: entry for name, entry in files.items() if name.endswith(".safetensors")})
+        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+        if manifest.pop(_CHECKSUM, None) not in (None, _checksum(manifest)):  # those of older versions have none
+            raise ValueError("its content changed since it was written")
+        if missing := {"step", "epoch", "files"} - manifest.keys():
+            raise ValueError(f"it has no {missing.pop()}")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: {MANIFEST} is missing or damaged ({error})") from None
+    return manifest
 
 
 def _checksum(manifest: dict[str, Any]) -> str:
