@@ -10,20 +10,20 @@ from pathlib import Path
 from engine.errors import CheckpointError
 from engine.home import PINNED
 
-_STEP = re.compile(r"step-(\d{8,})")
+STEP_NAME = re.compile(r"step-(\d{8,})")
 _NOT_WEIGHTS = ("training_state.pt", PINNED)
 
 
 def steps(folder: Path) -> list[int]:
     """The steps of all whole checkpoints in a run's checkpoints folder, ascending."""
     try:
-        return sorted(int(match[1]) for name in os.listdir(folder) if (match := _STEP.fullmatch(name)))
+        return sorted(int(match[1]) for name in os.listdir(folder) if (match := STEP_NAME.fullmatch(name)))
     except FileNotFoundError:
         return []
 
 
 def is_pinned(folder: Path, step: int) -> bool:
-    return (_path(folder, step) / PINNED).exists()
+    return (path_of(folder, step) / PINNED).exists()
 
 
 def pin(folder: Path, step: int, pinned: bool) -> None:
@@ -63,7 +63,7 @@ def delete(folder: Path, step: int, busy: bool, force: bool) -> None:
     left = steps(folder)
     if left and not busy and not (folder / "latest").exists():
         with contextlib.suppress(FileExistsError):
-            (folder / "latest").symlink_to(_path(folder, left[-1]).name)
+            (folder / "latest").symlink_to(path_of(folder, left[-1]).name)
     shutil.rmtree(doomed, ignore_errors=True)
 
 
@@ -87,12 +87,13 @@ def link_weights(checkpoint: Path, to: Path) -> None:
                 raise CheckpointError(f"{checkpoint / name} cannot be copied: {problem.strerror}") from None
 
 
-def _path(folder: Path, step: int) -> Path:
+def path_of(folder: Path, step: int) -> Path:
+    """Where a step's checkpoint lies in a run's checkpoints folder."""
     return folder / f"step-{step:08d}"
 
 
 def _existing(folder: Path, step: int) -> Path:
-    path = _path(folder, step)
+    path = path_of(folder, step)
     if not path.is_dir():
         there = ", ".join(map(str, steps(folder))) or "none"
         raise CheckpointError(f"there is no checkpoint of step {step}; there are {there}")

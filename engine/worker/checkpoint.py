@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,16 +21,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from engine.checkpoints import STEP_NAME, is_pinned, path_of, steps
 from engine.config import SaveConfig
 from engine.errors import CheckpointError
-from engine.home import PINNED
 
 MANIFEST = "manifest.json"
 STATE = "training_state.pt"
 _CHECKSUM = "checksum"
 """In a manifest: the sha256 of all the rest of it, as JSON with its keys in order."""
 _TEMPORARY = ".tmp-"
-_STEP = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def save(
 ) -> Checkpoint:
     """Write `folder`/step-N. A folder of that name, left by an abandoned course of the run, is replaced."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    target = folder / f"step-{step:08d}"
+    target = path_of(folder, step)
     temporary = folder / f"{_TEMPORARY}{target.name}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(mode=0o700)
@@ -153,13 +151,6 @@ def load_state(checkpoint: Checkpoint, device: torch.device) -> dict[str, Any]:
     return torch.load(checkpoint.path / STATE, map_location="cpu", weights_only=True)
 
 
-def steps(folder: Path) -> list[int]:
-    """The steps of all whole checkpoints, ascending."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(match[1]) for entry in folder.iterdir() if (match := _STEP.fullmatch(entry.name)))
-
-
 def find(folder: Path, name: str) -> tuple[Checkpoint | None, list[str]]:
     """The checkpoint called `name` (latest, best, epoch-3 or a step), and complaints about damaged ones passed over.
 
@@ -167,7 +158,7 @@ def find(folder: Path, name: str) -> tuple[Checkpoint | None, list[str]]:
     checkpoint is meant, and CheckpointError says what is wrong with it. None: there is no checkpoint yet.
     """
     if name != "latest":
-        path = folder / (f"step-{int(name):08d}" if name.isdigit() else name)
+        path = path_of(folder, int(name)) if name.isdigit() else folder / name
         if not path.exists():
             there = ", ".join(map(str, steps(folder))) or "none"
             raise CheckpointError(
@@ -177,7 +168,7 @@ def find(folder: Path, name: str) -> tuple[Checkpoint | None, list[str]]:
     complaints = []
     for step in reversed(steps(folder)):
         try:
-            return verify(folder / f"step-{step:08d}"), complaints
+            return verify(path_of(folder, step)), complaints
         except CheckpointError as error:
             complaints.append(error.message)
     if complaints:
@@ -202,7 +193,7 @@ def set_aside(folder: Path, after_step: int) -> Path | None:
     aside = folder / f"abandoned-{number}"
     aside.mkdir(mode=0o700)
     for step in beyond:
-        os.rename(folder / f"step-{step:08d}", aside / f"step-{step:08d}")
+        os.rename(path_of(folder, step), path_of(aside, step))
     for entry in folder.iterdir():
         if entry.is_symlink() and not entry.exists():
             entry.unlink()
@@ -213,7 +204,7 @@ def link(folder: Path, name: str, step: int) -> None:
     """Point `folder`/`name` at a step's checkpoint, in one atomic rename."""
     temporary = folder / f"{_TEMPORARY}{name}"
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(f"step-{step:08d}")
+    temporary.symlink_to(path_of(folder, step).name)
     os.replace(temporary, folder / name)
 
 
@@ -221,7 +212,7 @@ def links(folder: Path) -> dict[int, list[str]]:
     """The names that point at each step."""
     found: dict[int, list[str]] = {}
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if entry.is_symlink() and (match := _STEP.fullmatch(os.readlink(entry))):
+        if entry.is_symlink() and (match := STEP_NAME.fullmatch(os.readlink(entry))):
             found.setdefault(int(match[1]), []).append(entry.name)
     return found
 
@@ -235,15 +226,16 @@ def prune(folder: Path, config: SaveConfig) -> list[int]:
     kept_epochs = epochs[-config.keep_epochs :] if config.keep_epochs else epochs
     kept = {step for _, step in kept_epochs}
     kept |= {step for step, ns in names.items() if "latest" in ns or ("best" in ns and config.keep_best)}
-    between = [step for step in steps(folder) if step not in {step for _, step in epochs}]
+    there, ends = steps(folder), {step for _, step in epochs}
+    between = [step for step in there if step not in ends]
     kept |= set(between[-config.keep_last :] if config.keep_last else between)
-    kept |= {step for step in steps(folder) if (folder / f"step-{step:08d}" / PINNED).exists()}
-    removed = [step for step in steps(folder) if step not in kept]
+    kept |= {step for step in there if is_pinned(folder, step)}
+    removed = [step for step in there if step not in kept]
     for step in removed:
         for name in names.get(step, []):
             (folder / name).unlink()
         doomed = folder / f"{_TEMPORARY}removed-{step}"  # renamed first, so that a crash leaves no half checkpoint
-        os.rename(folder / f"step-{step:08d}", doomed)
+        os.rename(path_of(folder, step), doomed)
         shutil.rmtree(doomed, ignore_errors=True)
     return removed
 
