@@ -40,8 +40,7 @@ class Beat:
             self.promise(seconds, doing)
 
     def during_steps(self, step_seconds: float) -> None:
-        if time.monotonic() - self._last >= _BEAT_SECONDS:
-            self.promise(max(30.0, 10 * step_seconds), "training")
+        self.still(max(30.0, 10 * step_seconds), "training")
 
 
 def versions() -> dict[str, str]:
