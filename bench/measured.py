@@ -7,6 +7,7 @@ on this side imports torch.
 
 import contextlib
 import os
+import platform
 import signal
 import subprocess
 import threading
@@ -74,6 +75,14 @@ def busy_seconds() -> float | None:
     except (OSError, ValueError):
         return None
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 class _GpuMemory:

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "engine")]
 
 from fake_nvml.library import GIB, build, card, compiler, machine, write  # noqa: E402
+from measured import cpu_name  # noqa: E402
 
 GPUS, PROCESSES = 8, 50
 TARGET_PERCENT = 1.0
@@ -120,7 +121,7 @@ def stand_in(folder: Path, pids: list[int]) -> dict[str, str]:
 
 def report(args: argparse.Namespace, environ: dict[str, str], pids: list[int]) -> int:
     against = "this machine's driver" if args.real else f"the stand-in driver, {GPUS} GPUs, {PROCESSES} processes"
-    print(f"{processor()}, {os.cpu_count()} cores, {processes()} processes in all, {time.strftime('%Y-%m-%d')}")
+    print(f"{cpu_name()}, {os.cpu_count()} cores, {processes()} processes in all, {time.strftime('%Y-%m-%d')}")
     print(f"against {against}")
     programs = [("finetop monitor", sys.executable, FINETOP)]
     if args.nvitop:
@@ -148,14 +149,6 @@ def _output(command: list[str], environ: dict[str, str]) -> str:
 
 def processes() -> int:
     return sum(entry.isdigit() for entry in os.listdir("/proc"))
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return "unknown processor"
 
 
 if __name__ == "__main__":

@@ -41,7 +41,6 @@ base weights); attention scores, adapters and embeddings are not counted.
 import argparse
 import json
 import os
-import platform
 import shutil
 import signal
 import statistics
@@ -54,7 +53,7 @@ from typing import Any
 
 import environments
 import fixture as fixtures
-from measured import Measured, run_measured
+from measured import Measured, cpu_name, run_measured
 
 SCRIPTS = Path(__file__).resolve().parent / "engines"
 PACK_LENGTH = 2048
@@ -375,14 +374,6 @@ def heading(bench: Bench) -> str:
         versions = environments.versions_of(bench.python(name), packages)
         lines.append(f"{name or 'ours':14} " + "  ".join(f"{package} {v}" for package, v in versions.items()))
     return "\n".join(lines)
-
-
-def cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def progress_line(run: Run, round_number: int) -> str:
