@@ -119,24 +119,22 @@ def _architecture(model: Any) -> gguf.MODEL_ARCH:
 
 def _add_shape(writer: gguf.GGUFWriter, config: Any, architecture: gguf.MODEL_ARCH) -> list[str]:
     notes = []
-    heads = config.num_attention_heads
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    rope, base, head_size = _rotation(config)
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(heads)
+    writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_key_length(head_size)
     writer.add_value_length(head_size)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    rope = dict(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {})
-    writer.add_rope_freq_base(float(rope.get("rope_theta") or getattr(config, "rope_theta", None) or 10000.0))
+    writer.add_rope_freq_base(base)
     if architecture == gguf.MODEL_ARCH.LLAMA:
         writer.add_rope_dimension_count(head_size)
-    kind = rope.get("rope_type", rope.get("type", "default")) or "default"
+    kind = _scaling(rope)
     if kind == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope["factor"])
@@ -155,6 +153,17 @@ def _add_shape(writer: gguf.GGUFWriter, config: Any, architecture: gguf.MODEL_AR
             f"same up to {window:,} tokens of text."
         )
     return notes
+
+
+def _rotation(config: Any) -> tuple[dict[str, Any], float, int]:
+    """(what the config says of its rotary embedding, the base of its frequencies, the size of a head)."""
+    rope = dict(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {})
+    base = float(rope.get("rope_theta") or getattr(config, "rope_theta", None) or 10000.0)
+    return rope, base, getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def _scaling(rope: dict[str, Any]) -> str:
+    return rope.get("rope_type", rope.get("type")) or "default"
 
 
 # the vocabulary
@@ -293,11 +302,9 @@ def _halves_to_pairs(tensor: torch.Tensor, heads: int) -> torch.Tensor:
 
 def _rope_factors(config: Any) -> torch.Tensor | None:
     """By how much Llama 3.1 slows each frequency down (transformers' modeling_rope_utils, 'llama3')."""
-    rope = dict(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {})
-    if rope.get("rope_type", rope.get("type")) != "llama3":
+    rope, base, size = _rotation(config)
+    if _scaling(rope) != "llama3":
         return None
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    base = float(rope.get("rope_theta") or getattr(config, "rope_theta", None) or 10000.0)
     factor, low, high = rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"]
     original = rope["original_max_position_embeddings"]
     found = []
