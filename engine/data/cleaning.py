@@ -1,5 +1,6 @@
 """Remove what a check found, by kind, and keep a record of what was removed and why."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -52,33 +53,27 @@ def clean(
         marked = _marked(gathered, kinds)
         removed = dict.fromkeys(kinds, 0)
         seal = Seal()
-        kept_file = None
         place = kept = 0
         descriptor = os.open(outputs.temporary["removed"], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as record:
-            try:
-                for item in rows_of(str(path), **reading):
-                    if isinstance(item, Opened):
-                        kept_file = opened_like(item, outputs.temporary["out"])
-                        continue
-                    if item.is_line_note:
-                        continue
-                    reasons = marked.get(place, [])
-                    place += 1
-                    if not isinstance(item.values, dict) and not reasons:
-                        reasons = [("unreadable", item.problem.message)]
-                    if reasons:
-                        removed[reasons[0][0]] = removed.get(reasons[0][0], 0) + 1
-                        record.write(_record(item, reasons))
-                        continue
-                    kept_file.write_again(item)
-                    kept += 1
-                    if item.example is not None:
-                        seal.add(item.example)
-                kept_file.close()
-            finally:
-                if kept_file:
-                    kept_file.abandon()
+        with os.fdopen(descriptor, "wb") as record, contextlib.ExitStack() as opened:
+            for item in rows_of(str(path), **reading):
+                if isinstance(item, Opened):
+                    kept_file = opened.enter_context(opened_like(item, outputs.temporary["out"]))
+                    continue
+                if item.is_line_note:
+                    continue
+                reasons = marked.get(place, [])
+                place += 1
+                if not isinstance(item.values, dict) and not reasons:
+                    reasons = [("unreadable", item.problem.message)]
+                if reasons:
+                    removed[reasons[0][0]] = removed.get(reasons[0][0], 0) + 1
+                    record.write(_record(item, reasons))
+                    continue
+                kept_file.write_again(item)
+                kept += 1
+                if item.example is not None:
+                    seal.add(item.example)
             record.flush()
             os.fsync(record.fileno())
         if not seal.count:

@@ -94,8 +94,7 @@ def convert(
     columns = _COLUMNS.get(to, ())
     with Outputs({"out": out}, sources, force) as outputs:
         seal = Seal()
-        file = RowFile(outputs.temporary["out"], container, columns)
-        try:
+        with RowFile(outputs.temporary["out"], container, columns) as file:
             for example, row in _sampled(rows_read(), sample, seed):
                 try:
                     file.write(_for_table(row, columns) if container == "csv" else row)
@@ -103,9 +102,6 @@ def convert(
                     faults.append(f"{example.file}:{example.line}: {error}")
                     continue
                 seal.add(Example(text=row["text"]) if to == "text" else example)
-            file.close()
-        finally:
-            file.abandon()
         if faults and not skip_bad:
             raise _refusal(faults, to)
         if not seal.count:

@@ -1,5 +1,6 @@
 """Cut a data file into training, validation and test files, with equal and nearly equal questions on one side."""
 
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -74,12 +75,11 @@ def split(
             order = [_rank(key, seed) for key in pool.question]
         chosen, notes = _choose(groups, order, labels, {"val": val, "test": test})
         seals = {part: Seal() for part in names}
-        out = {}
         row = bad = 0
-        try:
+        with contextlib.ExitStack() as opened:
             for item in rows_of(str(path), **reading):
                 if isinstance(item, Opened):
-                    out = {part: opened_like(item, outputs.temporary[part]) for part in names}
+                    out = {part: opened.enter_context(opened_like(item, outputs.temporary[part])) for part in names}
                 elif item.example is None:
                     bad += not item.is_line_note
                 else:
@@ -87,11 +87,6 @@ def split(
                     row += 1
                     out[part].write_again(item)
                     seals[part].add(item.example)
-            for file in out.values():
-                file.close()
-        finally:
-            for file in out.values():
-                file.abandon()
         progress("reading the result", 0, 1)
         for part, seal in seals.items():
             if not seal.count:

@@ -25,7 +25,7 @@ class RowFile:
         self._columns = list(columns)
         self._delimiter = delimiter
         self._quoted = quoted
-        self._file: BinaryIO = open(path, "xb")  # noqa: SIM115 - closed by close()
+        self._file: BinaryIO = open(path, "xb")  # noqa: SIM115 - closed at the end of the block
         self._parquet: Any = None
         self._waiting: list[dict] = []
         self.rows = 0
@@ -88,10 +88,22 @@ class RowFile:
             self._parquet.write_table(table)
         self._waiting = []
 
-    def close(self) -> None:
-        """Everything on disk."""
-        if self._file.closed:
-            return
+    def __enter__(self) -> "RowFile":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """At the end of the block everything is on disk, unless something was raised."""
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            with contextlib.suppress(Exception):  # else it would try again, and complain, when it is collected
+                if self._parquet:
+                    self._parquet.close()
+            with contextlib.suppress(OSError):
+                self._file.close()
+
+    def _finish(self) -> None:
         if self._container == "json":
             self._file.write(b"\n]\n" if self.rows else b"[]\n")
         if self._container == "parquet":
@@ -100,11 +112,6 @@ class RowFile:
                 self._parquet.close()
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._file.close()
-
-    def abandon(self) -> None:
-        with contextlib.suppress(Exception):
-            self._file.close()
 
 
 def _is_encodable(text: str) -> bool:

@@ -219,6 +219,7 @@ def test_clean_gives_the_same_container_back(tmp_path, kind):
     assert read_data(str(tmp_path / f"b.{kind}")).files[0].container == kind
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_parquet_rows_that_do_not_fit_those_before_are_refused_and_nothing_is_written(tmp_path):
     import pyarrow
     import pyarrow.parquet
