@@ -1,6 +1,5 @@
 """What fits on which card: tokens in a pass as the worker would find them, and the cheapest changes that help."""
 
-import dataclasses
 from dataclasses import dataclass
 
 from engine.config import RunConfig
@@ -56,7 +55,7 @@ class Change:
 def fit(config: RunConfig, card: Card, known: Circumstances, shape: Shape) -> Fit:
     """As the worker goes about it: twice the tokens as long as they fit; recompute activations where too few do."""
     setting = config.train.activation_checkpointing
-    longest = min(known.longest or config.data.max_length, config.data.max_length)
+    longest = known.longest_of(config)
     enough = min(known.step_tokens or ENOUGH_TOKENS, ENOUGH_TOKENS)
     best: MemoryEstimate | None = None
     for checkpointing in [setting] if isinstance(setting, bool) else [False, True]:
@@ -100,8 +99,7 @@ def changes_that_fit(config: RunConfig, card: Card, known: Circumstances, shape:
         changed = config.replace(settings)
         if changed.method.kind != "full" and config.method.kind == "full":
             changed = changed.replace({"model.dtype": "auto"})
-        longest = min(known.longest or changed.data.max_length, changed.data.max_length)
-        result = fit(changed, card, dataclasses.replace(known, longest=longest), shape)
+        result = fit(changed, card, known, shape)
         expected = result.estimate.expected
         if expected > 0.99 * before and not result.fits:
             continue
@@ -126,7 +124,7 @@ def _ladder(config: RunConfig, known: Circumstances) -> list[tuple[dict[str, obj
         steps.append(
             ({"method.kind": "qlora"}, "base in 4 bits: slower, close to the same result (Dettmers et al. 2023)")
         )
-    longest = known.longest or config.data.max_length
+    longest = known.longest_of(config)
     if longest >= 512:
         steps.append(({"data.max_length": longest // 2}, "longer examples are cut"))
     if kind == "full":

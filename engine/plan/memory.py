@@ -12,7 +12,6 @@ from engine.config import RunConfig
 from engine.plan.activations import Adapter, Arithmetic, kept_per_token, passing_per_token
 from engine.plan.shapes import Linear, Shape, find_shape
 
-GB = 10**9
 ENOUGH_TOKENS = 2048
 """Tokens in a pass that keep a GPU busy: what the worker is content with (engine.worker.memory)."""
 CPU_TOKENS = 4096
@@ -67,6 +66,10 @@ class Circumstances:
     correction: float = 1.0
     """Measured peak over estimate of this machine's own runs by the same method."""
 
+    def longest_of(self, config: RunConfig) -> int:
+        """Tokens of the longest example as it is trained on."""
+        return min(self.longest or config.data.max_length, config.data.max_length)
+
 
 def memory_estimate(
     config: RunConfig,
@@ -90,7 +93,7 @@ def memory_estimate(
     if checkpointing is None:
         setting = config.train.activation_checkpointing
         checkpointing = setting if isinstance(setting, bool) else known.device == "cuda"
-    longest = min(known.longest or config.data.max_length, config.data.max_length)
+    longest = known.longest_of(config)
     tokens = micro_tokens or pass_tokens(config, known)
     trainable = adapter_numbers(shape, adapter) if adapter else shape.parameters
     if config.model.attention == "plain":
@@ -98,8 +101,9 @@ def memory_estimate(
     supervised = max(1, round(tokens * (UNKNOWN_SUPERVISED if known.supervised is None else known.supervised)))
     held = _held(config, shape, how, adapter, trainable, checkpointing)
     one_layer = tokens * kept_per_token(shape, how, adapter, longest)
-    kept = tokens * how.weights * shape.hidden * shape.layers + tokens * 6 * shape.hidden if checkpointing else 0
-    kept = kept or shape.layers * one_layer + tokens * 6 * shape.hidden
+    embedded = tokens * 6 * shape.hidden
+    of_layers = tokens * how.weights * shape.hidden * shape.layers if checkpointing else shape.layers * one_layer
+    kept = of_layers + embedded
     passing = tokens * passing_per_token(shape, how, adapter) + (one_layer if checkpointing else 0)
     largest = (
         how.products * max(one.weights for one in shape.linears) if how.full or config.method.kind == "qlora" else 0
@@ -117,7 +121,6 @@ def memory_estimate(
     if how.full and "casts" in held and checkpointing and known.device == "cuda":
         # Recomputing in autograd's own thread drops the copies autocast had kept (engine.worker.trace).
         after_forward = {"casts": held["casts"] // (shape.layers + 1)}
-    embedded = tokens * 6 * shape.hidden
     moments += [
         before | after_forward | {"activations": kept + passing, "workspace": largest},
         held | after_forward | {"activations": embedded + one_layer + passing, "workspace": largest},
@@ -184,12 +187,11 @@ def adapter_numbers(shape: Shape, adapter: Adapter) -> int:
 
 def pass_tokens(config: RunConfig, known: Circumstances) -> int:
     """Tokens of the largest forward pass the estimate is for."""
-    longest = min(known.longest or config.data.max_length, config.data.max_length)
     if config.train.micro_tokens != "auto":
         wanted = config.train.micro_tokens
     else:
         wanted = CPU_TOKENS if known.device == "cpu" else ENOUGH_TOKENS
-    return max(longest, min(wanted, known.step_tokens or wanted))
+    return max(known.longest_of(config), min(wanted, known.step_tokens or wanted))
 
 
 def logits_bytes(shape: Shape, how: Arithmetic, supervised: int) -> int:

@@ -33,7 +33,7 @@ def trace_request(config: RunConfig, estimate: MemoryEstimate, known: Circumstan
     if found is None:
         return None
     tokens = estimate.micro_tokens
-    longest = min(known.longest or config.data.max_length, config.data.max_length, tokens)
+    longest = min(known.longest_of(config), tokens)
     lengths = [longest] * (tokens // longest) + ([tokens % longest] if tokens % longest else [])
     flat = config.flat()
     return {
