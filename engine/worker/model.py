@@ -48,17 +48,21 @@ def pick_device(rank: int = 0) -> torch.device:
 
 
 def choose_precision(config: RunConfig, device: torch.device) -> Precision:
+    """For a device of this machine."""
+    on_gpu = device.type == "cuda"
+    fast_bf16 = torch.cuda.get_device_capability(device) >= (8, 0) if on_gpu else _cpu_is_good_at_bfloat16()
+    return precision_for(config, device, on_gpu, fast_bf16)
+
+
+def precision_for(config: RunConfig, device: torch.device, on_gpu: bool, fast_bf16: bool) -> Precision:
     """bfloat16 arithmetic where the hardware is good at it; weights that are trained stay float32 unless asked.
 
     A frozen base is held in bfloat16 on a GPU. Asked for bfloat16 outright, a full fine-tune holds its weights in it.
     """
-    fast_bf16 = (
-        torch.cuda.get_device_capability(device) >= (8, 0) if device.type == "cuda" else _cpu_is_good_at_bfloat16()
-    )
     wanted = config.model.dtype
     if wanted == "float32" or (wanted == "auto" and not fast_bf16):
         return Precision(device, None, torch.float32)
-    frozen_base = config.method.kind != "full" and device.type == "cuda"
+    frozen_base = config.method.kind != "full" and on_gpu
     base = torch.bfloat16 if frozen_base or wanted == "bfloat16" else torch.float32
     return Precision(device, torch.bfloat16, base)
 

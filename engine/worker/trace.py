@@ -28,7 +28,7 @@ from engine.config import Layer, RunConfig, resolve
 from engine.worker import attention
 from engine.worker.allocations import CUDA_BLOCK, Allocations
 from engine.worker.loss import PackedLoss, PlainLoss
-from engine.worker.model import Precision, causal_lm, enable_activation_checkpointing, make_trainable
+from engine.worker.model import Precision, causal_lm, enable_activation_checkpointing, make_trainable, precision_for
 from engine.worker.optim import make_optimizer
 from engine.worker.packing import Pack
 from engine.worker.stand_ins import flash_attention, pack_in_four_bits
@@ -67,7 +67,7 @@ def trace(
     """`phases`: peak bytes of each; `peak`: the largest; `held`: model and optimizer; `parameters`, `trainable`."""
     attention.register()
     transformers_logging.set_verbosity_error()
-    precision = _precision(config, device, bfloat16)
+    precision = precision_for(config, torch.device("cpu"), device == "cuda", bfloat16)
     trained = build(config, model_config, precision, device)
     inner = causal_lm(trained)
     parameters = [p for p in trained.parameters() if p.requires_grad]
@@ -149,16 +149,6 @@ def fake_pack(lengths: Sequence[int], supervised: float) -> Pack:
     # The plain path looks where each example's targets lie, which has to be known: real numbers, not fake ones.
     trained = torch.zeros(max(1, round(supervised * tokens)), dtype=torch.long)
     return Pack(ids, torch.zeros(1, tokens, dtype=torch.long), tuple(lengths), trained, trained.clone())
-
-
-def _precision(config: RunConfig, device: str, bfloat16: bool) -> Precision:
-    """`choose_precision` for a device that need not be there."""
-    wanted = config.model.dtype
-    if wanted == "float32" or (wanted == "auto" and not bfloat16):
-        return Precision(torch.device("cpu"), None, torch.float32)
-    frozen_base = config.method.kind != "full" and device == "cuda"
-    base = torch.bfloat16 if frozen_base or wanted == "bfloat16" else torch.float32
-    return Precision(torch.device("cpu"), torch.bfloat16, base)
 
 
 @contextlib.contextmanager
