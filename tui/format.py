@@ -191,6 +191,11 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86400}d"
 
 
+def age(seconds: float) -> str:
+    """As a duration, but never in seconds: what nobody watches must not tick."""
+    return "<1m" if seconds < 60 else f"{int(seconds // 60)}m" if seconds < 6000 else duration(seconds)
+
+
 def ago(seconds: float) -> str:
     """`just now`, `4 m ago`."""
     return "just now" if seconds < 5 else f"{duration(seconds)} ago"

@@ -85,7 +85,7 @@ def _daemon(snapshot: Snapshot, wide: bool) -> Line:
         ]
     if silent := daemon.silent_seconds(snapshot.taken):
         return [("daemon ● ", "text"), (f"stale {format.duration(silent)}", "warning")]
-    up = f" up {_age(snapshot.taken - daemon.started)}" if wide and daemon.started else ""
+    up = f" up {format.age(snapshot.taken - daemon.started)}" if wide and daemon.started else ""
     return [("daemon ", "text"), ("●", "running"), (up, "text")]
 
 
@@ -119,11 +119,6 @@ def _machine(snapshot: Snapshot, wide: bool) -> Line:
     return [(f"CPU {format.percent(machine.host.cpu_percent)}", "text")] if machine.host else []
 
 
-def _age(seconds: float) -> str:
-    """As a duration, but never in seconds: a line nobody watches must not tick."""
-    return "<1m" if seconds < 60 else f"{int(seconds // 60)}m" if seconds < 6000 else format.duration(seconds)
-
-
 class NewsLine(Lines):
     """The last event, or what came of the last key; kept until the next, since a toast is gone when one looks up."""
 
@@ -135,7 +130,7 @@ class NewsLine(Lines):
             return [[(f" {self.label}: ", "key")]]
         news = self.app.news
         old = 0.0 if news.at is None else self.app.snapshot.taken - news.at
-        return [[(" ", "text"), (news.text, news.role), (f" · {_age(old)} ago" if old >= 60 else "", "dim")]]
+        return [[(" ", "text"), (news.text, news.role), (f" · {format.age(old)} ago" if old >= 60 else "", "dim")]]
 
 
 class Footer(Lines):

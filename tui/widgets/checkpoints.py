@@ -24,11 +24,6 @@ def eval_of(checkpoint: Checkpoint) -> float | None:
     return scores.get("eval/loss", next(iter(scores.values()), None))
 
 
-def age(seconds: float) -> str:
-    """Never in seconds: a column of ages must not tick."""
-    return "<1m" if seconds < 60 else f"{int(seconds // 60)}m" if seconds < 6000 else format.duration(seconds)
-
-
 class CheckpointsPane(Rows):
     place = "checkpoints"
     number = 4
@@ -90,7 +85,7 @@ class CheckpointsPane(Rows):
                 format.loss(eval_of(point)),
                 format.size(point.bytes),
                 words,
-                age(self.now - point.time),
+                format.age(self.now - point.time),
                 parent,
             )
             role = "failed" if gone else "bright" if "best" in point.kept else "text"
