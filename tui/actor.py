@@ -41,13 +41,7 @@ class Actor(threading.Thread):
         self._post = post
         self._make = make or self._control
         self._asked: queue.SimpleQueue = queue.SimpleQueue()
-        self._waiting = 0
         self._doing: tuple[str, float] | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether something asked for is not done yet."""
-        return self._waiting > 0
 
     def doing(self) -> tuple[str, float]:
         """What is being done now and for how many seconds; ('', 0) when nothing is."""
@@ -61,7 +55,6 @@ class Actor(threading.Thread):
         """
         if self.ident is None:
             self.start()
-        self._waiting += 1
         self._asked.put((what, calls, then))
 
     def stop(self) -> None:
@@ -83,7 +76,6 @@ class Actor(threading.Thread):
                 error = f"{fault.message}. {fault.hint}".strip().rstrip(".") if fault.hint else fault.message
             except Exception as fault:  # told on the screen; the next request is tried all the same
                 error = f"{type(fault).__name__}: {fault}"
-            self._waiting -= 1
             self._doing = None
             self._post(Acted(what, outcomes, error, then))
         if control is not None:

@@ -49,13 +49,6 @@ class Mark(NamedTuple):
         return self.mean is None or not math.isfinite(self.mean)
 
 
-def point(x: float, value: float | None, step: int | None = None) -> Mark:
-    """A mark for a single point."""
-    at = int(x) if step is None and math.isfinite(x) else step or 0
-    finite = value is not None and math.isfinite(value)
-    return Mark(x, value if finite else None, value if finite else None, value if finite else None, not finite, at, at)
-
-
 def smoothed(values: Iterable[float | None], weight: float) -> Iterator[float | None]:
     """TensorBoard's smoothing: an exponential moving average, its start corrected for the missing past.
 

@@ -124,9 +124,7 @@ def _memory_fixes(config: "RunConfig") -> list[Fix]:
     return found
 
 
-def card(
-    run: Run, detail: Detail | None, helps: Sequence[Fix] | None, log: Sequence[str], width: int, estimate: str = ""
-) -> list[Line]:
+def card(run: Run, detail: Detail | None, helps: Sequence[Fix] | None, log: Sequence[str], width: int) -> list[Line]:
     """The card's lines. `helps` is None while they are being worked out."""
     known = look(run)
     took = run.finished - run.started if run.finished and run.started else None
@@ -140,7 +138,7 @@ def card(
             [(f" {known.glyph if not index else ' '} ", known.role), (text, known.role if not index else "text")]
         )
     lines.append([])
-    for text in _why(run, detail, estimate):
+    for text in _why(run, detail):
         lines += [[("   " + part, "text")] for part in wrap(text, width - 5)]
     if good := last_good(detail):
         lines.append(
@@ -172,7 +170,7 @@ def card(
     return lines
 
 
-def _why(run: Run, detail: Detail | None, estimate: str) -> list[str]:
+def _why(run: Run, detail: Detail | None) -> list[str]:
     """The error's own words and the worker's hint."""
     found = []
     hint = (
@@ -185,8 +183,6 @@ def _why(run: Run, detail: Detail | None, estimate: str) -> list[str]:
         found.append(last[-1] if last else "")
     if isinstance(hint, str):
         found.append(hint)
-    if estimate:
-        found.append(estimate)
     return [text for text in found if text and text != run.reason]
 
 

@@ -6,9 +6,8 @@ from typing import Any
 
 from engine.compare.records import Answers, Comparison, Cost, ResultRow, ResultTable, SettingRow, Subject
 from tui import format
-from tui.format import Line, cells, cut, fit, fit_line, visible
+from tui.format import Line, fit, fit_line, visible
 from tui.textdiff import marked, wrapped
-from tui.theme import LOOKS
 
 _LABEL = 22
 _VALUE = 10
@@ -26,18 +25,6 @@ _TITLES = {
 
 def title_of(key: str) -> str:
     return visible(_TITLES.get(key, key.removeprefix("eval/").replace("_", " ")))
-
-
-def subject_line(subject: Subject, width: int) -> Line:
-    """`A 41@best qwen3-8b-sql-lora ● run`."""
-    line: Line = [(f"{subject.letter} ", f"series{ord(subject.letter) - 65}"), (f"{visible(subject.asked)} ", "title")]
-    state = LOOKS.get(subject.state) if subject.state else None
-    word = f" {state.glyph} {state.word}" if state else ""
-    room = width - cells(word) - sum(cells(text) for text, _ in line)
-    line.append((cut(visible(subject.title), max(room, 4)), "text"))
-    if state:
-        line.append((word, state.role))
-    return line
 
 
 # results

@@ -309,7 +309,7 @@ class Feed(threading.Thread):
             status = client.status(self._workspace)
         except (OSError, ValueError):
             return Daemon()
-        return Daemon(status.running, status.pid, status.started, status.beat, status.warm or "")
+        return Daemon(status.running, status.pid, status.started, status.beat)
 
     def _machine(self, now: float, measured: bool) -> Any:
         """What the daemon last measured: with its age if it should go on measuring. None: no daemon measures here."""

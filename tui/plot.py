@@ -17,7 +17,6 @@ from tui.format import cells, cut, line_cells
 UNITS = ("step", "tokens", "time")
 SMOOTHINGS = (0.0, 0.6, 0.9, 0.98)
 """What one key goes through: none, TensorBoard's default, and two stronger."""
-LETTERS = "ABCD"
 _LETTER_MARGIN = 2
 _SHORTEST_NAME = 4
 _LABEL_WIDTH = 6

@@ -20,7 +20,6 @@ class Daemon:
     pid: int | None = None
     started: float | None = None
     beat: float | None = None
-    warm: str = ""
 
     def silent_seconds(self, now: float) -> float:
         """How long its last beat is overdue; 0 while it beats."""

@@ -10,12 +10,17 @@ from wcwidth import wcswidth
 
 from tui import axes
 from tui.axes import Scale
-from tui.braille import Canvas, Mark, point, smoothed, swatch
+from tui.braille import Canvas, Mark, smoothed, swatch
 from tui.plot import Curve, View, legend, neighbour, plot, readings, smooth, zoomed
 
 any_float = st.floats(allow_nan=True, allow_infinity=True)
 values = st.lists(st.one_of(any_float, st.none(), st.floats(0, 10)), max_size=60)
 finite = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
+
+
+def point(x: int, value: float | None) -> Mark:
+    finite = value if value is not None and math.isfinite(value) else None
+    return Mark(x, finite, finite, finite, finite is None, x, x)
 
 
 def curve(numbers, series=0, letter="", smoothing=0.0, **more) -> Curve:
