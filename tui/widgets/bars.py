@@ -1,12 +1,10 @@
 """The three single lines: what is true of the box, the last event, and the footer with the keys."""
 
-import platform
-
 from textual.widgets import Input
 
 from engine.store.records import RunState
 from tui import format
-from tui.format import Line, cells, cut, fit_line, line_cells, plural, visible
+from tui.format import Line, cells, cut, fit_line, line_cells, plural
 from tui.keys import BY_ID, written
 from tui.snapshot import Snapshot
 from tui.widgets.pane import Lines
@@ -15,7 +13,6 @@ _LITTLE_DISK = 5_000_000_000
 """A checkpoint or two of a small model; below its own reserve the daemon starts nothing."""
 _SLOW_SECONDS = 1.0
 """A change takes some milliseconds; from here on one wonders."""
-_HOST = visible(platform.node().partition(".")[0] or "localhost")
 
 
 class Header(Lines):
@@ -24,14 +21,7 @@ class Header(Lines):
         return [header(app.snapshot, width, app.host_name, app.readonly, app.paused, app.actor.doing())]
 
 
-def header(
-    snapshot: Snapshot,
-    width: int,
-    host: str = _HOST,
-    readonly: bool = False,
-    paused: bool = False,
-    doing: tuple[str, float] = ("", 0.0),
-) -> Line:
+def header(snapshot: Snapshot, width: int, host: str, readonly: bool, paused: bool, doing: tuple[str, float]) -> Line:
     """One line; what does not fit is left out from the right, warnings never. `doing`: a change that is being made."""
     wide = width >= 120
     gap = "   " if wide else "  "
