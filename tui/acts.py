@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.cli.text import bytes_text
+from engine.sizes import bytes_text
 from engine.store.records import Run, RunState
 from tui import format
 from tui.format import Line, listed, plural, visible
@@ -370,22 +370,18 @@ class Acts(Base):
 
     def do_checkpoints_fork(self) -> None:
         """A new run from the checkpoint's weights, edited first."""
-        from tui.screens.new_run import NewRunScreen  # brings presets, plan and data reports with it
-
         point = self.checkpoints.checkpoint
-        self.app.push_screen(NewRunScreen(parent=(point.run_id, point.step)))
+        self._new_run(parent=(point.run_id, point.step))
 
     def do_checkpoints_compare(self) -> None:
-        from tui.screens.compare import CompareScreen  # with the comparison: 40 ms, when it is first wanted
-
         point = self.checkpoints.checkpoint
         other = "latest" if "best" in point.kept else "best"
-        self.app.push_screen(CompareScreen([f"{point.run_id}@{point.step}", f"{point.run_id}@{other}"]))
+        self._compare([f"{point.run_id}@{point.step}", f"{point.run_id}@{other}"])
 
     # new runs
 
     def do_main_new(self) -> None:
-        self._new_run(None, {})
+        self._new_run()
 
     def do_main_edit(self) -> None:
         """A new run from this one; of a failed run first the fixes."""
@@ -394,7 +390,7 @@ class Acts(Base):
         if run is None:
             return
         if not helps or WHY not in self.run.tabs():
-            self._new_run(run.id, {})
+            self._new_run(run.id)
             return
         choices: list[tuple[Any, Line]] = [
             (fix, [(format.fit(visible(fix.label), 44), "text"), (fix.effect, "dim")]) for fix in helps
@@ -403,7 +399,7 @@ class Acts(Base):
 
         def chosen(fix: Any) -> None:
             if fix is None:
-                self._new_run(run.id, {})
+                self._new_run(run.id)
             else:
                 self._queue_fixed(run, fix)
 
@@ -425,24 +421,22 @@ class Acts(Base):
 
         self.host.actor.do("queue", call, then=lambda made: self.host.say(f"run {made[0]} is queued: {fix.label}"))
 
-    def _new_run(self, base: int | None, changes: dict[str, Any]) -> None:
-        """The form for a new run, made late: it brings presets, plan and data reports with it."""
-        try:
-            from tui.screens.new_run import NewRunScreen
-        except ImportError:
-            what = "edit" if base is not None else "new"
-            self.host.say(f"{what}: this finetop has no form for it; `finetop add --help` tells the command", "warning")
-            return
-        self.app.push_screen(NewRunScreen(base, changes))
+    def _new_run(self, source: int | None = None, parent: tuple[int, int] | None = None) -> None:
+        from tui.screens.new_run import NewRunScreen  # brings presets, plan and data reports with it
+
+        self.app.push_screen(NewRunScreen(source, parent=parent))
 
     def do_main_compare(self) -> None:
         chosen = [run.id for run in self.chosen]
         if len(chosen) == 1:
             other = self._best_other(self.chosen[0])
             chosen += [other.id] if other else []
+        self._compare(list(map(str, chosen)))
+
+    def _compare(self, names: Sequence[str]) -> None:
         from tui.screens.compare import CompareScreen  # with the comparison: 40 ms, when it is first wanted
 
-        self.app.push_screen(CompareScreen([str(run_id) for run_id in chosen]))
+        self.app.push_screen(CompareScreen(names))
 
     # the box, the picture, leaving
 
