@@ -1,7 +1,6 @@
 """What the main screen's keys do to runs: every change goes through the actor, what destroys asks first, and what
 cannot be done now says why."""
 
-import base64
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -456,13 +455,8 @@ class Acts(Base):
         folder = self.host.workspace.runs / str(run.id)
         point = self.checkpoints.checkpoint if self.checkpoints.has_focus else None
         text = str(folder / point.path) if point is not None and point.path else str(folder)
-        self.copy(text)
+        self.host.copy_to_clipboard(text)
         self.host.say(f"copied: {text}")
-
-    def copy(self, text: str) -> None:
-        driver = self.app._driver
-        if driver is not None:
-            driver.write(f"\x1b]52;c;{base64.b64encode(text.encode('utf-8', 'replace')).decode()}\x07")
 
     def do_main_quit(self) -> None:
         self.host.leave()

@@ -212,6 +212,10 @@ class FinetopApp(App, inherit_bindings=False):
             if hasattr(screen, "show_news"):
                 screen.show_news()
 
+    def copy_to_clipboard(self, text: str) -> None:
+        """Through the terminal (OSC 52), which works over SSH. A path may hold bytes that are no text."""
+        super().copy_to_clipboard(text.encode("utf-8", "replace").decode())
+
     # painting: see `glass` and `driver`
 
     def _display(self, screen: Any, renderable: Any) -> None:

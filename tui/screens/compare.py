@@ -333,7 +333,7 @@ class CompareScreen(KeyScreen):
         if len(text.encode()) > _CLIPBOARD_BYTES:
             text = compared.markdown(dataclasses.replace(self.found.comparison, answers=()))
             without = ", without the answers, which are too long for a terminal"
-        self.app.copy_to_clipboard(text)
+        self.host.copy_to_clipboard(text)
         self.host.say(f"copied as Markdown{without} (if the terminal lets programs copy; w writes it all to a file)")
 
     def do_compare_export(self) -> None:
