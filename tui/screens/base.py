@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from textual import events
+from textual.geometry import Region
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
@@ -91,3 +92,11 @@ class KeyScreen(Screen, inherit_bindings=False):
     def do_any_back(self) -> None:
         if len(self.app.screen_stack) > 1:
             self.app.pop_screen()
+
+
+def lay(widget: Widget, region: Region | None) -> None:
+    """Show a widget in a region of the screen; nowhere, where there is none."""
+    widget.display = region is not None
+    if region is not None:
+        widget.styles.offset = region.offset
+        widget.styles.width, widget.styles.height = region.width, region.height

@@ -26,7 +26,7 @@ from engine.store.records import ACTIVE
 from tui import compared, curves
 from tui.format import Line, cells, plural, visible
 from tui.keys import Action
-from tui.screens.base import KeyScreen
+from tui.screens.base import KeyScreen, lay
 from tui.screens.dialogs import Prompt
 from tui.snapshot import Snapshot
 from tui.widgets.bars import Footer, NewsLine
@@ -208,17 +208,11 @@ class CompareScreen(KeyScreen):
         regions = layout(*self.app.size, focused, bool(self._full))
         bars = {"head": self.head, "caution": self.caution, "news": self.news_line, "footer": self.footer}
         for name, widget in (panes | bars).items():
-            region = regions.get(name)
-            if region is None:
-                # Never hide what has the focus: Textual would move it elsewhere.
-                widget.styles.width, widget.styles.height = 0, 0
-                continue
-            widget.styles.offset = region.offset
-            widget.styles.width, widget.styles.height = region.width, region.height
+            # No size, but not hidden: what has the focus would lose it.
+            lay(widget, regions.get(name, Region()))
         if self.prompt is not None:
             line, lead = regions["news"], min(cells(self.prompt.label) + 3, self.app.size.width // 2)
-            self.prompt.styles.offset = (lead, line.y)
-            self.prompt.styles.width, self.prompt.styles.height = line.width - lead, 1
+            lay(self.prompt, Region(lead, line.y, line.width - lead, 1))
         self.news_line.repaint()
 
     def show_news(self) -> None:

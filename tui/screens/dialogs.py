@@ -5,10 +5,11 @@ from typing import Any
 
 from textual import events
 from textual.app import ComposeResult
+from textual.geometry import Region
 from textual.widgets import Input
 
 from tui.format import Line, cells, cut, fit, line_cells, visible, wrap
-from tui.screens.base import KeyScreen
+from tui.screens.base import KeyScreen, lay
 from tui.widgets.bars import Footer
 from tui.widgets.pane import Pane
 from tui.widgets.rows import Row, Rows
@@ -50,17 +51,15 @@ class Dialog(KeyScreen):
                 footer.repaint()
 
     def on_resize(self, event: events.Resize) -> None:
-        self.place()
+        self.place_box()
 
-    def place(self) -> None:
+    def place_box(self) -> None:
         width, height = self.app.size
-        box_width, box_height = self.box_size(width, height)
-        box_width, box_height = min(box_width, width), min(box_height, height)
-        self.pane.styles.width, self.pane.styles.height = box_width, box_height
-        self.pane.styles.offset = (width - box_width) // 2, max(0, (height - box_height) // 2)
+        box_width, box_height = map(min, self.box_size(width, height), (width, height))
+        lay(self.pane, Region((width - box_width) // 2, (height - box_height) // 2, box_width, box_height))
 
     def on_screen_resume(self) -> None:
-        self.place()
+        self.place_box()
 
 
 class _Text(Pane):

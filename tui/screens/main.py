@@ -15,7 +15,7 @@ from tui.feed import Answer
 from tui.format import Line, visible
 from tui.keys import Action
 from tui.layout import LEAST_HEIGHT, LEAST_WIDTH, Layout, arrange
-from tui.screens.base import KeyScreen
+from tui.screens.base import KeyScreen, lay
 from tui.screens.dialogs import Prompt
 from tui.snapshot import Snapshot, View
 from tui.widgets.bars import Footer, Header, NewsLine
@@ -90,14 +90,14 @@ class MainScreen(Acts, KeyScreen):
     def place_panes(self) -> None:
         self.layout_now = layout = arrange(*self.app.size, self.zoomed, self.grow)
         self.run.lone = layout.kind in ("two", "list") or (layout.kind == "zoom" and self._narrow())
-        _place(self.header, layout.header if layout.kind != "small" else None)
-        _place(self.notice, layout.header if layout.kind == "small" else None)
-        _place(self.news_line, layout.news or None)
-        _place(self.footer, layout.footer or None)
+        lay(self.header, layout.header if layout.kind != "small" else None)
+        lay(self.notice, layout.header if layout.kind == "small" else None)
+        lay(self.news_line, layout.news or None)
+        lay(self.footer, layout.footer or None)
         for name in PANES:
-            _place(self.pane(name), layout.panes.get(name))
+            lay(self.pane(name), layout.panes.get(name))
         if self._prompt is not None:
-            _place(self._prompt, self._prompt_region())
+            lay(self._prompt, self._prompt_region())
             self.news_line.repaint()
         focused = self.focused
         if layout.panes and focused in map(self.pane, PANES) and not focused.display:
@@ -189,7 +189,7 @@ class MainScreen(Acts, KeyScreen):
         self._before_prompt = self.focused
         self._prompt = Prompt(label, value, done, changed, given_up)
         self.mount(self._prompt)
-        _place(self._prompt, self._prompt_region())
+        lay(self._prompt, self._prompt_region())
         self.set_focus(self._prompt)  # at once: the text may have been typed ahead, or pasted
         self.news_line.label = label
         self.news_line.repaint()
@@ -388,10 +388,3 @@ class MainScreen(Acts, KeyScreen):
 
     def refusal(self, action: Action) -> str:
         return super().refusal(action) or self.why_not(action.id)
-
-
-def _place(widget: Widget, region: Region | None) -> None:
-    widget.display = region is not None
-    if region is not None:
-        widget.styles.offset = region.offset
-        widget.styles.width, widget.styles.height = region.width, region.height

@@ -23,7 +23,7 @@ from tui import outlook, run_form
 from tui.data_look import Child, DataLook, look, token_report
 from tui.format import Line, cells, cut, fit, plural, visible
 from tui.run_form import Checked, Form, Source
-from tui.screens.base import KeyScreen
+from tui.screens.base import KeyScreen, lay
 from tui.screens.dialogs import Choose
 from tui.widgets.bars import Footer, NewsLine
 from tui.widgets.fields import SOURCE, EditLabel, FieldLine, Fields, Head, Info
@@ -232,19 +232,14 @@ class NewRunScreen(KeyScreen):
         width, height = self.app.size
         regions = layout(width, height)
         for widget in (self.head, self.fields, self.info, self.label_line, self.news_line, self.footer):
-            region = regions.get(widget.id or "")
-            widget.display = region is not None
-            if region is not None:
-                widget.styles.offset = region.offset
-                widget.styles.width, widget.styles.height = region.width, region.height
+            lay(widget, regions.get(widget.id or ""))
         if self.editing is not None:
             self._place_line(self.editing)
 
     def _place_line(self, line: FieldLine) -> None:
         width, height = self.app.size
         lead = min(cells(line.label) + 4, width // 2)
-        line.styles.offset = (lead, layout(width, height)["label"].y)
-        line.styles.width, line.styles.height = max(width - lead - 1, 4), 1
+        lay(line, Region(lead, layout(width, height)["label"].y, max(width - lead - 1, 4), 1))
 
     # editing a line
 
