@@ -181,7 +181,7 @@ class FinetopApp(App, inherit_bindings=False):
         if path in told:
             return
         self.memory.values["told_without_wal"] = [*told, path][-20:]
-        from tui.screens.doctor import Notice
+        from tui.screens.dialogs import Notice
 
         why = (
             "It cannot use SQLite's write-ahead log (WAL) there: that needs memory shared by all who open the file,"

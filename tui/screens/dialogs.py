@@ -62,10 +62,10 @@ class Dialog(KeyScreen):
         self.place_box()
 
 
-class _Text(Pane):
+class _Words(Pane):
     place = "any"
 
-    def __init__(self, heading: str, lines: list[Line], keys: str) -> None:
+    def __init__(self, heading: str, lines: Sequence[Line], keys: str) -> None:
         super().__init__(id="dialog")
         self._heading, self._body, self._keys = heading, lines, keys
 
@@ -77,6 +77,30 @@ class _Text(Pane):
 
     def body(self, width: int, height: int) -> list[Line]:
         return [[], *([("  ", "text"), *line] for line in self._body)]
+
+
+class Notice(Dialog):
+    """Something worth knowing, until the next key."""
+
+    own_places = ("any",)
+    columns = 70
+    keys = "any key goes on"
+
+    def __init__(self, heading: str, words: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.heading = heading
+        self.lines: list[Line] = [[(part, "text")] for text in words for part in wrap(text, 64)]
+
+    def box(self) -> Pane:
+        return _Words(self.heading, self.lines, self.keys)
+
+    def box_size(self, width: int, height: int) -> tuple[int, int]:
+        return min(width - 4, self.columns), len(self.lines) + 4
+
+    def key(self, event: events.Key) -> None:
+        event.stop()
+        event.prevent_default()
+        self.app.pop_screen()
 
 
 class Confirm(Dialog):
@@ -92,11 +116,8 @@ class Confirm(Dialog):
         self.lost = [part for text in lost for part in wrap(text, 64)]
 
     def box(self) -> Pane:
-        return _Text(
-            self.heading,
-            [[(text, "text")] for text in self.lost],
-            f"{self.confirm_key} {self.does} · any other key: no",
-        )
+        keys = f"{self.confirm_key} {self.does} · any other key: no"
+        return _Words(self.heading, [[(text, "text")] for text in self.lost], keys)
 
     def box_size(self, width: int, height: int) -> tuple[int, int]:
         return min(width - 4, 70), len(self.lost) + 4

@@ -1,4 +1,4 @@
-"""What `finetop doctor` found, as a sheet over the screen; and a notice that is shown once."""
+"""What `finetop doctor` found, as a sheet over the screen."""
 
 import contextlib
 import json
@@ -8,7 +8,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from textual import events
 from textual.message import Message
 
 from tui import format
@@ -109,42 +108,3 @@ class Doctor(Dialog):
         if self._process is not None and self._process.poll() is None:
             with contextlib.suppress(OSError):
                 self._process.kill()
-
-
-class _Words(Pane):
-    place = "any"
-
-    def __init__(self, heading: str, words: Sequence[str]) -> None:
-        super().__init__(id="dialog")
-        self._heading, self._words = heading, words
-
-    def title(self) -> str:
-        return self._heading
-
-    def hint(self) -> str:
-        return "any key goes on"
-
-    def body(self, width: int, height: int) -> list[Line]:
-        return [[], *([("  " + text, "text")] for text in self._words)]
-
-
-class Notice(Dialog):
-    """Something worth knowing, until the next key."""
-
-    own_places = ("any",)
-
-    def __init__(self, heading: str, words: Sequence[str]) -> None:
-        super().__init__()
-        self.heading = heading
-        self.words = [part for text in words for part in (format.wrap(visible(text), 64) or [""])]
-
-    def box(self) -> Pane:
-        return _Words(self.heading, self.words)
-
-    def box_size(self, width: int, height: int) -> tuple[int, int]:
-        return min(width - 4, 70), len(self.words) + 4
-
-    def key(self, event: events.Key) -> None:
-        event.stop()
-        event.prevent_default()
-        self.app.pop_screen()

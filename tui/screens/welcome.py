@@ -2,10 +2,10 @@
 
 from textual import events
 
-from tui.format import Line, fit
+from tui.format import fit
 from tui.keys import written
 from tui.screens.base import KeyScreen
-from tui.screens.dialogs import Dialog
+from tui.screens.dialogs import Notice
 from tui.widgets.pane import Pane
 
 _FIRST = (
@@ -20,42 +20,24 @@ _TEXT = (
 )
 
 
-class _Box(Pane):
-    place = "any"
-
-    def title(self) -> str:
-        return "Welcome to finetop"
-
-    def hint(self) -> str:
-        return "any key begins"
-
-    def body(self, width: int, height: int) -> list[Line]:
-        keymap = self.app.keymap  # type: ignore[attr-defined]
-        lines: list[Line] = [[], *([("  " + text, "text")] for text in _TEXT), []]
-        for actions, does in _FIRST:
-            keys = ", ".join(written(key) for action in actions for key in keymap.keys(action)[:1])
-            lines.append([("  ", "text"), (fit(keys, 12), "key"), (does, "text")])
-        return lines
-
-
-class Welcome(Dialog):
+class Welcome(Notice):
     """Any key closes it, and is then heard by the screen below: who does at once as told is not told twice."""
 
-    own_places = ("any",)
+    columns = 74
+    keys = "any key begins"
 
     def __init__(self, below: KeyScreen) -> None:
-        super().__init__()
+        super().__init__("Welcome to finetop")
         self.below = below
 
     def box(self) -> Pane:
-        return _Box(id="dialog")
-
-    def box_size(self, width: int, height: int) -> tuple[int, int]:
-        return min(width - 2, 74), len(_TEXT) + len(_FIRST) + 5
+        self.lines = [*([(text, "text")] for text in _TEXT), []]
+        for actions, does in _FIRST:
+            keys = ", ".join(written(key) for action in actions for key in self.host.keymap.keys(action)[:1])
+            self.lines.append([(fit(keys, 12), "key"), (does, "text")])
+        return super().box()
 
     def key(self, event: events.Key) -> None:
-        event.stop()
-        event.prevent_default()
-        self.app.pop_screen()
+        super().key(event)
         if event.key not in ("enter", "escape"):
             self.below.key(events.Key(event.key, event.character))
