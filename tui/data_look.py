@@ -5,14 +5,13 @@ stdin): it takes no time from the screen's threads, and ends when another questi
 """
 
 import json
-import subprocess
 import sys
-import threading
 from dataclasses import dataclass
 from typing import Any
 
 from engine.config import RunConfig
 from engine.errors import DataError, EngineError
+from tui.child import Child
 
 _PROBLEMS = 5
 
@@ -26,41 +25,6 @@ class DataLook:
     problems: tuple[str, ...] = ()
     """The first bad rows, by file and line."""
     error: str = ""
-
-
-class Child:
-    """One helper process at a time; asking again ends the one before."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen | None = None
-        self._closed = False
-
-    def run(self, command: list[str], stdin: str = "") -> tuple[int, str, str] | None:
-        """Exit code, stdout, stderr; None if it was ended for another question. Waits: not for the event loop."""
-        with self._lock:
-            self._end()
-            if self._closed:
-                return None
-            process = self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-        said, complained = process.communicate(stdin)
-        with self._lock:
-            if self._process is not process:
-                return None
-            self._process = None
-        return process.returncode, said, complained
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            self._end()
-
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is not None and process.poll() is None:
-            process.kill()
 
 
 def look(config: RunConfig, child: Child) -> DataLook | None:

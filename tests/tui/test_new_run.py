@@ -17,7 +17,8 @@ from engine.errors import InputError
 from engine.store import reads
 from engine.store.connect import reader
 from tui import outlook, run_form
-from tui.data_look import Child, look
+from tui.child import Child
+from tui.data_look import look
 from tui.format import fit_line
 from tui.run_form import Form, Source, alternatives, check, check_files, complete, problem_of, text_of, value_of
 from tui.screens.new_run import NewRunScreen, layout

@@ -1,6 +1,5 @@
 """What `finetop doctor` found, as a sheet over the screen."""
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 from textual.message import Message
 
 from tui import format
+from tui.child import Child
 from tui.format import Line, visible
 from tui.screens.dialogs import Dialog
 from tui.widgets.pane import Pane
@@ -69,7 +69,7 @@ class Doctor(Dialog):
 
     def __init__(self) -> None:
         super().__init__()
-        self._process: subprocess.Popen | None = None
+        self._child = Child()
 
     def box(self) -> Pane:
         return _Report()
@@ -78,26 +78,26 @@ class Doctor(Dialog):
         return min(width, 110), height - 2
 
     def on_mount(self) -> None:
-        super().on_mount()
+        # No worker of Textual's: leaving waits for those, and a process that asks a hung driver may outlive a kill.
+        threading.Thread(target=self._examine, name="doctor", daemon=True).start()
+
+    def _examine(self) -> None:
         words = [sys.executable, "-m", "tui", "doctor", "--json", "--workspace", str(self.host.workspace.root)]
         try:
-            self._process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
+            done = self._child.run(words, seconds=_SECONDS)
         except OSError as error:
-            self.on_examined(Examined((), f"finetop doctor cannot be started: {error.strerror}"))
+            self.post_message(Examined((), f"finetop doctor cannot be started: {error.strerror}"))
             return
-        threading.Thread(target=self._wait, args=(self._process,), name="doctor", daemon=True).start()
-
-    def _wait(self, process: subprocess.Popen) -> None:
-        try:
-            said, complaint = process.communicate(timeout=_SECONDS)
-            self.post_message(Examined(json.loads(said)))
         except subprocess.TimeoutExpired:
-            process.kill()
             self.post_message(Examined((), f"finetop doctor has not come back for {_SECONDS:.0f} seconds"))
+            return
+        if done is None:
+            return  # the sheet was closed meanwhile
+        code, said, complaint = done
+        try:
+            self.post_message(Examined(json.loads(said)))
         except ValueError:
-            last = complaint.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
+            last = complaint.strip().splitlines()[-1:] or [f"exit code {code}"]
             self.post_message(Examined((), f"finetop doctor failed: {last[0]}"))
 
     def on_examined(self, message: Examined) -> None:
@@ -105,6 +105,4 @@ class Doctor(Dialog):
         self.pane.repaint()
 
     def on_unmount(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(OSError):
-                self._process.kill()
+        self._child.close()

@@ -20,7 +20,8 @@ from engine.config import SETTINGS, RunConfig, read_run
 from engine.errors import EngineError
 from engine.presets import all_presets, find_preset
 from tui import outlook, run_form
-from tui.data_look import Child, DataLook, look, token_report
+from tui.child import Child
+from tui.data_look import DataLook, look, token_report
 from tui.format import Line, cells, cut, fit, plural, visible
 from tui.run_form import Checked, Form, Source
 from tui.screens.base import KeyScreen, lay
