@@ -134,24 +134,27 @@ class Confirm(Dialog):
             self.host.say("nothing was changed")
 
 
-class _Choices(Rows):
+class _List(Rows):
     place = "list"
 
-    def __init__(self, heading: str, choices: Sequence[tuple[Any, Line]]) -> None:
+    def __init__(self, heading: str, keys: str) -> None:
         super().__init__(id="dialog")
-        self._heading, self._choices = heading, choices
+        self._heading, self._keys = heading, keys
 
     def title(self) -> str:
         return self._heading
 
     def hint(self) -> str:
-        return "enter chooses · esc back"
+        return self._keys
+
+
+class _Choices(_List):
+    def __init__(self, heading: str, choices: Sequence[tuple[Any, Line]]) -> None:
+        super().__init__(heading, "enter chooses · esc back")
+        self._choices = choices
 
     def make_rows(self, width: int) -> Sequence[Row]:
         return [Row(index, [("  ", "text"), *line], value) for index, (value, line) in enumerate(self._choices)]
-
-    def on_mount(self) -> None:
-        self.rebuild()
 
 
 class Choose(Dialog):
@@ -212,18 +215,10 @@ class Prompt(Input):
         self.done(event.value)
 
 
-class _Help(Rows):
-    place = "list"
-
+class _Help(_List):
     def __init__(self, rows: Sequence[tuple[str, str, str]]) -> None:
-        super().__init__(id="dialog")
+        super().__init__("Keys", "j k move · esc back · change them in settings.toml")
         self._help = rows
-
-    def title(self) -> str:
-        return "Keys"
-
-    def hint(self) -> str:
-        return "j k move · esc back · change them in settings.toml"
 
     def make_rows(self, width: int) -> Sequence[Row]:
         rows = []
@@ -240,9 +235,6 @@ class _Help(Rows):
             ]
             rows.append(Row(index, line))
         return rows
-
-    def on_mount(self) -> None:
-        self.rebuild()
 
 
 class Help(Dialog):
@@ -275,19 +267,11 @@ class Help(Dialog):
         self.app.pop_screen()
 
 
-class _Commands(Rows):
-    place = "list"
-
+class _Commands(_List):
     def __init__(self, commands: Sequence[tuple[str, str, str, Any, str]]) -> None:
-        super().__init__(id="dialog")
+        super().__init__("Commands", "type to find · enter does it · esc back")
         self._commands = commands
         self.text = ""
-
-    def title(self) -> str:
-        return "Commands"
-
-    def hint(self) -> str:
-        return "type to find · enter does it · esc back"
 
     def head(self, width: int) -> list[Line]:
         return [[(" : ", "key"), (visible(self.text), "bright"), (" ", "mark")], []]
@@ -305,9 +289,6 @@ class _Commands(Rows):
 
     def nothing(self, width: int, height: int) -> list[Line]:
         return [[("  no command of that name", "dim")]]
-
-    def on_mount(self) -> None:
-        self.rebuild()
 
 
 class Palette(Dialog):

@@ -81,9 +81,12 @@ class Rows(Pane):
         return self.rows[self._index] if self.rows and self._index < len(self.rows) else None
 
     def rebuild(self) -> None:
-        """Make the rows anew; the cursor follows its key, or stays at about its place if that is gone."""
-        width = self.outer_size.width - 2 if self.display and self.outer_size.width > 2 else self._width
-        self._width = width
+        """Make the rows anew; the cursor follows its key, or stays at about its place if that is gone.
+
+        Before there is room for them they are made as wide as the screen: keys typed ahead choose among them.
+        """
+        seen = self.display and self.outer_size.width > 2
+        self._width = width = self.outer_size.width - 2 if seen else self._width or self.app.size.width
         self.rows = self.make_rows(width) if width > 0 else ()
         before = self.key
         for index, row in enumerate(self.rows):
@@ -97,9 +100,11 @@ class Rows(Pane):
         if self.key != before:
             self.post_message(self.Moved(self, self.key))
 
+    def on_mount(self) -> None:
+        self.rebuild()
+
     def on_resize(self) -> None:
         self.rebuild()
-        self.repaint()
 
     def lines_at(self, width: int, height: int) -> list[Line]:
         """The rows for another pane that lends its room."""
