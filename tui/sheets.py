@@ -15,8 +15,6 @@ from tui.logtail import Tail
 class Sheet:
     """Lines with a place from which they are shown. `follow` keeps to the end."""
 
-    name = ""
-
     def __init__(self) -> None:
         self.top = 0
         self.left = 0
@@ -25,7 +23,7 @@ class Sheet:
         self._height = 1
 
     def line(self, item: Any, width: int) -> Line:
-        return item
+        return crop_line(item, self.left, width) if self.left else item
 
     def body(self, width: int, height: int) -> list[Line]:
         self._height = max(1, height)
@@ -44,9 +42,6 @@ class Sheet:
     def sideways(self, by: int) -> None:
         self.left = max(0, self.left + by)
 
-    def end(self) -> None:
-        self.top = max(0, len(self._lines) - self._height)
-
     def where(self) -> str:
         """Which part is shown, for the frame."""
         if len(self._lines) <= self._height:
@@ -55,8 +50,6 @@ class Sheet:
 
 
 class LogSheet(Sheet):
-    name = "Log"
-
     def __init__(self) -> None:
         super().__init__()
         self.follow = True
@@ -97,15 +90,13 @@ class LogSheet(Sheet):
 
     def line(self, item: str, width: int) -> Line:
         text = visible(item)
-        if self._pattern is None or not self._found(text):
-            return crop_line([(text, "text")], self.left, width) if self.left else [(text, "text")]
         spans: Line = []
         at = 0
-        for match in self._pattern.finditer(text):
+        for match in self._pattern.finditer(text) if self._pattern is not None else ():
             spans += [(text[at : match.start()], "text"), (match.group(), "match")]
             at = match.end()
         spans.append((text[at:], "text"))
-        return crop_line(spans, self.left, width)
+        return super().line(spans, width)
 
     def body(self, width: int, height: int) -> list[Line]:
         if self.tail is None:
@@ -129,8 +120,6 @@ class LogSheet(Sheet):
 
 class ConfigSheet(Sheet):
     """Every setting and where it came from; above them what the run is."""
-
-    name = "Config"
 
     def take(self, run: Run, settings: Sequence[SettingValue], folder: str) -> None:
         facts = [
@@ -165,14 +154,9 @@ class ConfigSheet(Sheet):
             )
         self._lines = lines
 
-    def line(self, item: Line, width: int) -> Line:
-        return crop_line(item, self.left, width) if self.left else item
-
 
 class EventsSheet(Sheet):
     """What happened to the run, the newest first: times of the day of its last event, dates before that."""
-
-    name = "Events"
 
     def take(self, events: Sequence[Event]) -> None:
         lines: list[Line] = []
@@ -191,9 +175,6 @@ class EventsSheet(Sheet):
                 ]
             )
         self._lines = lines
-
-    def line(self, item: Line, width: int) -> Line:
-        return crop_line(item, self.left, width) if self.left else item
 
     def body(self, width: int, height: int) -> list[Line]:
         return super().body(width, height) if self._lines else [[(" nothing has happened to it yet", "dim")]]
