@@ -90,9 +90,6 @@ class RunPane(Chart):
         wanted = WHY if other and WHY in tabs and self._chosen_tab in CHARTS else self._chosen_tab
         if other or self.tab not in tabs:
             self.tab = wanted if wanted in tabs else tabs[0]
-        if run is not None and self.detail is not None:
-            self.config.take(run, self.detail.settings, str(self.app.workspace.runs / str(run.id)))
-            self.events.take(self.detail.events)
         self.ask()
         self.repaint()
 
@@ -115,10 +112,14 @@ class RunPane(Chart):
         return snapshot.machine is None or bool(snapshot.machine.gpus)
 
     def ask(self) -> None:
-        """Ask the feed for what the tab shows."""
+        """Make what the tab shows, or ask the feed for it."""
         run, tab = self.run, self.tab
         if run is None:
             return
+        if tab == CONFIG and self.detail is not None:
+            self.config.take(run, self.detail.settings, str(self.app.workspace.runs / str(run.id)))
+        if tab == EVENTS and self.detail is not None:
+            self.events.take(self.detail.events)
         if tab in CHARTS:
             keys = CHARTS[tab]
             if tab == "Eval":
