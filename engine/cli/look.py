@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from engine.cli.stored import as_json, busy_seconds, open_store, seconds_left
+from engine.cli.stored import as_json, busy_seconds, open_store
 from engine.cli.text import Column, ago, blocks, cells, duration, number, output_width, print_json, table
 from engine.daemon import client
 from engine.errors import InputError
@@ -196,7 +196,7 @@ _RECENT = [
 
 def _active_row(run: Run) -> list[str]:
     bar = blocks(min(1.0, run.step / run.total_steps), _BAR) if run.total_steps else ""
-    left = seconds_left(run)
+    left = run.seconds_left
     return [
         str(run.id),
         run.name,

@@ -16,7 +16,6 @@ from engine.cli.stored import (
     open_store,
     run_number,
     run_place,
-    seconds_left,
 )
 from engine.cli.tail import PIECE, tail
 from engine.cli.text import (
@@ -139,7 +138,7 @@ def _head(run: Run, folder: Path, waits_for: list[int], memory: dict[str, Any], 
     lines = [f"run {run.id}  {run.name}", f"  state     {_state_line(run)}"]
     if run.total_steps or run.step:
         share = f"  ({run.step / run.total_steps:.0%})" if run.total_steps else ""
-        left = seconds_left(run)
+        left = run.seconds_left
         lines.append(f"  step      {steps_text(run)}{share}" + (f"  {duration(left)} of training left" if left else ""))
     if run.train_loss is not None:
         best = f"  best {number(run.best_eval)} at step {run.best_eval_step}" if run.best_eval is not None else ""

@@ -137,7 +137,7 @@ def _ends(part: str) -> tuple[int, int]:
 def as_json(run: Run, **more: Any) -> dict[str, Any]:
     """A run as a command prints it with --json: the store's fields, times in epoch seconds."""
     fields = {"seconds" if key == "busy_seconds" else key: value for key, value in run._asdict().items()}
-    return {**fields, "seconds": busy_seconds(run), "seconds_left": seconds_left(run), **more}
+    return {**fields, "seconds": busy_seconds(run), "seconds_left": run.seconds_left, **more}
 
 
 def busy_seconds(run: Run) -> float:
@@ -146,13 +146,6 @@ def busy_seconds(run: Run) -> float:
         return run.busy_seconds
     end = run.finished if run.finished is not None else (time.time() if run.active else run.started)
     return run.busy_seconds + max(0.0, end - run.started)
-
-
-def seconds_left(run: Run) -> float | None:
-    """Of training, at the pace of the last step; evaluations and saves come on top."""
-    if not run.active or not run.total_steps or run.step_seconds is None:
-        return None
-    return max(0, run.total_steps - run.step) * run.step_seconds
 
 
 def report(outcomes: list[tuple[Outcome, str]], as_list: bool) -> int:

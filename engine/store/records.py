@@ -150,6 +150,13 @@ class Run(NamedTuple):
     def ended(self) -> bool:
         return self.state in ENDED
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Of training, at the pace of the last step; evaluations and saves come on top."""
+        if not self.active or not self.total_steps or self.step_seconds is None:
+            return None
+        return max(0, self.total_steps - self.step) * self.step_seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

@@ -281,8 +281,8 @@ class RunPane(Chart):
             first.append(f"{run.step_seconds:.3g} s/step")
         if run.tokens_per_second:
             first.append(f"{format.short(run.tokens_per_second)} tok/s")
-        if run.active and run.total_steps and run.step_seconds:
-            first.append(f"{format.duration((run.total_steps - run.step) * run.step_seconds)} left")
+        if run.seconds_left is not None:
+            first.append(f"{format.duration(run.seconds_left)} left")
         second = []
         for key, name in (("train/lr", "lr"), ("train/grad_norm", "grad"), ("eval/loss", "eval")):
             if key in series and series[key].last is not None:

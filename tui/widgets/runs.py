@@ -47,15 +47,6 @@ class Columns:
         return self.lead + self.name + self.state + self.step + self.loss + 3
 
 
-def eta(run: Run) -> float | None:
-    """Seconds until a running run is done, by the pace of its last step; None where that cannot be told."""
-    if run.total_steps and run.step_seconds and run.active:
-        return max(0.0, (run.total_steps - run.step) * run.step_seconds)
-    if run.state is RunState.QUEUED:
-        return run.estimate_seconds
-    return None
-
-
 def state_text(run: Run, place: int) -> str:
     """The state in words: progress, why it waits, or how it ended."""
     known = look(run)
@@ -98,7 +89,8 @@ def row_line(run: Run, columns: Columns, marked: bool, place: int) -> Line:
         line += [(fit(state_text(run, place), columns.state), known.role), (" ", "text")]
         line.append((fit(format.count(run.step), columns.step, ">"), "text"))
         line.append((fit(format.loss(loss), columns.loss + 1, ">"), "bright" if run.active else "text"))
-    line.append((fit(format.duration(eta(run)), columns.eta + 1, ">"), "dim"))
+    seconds = run.estimate_seconds if run.state is RunState.QUEUED else run.seconds_left
+    line.append((fit(format.duration(seconds), columns.eta + 1, ">"), "dim"))
     return line
 
 
