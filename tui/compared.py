@@ -220,13 +220,10 @@ def setting_head(subjects: Sequence[Subject], width: int) -> list[Line]:
 
 
 def _setting(value: Any) -> str:
-    if value is None:
-        return "·"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    """Of paths in a list their ends, which tell them apart."""
     if isinstance(value, list):
-        return visible(", ".join(str(item).rpartition("/")[2] or str(item) for item in value)) or "—"
-    return visible(format.number(value)) or "—"
+        return format.setting([str(item).rpartition("/")[2] or str(item) for item in value])
+    return format.setting(value)
 
 
 # answers

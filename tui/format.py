@@ -241,6 +241,19 @@ def number(value: object) -> str:
     return str(value)
 
 
+def setting(value: object) -> str:
+    """A setting's value on one line; a dot where there is none, a dash where it is empty."""
+    if value is None:
+        return "·"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return visible(", ".join(map(str, value))) or "—"
+    if isinstance(value, dict):
+        return visible(", ".join(f"{key}={item}" for key, item in value.items())) or "—"
+    return visible(number(value)) or "—"
+
+
 def gib(amount: float | None, digits: int = 1) -> str:
     """GPU memory in GiB: `62.1G`, `512M`."""
     return "·" if amount is None else gib_text(amount, digits)

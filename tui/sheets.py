@@ -141,7 +141,7 @@ class ConfigSheet(Sheet):
         if settings:
             lines.append([])
         key_width = max((cells(setting.key) for setting in settings), default=0) + 2
-        shown = [_written(setting.value) for setting in settings]
+        shown = [format.setting(setting.value) for setting in settings]
         value_width = min(36, max(map(cells, shown), default=0)) + 2
         for setting, value in zip(settings, shown, strict=True):
             own = setting.origin not in ("", "default")
@@ -189,13 +189,3 @@ class TextSheet(Sheet):
 
 def _moment(when: float | None) -> str:
     return "" if when is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return visible(", ".join(map(str, value))) or "—"
-    if isinstance(value, dict):
-        return visible(", ".join(f"{key}={item}" for key, item in value.items())) or "—"
-    return visible(format.number(value)) or "—"
