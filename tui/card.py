@@ -64,12 +64,8 @@ def fixes(config: "RunConfig", why: str) -> list[Fix]:
         if config.model.dtype == "bfloat16":
             found.append(Fix("arithmetic in float32", {"model.dtype": "float32"}, "slower, more memory"))
         return found
-    if why in ("oom-killer",):
-        return [
-            fix
-            for fix in _memory_fixes(config)
-            if "micro_tokens" in str(fix.changes) or "max_length" in str(fix.changes)
-        ]
+    if why == "oom-killer":
+        return [fix for fix in _memory_fixes(config) if fix.changes.keys() & {"train.micro_tokens", "data.max_length"}]
     return []
 
 
