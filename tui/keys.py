@@ -40,6 +40,11 @@ class Action:
     writes: bool = False
     """Changes something, and so is refused with --readonly."""
 
+    @property
+    def method(self) -> str:
+        """What does it, of whoever listens (see `KeyScreen.listeners`): `do_runs_mark`."""
+        return "do_" + self.id.replace(".", "_")
+
 
 ACTIONS: tuple[Action, ...] = (
     # moving

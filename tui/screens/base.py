@@ -1,8 +1,9 @@
 """What all screens share: keys by the table of actions, and news from the app."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from textual import events
+from textual.dom import DOMNode
 from textual.geometry import Region
 from textual.screen import Screen
 from textual.widget import Widget
@@ -71,17 +72,14 @@ class KeyScreen(Screen, inherit_bindings=False):
         if why := self.refusal(action):
             self.host.say(why, "warning")
             return
-        name = "do_" + action.id.replace(".", "_")
-        widget: Any = self.focused or self
-        while widget is not None:
-            if method := getattr(widget, name, None):
+        for target in self.listeners():
+            if method := getattr(target, action.method, None):
                 method()
                 return
-            widget = widget.parent if isinstance(widget, Widget) and widget is not self else None
-        for target in (self, self.app):
-            if method := getattr(target, name, None):
-                method()
-                return
+
+    def listeners(self) -> list[DOMNode]:
+        """Who may do an action, the nearest first: the focused widget, its parents, the screen, the app."""
+        return (self.focused or self).ancestors_with_self
 
     def refusal(self, action: Action) -> str:
         """Why an action cannot be done now; empty when it can."""

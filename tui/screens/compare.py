@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from textual.app import ComposeResult
+from textual.dom import DOMNode
 from textual.geometry import Region
 from textual.message import Message
 
@@ -25,7 +26,6 @@ from engine.store import connect, reads
 from engine.store.records import ACTIVE
 from tui import compared, curves
 from tui.format import Line, cells, plural, visible
-from tui.keys import Action
 from tui.screens.base import KeyScreen, lay
 from tui.screens.dialogs import Prompt
 from tui.snapshot import Snapshot
@@ -220,12 +220,8 @@ class CompareScreen(KeyScreen):
 
     # what the keys do
 
-    def perform(self, action: Action) -> None:
-        focused = self.focused
-        if action.where == "chart" and focused is not self.curves and not hasattr(self, _method(action)):
-            getattr(self.curves, _method(action))()  # the curves listen from everywhere on this screen
-            return
-        super().perform(action)
+    def listeners(self) -> list[DOMNode]:
+        return [*super().listeners(), self.curves]  # they listen from everywhere on this screen
 
     def do_chart_metric(self) -> None:
         self.metric += 1
@@ -355,10 +351,6 @@ class CompareScreen(KeyScreen):
         from tui.screens.new_run import NewRunScreen
 
         self.app.push_screen(NewRunScreen(source=subject.run_id))
-
-
-def _method(action: Action) -> str:
-    return "do_" + action.id.replace(".", "_")
 
 
 def write_new(folder: Path, stem: str, text: str) -> Path:

@@ -23,7 +23,7 @@ from tui.widgets.checkpoints import CheckpointsPane
 from tui.widgets.gpus import GpusPane
 from tui.widgets.pane import Lines
 from tui.widgets.rows import Rows
-from tui.widgets.run import LOGS, RunPane
+from tui.widgets.run import GPUS, LOGS, POINTS, RunPane
 from tui.widgets.runs import SORTS, RunsPane
 
 REST_SECONDS = 0.2
@@ -244,13 +244,12 @@ class MainScreen(Acts, KeyScreen):
             self.zoomed = name
             self.place_panes()
             self.pane(name).focus()
-        elif layout.kind == "two":
-            self.run.go({"gpus": "GPUs", "checkpoints": "Ckpts"}.get(name, self.run.tab))
-            self.run.focus()
-        elif layout.kind == "list":
-            if name != "run":
-                self.run.go({"gpus": "GPUs", "checkpoints": "Ckpts"}.get(name, self.run.tab))
-            self._zoom("run")
+        elif layout.kind != "small":
+            self.run.go({"gpus": GPUS, "checkpoints": POINTS}.get(name, self.run.tab))
+            if layout.kind == "list":
+                self._zoom("run")
+            else:
+                self.run.focus()
 
     def do_main_pane1(self) -> None:
         self._go("runs")
