@@ -13,6 +13,7 @@ from tui.news import since_last_time
 from tui.screens.dialogs import Choose, Confirm
 from tui.snapshot import Snapshot
 from tui.widgets.checkpoints import eval_of, kept_words
+from tui.widgets.prompt import Prompt
 from tui.widgets.run import WHY
 
 if TYPE_CHECKING:
@@ -295,12 +296,13 @@ class Acts(Base):
     def do_main_rename(self) -> None:
         run = self.runs.run
         if run is not None:
-            self.prompt(f"name of {run.id}", run.name, lambda text: self._describe(run, "rename", text, "is called"))
+            said = "is called"
+            self.ask(Prompt(f"name of {run.id}", run.name, lambda text: self._describe(run, "rename", text, said)))
 
     def do_main_note(self) -> None:
         run = self.runs.run
         if run is not None:
-            self.prompt(f"note on {run.id}", run.note, lambda text: self._describe(run, "note", text, "noted:"))
+            self.ask(Prompt(f"note on {run.id}", run.note, lambda text: self._describe(run, "note", text, "noted:")))
 
     def _describe(self, run: Run, verb: str, text: str, said: str) -> None:
         def then(outcomes: list[Any]) -> None:
@@ -324,7 +326,7 @@ class Acts(Base):
                 lambda control, run: control.tag(run.id, tags),
             )
 
-        self.prompt(f"tags of {listed([run.id for run in runs])}", before, done)
+        self.ask(Prompt(f"tags of {listed([run.id for run in runs])}", before, done))
 
     # checkpoints
 

@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING
 
 from textual import events
 from textual.dom import DOMNode
-from textual.geometry import Region
+from textual.geometry import Offset, Region
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
 
 from tui.keys import Action
 from tui.snapshot import Snapshot
+from tui.widgets.prompt import Prompt
 
 if TYPE_CHECKING:
     from tui.app import FinetopApp
@@ -27,6 +28,8 @@ class KeyScreen(Screen, inherit_bindings=False):
     BINDINGS = []
     AUTO_FOCUS = ""
     own_places: tuple[str, ...] = ("any",)
+    prompt: Prompt | None = None
+    """The line in which a text is asked for now."""
 
     @property
     def host(self) -> "FinetopApp":
@@ -86,6 +89,35 @@ class KeyScreen(Screen, inherit_bindings=False):
         if action.writes and self.host.readonly:
             return f"{action.label}: the screen was opened with --readonly"
         return ""
+
+    # asking for a text
+
+    def ask(self, prompt: Prompt) -> None:
+        self.end_prompt()
+        prompt.before, self.prompt = self.focused, prompt
+        self.mount(prompt)
+        self.set_focus(prompt)  # at once: the text may have been typed ahead, or pasted
+        self.show_prompt()
+
+    def end_prompt(self) -> None:
+        prompt, self.prompt = self.prompt, None
+        if prompt is not None:
+            # The focus first: a focused widget that goes hands it to whoever stands next.
+            self.set_focus(prompt.before)
+            prompt.remove()
+            self.app.cursor_position = Offset(0, 0)
+            self.show_prompt()
+
+    def show_prompt(self) -> None:
+        """A line for a text has come or gone: lay it out, and tell what is asked for."""
+
+    def give_up(self) -> bool:
+        """Leave the text that is asked for as it was; False if none is."""
+        prompt = self.prompt
+        self.end_prompt()
+        if prompt is not None and prompt.given_up is not None:
+            prompt.given_up()
+        return prompt is not None
 
     def do_any_back(self) -> None:
         if len(self.app.screen_stack) > 1:

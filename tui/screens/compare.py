@@ -27,11 +27,11 @@ from engine.store.records import ACTIVE
 from tui import compared, curves
 from tui.format import Line, cells, plural, visible
 from tui.screens.base import KeyScreen, lay
-from tui.screens.dialogs import Prompt
 from tui.snapshot import Snapshot
 from tui.widgets.bars import Footer, NewsLine
 from tui.widgets.chart import Chart, Views
 from tui.widgets.pane import Lines
+from tui.widgets.prompt import Prompt
 from tui.widgets.scroll import ScrollPane
 
 MOST = 4
@@ -92,7 +92,6 @@ class CompareScreen(KeyScreen):
         self.found: Found | None = None
         self.error = ""
         self.all_settings = False
-        self.prompt: Prompt | None = None
         self.metric = 0
         self._full = ""
         self._version: Any = None
@@ -106,7 +105,7 @@ class CompareScreen(KeyScreen):
         self.settings = Settings(id="settings")
         self.answers = AnswersPane(id="answers")
         self.caution = Caution(id="caution")
-        self.news_line = PromptLabel(id="news")
+        self.news_line = NewsLine(id="news")
         self.footer = Footer(id="footer")
         yield from (self.head, self.curves, self.results, self.settings, self.answers, self.caution)
         yield from (self.news_line, self.footer)
@@ -210,9 +209,13 @@ class CompareScreen(KeyScreen):
         for name, widget in (panes | bars).items():
             # No size, but not hidden: what has the focus would lose it.
             lay(widget, regions.get(name, Region()))
+        self.show_prompt()
+
+    def show_prompt(self) -> None:
         if self.prompt is not None:
-            line, lead = regions["news"], min(cells(self.prompt.label) + 3, self.app.size.width // 2)
-            lay(self.prompt, Region(lead, line.y, line.width - lead, 1))
+            width, height = self.app.size
+            lead = min(cells(self.prompt.label) + 3, width // 2)
+            lay(self.prompt, Region(lead, height - 2, width - lead, 1))
         self.news_line.repaint()
 
     def show_news(self) -> None:
@@ -258,10 +261,7 @@ class CompareScreen(KeyScreen):
         self.place_panes()
 
     def do_any_back(self) -> None:
-        if self.prompt is not None:
-            self.end_prompt()
-            return
-        if self.curves.drop_cursor():
+        if self.give_up() or self.curves.drop_cursor():
             return
         if self._full:
             self.do_compare_open()
@@ -289,18 +289,7 @@ class CompareScreen(KeyScreen):
                 self.names = (*self.names, text.strip())
                 self.load()
 
-        self.end_prompt()
-        self.prompt = Prompt("add a run or a checkpoint (41, 41@best)", "", done)
-        self.mount(self.prompt)
-        self.place_panes()
-        self.prompt.focus()
-
-    def end_prompt(self) -> None:
-        line, self.prompt = self.prompt, None
-        if line is not None:
-            self.set_focus(self.curves)  # before it goes: Textual would else choose what gets the focus
-            line.remove()
-            self.place_panes()
+        self.ask(Prompt("add a run or a checkpoint (41, 41@best)", "", done))
 
     def do_compare_remove(self) -> None:
         if len(self.names) <= 2:
@@ -401,14 +390,6 @@ class Head(Lines):
                 (right, "dim"),
             ]
         ]
-
-
-class PromptLabel(NewsLine):
-    """The news; while something is asked for, what."""
-
-    def lines(self, width: int, height: int) -> list[Line]:
-        prompt = self.screen.prompt
-        return super().lines(width, height) if prompt is None else [[(f" {prompt.label}: ", "title")]]
 
 
 class Caution(Lines):

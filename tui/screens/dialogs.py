@@ -6,7 +6,6 @@ from typing import Any
 from textual import events
 from textual.app import ComposeResult
 from textual.geometry import Region
-from textual.widgets import Input
 
 from tui.format import Line, cells, cut, fit, line_cells, visible, wrap
 from tui.screens.base import KeyScreen, lay
@@ -182,37 +181,6 @@ class Choose(Dialog):
                 self.chosen(row.value)
             return
         super().key(event)
-
-
-class Prompt(Input):
-    """The line in which a text is asked for, in the place of the news. Escape leaves everything as it was."""
-
-    DEFAULT_CSS = """
-    Prompt { position: absolute; height: 1; border: none; padding: 0; background: $background; color: $foreground; }
-    Prompt:focus { border: none; background-tint: $foreground 0%; }
-    """
-
-    def __init__(
-        self,
-        label: str,
-        value: str,
-        done: Callable[[str], Any],
-        changed: Callable[[str], Any] | None = None,
-        given_up: Callable[[], Any] | None = None,
-    ) -> None:
-        super().__init__(value=value, id="prompt", compact=True, select_on_focus=False)
-        self.label, self.done, self.changed, self.given_up = label, done, changed, given_up
-        self.cursor_blink = False  # a blinking cursor writes twice a second
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        event.stop()
-        if self.changed is not None:
-            self.changed(event.value)
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.screen.end_prompt()
-        self.done(event.value)
 
 
 class _Help(_List):

@@ -1,12 +1,10 @@
 """The main screen: panes in the places `layout` gives them, the selected run followed through all of them."""
 
-from collections.abc import Callable
 from typing import Any
 
 from textual import events
 from textual.app import ComposeResult
-from textual.geometry import Offset, Region
-from textual.widget import Widget
+from textual.geometry import Region
 
 from engine.store.records import Run
 from tui import format
@@ -16,12 +14,12 @@ from tui.format import Line, visible
 from tui.keys import Action
 from tui.layout import LEAST_HEIGHT, LEAST_WIDTH, Layout, arrange
 from tui.screens.base import KeyScreen, lay
-from tui.screens.dialogs import Prompt
 from tui.snapshot import Snapshot, View
 from tui.widgets.bars import Footer, Header, NewsLine
 from tui.widgets.checkpoints import CheckpointsPane
 from tui.widgets.gpus import GpusPane
 from tui.widgets.pane import Lines
+from tui.widgets.prompt import Prompt
 from tui.widgets.rows import Rows
 from tui.widgets.run import GPUS, LOGS, POINTS, RunPane
 from tui.widgets.runs import SORTS, RunsPane
@@ -52,8 +50,6 @@ class MainScreen(Acts, KeyScreen):
         self.zoomed = ""
         self.grow = 0
         self.selected: int | None = None
-        self._prompt: Prompt | None = None
-        self._before_prompt: Widget | None = None
         self._rest: Any = None
         self._welcomed = False
 
@@ -96,9 +92,7 @@ class MainScreen(Acts, KeyScreen):
         lay(self.footer, layout.footer or None)
         for name in PANES:
             lay(self.pane(name), layout.panes.get(name))
-        if self._prompt is not None:
-            lay(self._prompt, self._prompt_region())
-            self.news_line.repaint()
+        self.show_prompt()
         focused = self.focused
         if layout.panes and focused in map(self.pane, PANES) and not focused.display:
             self.pane(next(iter(layout.panes))).focus()
@@ -175,55 +169,22 @@ class MainScreen(Acts, KeyScreen):
         """What keys act on: the marked runs, else the one under the cursor."""
         return self.runs.chosen()
 
-    # asking for a text
-
-    def prompt(
-        self,
-        label: str,
-        value: str,
-        done: Callable[[str], Any],
-        changed: Callable[[str], Any] | None = None,
-        given_up: Callable[[], Any] | None = None,
-    ) -> None:
-        self.end_prompt()
-        self._before_prompt = self.focused
-        self._prompt = Prompt(label, value, done, changed, given_up)
-        self.mount(self._prompt)
-        lay(self._prompt, self._prompt_region())
-        self.set_focus(self._prompt)  # at once: the text may have been typed ahead, or pasted
-        self.news_line.label = label
-        self.news_line.repaint()
-
-    def _prompt_region(self) -> Region | None:
-        news = self.layout_now.news
-        if self._prompt is None:
-            return None
-        if not news:  # too small a terminal: were it hidden, what is typed on would be taken for keys
+    def show_prompt(self) -> None:
+        if self.prompt is not None:
+            # Also on too small a terminal: were it hidden, what is typed on would be taken for keys.
             width, height = self.app.size
-            return Region(0, max(0, height - 1), max(1, width), 1)
-        lead = format.cells(self._prompt.label) + 3
-        return Region(lead, news.y, max(1, news.width - lead), 1)
-
-    def end_prompt(self) -> None:
-        prompt, self._prompt = self._prompt, None
-        if prompt is not None:
-            # The focus first: a focused widget that goes hands it to whoever stands next.
-            self.set_focus(self._before_prompt)
-            prompt.remove()
-            self.news_line.label = ""
-            self.news_line.repaint()
-            self.app.cursor_position = Offset(0, 0)
+            line = self.layout_now.news or Region(0, max(0, height - 1), width, 1)
+            lead = format.cells(self.prompt.label) + 3 if self.layout_now.news else 0
+            lay(self.prompt, Region(lead, line.y, max(1, line.width - lead), 1))
+        self.news_line.repaint()
 
     # what the keys do: getting about
 
     def do_any_back(self) -> None:
         """One step back; never leaves the screen."""
-        if self._prompt is not None:
-            given_up = self._prompt.given_up
-            self.end_prompt()
-            if given_up is not None:
-                given_up()
-        elif self.run.has_focus and self.run.views.view.cursor is not None:
+        if self.give_up():
+            return
+        if self.run.has_focus and self.run.views.view.cursor is not None:
             self.run.drop_cursor()
         elif self.zoomed:
             self.zoomed = ""
@@ -318,7 +279,7 @@ class MainScreen(Acts, KeyScreen):
         self.host.memory.values["grow"] = self.grow
 
     def do_main_jump(self) -> None:
-        self.prompt("go to run", "", self._jump)
+        self.ask(Prompt("go to run", "", self._jump))
 
     def _jump(self, text: str) -> None:
         number = text.strip().lstrip("#")
@@ -357,7 +318,7 @@ class MainScreen(Acts, KeyScreen):
 
     def do_runs_filter(self) -> None:
         before = self.host.view.matching
-        self.prompt("filter", before, self.filter, self._try_filter, lambda: self.filter(before))
+        self.ask(Prompt("filter", before, self.filter, self._try_filter, lambda: self.filter(before)))
 
     def _try_filter(self, text: str) -> None:
         self.host.view = View(text.strip(), self.host.view.sort, self.host.view.descending, self.selected)

@@ -91,7 +91,6 @@ class NewRunScreen(KeyScreen):
         self.tokens: Mapping[str, Any] | str | None = None
         self.reading = ""
         self.all_settings = False
-        self.editing: FieldLine | None = None
         self.names: tuple[str, ...] = ()
         self._number = 0
         self._data_asked = ""
@@ -104,6 +103,7 @@ class NewRunScreen(KeyScreen):
         self.info = Info(id="info")
         self.label_line = EditLabel(id="label")
         self.news_line = NewsLine(id="news")
+        self.news_line.labels = False
         self.footer = Footer(id="footer")
         yield from (self.head, self.fields, self.info, self.label_line, self.news_line, self.footer)
 
@@ -234,36 +234,32 @@ class NewRunScreen(KeyScreen):
         regions = layout(width, height)
         for widget in (self.head, self.fields, self.info, self.label_line, self.news_line, self.footer):
             lay(widget, regions.get(widget.id or ""))
-        if self.editing is not None:
-            self._place_line(self.editing)
+        self._lay_line()
 
-    def _place_line(self, line: FieldLine) -> None:
-        width, height = self.app.size
-        lead = min(cells(line.label) + 4, width // 2)
-        lay(line, Region(lead, layout(width, height)["label"].y, max(width - lead - 1, 4), 1))
+    def _lay_line(self) -> None:
+        if self.editing is not None:
+            width, height = self.app.size
+            lead = min(cells(self.editing.label) + 4, width // 2)
+            lay(self.editing, Region(lead, layout(width, height)["label"].y, max(width - lead - 1, 4), 1))
 
     # editing a line
 
     def places(self) -> tuple[str, ...]:
         return ("line", "any") if self.editing is not None else super().places()
 
-    def edit(self, label: str, text: str, done: Callable[[str], Any], path: str = "") -> None:
-        self.end_prompt()
-        self.names = ()
-        self.editing = FieldLine(label, text, done, lambda _: self.info.repaint())
-        self.editing.path = path
-        self.mount(self.editing)
-        self._place_line(self.editing)
-        self.editing.focus()
-        self.show_all()
+    @property
+    def editing(self) -> FieldLine | None:
+        return self.prompt  # type: ignore[return-value]  # no other is asked for here
 
-    def end_prompt(self) -> None:
-        line, self.editing = self.editing, None
+    def edit(self, label: str, text: str, done: Callable[[str], Any], path: str = "") -> None:
+        line = FieldLine(label, text, done, lambda _: self.info.repaint())
+        line.path = path
+        self.ask(line)
+
+    def show_prompt(self) -> None:
         self.names = ()
-        if line is not None:
-            self.set_focus(self.fields)  # before it goes: Textual would else choose what gets the focus
-            line.remove()
-            self.show_all()
+        self._lay_line()
+        self.show_all()
 
     def do_line_complete(self) -> None:
         if self.editing is None or not self.editing.path:
@@ -296,9 +292,7 @@ class NewRunScreen(KeyScreen):
     # what the keys do
 
     def do_any_back(self) -> None:
-        if self.editing is not None:
-            self.end_prompt()
-        else:
+        if not self.give_up():
             super().do_any_back()
 
     def do_form_edit(self) -> None:

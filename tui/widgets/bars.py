@@ -110,14 +110,16 @@ def _machine(snapshot: Snapshot, wide: bool) -> Line:
 
 
 class NewsLine(Lines):
-    """The last event, or what came of the last key; kept until the next, since a toast is gone when one looks up."""
+    """The last event, or what came of the last key; kept until the next, since a toast is gone when one looks up.
 
-    label = ""
-    """What a text is being asked for, while it is."""
+    While a text is asked for, what for, unless a line of its own says so (`labels`).
+    """
+
+    labels = True
 
     def lines(self, width: int, height: int) -> list[Line]:
-        if self.label:
-            return [[(f" {self.label}: ", "key")]]
+        if self.screen.prompt is not None and self.labels:
+            return [[(f" {self.screen.prompt.label}: ", "key")]]
         news = self.app.news
         old = 0.0 if news.at is None else self.app.snapshot.taken - news.at
         return [[(" ", "text"), (news.text, news.role), (f" · {format.age(old)} ago" if old >= 60 else "", "dim")]]

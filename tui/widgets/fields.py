@@ -10,8 +10,8 @@ from textual import events
 from engine.config import SETTINGS
 from tui import run_form
 from tui.format import Line, cells, count, cut, duration, fit, plural, visible, wrap
-from tui.screens.dialogs import Prompt
 from tui.widgets.pane import Lines
+from tui.widgets.prompt import Prompt
 from tui.widgets.rows import Row, Rows
 from tui.widgets.scroll import ScrollPane
 
@@ -29,10 +29,6 @@ _GROUPS = ("data", *dict.fromkeys(path.split(".")[0] for path in SETTINGS if not
 class FieldLine(Prompt):
     """The line in which a setting is edited; tab completes."""
 
-    DEFAULT_CSS = """
-    FieldLine { position: absolute; height: 1; border: none; padding: 0; background: $background; color: $foreground; }
-    FieldLine:focus { border: none; background-tint: $foreground 0%; }
-    """
     path = ""
 
     def on_key(self, event: events.Key) -> None:

@@ -21,6 +21,7 @@ from tui.snapshot import Detail, Snapshot
 from tui.widgets.chart import Chart
 from tui.widgets.checkpoints import CheckpointsPane
 from tui.widgets.gpus import GpusPane
+from tui.widgets.prompt import Prompt
 
 CHARTS: dict[str, tuple[str, ...]] = {
     "Loss": LOSS,
@@ -367,7 +368,7 @@ class RunPane(Chart):
         self.repaint()
 
     def do_log_search(self) -> None:
-        self.screen.prompt("search the log", self.logs.wanted, self._search)
+        self.screen.ask(Prompt("search the log", self.logs.wanted, self._search))
 
     def _search(self, text: str) -> None:
         amount = self.logs.search(text)

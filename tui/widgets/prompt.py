@@ -1,0 +1,41 @@
+"""The line in which a text is asked for, in the place of the news."""
+
+from collections.abc import Callable
+from typing import Any
+
+from textual.widget import Widget
+from textual.widgets import Input
+
+
+class Prompt(Input):
+    """Shown by `KeyScreen.ask`. Enter gives the text to `done`; escape calls `given_up` and leaves all as it was."""
+
+    DEFAULT_CSS = """
+    Prompt { position: absolute; height: 1; border: none; padding: 0; background: $background; color: $foreground; }
+    Prompt:focus { border: none; background-tint: $foreground 0%; }
+    """
+
+    def __init__(
+        self,
+        label: str,
+        value: str,
+        done: Callable[[str], Any],
+        changed: Callable[[str], Any] | None = None,
+        given_up: Callable[[], Any] | None = None,
+    ) -> None:
+        super().__init__(value=value, id="prompt", compact=True, select_on_focus=False)
+        self.label, self.done, self.changed, self.given_up = label, done, changed, given_up
+        self.before: Widget | None = None
+        """What had the focus, and gets it back."""
+        self.cursor_blink = False  # a blinking cursor writes twice a second
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        # The news comes by message: perhaps when the text has been given up already.
+        if self.changed is not None and self.screen.prompt is self:
+            self.changed(event.value)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.screen.end_prompt()
+        self.done(event.value)
