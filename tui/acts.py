@@ -263,6 +263,7 @@ class Acts(Base):
                 Confirm(f"Delete {plural(len(runs), 'run')}?", lost, lambda: self._delete(runs), "d", "deletes")
             )
 
+        self.host.asking = True
         self.host.actor.do("delete", *(lambda control, run=run: control.run_bytes(run.id) for run in runs), then=sized)
 
     def _delete(self, runs: Sequence[Run]) -> None:
@@ -455,7 +456,7 @@ class Acts(Base):
         """The folder of the run, or of the checkpoint, through the terminal (OSC 52), which works over SSH."""
         run = self.runs.run
         folder = self.host.workspace.runs / str(run.id)
-        point = self.checkpoints.checkpoint if self.checkpoints.has_focus else None
+        point = self.checkpoints.checkpoint if self.focused is self.checkpoints else None
         text = str(folder / point.path) if point is not None and point.path else str(folder)
         self.host.copy_to_clipboard(text)
         self.host.say(f"copied: {text}")

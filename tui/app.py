@@ -9,13 +9,17 @@ import dataclasses
 import platform
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from textual import events
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
 from textual.message import Message
+from textual.widgets import Input
 
 from engine.home import Workspace
 from engine.store.filters import SORTS
@@ -36,6 +40,8 @@ from tui.widgets.pane import Lines
 
 LOOKED_SECONDS = 2.0
 """Who leaves sooner has not looked."""
+PATIENCE_SECONDS = 2.0
+"""Keys that are typed ahead wait so long for what they are meant for: the first picture, the settings of a form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,12 @@ class FinetopApp(App, inherit_bindings=False):
         self._told_event = 0
         self.failed_with = ""
         self.actor = Actor(workspace, self.post_message, control)
+        self.asking = False
+        """Whether what a question says is being found out: the next key is its answer."""
+        self._typed: deque[events.Key | events.Paste] = deque()
+        """What has not had its turn yet."""
+        self._waited_for: KeyScreen | None = None
+        self._not_waited_for: KeyScreen | None = None
         self._owing = False
 
     def on_mount(self) -> None:
@@ -117,7 +129,8 @@ class FinetopApp(App, inherit_bindings=False):
         self.actor.stop()
 
     def leave(self) -> None:
-        """End the screen; runs and daemon go on."""
+        """End the screen; runs and daemon go on. What was typed behind it is not for runs."""
+        self._typed.clear()
         active = sum(run.active for run in self.snapshot.runs)
         waiting = self.snapshot.counts.get(RunState.QUEUED, 0)
         parts = [
@@ -162,13 +175,60 @@ class FinetopApp(App, inherit_bindings=False):
             for lines in screen.query(Lines):
                 lines.look_changed()
 
+    # keys in
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keys and pasted text do not go Textual's way, from queue to queue: there a key overtakes the one before it,
+        and what is typed ahead goes to whatever has the focus when it comes in, not when it is its turn."""
+        if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
+            self.app_focus = True
+            self._typed.append(event)
+            await self.hear()
+        else:
+            await super().on_event(event)
+
+    async def hear(self) -> None:
+        """Do what was typed, one key after the other, each to its end: the next may be meant for what this one opens.
+
+        Where the screen in front is not ready, it waits; not for ever, so that one can always leave.
+        """
+        while self._typed:
+            screen = self.screen
+            await screen._mounted_event.wait()
+            if not isinstance(screen, KeyScreen):
+                self._typed.clear()
+            elif screen.ready or screen is self._not_waited_for:
+                await self._hear_one(screen, self._typed.popleft())
+            else:
+                if screen is not self._waited_for:
+                    self._waited_for = screen
+                    self.set_timer(PATIENCE_SECONDS, partial(self._wait_no_longer, screen))
+                return
+
+    async def _hear_one(self, screen: KeyScreen, event: events.Key | events.Paste) -> None:
+        line = screen.focused
+        if isinstance(line, Input):
+            await line._mounted_event.wait()
+            if text := _typed_text(event):
+                line.replace(text, *line.selection)
+                return
+        if isinstance(event, events.Key) and not screen.key(event):
+            await self._check_bindings(event.key)  # what a line to type in does with arrows, backspace, enter
+
+    async def _wait_no_longer(self, screen: KeyScreen) -> None:
+        self._waited_for = None
+        if self._typed and screen is self.screen:
+            self._not_waited_for = screen
+            await self.hear()
+
     # news in
 
-    def on_updated(self, message: Updated) -> None:
+    async def on_updated(self, message: Updated) -> None:
         self.snapshot = message.snapshot
         for screen in self.screen_stack:
             if isinstance(screen, KeyScreen):
                 screen.take(message.snapshot)
+        await self.hear()
         store = message.snapshot.store
         if store.journal_mode not in ("wal", "") and not store.missing and not store.problem:
             self._tell_without_wal()
@@ -196,14 +256,16 @@ class FinetopApp(App, inherit_bindings=False):
             if isinstance(screen, KeyScreen):
                 screen.answered(message)
 
-    def on_acted(self, message: Acted) -> None:
+    async def on_acted(self, message: Acted) -> None:
         self.feed.refresh()
         if message.error and not message.what:
             return  # nobody asked for it
+        self.asking = False
         if message.error:
             self.say(f"{message.what}: {message.error}", "failed")
         elif message.then is not None:
             message.then(message.outcomes)
+        await self.hear()
 
     def say(self, text: str, role: str = "text", at: float | None = None) -> None:
         """Put a line above the footer; it stays until the next. `at`: when it happened, which is told as its age."""
@@ -297,6 +359,13 @@ class FinetopApp(App, inherit_bindings=False):
     def do_any_redraw(self) -> None:
         self.glass.forget()
         self.screen.refresh()
+
+
+def _typed_text(event: events.Key | events.Paste) -> str:
+    """What goes into a line: a character, or the first line of what was pasted."""
+    if isinstance(event, events.Paste):
+        return event.text.splitlines()[0] if event.text else ""
+    return (event.character or "") if event.is_printable else ""
 
 
 def _remembered(values: dict[str, Any]) -> View:

@@ -55,14 +55,17 @@ def is_light(parts: Iterable[str]) -> bool:
 
 
 class Parser(XTermParser):
-    """Textual's, behind the answer."""
+    """Textual's, behind the answer, and behind what was typed before the screen was there."""
 
     def __init__(self, debug: bool = False) -> None:
         super().__init__(debug)
         self._answers = Answers(time.monotonic())
+        self._first = True
 
     def feed(self, data: str) -> Iterable[Message]:
         if data:
+            if self._first:  # typed while the terminal was the shell's, which makes a line feed of enter
+                data, self._first = data.replace("\n", "\r"), False
             left, light = self._answers.take(data, time.monotonic())
             if light is not None:
                 yield Ground(light)

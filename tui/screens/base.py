@@ -48,27 +48,19 @@ class KeyScreen(Screen, inherit_bindings=False):
     def answered(self, answer: "Answer") -> None:
         """A question to the feed has been answered."""
 
-    def on_key(self, event: events.Key) -> None:
-        # Keys typed ahead were sent to what had the focus when they came in; meanwhile a screen may have been opened by
-        # the key before them, or a line to type in.
-        line = isinstance(self.focused, Input) and getattr(event, "via", None) is not None
-        if line or self.app.screen is not self:
-            event.stop()
-            event.prevent_default()
-            again = events.Key(event.key, event.character)
-            again.set_sender(None)  # type: ignore[arg-type]  # a message stops bubbling at the one who sent it
-            self.app.post_message(again)
-            return
-        self.key(event)
+    @property
+    def ready(self) -> bool:
+        """Whether keys can be heard already: what they are meant for is there. Focus and cursor follow a key at once,
+        `has_focus` and messages later: what keys do must not go by these."""
+        return True
 
-    def key(self, event: events.Key) -> None:
-        """A key that is meant for this screen."""
+    def key(self, event: events.Key) -> bool:
+        """Do what a key means on this screen; False if it means nothing. Called by the app, in the order of typing."""
         key = event.character if event.is_printable and event.character and event.character != " " else event.key
         action = self.host.keymap.action(key, self.places())
         if action is not None:
-            event.stop()
-            event.prevent_default()
             self.perform(action)
+        return action is not None
 
     def perform(self, action: Action) -> None:
         """Do an action, or say why not."""

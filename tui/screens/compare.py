@@ -203,7 +203,7 @@ class CompareScreen(KeyScreen):
 
     def place_panes(self) -> None:
         panes = {"curves": self.curves, "results": self.results, "settings": self.settings, "answers": self.answers}
-        focused = next((name for name, pane in panes.items() if pane.has_focus), "curves")
+        focused = next((name for name, pane in panes.items() if pane is self.focused), "curves")
         regions = layout(*self.app.size, focused, bool(self._full))
         bars = {"head": self.head, "caution": self.caution, "news": self.news_line, "footer": self.footer}
         for name, widget in (panes | bars).items():
@@ -243,7 +243,7 @@ class CompareScreen(KeyScreen):
         self.answers.focus()
 
     def do_compare_answers(self) -> None:
-        (self.curves if self.answers.has_focus else self.answers).focus()
+        (self.curves if self.focused is self.answers else self.answers).focus()
 
     def do_compare_next_pane(self) -> None:
         self._step_pane(1)
@@ -253,7 +253,7 @@ class CompareScreen(KeyScreen):
 
     def _step_pane(self, by: int) -> None:
         order = [self.curves, self.results, self.settings, self.answers]
-        at = next((index for index, pane in enumerate(order) if pane.has_focus), 0)
+        at = next((index for index, pane in enumerate(order) if pane is self.focused), 0)
         order[(at + by) % len(order)].focus()
 
     def do_compare_open(self) -> None:
@@ -265,7 +265,7 @@ class CompareScreen(KeyScreen):
             return
         if self._full:
             self.do_compare_open()
-        elif self.answers.has_focus:
+        elif self.focused is self.answers:
             self.curves.focus()
         else:
             super().do_any_back()

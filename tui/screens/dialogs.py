@@ -96,10 +96,9 @@ class Notice(Dialog):
     def box_size(self, width: int, height: int) -> tuple[int, int]:
         return min(width - 4, self.columns), len(self.lines) + 4
 
-    def key(self, event: events.Key) -> None:
-        event.stop()
-        event.prevent_default()
+    def key(self, event: events.Key) -> bool:
         self.app.pop_screen()
+        return True
 
 
 class Confirm(Dialog):
@@ -121,16 +120,15 @@ class Confirm(Dialog):
     def box_size(self, width: int, height: int) -> tuple[int, int]:
         return min(width - 4, 70), len(self.lost) + 4
 
-    def key(self, event: events.Key) -> None:
-        event.stop()
-        event.prevent_default()
+    def key(self, event: events.Key) -> bool:
         if event.key == "enter":
-            return
+            return True
         self.app.pop_screen()
         if event.character == self.confirm_key:
             self.done()
         else:
             self.host.say("nothing was changed")
+        return True
 
 
 class _List(Rows):
@@ -172,15 +170,14 @@ class Choose(Dialog):
         widest = max([cells(self.heading) + 8, 40, *(line_cells(line) + 5 for _, line in self.choices)])
         return min(width - 4, widest), min(height - 4, len(self.choices) + 2)
 
-    def key(self, event: events.Key) -> None:
-        if event.key == "enter":
-            event.stop()
-            row = self.pane.current
-            self.app.pop_screen()
-            if row is not None:
-                self.chosen(row.value)
-            return
-        super().key(event)
+    def key(self, event: events.Key) -> bool:
+        if event.key != "enter":
+            return super().key(event)
+        row = self.pane.current
+        self.app.pop_screen()
+        if row is not None:
+            self.chosen(row.value)
+        return True
 
 
 class _Help(_List):
@@ -286,9 +283,7 @@ class Palette(Dialog):
     def box_size(self, width: int, height: int) -> tuple[int, int]:
         return min(width - 4, 96), min(height - 4, 24)
 
-    def key(self, event: events.Key) -> None:
-        event.stop()
-        event.prevent_default()
+    def key(self, event: events.Key) -> bool:
         pane = self.pane
         if event.key == "escape":
             self.app.pop_screen()
@@ -307,6 +302,7 @@ class Palette(Dialog):
             self._type(pane.text[:-1])
         elif event.is_printable and event.character:
             self._type(pane.text + event.character)
+        return True
 
     def _type(self, text: str) -> None:
         self.pane.text = text

@@ -71,6 +71,11 @@ class MainScreen(Acts, KeyScreen):
         self.place_panes()
         self.runs.focus()
 
+    @property
+    def ready(self) -> bool:
+        # Before the first picture there is no run to act on.
+        return bool(self.host.snapshot.taken) and not self.host.asking
+
     # where things are
 
     def pane(self, name: str) -> Any:
@@ -184,7 +189,7 @@ class MainScreen(Acts, KeyScreen):
         """One step back; never leaves the screen."""
         if self.give_up():
             return
-        if self.run.has_focus and self.run.views.view.cursor is not None:
+        if self.focused is self.run and self.run.views.view.cursor is not None:
             self.run.drop_cursor()
         elif self.zoomed:
             self.zoomed = ""
@@ -194,7 +199,7 @@ class MainScreen(Acts, KeyScreen):
             self.runs.rebuild()
         elif self.host.view.matching:
             self.filter("")
-        elif not self.runs.has_focus:
+        elif self.focused is not self.runs:
             self.runs.focus()
 
     def _go(self, name: str) -> None:
@@ -235,7 +240,7 @@ class MainScreen(Acts, KeyScreen):
             self.run.turn(by) if self.run.display else None
             return
         seen = [name for name in PANES if name in self.layout_now.panes]
-        here = next((index for index, name in enumerate(seen) if self.pane(name).has_focus), 0)
+        here = next((index for index, name in enumerate(seen) if self.focused is self.pane(name)), 0)
         self.pane(seen[(here + by) % len(seen)]).focus()
 
     def do_main_next_tab(self) -> None:
@@ -254,7 +259,7 @@ class MainScreen(Acts, KeyScreen):
         """A pane on the whole screen: a run opens as itself, other panes grow."""
         if self.zoomed:
             return
-        focused = next((name for name in PANES if self.pane(name).has_focus), "runs")
+        focused = next((name for name in PANES if self.focused is self.pane(name)), "runs")
         self._zoom("run" if focused == "runs" else focused)
 
     def do_main_log(self) -> None:
@@ -269,7 +274,7 @@ class MainScreen(Acts, KeyScreen):
 
     def _grow(self, by: int) -> None:
         """The pane with the focus; the runs' lower edge is what moves."""
-        above = self.runs.has_focus
+        above = self.focused is self.runs
         before = self.layout_now.panes.get("runs")
         self.grow += by if above else -by
         self.place_panes()

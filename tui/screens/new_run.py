@@ -94,6 +94,7 @@ class NewRunScreen(KeyScreen):
         self.names: tuple[str, ...] = ()
         self._number = 0
         self._data_asked = ""
+        self._loaded = False
         self._queued = False
         self._looker, self._reporter = Child(), Child()
 
@@ -119,6 +120,7 @@ class NewRunScreen(KeyScreen):
 
     def start_from(self, source: int | str | None) -> None:
         """Load the settings of a preset or a run; what was typed stays typed."""
+        self._loaded = False
         runs = self.host.workspace.runs
 
         def work() -> None:
@@ -129,7 +131,16 @@ class NewRunScreen(KeyScreen):
 
         self.run_worker(work, thread=True, exclusive=True, group="load", exit_on_error=False)
 
+    @property
+    def ready(self) -> bool:
+        return self._loaded and not self._queued  # once queued, it closes
+
     def on_new_run_screen_loaded(self, message: Loaded) -> None:
+        self._take_source(message)
+        self._loaded = True
+        self.host.call_later(self.host.hear)
+
+    def _take_source(self, message: Loaded) -> None:
         if message.source is None:
             self.host.say(message.error, "failed")
             self.changed(self.form)
@@ -358,7 +369,7 @@ class NewRunScreen(KeyScreen):
         self.go_to(next((path for path in wrong if order.index(path) > at), wrong[0]))
 
     def do_form_pane(self) -> None:
-        (self.fields if self.info.has_focus else self.info).focus()
+        (self.fields if self.focused is self.info else self.info).focus()
 
     def do_form_report(self) -> None:
         """Read the data as the run would, with the model's tokenizer."""

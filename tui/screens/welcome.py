@@ -37,7 +37,10 @@ class Welcome(Notice):
             self.lines.append([(fit(keys, 12), "key"), (does, "text")])
         return super().box()
 
-    def key(self, event: events.Key) -> None:
+    @property
+    def ready(self) -> bool:
+        return self.below.ready
+
+    def key(self, event: events.Key) -> bool:
         super().key(event)
-        if event.key not in ("enter", "escape"):
-            self.below.key(events.Key(event.key, event.character))
+        return event.key in ("enter", "escape") or self.below.key(event)

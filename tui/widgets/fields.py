@@ -5,8 +5,6 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from textual import events
-
 from engine.config import SETTINGS
 from tui import run_form
 from tui.format import Line, cells, count, cut, duration, fit, plural, visible, wrap
@@ -30,12 +28,6 @@ class FieldLine(Prompt):
     """The line in which a setting is edited; tab completes."""
 
     path = ""
-
-    def on_key(self, event: events.Key) -> None:
-        if event.key == "tab":
-            event.stop()
-            event.prevent_default()
-            self.screen.do_line_complete()
 
 
 class Head(Lines):

@@ -6,7 +6,6 @@ only the ones that differ. Nothing here goes through Rich markup, so text from n
 
 from typing import Self
 
-from textual import events
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -107,9 +106,6 @@ class Pane(Lines, can_focus=True):
         """Take the focus at once: Textual does it one message later, and the next key typed ahead would miss it."""
         self.screen.set_focus(self, scroll_visible)
         return self
-
-    def on_key(self, event: events.Key) -> None:
-        event.via = self  # type: ignore[attr-defined]  # see KeyScreen.on_key
 
     def watch_has_focus(self, focused: bool) -> None:
         # Not on_focus: that comes before `has_focus` is set, and the frame would tell of the focus one key late.

@@ -35,7 +35,7 @@ class Prompt(Input):
         if self.changed is not None and self.screen.prompt is self:
             self.changed(event.value)
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
+    def action_submit(self) -> None:
+        """At once, not by a message as Textual's lines do: what is typed behind enter is meant for the screen."""
         self.screen.end_prompt()
-        self.done(event.value)
+        self.done(self.value)
