@@ -20,13 +20,20 @@ class Acted(Message):
     """What came of something that was asked for."""
 
     def __init__(
-        self, what: str, outcomes: list[Any], error: str = "", then: Callable[[Any], Any] | None = None
+        self,
+        what: str,
+        outcomes: list[Any],
+        error: str = "",
+        then: Callable[[Any], Any] | None = None,
+        warning: str = "",
     ) -> None:
         self.what = what
         """The words of the request, such as 'stop'."""
         self.outcomes = outcomes
         self.error = error
         self.then = then
+        self.warning = warning
+        """What was done may come to nothing, and why: told once."""
         super().__init__()
 
 
@@ -62,6 +69,7 @@ class Actor(threading.Thread):
 
     def run(self) -> None:
         control = None
+        told = ""
         while (asked := self._asked.get()) is not None:
             what, calls, then = asked
             outcomes: list[Any] = []
@@ -77,7 +85,8 @@ class Actor(threading.Thread):
             except Exception as fault:  # told on the screen; the next request is tried all the same
                 error = f"{type(fault).__name__}: {fault}"
             self._doing = None
-            self._post(Acted(what, outcomes, error, then))
+            before, told = told, control.warning if control is not None else ""
+            self._post(Acted(what, outcomes, error, then, told if told != before else ""))
         if control is not None:
             control.close()
 

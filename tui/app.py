@@ -116,12 +116,11 @@ class FinetopApp(App, inherit_bindings=False):
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             self.news = News(visible(problems[0] + more), "warning")
         self.feed.start()
-        main = MainScreen()
-        self.push_screen(main)
+        self.push_screen(MainScreen())
         if self._welcome:
             from tui.screens.welcome import Welcome
 
-            self.push_screen(Welcome(main))
+            self.push_screen(Welcome())
 
     def on_unmount(self) -> None:
         self.memory.save()
@@ -265,6 +264,11 @@ class FinetopApp(App, inherit_bindings=False):
             self.say(f"{message.what}: {message.error}", "failed")
         elif message.then is not None:
             message.then(message.outcomes)
+        if message.warning:
+            from tui.screens.dialogs import Notice
+
+            words = [*message.warning.split("\n"), "", "D tries again, ! shows what the doctor finds."]
+            self.push_screen(Notice("Queued, but nothing starts it", words))
         await self.hear()
 
     def say(self, text: str, role: str = "text", at: float | None = None) -> None:

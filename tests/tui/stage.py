@@ -18,6 +18,8 @@ from tui.settings import Settings
 class FakeControl:
     """Takes down what it is asked; the surface of `engine.control.Control`."""
 
+    warning = ""
+
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple, dict[str, Any]]] = []
         self.refuse: Exception | None = None

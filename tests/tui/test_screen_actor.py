@@ -9,6 +9,8 @@ from tui.actor import Actor
 class Kept:
     """Stands for the control: it keeps what it was asked, and whether it was closed."""
 
+    warning = ""
+
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.closed = threading.Event()

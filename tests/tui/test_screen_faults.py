@@ -274,6 +274,21 @@ def test_a_terminal_made_too_small_in_mid_edit_keeps_what_was_typed(copy):
         terminal.shows("Run 1  half a name")
 
 
+def test_a_daemon_that_cannot_be_started_is_told_with_its_reason_when_a_run_is_queued(copy):
+    (copy / ".finetop" / "daemon.log").mkdir()
+    with Terminal(["-m", "tui", "--workspace", str(copy)], 120, 36) as terminal:
+        terminal.shows("daemon ○ not running")
+        terminal.send("#5\r")
+        terminal.shows("Run 5 ")
+        terminal.send("r")
+        terminal.shows("Go on with run 5 from")
+        terminal.send("\r")
+        terminal.shows("Queued, but nothing starts it")
+        assert "no daemon can be started" in terminal.text() and "D tries again" in terminal.text()
+        terminal.send("\r")
+        terminal.shows("run 5 is queued to go on")
+
+
 def test_a_daemon_that_is_silent_or_gone_is_told_and_can_be_started(copy):
     with screen(copy, 120, 36) as terminal:  # its last word was long ago, and somebody holds its lock
         terminal.shows("daemon ● stale")

@@ -12,7 +12,7 @@ from engine.home import Workspace
 from engine.store.records import Outcome, RunState
 from tui.app import FinetopApp
 from tui.keys import ACTIONS, BY_ID, Keymap
-from tui.screens.dialogs import Choose, Confirm, Help, Palette
+from tui.screens.dialogs import Choose, Confirm, Help, Notice, Palette
 from tui.screens.main import MainScreen
 from tui.settings import Settings
 
@@ -24,6 +24,8 @@ KEY_NAMES |= {"!": "exclamation_mark", "+": "plus", "_": "underscore", "#": "num
 
 class Recorder:
     """Takes down what it is asked and says that it was done, unless told to refuse."""
+
+    warning = ""
 
     def __init__(self) -> None:
         self.calls: list[tuple] = []
@@ -438,6 +440,22 @@ def test_own_keys_replace_those_of_the_table_and_mistakes_are_named():
     assert keymap.action("x", ("main",)) is None
     assert keymap.action("d", ("main",)) is BY_ID["main.kill"], "one's own key pushes out the table's"
     assert keymap.problems == ["there is no action 'main.nonsense'"]
+
+
+@played
+async def test_what_nothing_will_act_on_is_told_once_and_the_key_that_closes_the_notice_is_heard(filled):
+    async with Shown(filled) as shown:
+        shown.control.warning = "no daemon could be started: the disk is full\nMake room."
+        await shown.press("x")
+        notice = await until(lambda: isinstance(shown.app.screen, Notice) and shown.app.screen)
+        told = [text for line in notice.lines for text, _ in line]
+        assert told[:2] == ["no daemon could be started: the disk is full", "Make room."]
+        await shown.press("j")
+        assert isinstance(shown.app.screen, MainScreen) and shown.main.runs.run.id == 2
+        await shown.press("x")
+        await shown.asked("stop", 2)
+        await until(lambda: "stops after this step: 2" in shown.news)
+        assert isinstance(shown.app.screen, MainScreen)
 
 
 @played

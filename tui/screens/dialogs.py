@@ -79,11 +79,13 @@ class _Words(Pane):
 
 
 class Notice(Dialog):
-    """Something worth knowing, until the next key."""
+    """Something worth knowing, until the next key. That is heard by the screen below, unless it is one with which
+    people put a notice away: it may have been typed ahead, and a notice comes when it likes."""
 
     own_places = ("any",)
     columns = 70
-    keys = "any key goes on"
+    keys = "enter goes on"
+    closing = ("enter", "escape", "space", "q")
 
     def __init__(self, heading: str, words: Sequence[str] = ()) -> None:
         super().__init__()
@@ -96,9 +98,13 @@ class Notice(Dialog):
     def box_size(self, width: int, height: int) -> tuple[int, int]:
         return min(width - 4, self.columns), len(self.lines) + 4
 
+    @property
+    def ready(self) -> bool:
+        return self.app.screen_stack[-2].ready
+
     def key(self, event: events.Key) -> bool:
         self.app.pop_screen()
-        return True
+        return event.key in self.closing or self.app.screen.key(event)
 
 
 class Confirm(Dialog):

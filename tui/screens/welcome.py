@@ -1,10 +1,7 @@
 """What the demo tells a newcomer, once: what goes on here, and which keys to press first."""
 
-from textual import events
-
 from tui.format import fit
 from tui.keys import written
-from tui.screens.base import KeyScreen
 from tui.screens.dialogs import Notice
 from tui.widgets.pane import Pane
 
@@ -21,14 +18,14 @@ _TEXT = (
 
 
 class Welcome(Notice):
-    """Any key closes it, and is then heard by the screen below: who does at once as told is not told twice."""
+    """Who does at once as told is not told twice: nearly every key closes it and is heard below."""
 
     columns = 74
     keys = "any key begins"
+    closing = ("enter", "escape")
 
-    def __init__(self, below: KeyScreen) -> None:
+    def __init__(self) -> None:
         super().__init__("Welcome to finetop")
-        self.below = below
 
     def box(self) -> Pane:
         self.lines = [*([(text, "text")] for text in _TEXT), []]
@@ -36,11 +33,3 @@ class Welcome(Notice):
             keys = ", ".join(written(key) for action in actions for key in self.host.keymap.keys(action)[:1])
             self.lines.append([(fit(keys, 12), "key"), (does, "text")])
         return super().box()
-
-    @property
-    def ready(self) -> bool:
-        return self.below.ready
-
-    def key(self, event: events.Key) -> bool:
-        super().key(event)
-        return event.key in ("enter", "escape") or self.below.key(event)
