@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fill import HOSTILE
+from fill import HOSTILE, Filler
 from stage import played, press, until
 
 from engine.home import Workspace
@@ -242,6 +242,39 @@ async def test_checkpoints_are_pinned_and_deleted_after_a_question(filled):
 
 
 @played
+async def test_the_cursor_rests_on_the_newest_checkpoint_then_on_the_best_until_it_is_moved(tmp_path):
+    filler = Filler(tmp_path)
+    run_id = filler.add("one")
+    filler.train(run_id, 20)
+
+    def save(step: int, *kept: str) -> None:
+        path = f"checkpoints/step-{step:08d}"
+        (filler.folder(run_id) / path).mkdir(parents=True)
+        event = {"kind": "checkpoint", "step": step, "path": path, "bytes": 10, "kept": ["latest", *kept]}
+        filler.journal(run_id, event)
+
+    async with Shown(tmp_path) as shown:
+        pane = shown.main.checkpoints
+
+        def rests_on(step: int) -> bool:
+            marked = [line for line in pane.shown_text() if "▌" in line]
+            return pane.key == step and len(marked) == 1 and f" {step} " in marked[0]
+
+        save(21, "best")
+        await until(lambda: rests_on(21))
+        save(22)
+        await until(lambda: rests_on(22))
+        filler.finish(run_id, RunState.DONE)
+        await until(lambda: rests_on(21))
+        await shown.press("4", "k")
+        save(23, "best")
+        await until(lambda: len(shown.app.snapshot.detail.checkpoints) == 3)
+        await shown.pilot.pause()
+        assert rests_on(22)
+    filler.close()
+
+
+@played
 async def test_a_failed_run_is_queued_again_with_a_fix(filled):
     async with Shown(filled) as shown:
         await shown.go(4)
@@ -418,8 +451,6 @@ async def test_every_size_has_its_layout_and_shows_the_selected_run(filled, size
 
 @played
 async def test_no_gpu_shows_processor_and_memory_and_why(tmp_path):
-    from fill import Filler
-
     filler = Filler(tmp_path)
     filler.add("one")
     filler.machine(0)

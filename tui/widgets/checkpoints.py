@@ -33,13 +33,29 @@ class CheckpointsPane(Rows):
         self.run: Run | None = None
         self.detail: Detail | None = None
         self.now = 0.0
+        self._moved = False
+        """Whether the cursor is where the user put it."""
 
     def take(self, run: Run | None, detail: Detail | None, now: float) -> None:
         if (run.id if run else None) != (self.run.id if self.run else None):
             self.home()
+            self._moved = False
         self.run, self.now = run, now
         self.detail = detail if run is not None and detail is not None and detail.run_id == run.id else None
+        if not self._moved and (step := self._foremost()) is not None:
+            self.key = step
         self.rebuild()
+
+    def _foremost(self) -> int | None:
+        """Where the cursor rests until it is moved: on the newest while the run goes on, then on the best."""
+        points = self.detail.checkpoints if self.detail else ()
+        best = next((point.step for point in points if "best" in point.kept), None)
+        newest = points[0].step if points else None
+        return newest if best is None or (self.run is not None and self.run.active) else best
+
+    def _go(self, index: int) -> None:
+        self._moved = True
+        super()._go(index)
 
     def places(self) -> tuple[str, ...]:
         return ("checkpoints", "list")
