@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from engine.home import LOG
+
 NAME = "journal.jsonl"
 _DISK_FULL_RETRY_SECONDS = 5.0
 _STEP_KINDS = frozenset({"metric", "eval", "sample", "checkpoint", "event"})
@@ -26,14 +28,21 @@ class Journal:
     """Appends events to a run's journal. A full disk makes it wait, so that training pauses and nothing is lost."""
 
     def __init__(self, folder: Path) -> None:
+        self._log = folder / LOG
         self._fd = os.open(folder / NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         size = os.fstat(self._fd).st_size
         if size and os.pread(self._fd, 1, size - 1) != b"\n":
             self._write_all(b"\n")  # a crash tore the last line: end it, so that the next event stands alone
 
     def write(self, kind: str, **fields: Any) -> None:
-        """One event. JSON has no NaN and no infinity: such a value is null, and named under `nonfinite`."""
+        """One event. JSON has no NaN and no infinity: such a value is null, and named under `nonfinite`.
+
+        A state says how long the log was by then, so that it can be shown between the log's lines, which have no times.
+        """
         event = {"t": time.time(), "kind": kind, **fields}
+        if kind == "state":
+            with contextlib.suppress(OSError):
+                event["log_bytes"] = self._log.stat().st_size
         try:
             line = _encode(event)
         except ValueError:

@@ -5,6 +5,7 @@ elsewhere (names, logs, answers, messages) goes through `visible` once, where it
 """
 
 import math
+import time
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -189,6 +190,17 @@ def duration(seconds: float | None) -> str:
     if whole < 100 * 86400:
         return f"{whole // 86400}d{whole % 86400 // 3600}h"
     return f"{whole // 86400}d"
+
+
+def moment(when: float | None) -> str:
+    """`2026-09-21 14:13:20`, by the clock of this place."""
+    return "" if when is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
+
+
+def clock(when: float, last: float) -> str:
+    """The time of a day that is that of `last`; before it, the date and no seconds."""
+    text = moment(when)
+    return text[11:] if text[:10] == moment(last)[:10] else text[5:16]
 
 
 def age(seconds: float) -> str:

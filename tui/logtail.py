@@ -1,7 +1,9 @@
 """The end of a log file, read piece by piece as it grows. Runs on the feed's thread."""
 
 import os
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 KEPT_BYTES = 2_000_000
@@ -13,6 +15,8 @@ class Tail:
     path: Path
     lines: tuple[str, ...] = ()
     """As written; what they hold may be hostile and is made visible where it is shown."""
+    starts: tuple[int, ...] = ()
+    """At which byte of the file each line begins."""
     rest: bytes = b""
     """The last line, as long as it has no line break; its last character may be half there."""
     offset: int = 0
@@ -25,6 +29,10 @@ class Tail:
     def shown(self) -> tuple[str, ...]:
         """All lines, the unfinished last one too."""
         return (*self.lines, _after_return(self.rest.decode("utf-8", "replace"))) if self.rest else self.lines
+
+    def line_at(self, offset: float) -> int:
+        """How many of the lines shown begin before that byte of the file."""
+        return bisect_left(self.starts, offset) + (bool(self.rest) and self.offset - len(self.rest) < offset)
 
 
 def read(path: Path, before: Tail | None = None) -> Tail:
@@ -52,13 +60,15 @@ def read(path: Path, before: Tail | None = None) -> Tail:
 
 def _joined(before: Tail, data: bytes) -> Tail:
     whole, ended, rest = (before.rest + data).rpartition(b"\n")
-    lines, skipped = before.lines, before.skipped
+    lines, starts, skipped = before.lines, before.starts, before.skipped
     if ended:
         lines += tuple(_after_return(line) for line in whole.decode("utf-8", "replace").split("\n"))
+        lengths = (len(line) + 1 for line in whole.split(b"\n"))
+        starts += tuple(accumulate(lengths, initial=before.offset - len(before.rest)))[:-1]
     if len(lines) > 50_000:  # a long visit: let the beginning go
-        skipped += sum(len(line.encode()) + 1 for line in lines[:25_000])
-        lines = lines[25_000:]
-    return Tail(before.path, lines, rest, before.offset + len(data), skipped, before.inode)
+        lines, starts = lines[25_000:], starts[25_000:]
+        skipped = starts[0]
+    return Tail(before.path, lines, starts, rest, before.offset + len(data), skipped, before.inode)
 
 
 def _after_return(line: str) -> str:

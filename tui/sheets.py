@@ -1,7 +1,6 @@
 """What the tabs of the selected run hold apart from charts: log, settings, events, as lines that scroll."""
 
 import re
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from engine.store.records import Event, Run, SettingValue
 from tui import format
 from tui.format import Line, cells, crop_line, fit, visible, wrap
 from tui.logtail import Tail
+from tui.story import Turn
 
 
 class Sheet:
@@ -50,19 +50,29 @@ class Sheet:
 
 
 class LogSheet(Sheet):
+    """What the worker printed, and between it what became of the run."""
+
     def __init__(self) -> None:
         super().__init__()
         self.follow = True
         self.tail: Tail | None = None
         self.wanted = ""
+        self._turns: Sequence[Turn] = ()
         self._pattern: re.Pattern[str] | None = None
 
-    def take(self, tail: Tail) -> bool:
+    def take(self, tail: Tail, turns: Sequence[Turn]) -> bool:
         """False if nothing changed."""
-        if tail is self.tail:
+        if tail is self.tail and turns == self._turns:
             return False
-        self.tail = tail
-        self._lines = tail.shown()
+        self.tail, self._turns = tail, turns
+        printed = tail.shown()
+        lines: list[str | Line] = []
+        at = 0
+        for turn in turns:
+            place = max(at, tail.line_at(turn.place))
+            lines += [*printed[at:place], turn.line]
+            at = place
+        self._lines = [*lines, *printed[at:]]
         return True
 
     def search(self, text: str) -> int:
@@ -85,10 +95,12 @@ class LogSheet(Sheet):
                 return True
         return False
 
-    def _found(self, line: str) -> bool:
-        return self._pattern is not None and self._pattern.search(line) is not None
+    def _found(self, item: str | Line) -> bool:
+        return self._pattern is not None and isinstance(item, str) and self._pattern.search(item) is not None
 
-    def line(self, item: str, width: int) -> Line:
+    def line(self, item: str | Line, width: int) -> Line:
+        if not isinstance(item, str):
+            return super().line(item, width)
         text = visible(item)
         spans: Line = []
         at = 0
@@ -101,12 +113,11 @@ class LogSheet(Sheet):
     def body(self, width: int, height: int) -> list[Line]:
         if self.tail is None:
             return [[(" reading the log", "dim")]]
-        if self.tail.problem:
-            return [[(" " + visible(self.tail.problem), "dim")]]
-        if not self._lines:
-            words = " nothing was printed: a log holds warnings and errors; steps are in the charts, the rest in Events"
-            return [[(part, "dim")] for part in wrap(words, width)]
-        return super().body(width, height)
+        words = self.tail.problem
+        if not words and not self.tail.shown():
+            words = "nothing was printed: a log holds warnings and errors; steps are in the charts, the rest in Events"
+        below: list[Line] = [[(" " + part, "dim")] for part in wrap(words, width - 1)] if words else []
+        return [*super().body(width, max(1, height - len(below))), *below]
 
     def where(self) -> str:
         parts = [super().where()]
@@ -131,9 +142,9 @@ class ConfigSheet(Sheet):
             ("note", run.note),
             ("group", run.sweep),
             ("from", f"checkpoint {run.parent_run}@{run.parent_step}" if run.parent_run else ""),
-            ("queued", _moment(run.queued)),
-            ("started", _moment(run.started)),
-            ("ended", _moment(run.finished)),
+            ("queued", format.moment(run.queued)),
+            ("started", format.moment(run.started)),
+            ("ended", format.moment(run.finished)),
             ("attempts", str(run.attempts) if run.attempts > 1 else ""),
             ("GPUs", ", ".join(run.gpus)),
         ]
@@ -160,15 +171,14 @@ class EventsSheet(Sheet):
 
     def take(self, events: Sequence[Event]) -> None:
         lines: list[Line] = []
-        today = _moment(events[-1].time)[:10] if events else ""
         for event in reversed(events):
-            when = _moment(event.time)
+            when = format.clock(event.time, events[-1].time)
             role = "failed" if event.message == "failed" or event.kind == "oom" else "text"
             step = f"step {format.count(event.step)}  " if event.step is not None else ""
             text = told.sentence(event.kind, event.message, event.detail)
             lines.append(
                 [
-                    (f" {when[11:] if when.startswith(today) else when[5:16]:<11} ", "dim"),
+                    (f" {when:<11} ", "dim"),
                     (fit(visible(told.name(event.kind, event.message)), 10) + " ", "text"),
                     (step, "dim"),
                     (visible(text), role),
@@ -185,7 +195,3 @@ class TextSheet(Sheet):
 
     def take(self, lines: Sequence[Line]) -> None:
         self._lines = lines
-
-
-def _moment(when: float | None) -> str:
-    return "" if when is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))

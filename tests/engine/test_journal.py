@@ -261,3 +261,12 @@ def test_the_page_names_every_kind_event_and_field_the_worker_writes():
             assert keyword.arg is None or f"`{keyword.arg}`" in section, (call.args[0].value, keyword.arg)
             if keyword.arg == "event":
                 assert f"`{keyword.value.value}`" in section
+
+
+def test_a_state_says_where_between_the_lines_of_the_log_it_belongs(tmp_path):
+    log = Journal(tmp_path)
+    log.write("state", state="starting")
+    (tmp_path / "log.txt").write_text("a warning\n")
+    log.write("state", state="failed", reason="so")
+    log.write("beat", next=5)
+    assert [event.get("log_bytes") for event in read(tmp_path)[0]] == [None, 10, None]

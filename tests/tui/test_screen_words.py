@@ -7,6 +7,7 @@ from fill import Filler
 from stage import played, until
 from test_screen_main import Shown
 
+from engine.store import queue
 from engine.store.records import Outcome, RunState
 from tui.screens.dialogs import Confirm
 
@@ -142,3 +143,54 @@ async def test_the_epoch_is_that_of_the_last_step_not_of_the_last_checkpoint(fil
         run = shown.app.snapshot.run(1)
         assert (run.step, f"{run.epoch:.2f}") == (1240, "1.71")
         await until(lambda: "epoch 1.77" in " ".join(shown.main.run.shown_text()))
+
+
+@played
+async def test_the_log_tells_between_its_lines_what_became_of_the_run(tmp_path):
+    filler = Filler(tmp_path, NOW)
+    run_id = filler.add("told", created=NOW - 90_000)
+    queue.claim(filler.conn, run_id)
+    folder = filler.folder(run_id)
+
+    def prints(text: str) -> None:
+        with open(folder / "log.txt", "a") as file:
+            file.write(text)
+
+    def becomes(state: str, ago: float, **more) -> None:
+        size = (folder / "log.txt").stat().st_size
+        filler.journal(run_id, {"t": NOW - ago, "kind": "state", "state": state, "log_bytes": size, **more})
+
+    prints("")
+    becomes("starting", 600)
+    prints("loading 训练\n")
+    becomes("running", 590)
+    prints("a warning\n 10%|\r 90%|###")  # a progress bar, which has no line break yet
+    becomes("failed", 500, reason="out of memory")
+    prints("\nTraceback\n")
+    becomes("starting", 400)
+    filler.journal(run_id, {"t": NOW - 399, "kind": "resume", "from_step": 40})
+    prints("again\n")
+    filler.journal(run_id, {"t": NOW - 300, "kind": "event", "event": "oom", "message": "not told here", "step": 41})
+    filler.conn.execute("UPDATE runs SET state = 'interrupted', finished = ?, reason = 'lost' WHERE id = 1", (NOW,))
+    prints("last words\n")
+    async with Shown(tmp_path) as shown:
+        await shown.go(run_id)
+        shown.main.run.go("Log")
+        await until(lambda: "last words" in "\n".join(shown.main.run.shown_text()))
+        said = [text.strip("│┃ ") for text in shown.main.run.shown_text()[2:-1]]
+    assert [text for text in said if text] == [
+        "── 09-20 13:13 ○ queued",
+        "── 14:03:20 ● started",
+        "loading 训练",
+        "── 14:03:30 ● running",
+        "a warning",
+        "90%|###",
+        "── 14:05:00 ✖ failed: out of memory",
+        "Traceback",
+        "── 14:06:40 ● started again, attempt 2",
+        "── 14:06:41 ● goes on from step 40",
+        "again",
+        "last words",
+        "── 14:13:20 ! interrupted: lost",
+    ]
+    filler.close()

@@ -18,6 +18,7 @@ from tui.logtail import Tail
 from tui.logtail import read as read_log
 from tui.sheets import ConfigSheet, EventsSheet, LogSheet, Sheet, TextSheet
 from tui.snapshot import Detail, Snapshot
+from tui.story import turns
 from tui.widgets.chart import Chart
 from tui.widgets.checkpoints import CheckpointsPane
 from tui.widgets.gpus import GpusPane
@@ -129,6 +130,8 @@ class RunPane(Chart):
             wanted = [Wanted(run.id, key, series) for series, key in enumerate(keys)]
             self.show(wanted, self._version_of(run, wanted))
         if tab in (LOGS, WHY):
+            if self.logs.tail is not None:
+                self._take_log(self.logs.tail)  # the run may have changed where its log has not
             path, before = self.app.workspace.runs / str(run.id) / LOG, self.logs.tail
             self.app.feed.ask("log", lambda conn: (run.id, read_log(path, before)))
         if tab == WHY and self.detail is not None and self._failure != (run.id, run.reason or ""):
@@ -167,7 +170,7 @@ class RunPane(Chart):
     def answered(self, answer: Answer) -> None:
         if answer.key == "log" and answer.value is not None and self.run is not None:
             run_id, tail = answer.value
-            if run_id == self.run.id and isinstance(tail, Tail) and self.logs.take(tail):
+            if run_id == self.run.id and isinstance(tail, Tail) and self._take_log(tail):
                 if self.tab == WHY:
                     self._draw_card()
                 self.repaint()
@@ -177,6 +180,10 @@ class RunPane(Chart):
                 self.helps = helps
                 self._draw_card()
                 self.repaint()
+
+    def _take_log(self, tail: Tail) -> bool:
+        assert self.run is not None
+        return self.logs.take(tail, turns(self.run, self.detail.events if self.detail else ()))
 
     def _draw_card(self) -> None:
         if self.run is not None:
