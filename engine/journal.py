@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from engine.clock import uptime
 from engine.home import LOG
 
 NAME = "journal.jsonl"
@@ -37,9 +38,12 @@ class Journal:
     def write(self, kind: str, **fields: Any) -> None:
         """One event. JSON has no NaN and no infinity: such a value is null, and named under `nonfinite`.
 
-        A state says how long the log was by then, so that it can be shown between the log's lines, which have no times.
+        A state says how long the log was by then, so that it can be shown between the log's lines, which have no times;
+        a step says the time by a clock that nobody sets, too.
         """
         event = {"t": time.time(), "kind": kind, **fields}
+        if kind in ("metric", "resume"):
+            event["up"] = round(uptime(), 3)
         if kind == "state":
             with contextlib.suppress(OSError):
                 event["log_bytes"] = self._log.stat().st_size

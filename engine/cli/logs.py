@@ -24,6 +24,8 @@ from engine.store.records import RunState
 _EXAMPLES = "examples:\n  finetop logs 41 -f\n  finetop logs 41 --events\n"
 _POLL_SECONDS = 0.2
 _QUIET = frozenset({"beat", "metric"})
+_UNTOLD = frozenset({"t", "kind", "step", "up", "log_bytes"})
+"""Fields that are told otherwise, or tell only programs something."""
 
 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -165,7 +167,7 @@ def _print_event(event: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(event, ensure_ascii=False))
         return
-    kind, rest = event["kind"], {key: value for key, value in event.items() if key not in ("t", "kind", "step")}
+    kind, rest = event["kind"], {key: value for key, value in event.items() if key not in _UNTOLD}
     step = f"step {event['step']:,}  " if isinstance(event.get("step"), int) else ""
     message = rest.pop("message", "") if kind == "event" else ""
     name = rest.pop("event", kind) if kind == "event" else kind

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from engine.clock import uptime
 from engine.home import LOG
 from engine.process import worker_alive
 
@@ -109,7 +110,7 @@ def clock_offset() -> float:
 
     The time asleep counts in both, where the system can tell (Linux); elsewhere waking up looks like a clock set.
     """
-    return time.time() - time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return time.time() - uptime()
 
 
 def rebooted_since(moment: float) -> bool:

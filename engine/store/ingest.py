@@ -27,6 +27,8 @@ CHUNK_BYTES = 1 << 20
 """Read in one transaction: about 6,000 steps, which hold the write lock for 0.1 s."""
 CLOCK_SECONDS = 300.0
 """A worker that took longer to start or to be taken note of than this is rarer than a clock that was set."""
+CLOCK_SET_SECONDS = 2.0
+"""Slewing keeps clock and uptime together; a difference that moves by so much between two steps was set."""
 HEAD_BYTES = 256
 """A journal is recognised by its first bytes, which hold the time of its first event."""
 
@@ -130,6 +132,16 @@ def _forget(conn: sqlite3.Connection, run_id: int) -> None:
     conn.execute("UPDATE runs SET step = 0, epoch = NULL WHERE id = ?", (run_id,))
 
 
+def _clock_of(conn: sqlite3.Connection, run_id: int) -> tuple[float | None, int]:
+    """By how much the clock of the run's worker differed from its uptime (None: not known), and the step beyond which
+    the steps are this worker's."""
+    row = conn.execute("SELECT value FROM facts WHERE name = ?", (f"clock:{run_id}",)).fetchone()
+    if row is None:
+        return None, -1
+    offset, went_on = row[0].split()
+    return float(offset), int(went_on)
+
+
 class _Chunk:
     """One chunk of a journal on its way into the rows of one run, inside one transaction."""
 
@@ -140,6 +152,7 @@ class _Chunk:
         self._known = metrics.summaries(conn, run_id)
         self._points: dict[str, list[tuple[int, float | None]]] = {}
         self._clock = self._clock_step()
+        self._offset, self._went_on = _clock_of(conn, run_id)
         self._run: dict[str, Any] = {}
         self._written = 0
         self._doing: str | None = _UNSAID
@@ -194,6 +207,7 @@ class _Chunk:
                 continue
             self._points.setdefault(key, []).append((step, None if value is None else float(value)))
         if step > self._clock:
+            self._mind_clock(event, moment)
             self._points.setdefault(metrics.TIME_KEY, []).append((step, moment))
             self._clock = step
 
@@ -312,6 +326,8 @@ class _Chunk:
             (self._run_id, step),
         )
         self._clock = self._clock_step()
+        self._offset, self._went_on = None, step
+        self._mind_clock(event, moment)
         self._run["step"] = max(step, 0)
         where = f"goes on from step {step}" if step >= 0 else "starts from the beginning"
         self._log("resume", event, moment, where, {"from_step"}, max(step, 0))
@@ -321,6 +337,23 @@ class _Chunk:
     def _flush(self) -> None:
         self._written += metrics.add_points(self._conn, self._run_id, self._points, self._known)
         self._points = {}
+
+    def _mind_clock(self, event: dict[str, Any], moment: float) -> None:
+        """Where the clock was set since this worker's last step, the times of its steps are moved along."""
+        up = _number(event.get("up"))
+        if up is None:
+            return
+        before, offset = self._offset, moment - up
+        if before is not None and abs(offset - before) < CLOCK_SET_SECONDS:
+            return
+        if before is not None:
+            self._flush()
+            metrics.move_clock(self._conn, self._went_on, offset - before, self._known)
+        self._offset = offset
+        self._conn.execute(
+            "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+            (f"clock:{self._run_id}", f"{offset!r} {self._went_on}"),
+        )
 
     def _clock_step(self) -> int:
         clock = self._known.get(metrics.TIME_KEY)

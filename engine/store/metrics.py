@@ -135,6 +135,17 @@ def drop_beyond(conn: sqlite3.Connection, run_id: int, step: int, known: dict[st
             del known[key]
 
 
+def move_clock(conn: sqlite3.Connection, step: int, seconds: float, known: dict[str, Summary]) -> None:
+    """The clock was set by so much: the times of the steps beyond `step` are moved along; `known` is kept true."""
+    series = known.get(TIME_KEY)
+    if series is None or series.last_step <= step:
+        return
+    conn.execute("UPDATE points SET value = value + ? WHERE series = ? AND step > ?", (seconds, series.id, step))
+    _recount(conn, series)
+    _drop_buckets(conn, series.id, step + 1)
+    _close_buckets(conn, series.id, step + 1, series.last_step)
+
+
 def drop_run(conn: sqlite3.Connection, run_id: int) -> None:
     """Delete every point, bucket and summary of a run."""
     for table in ("points", "metric_pyramid"):

@@ -111,6 +111,37 @@ def test_the_clock_set_back_does_not_fold_the_time_axis(conn, tmp_path):
     assert means == sorted(means) and sum(column.count for column in chart.columns) == 1000
 
 
+def step_line(step: int, t: float, up: float) -> bytes:
+    return line("metric", t, step=step, values={"train/loss": float(step)}, up=up)
+
+
+@pytest.mark.parametrize("set_by", [-7200, 86_400])
+def test_the_time_axis_is_that_of_the_work_although_the_clock_was_set_meanwhile(tmp_path, set_by):
+    conn, folder = writer(tmp_path / "runs.db"), tmp_path / "1"
+    queue.add(conn, NewRun())
+    lines = [line("resume", 5000.0, from_step=-1, up=100.0)]
+    lines += [step_line(step, 5000.0 + step + (set_by if step > 700 else 0), 100.0 + step) for step in range(1, 1001)]
+    for first, end in ((0, 300), (300, 702), (702, 1001)):  # as it comes in, piece by piece
+        write(folder, *lines[first:end])
+        import_journal(conn, 1, folder)
+    chart = charts.chart(conn, 1, "train/loss", 40, x="time")
+    assert chart.high_x - chart.low_x == pytest.approx(999) and len(chart.columns) == 40
+    times = [charts.at_step(conn, 1, "time", step).value for step in (1, 700, 701, 1000)]
+    assert times == pytest.approx([5000.0 + step + set_by for step in (1, 700, 701, 1000)])
+
+
+def test_a_worker_after_a_restart_of_the_machine_moves_no_times_of_the_one_before(tmp_path):
+    conn, folder = writer(tmp_path / "runs.db"), tmp_path / "1"
+    queue.add(conn, NewRun())
+    write(folder, line("resume", 5000.0, from_step=-1, up=9000.0), step_line(1, 5001.0, 9001.0))
+    import_journal(conn, 1, folder)
+    write(folder, line("resume", 6000.0, from_step=1, up=10.0))
+    import_journal(conn, 1, folder)
+    write(folder, step_line(2, 6001.0, 11.0), step_line(3, 2002.0, 12.0))
+    import_journal(conn, 1, folder)
+    assert [charts.at_step(conn, 1, "time", step).value for step in (1, 2, 3)] == [5001.0, 2001.0, 2002.0]
+
+
 def test_nothing_logged_is_none(conn):
     assert charts.chart(conn, 1, "eval/loss", 100) is None
     assert charts.chart(conn, 99, "train/loss", 100) is None
