@@ -112,6 +112,22 @@ class Terminal:
         return self.status
 
 
+def golden(found: str, name: str) -> None:
+    """Compare with what is on file; UPDATE_GOLDENS=1 takes it anew."""
+    path = HERE / "goldens" / name
+    if os.environ.get("UPDATE_GOLDENS"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(found, "utf-8")
+    assert found == path.read_text("utf-8"), f"{path} differs; UPDATE_GOLDENS=1 takes it anew:\n{found}"
+
+
+def opened(terminal: Terminal) -> Terminal:
+    """Wait for the first picture, chart and all."""
+    terminal.shows("qwen3-8b-sql-lora")
+    terminal.settled()
+    return terminal
+
+
 def screen(root: Path, columns: int, rows: int, *words: str, **environ: str) -> Terminal:
     """The screen on a workspace, with the clock and the host of the pictures, and a daemon's lock held beside it."""
     return Terminal([str(HERE / "frozen.py"), "--workspace", str(root), *words], columns, rows, **environ)

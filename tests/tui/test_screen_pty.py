@@ -5,44 +5,44 @@ import os
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import pytest
 from conftest import NOW
 from fill import Filler, machine
-from terminal import Terminal, screen
+from svg import svg
+from terminal import golden, opened, screen
 from wcwidth import wcswidth
 
 from engine.home import Workspace
 from engine.store import connect, ingest
 
-GOLDENS = Path(__file__).parent / "goldens"
 SIZES = [(80, 24), (120, 36), (200, 60)]
 FROZEN = {"FINETOP_NOW": str(NOW)}
-
-
-def golden(terminal: Terminal, name: str) -> None:
-    """Compare with the picture on file; UPDATE_GOLDENS=1 takes it anew."""
-    path, text = GOLDENS / f"{name}.txt", terminal.text()
-    if os.environ.get("UPDATE_GOLDENS"):
-        GOLDENS.mkdir(exist_ok=True)
-        path.write_text(text, "utf-8")
-    assert text == path.read_text("utf-8"), f"{path} differs; UPDATE_GOLDENS=1 takes it anew:\n{text}"
-
-
-def opened(terminal: Terminal) -> Terminal:
-    """Wait for the first picture, chart and all."""
-    terminal.shows("qwen3-8b-sql-lora")
-    terminal.settled()
-    return terminal
 
 
 @pytest.mark.parametrize(("columns", "rows"), SIZES)
 def test_the_main_screen_looks_as_on_file(filled, columns, rows):
     with opened(screen(filled, columns, rows, **FROZEN)) as terminal:
-        golden(terminal, f"main-{columns}x{rows}")
+        golden(terminal.text(), f"main-{columns}x{rows}.txt")
         for line in terminal.lines():
             assert wcswidth(line) == columns, line
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "rows", "theme", "keys", "shows"),
+    [
+        ("main-dark", 120, 36, "dark", "j v", "2 marked"),
+        ("main-ansi", 80, 24, "ansi", "", "‹Loss›"),
+        ("failed-light", 120, 36, "light", "#4\r", "What usually helps"),
+        ("compare-dark", 120, 36, "dark", "#3\r j c", "Settings that differ"),
+    ],
+)
+def test_the_colours_are_those_on_file(filled, name, columns, rows, theme, keys, shows):
+    with opened(screen(filled, columns, rows, "--theme", theme, **FROZEN)) as terminal:
+        terminal.send(keys)
+        terminal.shows(shows)
+        terminal.settled()
+        golden(svg(terminal.screen), f"{name}-{columns}x{rows}.svg")
 
 
 def test_without_colour_the_same_is_told_in_glyphs_and_words(filled):
@@ -95,7 +95,7 @@ def test_a_chosen_theme_asks_nothing(filled):
 
 def test_ascii_draws_with_ascii_only_and_keeps_other_writing(filled):
     with opened(screen(filled, 120, 36, "--ascii", **FROZEN)) as terminal:
-        golden(terminal, "main-120x36-ascii")
+        golden(terminal.text(), "main-120x36-ascii.txt")
         odd = {char for char in terminal.text() if ord(char) > 127 and not "一" <= char <= "鿿"}
         assert odd == set()
 
@@ -112,7 +112,7 @@ def test_a_failed_run_says_why_and_what_helps(filled):
         terminal.send("#4\r")
         terminal.shows("What usually helps")
         terminal.settled()
-        golden(terminal, "failed-120x36")
+        golden(terminal.text(), "failed-120x36.txt")
 
 
 def test_a_newcomer_is_told_what_to_do(tmp_path):
@@ -243,7 +243,7 @@ def test_a_storm_of_resizes_ends_with_a_whole_picture(filled):
         terminal.settled()
         terminal.send("\x0c")
         terminal.settled()
-        golden(terminal, "main-120x36")
+        golden(terminal.text(), "main-120x36.txt")
 
 
 def test_q_leaves_and_says_that_runs_go_on(filled):

@@ -2,7 +2,7 @@
 
 from conftest import NOW
 from stage import played, until
-from terminal import Terminal, screen
+from terminal import opened, screen
 from test_screen_main import Shown
 
 from engine.home import Workspace
@@ -14,12 +14,6 @@ from tui.screens.main import MainScreen
 from tui.settings import Settings
 
 FROZEN = {"FINETOP_NOW": str(NOW)}
-
-
-def opened(terminal: Terminal) -> Terminal:
-    terminal.shows("qwen3-8b-sql-lora")
-    terminal.settled()
-    return terminal
 
 
 def test_what_is_typed_before_the_first_picture_is_done_on_it(filled):
