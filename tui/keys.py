@@ -64,7 +64,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("main.previous_pane", ("shift+tab",), "previous pane", "previous pane", "main"),
     Action("main.next_tab", ("]",), "next tab", "next tab of the selected run", "main"),
     Action("main.previous_tab", ("[",), "previous tab", "previous tab of the selected run", "main"),
-    Action("main.open", ("enter",), "open", "open the pane on the whole screen; on a problem, go to it", "main", 2),
+    Action("main.open", ("enter",), "open", "open the pane on the whole screen", "main", 2),
     Action("any.back", ("escape",), "back", "one step back: close, clear marks, clear the filter", "any"),
     Action("main.bigger", ("+",), "bigger", "make the pane bigger", "main"),
     Action("main.smaller", ("_",), "smaller", "make the pane smaller", "main"),
