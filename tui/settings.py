@@ -73,7 +73,7 @@ def _keys(table: dict[str, Any], problems: list[str]) -> dict[str, tuple[str, ..
 
 
 class Memory:
-    """What the screen remembers between two visits: filter, sort, sizes. Losing it costs nothing."""
+    """What the screen remembers between two visits: sort, sizes. Losing it costs nothing."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or _state_file()

@@ -323,15 +323,11 @@ class MainScreen(Acts, KeyScreen):
 
     def do_runs_filter(self) -> None:
         before = self.host.view.matching
-        self.ask(Prompt("filter", before, self.filter, self._try_filter, lambda: self.filter(before)))
-
-    def _try_filter(self, text: str) -> None:
-        self.host.view = View(text.strip(), self.host.view.sort, self.host.view.descending, self.selected)
-        self.host.feed.look(self.host.view)
+        self.ask(Prompt("filter", before, self.filter, self.filter, lambda: self.filter(before)))
 
     def filter(self, text: str) -> None:
-        self._try_filter(text)
-        self.host.memory.values["filter"] = text.strip()
+        self.host.view = View(text.strip(), self.host.view.sort, self.host.view.descending, self.selected)
+        self.host.feed.look(self.host.view)
 
     def do_runs_sort(self) -> None:
         view = self.host.view
