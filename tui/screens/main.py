@@ -1,5 +1,6 @@
 """The main screen: panes in the places `layout` gives them, the selected run followed through all of them."""
 
+from dataclasses import replace
 from typing import Any
 
 from textual import events
@@ -14,7 +15,7 @@ from tui.format import Line, visible
 from tui.keys import Action
 from tui.layout import LEAST_HEIGHT, LEAST_WIDTH, Layout, arrange
 from tui.screens.base import KeyScreen, lay
-from tui.snapshot import Snapshot, View
+from tui.snapshot import Snapshot
 from tui.widgets.bars import Footer, Header, NewsLine
 from tui.widgets.checkpoints import CheckpointsPane
 from tui.widgets.gpus import GpusPane
@@ -146,11 +147,10 @@ class MainScreen(Acts, KeyScreen):
     def show_news(self) -> None:
         self.news_line.repaint()
 
-    def look(self) -> None:
-        """Ask the feed for what is wanted now."""
-        host = self.host
-        host.view = View(host.view.matching, host.view.sort, host.view.descending, self.selected)
-        host.feed.look(host.view)
+    def look(self, **changes: Any) -> None:
+        """Ask the feed for what is wanted now: the selected run, and another filter or order."""
+        self.host.view = replace(self.host.view, focus=self.selected, **changes)
+        self.host.feed.look(self.host.view)
 
     def on_rows_moved(self, message: Rows.Moved) -> None:
         if message.rows is not self.runs or not isinstance(message.key, int):
@@ -326,8 +326,7 @@ class MainScreen(Acts, KeyScreen):
         self.ask(Prompt("filter", before, self.filter, self.filter, lambda: self.filter(before)))
 
     def filter(self, text: str) -> None:
-        self.host.view = View(text.strip(), self.host.view.sort, self.host.view.descending, self.selected)
-        self.host.feed.look(self.host.view)
+        self.look(matching=text.strip())
 
     def do_runs_sort(self) -> None:
         view = self.host.view
@@ -339,9 +338,8 @@ class MainScreen(Acts, KeyScreen):
         self._sort(self.host.view.sort, not self.host.view.descending)
 
     def _sort(self, sort: str | None, descending: bool) -> None:
-        self.host.view = View(self.host.view.matching, sort, descending, self.selected)
         self.host.memory.values |= {"sort": sort, "descending": descending}
-        self.host.feed.look(self.host.view)
+        self.look(sort=sort, descending=descending)
         self.host.say(
             f"sorted by {sort}{', the other way around' if descending else ''}" if sort else "running, queue, finished",
             "dim",
