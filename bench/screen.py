@@ -31,26 +31,21 @@ something else kept busy during the rows above it: a timing with more than 0.1 t
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import platform
 import re
 import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import environments
-import psutil
-from measured import busy_seconds
+from screen_beside import Load, fixture, logging_process, stand_in, wait
 from screen_pty import COLUMNS, ROWS, Terminal, Use
 from screen_runs import LIVE_STEPS, long_one
 
@@ -129,15 +124,14 @@ class Bench:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         self.environ = {"HOME": str(self.home), "PYTHONPYCACHEPREFIX": str(scratch / "compiled")}
         self.sections: list[tuple[str, float | None, list[Figure]]] = []
-        kind = f"{plan.runs}-{plan.long_steps}"
         self.workspace = scratch / "workspace"
-        shutil.copytree(fixture("finetop", sys.executable, kind, plan), self.workspace)
+        shutil.copytree(fixture("finetop", sys.executable, plan.runs, plan.long_steps), self.workspace)
         self.wandb = ""
         if plan.leet:
             python = environments.python_of("wandb")
             self.wandb = str(Path(python).with_name("wandb"))
             # Copied: what leet writes beside the runs, and the live runs, do not belong to the fixture.
-            shutil.copytree(fixture("wandb", python, kind, plan), scratch / "offline", symlinks=True)
+            shutil.copytree(fixture("wandb", python, plan.runs, plan.long_steps), scratch / "offline", symlinks=True)
             self.offline = scratch / "offline" / "wandb"
             self.long_folder = next(self.offline.glob("offline-run-*-long"))
 
@@ -566,98 +560,6 @@ def leet_step(lines: list[str]) -> int:
 
 def cursor_of(lines: list[str]) -> int | None:
     return next((index for index, line in enumerate(lines) if line[1:2] == "▌"), None)
-
-
-# processes
-
-
-@contextlib.contextmanager
-def logging_process(python: str, role: str, words: list[str], home: Path) -> Iterator[list[tuple[int, int, float]]]:
-    process = subprocess.Popen(
-        [python, str(HERE / "screen_runs.py"), role, *words],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"HOME": str(home)},
-        start_new_session=True,
-    )
-    logged: list[tuple[int, int, float]] = []
-
-    def take() -> None:
-        for line in process.stdout or ():
-            run, step, t = line.split()
-            logged.append((int(run), int(step), float(t)))
-
-    reader = threading.Thread(target=take, daemon=True)
-    reader.start()
-    try:
-        yield logged
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        reader.join(5)
-
-
-@contextlib.contextmanager
-def stand_in(root: Path, run_ids: list[int]) -> Iterator[None]:
-    """Does what the daemon does for a screen: imports journals four times a second, tells of GPUs once a second."""
-    process = subprocess.Popen([sys.executable, str(HERE / "screen_daemon.py"), str(root), *map(str, run_ids)])
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def fixture(role: str, python: str, kind: str, plan: Plan) -> Path:
-    """The folder with the runs, made on first need and kept; made anew when what makes it has changed."""
-    source = hashlib.sha256((HERE / "screen_runs.py").read_bytes()).hexdigest()[:8]
-    folder = environments.cache_folder() / "fixtures" / f"screen-{kind}-{source}" / role
-    if not folder.exists():
-        print(f"making {folder} ...", file=sys.stderr, flush=True)
-        making = folder.with_name(role + ".making")
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
-        with tempfile.TemporaryDirectory() as home:
-            words = [role, str(making), str(plan.runs), str(plan.long_steps)]
-            subprocess.run([python, str(HERE / "screen_runs.py"), *words], check=True, env=os.environ | {"HOME": home})
-        making.rename(folder)
-    return folder
-
-
-class Load:
-    """How many cores are busy with something that is none of ours."""
-
-    also: list[int] = []
-    """Processes of ours that are not our children: daemons."""
-
-    def __init__(self) -> None:
-        self._begun, self._busy = time.monotonic(), busy_seconds()
-        self._own = self._used()
-
-    def others(self) -> float | None:
-        if self._busy is None:
-            return None
-        other = busy_seconds() - self._busy - (self._used() - self._own)
-        return max(0.0, other / (time.monotonic() - self._begun))
-
-    def _used(self) -> float:
-        used = sum(os.times()[:4])  # ours, and children that have ended
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                used += sum(process.cpu_times()[:4])
-        return used
-
-
-def wait(condition: Callable[[], object], limit: float = 30.0) -> None:
-    end = time.monotonic() + limit
-    while not condition():
-        if time.monotonic() > end:
-            raise RuntimeError("waited in vain")
-        time.sleep(0.02)
 
 
 def versions(python: str, *names: str) -> dict[str, str]:
