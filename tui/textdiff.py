@@ -4,9 +4,7 @@ import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
-from rich.cells import get_character_cell_size
-
-from tui.format import Line, cells, visible
+from tui.format import Line, cells, cut, visible
 
 _TOKEN = re.compile(
     r"\n|[^\S\n]+|[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]|\w+|.", re.S
@@ -100,7 +98,7 @@ def wrapped(pieces: Marked, width: int, plain: str = "text", differing: str = "d
                 if not differ:
                     shown = shown.lstrip(" ")
             while cells(shown) > width:
-                head = _head(shown, width)
+                head = cut(shown, width, "") or shown[:1]
                 lines[-1].append((head, role))
                 lines.append([])
                 shown = shown[len(head) :]
@@ -109,13 +107,3 @@ def wrapped(pieces: Marked, width: int, plain: str = "text", differing: str = "d
                 lines[-1].append((shown, role))
                 used += cells(shown)
     return lines
-
-
-def _head(text: str, width: int) -> str:
-    """As much of a text as fits, one character at least."""
-    used = 0
-    for index, char in enumerate(text):
-        used += get_character_cell_size(char)
-        if used > width:
-            return text[: max(index, 1)]
-    return text
