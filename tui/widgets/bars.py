@@ -83,15 +83,9 @@ def _runs(snapshot: Snapshot, wide: bool) -> Line:
     counts = snapshot.counts
     running = sum(counts.get(state, 0) for state in (RunState.RUNNING, RunState.STARTING, RunState.SAVING))
     queued, failed = counts.get(RunState.QUEUED, 0), snapshot.failed_today
-    words = ("running", "queue", "failed") if wide else ("run", "queue", "fail")
-    line: Line = [
-        (
-            f"{words[0]} {running}   {words[1]} {queued}" if wide else f"{words[0]} {running}  {words[1]} {queued}",
-            "text",
-        )
-    ]
+    line: Line = [(f"running {running}   queue {queued}" if wide else f"run {running}  queue {queued}", "text")]
     if failed:
-        line.append((f"   {words[2]} {failed} today" if wide else f"  {words[2]} {failed}", "failed"))
+        line.append((f"   failed {failed} today" if wide else f"  fail {failed}", "failed"))
     return line
 
 
