@@ -112,7 +112,7 @@ TORN = {
 
 @pytest.mark.parametrize("end", TORN.values(), ids=TORN)
 def test_a_journal_torn_by_a_power_cut_is_gone_on_with(bench, end):
-    run_id = bench.add(steps=60, pause=0.02)
+    run_id = bench.add(steps=60, pause=0.02, save=10)  # killed at 12: far from a save, whose step must not be torn
     bench.start()
     pid = bench.until_step(run_id, 12).pid
     bench.kill_daemon()
