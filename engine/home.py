@@ -124,6 +124,11 @@ def find_workspace(given: str | None = None) -> Workspace:
     return Workspace(here)
 
 
+def config_folder() -> Path:
+    """Where the user's own files for finetop lie: presets, prices, settings of the screen."""
+    return Path(os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")) / "finetop"
+
+
 _RUN_ID = re.compile("[1-9][0-9]{0,17}")
 _CHECKPOINT = re.compile("(?P<run>[1-9][0-9]{0,17})(@(?P<point>best|latest|[0-9]{1,18}|epoch-[0-9]{1,18}))?")
 

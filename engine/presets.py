@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.config import read_config_file
 from engine.errors import InputError
-from engine.home import PACKAGE_ROOT
+from engine.home import PACKAGE_ROOT, config_folder
 
 SHIPPED = PACKAGE_ROOT / "presets"
 STARTER_MODEL = SHIPPED / "models" / "starter"
@@ -19,8 +19,7 @@ def user_folder() -> Path:
     """Where the user's own presets lie: $FINETOP_PRESETS, else finetop/presets in the XDG config folder."""
     if given := os.environ.get("FINETOP_PRESETS"):
         return Path(os.path.expanduser(given))
-    base = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
-    return Path(base) / "finetop" / "presets"
+    return config_folder() / "presets"
 
 
 @dataclass(frozen=True)

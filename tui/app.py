@@ -21,7 +21,7 @@ from textual.app import App
 from textual.message import Message
 from textual.widgets import Input
 
-from engine.home import Workspace
+from engine.home import Workspace, config_folder
 from engine.store.filters import SORTS
 from engine.store.records import RunState
 from tui.actor import Acted, Actor
@@ -33,7 +33,7 @@ from tui.ground import Ground
 from tui.keys import Keymap
 from tui.news import event_words
 from tui.screens.base import KeyScreen
-from tui.settings import Memory, Settings, folder, whose
+from tui.settings import Memory, Settings, whose
 from tui.snapshot import Snapshot, View
 from tui.theme import Look, choose, speaks_utf8
 from tui.widgets.pane import Lines
@@ -354,7 +354,7 @@ class FinetopApp(App, inherit_bindings=False):
         error = sys.exception()
         self.failed_with = f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):
-            path = folder() / "screen-error.txt"
+            path = config_folder() / "screen-error.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(traceback.format_exception(error)), "utf-8")
             self.failed_with += f"\nThe whole story is in {path}."

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.home import config_folder
 from tui.theme import NAMES
 
 
@@ -31,14 +32,9 @@ class Settings:
     """What in the file could not be used, in the user's words."""
 
 
-def folder() -> Path:
-    base = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
-    return Path(base) / "finetop"
-
-
 def read(path: Path | None = None) -> Settings:
     """The settings; what is wrong in the file is told in `problems` and passed over, so that the screen opens."""
-    path = path or folder() / "settings.toml"
+    path = path or config_folder() / "settings.toml"
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
