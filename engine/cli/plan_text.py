@@ -80,11 +80,8 @@ def memory_lines(machine: Machine, needs: Memory, width: int) -> list[str]:
         f"  with {estimate.micro_tokens:,} tokens a pass, activations "
         f"{'recomputed' if estimate.activation_checkpointing else 'kept'}, on {_device(machine, needs)}",
     ]
-    rows = [
-        (_PARTS.get(name, name) if not (name == "context" and estimate.device == "cpu") else "libraries", _size(size))
-        for name, size in estimate.parts.items()
-        if size >= 500_000
-    ]
+    titles = _PARTS | ({"context": "libraries and their kernels"} if estimate.device == "cpu" else {})
+    rows = [(titles.get(name, name), _size(size)) for name, size in estimate.parts.items() if size >= 500_000]
     lines += table([Column("part"), Column("", right=True)], rows, width, indent=4)[1:]
     lines += ["", *_where(machine, needs, width)]
     return lines
@@ -213,9 +210,8 @@ def _cost_lines(way: Course) -> list[str]:
     elif way.duration is not None:
         lines.append("  electricity not known: no GPU tells its power; electricity.watts in prices.toml says it")
     openai = ", ".join(f"{visible(model)} ${price:,.2f}" for model, price in bill.openai.items())
-    lines.append(
-        f"  the same {bill.training_tokens:,} tokens at OpenAI (prices of {visible(bill.prices_as_of)}): {openai}"
-    )
+    dated = ", ".join(part for part in (bill.prices_as_of, bill.prices_note) if part)
+    lines.append(f"  the same {bill.training_tokens:,} tokens at OpenAI (prices of {visible(dated)}): {openai}")
     return lines
 
 

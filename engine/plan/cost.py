@@ -1,11 +1,11 @@
 """Electricity at the user's price, and what the same tokens would cost at OpenAI's."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
+from engine.home import config_folder
 
 SHIPPED = Path(__file__).with_name("prices.toml")
 
@@ -15,6 +15,8 @@ class Prices:
     """A dated table."""
 
     as_of: str
+    note: str
+    """What else is to be known of the table, in a few words."""
     training: dict[str, float]
     """US dollars for a million training tokens, by model."""
     kwh: float | None
@@ -23,33 +25,28 @@ class Prices:
     """Of the kilowatt-hour."""
     watts: float | None
     """What the machine draws while training, where the user knows better than the card's limit."""
-    source: str
 
 
 def user_prices() -> Path:
-    base = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
-    return Path(base) / "finetop" / "prices.toml"
+    return config_folder() / "prices.toml"
 
 
 def read_prices(kwh: float | None = None) -> Prices:
     """The shipped table with the user's over it. Raises InputError naming the file and key that make no sense."""
     content = _read(SHIPPED)
-    source = f"prices of {content['as_of']}"
     path = user_prices()
     own = _read(path) if path.is_file() else {}
-    if own:
-        source += f" and {path}"
     table = {**content["training_per_million_tokens"], **_table(own.get("training_per_million_tokens", {}), path)}
     electricity = own.get("electricity", {})
     if not isinstance(electricity, dict):
         raise InputError(f"{path}: electricity is not a group", "Write [electricity] and under it kwh = 0.30.")
     return Prices(
         as_of=str(own.get("as_of", content["as_of"])),
+        note=str(own.get("note", content["note"])),
         training=table,
         kwh=kwh if kwh is not None else _number(electricity.get("kwh"), "electricity.kwh", path),
         currency=str(electricity.get("currency", "")),
         watts=_number(electricity.get("watts"), "electricity.watts", path),
-        source=source,
     )
 
 
@@ -66,6 +63,7 @@ class Cost:
     openai: dict[str, float]
     """US dollars by model."""
     prices_as_of: str
+    prices_note: str
 
 
 def cost(seconds: float | None, training_tokens: int, watts: float | None, watts_from: str, prices: Prices) -> Cost:
@@ -81,6 +79,7 @@ def cost(seconds: float | None, training_tokens: int, watts: float | None, watts
         training_tokens=training_tokens,
         openai={model: training_tokens / 1e6 * price for model, price in prices.training.items()},
         prices_as_of=prices.as_of,
+        prices_note=prices.note,
     )
 
 
