@@ -81,10 +81,7 @@ def how_it_left(code: int) -> str:
     """What a process that nobody has heard from did, by its exit code: `was killed by SIGKILL`, `left with code 3`."""
     if code >= 0:
         return f"left with code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
+    return f"was killed by {signal_name(-code)}".replace("unknown", f"signal {-code}")
 
 
 def worker_alive(folder: Path) -> bool:
