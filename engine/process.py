@@ -28,6 +28,7 @@ def worker_command(*arguments: str, module: str = "engine.worker") -> list[str]:
 
 
 def worker_environment() -> dict[str, str]:
+    """Ours, in which a Python elsewhere finds the engine where we did."""
     before = os.environ.get("PYTHONPATH")
     return os.environ | {"PYTHONPATH": f"{PACKAGE_ROOT}{os.pathsep}{before}" if before else str(PACKAGE_ROOT)}
 
@@ -67,7 +68,7 @@ def locked_log(folder: Path) -> BinaryIO:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return log
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
+            if not is_held(error):
                 return log  # a file system without locks, such as some network drives
         if attempt:
             time.sleep(0.01)
@@ -90,7 +91,7 @@ def worker_alive(folder: Path) -> bool:
         with open(folder / LOG, "rb") as log:
             fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno in (errno.EAGAIN, errno.EACCES)
+        return is_held(error)
     return False
 
 
@@ -99,6 +100,11 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return "unknown"
+
+
+def is_held(error: OSError) -> bool:
+    """Whether a lock was not given because another process has it."""
+    return error.errno in (errno.EAGAIN, errno.EACCES)
 
 
 def started_at(pid: int) -> float | None:

@@ -6,7 +6,6 @@ and has 0.35 s in all.
 """
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
-from engine.home import PACKAGE_ROOT, Workspace
+from engine.home import Workspace
+from engine.process import is_held, worker_environment
 
 _POLL_SECONDS = 0.02
 LOCK_PATIENCE_SECONDS = 1.0
@@ -85,8 +85,6 @@ def ensure(workspace: Workspace) -> bool:
 def start(workspace: Workspace, *options: str) -> int:
     """Start `python -m engine.daemon` in a session of its own, with its output in the log; its pid."""
     make_private(workspace)
-    before = os.environ.get("PYTHONPATH")
-    environment = os.environ | {"PYTHONPATH": f"{PACKAGE_ROOT}{os.pathsep}{before}" if before else str(PACKAGE_ROOT)}
     try:
         log = open(workspace.daemon_log, "ab", opener=_private_file)  # noqa: SIM115, closed below
     except OSError as error:
@@ -98,7 +96,7 @@ def start(workspace: Workspace, *options: str) -> int:
             stdout=log,
             stderr=log,
             cwd=workspace.root,
-            env=environment,
+            env=worker_environment(),
             start_new_session=True,
         )
     process.returncode = 0  # nobody waits for it: it outlives us
@@ -151,7 +149,7 @@ def take_lock(workspace: Workspace) -> int | None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except OSError as error:
-            if not _is_held(error):
+            if not is_held(error):
                 os.close(descriptor)
                 raise EngineError(
                     f"{workspace.daemon_lock} cannot be locked: {error.strerror}",
@@ -193,7 +191,7 @@ def _holder(workspace: Workspace) -> int | None:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None
     except OSError as error:
-        if not _is_held(error):
+        if not is_held(error):
             return None
         text = os.pread(descriptor, 32, 0)
         return int(text) if text.isdigit() else 0
@@ -207,10 +205,6 @@ def _said(workspace: Workspace) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _is_held(error: OSError) -> bool:
-    return error.errno in (errno.EAGAIN, errno.EACCES)
 
 
 def _private_file(path: str, flags: int) -> int:
