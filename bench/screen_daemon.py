@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.daemon import client
 from engine.daemon.limits import Limits
+from engine.files import write_whole
 from engine.home import Workspace
 from engine.store.connect import writer
 from engine.store.ingest import import_journal
@@ -42,19 +43,13 @@ def main() -> None:
         if time.time() - told >= 1.0:
             told = time.time()
             about = {"pid": os.getpid(), "started": begun, "t": told, "version": "0", "warm": "ready", "cpu_slots": 1}
-            put(workspace.daemon_state, about)
-            put(workspace.machine_state, machine(told, dice, runs))
+            write_whole(workspace.daemon_state, json.dumps(about))
+            write_whole(workspace.machine_state, json.dumps(machine(told, dice, runs)))
         time.sleep(Limits().tick_seconds)
     conn.close()
     for path in (workspace.daemon_state, workspace.machine_state):
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-
-
-def put(path: Path, content: dict) -> None:
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(content))
-    os.replace(new, path)
 
 
 def machine(now: float, dice: random.Random, runs: list[int]) -> dict:

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.files import write_whole
+
 FOLDER = "evaluations"
 RESULT = "result.json"
 PREDICTIONS = "predictions.jsonl"
@@ -51,8 +53,9 @@ def write(folder: Path, name: str, result: Mapping[str, Any], predictions: Seque
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(mode=0o700)
     lines = (json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in predictions)
-    _write(temporary / PREDICTIONS, "".join(lines))
-    _write(temporary / RESULT, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+    write_whole(temporary / PREDICTIONS, "".join(lines).encode("utf-8", "surrogatepass"), sync=True)
+    said = json.dumps(result, ensure_ascii=False, indent=1) + "\n"
+    write_whole(temporary / RESULT, said.encode("utf-8", "surrogatepass"), sync=True)
     if target.exists():
         old = folder / f"{_TEMPORARY}old-{name}-{os.getpid()}"
         shutil.rmtree(old, ignore_errors=True)
@@ -62,14 +65,6 @@ def write(folder: Path, name: str, result: Mapping[str, Any], predictions: Seque
     else:
         os.rename(temporary, target)
     return target
-
-
-def _write(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
-        os.chmod(path, 0o600)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read_predictions(folder: Path) -> list[dict[str, Any]]:

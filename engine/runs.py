@@ -25,6 +25,7 @@ from engine.config import (
     resolve,
 )
 from engine.errors import InputError
+from engine.files import write_whole
 from engine.fingerprint import changes, fingerprints
 from engine.home import CHECKPOINTS, CONFIG, Workspace
 
@@ -237,16 +238,9 @@ def step_of(checkpoint: Path) -> int:
 
 def write_config(folder: Path, config: RunConfig, meta: Mapping[str, Any]) -> None:
     """Whole or not at all; readable by nobody else, since prompts and names may be private."""
-    new = folder / f"{CONFIG}.new"
     try:
-        with open(new, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            file.write(config.to_json(meta))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(folder / CONFIG)
+        write_whole(folder / CONFIG, config.to_json(meta), sync=True)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            new.unlink()
         raise InputError(f"{folder / CONFIG} cannot be written: {error.strerror}") from None
 
 

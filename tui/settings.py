@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.files import write_whole
 from engine.home import config_folder
 from tui.theme import NAMES
 
@@ -81,9 +82,7 @@ class Memory:
     def save(self) -> None:
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-            partial.write_text(json.dumps(self.values), "utf-8")
-            os.replace(partial, self._path)
+            write_whole(self._path, json.dumps(self.values))
 
 
 def _state_file() -> Path:

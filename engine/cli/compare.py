@@ -1,7 +1,6 @@
 """`finetop compare`: runs and checkpoints side by side."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from engine.cli.text import cells, cut, fit, output_width, plain, print_json, wr
 from engine.compare import report
 from engine.compare.records import Comparison
 from engine.errors import InputError
+from engine.files import write_whole
 from engine.home import find_workspace
 
 WIDTH = 80
@@ -95,10 +95,8 @@ def _draw(comparison: Comparison, path: Path) -> None:
             ) from None
     else:
         content = picture.svg(comparison).encode()
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        write_whole(path, content, mode=0o666)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from None
     print(f"drawn: {path}", file=sys.stderr)

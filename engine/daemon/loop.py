@@ -18,7 +18,7 @@ from engine import __version__
 from engine.daemon import client, placement, processes
 from engine.daemon.limits import GIB, IDLE_EXIT, Limits
 from engine.daemon.placement import Machine
-from engine.daemon.readings import Readings, write_atomically
+from engine.daemon.readings import Readings, publish
 from engine.daemon.scheduler import CPU_SLOTS, Start, State, WaitKind, decide
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.warm import Warm
@@ -238,7 +238,7 @@ class Daemon:
             "warm": self._warm.state,
             "cpu_slots": self._cpu_slots,
         }
-        write_atomically(self.workspace.daemon_state, content)
+        publish(self.workspace.daemon_state, content)
 
     def _rest(self, busy: bool) -> None:
         """With nothing to do: give back the warm process' memory, and leave if that is wished."""

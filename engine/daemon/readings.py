@@ -9,13 +9,14 @@ the run itself logs.
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from engine.daemon.aftermath import Card
 from engine.daemon.limits import Limits
+from engine.files import write_whole
 from engine.home import Workspace
 from engine.monitor.thin import DAY, STEPS, HistoryPoint, thin
 from engine.monitor.usage import RunUsage, advance, run_memory
@@ -115,7 +116,7 @@ class Readings:
 
     def take(self, snapshot: Snapshot, runs: Iterable[Run], samples_by_gpu: Mapping[str, GpuSample]) -> None:
         """One second's worth. `samples_by_gpu`: by the names under which runs hold them."""
-        self._publish(snapshot)
+        publish(self._workspace.machine_state, as_plain(snapshot) | {"t": time.time()})
         if time.monotonic() < self._deaf_until:
             return
         active = [run for run in runs if run.state in ACTIVE]
@@ -129,9 +130,6 @@ class Readings:
             self._see(snapshot, run, gpus, sharers)
         by_uuid = {gpu.uuid: holders[name][0] for name, gpu in samples_by_gpu.items() if name in holders}
         self._remember(snapshot, by_uuid)
-
-    def _publish(self, snapshot: Snapshot) -> None:
-        write_atomically(self._workspace.machine_state, as_plain(snapshot) | {"t": time.time()})
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
@@ -266,13 +264,10 @@ def thin_range(conn: Connection, since: float, before: float, now: float) -> Non
         samples.replace_gpu_readings(conn, since, before, fewer)
 
 
-def write_atomically(path: os.PathLike, content: dict) -> None:
+def publish(path: Path, content: dict) -> None:
     """Whole or not at all. A full disk keeps the old one: these files only tell of the last second."""
-    new = f"{os.fspath(path)}.new"
     with contextlib.suppress(OSError):
-        with open(new, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            json.dump(content, file)
-        os.replace(new, path)
+        write_whole(path, json.dumps(content))
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from engine.errors import DataError, EngineError, InputError
+from engine.files import sync_folder
 from engine.formats import Opened, Row, stream_data
 from engine.records import Example
 
@@ -159,19 +160,10 @@ class Outputs:
                     elif path.exists():
                         path.unlink()  # left by an earlier run, and empty this time
                 for folder in {path.parent for path in self._paths.values()}:
-                    _sync_folder(folder)
+                    sync_folder(folder)
         finally:
             for path in self.temporary.values():
                 path.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # some network drives cannot
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 class Seal:

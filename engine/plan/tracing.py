@@ -13,6 +13,7 @@ from typing import Any
 from engine import __version__
 from engine.config import RunConfig
 from engine.errors import EngineError
+from engine.files import write_whole
 from engine.plan.memory import UNKNOWN_SUPERVISED, Circumstances, MemoryEstimate
 from engine.plan.shapes import find_config
 from engine.process import worker_command, worker_environment
@@ -125,8 +126,6 @@ def _remember(request: dict[str, Any], answer: dict[str, Any]) -> None:
     """Written whole or not at all. That it cannot be written is no reason to fail: it is only a saving of time."""
     path = _path()
     known = _load() | {_key(request): answer}
-    new = path.with_name(f"{path.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new.write_text(json.dumps(dict(list(known.items())[-_KEPT:])), "utf-8")
-        os.replace(new, path)
+        write_whole(path, json.dumps(dict(list(known.items())[-_KEPT:])))

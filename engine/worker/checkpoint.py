@@ -6,7 +6,6 @@ checkpoints/{best,latest,epoch-1}  links to such folders
 A checkpoint is written under a temporary name, every file is fsynced and hashed, and the folder is renamed last.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from torch import nn
 from engine.checkpoints import STEP_NAME, is_pinned, path_of, steps
 from engine.config import SaveConfig
 from engine.errors import CheckpointError
+from engine.files import sync_folder
 
 MANIFEST = "manifest.json"
 STATE = "training_state.pt"
@@ -91,12 +91,12 @@ def save(
     manifest[_CHECKSUM] = _checksum(manifest)
     (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), "utf-8")
     _fsync_and_hash(temporary / MANIFEST)
-    _fsync_folder(temporary)
+    sync_folder(temporary)
     before_rename()
     if target.exists():
         shutil.rmtree(target)
     os.rename(temporary, target)
-    _fsync_folder(folder)
+    sync_folder(folder)
     return Checkpoint(target, step, epoch, manifest)
 
 
@@ -244,12 +244,3 @@ def _fsync_and_hash(path: Path) -> dict[str, Any]:
     with open(path, "rb") as stream:
         os.fsync(stream.fileno())
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
-
-
-def _fsync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems cannot
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
