@@ -293,33 +293,36 @@ class Control:
 
     def pin(self, run_id: int, step: int, pinned: bool = True) -> Outcome:
         """Keep a checkpoint whatever the retention settings say. A marker in its folder tells the worker."""
-        conn = self._writer()
-        run = reads.run(conn, run_id)
-        if run is None:
-            return Outcome(False, run_id, None, f"there is no run {run_id}")
-        folder = self._place(run)
-        try:
-            checkpoints.pin(folder / CHECKPOINTS, step, pinned)
-        except EngineError as error:
-            return _refused(run, error)
-        import_journal(conn, run_id, folder)  # the daemon may not have told of it yet
-        queue.pin(conn, run_id, step, pinned)
-        return Outcome(True, run_id, run.state)
+        outcome = self._on_disk(run_id, lambda run, folder: checkpoints.pin(folder, step, pinned))
+        if outcome:
+            queue.pin(self._writer(), run_id, step, pinned)
+        return outcome
 
     def delete_checkpoint(self, run_id: int, step: int, force: bool = False) -> Outcome:
         """Delete a checkpoint for good. The only one of a run goes only by `force`, a pinned one never."""
+
+        def delete(run: Run, folder: Path) -> None:
+            checkpoints.delete(folder, step, busy=run.active or worker_alive(folder.parent), force=force)
+
+        outcome = self._on_disk(run_id, delete)
+        if outcome:
+            conn = self._writer()
+            queue.checkpoint_removed(conn, run_id, step)
+            queue.note(conn, run_id, "checkpoint-deleted", f"the checkpoint of step {step} was deleted by hand", step)
+        return outcome
+
+    def _on_disk(self, run_id: int, act: Callable[[Run, Path], None]) -> Outcome:
+        """Act on a run's folder of checkpoints, of which the store then knows what the journal tells."""
         conn = self._writer()
         run = reads.run(conn, run_id)
         if run is None:
             return Outcome(False, run_id, None, f"there is no run {run_id}")
         folder = self._place(run)
         try:
-            checkpoints.delete(folder / CHECKPOINTS, step, busy=run.active or worker_alive(folder), force=force)
+            act(run, folder / CHECKPOINTS)
         except EngineError as error:
             return _refused(run, error)
-        import_journal(conn, run_id, folder)
-        queue.checkpoint_removed(conn, run_id, step)
-        queue.note(conn, run_id, "checkpoint-deleted", f"the checkpoint of step {step} was deleted by hand", step)
+        import_journal(conn, run_id, folder)  # the daemon may not have told of it yet
         return Outcome(True, run_id, run.state)
 
     # the trash
