@@ -402,8 +402,7 @@ class Control:
         return self._conn
 
     def _place(self, run: Run) -> Path:
-        base = self.workspace.runs if run.trashed is None else self.workspace.trash
-        return base / str(run.id)
+        return self.workspace.place(run.id, run.trashed is not None)
 
     def _run_folder(self, run_id: int) -> Path:
         run = reads.run(self._writer(), run_id)

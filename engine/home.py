@@ -76,6 +76,10 @@ class Workspace:
             )
         return folder
 
+    def place(self, run_id: int, trashed: bool) -> Path:
+        """Where a run's folder lies, if it is there: among the others, or in the trash."""
+        return (self.trash if trashed else self.runs) / str(run_id)
+
     def new_run(self, beyond: int = 0) -> tuple[int, Path]:
         """A new run's id, larger than `beyond`, and empty folder. mkdir is atomic: two processes never get the same."""
         try:

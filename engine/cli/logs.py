@@ -10,7 +10,7 @@ from typing import Any
 
 from engine import journal
 from engine.cli.look import state_word
-from engine.cli.stored import find_run, open_store, run_number, run_place
+from engine.cli.stored import find_run, open_store, run_number
 from engine.cli.tail import log_line, tail
 from engine.cli.text import clock, cut, output_width, visible
 from engine.cli.watch import PLAIN_LINE_SECONDS, Watcher
@@ -49,7 +49,7 @@ def run_logs(options: argparse.Namespace) -> int:
     workspace = find_workspace(options.workspace)
     conn = open_store(workspace)
     run = find_run(conn, options.id)
-    folder = run_place(workspace, run)
+    folder = workspace.place(run.id, run.trashed is not None)
     if options.lines < 0:
         raise InputError("--lines takes a number from 0 on")
     if options.json and not options.events:

@@ -15,7 +15,6 @@ from engine.cli.stored import (
     find_run,
     open_store,
     run_number,
-    run_place,
 )
 from engine.cli.tail import PIECE, tail
 from engine.cli.text import (
@@ -65,7 +64,7 @@ def run_show(options: argparse.Namespace) -> int:
     workspace = find_workspace(options.workspace)
     conn = open_store(workspace)
     run = find_run(conn, options.id)
-    folder = run_place(workspace, run)
+    folder = workspace.place(run.id, run.trashed is not None)
     resolved, problem = _settings(folder)
     changes = data_changes(folder, resolved.config) if resolved and run.state is RunState.QUEUED else []
     events, checkpoints = reads.events(conn, run.id), reads.checkpoints(conn, run.id)

@@ -5,7 +5,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.cli.text import print_json, visible
@@ -69,11 +68,6 @@ def find_run(conn: Connection, run_id: int) -> Run:
         known = f"the newest is {newest}" if newest else "there are none yet"
         raise InputError(f"there is no run {run_id}; {known}", "`finetop history` lists them all.")
     return run
-
-
-def run_place(workspace: Workspace, run: Run) -> Path:
-    """Where a run's folder lies: among the others, or in the trash."""
-    return (workspace.runs if run.trashed is None else workspace.trash) / str(run.id)
 
 
 def run_number(text: str) -> int:
