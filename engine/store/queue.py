@@ -21,6 +21,12 @@ _ACTIVE = ", ".join(f"'{state}'" for state in sorted(ACTIVE))
 _ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
 _QUEUE_ORDER = "priority DESC, position, id"
 _LAST_ID = "last_run_id"
+_NEW_ATTEMPT = (
+    "state = 'starting', wanted = NULL, gpus = ?, host = ?, pid = ?, pid_started = ?,"
+    " busy_seconds = busy_seconds + coalesce(max(finished - started, 0), 0), started = ?, finished = NULL,"
+    " attempts = attempts + 1, beat = ?, beat_due = NULL, not_before = NULL, wait_kind = NULL, wait_reason = NULL,"
+    " reason = NULL, error = NULL, exit_code = NULL"
+)
 
 
 # into the queue
@@ -136,16 +142,13 @@ def claim(conn: sqlite3.Connection, run_id: int, gpus: Iterable[str] = (), host:
     with write(conn):
         row = conn.execute(
             f"""
-            UPDATE runs SET state = 'starting', wanted = NULL, gpus = ?, host = ?, pid = NULL, pid_started = NULL,
-                busy_seconds = busy_seconds + coalesce(max(finished - started, 0), 0), started = ?, finished = NULL,
-                attempts = attempts + 1, beat = ?, beat_due = NULL, not_before = NULL, wait_kind = NULL,
-                wait_reason = NULL, reason = NULL, error = NULL, exit_code = NULL
+            UPDATE runs SET {_NEW_ATTEMPT}
             WHERE id = ? AND state = 'queued' AND NOT held AND trashed IS NULL AND NOT EXISTS (
                 SELECT 1 FROM dependencies d LEFT JOIN runs r ON r.id = d.after_id
                 WHERE d.run_id = runs.id AND r.state IS NOT 'done')
             RETURNING {RUN_COLUMNS}
             """,
-            (_json([str(gpu) for gpu in gpus]), host, now, now, run_id),
+            (_json([str(gpu) for gpu in gpus]), host, None, None, now, now, run_id),
         ).fetchone()
     return run_of(row) if row else None
 
@@ -161,12 +164,8 @@ def begin(conn: sqlite3.Connection, run_id: int, pid: int | None, pid_started: f
     return _change(
         conn,
         run_id,
-        "state = 'starting', held = 0, wanted = NULL, gpus = '[]', host = ?, pid = ?, pid_started = ?,"
-        " busy_seconds = busy_seconds + coalesce(max(finished - started, 0), 0), started = ?, finished = NULL,"
-        " attempts = attempts + 1, beat = ?, beat_due = NULL, not_before = NULL, wait_kind = NULL,"
-        " wait_reason = NULL, reason = NULL, error = NULL, exit_code = NULL"
-        f" WHERE id = ? AND state IN ('queued', {_ENDED}) AND trashed IS NULL",
-        (host, pid, pid_started, now, now),
+        f"{_NEW_ATTEMPT}, held = 0 WHERE id = ? AND state IN ('queued', {_ENDED}) AND trashed IS NULL",
+        ("[]", host, pid, pid_started, now, now),
     )
 
 
