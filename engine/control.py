@@ -125,7 +125,7 @@ class Control:
             queued |= {"parent_run": parent[0], "parent_step": parent[1]}
         made: dict[int, Path] = {}
         news = []
-        beyond = int(reads.recall(conn, "last_run_id") or 0)
+        beyond = queue.last_id(conn)
         try:
             for one in resolved:
                 config = one.config
@@ -154,9 +154,7 @@ class Control:
 
     def train(self, resolved: Resolved) -> tuple[int, Path]:
         """A new run that is not queued, and its folder. Without a database it stays without one."""
-        beyond = 0
-        if self.workspace.database.exists():
-            beyond = int(reads.recall(self._writer(), "last_run_id") or 0)
+        beyond = queue.last_id(self._writer()) if self.workspace.database.exists() else 0
         return create_run(self.workspace, resolved, {"data": data_fingerprints(resolved.config)}, beyond)
 
     def refuse_by_hand(self, run_id: int) -> None:

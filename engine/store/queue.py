@@ -53,7 +53,7 @@ def add_all(
     added: list[int] = []
     with write(conn):
         for index, new in enumerate(runs):
-            run_id = given[index] if given is not None else _next_id(conn)
+            run_id = given[index] if given is not None else last_id(conn) + 1
             if given is not None and conn.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone():
                 raise StoreError(f"run {run_id} is in the store already")
             conn.execute(
@@ -68,10 +68,10 @@ def add_all(
     return added
 
 
-def _next_id(conn: sqlite3.Connection) -> int:
-    """Beyond every id ever given, so that the folder of a deleted run never becomes another's."""
+def last_id(conn: sqlite3.Connection) -> int:
+    """The largest id ever given, 0 for none: beyond it, the folder of a deleted run never becomes another's."""
     return conn.execute(
-        "SELECT 1 + max(coalesce((SELECT max(id) FROM runs), 0),"
+        "SELECT max(coalesce((SELECT max(id) FROM runs), 0),"
         " coalesce((SELECT CAST(value AS INTEGER) FROM facts WHERE name = ?), 0))",
         (_LAST_ID,),
     ).fetchone()[0]
