@@ -5,6 +5,7 @@ learned. Other failures are tried again as often as the user asked (`run.retries
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,9 @@ class Again:
     """Tokens per forward pass from now on; None: as before."""
 
 
-def decide(run: Run, ending: Ending, events: tuple[Event, ...], settings: dict, card: Card, limits: Limits):
+def decide(
+    run: Run, ending: Ending, events: Sequence[Event], settings: dict, card: Card, limits: Limits
+) -> Again | None:
     """`Again`, or None where the run stays ended. Pure: `events` are the run's, `settings` its own by path."""
     if ending.end not in WORTH_RETRYING:
         return None
@@ -63,7 +66,7 @@ def decide(run: Run, ending: Ending, events: tuple[Event, ...], settings: dict, 
     return Again(RETRY, f"Retry {used + 1} of {run.retries} in {_duration(pause)}.", pause)
 
 
-def _after_memory(run: Run, events: tuple[Event, ...], settings: dict, card: Card, limits: Limits) -> Again | None:
+def _after_memory(run: Run, events: Sequence[Event], settings: dict, card: Card, limits: Limits) -> Again | None:
     before = [event for event in events if event.kind == MEMORY_RESTART]
     if len(before) >= limits.memory_restarts:
         return None
@@ -80,7 +83,7 @@ def _after_memory(run: Run, events: tuple[Event, ...], settings: dict, card: Car
     return Again(MEMORY_RESTART, message, 0.0, fewer)
 
 
-def _tokens_a_pass(events: tuple[Event, ...], settings: dict) -> int | None:
+def _tokens_a_pass(events: Sequence[Event], settings: dict) -> int | None:
     """As the worker last said; else as set."""
     said = next((event.detail["micro_tokens"] for event in reversed(events) if "micro_tokens" in event.detail), None)
     value = said or settings.get("train.micro_tokens")

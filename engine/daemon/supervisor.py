@@ -128,7 +128,7 @@ class Supervisor:
             reason = f"no worker could be started: {error.strerror or error}"
             reason += f" ({error.filename})" if error.filename else ""
             ending = Ending(End.NOT_STARTED, RunState.FAILED, reason)
-            self._settle(worker, ending, reason)
+            self._settle(worker, ending, reason, reads.events(self.conn, run_id, limit=_ALL))
             return False
         self.workers[run_id] = worker
         where = f" on GPU {', '.join(gpus)}" if gpus else ""
@@ -333,7 +333,7 @@ class Supervisor:
         ending = judge(
             Evidence(
                 worker.status,
-                self._said(worker),
+                _said(worker, events),
                 worker.told or worker.wanted or _told_before(events),
                 _is_ours(worker, events),
                 hung,
@@ -344,9 +344,9 @@ class Supervisor:
         )
         log.info("run %d ended: %s %s", run.id, ending.end, ending.reason or "")
         story = processes.last_lines(worker.folder / LOG) if ending.state is not RunState.DONE else None
-        self._settle(worker, ending, story)
+        self._settle(worker, ending, story, events)
 
-    def _settle(self, worker: Worker, ending: Ending, story: str | None) -> None:
+    def _settle(self, worker: Worker, ending: Ending, story: str | None, events: Sequence[Event]) -> None:
         """Into the store, in one transaction with what comes after: nobody finds a failure that nobody looks after."""
         conn, run_id = self.conn, worker.run.id
         with write(conn):
@@ -358,11 +358,10 @@ class Supervisor:
             if ending.end not in (End.DONE, End.STOPPED):
                 self._note(worker, "ended", f"{ending.end}: {ending.reason or worker.run.reason or ''}".strip(": "))
             if not worker.wanted:
-                self._again(worker, ending)
+                self._again(worker, ending, events)
         self.workers.pop(run_id, None)
 
-    def _again(self, worker: Worker, ending: Ending) -> None:
-        events = reads.events(self.conn, worker.run.id, limit=_ALL)
+    def _again(self, worker: Worker, ending: Ending, events: Sequence[Event]) -> None:
         if ending.end is not End.NOT_STARTED and not _is_ours(worker, events):
             return  # whoever started it by hand is told, and decides
         try:
@@ -382,22 +381,6 @@ class Supervisor:
         if boot and self._boot:
             return boot != self._boot
         return worker.started is not None and processes.rebooted_since(worker.started)
-
-    def _said(self, worker: Worker) -> dict | None:
-        """The last state in the journal of this very worker, where it is one that ends a run."""
-        said, ours = None, False
-        for event in reads.events(self.conn, worker.run.id, limit=200):
-            if event.kind == aftermath.START and event.detail.get("pid") == worker.pid:
-                ours = True
-            if event.kind != "state":
-                continue
-            if event.message == RunState.STARTING.value:
-                ours, said = event.detail.get("pid") == worker.pid, None
-            elif event.message in _ENDS:
-                # A worker that fails before it starts has not said its pid with a state.
-                recent = worker.started is not None and event.time >= worker.started  # a clock may be set: not alone
-                said = {"state": event.message, **event.detail} if ours or recent else None
-        return said
 
     # -- shared --------------------------------------------------------------------------------------------------
 
@@ -441,6 +424,23 @@ def _last_pid(folder: Path) -> tuple[int | None, float]:
     events, _ = journal.read(folder, max(size - _TAIL_BYTES, 0))
     said = next((event for event in reversed(events) if isinstance(event.get("pid"), int)), None)
     return (said["pid"], float(said["t"])) if said else (None, 0.0)
+
+
+def _said(worker: Worker, events: Sequence[Event]) -> dict | None:
+    """The last state in the journal of this very worker, where it is one that ends a run."""
+    said, ours = None, False
+    for event in events:
+        if event.kind == aftermath.START and event.detail.get("pid") == worker.pid:
+            ours = True
+        if event.kind != "state":
+            continue
+        if event.message == RunState.STARTING.value:
+            ours, said = event.detail.get("pid") == worker.pid, None
+        elif event.message in _ENDS:
+            # A worker that fails before it starts has not said its pid with a state.
+            recent = worker.started is not None and event.time >= worker.started  # a clock may be set: not alone
+            said = {"state": event.message, **event.detail} if ours or recent else None
+    return said
 
 
 def _is_ours(worker: Worker, events: Sequence[Event]) -> bool:
