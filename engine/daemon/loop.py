@@ -226,7 +226,7 @@ class Daemon:
         self._cpu_slots = cpu_slots(self._conn)
         self._readings.take(snapshot, [worker.run for worker in workers], self._machine.samples)
         self._tell()
-        self._bound_log()
+        bound_file(self.workspace.daemon_log, self.limits.log_bytes)
         self._rest(bool(workers))
 
     def _tell(self) -> None:
@@ -250,9 +250,6 @@ class Daemon:
             self._warm.leave()
         if 0 < (self.options.idle_exit_seconds or idle_exit_seconds(self._conn)) < idle:
             self.leave(f"nothing to do for {idle:.0f} s")
-
-    def _bound_log(self) -> None:
-        bound_file(self.workspace.daemon_log, self.limits.log_bytes)
 
     # -- what starts ---------------------------------------------------------------------------------------------
 

@@ -82,9 +82,6 @@ class Readings:
     def start(self) -> None:
         self._monitor.start()
 
-    def stop(self) -> None:
-        self._monitor.stop()
-
     def wait(self, seconds: float) -> bool:
         """For the first figures: without them nobody knows what is free."""
         return self._monitor.wait(rounds=1, seconds=seconds)

@@ -56,10 +56,6 @@ class Warm:
             return "idle"
         return "ready" if self._ready else "loading"
 
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
-
     def loading_seconds(self) -> float:
         """How long it has been loading; 0 when it is not."""
         return time.monotonic() - self._began if self.state == "loading" else 0.0
@@ -91,8 +87,7 @@ class Warm:
         """Let it go; its workers go on, and their ends are the daemon's to wait for."""
         if self._channel:
             self._asked_to_leave = True
-            self._channel.close()
-            self._channel, self._ready = None, False
+            self._hang_up()
 
     def fileno(self) -> int:
         """To wait for its news; -1 when there is none to come."""
@@ -103,10 +98,9 @@ class Warm:
         if not self._process or pid != self._process.pid:
             return False
         self._process.returncode = status
-        self._listen()
-        if self._channel:
-            self._channel.close()
-        self._process, self._channel, self._ready = None, None, False
+        self.listen()
+        self._hang_up()
+        self._process = None
         if not self._asked_to_leave and not self._off:
             self._deaths += 1
             self.news.append(f"the warm process has died (wait status {status})")
@@ -116,7 +110,8 @@ class Warm:
 
     def listen(self) -> None:
         """Read what it has said since."""
-        self._listen()
+        for message in self._messages():
+            self._take(message)
 
     def start(self, folder: Path, resume_from: str, environment: Mapping[str, str], cwd: Path, log: BinaryIO) -> int:
         """Fork a worker with the run's locked log; its pid. Raises WarmUnavailable."""
@@ -143,10 +138,6 @@ class Warm:
         self._kill()
         raise WarmUnavailable(f"it has not answered for {_ANSWER_SECONDS:.0f} s")
 
-    def _listen(self) -> None:
-        for message in self._messages():
-            self._take(message)
-
     def _take(self, message: dict[str, Any]) -> None:
         if "ready" in message:
             self._ready = True
@@ -166,11 +157,15 @@ class Warm:
             except OSError:
                 data = b""
             if not data:
-                self._channel.close()
-                self._channel, self._ready = None, False
+                self._hang_up()
                 break
             found.append(json.loads(data))
         return found
+
+    def _hang_up(self) -> None:
+        if self._channel:
+            self._channel.close()
+        self._channel, self._ready = None, False
 
     def _turn_off(self, reason: str) -> None:
         self._off = reason
