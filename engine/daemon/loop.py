@@ -11,7 +11,7 @@ import select
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from engine import __version__
@@ -148,22 +148,16 @@ class Daemon:
         except (StoreForeign, StoreNewer):
             raise  # no round will mend that
         except (EngineError, DatabaseError, OSError) as error:
-            # A locked database, a full disk: said once, and tried again.
-            self._dirty = True
-            said = str(error)
-            if said != self._trouble:
-                log.warning("%s", said)
-            self._trouble = said
-            self._pause()
+            self._put_off(str(error), log.warning)  # a locked database, a full disk
         except Exception as error:  # a fault of ours in one round must not leave all runs without a daemon
-            said = f"{type(error).__name__}: {error}"
-            if said != self._trouble:
-                log.exception("%s", said)
-            self._trouble = said
-            self._dirty = True
-            self._pause()
+            self._put_off(f"{type(error).__name__}: {error}", log.exception)
 
-    def _pause(self) -> None:
+    def _put_off(self, trouble: str, tell: Callable[[str, str], None]) -> None:
+        """The rest of the round is done in the next; why is said once."""
+        self._dirty = True
+        if trouble != self._trouble:
+            tell("%s", trouble)
+        self._trouble = trouble
         if not self._leaving:
             time.sleep(min(_PAUSE_AFTER_TROUBLE_SECONDS, self.limits.tick_seconds * 4))
 
