@@ -9,6 +9,7 @@ from pathlib import Path
 from engine.store import reads
 from engine.store.connect import journal_mode, reader
 from engine.store.errors import StoreError
+from engine.store.records import RunState
 
 SQLITE_VERSION = sqlite3.sqlite_version
 SQLITE_NEEDED = (3, 38, 0)
@@ -44,8 +45,7 @@ def health(path: Path) -> Health:
         with contextlib.closing(reader(path)) as conn:
             counts = reads.counts(conn)
             trashed = len(reads.list_runs(conn, trashed=True))
-            interrupted = sum(count for state, count in counts.items() if state == "interrupted")
-            return Health(True, size, journal_mode(conn), sum(counts.values()), trashed, interrupted)
+            return Health(True, size, journal_mode(conn), sum(counts.values()), trashed, counts[RunState.INTERRUPTED])
     except StoreError as error:
         return Health(True, size, problem=error.message, hint=error.hint)
     except sqlite3.Error as error:
