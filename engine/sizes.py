@@ -1,4 +1,6 @@
-"""How many bytes, as people read them: powers of 1,024 for memory, files and disks alike."""
+"""How many bytes, in powers of 1,024 for memory, files and disks alike, and how long, as people read them."""
+
+MIB, GIB = 1 << 20, 1 << 30
 
 
 def bytes_text(count: float) -> str:
@@ -20,3 +22,10 @@ def gib_text(count: float, digits: int = 1) -> str:
     if count >= 1000 << 30:
         return f"{count / (1 << 40):.1f}T"
     return f"{count / (1 << 30):.{digits}f}G"
+
+
+def span_text(seconds: float) -> str:
+    """`30 s`, `2 min`, `1.5 h`, as a sentence tells a time; tables have narrower forms of their own."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

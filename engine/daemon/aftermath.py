@@ -14,6 +14,7 @@ from engine.daemon.endings import WORTH_RETRYING, End, Ending
 from engine.daemon.limits import Limits
 from engine.errors import EngineError
 from engine.runs import change_run
+from engine.sizes import span_text
 from engine.store import queue
 from engine.store.connect import Connection
 from engine.store.records import Event, Run
@@ -63,7 +64,7 @@ def decide(
     if used >= run.retries:
         return None
     pause = min(limits.retry_first_seconds * limits.retry_growth**used, limits.retry_last_seconds)
-    return Again(RETRY, f"Retry {used + 1} of {run.retries} in {_duration(pause)}.", pause)
+    return Again(RETRY, f"Retry {used + 1} of {run.retries} in {span_text(pause)}.", pause)
 
 
 def _after_memory(run: Run, events: Sequence[Event], settings: dict, card: Card, limits: Limits) -> Again | None:
@@ -122,9 +123,3 @@ def _needed(run: Run, card: Card) -> int | None:
     had = card.total_bytes - card.others_bytes
     needed = max(had + card.others_bytes // 2, round((card.peak_bytes or 0) * _MARGIN), run.estimate_bytes or 0)
     return min(needed, round(card.total_bytes * _LARGEST_SHARE))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

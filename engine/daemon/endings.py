@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.process import DONE, STOPPED, signal_name
+from engine.sizes import span_text
 from engine.store.records import RunState
 
 _WRONG_INPUT = 2
@@ -95,7 +96,7 @@ def judge(evidence: Evidence) -> Ending:
     if evidence.wanted == "kill":
         return Ending(End.KILLED, RunState.STOPPED, f"killed by you{where}", code)
     if evidence.hung_seconds is not None:
-        reason = f"hung: no sign of life for {_minutes(evidence.hung_seconds)} beyond what it had promised{where}"
+        reason = f"hung: no sign of life for {span_text(evidence.hung_seconds)} beyond what it had promised{where}"
         return Ending(End.HUNG, RunState.FAILED, reason, code)
     if evidence.rebooted:
         return Ending(End.REBOOT, RunState.INTERRUPTED, f"the machine was restarted{where}", code)
@@ -136,7 +137,3 @@ def exit_code(status: int) -> int:
 
 def _signal(status: int) -> int | None:
     return status & 0x7F or None
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from engine.sizes import GIB, MIB
+
 IDLE_EXIT = "idle_exit_seconds"
 """Kept with the workspace under this name: every daemon of it leaves after so long without runs."""
-MIB, GIB = 1 << 20, 1 << 30
 
 
 @dataclass(frozen=True, slots=True)

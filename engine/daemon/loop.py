@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from engine import __version__
 from engine.daemon import client, placement, processes
-from engine.daemon.limits import GIB, IDLE_EXIT, Limits
+from engine.daemon.limits import IDLE_EXIT, Limits
 from engine.daemon.placement import Machine
 from engine.daemon.readings import Readings, publish
 from engine.daemon.scheduler import CPU_SLOTS, Start, State, WaitKind, decide
@@ -24,6 +24,7 @@ from engine.daemon.supervisor import Supervisor
 from engine.daemon.warm import Warm
 from engine.errors import EngineError
 from engine.home import Workspace
+from engine.sizes import bytes_text
 from engine.store import queue, reads
 from engine.store.connect import Changes, Connection, DatabaseError, write, writer
 from engine.store.errors import StoreForeign, StoreNewer
@@ -304,7 +305,7 @@ class Daemon:
         reserve = self.limits.disk_reserve_bytes
         if free >= reserve:
             return ""
-        return f"the disk is full: {free / GIB:.1f} GiB free, nothing starts below {reserve / GIB:.1f}"
+        return f"the disk is full: {bytes_text(free)} free, nothing starts below {bytes_text(reserve)}"
 
 
 class _Wake:

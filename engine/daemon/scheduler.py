@@ -18,7 +18,8 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-GIB = 1 << 30
+from engine.sizes import GIB, span_text
+
 CPU_SLOTS = "cpu_slots"
 """The fact in the store that says how many runs may train on the CPU at the same time."""
 FOREIGN_TRIFLE_BYTES = GIB
@@ -194,7 +195,7 @@ def _blocked(run: WaitingRun, state: State) -> Wait | None:
     if unfinished:
         return Wait(run.id, WaitKind.AFTER, "; ".join(map(_dependency_reason, unfinished)))
     if run.not_before is not None and run.not_before > state.now:
-        return Wait(run.id, WaitKind.LATER, f"tries again in {_duration(run.not_before - state.now)}")
+        return Wait(run.id, WaitKind.LATER, f"tries again in {span_text(max(run.not_before - state.now, 1.0))}")
     if state.disk_full:
         return Wait(run.id, WaitKind.DISK, state.disk_full)
     return None
@@ -350,12 +351,6 @@ def _gpus(count: int) -> str:
 
 def _gib(size: int) -> str:
     return f"{size / GIB:.1f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def waiting_order(waiting: Iterable[WaitingRun]) -> list[int]:

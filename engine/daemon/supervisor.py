@@ -29,6 +29,7 @@ from engine.daemon.warm import Warm, WarmUnavailable
 from engine.errors import EngineError, InputError
 from engine.home import LOG, Workspace
 from engine.process import locked_log, spawn_worker, started_at, worker_alive
+from engine.sizes import span_text
 from engine.store import queue, reads
 from engine.store.connect import Connection, DatabaseError, write
 from engine.store.errors import StoreError
@@ -278,7 +279,7 @@ class Supervisor:
                 worker.hung_at = now
                 log.warning("run %d hangs and is killed", worker.run.id)
                 processes.kill_session(worker.pid)  # first: the note may not go through
-                self._note(worker, "hung", f"Killed after {silence / 60:.0f} min without a sign of life.")
+                self._note(worker, "hung", f"Killed after {span_text(silence)} without a sign of life.")
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from engine.config import RunConfig
 from engine.plan.memory import ENOUGH_TOKENS, Circumstances, MemoryEstimate, memory_estimate
 from engine.plan.shapes import Shape
+from engine.sizes import GIB
 
 SHARE = 0.9
 """Share of a card the worker lets a pass take (engine.worker.memory)."""
-GIB = 2**30
 
 
 @dataclass(frozen=True)
