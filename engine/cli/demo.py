@@ -80,7 +80,7 @@ def _live(workspace: Workspace, tour: Callable[[Path], int]) -> int:
 
 def _queue_runs(control: "Control") -> list[int]:
     from engine import sweep
-    from engine.daemon.placement import cores
+    from engine.process import cores
 
     of_the_demo = {
         "data.files": [str(SAMPLES / "intents.csv")],
@@ -98,8 +98,8 @@ def _queue_runs(control: "Control") -> list[int]:
 def _prepare(workspace: Workspace) -> None:
     """Two runs at a time where there are two cores, and no daemon for ever. Only in a workspace made for the demo."""
     from engine.daemon.limits import IDLE_EXIT
-    from engine.daemon.placement import cores
     from engine.daemon.scheduler import CPU_SLOTS
+    from engine.process import cores
     from engine.store import queue
     from engine.store.connect import writer
 

@@ -4,7 +4,6 @@ A GPU has three names: its index as nvidia-smi counts, its UUID, and for a slice
 any; the index is what people read, the UUID what CUDA is given.
 """
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from engine.daemon.scheduler import ActiveRun, Dependency, ForeignProcess, Gpu, 
 from engine.monitor.usage import run_memory
 from engine.monitor.values import GpuSample, Snapshot
 from engine.monitor.visible import environment, visible
-from engine.process import worker_environment
+from engine.process import cores, worker_environment
 from engine.store.records import Run, RunState
 
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -108,9 +107,3 @@ def run_environment(
     if cpu_slots > 1:
         made["OMP_NUM_THREADS"] = str(max(cores() // cpu_slots, 1))
     return made
-
-
-def cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 from engine.monitor.values import DiskSample, HostSample
+from engine.process import cores
 
 _Counters = tuple[float, int, int]
 """`monotonic()`, bytes read, bytes written."""
@@ -24,7 +25,7 @@ class HostReader:
         return HostSample(
             taken_at=time.time(),
             cpu_percent=self._cpu_percent(),
-            cpu_count=_usable_cores(),
+            cpu_count=cores(),
             load_1min=os.getloadavg()[0],
             memory_used_bytes=memory.total - memory.available,
             memory_total_bytes=memory.total,
@@ -49,12 +50,6 @@ def _total(times) -> float:
 
 def _idle(times) -> float:
     return times.idle + getattr(times, "iowait", 0.0)
-
-
-def _usable_cores() -> int | None:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 def _memory_limit(total: int) -> int | None:
