@@ -31,7 +31,7 @@ def chart(
 ) -> Chart | None:
     """Min, max and mean per column between `low` and `high` on the x axis (None: all of it). None: nothing logged."""
     with snapshot(conn):
-        series = _series(conn, run_id, key)
+        series = span(conn, run_id, key)
         if series is None:
             return None
         if x == "step":
@@ -72,8 +72,8 @@ def at_step(conn: sqlite3.Connection, run_id: int, key: str, step: int) -> Point
     return Point(*row) if row else None
 
 
-def _series(conn: sqlite3.Connection, run_id: int, key: str) -> tuple[int, int, int] | None:
-    """Id, first step and last step."""
+def span(conn: sqlite3.Connection, run_id: int, key: str) -> tuple[int, int, int] | None:
+    """A series' id, first step and last step; None where nothing was logged."""
     return conn.execute(
         "SELECT s.id, s.first_step, s.last_step FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id"
         " WHERE s.run_id = ? AND k.key = ? AND s.count > 0",
@@ -182,7 +182,7 @@ def _interpolate(xs: list[float], ys: list[float], x: float) -> float:
 
 
 def _axis(conn: sqlite3.Connection, run_id: int, key: str, columns: int) -> _Axis | None:
-    series = _series(conn, run_id, key)
+    series = span(conn, run_id, key)
     if series is None:
         return None
     steps: list[float] = []

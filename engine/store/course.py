@@ -25,14 +25,10 @@ class Attempt:
 
 def step_reaching(conn: sqlite3.Connection, run_id: int, key: str, value: float) -> int | None:
     """The last step at which a rising series was at most `value`; None if it never was. Some 20 lookups by key."""
-    span = conn.execute(
-        "SELECT s.first_step, s.last_step FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id"
-        " WHERE s.run_id = ? AND k.key = ? AND s.count > 0",
-        (run_id, key),
-    ).fetchone()
+    span = charts.span(conn, run_id, key)
     if span is None:
         return None
-    low, high = span
+    _, low, high = span
     found = None
     while low <= high:
         middle = (low + high) // 2
