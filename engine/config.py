@@ -275,6 +275,10 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
 
 def read_config_file(path: Path) -> dict[str, Any]:
     """The settings of a JSON or TOML file by path. Raises InputError naming file and line when it cannot be read."""
+    return _by_path(_read(path), path)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             content_bytes = file.read(_MAX_CONFIG_BYTES + 1)
@@ -304,9 +308,14 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: a config holds groups of settings, such as [train], not a {_kind(content)}", _NOT_DATA
         )
-    content.pop(META_KEY, None)
+    return content
+
+
+def _by_path(content: dict[str, Any], path: Path) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for group, values in content.items():
+        if group == META_KEY:
+            continue
         named = {f"{group}.{name}": value for name, value in values.items()} if isinstance(values, dict) else {}
         if group in SETTINGS or not isinstance(values, dict):
             named = {group: values}
@@ -330,8 +339,12 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_run(folder: Path) -> Resolved:
     """The settings of an existing run, and where each came from when it was made."""
     path = folder / "config.json"
-    resolved = resolve([Layer(str(path), read_config_file(path))])
-    origin = json.loads(path.read_text("utf-8")).get(META_KEY, {}).get("origin", {})
+    content = _read(path)
+    resolved = resolve([Layer(str(path), _by_path(content, path))])
+    described = content.get(META_KEY)
+    origin = described.get("origin") if isinstance(described, dict) else None
+    if not isinstance(origin, dict):
+        return resolved
     return Resolved(resolved.config, resolved.origin | {key: origin[key] for key in resolved.origin if key in origin})
 
 

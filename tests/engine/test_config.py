@@ -16,6 +16,7 @@ from engine.config import (
     diff,
     parse_set,
     read_config_file,
+    read_run,
     resolve,
 )
 from engine.errors import ConfigError, InputError
@@ -285,6 +286,15 @@ def test_run_folders_are_private_and_remember_origins(tmp_path):
     saved = json.loads((folder / "config.json").read_text("utf-8"))
     assert saved["finetop"]["origin"]["train.epochs"] == "--epochs"
     assert saved["run"]["name"] == "starter-a-lora"
+
+
+@pytest.mark.parametrize("described", [3, {"origin": ["train.epochs"]}, {"origin": {"train.epochs": "--epochs"}}, None])
+def test_a_saved_run_is_read_whatever_stands_beside_its_settings(tmp_path, described):
+    (tmp_path / "config.json").write_text(json.dumps({"finetop": described, "train": {"epochs": 7}}))
+    resolved = read_run(tmp_path)
+    assert resolved.config.train.epochs == 7
+    known = isinstance(described, dict) and isinstance(described["origin"], dict)
+    assert resolved.origin["train.epochs"] == ("--epochs" if known else str(tmp_path / "config.json"))
 
 
 def test_run_ids_count_on_and_strange_folders_do_not_count(tmp_path):
