@@ -67,23 +67,15 @@ class Control:
 
     # into the queue
 
-    def add(
-        self,
-        resolved: Resolved,
-        *,
-        after: Sequence[int] = (),
-        held: bool = False,
-        sweep: str = "",
-        parent: tuple[int, int] | None = None,
-    ) -> int:
+    def add(self, resolved: Resolved, *, after: Sequence[int] = (), held: bool = False) -> int:
         """Queue a run and see that a daemon is there; its id. Raises InputError for what can be seen to be wrong."""
-        return self._add([resolved], after, held, sweep, parent, None)[0]
+        return self.add_all([resolved], after=after, held=held)[0]
 
     def add_all(
         self, resolved: Sequence[Resolved], *, after: Sequence[int] = (), held: bool = False, sweep: str = ""
     ) -> list[int]:
         """Queue several runs, all or none."""
-        return self._add(list(resolved), after, held, sweep, None, None)
+        return self._add(resolved, after, held, sweep)
 
     def fork(self, run_id: int, point: str, changes: Mapping[str, Any], name: str = "") -> int:
         """Queue a new run that starts from the weights of a checkpoint, with a fresh optimizer and other settings."""
@@ -103,16 +95,16 @@ class Control:
             return config.replace({"model.checkpoint": str(weights)})
 
         parent = run_id, step_of(checkpoint)
-        return self._add([Resolved(resolved.config, origin)], (), False, "", parent, keep_weights)[0]
+        return self._add([Resolved(resolved.config, origin)], parent=parent, prepare=keep_weights)[0]
 
     def _add(
         self,
-        resolved: list[Resolved],
-        after: Sequence[int],
-        held: bool,
-        sweep: str,
-        parent: tuple[int, int] | None,
-        prepare: Callable[[Path, RunConfig], RunConfig] | None,
+        resolved: Sequence[Resolved],
+        after: Sequence[int] = (),
+        held: bool = False,
+        sweep: str = "",
+        parent: tuple[int, int] | None = None,
+        prepare: Callable[[Path, RunConfig], RunConfig] | None = None,
     ) -> list[int]:
         conn = self._writer(make=True)
         _check_all([one.config for one in resolved])

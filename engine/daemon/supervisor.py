@@ -59,8 +59,6 @@ class Worker:
     """None while it is known by its lock only."""
     started: float | None = None
     """Its process' start time, epoch seconds."""
-    adopted: bool = False
-    """Another daemon started it, or somebody by hand."""
     process: subprocess.Popen | None = None
     status: int | None = None
     """As wait(2) has it, once it has ended."""
@@ -176,15 +174,8 @@ class Supervisor:
         if run.host not in (None, self._host):
             return None  # another machine's, over a shared file system
         folder = self.workspace.runs / str(run.id)
-        worker = Worker(
-            run,
-            folder,
-            run.pid,
-            run.pid_started,
-            adopted=True,
-            recorded=run.pid is not None,
-            oom_kills=processes.oom_kills(),
-        )
+        recorded, kills = run.pid is not None, processes.oom_kills()
+        worker = Worker(run, folder, run.pid, run.pid_started, recorded=recorded, oom_kills=kills)
         if run.pid is None and not worker_alive(folder):
             if import_journal(self.conn, run.id, folder).events:
                 worker.pid, worker.started = _last_pid(folder)  # it came, and has gone, while nobody looked

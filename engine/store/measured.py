@@ -1,8 +1,9 @@
 """What earlier runs of a workspace took, for planning the next: speed, and memory predicted and measured."""
 
-import json
 import sqlite3
 from dataclasses import dataclass
+
+from engine.store.rows import mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +22,17 @@ class Measured:
     """Peak memory as it was: what the CUDA allocator handed out, or the process' resident memory."""
 
 
-def measured(conn: sqlite3.Connection, run_id: int | None = None) -> tuple[Measured, ...]:
-    """All runs that made steps on this workspace, oldest first; or one of them."""
+def measured(conn: sqlite3.Connection) -> tuple[Measured, ...]:
+    """All runs that made steps in this workspace, oldest first."""
     rows = conn.execute(
         "SELECT r.id, r.model, r.method, r.tokens_per_second,"
         " (SELECT detail FROM events e WHERE e.run_id = r.id AND e.kind = 'model' ORDER BY e.id DESC LIMIT 1),"
         " (SELECT detail FROM events e WHERE e.run_id = r.id AND e.kind = 'memory' ORDER BY e.id DESC LIMIT 1)"
-        " FROM runs r WHERE r.step > 0 AND (? IS NULL OR r.id = ?) ORDER BY r.id",
-        (run_id, run_id),
+        " FROM runs r WHERE r.step > 0 ORDER BY r.id"
     )
     found = []
     for number, model, method, speed, described, memory in rows:
-        described, memory = json.loads(described or "{}"), json.loads(memory or "{}")
+        described, memory = mapping(described), mapping(memory)
         device = str(described.get("device") or "")
         found.append(
             Measured(
