@@ -3,7 +3,6 @@
 The short form of `bench/faults.py --scenario`, which does the same to real runs and compares their weights.
 """
 
-import contextlib
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from daemonkit import REPOSITORY, Bench
+from mounts import fill_up, read_only, small_disk
 
 from engine.daemon import client
 from engine.process import worker_alive
@@ -149,29 +149,6 @@ def test_a_journal_cut_and_grown_beyond_where_it_had_been_read_is_read_anew(benc
     assert bench.series(run_id) == [(s, 7.0 if s > run.step - 10 else 1 / s) for s in range(1, run.step + 1)]
 
 
-@contextlib.contextmanager
-def mounted(folder: Path, *words: str):
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["mount", *words, str(folder)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"this machine does not let us mount: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=False)
-
-
-@contextlib.contextmanager
-def read_only(folder: Path):
-    with mounted(folder, "--bind", str(folder)):
-        done = subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], capture_output=True)
-        if done.returncode:
-            pytest.skip("this machine does not let us mount read-only")
-        yield
-
-
 def test_a_run_folder_that_cannot_be_written_fails_its_run_and_no_other(bench):
     run_id, after = bench.add(steps=2), bench.add(steps=2)
     with read_only(bench.workspace.runs / str(run_id)):
@@ -203,7 +180,7 @@ def test_a_workspace_whose_own_folder_cannot_be_written_keeps_its_daemon_and_say
 def test_a_disk_without_a_byte_left_pauses_run_and_queue_and_nothing_is_taken_for_hung(tmp_path, of):
     """The whole workspace lies on it, or the folders of runs only, while the database has room."""
     disk, root = tmp_path / "small", tmp_path / ("small" if of == "workspace" else "large")
-    with mounted(disk, "-t", "tmpfs", "-o", "size=16m", "tmpfs"):
+    with small_disk(disk, "16m"):
         bench = Bench(root)
         if of == "runs":
             bench.workspace.runs.symlink_to(disk)
@@ -213,9 +190,7 @@ def test_a_disk_without_a_byte_left_pauses_run_and_queue_and_nothing_is_taken_fo
             bench.until_step(run_id, 10)
             filler = disk / "filler"
             journal = bench.workspace.runs / str(run_id) / "journal.jsonl"
-            with contextlib.suppress(OSError), open(filler, "ab", buffering=0) as file:
-                while True:
-                    file.write(bytes(4096))
+            fill_up(filler)
             size = bench.until(lambda: _unchanged(journal), "the journal to stand still")
             time.sleep(3.0)  # what is under test: longer than a silence may last
             assert client.status(bench.workspace).running

@@ -1,13 +1,13 @@
 """A disk that is really full, a small tmpfs, pauses a run and spoils nothing."""
 
 import errno
-import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+from mounts import small_disk
 from runs import events_of, last_state, make_run, series, weights_hash
+from storekit import until
 
 from engine.journal import Journal
 from engine.process import worker_command, worker_environment
@@ -15,35 +15,20 @@ from engine.worker import checkpoint, disk
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path):
-    """A file system of 24 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a tmpfs needs root")
-    mount = tmp_path / "small"
-    mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(mount)], capture_output=True)
-    if done.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.decode().strip()}")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=False)
+def disk_of_24_mb(tmp_path: Path):
+    with small_disk(tmp_path / "small", "24m") as folder:
+        yield folder
 
 
-def wait_for(condition, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-def test_a_full_disk_pauses_the_run_until_there_is_room(small_disk, tiny_model, chats, tmp_path):
+def test_a_full_disk_pauses_the_run_until_there_is_room(disk_of_24_mb, tiny_model, chats, tmp_path):
     plain = make_run(tmp_path, tiny_model, chats)
     subprocess.run(worker_command(str(plain)), env=worker_environment(), check=True, capture_output=True)
-    filler = small_disk / "filler"
+    filler = disk_of_24_mb / "filler"
     filler.write_bytes(bytes(20_000_000))
-    folder = make_run(small_disk, tiny_model, chats)
+    folder = make_run(disk_of_24_mb, tiny_model, chats)
     worker = subprocess.Popen(worker_command(str(folder)), env=worker_environment(), stderr=subprocess.PIPE)
     try:
-        wait_for(lambda: any(event["event"] == "disk-full" for event in events_of(folder, "event")))
+        until(lambda: any(event["event"] == "disk-full" for event in events_of(folder, "event")), 60)
         assert worker.poll() is None and checkpoint.steps(folder / "checkpoints") == []
         filler.unlink()
         assert worker.wait(90) == 0, worker.stderr.read().decode()

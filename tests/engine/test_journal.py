@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mounts import small_disk
 
 from engine import journal
 from engine.journal import Journal, effective, read
@@ -180,14 +181,7 @@ def test_a_broken_disk_is_not_waited_for(tmp_path, monkeypatch):
 
 
 def test_a_really_full_disk_makes_it_wait_and_loses_nothing(tmp_path, monkeypatch):
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], capture_output=True, check=False
-    )
-    if mount.returncode:
-        pytest.skip("a disk of 64 kB can be mounted by root only")
-    try:
+    with small_disk(tmp_path / "small", "64k") as small:
         monkeypatch.setattr(journal, "_DISK_FULL_RETRY_SECONDS", 0.01)
         log = Journal(small)
         filler = small / "filler"
@@ -201,8 +195,6 @@ def test_a_really_full_disk_makes_it_wait_and_loses_nothing(tmp_path, monkeypatc
         filler.unlink()
         writer.join(20)
         assert steps(read(small)[0]) == list(range(1, 401))
-    finally:
-        subprocess.run(["umount", "-l", str(small)], check=True)
 
 
 _LOGS_AND_TELLS = """

@@ -1,10 +1,8 @@
 """The screen while something else is at fault: keys are answered, it says what is the matter, and it recovers."""
 
-import os
 import shutil
 import sqlite3
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,6 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "engine"))  # the stan
 
 from daemonkit import Bench
 from fake_nvml.library import GIB, card, machine
+from mounts import fill_up, small_disk
 
 pytest_plugins = ["fake_nvml.fixtures"]
 
@@ -165,30 +164,20 @@ def test_while_the_database_cannot_be_read_the_last_picture_stays(copy):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 6 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a tmpfs needs root")
-    mount = tmp_path / "small"
-    mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(mount)], capture_output=True)
-    if done.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.decode().strip()}")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=False)
+def disk_of_6_mb(tmp_path):
+    with small_disk(tmp_path / "small", "6m") as folder:
+        yield folder
 
 
-def test_on_a_full_disk_keys_are_answered_and_a_change_says_why_it_was_not_made(filled, small_disk):
-    root = small_disk / "workspace"
+def test_on_a_full_disk_keys_are_answered_and_a_change_says_why_it_was_not_made(filled, disk_of_6_mb):
+    root = disk_of_6_mb / "workspace"
     shutil.copytree(filled, root)
-    filler = small_disk / "filler"
+    filler = disk_of_6_mb / "filler"
     with screen(root, 120, 36) as terminal:
         terminal.shows("qwen3-8b-sql-lora")
         terminal.send("#9\r")
         terminal.shows("Run 9 ")
-        with open(filler, "wb", buffering=0) as file, pytest.raises(OSError):
-            while True:
-                file.write(bytes(4096))
+        fill_up(filler)
         terminal.send("h")
         terminal.shows("no room left on the disk")
         keys_are_answered(terminal, "the disk is full")
