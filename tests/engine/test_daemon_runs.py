@@ -262,14 +262,15 @@ def test_closing_the_terminal_stops_neither_daemon_nor_runs(bench):
     """The daemon is started from a session whose terminal then hangs up."""
     run_id = bench.add(steps=200, pause=0.01)
     code = (
-        "import os, sys, time, pty\n"
+        "import os, pty, signal, sys\n"
         "pid, terminal = pty.fork()\n"
         "if pid == 0:\n"
         "    from daemonkit import Bench\n"
         "    from pathlib import Path\n"
+        "    signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # whoever runs the tests may ignore it
         "    bench = Bench(Path(sys.argv[1]))\n"
         "    print(bench.start().pid, flush=True)\n"
-        "    time.sleep(600)\n"
+        "    sys.stdin.read()\n"  # ends with the terminal, whatever else happens
         "print(os.read(terminal, 100).decode().strip(), flush=True)\n"
         "sys.stdin.readline()\n"
         "os.close(terminal)\n"  # SIGHUP to the foreground of that session
@@ -284,8 +285,9 @@ def test_closing_the_terminal_stops_neither_daemon_nor_runs(bench):
         stdout=subprocess.PIPE,
         text=True,
     )
-    pid = int(shell.stdout.readline())
+    pid = None
     try:
+        pid = int(shell.stdout.readline())
         bench.until_step(run_id, 5)
         shell.communicate("\n", timeout=60)
         run = bench.until_step(run_id, bench.run(run_id).step + 10)
@@ -294,7 +296,10 @@ def test_closing_the_terminal_stops_neither_daemon_nor_runs(bench):
         assert bench.until_ended(run_id)[0].state is RunState.DONE
         assert [step for step, _ in bench.series(run_id)] == list(range(1, 201))
     finally:
-        os.kill(pid, signal.SIGKILL)
+        shell.kill()
+        shell.wait()
+        if pid:
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_daemon_leaves_when_idle_for_long_if_that_is_wished(bench):
