@@ -13,10 +13,7 @@ pytest_plugins = ["fake_nvml.fixtures"]
 
 
 @pytest.fixture
-def bench(tmp_path, nvml, monkeypatch):
-    for name, value in nvml.environ().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+def bench(tmp_path, driver):
     made = Bench(tmp_path / "workspace")
     yield made
     made.close()

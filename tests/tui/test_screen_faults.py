@@ -52,10 +52,7 @@ def keys_are_answered(terminal: Terminal, what: str, keys: int = 40) -> None:
 
 
 @pytest.fixture
-def bench(tmp_path, nvml, monkeypatch):
-    for name, value in nvml.environ().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+def bench(tmp_path, driver):
     made = Bench(tmp_path / "workspace")
     yield made
     made.close()

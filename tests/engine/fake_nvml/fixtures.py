@@ -1,4 +1,7 @@
-"""`nvml`: a stand-in driver with nothing in it yet; `old_nvml` and `nvml_535` behave as drivers of those years did."""
+"""`nvml`: a stand-in driver with nothing in it yet, `driver`: the same for all that is started from now on.
+
+`old_nvml` and `nvml_535` behave as drivers of those years did.
+"""
 
 import pytest
 from fake_nvml.library import FakeNvml, build, compiler
@@ -18,6 +21,15 @@ def _library(tmp_path_factory):
 @pytest.fixture
 def nvml(_library, tmp_path) -> FakeNvml:
     return FakeNvml(_library, tmp_path / "nvml.state")
+
+
+@pytest.fixture
+def driver(nvml, monkeypatch) -> FakeNvml:
+    """`nvml` for every process that is started from now on, whatever cards our own environment names."""
+    for name, value in nvml.environ().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return nvml
 
 
 @pytest.fixture
