@@ -121,6 +121,13 @@ def settings(number: int, options: argparse.Namespace, **changes: Any) -> Resolv
     return resolve([Layer("bench", values | changes)])
 
 
+def queue_run(workspace: Workspace, resolved: Resolved) -> int:
+    """Queue a run as `finetop add` does, and start no daemon; its id."""
+    run_id, folder = create_run(workspace, resolved)
+    with contextlib.closing(writer(workspace.database)) as conn:
+        return queue.add(conn, new_run(json.loads((folder / "config.json").read_text())), run_id)
+
+
 class Trial:
     """One workspace, its victims, and what was done to them."""
 
@@ -138,11 +145,7 @@ class Trial:
 
     def queue_all(self) -> None:
         """One more round of the same runs, as long as there are kills left."""
-        with contextlib.closing(writer(self.workspace.database)) as conn:
-            for number in range(self.options.runs):
-                run_id, folder = create_run(self.workspace, settings(number, self.options))
-                queue.add(conn, new_run(json.loads((folder / "config.json").read_text())), run_id)
-                self.ids.append(run_id)
+        self.ids += [queue_run(self.workspace, settings(number, self.options)) for number in range(self.options.runs)]
 
     # -- doing ---------------------------------------------------------------------------------------------------
 

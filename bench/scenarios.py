@@ -21,16 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from faults import ROOT, Trial, settings
+from faults import ROOT, Trial, queue_run, settings
 
 from engine import journal
 from engine.daemon import client
 from engine.home import Workspace
-from engine.process import worker_environment
-from engine.runs import create_run
+from engine.process import worker_alive, worker_environment
 from engine.store import queue, reads
 from engine.store.connect import reader, writer
-from engine.store.rebuild import new_run
 from engine.store.records import Run, RunState
 
 PATIENCE_SECONDS = 300.0
@@ -69,12 +67,8 @@ class Stage(Trial):
     # -- doing ---------------------------------------------------------------------------------------------------
 
     def add(self, **changes: Any) -> int:
-        with contextlib.closing(writer(self.workspace.database)) as conn:
-            resolved = settings(len(self.ids), self.options, **changes)
-            run_id, folder = create_run(self.workspace, resolved)
-            queue.add(conn, new_run(json.loads((folder / "config.json").read_text())), run_id)
-        self.ids.append(run_id)
-        return run_id
+        self.ids.append(queue_run(self.workspace, settings(len(self.ids), self.options, **changes)))
+        return self.ids[-1]
 
     def one_at_a_time(self) -> None:
         with contextlib.closing(writer(self.workspace.database)) as conn:
@@ -339,7 +333,7 @@ def torn(stage: Stage) -> str:
         daemon.wait()
         os.kill(stage.until(lambda: stage.run(run_id).pid, "the pid of the worker"), signal.SIGKILL)
         path = stage.folder(run_id) / journal.NAME
-        stage.until(lambda: not _holds_log(stage, run_id), "the end of the worker")
+        stage.until(lambda: not worker_alive(stage.folder(run_id)), "the end of the worker")
         with open(path, "r+b") as file:
             size = file.seek(0, os.SEEK_END)
             file.truncate(size - 20)  # the tail had not reached the disk
@@ -355,12 +349,6 @@ def torn(stage: Stage) -> str:
     stage.start_daemon()
     stage.until_ended()
     return f"started {stage.run(run_id).attempts} times"
-
-
-def _holds_log(stage: Stage, run_id: int) -> bool:
-    from engine.process import worker_alive
-
-    return worker_alive(stage.folder(run_id))
 
 
 # 5. A damaged checkpoint.

@@ -23,15 +23,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from faults import queue_run  # noqa: E402
+
 from engine import journal  # noqa: E402
 from engine.config import Layer, read_config_file, resolve  # noqa: E402
 from engine.daemon import client  # noqa: E402
 from engine.home import Workspace  # noqa: E402
 from engine.process import worker_command, worker_environment  # noqa: E402
 from engine.runs import create_run  # noqa: E402
-from engine.store import queue, reads  # noqa: E402
-from engine.store.connect import reader, writer  # noqa: E402
-from engine.store.rebuild import new_run  # noqa: E402
+from engine.store import reads  # noqa: E402
+from engine.store.connect import reader  # noqa: E402
 from engine.store.records import RunState  # noqa: E402
 
 SETTINGS = {
@@ -90,11 +91,7 @@ def cold_starts(workspace: Workspace, values: dict[str, Any], count: int) -> lis
 def warm_starts(workspace: Workspace, values: dict[str, Any], count: int) -> tuple[list[float], list[str]]:
     """The first run waits for the warm process to load; each of the others for the one before it."""
     resolved = resolve([Layer("bench", values)])
-    ids = []
-    with contextlib.closing(writer(workspace.database)) as conn:
-        for _ in range(count + 1):
-            run_id, folder = create_run(workspace, resolved)
-            ids.append(queue.add(conn, new_run(json.loads((folder / "config.json").read_text())), run_id))
+    ids = [queue_run(workspace, resolved) for _ in range(count + 1)]
     client.start(workspace)
     try:
         wait_until_done(workspace, ids)
