@@ -45,11 +45,20 @@ START = "start"
 
 
 class Control:
-    def __init__(self, workspace: Workspace, readonly: bool = False, busy_seconds: float = BUSY_SECONDS) -> None:
-        """`busy_seconds`: how long to wait for another process that holds the database's write lock."""
+    def __init__(
+        self,
+        workspace: Workspace,
+        readonly: bool = False,
+        busy_seconds: float = BUSY_SECONDS,
+        on_wait: Callable[[float], None] | None = None,
+    ) -> None:
+        """`busy_seconds`: how long to wait for another process that holds the database's write lock.
+
+        `on_wait` is called when that has taken a second, with how much longer it may take: once, on this thread.
+        """
         self.workspace = workspace
         self.readonly = readonly
-        self._busy_seconds = busy_seconds
+        self._busy_seconds, self._on_wait = busy_seconds, on_wait
         self.warning = ""
         """Why no daemon could be started that acts on what was changed; front ends tell it."""
         self._conn: Connection | None = None
@@ -387,7 +396,7 @@ class Control:
         if self._conn is None:
             if not make and not self.workspace.database.exists() and not self.workspace.run_ids():
                 raise StoreMissing(f"there are no runs in {self.workspace.root}", "Another folder's: --workspace DIR.")
-            self._conn = writer(self.workspace.database, self._busy_seconds)
+            self._conn = writer(self.workspace.database, self._busy_seconds, self._on_wait)
             takein.take_in_unknown(self._conn, self.workspace)
         return self._conn
 

@@ -166,7 +166,7 @@ def run_move(options: argparse.Namespace) -> int:
     workspace = find_workspace(options.workspace)
     conn = open_store(workspace)
     (run_id,) = chosen_runs(argparse.Namespace(runs=[options.id]), conn)
-    with Control(workspace) as control:
+    with acting(workspace) as control:
         outcome = control.move(run_id, to)
     order = [run.id for run in reads.queue(conn)]
     place = f"is number {order.index(run_id) + 1} of {len(order)} that wait" if run_id in order else ""
@@ -229,7 +229,7 @@ def run_rm(options: argparse.Namespace) -> int:
     if options.purge:
         return _purge(options, workspace, conn)
     ids = chosen_runs(options, conn)
-    with Control(workspace) as control:
+    with acting(workspace) as control:
         sizes = {run_id: control.run_bytes(run_id) for run_id in ids}
         outcomes = [control.trash(run_id) for run_id in ids]
     if not options.json and any(outcomes):
@@ -252,7 +252,7 @@ def _purge(options: argparse.Namespace, workspace: Workspace, conn: Connection) 
         if not ids:
             print("the trash is empty", file=sys.stderr)
             return 0
-    with Control(workspace) as control:
+    with acting(workspace) as control:
         sizes = {run_id: control.run_bytes(run_id) for run_id in ids}
         runs = "1 run" if len(ids) == 1 else f"{len(ids):,} runs"
         if not options.yes and not _agreed(f"Delete {runs} for good ({bytes_text(sum(sizes.values()))})?"):
@@ -267,7 +267,7 @@ def _purge(options: argparse.Namespace, workspace: Workspace, conn: Connection) 
 
 def _delete_checkpoints(options: argparse.Namespace, workspace: Workspace, conn: Connection) -> int:
     outcomes = []
-    with Control(workspace) as control:
+    with acting(workspace) as control:
         for word in options.runs:
             run_id, point = parse_checkpoint_name(word)
             if "@" not in word:
@@ -289,7 +289,7 @@ def run_restore(options: argparse.Namespace) -> int:
     workspace = find_workspace(options.workspace)
     conn = open_store(workspace)
     ids = chosen_runs(options, conn, trashed=True)
-    with Control(workspace) as control:
+    with acting(workspace) as control:
         outcomes = [control.restore(run_id) for run_id in ids]
     held = "back, held: `finetop release` lets it start"
     return report([(o, held if o.state is RunState.QUEUED else f"back, {o.state}") for o in outcomes], options.json)

@@ -5,9 +5,8 @@ import dataclasses
 import sys
 from typing import Any
 
-from engine.cli.stored import find_run, open_store, run_number
+from engine.cli.stored import acting, find_run, open_store, run_number
 from engine.cli.text import Column, ago, bytes_text, number, output_width, print_json, table
-from engine.control import Control
 from engine.errors import InputError
 from engine.home import CHECKPOINTS, Workspace, find_workspace
 from engine.store import reads
@@ -40,7 +39,7 @@ def run_checkpoints(options: argparse.Namespace) -> int:
             continue
         if options.id is None:
             raise InputError("whose checkpoint?", "finetop checkpoints 41 --pin 1200")
-        with Control(workspace) as control:
+        with acting(workspace) as control:
             outcome = control.pin(options.id, step, pinned)
         if not outcome:
             raise InputError(outcome.why)

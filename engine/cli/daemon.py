@@ -130,11 +130,12 @@ def _wait_for_start(workspace: Workspace, pid: int) -> DaemonStatus:
 def _keep_slots(workspace: Workspace, slots: int) -> None:
     import contextlib
 
-    from engine.daemon.scheduler import CPU_SLOTS  # the store is opened only here
+    from engine.cli.stored import tell_wait  # the store is opened only here
+    from engine.daemon.scheduler import CPU_SLOTS
     from engine.store import queue
     from engine.store.connect import writer
 
-    with contextlib.closing(writer(workspace.database)) as conn:
+    with contextlib.closing(writer(workspace.database, on_wait=tell_wait)) as conn:
         queue.remember(conn, CPU_SLOTS, str(slots))
 
 

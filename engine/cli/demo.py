@@ -65,12 +65,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _live(workspace: Workspace, tour: Callable[[Path], int]) -> int:
     """Queue two runs the way everyone does, show them, and leave no process behind."""
+    from engine.cli.stored import tell_wait
     from engine.control import Control  # with the store: 20 ms, which --help need not pay
 
     own = not workspace.database.exists()
     if own:
         _prepare(workspace)
-    with Control(workspace) as control:
+    with Control(workspace, on_wait=tell_wait) as control:
         ids = _queue_runs(control)
         code = tour(workspace.root)
         if own:

@@ -12,7 +12,7 @@ from engine.daemon import client
 from engine.errors import EngineError, InputError
 from engine.home import Workspace, parse_checkpoint_name
 from engine.store import reads
-from engine.store.connect import Connection, reader, writer
+from engine.store.connect import BUSY_SECONDS, Connection, reader, writer
 from engine.store.errors import StoreMissing, StoreOlder
 from engine.store.ingest import import_journal
 from engine.store.records import Outcome, Run
@@ -35,11 +35,11 @@ def open_store(workspace: Workspace) -> Connection:
             raise StoreMissing(
                 f"there are no runs in {workspace.root}", "`finetop add` queues one; another folder: --workspace DIR."
             )
-        writer(workspace.database).close()
+        writer(workspace.database, on_wait=tell_wait).close()
     try:
         conn = reader(workspace.database)
     except StoreOlder:
-        writer(workspace.database).close()
+        writer(workspace.database, on_wait=tell_wait).close()
         conn = reader(workspace.database)
     stale = [run.id for run in reads.active(conn)] if not client.status(workspace).running else []
     if stale or unknown(conn, workspace):
@@ -51,14 +51,20 @@ def open_store(workspace: Workspace) -> Connection:
 
 
 @contextlib.contextmanager
-def acting(workspace: Workspace) -> Iterator["Control"]:
-    """For a command that changes runs; says so where no daemon could be started to act on the changes."""
+def acting(workspace: Workspace, patience_seconds: float = BUSY_SECONDS) -> Iterator["Control"]:
+    """For a command that changes runs; says so where it has to wait, and where no daemon could be started to act."""
     from engine.control import Control  # 20 ms that commands which only look need not spend
 
-    with Control(workspace) as control:
+    with Control(workspace, busy_seconds=patience_seconds, on_wait=tell_wait) as control:
         yield control
         if control.warning:
             print(visible(f"finetop: {control.warning}"), file=sys.stderr)
+
+
+def tell_wait(seconds: float) -> None:
+    """That a command which writes is held up, and for how long at most."""
+    what = "runs.db is locked by another program; waiting for it"
+    print(f"finetop: {what}, up to {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
 def find_run(conn: Connection, run_id: int) -> Run:

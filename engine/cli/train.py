@@ -11,6 +11,7 @@ from pathlib import Path
 from engine import journal
 from engine.cli import plan
 from engine.cli.settings import add_setting_flags, flag_layers, resolve_settings
+from engine.cli.stored import acting
 from engine.cli.text import visible
 from engine.cli.watch import Watcher
 from engine.control import Control
@@ -52,7 +53,7 @@ def run_train(options: argparse.Namespace) -> int:
         return _resume(options, workspace)
     resolved = resolve_settings(options)
     check_inputs(resolved.config)
-    with Control(workspace, busy_seconds=_BUSY_SECONDS) as control:
+    with acting(workspace, _BUSY_SECONDS) as control:
         run_id, folder = control.train(resolved)
         return _train(options, control, run_id, folder)
 
@@ -89,7 +90,7 @@ def _store_is_no_condition() -> Iterator[None]:
 
 def _resume(options: argparse.Namespace, workspace: Workspace) -> int:
     run_id, folder, point = resumed(options, workspace)
-    with Control(workspace, busy_seconds=_BUSY_SECONDS) as control:
+    with acting(workspace, _BUSY_SECONDS) as control:
         control.refuse_by_hand(run_id)
         return _go_on(options, control, run_id, folder, point)
 

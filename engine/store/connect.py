@@ -11,13 +11,14 @@ is installed, which neither `finetop ls` nor the screen can afford.
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from sqlite3 import Connection
 from sqlite3 import Error as DatabaseError
+from typing import Any
 from urllib.parse import quote
 
-from engine.store.errors import StoreError, StoreForeign, StoreMissing, StoreNewer, StoreOlder, from_sqlite
+from engine.store.errors import StoreError, StoreForeign, StoreMissing, StoreNewer, StoreOlder, from_sqlite, is_busy
 
 APPLICATION_ID = 0x46744F70
 """'FtOp' in the file's header: a runs.db without it was not made by us."""
@@ -25,13 +26,50 @@ SCHEMA_VERSION = 1
 """The number of migrations in `schema`; kept here so that opening an up-to-date database imports nothing heavy."""
 BUSY_SECONDS = 30.0
 """How long a writer waits for another: a backup or a stuck disk may hold the lock for 10 s and more."""
+NOTICE_SECONDS = 1.0
+"""A wait of this length is felt. Writers of our own hold the lock for a tenth of it."""
 
 
-def writer(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
-    """The connection for writing, made and migrated if need be. One per process; give it to no other thread."""
+class _Telling(sqlite3.Connection):
+    """A connection that tells once when it has to wait for another process, and only then waits as long as it may.
+
+    SQLite has a hook for that, which Python's module does not hand out.
+    """
+
+    on_wait: Callable[[float], None] | None = None
+    busy_seconds = BUSY_SECONDS
+
+    def execute(self, *words: Any) -> sqlite3.Cursor:
+        began = time.monotonic()
+        try:
+            return super().execute(*words)
+        except sqlite3.OperationalError as error:
+            waited = time.monotonic() - began >= NOTICE_SECONDS / 2  # some locks SQLite does not wait for
+            if self.on_wait is None or not waited or not is_busy(error):
+                raise
+        tell, self.on_wait = self.on_wait, None
+        super().execute(f"PRAGMA busy_timeout={1000 * self.busy_seconds:.0f}")
+        tell(self.busy_seconds)
+        return super().execute(*words)
+
+
+def writer(
+    path: Path, busy_seconds: float = BUSY_SECONDS, on_wait: Callable[[float], None] | None = None
+) -> sqlite3.Connection:
+    """The connection for writing, made and migrated if need be. One per process; give it to no other thread.
+
+    `on_wait` is called once, when another process has held the lock for `NOTICE_SECONDS`, with how long it is waited
+    for from then on.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        conn = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None)
+        if on_wait is None:
+            conn = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None)
+        else:
+            conn = sqlite3.connect(
+                path, timeout=min(NOTICE_SECONDS, busy_seconds), isolation_level=None, factory=_Telling
+            )
+            conn.on_wait, conn.busy_seconds = on_wait, busy_seconds
     except sqlite3.Error as error:
         raise from_sqlite(error, path) from error
     try:
@@ -159,8 +197,7 @@ def use_wal(conn: sqlite3.Connection, limit_seconds: float = BUSY_SECONDS) -> st
         try:
             return conn.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         except sqlite3.OperationalError as error:
-            busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-            if not busy or time.monotonic() > deadline:
+            if not is_busy(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
 

@@ -45,9 +45,9 @@ class StoreFull(StoreError):
 
 def from_sqlite(error: sqlite3.Error, path: str | Path = "runs.db") -> StoreError:
     """The same fault in the user's words."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreBusy(f"{path} is locked by another process", "Try again; `finetop doctor` shows who holds it.")
+    code = _code(error)
+    if is_busy(error):
+        return StoreBusy(f"{path} is locked by another process", "Try again when that is done with it.")
     if code == sqlite3.SQLITE_FULL:
         return StoreFull(f"no room left on the disk that holds {path}", "Free some space; nothing was lost.")
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
@@ -56,3 +56,12 @@ def from_sqlite(error: sqlite3.Error, path: str | Path = "runs.db") -> StoreErro
             "Move it away and run `finetop rebuild`: the run folders hold everything but the waiting order.",
         )
     return StoreError(f"{path}: {error}", "`finetop doctor` looks at the workspace's file system.")
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another process holds the lock."""
+    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shlex
+import sqlite3
 import subprocess
 import sys
 import time
@@ -93,6 +94,24 @@ def test_a_mistake_queues_nothing_and_makes_nothing(finetop, workspace):
     assert "'x' is no run" in finetop("add", "--data-file", "意图.csv", "--after", "x", code=2)[1]
     assert "no data" in finetop("add", code=2)[1]
     assert workspace.run_ids() == []
+
+
+@pytest.mark.parametrize("words", [("add", "--data-file", "意图.csv"), ("stop", "1")])
+def test_a_command_that_waits_for_a_locked_database_says_so_once_and_then_does_it(finetop, workspace, words):
+    add(finetop)
+    holder = sqlite3.connect(workspace.database, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with subprocess.Popen([FINETOP, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as command:
+        try:
+            said = command.stderr.readline()
+            holder.execute("ROLLBACK")
+            out, rest = command.communicate(timeout=PATIENCE)
+        finally:
+            command.kill()
+    assert said == "finetop: runs.db is locked by another program; waiting for it, up to 30 s\n"
+    assert (command.returncode, rest) == (0, "")
+    assert out == ("2\n" if words[0] == "add" else "run 1: taken off the queue\n")
+    assert states(workspace)[1] == ("queued" if words[0] == "add" else "stopped")
 
 
 def test_a_sweep_is_one_group_named_for_what_varies(finetop, workspace):

@@ -151,6 +151,35 @@ def test_a_writer_waits_for_another_and_a_reader_does_not(tmp_path):
     storekit.outputs([holder])
 
 
+def test_a_writer_that_is_asked_to_tells_once_that_it_waits(tmp_path):
+    path = tmp_path / "runs.db"
+    holder, told = writer(path), []
+
+    def tell(seconds: float) -> None:
+        told.append(seconds)
+        holder.execute("ROLLBACK")
+
+    conn = writer(path, on_wait=tell)
+    assert queue.add(conn, NewRun()) == 1 and told == []
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreBusy):
+        queue.add(writer(path, busy_seconds=0.05, on_wait=tell), NewRun())
+    assert queue.add(conn, NewRun()) == 2 and told == [connect.BUSY_SECONDS]
+    again = storekit.process(HOLD_THE_LOCK, path, 1.5)
+    assert again.stdout.readline() == "locked\n"
+    assert queue.add(conn, NewRun()) == 3 and len(told) == 1
+    storekit.outputs([again])
+
+
+def test_a_writer_tells_that_it_cannot_even_be_opened_where_a_lock_shuts_readers_out(tmp_path):
+    path, told = tmp_path / "runs.db", []
+    holder = writer(path)
+    assert holder.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
+    holder.execute("BEGIN EXCLUSIVE")
+    conn = writer(path, on_wait=lambda seconds: told.append(holder.execute("ROLLBACK")))
+    assert len(told) == 1 and queue.add(conn, NewRun()) == 1
+
+
 def test_an_exception_rolls_the_whole_transaction_back(tmp_path):
     conn = writer(tmp_path / "runs.db")
     with pytest.raises(RuntimeError), write(conn):
