@@ -4,8 +4,8 @@ Writers work in explicit `BEGIN IMMEDIATE` transactions (`write`): a plain BEGIN
 writes fails at once when another process wrote in between, however long the timeout. Readers open `mode=ro`; in WAL
 mode they see one consistent snapshot per transaction and never hold up the writer.
 
-Plain `sqlite3` is used here and in every module but `schema`: importing sqlite_utils costs 0.06 s, 0.36 s where pandas
-is installed, which neither `finetop ls` nor the screen can afford.
+Plain `sqlite3` is used here and in every module but `schema`: importing sqlite_utils costs 0.06 s, which neither
+`finetop ls` nor the screen needs to pay.
 """
 
 import contextlib
@@ -74,7 +74,7 @@ def writer(
         raise from_sqlite(error, path) from error
     try:
         if _version(conn, path) != SCHEMA_VERSION:
-            from engine.store import schema  # 0.06-0.36 s: imports sqlite_utils
+            from engine.store import schema  # 0.06 s: imports sqlite_utils
 
             schema.migrate(conn, path, busy_seconds=busy_seconds)
         # NORMAL: a commit is safe against any process dying; only a power cut may lose the last ones, and the
