@@ -61,8 +61,10 @@ class Daemon:
         self._changes = Changes(self._conn)
         off = "switched off" if not options.warm else "runs are given another worker" if options.command else ""
         self._warm = Warm(off)
-        self._supervisor = Supervisor(self._conn, workspace, self._warm, self.limits, options.command)
         self._readings = Readings(self._conn, workspace, self.limits)
+        self._supervisor = Supervisor(
+            self._conn, workspace, self._warm, self.limits, self._readings.card, options.command
+        )
         self._machine = Machine()
         self._cpu_slots = 1
         self._started = time.time()
@@ -202,7 +204,6 @@ class Daemon:
             log.info("%s", news)
             self._dirty = True
         self._warm.news.clear()
-        self._supervisor.cards = self._readings.cards()
         if self._supervisor.collect():
             self._dirty = True
 

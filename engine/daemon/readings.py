@@ -104,12 +104,12 @@ class Readings:
             self._keep_usage(run_id)
             del self._courses[run_id]
 
-    def cards(self) -> dict[int, Card]:
-        """What was last seen of each run's GPUs."""
-        return {
-            run_id: Card(course.total_bytes, course.others_bytes, course.usage.peak_memory_bytes)
-            for run_id, course in self._courses.items()
-        }
+    def card(self, run_id: int) -> Card:
+        """What was last seen of a run's GPUs."""
+        course = self._courses.get(run_id)
+        if course is None:
+            return Card()
+        return Card(course.total_bytes, course.others_bytes, course.usage.peak_memory_bytes)
 
     def take(self, snapshot: Snapshot, runs: Iterable[Run], samples_by_gpu: Mapping[str, GpuSample]) -> None:
         """One second's worth. `samples_by_gpu`: by the names under which runs hold them."""

@@ -15,7 +15,7 @@ import platform
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,11 +91,11 @@ class Supervisor:
     workspace: Workspace
     warm: Warm
     limits: Limits
+    card_of: Callable[[int], Card]
+    """What is known of the GPUs of a run, for one that ran out of memory."""
     command: Sequence[str] | None = None
     """Stands in for `python -m engine.worker`."""
     workers: dict[int, Worker] = field(default_factory=dict)
-    cards: Mapping[int, Card] = field(default_factory=dict)
-    """What is known of the GPUs of each run, for those that ran out of memory."""
     statuses: dict[int, int] = field(default_factory=dict)
     """Of children that were reaped: pid to wait status."""
     _host: str = field(default_factory=platform.node)
@@ -360,7 +360,7 @@ class Supervisor:
             settings = read_run(worker.folder).config.flat()
         except EngineError:
             settings = {}
-        card = self.cards.get(worker.run.id, Card())
+        card = self.card_of(worker.run.id)
         again = aftermath.decide(worker.run, ending, events, settings, card, self.limits)
         if again and aftermath.carry_out(self.conn, worker.run, worker.folder, again, card):
             log.info("run %d: %s", worker.run.id, again.message)

@@ -85,7 +85,7 @@ def test_a_card_knows_what_others_hold_and_what_the_run_held_at_most(store, runn
     foreign = GpuProcess("GPU-a", 2, "compute", 5 * GIB)
     gpu = replace(seen.gpus[0], processes=(*seen.gpus[0].processes, foreign))
     readings.take(seen, [running], {"0": gpu})
-    (card,) = readings.cards().values()
+    card = readings.card(1)
     assert (card.total_bytes, card.others_bytes, card.peak_bytes) == (80 * GIB, 5 * GIB, 10 * GIB)
 
 
