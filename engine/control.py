@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import checkpoints
-from engine.config import Layer, Resolved, RunConfig, read_run, resolve
+from engine.config import META_KEY, Layer, Resolved, RunConfig, read_run, resolve
 from engine.daemon import client
 from engine.errors import EngineError, InputError
 from engine.home import CHECKPOINTS, Workspace
@@ -129,7 +129,7 @@ class Control:
         beyond = queue.last_id(conn)
         try:
             for one in resolved:
-                config = one.config
+                config = named(one.config)
                 files = json.dumps([config.data.files, config.data.val_files, config.method.objective])
                 if files not in fingerprints:
                     fingerprints[files] = data_fingerprints(config)
@@ -139,8 +139,8 @@ class Control:
                 made[run_id] = folder
                 if prepare:
                     config = prepare(folder, config)
-                    write_config(folder, named(config), read_meta(folder))
-                saved = {"finetop": {"origin": one.origin, **meta}, **dataclasses.asdict(named(config))}
+                    write_config(folder, config, read_meta(folder))
+                saved = {META_KEY: {"origin": one.origin, **meta}, **dataclasses.asdict(config)}
                 news.append(new_run(saved, {"held": held}))
             queue.add_all(conn, news, run_ids=list(made))
         except BaseException:
