@@ -1,8 +1,12 @@
 """Files that are whole, or as they were before."""
 
 import contextlib
+import errno
 import os
 from pathlib import Path
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says when a disk, or the user's share of it, has no room left."""
 
 
 def write_whole(path: Path, content: str | bytes, *, mode: int = 0o600, sync: bool = False) -> None:

@@ -7,7 +7,6 @@ is passed over. A `resume` line takes back what lies beyond its step; `effective
 """
 
 import contextlib
-import errno
 import json
 import math
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.clock import uptime
+from engine.files import DISK_FULL
 from engine.home import LOG
 
 NAME = "journal.jsonl"
@@ -66,7 +66,7 @@ class Journal:
             try:
                 data = data[os.write(self._fd, data) :]
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if error.errno not in DISK_FULL:
                     raise
                 time.sleep(_DISK_FULL_RETRY_SECONDS)
 

@@ -6,7 +6,6 @@ which may be set; so a worker whose time does not fit is still believed when the
 
 import contextlib
 import ctypes
-import errno
 import os
 import signal
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from engine.clock import uptime
+from engine.files import DISK_FULL
 from engine.home import LOG
 from engine.process import worker_alive
 
@@ -123,7 +123,7 @@ def disk_is_full(folder: Path) -> bool:
     try:
         probe.write_bytes(bytes(4096))
     except OSError as error:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return error.errno in DISK_FULL
     finally:
         with contextlib.suppress(OSError):
             probe.unlink()

@@ -1,6 +1,5 @@
 """Room for what a run writes: training pauses while the disk has none, and goes on by itself."""
 
-import errno
 import shutil
 import time
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from engine.files import DISK_FULL
 from engine.journal import Journal
 from engine.sizes import bytes_text
 from engine.worker.life import Beat
@@ -57,7 +57,7 @@ def insist(journal: Journal, alive: Callable[[], None], folder: Path, what: str,
 
 def is_disk_full(error: BaseException) -> bool:
     """The system says it by number, safetensors and torch by text."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         return True
     text = str(error)
     return any(sign in text for sign in ("No space left", "Disk quota", "PytorchStreamWriter", "inline_container"))
