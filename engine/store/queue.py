@@ -20,7 +20,8 @@ from engine.store.rows import RUN_COLUMNS, run_of
 _ACTIVE = ", ".join(f"'{state}'" for state in sorted(ACTIVE))
 _ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
 _QUEUE_ORDER = "priority DESC, position, id"
-_LAST_ID = "last_run_id"
+LAST_ID = "last_run_id"
+"""The fact that keeps the largest id ever given."""
 _NEW_ATTEMPT = (
     "state = 'starting', wanted = NULL, gpus = ?, host = ?, pid = ?, pid_started = ?,"
     " busy_seconds = busy_seconds + coalesce(max(finished - started, 0), 0), started = ?, finished = NULL,"
@@ -59,7 +60,7 @@ def add_all(
             conn.execute(
                 "INSERT INTO facts(name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET"
                 " value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))",
-                (_LAST_ID, run_id),
+                (LAST_ID, run_id),
             )
             if prepare:
                 prepare(run_id)
@@ -73,7 +74,7 @@ def last_id(conn: sqlite3.Connection) -> int:
     return conn.execute(
         "SELECT max(coalesce((SELECT max(id) FROM runs), 0),"
         " coalesce((SELECT CAST(value AS INTEGER) FROM facts WHERE name = ?), 0))",
-        (_LAST_ID,),
+        (LAST_ID,),
     ).fetchone()[0]
 
 

@@ -248,9 +248,9 @@ class _Former:
                 [(run_id, after) for run_id in known & self.after.keys() for after in self.after[run_id]],
             )
             conn.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", self._facts)
-            conn.execute(
-                "UPDATE facts SET value = max(CAST(value AS INTEGER), coalesce((SELECT max(id) FROM runs), 0))"
-                " WHERE name = 'last_run_id'"
+            conn.execute(  # the largest id may be that of a run whose folder was deleted
+                "UPDATE facts SET value = max(CAST(value AS INTEGER), CAST(? AS INTEGER)) WHERE name = ?",
+                (dict(self._facts).get(queue.LAST_ID, 0), queue.LAST_ID),
             )
             conn.executemany(
                 "INSERT INTO events(run_id, time, source, kind, step, message, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",

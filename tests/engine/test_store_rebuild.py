@@ -97,6 +97,15 @@ def test_what_only_the_old_database_knew_is_taken_over(workspace):
     assert queue.add(writer(workspace / "runs.db"), NewRun()) == 5
 
 
+def test_the_id_of_a_run_that_was_deleted_is_not_given_again(workspace):
+    conn = writer(workspace / "runs.db")
+    assert queue.add(conn, NewRun()) == 5
+    assert queue.trash(conn, 5) and queue.purge(conn, 5)
+    conn.close()
+    rebuild(workspace)
+    assert queue.add(writer(workspace / "runs.db"), NewRun()) == 6
+
+
 def test_what_was_killed_or_taken_off_the_queue_does_not_come_back_to_life(workspace):
     conn = writer(workspace / "runs.db")
     queue.wish(conn, 4, "stop")
