@@ -5,7 +5,6 @@ done and the next prompts taking the room (`slots`). Models that finetop's packe
 of equally long prompts, where nothing is padded either.
 """
 
-import gc
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from engine.worker import attention
-from engine.worker.memory import is_out_of_memory
+from engine.worker.memory import give_back_memory, is_out_of_memory
 from engine.worker.model import Precision
 from engine.worker.slots import Slots
 
@@ -77,9 +76,7 @@ def generate(
         else:
             continue
         rows_limit = max(1, min(rows_limit, len(todo), writing.most_rows) // 2)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_memory()
     return writing.answers
 
 

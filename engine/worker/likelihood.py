@@ -7,7 +7,6 @@ them), and each token attends to the prompt and to those before it on its own br
 "SpecInfer", arXiv 2305.09781). So a prompt is read once, however many labels there are.
 """
 
-import gc
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import torch
 from engine.errors import DataError
 from engine.records import Example
 from engine.worker.loss import PackedLoss, PlainLoss
-from engine.worker.memory import is_out_of_memory
+from engine.worker.memory import give_back_memory, is_out_of_memory
 from engine.worker.model import Precision
 from engine.worker.packing import TokenSet, make_pack, plan_passes
 from engine.worker.template import ChatTemplate, Encoded
@@ -166,9 +165,7 @@ def _by_tree(
             left, done = left[len(batch) :], done + len(batch)
             progress(done)
             continue
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_memory()
 
 
 def _one_pass(loss_of: PackedLoss, tree: _Tree, prompts: list[list[int]], precision: Precision) -> np.ndarray:
