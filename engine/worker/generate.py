@@ -18,7 +18,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from engine.worker import attention
 from engine.worker.memory import give_back_memory, is_out_of_memory
 from engine.worker.model import Precision
-from engine.worker.slots import Slots
+from engine.worker.slots import Slots, columns
 
 _PREFILL_TOKENS = 4096
 """Prompt tokens read in one pass."""
@@ -112,7 +112,7 @@ class _Writing:
         new, room_tokens = self.sampling.max_new_tokens, self._cache_tokens()
 
         def fitting(index: int) -> int:
-            return max(1, min(rows_limit, room_tokens // (len(self.prompts[index]) + new)))
+            return max(1, min(rows_limit, room_tokens // columns(len(self.prompts[index]), new)))
 
         capacity = fitting(todo[0])
         group = list(itertools.takewhile(lambda i: fitting(i) < 2 * capacity, todo))

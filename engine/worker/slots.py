@@ -17,6 +17,11 @@ _SLACK_COLUMNS = 64
 """Columns beyond those one row needs: so many steps pass before the buffers must be moved back to their beginning."""
 
 
+def columns(longest: int, new: int) -> int:
+    """Of the buffers, for prompts of at most `longest` tokens with at most `new` to be written."""
+    return longest + new + _SLACK_COLUMNS
+
+
 class Slots(Cache):
     """`capacity` rows of prompts of at most `longest` tokens, each with at most `new` tokens to be written."""
 
@@ -24,7 +29,7 @@ class Slots(Cache):
         super().__init__(layers=[])
         self.capacity = capacity
         self.longest = longest
-        self.columns = longest + new + _SLACK_COLUMNS
+        self.columns = columns(longest, new)
         self.rows = 0
         self.end = longest
         self.start = longest
