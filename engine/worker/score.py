@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import sys
 import time
 import traceback
@@ -20,11 +19,10 @@ _CPU_TOKENS, _GPU_TOKENS = 4096, 16384
 
 
 def main() -> int:
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in a run's worker
     from engine.errors import EngineError
+    from engine.worker.__main__ import set_environment
 
+    set_environment()
     # What libraries print must not get between our lines.
     out, sys.stdout = sys.stdout, sys.stderr
     said = _Said(out)
