@@ -273,6 +273,12 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
     return Resolved(config, origin)
 
 
+def from_groups(groups: Mapping[str, Mapping[str, Any]], label: str) -> RunConfig:
+    """The checked config of settings that lie in their groups, as a checkpoint's manifest has them."""
+    flat = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    return resolve([Layer(label, flat)]).config
+
+
 def read_config_file(path: Path) -> dict[str, Any]:
     """The settings of a JSON or TOML file by path. Raises InputError naming file and line when it cannot be read."""
     return _by_path(_read(path), path)

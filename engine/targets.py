@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.config import Layer, RunConfig, read_run, resolve
+from engine.config import Layer, RunConfig, from_groups, read_run, resolve
 from engine.errors import EngineError, InputError
 from engine.home import Workspace, parse_checkpoint_name
 from engine.runs import checkpoint_folder, step_of
@@ -100,8 +100,7 @@ def _folder_or_hub(workspace: Workspace, name: str) -> Target:
     if (folder / _MANIFEST).exists():
         settings = _read(folder / _MANIFEST).get("config")
         if isinstance(settings, dict):
-            flat = {f"{group}.{key}": value for group, values in settings.items() for key, value in values.items()}
-            config = resolve([Layer(f"{folder.name}/{_MANIFEST}", flat)]).config
+            config = from_groups(settings, f"{folder.name}/{_MANIFEST}")
             run = folder.parent.parent
             run_id = int(run.name) if run.parent == workspace.runs.resolve() and run.name.isdecimal() else None
             return _checkpoint(folder, name, run_id, config)

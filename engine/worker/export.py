@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.config import Layer, RunConfig, resolve
+from engine.config import RunConfig, from_groups
 from engine.errors import CheckpointError, EngineError, InputError
 from engine.sizes import bytes_text
 
@@ -77,9 +77,7 @@ def export(
     refuse_target(target)
     say("reading the checkpoint")
     last = checkpoint.verify(path)
-    groups = last.manifest["config"]
-    flat = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
-    config = resolve([Layer("checkpoint", flat)]).config
+    config = from_groups(last.manifest["config"], "checkpoint")
     if form == "adapter" and config.method.kind == "full":
         raise InputError("this run trained all weights, so it has no adapter", "Export it with --to merged.")
     temporary = target.parent / f".{target.name}.part-{os.getpid()}"
@@ -332,7 +330,8 @@ def _logits(model: Any, probes: Sequence[list[int]]) -> list[Any]:
     import torch
 
     with torch.no_grad():
-        return [model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float() for ids in probes]
+        inputs = (torch.tensor([ids], device=model.device) for ids in probes)
+        return [model(input_ids=each, use_cache=False).logits[0].float().cpu() for each in inputs]
 
 
 def _compare(reference: Sequence[Any], result: Sequence[Any]) -> tuple[float, float, float]:
@@ -356,18 +355,13 @@ def _difference_as_trained(
     from engine.worker.resume import load_adapter
 
     try:
-        import torch
-
-        device = pick_device()
+        precision = choose_precision(config, pick_device())
         with _quiet():
-            model = make_trainable(
-                load_base(config, choose_precision(config, device), given_model(config.model)), config
-            )
+            model = make_trainable(load_base(config, precision, given_model(config.model)), config)
             load_adapter(model, last)
             model.eval()
-            with torch.no_grad():
-                logits = [model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits for ids in probes]
-        return _compare([each[0].float().cpu() for each in logits], result)[0]
+            logits = _logits(model, probes)
+        return _compare(logits, result)[0]
     except (EngineError, RuntimeError):  # no bitsandbytes, no room on the GPU
         return None
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.config import MAY_CHANGE_ON_RESUME, Layer, RunConfig, diff, resolve
+from engine.config import MAY_CHANGE_ON_RESUME, RunConfig, diff, from_groups
 from engine.errors import CheckpointError
 from engine.journal import Journal
 from engine.worker.checkpoint import Checkpoint
@@ -19,9 +19,7 @@ _PROBE_TOKENS = 512
 
 def refuse_other_run(last: Checkpoint, config: RunConfig, hashes: dict[str, str]) -> None:
     """CheckpointError when settings or data differ from those the checkpoint was made with."""
-    groups = last.manifest["config"]
-    flat = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
-    before = resolve([Layer("checkpoint", flat)]).config
+    before = from_groups(last.manifest["config"], "checkpoint")
     changed = {k: v for k, v in diff(before, config).items() if not k.startswith(MAY_CHANGE_ON_RESUME)}
     lines = [f"{path} was {old!r}, is now {new!r}" for path, (old, new) in changed.items()]
     was = last.manifest["data"]
