@@ -22,7 +22,6 @@ from engine.compare.records import (
     ResultTable,
     SeedGroup,
     SettingRow,
-    Subject,
 )
 from engine.compare.subjects import Compared, opened
 from engine.errors import InputError
@@ -436,6 +435,3 @@ def _unfinished(compared: Sequence[Compared]) -> tuple[str, ...]:
 
 def _plain(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-
-
-__all__ = ["CURVES", "Comparison", "Subject", "compare", "lower_is_better"]
