@@ -9,6 +9,8 @@ from engine.store.records import ENDED, Event, Run, RunState
 from tui.format import Line, clock, visible
 from tui.theme import LOOKS
 
+_STATES = frozenset(RunState)
+
 
 class Turn(NamedTuple):
     """One change of the run's state."""
@@ -50,7 +52,7 @@ def _said(run: Run, events: Sequence[Event]) -> list[_Said]:
     for event in events:
         if told.name(event.kind, event.message) == "resume":
             found.append(_Said(event.time, RunState.STARTING, event.message))
-        if event.kind != "state" or event.message not in set(RunState):
+        if event.kind != "state" or event.message not in _STATES:
             continue
         last, place = RunState(event.message), event.detail.get("log_bytes")
         text = told.sentence(event.kind, event.message, event.detail)
