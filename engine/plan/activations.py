@@ -60,7 +60,7 @@ def kept_per_token(shape: Shape, how: Arithmetic, adapter: Adapter | None, longe
             # float32 in, so that autocast makes a copy for each; what attention and MLP give out is narrow already.
             copied = how.cast and how.weights == 4 and group in ("attention", "mlp")
         elif adapter.adapts(linear):
-            own = (how.products + (how.mask if adapter.dropout else 0)) * linear.inputs
+            own = _own_input(linear, how, adapter)
             copied = (how.cast and how.copied) or adapter.dropout
             kept += how.products * adapter.rank + ((how.products + 4) * linear.outputs if adapter.dora else 0)
         else:
@@ -73,11 +73,24 @@ def kept_per_token(shape: Shape, how: Arithmetic, adapter: Adapter | None, longe
 
 
 def passing_per_token(shape: Shape, how: Arithmetic, adapter: Adapter | None) -> int:
-    """Bytes per token that come and go inside the backward pass of one layer: gradients of the MLP's parts."""
-    wide = 3 * how.products * shape.inner
-    if adapter and how.cast:
-        wide += 4 * shape.inner  # the adapter's input gradient in float32
-    return wide + 3 * how.weights * shape.hidden
+    """Bytes per token that come and go inside the backward pass of one layer: the most of two moments in its MLP.
+
+    At the product gate * up there are three gradients of the MLP's width. Where the last matrix has an adapter, what it
+    kept of its input is gone by then; but just before, that input had a gradient of its own, in float32 where the input
+    was a copy, beside those of what the adapter gave out.
+    """
+    at_product = 3 * how.products * shape.inner + 3 * how.weights * shape.hidden
+    last = next(linear for linear in shape.linears if _GROUP[linear.name] == "down")
+    if adapter is None or not adapter.adapts(last):
+        return at_product
+    own = 4 if how.copied else how.products
+    at_last = (how.products + own) * shape.inner + (7 if how.copied else 3) * how.weights * shape.hidden
+    return max(at_product - _own_input(last, how, adapter), at_last)
+
+
+def _own_input(linear: Linear, how: Arithmetic, adapter: Adapter) -> int:
+    """What an adapter keeps of its input, and where it drops some of it out, of that."""
+    return (how.products + (how.mask if adapter.dropout else 0)) * linear.inputs
 
 
 def _norms(shape: Shape, how: Arithmetic) -> int:

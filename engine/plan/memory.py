@@ -19,7 +19,14 @@ CPU_TOKENS = 4096
 LOGITS_BUDGET_BYTES = 2**30
 """float32 logits of one chunk (engine.worker.loss)."""
 CUDA_CONTEXT_BYTES = 600 * 2**20
-"""CUDA's context, the kernels torch loads and cuBLAS' workspace: 0.4 to 0.8 GB on cards since 2020."""
+"""CUDA's context and the kernels loaded into it. Assumed: since CUDA 11.7, which loads kernels when they are first
+used, it begins at some 300 MB (pytorch issue 107667) and grows with each kind of kernel."""
+_CPU_LIBRARIES_BYTES = 500 * 2**20
+"""Python with torch, transformers and PEFT loaded, resident."""
+_CPU_KERNELS_BYTES = 810 * 2**20
+"""What oneDNN comes to hold on a CPU that is good at bfloat16: it makes a kernel for each shape of a product, and the
+tokens of a pass are part of it. Measured on the starter model, after passes of fifty to sixty different lengths; next
+to nothing in float32."""
 UNKNOWN_SUPERVISED = 0.5
 """Share of the tokens that are trained on, while the data has not been read."""
 _BLOCK_4BIT, _BLOCK_ABSMAX, _CODES = 64, 256, 4 * (16 + 256 + 1)
@@ -104,7 +111,8 @@ def memory_estimate(
     embedded = tokens * 6 * shape.hidden
     of_layers = tokens * how.weights * shape.hidden * shape.layers if checkpointing else shape.layers * one_layer
     kept = of_layers + embedded
-    passing = tokens * passing_per_token(shape, how, adapter) + (one_layer if checkpointing else 0)
+    again = one_layer if checkpointing else 0
+    passing = tokens * passing_per_token(shape, how, adapter)
     largest = (
         how.products * max(one.weights for one in shape.linears) if how.full or config.method.kind == "qlora" else 0
     )
@@ -122,7 +130,7 @@ def memory_estimate(
         # Recomputing in autograd's own thread drops the copies autocast had kept (engine.worker.trace).
         after_forward = {"casts": held["casts"] // (shape.layers + 1)}
     moments += [
-        before | after_forward | {"activations": kept + passing, "workspace": largest},
+        before | after_forward | {"activations": of_layers + again + passing, "workspace": largest},
         held | after_forward | {"activations": embedded + one_layer + passing, "workspace": largest},
     ]
     if how.full:
@@ -131,12 +139,16 @@ def memory_estimate(
         workspace = lookups * how.weights * shape.embedding
         moments.append(held | after_forward | {"activations": embedded, "workspace": workspace})
     parts = max(moments, key=lambda moment: sum(moment.values()))
+    kernels = _CPU_KERNELS_BYTES if known.device == "cpu" and how.cast else 0
+    if known.device == "cpu":  # resident as all the rest is, and measured with it
+        parts = parts | {"context": _CPU_LIBRARIES_BYTES + kernels}
     parts = {name: round(known.correction * value) for name, value in parts.items()}
-    parts["context"] = CUDA_CONTEXT_BYTES if known.device == "cuda" else _CPU_CONTEXT_BYTES
+    if known.device == "cuda":
+        parts["context"] = CUDA_CONTEXT_BYTES
     expected = sum(parts.values())
     loose = expected - sum(held.values())
     return MemoryEstimate(
-        low=round(expected - 0.1 * loose),
+        low=round(expected - 0.1 * loose) - kernels,
         expected=expected,
         high=round(expected + 0.15 * loose + 0.03 * expected),
         parts=parts,
@@ -147,10 +159,6 @@ def memory_estimate(
         device=known.device,
         shape=shape,
     )
-
-
-_CPU_CONTEXT_BYTES = 700 * 2**20
-"""Python with torch, transformers and PEFT loaded, resident."""
 
 
 def arithmetic(config: RunConfig, known: Circumstances) -> Arithmetic:

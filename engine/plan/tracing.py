@@ -19,7 +19,7 @@ from engine.plan.shapes import find_config
 from engine.process import worker_command, worker_environment
 
 MARGIN = 0.06
-"""Of the high estimate: what the CUDA allocator loses between blocks, commonly 3 to 8 %."""
+"""Of the high estimate: what the CUDA allocator may lose between blocks. Assumed."""
 _SETTINGS = (
     "model.name", "model.dtype", "model.attention", "data.max_length", "method.kind", "optim.name", "lora.r",
     "lora.dropout", "lora.targets", "lora.dora", "lora.rslora",
