@@ -61,8 +61,9 @@ def find_targets(workspace: Workspace, names: list[str]) -> list[Target]:
             found.append(_base_of(workspace, int(name.partition("@")[0]), name))
         elif _is_run(name):
             run_id, point = parse_checkpoint_name(name)
-            folder = workspace.run_folder(run_id)
-            found.append(_checkpoint(checkpoint_folder(folder, point), name, run_id, read_run(folder).config))
+            run = workspace.run_folder(run_id)
+            folder = checkpoint_folder(run, point)
+            found.append(_checkpoint(folder, name, run_id, step_of(folder), read_run(run).config))
         else:
             found.append(_folder_or_hub(workspace, name))
     return found
@@ -84,10 +85,10 @@ def _started_from(config: RunConfig) -> str:
     return str(given) if given and (given / _MODEL).exists() else config.model.name
 
 
-def _checkpoint(folder: Path, name: str, run_id: int | None, config: RunConfig) -> Target:
+def _checkpoint(folder: Path, name: str, run_id: int | None, step: int, config: RunConfig) -> Target:
     adapter = (folder / _ADAPTER).exists()
     base = _started_from(config) if adapter else str(folder)
-    return Target(name, run_id, step_of(folder), base, str(folder) if adapter else "", str(folder), config)
+    return Target(name, run_id, step, base, str(folder) if adapter else "", str(folder), config)
 
 
 def _folder_or_hub(workspace: Workspace, name: str) -> Target:
@@ -98,12 +99,13 @@ def _folder_or_hub(workspace: Workspace, name: str) -> Target:
         return Target(name, None, None, name, "", name, RunConfig().replace({"model.name": name}))
     folder = folder.resolve()
     if (folder / _MANIFEST).exists():
-        settings = _read(folder / _MANIFEST).get("config")
-        if isinstance(settings, dict):
+        manifest = _read(folder / _MANIFEST)
+        settings, step = manifest.get("config"), manifest.get("step")
+        if isinstance(settings, dict) and isinstance(step, int):
             config = from_groups(settings, f"{folder.name}/{_MANIFEST}")
             run = folder.parent.parent
             run_id = int(run.name) if run.parent == workspace.runs.resolve() and run.name.isdecimal() else None
-            return _checkpoint(folder, name, run_id, config)
+            return _checkpoint(folder, name, run_id, step, config)
     if (folder / _ADAPTER).exists():
         base = _read(folder / _ADAPTER).get("base_model_name_or_path")
         if not isinstance(base, str) or not base:

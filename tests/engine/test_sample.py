@@ -1,6 +1,7 @@
 """`finetop eval`, `finetop sample` and `finetop samples`, through real worker processes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,7 @@ def test_a_damaged_checkpoint_is_refused_by_the_worker_in_words(workspace, capsy
     assert code == 1 and "adapter_model.safetensors is damaged" in err and "Traceback" not in err
 
 
-def test_targets_know_their_run_step_and_base(workspace, tiny_model):
+def test_targets_know_their_run_step_and_base(workspace, tiny_model, tmp_path):
     home = Workspace(workspace)
     lora, full, base = find_targets(home, ["1@latest", "2@latest", "base"])
     assert (lora.base, Path(lora.adapter).parent.parent.name) == (str(tiny_model), "1")
@@ -150,6 +151,9 @@ def test_targets_know_their_run_step_and_base(workspace, tiny_model):
     assert (base.base, base.run, base.step) == (str(tiny_model), 1, None)
     (by_folder,) = find_targets(home, [lora.adapter])
     assert (by_folder.run, by_folder.step, by_folder.base) == (1, lora.step, lora.base)
+    shutil.copytree(lora.adapter, tmp_path / "the-best-one")
+    (copied,) = find_targets(home, [str(tmp_path / "the-best-one")])
+    assert (copied.run, copied.step, copied.base) == (None, lora.step, lora.base)
     (hub,) = find_targets(home, ["Qwen/Qwen2.5-0.5B"])
     assert (hub.base, hub.run) == ("Qwen/Qwen2.5-0.5B", None)
 
