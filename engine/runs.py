@@ -139,6 +139,11 @@ def check_model(config: RunConfig) -> None:
         _check_checkpoint(config)
 
 
+def is_path(name: str) -> bool:
+    """Whether a model's name can only be that of a folder: names on the hub have one slash at most."""
+    return name.startswith(("/", "./", "../", "~")) or name.count("/") > 1
+
+
 def _check_model(name: str) -> None:
     folder = os.path.expanduser(name)
     if not name:
@@ -149,7 +154,7 @@ def _check_model(name: str) -> None:
         if not os.path.exists(os.path.join(folder, "config.json")):
             what = "is an adapter" if os.path.exists(os.path.join(folder, ADAPTER)) else "is no model"
             raise InputError(f"{name} {what}: it holds no config.json", "Give the folder of a Hugging Face model.")
-    elif name.startswith(("/", "./", "../", "~")) or name.count("/") > 1:
+    elif is_path(name):
         raise InputError(f"there is no model folder {name}", "Give an existing folder, or a hub name: org/name.")
     elif name != "starter" and not _HUB_NAME.fullmatch(name):
         raise InputError(

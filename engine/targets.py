@@ -9,10 +9,10 @@ from typing import Any
 from engine.config import Layer, RunConfig, from_groups, read_run, resolve
 from engine.errors import EngineError, InputError
 from engine.home import Workspace, parse_checkpoint_name
-from engine.runs import checkpoint_folder, step_of
+from engine.runs import ADAPTER, checkpoint_folder, is_path, step_of
 
 BASE = "base"
-_MANIFEST, _ADAPTER, _MODEL = "manifest.json", "adapter_config.json", "config.json"
+_MANIFEST, _MODEL = "manifest.json", "config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _started_from(config: RunConfig) -> str:
 
 
 def _checkpoint(folder: Path, name: str, run_id: int | None, step: int, config: RunConfig) -> Target:
-    adapter = (folder / _ADAPTER).exists()
+    adapter = (folder / ADAPTER).exists()
     base = _started_from(config) if adapter else str(folder)
     return Target(name, run_id, step, base, str(folder) if adapter else "", str(folder), config)
 
@@ -94,7 +94,7 @@ def _checkpoint(folder: Path, name: str, run_id: int | None, step: int, config: 
 def _folder_or_hub(workspace: Workspace, name: str) -> Target:
     folder = Path(os.path.abspath(os.path.expanduser(name)))
     if not folder.is_dir():
-        if name.startswith(("/", "./", "../", "~")) or name.count("/") > 1 or folder.is_file():
+        if is_path(name) or folder.is_file():
             raise InputError(f"there is no model folder {name}", "Name a checkpoint (41@best), a folder, or org/name.")
         return Target(name, None, None, name, "", name, RunConfig().replace({"model.name": name}))
     folder = folder.resolve()
@@ -106,10 +106,10 @@ def _folder_or_hub(workspace: Workspace, name: str) -> Target:
             run = folder.parent.parent
             run_id = int(run.name) if run.parent == workspace.runs.resolve() and run.name.isdecimal() else None
             return _checkpoint(folder, name, run_id, step, config)
-    if (folder / _ADAPTER).exists():
-        base = _read(folder / _ADAPTER).get("base_model_name_or_path")
+    if (folder / ADAPTER).exists():
+        base = _read(folder / ADAPTER).get("base_model_name_or_path")
         if not isinstance(base, str) or not base:
-            raise InputError(f"{folder / _ADAPTER} does not name the model it belongs to")
+            raise InputError(f"{folder / ADAPTER} does not name the model it belongs to")
         tokenizer = str(folder) if (folder / "tokenizer_config.json").exists() else base
         return Target(name, None, None, base, str(folder), tokenizer, RunConfig().replace({"model.name": base}))
     if not (folder / _MODEL).exists():

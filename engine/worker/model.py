@@ -15,6 +15,7 @@ from engine.config import ModelConfig, RunConfig
 from engine.errors import ModelError
 from engine.plan.shapes import cached_config, hub_cache
 from engine.presets import STARTER_MODEL
+from engine.runs import is_path
 from engine.worker import attention
 
 _HUB_SECONDS = 10.0
@@ -82,7 +83,7 @@ def model_source(config: ModelConfig) -> str:
                 f"{path} holds no config.json, so it is not a model", "Give the folder of a Hugging Face model."
             )
         return str(path)
-    if config.name.startswith(("/", "./", "../", "~")) or config.name.count("/") > 1:
+    if is_path(config.name):
         raise ModelError(f"there is no model folder {config.name}", "Give an existing folder, or a hub name: org/name.")
     return config.name
 
