@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import __version__
+from engine.checkpoints import STEP_NAME, path_of
 from engine.config import (
     MAY_CHANGE_ON_RESUME,
     META_KEY,
@@ -212,27 +213,22 @@ def _files(config: RunConfig) -> list[str]:
     return [*config.data.files, *config.data.val_files]
 
 
-def checkpoint_names(folder: Path) -> list[str]:
-    """`best`, `latest`, `epoch-2`, `step-00000120`: what lies in a run's checkpoints folder."""
-    try:
-        names = sorted(entry.name for entry in (folder / CHECKPOINTS).iterdir())
-    except OSError:
-        return []
-    return [name for name in names if name in ("best", "latest") or name.startswith(("step-", "epoch-"))]
-
-
 def checkpoint_folder(folder: Path, point: str) -> Path:
     """The folder of the checkpoint called `point` (latest, best, epoch-N or a step). InputError names what there is."""
-    name = f"step-{int(point):08d}" if point.isdecimal() else point
-    there = checkpoint_names(folder)
-    path = folder / CHECKPOINTS / name
-    if name in there and path.is_dir():
+    place = folder / CHECKPOINTS
+    try:
+        names = sorted(os.listdir(place))
+    except OSError:
+        names = []
+    links = [name for name in names if name in ("best", "latest") or name.startswith("epoch-")]
+    steps = [int(match[1]) for name in names if (match := STEP_NAME.fullmatch(name))]
+    path = path_of(place, int(point)) if point.isdecimal() else place / point
+    if (point in links or (point.isdecimal() and int(point) in steps)) and path.is_dir():
         return path.resolve()
-    steps = [str(int(name.removeprefix("step-"))) for name in there if name.startswith("step-")]
-    links = [name for name in there if not name.startswith("step-")]
+    there = [*links, *map(str, steps)]
     raise InputError(
         f"run {folder.name} has no checkpoint '{point}'",
-        f"It has {', '.join([*links, *steps])}." if there else "It has none yet.",
+        f"It has {', '.join(there)}." if there else "It has none yet.",
     )
 
 
