@@ -110,15 +110,21 @@ TORN = {
 }
 
 
-@pytest.mark.parametrize("end", TORN.values(), ids=TORN)
-def test_a_journal_torn_by_a_power_cut_is_gone_on_with(bench, end):
-    run_id = bench.add(steps=60, pause=0.02, save=10)  # killed at 12: far from a save, whose step must not be torn
+def cut_power(bench: Bench, run_id: int, step: int) -> Path:
+    """Daemon and worker are gone at once, somewhere beyond a step; the run's folder."""
     bench.start()
-    pid = bench.until_step(run_id, 12).pid
+    pid = bench.until_step(run_id, step).pid
     bench.kill_daemon()
     os.kill(pid, signal.SIGKILL)
     folder = bench.workspace.runs / str(run_id)
     bench.until(lambda: not worker_alive(folder))
+    return folder
+
+
+@pytest.mark.parametrize("end", TORN.values(), ids=TORN)
+def test_a_journal_torn_by_a_power_cut_is_gone_on_with(bench, end):
+    run_id = bench.add(steps=60, pause=0.02, save=10)  # killed at 12: far from a save, whose step must not be torn
+    folder = cut_power(bench, run_id, 12)
     with open(folder / "journal.jsonl", "r+b") as file:
         file.truncate(file.seek(0, os.SEEK_END) - 20)
         file.seek(0, os.SEEK_END)
@@ -135,12 +141,7 @@ def test_a_journal_torn_by_a_power_cut_is_gone_on_with(bench, end):
 
 def test_a_journal_cut_and_grown_beyond_where_it_had_been_read_is_read_anew(bench):
     run_id = bench.add(steps=60, pause=0.01, save=1000)
-    bench.start()
-    pid = bench.until_step(run_id, 30).pid
-    bench.kill_daemon()
-    os.kill(pid, signal.SIGKILL)
-    folder = bench.workspace.runs / str(run_id)
-    bench.until(lambda: not worker_alive(folder))
+    folder = cut_power(bench, run_id, 30)
     lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
     other = [re.sub(rb'"train/loss":[^,]*', b'"train/loss":7.0000000000000000001', line) for line in lines[-10:]]
     (folder / "journal.jsonl").write_bytes(b"".join(lines[:-10] + other) + b'{"t": 1.0, "kind": "beat"}\n' * 9)
