@@ -66,3 +66,9 @@ class OutOfMemory(RunFailed):
 
 class RankLost(RunFailed):
     pass
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another's making says, cut to its first line; its type where it says nothing."""
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from engine.errors import DataError
+from engine.errors import DataError, first_line
 from engine.formats.faults import Fault
 from engine.formats.jsonrows import Item
 
@@ -32,9 +32,8 @@ def read_parquet(path: str, size_bytes: int, advance: Callable[[int], None] | No
             if advance:
                 advance(size_bytes * number // max(total, 1))
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
-        reason = str(error).strip().splitlines()
         raise DataError(
-            f"{path} is a Parquet file that cannot be read: {reason[0][:200] if reason else type(error).__name__}",
+            f"{path} is a Parquet file that cannot be read: {first_line(error)[:200]}",
             "It may be cut off; write or download it again.",
         ) from None
 

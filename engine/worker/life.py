@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from engine import __version__
-from engine.errors import EngineError, NotFinite, OutOfMemory
+from engine.errors import EngineError, NotFinite, OutOfMemory, first_line
 from engine.journal import Journal
 from engine.plan.timing import together
 from engine.worker.loss import PackedLoss
@@ -96,7 +96,7 @@ def failure(error: Exception) -> dict[str, str]:
         return {"reason": error.message, "hint": error.hint, "cause": _cause(error)}
     reason, hint, cause = f"{type(error).__name__}: {error}", "The log holds the traceback.", "exception"
     if is_out_of_memory(error):
-        reason, cause = f"out of memory: {str(error).splitlines()[0]}", "out-of-memory"
+        reason, cause = f"out of memory: {first_line(error)}", "out-of-memory"
     elif isinstance(error, OSError) and error.errno in _NO_WRITING and error.filename:
         reason = f"{error.filename} cannot be written: {error.strerror}"
         hint = "It goes on from its last checkpoint once that is mended."

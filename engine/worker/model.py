@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from engine.config import ModelConfig, RunConfig
-from engine.errors import ModelError
+from engine.errors import ModelError, first_line
 from engine.plan.shapes import cached_config, hub_cache
 from engine.presets import STARTER_MODEL
 from engine.runs import is_path
@@ -106,10 +106,9 @@ def _look_for_hub(config: ModelConfig) -> None:
             constants.HF_HUB_OFFLINE = True
             print(f"{constants.ENDPOINT} cannot be reached; taking {config.name} from the hub's cache", file=sys.stderr)
             return
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"'{config.name}' is no folder here and not in the hub's cache ({hub_cache()}), and {constants.ENDPOINT} "
-            f"cannot be reached: {text}",
+            f"cannot be reached: {first_line(error)}",
             "Give a folder: --model FOLDER. Or: HF_ENDPOINT names a mirror of the hub, HF_HOME another cache; "
             "`hf download NAME --local-dir FOLDER` makes a copy on a machine with a network.",
         ) from None
@@ -231,10 +230,9 @@ def _loading(config: ModelConfig, what: str) -> object:
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = "Give a folder with the model, or a name the hub knows."
         if "trust_remote_code" in str(error):
             hint = "The model brings its own code. If you trust it: --set model.trust_remote_code=true"
         elif not Path(config.name).exists() and os.environ.get("HF_HUB_OFFLINE"):
             hint = "HF_HUB_OFFLINE is set: only models already in the hub's cache can be loaded by name."
-        raise ModelError(f"the {what} of '{config.name}' cannot be loaded: {text}", hint) from error
+        raise ModelError(f"the {what} of '{config.name}' cannot be loaded: {first_line(error)}", hint) from error

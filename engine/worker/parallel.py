@@ -35,7 +35,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from engine.config import RunConfig
-from engine.errors import InputError, OutOfMemory, RankLost, RunFailed
+from engine.errors import InputError, OutOfMemory, RankLost, RunFailed, first_line
 from engine.journal import Journal
 from engine.process import signal_name, worker_environment
 from engine.worker.checkpoint import Checkpoint
@@ -179,7 +179,7 @@ class Ranks:
             failure = error
         if self.count == 1:
             return
-        said = self._exchange(str(failure).partition("\n")[0] if failure else None)
+        said = self._exchange(first_line(failure) if failure else None)
         for rank, text in enumerate(said):
             if text is not None:
                 raise failure or torch.OutOfMemoryError(f"rank {rank}: {text}")

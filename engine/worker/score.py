@@ -19,7 +19,7 @@ _CPU_TOKENS, _GPU_TOKENS = 4096, 16384
 
 
 def main() -> int:
-    from engine.errors import EngineError
+    from engine.errors import EngineError, first_line
     from engine.worker.__main__ import set_environment
 
     set_environment()
@@ -45,7 +45,7 @@ def main() -> int:
         traceback.print_exc()
         message, hint = f"{type(error).__name__}: {error}", ""
         if is_out_of_memory(error):
-            message = f"out of memory: {str(error).splitlines()[0]}"
+            message = f"out of memory: {first_line(error)}"
             hint = "Even one example at a time does not fit. A shorter --max-new-tokens needs less."
         said.tell("error", message=message, hint=hint, exit_code=1)
         return 1

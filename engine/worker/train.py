@@ -20,7 +20,7 @@ from torch import nn
 
 from engine import evaluations, home
 from engine.config import RunConfig, auto_values, read_run
-from engine.errors import NotFinite
+from engine.errors import NotFinite, first_line
 from engine.journal import Journal
 from engine.process import DONE, STOPPED
 from engine.runs import data_changes
@@ -257,7 +257,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                failure = str(error).splitlines()[0]
+                failure = first_line(error)
             optimizer.zero_grad(set_to_none=True)  # outside the except block, whose traceback holds the activations
             checkpoint.set_rng_state(before)
             shrink(journal, progress, data.train.lengths[indices], config, failure)

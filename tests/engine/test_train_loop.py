@@ -11,7 +11,7 @@ from runs import NeverStop, StopAfter, evals, events_of, last_state, make_run, s
 from engine.errors import DataError, ModelError, RunFailed
 from engine.worker import checkpoint, disk, loss, memory
 from engine.worker import train as train_module
-from engine.worker.life import reported
+from engine.worker.life import failure, reported
 from engine.worker.train import DONE, train
 
 
@@ -279,6 +279,7 @@ def test_a_last_short_batch_is_trained_and_nothing_is_dropped(tiny_model, tmp_pa
 def test_memory_errors_are_told_from_others():
     assert memory.is_out_of_memory(MemoryError())
     assert not memory.is_out_of_memory(RuntimeError("shape mismatch"))
+    assert failure(MemoryError())["reason"] == "out of memory: MemoryError", "Python's own has no text"
 
 
 def test_a_tokenizer_larger_than_the_model_is_told_before_training(chats, tmp_path):
