@@ -86,7 +86,7 @@ def mapped_shape(columns: Iterable[str], mapping: dict[str, str]) -> Shape | Non
     taken = set(mapping.values())
     by_name = {normalise(column): column for column in columns if column not in taken}
 
-    def find(*names: str, but: str | None = None) -> str | None:
+    def find(*names: str) -> str | None:
         return next((by_name[name] for name in names if name in by_name), None)
 
     given = mapping.get

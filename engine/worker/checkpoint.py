@@ -146,7 +146,7 @@ def _check_files(path: Path, files: dict[str, Any]) -> None:
                 raise CheckpointError(f"{path}: {name} is damaged: its content changed since it was written")
 
 
-def load_state(checkpoint: Checkpoint, device: torch.device) -> dict[str, Any]:
+def load_state(checkpoint: Checkpoint) -> dict[str, Any]:
     """What `save` was given as `state`; tensors on the CPU, since optimizers move their own."""
     return torch.load(checkpoint.path / STATE, map_location="cpu", weights_only=True)
 

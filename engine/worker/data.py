@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,16 +57,14 @@ class Prepared:
     """JSON-ready, see docs/journal.md under `data`."""
 
 
-def prepare(config: RunConfig, template: ChatTemplate, progress: Callable[[str], None] = lambda text: None) -> Prepared:
+def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
     """Read and tokenise the run's data. Raises DataError when there is too little or too much of it is bad."""
-    progress("reading data")
     report = read_source(config, config.data.files)
     examples: Sequence[Example] = report.examples
     val_report = read_source(config, config.data.val_files) if config.data.val_files else None
     counts = {"train": TokenCounts(), "val": TokenCounts()}
     problems: list[Problem] = []
     fraction = 0.0 if val_report else config.data.val_fraction
-    progress(f"tokenising {len(examples):,} rows")
     val_examples: Sequence[Example] = ()
     if config.method.objective == "pretrain":
         chunks = encode_texts(config, template, examples, counts["train"], problems)

@@ -19,6 +19,7 @@ from engine import evaluations
 from engine.config import EvalConfig, RunConfig
 from engine.errors import InputError
 from engine.formats import example_key
+from engine.home import CHECKPOINTS
 from engine.journal import Journal
 from engine.metrics.classify import confusion, read_label
 from engine.metrics.score import Answer, needs_labels, needs_text, score
@@ -323,7 +324,7 @@ def evaluate(
         "an evaluation",
         lambda: evaluations.write(place, name, result, measured.predictions()),
     )
-    evaluations.thin(folder, config.eval.keep_predictions, checkpoint.steps(folder / "checkpoints"))
+    evaluations.thin(folder, config.eval.keep_predictions, checkpoint.steps(folder / CHECKPOINTS))
     written = [(i, answer) for i, answer in enumerate(measured.answers) if answer.text is not None]
     for i, answer in written[:_MOST_SAMPLES]:
         prompt = evaluations.shown_prompt(measured.prompts[i])

@@ -125,7 +125,7 @@ def _write(
     # What reads GGUF knows no sliding window; within it there is no difference.
     window = getattr(model.config, "sliding_window", None) if form == "gguf" else None
     probes = _probe_ids(tokenizer, min(window or _PROBE_TOKENS, _PROBE_TOKENS))
-    wanted = _dtype(dtype, model, form, config)
+    wanted = _dtype(dtype, form, config)
     reference = _logits(model, probes)
     notes = []
     if config.method.kind == "qlora" and form != "adapter":
@@ -242,7 +242,7 @@ def _weight_bytes(folder: Path) -> int | None:
     return sum(sizes) or None
 
 
-def _dtype(dtype: str, model: Any, form: str, config: RunConfig) -> str:
+def _dtype(dtype: str, form: str, config: RunConfig) -> str:
     """The type of the written weights: for `auto` that of an adapter's as they are, else that of the base's files."""
     import torch
     from transformers import AutoConfig

@@ -92,7 +92,7 @@ def follow(rank: int, count: int, channel: Connection, store: int) -> None:
         loss_of, _ = choose_loss(inner, probe, config.model.attention, LOSS_TOLERANCE[precision.autocast])
     model.train()
     if begin.resumed:
-        optimizer.load_state_dict(load_state(begin.resumed, device)["optimizer"])
+        optimizer.load_state_dict(load_state(begin.resumed)["optimizer"])
     parameters = [p for p in model.parameters() if p.requires_grad]
     ranks.meet(parameters, config.train.seed)
 

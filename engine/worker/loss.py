@@ -106,7 +106,7 @@ class PlainLoss:
 
     def token_losses(self, pack: Pack) -> Tensor:
         """float32, shape (supervised,)."""
-        return torch.cat([losses for losses in self._each(pack)])
+        return torch.cat(list(self._each(pack)))
 
     def backward(self, pack: Pack, divisor: float) -> Tensor:
         """Adds the gradients of the sum / `divisor`; returns the sum itself, detached."""

@@ -167,11 +167,8 @@ def check_vocabulary(model: PreTrainedModel, largest_id: int) -> None:
 def make_trainable(model: PreTrainedModel, config: RunConfig) -> nn.Module:
     """The model with its trainable weights: the model itself, or a PeftModel around it."""
     if config.method.kind == "full":
-        model.requires_grad_(True)
-        trained: nn.Module = model
-    else:
-        trained = _with_adapter(model, config)
-    return trained
+        return model.requires_grad_(True)
+    return _with_adapter(model, config)
 
 
 def enable_activation_checkpointing(model: PreTrainedModel) -> None:

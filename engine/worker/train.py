@@ -126,7 +126,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
     ranks.meet(parameters, config.train.seed)
     journal.write("model", **describe(model, inner, parameters, precision, loss_of, ranks.count))
     if last:
-        state = checkpoint.load_state(last, device)
+        state = checkpoint.load_state(last)
         if not full:
             load_adapter(model, last)
         optimizer.load_state_dict(state["optimizer"])
