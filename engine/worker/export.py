@@ -117,11 +117,14 @@ def _write(
     from transformers import AutoTokenizer
 
     from engine.worker import card
+    from engine.worker.given import given_model
+    from engine.worker.model import model_source
 
     full = config.method.kind == "full"
+    source = str(last.path) if full else given_model(config.model) or model_source(config.model)
     tokenizer = AutoTokenizer.from_pretrained(str(last.path), trust_remote_code=config.model.trust_remote_code)
     say("loading the model in full precision")
-    model = _as_trained(last, config)
+    model = _as_trained(last, config, source)
     # What reads GGUF knows no sliding window; within it there is no difference.
     window = getattr(model.config, "sliding_window", None) if form == "gguf" else None
     probes = _probe_ids(tokenizer, min(window or _PROBE_TOKENS, _PROBE_TOKENS))
@@ -142,7 +145,7 @@ def _write(
         )
     say(f"writing {bytes_text(size)}")
     if form == "adapter":
-        _copy_adapter(last.path, folder, config)
+        _copy_adapter(last.path, folder, source, config.model.revision)
         tokenizer.save_pretrained(folder)
         del model
         expected = reference
@@ -183,7 +186,7 @@ def _write(
             f"rounding to {wanted} makes it another model: a logit differs by {difference:.3g}",
             "Nothing was kept. Use --dtype float32, or bfloat16, which holds the same range.",
         )
-    trained_difference = _difference_as_trained(last, config, probes, result)
+    trained_difference = _difference_as_trained(last, config, source, probes, result)
     files = tuple(sorted(entry.name for entry in folder.iterdir()))
     done = Exported(
         str(folder), form, wanted, 0, (*files, "README.md"), difference, spread, same, trained_difference, tuple(notes)
@@ -210,17 +213,15 @@ def _file_stem(config: RunConfig, last: Any) -> str:
     return f"{kept[:60] or 'model'}-step-{last.step}"
 
 
-def _as_trained(last: Any, config: RunConfig) -> Any:
-    """The checkpoint's model in float32 on the CPU, an adapter unmerged on the base's full-precision weights."""
+def _as_trained(last: Any, config: RunConfig, source: str) -> Any:
+    """The checkpoint's model in float32 on the CPU, an adapter unmerged on the full-precision weights of `source`."""
     import psutil
     import torch
 
-    from engine.worker.given import given_model
-    from engine.worker.model import Precision, load_base, make_trainable, model_source
+    from engine.worker.model import Precision, load_base, make_trainable
     from engine.worker.resume import load_adapter
 
     full = config.method.kind == "full"
-    source = str(last.path) if full else given_model(config.model) or model_source(config.model)
     if (weights := _weight_bytes(Path(source))) is not None:
         # Weights are mostly stored in 16 bits: twice that in float32, and some of it again while they are read.
         needed, free = 2.5 * weights, psutil.virtual_memory().available
@@ -270,15 +271,12 @@ def _bytes_needed(model: Any, path: Path, form: str, dtype: str) -> int:
     return spare + each * sum(p.numel() for p in model.parameters())
 
 
-def _copy_adapter(path: Path, folder: Path, config: RunConfig) -> None:
-    from engine.worker.given import given_model
-    from engine.worker.model import model_source
-
+def _copy_adapter(path: Path, folder: Path, base: str, revision: str) -> None:
     shutil.copy2(path / "adapter_model.safetensors", folder)
     said = json.loads((path / "adapter_config.json").read_text("utf-8"))
-    said["base_model_name_or_path"] = given_model(config.model) or model_source(config.model)
-    if config.model.revision:
-        said["revision"] = config.model.revision
+    said["base_model_name_or_path"] = base
+    if revision:
+        said["revision"] = revision
     (folder / "adapter_config.json").write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
@@ -345,19 +343,18 @@ def _compare(reference: Sequence[Any], result: Sequence[Any]) -> tuple[float, fl
 
 
 def _difference_as_trained(
-    last: Any, config: RunConfig, probes: Sequence[list[int]], result: list[Any]
+    last: Any, config: RunConfig, source: str, probes: Sequence[list[int]], result: list[Any]
 ) -> float | None:
     """For QLoRA: against the model on its 4-bit base. None where that cannot be run here."""
     if config.method.kind != "qlora":
         return None
-    from engine.worker.given import given_model
     from engine.worker.model import choose_precision, load_base, make_trainable, pick_device
     from engine.worker.resume import load_adapter
 
     try:
         precision = choose_precision(config, pick_device())
         with _quiet():
-            model = make_trainable(load_base(config, precision, given_model(config.model)), config)
+            model = make_trainable(load_base(config, precision, source), config)
             load_adapter(model, last)
             model.eval()
             logits = _logits(model, probes)
