@@ -135,7 +135,7 @@ def _is_blank(path: str, size_bytes: int) -> bool:
 
 def check_model(config: RunConfig) -> None:
     """That a model given as a folder is one, and that the checkpoint to start from fits. Raises InputError."""
-    _check_model(config.model.name)
+    check_model_name(config.model.name)
     if config.model.checkpoint:
         _check_checkpoint(config)
 
@@ -145,7 +145,10 @@ def is_path(name: str) -> bool:
     return name.startswith(("/", "./", "../", "~")) or name.count("/") > 1
 
 
-def _check_model(name: str) -> None:
+def check_model_name(name: str) -> None:
+    """That `name` is a model's folder, or can be a name on the hub. Raises InputError."""
+    if name == "starter":
+        return
     folder = os.path.expanduser(name)
     if not name:
         raise InputError("model.name is empty", "Give a folder, a hub name such as org/name, or 'starter'.")
@@ -157,7 +160,7 @@ def _check_model(name: str) -> None:
             raise InputError(f"{name} {what}: it holds no config.json", "Give the folder of a Hugging Face model.")
     elif is_path(name):
         raise InputError(f"there is no model folder {name}", "Give an existing folder, or a hub name: org/name.")
-    elif name != "starter" and not _HUB_NAME.fullmatch(name):
+    elif not _HUB_NAME.fullmatch(name):
         raise InputError(
             f"there is no folder {name}, and no model of the hub can have that name",
             "Give an existing folder, or a hub name: letters, digits, '-', '_' and '.', as org/name.",

@@ -15,7 +15,7 @@ from engine.config import ModelConfig, RunConfig
 from engine.errors import ModelError, first_line
 from engine.plan.shapes import cached_config, hub_cache
 from engine.presets import STARTER_MODEL
-from engine.runs import is_path
+from engine.runs import check_model_name
 from engine.worker import attention
 
 _HUB_SECONDS = 10.0
@@ -73,19 +73,12 @@ def _cpu_is_good_at_bfloat16() -> bool:
 
 
 def model_source(config: ModelConfig) -> str:
-    """The folder or hub name to load from. Raises ModelError when a path given as such does not exist."""
+    """The folder or hub name to load from. Raises InputError for a folder that is no model's."""
     if config.name == "starter":
         return str(STARTER_MODEL)
-    path = Path(config.name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").exists():
-            raise ModelError(
-                f"{path} holds no config.json, so it is not a model", "Give the folder of a Hugging Face model."
-            )
-        return str(path)
-    if is_path(config.name):
-        raise ModelError(f"there is no model folder {config.name}", "Give an existing folder, or a hub name: org/name.")
-    return config.name
+    check_model_name(config.name)
+    folder = os.path.expanduser(config.name)
+    return folder if os.path.isdir(folder) else config.name
 
 
 def _look_for_hub(config: ModelConfig) -> None:

@@ -21,7 +21,7 @@ from engine.config import (
 )
 from engine.errors import ConfigError, InputError
 from engine.home import Workspace
-from engine.runs import create_run
+from engine.runs import check_model_name, create_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -134,6 +134,7 @@ def test_the_starter_model_is_not_a_folder_that_happens_to_be_called_so(tmp_path
     (tmp_path / "starter").mkdir()
     monkeypatch.chdir(tmp_path)
     assert settings_of("--model", "starter").config.model.name == "starter"
+    check_model_name("starter")
 
 
 # -- what is wrong -------------------------------------------------------------------------------------------------
