@@ -255,6 +255,13 @@ def with_shots(example: Example, shots: Sequence[Example]) -> Example:
     return Example(messages=messages, tools=example.tools, file=example.file, line=example.line)
 
 
+def asked_of(config: RunConfig, messages: Sequence[dict[str, Any]]) -> Example:
+    """A conversation to be answered, with the system prompt that the run gave to those which have none."""
+    if config.data.system and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": config.data.system}, *messages]
+    return Example(messages=tuple(messages))
+
+
 def last_words(example: Example) -> str:
     return str(example.messages[-1].get("content") or "") if example.messages else ""
 
@@ -296,11 +303,8 @@ def evaluate(
                 lambda doing, done, of: alive(),
             )
         if config.eval.prompts:
-            system = [{"role": "system", "content": config.data.system}] if config.data.system else []
-            asked_prompts = [
-                Example(messages=(*system, {"role": "user", "content": prompt})) for prompt in config.eval.prompts
-            ]
-            texts = subject.write(asked_prompts, asked.sampling)
+            prompts = [asked_of(config, [{"role": "user", "content": prompt}]) for prompt in config.eval.prompts]
+            texts = subject.write(prompts, asked.sampling)
             for prompt, text in zip(config.eval.prompts, texts, strict=True):
                 journal.write("sample", step=progress.step, prompt=prompt, text=text)
     if measured is None:

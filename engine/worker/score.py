@@ -159,8 +159,8 @@ def _keep(
 
 
 def _sample(request: dict[str, Any], said: _Said) -> None:
-    from engine.records import Example
     from engine.targets import Target
+    from engine.worker.evaluate import asked_of
     from engine.worker.generate import Sampling
     from engine.worker.shelf import Shelf, prompt_tokens
     from engine.worker.train import set_up_torch
@@ -173,7 +173,7 @@ def _sample(request: dict[str, Any], said: _Said) -> None:
     for target in (targets[i] for i in order):  # those of one base together, so that it is loaded once
         said.progress(f"loading {target.name}", 0, 0)
         template = shelf.template(target)
-        prompts = [Example(messages=tuple(_with_system(messages, target))) for messages in request["prompts"]]
+        prompts = [asked_of(target.config, messages) for messages in request["prompts"]]
         tokens = prompt_tokens([template.encode_prompt(prompt) for prompt in prompts])
         with shelf.take(target, template, tokens) as subject:
             texts = subject.write(
@@ -182,13 +182,6 @@ def _sample(request: dict[str, Any], said: _Said) -> None:
                 lambda done, name=target.name: said.progress(f"{name}: answering", done, len(request["prompts"])),
             )
         said.tell("answers", target=target.name, index=targets.index(target), texts=texts)
-
-
-def _with_system(messages: list[dict[str, Any]], target: Any) -> list[dict[str, Any]]:
-    """With the system prompt the run gave to conversations that have none."""
-    if target.config.data.system and messages[0]["role"] != "system":
-        return [{"role": "system", "content": target.config.data.system}, *messages]
-    return messages
 
 
 if __name__ == "__main__":
