@@ -169,8 +169,9 @@ def _sample(request: dict[str, Any], said: _Said) -> None:
     targets = [Target.from_json(one) for one in request["targets"]]
     set_up_torch(targets[0].config, shelf.device)
     sampling = Sampling(request["max_new_tokens"], request["temperature"], request["seed"])
-    order = sorted(range(len(targets)), key=lambda i: [t.base for t in targets].index(targets[i].base))
-    for target in (targets[i] for i in order):  # those of one base together, so that it is loaded once
+    bases = [target.base for target in targets]
+    for index in sorted(range(len(targets)), key=lambda i: bases.index(bases[i])):  # so that a base is loaded once
+        target = targets[index]
         said.progress(f"loading {target.name}", 0, 0)
         template = shelf.template(target)
         prompts = [asked_of(target.config, messages) for messages in request["prompts"]]
@@ -181,7 +182,7 @@ def _sample(request: dict[str, Any], said: _Said) -> None:
                 sampling,
                 lambda done, name=target.name: said.progress(f"{name}: answering", done, len(request["prompts"])),
             )
-        said.tell("answers", target=target.name, index=targets.index(target), texts=texts)
+        said.tell("answers", target=target.name, index=index, texts=texts)
 
 
 if __name__ == "__main__":

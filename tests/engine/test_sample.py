@@ -93,11 +93,12 @@ def test_answers_stand_side_by_side(workspace, capsys, tiny_model, monkeypatch):
     assert lines[0] == "» 月亮 number 3" and [part.strip() for part in lines[1].split("│")] == list(models)
     assert all(cells(line) <= 80 for line in lines)
     words = ("--prompt", "月亮 number 3", "--prompt", "apple number 4", "--max-new-tokens", "5", "--json")
-    code, out, _ = _ask(capsys, workspace, "sample", "2@latest", str(tiny_model), *words)
+    code, out, _ = _ask(capsys, workspace, "sample", "2@latest", str(tiny_model), "2@latest", *words)
     said = json.loads(out)
     assert [row["prompt"] for row in said["samples"]] == ["月亮 number 3", "apple number 4"]
     assert [row["answers"]["2@latest"] for row in said["samples"]] == ["sky", "fruit"]
-    assert set(said["samples"][0]["answers"]) == {"2@latest", str(tiny_model)}
+    assert [row["answers"]["2@latest (3)"] for row in said["samples"]] == ["sky", "fruit"], "asked for twice"
+    assert set(said["samples"][0]["answers"]) == {"2@latest", str(tiny_model), "2@latest (3)"}
 
 
 def test_answers_to_fixed_prompts_are_browsed_over_the_run(workspace, capsys):
