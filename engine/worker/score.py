@@ -105,7 +105,7 @@ def _evaluate(request: dict[str, Any], said: _Said) -> None:
         result["data"] |= {"files": list(sources.files), "skipped": chosen.skipped, "bad_rows": sources.bad_rows}
         if sources.own:
             result["data"]["part"] = "validation"
-        result["generation"] |= {"shots": request["shots"], "seed": request["seed"]}
+        result["generation"]["shots"] = request["shots"]
         path, result = _keep(request, target, result, measured.predictions())
         said.tell("result", target=target.name, folder=str(path), result=result)
 
