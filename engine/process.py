@@ -82,7 +82,7 @@ def how_it_left(code: int) -> str:
     """What a process that nobody has heard from did, by its exit code: `was killed by SIGKILL`, `left with code 3`."""
     if code >= 0:
         return f"left with code {code}"
-    return f"was killed by {signal_name(-code)}".replace("unknown", f"signal {-code}")
+    return f"was killed by {signal_name(-code, f'signal {-code}')}"
 
 
 def worker_alive(folder: Path) -> bool:
@@ -95,11 +95,11 @@ def worker_alive(folder: Path) -> bool:
     return False
 
 
-def signal_name(number: int) -> str:
+def signal_name(number: int, unknown: str = "unknown") -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
-        return "unknown"
+        return unknown
 
 
 def is_held(error: OSError) -> bool:

@@ -17,9 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from engine.process import worker_environment
+from engine.process import worker_command, worker_environment
 
-_MODULE = "engine.worker.warm"
 _MESSAGE_BYTES = 1 << 17
 _ANSWER_SECONDS = 5.0
 """A fork takes milliseconds; on a machine that swaps, a second."""
@@ -70,7 +69,7 @@ class Warm:
         try:
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
+                    worker_command(str(theirs.fileno()), module="engine.worker.warm"),
                     stdin=subprocess.DEVNULL,
                     env=environment,
                     pass_fds=[theirs.fileno()],

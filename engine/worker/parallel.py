@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from engine.config import RunConfig
 from engine.errors import InputError, OutOfMemory, RankLost, RunFailed, first_line
 from engine.journal import Journal
-from engine.process import signal_name, worker_environment
+from engine.process import MEMORY_HINT, signal_name, worker_environment
 from engine.worker.checkpoint import Checkpoint
 from engine.worker.memory import is_out_of_memory
 from engine.worker.packing import TokenSet
@@ -391,7 +391,7 @@ def _epitaph(follower: _Follower, said: bytes, status: int) -> dict[str, str]:
     if status < 0:
         reason = f"{who} was killed by signal {-status} ({signal_name(-status)})"
     if status == -signal.SIGKILL:
-        hint = "Did the machine's memory run out? Then the kernel's log says so (dmesg)."
+        hint = MEMORY_HINT
     return {"reason": reason, "hint": hint, "cause": "failed"}
 
 
