@@ -14,7 +14,8 @@ from engine.worker.loss import PackedLoss, PlainLoss
 from engine.worker.model import Precision
 from engine.worker.packing import Pack, TokenSet
 
-_PROBE_TOKENS = 512
+PROBE_TOKENS = 512
+"""What a save computes the loss of."""
 
 
 def refuse_other_run(last: Checkpoint, config: RunConfig, hashes: dict[str, str]) -> None:
@@ -37,7 +38,7 @@ def probe_indices(tokens: TokenSet) -> np.ndarray:
     by_length = np.argsort(tokens.lengths, kind="stable")
     spread = by_length[np.unique(np.linspace(0, (len(by_length) - 1) // 2, 4).astype(int))]
     running = np.cumsum(tokens.lengths[spread])
-    return spread[: max(2, int((running <= _PROBE_TOKENS).sum()))]
+    return spread[: max(2, int((running <= PROBE_TOKENS).sum()))]
 
 
 @torch.no_grad()

@@ -31,10 +31,9 @@ from engine.worker.loss import PackedLoss, PlainLoss
 from engine.worker.model import Precision, causal_lm, enable_activation_checkpointing, make_trainable, precision_for
 from engine.worker.optim import make_optimizer
 from engine.worker.packing import Pack
+from engine.worker.resume import PROBE_TOKENS
 from engine.worker.stand_ins import flash_attention, pack_in_four_bits
 
-_PROBE_TOKENS = 512
-"""What a save computes the loss of (engine.worker.resume)."""
 _PAGED_FROM = 100_000
 """Numbers from which on bitsandbytes pages an optimizer's moments (bitsandbytes.optim, get_state_buffer)."""
 
@@ -68,29 +67,29 @@ def trace(
     attention.register()
     transformers_logging.set_verbosity_error()
     precision = precision_for(config, torch.device("cpu"), device == "cuda", bfloat16)
-    trained = build(config, model_config, precision, device)
+    trained = build(config, model_config, precision)
     inner = causal_lm(trained)
-    parameters = [p for p in trained.parameters() if p.requires_grad]
     loss_of = PlainLoss(inner) if config.model.attention == "plain" else PackedLoss(inner)
     peaks: dict[str, int] = {}
     memory = Allocations(CUDA_BLOCK if device == "cuda" else 1)
     with _playing(device), FakeTensorMode(allow_non_fake_inputs=True), memory:
         with memory.phase(peaks, "model"):
             give_storage(trained)
+        parameters = [p for p in trained.parameters() if p.requires_grad]
         if checkpointing:
             enable_activation_checkpointing(inner)
             if device == "cuda":
                 _casts_end_with_recomputing(inner)
         pack = fake_pack(lengths, supervised)
         trained.train()
-        step = _stepper(trained, config)
+        step = _stepper(trained, parameters, config)
         for _ in range(2):  # the moments are made by the first step and are there in the second
             with memory.phase(peaks, "training"):
                 for _ in range(passes):
                     with _context(precision, device):
                         loss_of.backward(pack, 1.0)
             with memory.phase(peaks, "optimizer"):
-                nn.utils.clip_grad_norm_([p for p in trained.parameters() if p.requires_grad], 1.0, foreach=True)
+                nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
                 step()
         trained.eval()
         held = memory.now
@@ -98,7 +97,7 @@ def trace(
             loss_of(pack)
         with memory.phase(peaks, "save"), torch.no_grad(), _context(precision, device):
             trained.state_dict()
-            loss_of(fake_pack([min(_PROBE_TOKENS, max(lengths))], supervised))
+            loss_of(fake_pack([min(PROBE_TOKENS, max(lengths))], supervised))
     return {
         "phases": peaks,
         "peak": max(peaks.values()),
@@ -109,7 +108,7 @@ def trace(
     }
 
 
-def build(config: RunConfig, model_config: dict[str, Any], precision: Precision, device: str) -> nn.Module:
+def build(config: RunConfig, model_config: dict[str, Any], precision: Precision) -> nn.Module:
     """The model with its trainable weights on the `meta` device, as `load_base` and `make_trainable` would make it."""
     shape = AutoConfig.for_model(**model_config)
     shape.use_cache = False
@@ -205,7 +204,7 @@ def _casts_end_with_recomputing(model: PreTrainedModel) -> None:
         next(layer.children()).register_forward_pre_hook(recomputing)  # the layer's own hooks are not run again
 
 
-def _stepper(model: nn.Module, config: RunConfig) -> Any:
+def _stepper(model: nn.Module, parameters: Sequence[Tensor], config: RunConfig) -> Any:
     """One optimizer step that ends with the gradients gone.
 
     bitsandbytes' 8-bit moments are only allocated: its kernels work in place.
@@ -222,10 +221,9 @@ def _stepper(model: nn.Module, config: RunConfig) -> Any:
     paged = config.optim.name == "paged_adamw8bit"
 
     def step_in_8_bits() -> None:
-        for parameter in model.parameters():
-            if not parameter.requires_grad:
-                continue
-            if len(moments) < 4 * sum(p.requires_grad for p in model.parameters()):
+        first = not moments
+        for parameter in parameters:
+            if first:
                 moments.extend(_moments_in_8_bits(parameter, paged))
             parameter.grad = None
 
@@ -235,10 +233,10 @@ def _stepper(model: nn.Module, config: RunConfig) -> Any:
 def _moments_in_8_bits(parameter: Tensor, paged: bool) -> list[Tensor]:
     count = parameter.numel()
     if count < 4096:
-        return [torch.zeros(count, dtype=torch.float32) for _ in range(2)] + [torch.zeros(0)] * 2
+        return [torch.zeros(count, dtype=torch.float32) for _ in range(2)]
     blocks = [torch.zeros(-(-count // 256), dtype=torch.float32) for _ in range(2)]
     if paged and count >= _PAGED_FROM:
-        return blocks + [torch.zeros(0)] * 2
+        return blocks
     return blocks + [torch.zeros(count, dtype=torch.uint8) for _ in range(2)]
 
 

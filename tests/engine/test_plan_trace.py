@@ -91,7 +91,7 @@ def test_a_trace_agrees_with_torchs_own_memory_tracker(small):
     traced = tracing.trace(
         config, SMALL, device="cpu", bfloat16=False, lengths=LENGTHS, supervised=0.5, passes=1, checkpointing=False
     )
-    model = tracing.build(config, SMALL, Precision(torch.device("cpu"), None, torch.float32), "cpu")
+    model = tracing.build(config, SMALL, Precision(torch.device("cpu"), None, torch.float32))
     with FakeTensorMode(allow_non_fake_inputs=True):
         tracing.give_storage(model)
         optimizer = make_optimizer(model, config.optim)
