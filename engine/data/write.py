@@ -42,14 +42,15 @@ class RowFile:
         elif self._container in ("csv", "tsv"):
             self._line([row[column] for column in self._columns])
         else:
-            text = json.dumps(row, ensure_ascii=False)
-            if not _is_encodable(text):
-                text = json.dumps(row)  # half of a surrogate pair, in a column that is not used
+            try:
+                data = json.dumps(row, ensure_ascii=False).encode()
+            except UnicodeEncodeError:  # half of a surrogate pair, in a column that is not used
+                data = json.dumps(row).encode()
             if self._container == "json":
-                text = ("[\n" if not self.rows else ",\n") + text
+                data = (b",\n" if self.rows else b"[\n") + data
             else:
-                text += "\n"
-            self._file.write(text.encode())
+                data += b"\n"
+            self._file.write(data)
         self.rows += 1
 
     def write_again(self, row: Row) -> None:
@@ -113,14 +114,6 @@ class RowFile:
                 self._parquet.close()
         self._file.flush()
         os.fsync(self._file.fileno())
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class Outputs:
