@@ -12,7 +12,7 @@ from engine import journal
 from engine.cli.look import state_word
 from engine.cli.stored import find_run, open_store, run_number
 from engine.cli.tail import log_line, tail
-from engine.cli.text import clock, cut, output_width, visible
+from engine.cli.text import clock, cut, first_line, output_width, visible
 from engine.cli.watch import PLAIN_LINE_SECONDS, Watcher
 from engine.errors import InputError
 from engine.home import LOG, find_workspace
@@ -71,7 +71,7 @@ def run_logs(options: argparse.Namespace) -> int:
         return 0
     _follow(conn, run.id, folder, options.lines)
     run = find_run(conn, run.id)
-    end = f"run {run.id}: {state_word(run)}" + (f": {run.reason}" if run.reason else "")
+    end = f"run {run.id}: {state_word(run)}" + (f": {first_line(run.reason)}" if run.reason else "")
     print(visible(end), file=sys.stderr)
     return 0
 

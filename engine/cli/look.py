@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from engine.cli.stored import as_json, busy_seconds, open_store
-from engine.cli.text import Column, ago, blocks, cells, duration, number, output_width, print_json, table
+from engine.cli.text import Column, ago, blocks, cells, duration, first_line, number, output_width, print_json, table
 from engine.daemon import client
 from engine.errors import InputError
 from engine.home import find_workspace
@@ -228,7 +228,7 @@ def _recent_row(run: Run) -> list[str]:
         _known(run.best_eval),
         duration(took) if (took := busy_seconds(run)) else "",
         ago(run.finished),
-        "" if run.state is RunState.DONE else run.reason or "",
+        "" if run.state is RunState.DONE else first_line(run.reason or ""),
     ]
 
 

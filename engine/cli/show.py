@@ -23,6 +23,7 @@ from engine.cli.text import (
     clock,
     cut,
     duration,
+    first_line,
     number,
     output_width,
     print_json,
@@ -174,7 +175,7 @@ def _state_line(run: Run) -> str:
     if run.state is RunState.QUEUED:
         return f"{state_word(run)}: {run.wait_reason}" if run.wait_reason and not run.held else state_word(run)
     when = f"  {ago(run.finished)}" if run.finished is not None and run.ended else ""
-    reason = f": {run.reason}" if run.reason else ""
+    reason = f": {first_line(run.reason)}" if run.reason else ""
     code = f" (exit code {run.exit_code})" if run.exit_code and run.state is RunState.FAILED else ""
     return f"{state_word(run)}{reason}{code}{when}"
 
@@ -188,7 +189,8 @@ def _wrong(run: Run, folder: Path, events: Sequence[Event], error: str, width: i
     lines += _indented(hint, width, 2) if hint else []
     story = error.strip().splitlines()[-_LOG_LINES:]
     story = story or tail(folder / LOG, _LOG_LINES)
-    if not {line.strip() for line in story} <= {run.reason or "", hint, ""}:
+    told = {line.strip() for line in f"{run.reason or ''}\n{hint}\n".split("\n")}
+    if not {line.strip() for line in story} <= told:
         lines.append(f"  last lines of {folder / LOG}:")
         lines += [row for line in story for row in _indented(line[:PIECE], width, 4)]
     if run.step and run.state is RunState.FAILED:

@@ -73,6 +73,11 @@ def plain(text: str) -> str:
     return "".join("�" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char for char in text)
 
 
+def first_line(text: str) -> str:
+    """What is wrong, of a message whose further lines say where; for a place that has one line."""
+    return text.partition("\n")[0]
+
+
 def cells(text: str) -> int:
     """The columns a terminal needs: two for a Chinese character, none for a combining mark."""
     if text.isascii():

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from engine.cli.text import first_line
 from engine.sizes import bytes_text
 
 
@@ -18,7 +19,8 @@ def sentence(kind: str, message: str, detail: Mapping[str, Any]) -> str:
     some, which is no reason to show nothing else.
     """
     if kind == "state":
-        return f"{message}: {detail['reason']}" if isinstance(detail.get("reason"), str) else message
+        # Only the first line of a reason is a sentence; the others say where.
+        return f"{message}: {first_line(detail['reason'])}" if isinstance(detail.get("reason"), str) else message
     if message or kind not in _SENTENCES:
         return message
     try:

@@ -297,6 +297,18 @@ def test_show_tells_the_whole_story_of_a_failed_run(finetop, workspace, tmp_path
     assert "there is no run 9; the newest is 1" in finetop("show", 9, code=2)[1]
 
 
+def test_of_a_reason_in_several_lines_lists_tell_the_first_and_show_all_of_it_once(finetop, workspace):
+    add(finetop)
+    story = ["rows.jsonl: no usable row (1 of 1 rows are bad)", "  rows.jsonl:2: a bracket is missing", "Mend the file."]
+    (workspace.runs / "1" / "log.txt").write_text("\n".join(story) + "\n", "utf-8")
+    work(workspace, 1, line("state", state="failed", reason="\n".join(story[:2]), hint=story[2]))
+    listed = finetop("ls")[0]
+    assert listed.rstrip().endswith(story[0]) and "�" not in listed
+    shown = finetop("show", 1)[0]
+    assert [shown.count(words.strip()) for words in story] == [3, 1, 1]  # state, what went wrong, events
+    assert "last lines of" not in shown
+
+
 def test_show_tells_scores_beside_the_loss(finetop, workspace):
     add(finetop)
     evaluations = [
