@@ -38,15 +38,20 @@ class Acted(Message):
 
 
 class Actor(threading.Thread):
-    """`make` gives what is acted through: `engine.control.Control`, or a stand-in."""
+    """`make` gives what is acted through: `engine.control.Control`, which with `readonly` refuses, or a stand-in."""
 
     def __init__(
-        self, workspace: Workspace, post: Callable[[Message], Any], make: Callable[[], Any] | None = None
+        self,
+        workspace: Workspace,
+        post: Callable[[Message], Any],
+        make: Callable[[], Any] | None = None,
+        readonly: bool = False,
     ) -> None:
         super().__init__(name="actor", daemon=True)
         self._workspace = workspace
         self._post = post
         self._make = make or self._control
+        self._readonly = readonly
         self._asked: queue.SimpleQueue = queue.SimpleQueue()
         self._doing: tuple[str, float] | None = None
 
@@ -93,4 +98,4 @@ class Actor(threading.Thread):
     def _control(self) -> Any:
         from engine.control import Control  # with the writer: 10 ms, needed at the first change only
 
-        return Control(self._workspace)
+        return Control(self._workspace, self._readonly)

@@ -99,7 +99,7 @@ class FinetopApp(App, inherit_bindings=False):
         """Runs moved to the trash from here, the last deletion last."""
         self._told_event = 0
         self.failed_with = ""
-        self.actor = Actor(workspace, self.post_message, control)
+        self.actor = Actor(workspace, self.post_message, control, readonly)
         self.asking = False
         """Whether what a question says is being found out: the next key is its answer."""
         self._typed: deque[events.Key | events.Paste] = deque()

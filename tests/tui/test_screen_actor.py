@@ -29,3 +29,12 @@ def test_what_is_asked_is_done_in_order_and_what_comes_after_the_end_is_let_go(t
     assert kept.asked == ["one", "two", "three"] and kept.closed.is_set()
     actor.do("late", lambda control: control.asked.append("late"))
     assert kept.asked == ["one", "two", "three"] and not actor.is_alive()
+
+
+def test_a_screen_that_only_looks_changes_nothing_whatever_is_asked(tmp_path):
+    posted = []
+    actor = Actor(Workspace(tmp_path), posted.append, readonly=True)
+    actor.do("stop", lambda control: control.stop(1))
+    actor.stop()
+    actor.join(10)
+    assert "look only" in posted[0].error and posted[0].outcomes == [] and list(tmp_path.iterdir()) == []
