@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import sys
 import time
 import traceback
@@ -138,19 +139,23 @@ def _keep(
     workspace, files = Path(request["workspace"]), result["data"]["files"]
     stem = "validation" if "part" in result["data"] else Path(files[0]["path"]).stem if files else "data"
     shots = f"{request['shots']}shot" if request["shots"] else ""
+    of_run = target.run is not None and target.step is not None
+    model = target.config.model.name if of_run else target.adapter or target.base
     same = [result[key] for key in ("metrics", "normalisation", "generation", "template")] + [result["data"]["key"]]
+    if not of_run:  # folders of the same name may hold different models
+        same.append(os.path.realpath(model) if os.path.isdir(model) else model)
     digest = hashlib.sha256(json.dumps(same).encode()).hexdigest()[:6]
     name = f"{evaluations.slug(request['name'] or stem, shots)}-{digest}"
-    if target.run is not None and target.step is not None:
+    if of_run:
         folder = workspace / "runs" / str(target.run) / evaluations.FOLDER
         name = evaluations.step_name(target.step, name)
     else:
         folder = workspace / evaluations.FOLDER
-        name = f"{evaluations.slug(Path(target.base).name)}-{name}"
+        name = f"{evaluations.slug(Path(model).name)}-{name}"
     result |= {
-        "run": target.run if target.step is not None else None,
+        "run": target.run if of_run else None,
         "step": target.step,
-        "model": target.base if target.step is None else target.config.model.name,
+        "model": model,
         "name": name,
         "source": "eval",
         "asked": target.name,

@@ -84,6 +84,16 @@ def test_a_file_is_scored_with_examples_in_the_prompt(workspace, capsys):
     assert all(line["text"] is not None and line["tokens"] < 12 for line in lines)  # the loss is on the answer alone
 
 
+def test_two_adapters_of_one_name_keep_an_evaluation_each(workspace, capsys, tmp_path):
+    source = (workspace / "runs" / "1" / "checkpoints" / "latest").resolve()
+    copies = [str(shutil.copytree(source, tmp_path / place / "mine")) for place in ("here", "there")]
+    words = ("--data", str(workspace / "test.csv"), "--metrics", "accuracy", "--classify", "likelihood")
+    code, _, err = _ask(capsys, workspace, "eval", *copies, *words)
+    assert code == 0, err
+    folders = sorted((workspace / "evaluations").glob("mine-test-*"))
+    assert {json.loads((folder / "result.json").read_text())["model"] for folder in folders} == set(copies)
+
+
 def test_answers_stand_side_by_side(workspace, capsys, tiny_model, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     models = ("1@latest", "2@latest", "base")
