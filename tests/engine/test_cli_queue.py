@@ -299,7 +299,7 @@ def test_show_tells_the_whole_story_of_a_failed_run(finetop, workspace, tmp_path
 
 def test_of_a_reason_in_several_lines_lists_tell_the_first_and_show_all_of_it_once(finetop, workspace):
     add(finetop)
-    story = ["rows.jsonl: no usable row (1 of 1 rows)", "  rows.jsonl:2: a bracket is missing", "Mend the file."]
+    story = ["rows.jsonl: no usable row", "  rows.jsonl:2: a bracket is missing", "Mend the file."]
     (workspace.runs / "1" / "log.txt").write_text("\n".join(story) + "\n", "utf-8")
     work(workspace, 1, line("state", state="failed", reason="\n".join(story[:2]), hint=story[2]))
     listed = finetop("ls")[0]

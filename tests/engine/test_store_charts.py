@@ -66,7 +66,7 @@ def test_a_chart_of_any_range_holds_exactly_its_points(conn, loss, a, b, columns
 
 def test_a_chart_reads_o_columns_rows_whatever_the_number_of_points(conn):
     for columns in (50, 200):
-        buckets = list(charts._cover(conn, charts._series(conn, 1, "train/loss"), 1, COUNT + 1, COUNT / columns))
+        buckets = list(charts._cover(conn, charts.span(conn, 1, "train/loss"), 1, COUNT + 1, COUNT / columns))
         assert len(buckets) <= 4 * columns + 40
 
 
