@@ -1,24 +1,31 @@
-"""Textual's terminal driver with a writer that never makes the event loop wait, and an input that notices the end.
+"""Textual's terminal driver with a writer that never makes the event loop wait, and an input that sleeps until a key.
 
 Textual's own writer takes 30 pieces and then blocks the event loop until the terminal has read some. Over a link that
 stalls, the screen would be dead to keys. Here the writer takes everything, says how much it still holds, and calls
-back when it is done, so that whoever paints can leave out pictures and send the newest one then. Of input, Textual's
-thread reads an end of file as nothing and asks again at once, for ever.
+back when it is done, so that whoever paints can leave out pictures and send the newest one then. Textual's input asks
+ten times a second whether there is a key, and reads an end of file as nothing and asks again at once, for ever.
 """
 
+import codecs
 import os
+import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import IO, Any
 
+from textual.constants import ESCAPE_DELAY
 from textual.drivers.linux_driver import LinuxDriver
 
 from tui.ground import QUESTION, Parser
 
 _GOODBYE_SECONDS = 3.0
-"""How long the screen has to leave in good order once its terminal is gone. Without one, its input would spin."""
+"""How long the screen has to leave in good order once its terminal is gone."""
+_UNDECIDED_SECONDS = ESCAPE_DELAY + 0.4
+"""For so long after a byte it may be open whether it was the key escape or the begin of another's name: Textual's
+parser decides that when it is asked after this delay (of the user's ESCDELAY, else 0.1 s)."""
 
 
 class Writer(threading.Thread):
@@ -89,18 +96,39 @@ class Writer(threading.Thread):
                 call()
 
 
+class Exit(threading.Event):
+    """Set when input is to end; it wakes who sleeps in poll()."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wake, self._waker = os.pipe()
+        os.set_blocking(self.wake, False)
+
+    def set(self) -> None:
+        super().set()
+        os.write(self._waker, b"\0")
+
+    def clear(self) -> None:
+        super().clear()
+        os.read(self.wake, 4096)
+
+    def close(self) -> None:
+        os.close(self.wake)
+        os.close(self._waker)
+
+
 class Driver(LinuxDriver):
     """The driver of the screen. It draws on standard output: errors may be sent elsewhere without losing the screen."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._file = sys.__stdout__
+        self.exit_event = Exit()
 
     def start_application_mode(self) -> None:
         import textual.drivers.linux_driver as module
 
         module.WriterThread = Writer  # the one place where it is made
-        module.XTermParser = Parser
         super().start_application_mode()
         if getattr(self._app, "asks_ground", False):
             self.write(QUESTION)
@@ -109,24 +137,43 @@ class Driver(LinuxDriver):
         self.write("\x1b[m")  # painting leaves its last colours set
         super().stop_application_mode()
 
+    def close(self) -> None:
+        super().close()
+        self.exit_event.close()
+
     @property
     def writer(self) -> Writer | None:
         return self._writer_thread
 
-    def _run_input_thread(self) -> None:
-        watch = threading.Thread(target=self._watch_for_end, name="terminal-end", daemon=True)
-        watch.start()
-        super()._run_input_thread()
-
-    def _watch_for_end(self) -> None:
-        """Leave when the terminal hangs up: poll() says so at once, and costs nothing until then."""
-        import select
-
-        poll = select.poll()
-        poll.register(self.fileno, 0)  # POLLHUP and POLLERR are always told
+    def run_input_thread(self) -> None:
+        parser = Parser(self._debug)
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        poll = select.poll()  # it tells of a hang-up, too, and costs nothing until something comes
+        poll.register(self.fileno, select.POLLIN)
+        poll.register(self.exit_event.wake, select.POLLIN)
+        last = time.monotonic()
         while not self.exit_event.is_set():
-            if any(mask & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, mask in poll.poll(500)):
-                os.kill(os.getpid(), signal.SIGHUP)
-                if not self.exit_event.wait(_GOODBYE_SECONDS):
-                    os._exit(128 + signal.SIGHUP)  # nobody sees the screen, and nothing that matters is in this process
-                return
+            for descriptor, mask in poll.poll(100 if time.monotonic() - last < _UNDECIDED_SECONDS else None):
+                if descriptor != self.fileno:
+                    continue
+                data = self._read() if mask & select.POLLIN else b""
+                if not data:
+                    self._leave()
+                    return
+                last = time.monotonic()
+                for message in parser.feed(decode(data)):
+                    self.process_message(message)
+            for message in parser.tick():
+                self.process_message(message)
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self.fileno, 4096)
+        except OSError:  # EIO: the terminal has gone
+            return b""
+
+    def _leave(self) -> None:
+        """The terminal has hung up."""
+        os.kill(os.getpid(), signal.SIGHUP)
+        if not self.exit_event.wait(_GOODBYE_SECONDS):
+            os._exit(128 + signal.SIGHUP)  # nobody sees the screen, and nothing that matters is in this process
