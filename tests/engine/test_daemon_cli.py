@@ -44,7 +44,7 @@ def test_start_status_stop(workspace):
 
 
 def test_a_second_one_in_the_foreground_is_refused(workspace):
-    client.start(workspace)
+    assert finetop(workspace, "start").returncode == 0  # it waits until one runs
     assert finetop(workspace, "start").returncode == 0
     refused = finetop(workspace, "start", "--foreground")
     assert refused.returncode == 1
