@@ -16,8 +16,8 @@ million     From starting the program to the last byte of the picture of the lon
             has long been open, and then the key that opens the run on the whole screen.
 keys        From writing one key to the last byte it causes. While runs log, other output may come just then: there it
             is the piece after which the picture shows what the key was for.
-idle        Nothing trains. Without a daemon nothing changes at all; a daemon measures the machine once a second, which
-            may show.
+idle        Nothing trains, from 5 s after the first picture on. Without a daemon nothing changes but ages; a daemon
+            measures the machine once a second, which may show.
 live        Two runs, each a process that logs six metrics a step, 1 or 50 steps a second; ours through the real daemon,
             leet's through wandb's client. Age: from just before the value is logged to the piece of output after which
             the picture shows its step or a later one. "GPUs": the same with four GPUs whose readings wander, which
@@ -53,6 +53,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 DOWN, UP, PAGE_DOWN, PAGE_UP = "\x1b[B", "\x1b[A", "\x1b[6~", "\x1b[5~"
+SETTLED_SECONDS = 5.0
+"""From the first picture to idleness: what is loaded after it (ours: the control) is not idling."""
 ANSWER_SECONDS = 0.15
 """What comes within this time of a key is its doing: the panes beside the list follow only when the cursor rests."""
 POINTS_A_STEP = 6
@@ -259,14 +261,16 @@ class Bench:
         beside_share = figure("CPU, idle beside a daemon", "%", 0.5)
         with self.open_ours() as screen:
             screen.rests(has_rows)
+            screen.watch(SETTLED_SECONDS)
             look(screen, self.plan.look_seconds, rate.ours, share.ours)
         with self.daemon(), self.open_ours() as screen:
             screen.when(has_rows)
-            screen.watch(3.0)
+            screen.watch(SETTLED_SECONDS)
             look(screen, self.plan.look_seconds, beside.ours, beside_share.ours)
         if self.wandb:
             with self.open_leet() as screen:
                 screen.rests(leet_has_rows)
+                screen.watch(SETTLED_SECONDS)
                 look(screen, self.plan.look_seconds, rate.leet, share.leet)
 
     def live(self, figure: Callable[..., Figure]) -> None:
