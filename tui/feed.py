@@ -5,7 +5,7 @@ second for what changes by itself, and posts it as `Updated`. Besides, anyone ma
 function of a read-only connection, run on this thread, whose value comes back as `Answer`. The event loop never waits
 for a database, a disk or the daemon.
 
-A list of 5,000 runs takes 4-80 ms to read, and while runs log, twice a second would be a waste: only the active and
+A list of 5,000 runs takes 4-40 ms to read, and while runs log, twice a second would be a waste: only the active and
 waiting rows are read anew then, and the whole list when runs came, went or ended, or every few seconds.
 """
 
