@@ -133,7 +133,8 @@ def test_results_written_into_the_calling_turn_are_not_trained() -> None:
         "{% for m in messages %}{% set before = messages[loop.index0 - 1] if loop.index0 else m %}"
         "{% if m.role == 'assistant' %}{% if before.role != 'tool' %}" + HEAD + "{% endif %}{{ m.content or '' }}"
         + CALLS + "{% if m.tool_calls %}{% set at = loop.index %}"
-        "{% for r in messages[at:] if r.role == 'tool' %}[{{ r.content }}]{% endfor %}{% else %}{{ '<|im_end|>\\n' }}{% endif %}"
+        "{% for r in messages[at:] if r.role == 'tool' %}[{{ r.content }}]{% endfor %}"
+        "{% else %}{{ '<|im_end|>\\n' }}{% endif %}"
         "{% elif m.role == 'user' %}" + HEAD + "{{ m.content + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt and messages[-1].role == 'user' %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     )  # fmt: skip
