@@ -1,0 +1,293 @@
+"""Whether the trained tokens of a conversation are right, judged without the code under test: by rendering with
+transformers, with a word in every message, call argument and result that stands nowhere else, and by playing inference.
+
+A turn is right when (a) the tokens before its first trained one are its generation prompt, id by id, or it is said that
+they are not; (b) fed to the stop rule, prompt and trained tokens end at the last trained one, or earlier only where
+nothing but closing tokens follow; (c) it holds all its own words and nobody else's, in the text that the template
+writes behind the prompt. A refusal is right when what it says is true of the template's own rendering.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from template_recipes import BEGIN, END, INDEX_END, annotated
+from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from engine.errors import DataError
+from engine.records import Example
+from engine.worker.template import ChatTemplate, Encoded
+
+WORD = re.compile(r"zq[a-z]{5}")
+_SENTINEL = re.compile(f"{BEGIN}(\\d+){INDEX_END}|{END}")
+_NOW = re.compile(r"Now: (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6})")
+_BLANK = re.compile(r"[\s\u2581]+")
+
+
+_UNREADABLE = ("trained what the template refuses", "None in the text")
+"""What makes a reading none; another reading's violation says more."""
+
+
+class Violation(AssertionError):
+    """One promise that a result breaks: `kind` is short and stable."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind = kind
+
+
+@dataclass
+class Turn:
+    """One assistant message that is trained, as inference has it."""
+
+    number: int
+    prompt: str
+    prompt_ids: list[int]
+    writes: str
+    """What stands behind the prompt, through the last of what closes the turn."""
+    begins_with_prompt: bool
+    """The whole rendering begins with the prompt for this turn."""
+    lacks: str = ""
+    """What of the message the template does not write; empty where nothing is missing."""
+
+
+@dataclass
+class Reading:
+    """The template's own rendering of one conversation."""
+
+    text: str = ""
+    turns: list[Turn] = field(default_factory=list)
+    error: str = ""
+    prompt_error: str = ""
+
+
+def call_words(message: dict) -> list[str]:
+    """Each call's name as often as it is called, and the words in its arguments."""
+    found = []
+    for call in message.get("tool_calls") or ():
+        found += [call["function"]["name"], *WORD.findall(str(call["function"]["arguments"]))]
+    return found
+
+
+def own_words(message: dict) -> set[str]:
+    texts = [message.get("content") or "", message.get("reasoning_content") or "", *call_words(message)]
+    return {word for text in texts for word in WORD.findall(text)}
+
+
+class Oracle:
+    """One template, by its source with « and », and the tokenizer it is for."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, source: str) -> None:
+        self.tokenizer = tokenizer
+        self.source = source
+        self._added = set(tokenizer.get_added_vocab().values())
+        ids = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
+        self._lead = ids[0][: len(ids[0]) - len(ids[1])]
+
+    def render(self, messages: list[dict], example: Example, now: str, prompt: bool) -> str:
+        numbered = [message | {"number": number} for number, message in enumerate(messages)]
+        texts, _ = render_jinja_template(
+            conversations=[numbered],
+            tools=list(example.tools) or None,
+            chat_template=annotated(self.source, now),
+            add_generation_prompt=prompt,
+            **self.tokenizer.special_tokens_map,
+        )
+        return texts[0]
+
+    def ids(self, text: str) -> list[int]:
+        """Begun once with what the tokenizer itself puts before a text."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids if ids[: len(self._lead)] == self._lead else [*self._lead, *ids]
+
+    def read(self, messages: list[dict], example: Example, now: str) -> Reading:
+        try:
+            marked = self.render(messages, example, now, prompt=False)
+        except Exception as error:
+            return Reading(error=str(error))
+        reading = Reading(text=_SENTINEL.sub("", marked))
+        spans = dict(_spans(marked))
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant" or not message.get("weight", 1):
+                continue
+            try:
+                prompt = _SENTINEL.sub("", self.render(messages[:number], example, now, prompt=True))
+            except Exception as error:
+                reading.prompt_error = str(error)
+                continue
+            begins = reading.text.startswith(prompt)
+            start, end = spans.get(number, (len(reading.text), len(reading.text)))
+            writes = reading.text[len(prompt) if begins else start : end]
+            turn = Turn(number, prompt, self.ids(prompt), writes, begins)
+            turn.lacks = _lacking(message, writes)
+            reading.turns.append(turn)
+        return reading
+
+    # --- the verdict --------------------------------------------------------------------------------------------------
+
+    def check(self, template: ChatTemplate, example: Example, outcome: Encoded | DataError) -> str:
+        """What the outcome was, for counting: trained, told or refused. Raises Violation."""
+        now = ""
+        if isinstance(outcome, Encoded):
+            match = _NOW.search(self.tokenizer.decode(outcome.ids.tolist()))
+            now = match[1] if match else ""
+        readings = [self.read(messages, example, now) for messages in _null_variants(list(example.messages))]
+        if isinstance(outcome, DataError):
+            self._check_refusal(readings, example, outcome, set(template.stop_token_ids))
+            return "refused"
+        violations = []
+        for reading in readings:
+            try:
+                return self._check_encoded(reading, example, outcome, set(template.stop_token_ids))
+            except Violation as violation:
+                violations.append(violation)
+        raise min(violations, key=lambda violation: violation.kind in _UNREADABLE)
+
+    def _check_refusal(self, readings: list[Reading], example: Example, outcome: DataError, stop: set[int]) -> None:
+        for reading in readings:
+            if reading.error or reading.prompt_error or not reading.turns or "None" in reading.text:
+                continue
+            if any(turn.lacks for turn in reading.turns):
+                continue
+            if any(self._stops_inside(turn, stop) or not self._can_stop(turn, example, stop) for turn in reading.turns):
+                continue
+            raise Violation("false refusal", outcome.message)
+
+    def _stops_inside(self, turn: Turn, stop: set[int]) -> bool:
+        ids = self.tokenizer(turn.writes, add_special_tokens=False)["input_ids"]
+        first = next((at for at, token in enumerate(ids) if token in stop), len(ids))
+        return not self._only_closes(ids[first + 1 :])
+
+    def _can_stop(self, turn: Turn, example: Example, stop: set[int]) -> bool:
+        """The template closes the turn with an added token, or it is the last one, which is given one."""
+        if turn.number == len(example.messages) - 1:
+            return True
+        ids = self.tokenizer(turn.writes, add_special_tokens=False)["input_ids"]
+        return bool(ids) and any(token in self._added for token in ids[-3:])
+
+    def _only_closes(self, ids: list[int]) -> bool:
+        return all(token in self._added or not self.tokenizer.decode([token]).strip() for token in ids)
+
+    def _check_encoded(self, reading: Reading, example: Example, encoded: Encoded, stop: set[int]) -> str:
+        if reading.error:
+            raise Violation("trained what the template refuses", reading.error)
+        if "None" in reading.text:
+            raise Violation("None in the text", reading.text)
+        ids, runs = encoded.ids.tolist(), list(_runs(encoded.trained))
+        texts = [self.tokenizer.decode(ids[a:b]) for a, b in runs]
+        trained_words = set(WORD.findall(" ".join(texts)))
+        for number, message in enumerate(example.messages):
+            if message["role"] != "assistant" or not message.get("weight", 1):
+                strangers = own_words(message) & trained_words
+                if strangers:
+                    raise Violation("another's words trained", f"of message {number} in {texts}")
+        if len(runs) != len(reading.turns):
+            raise Violation("as many stretches as turns", f"{texts} for {[turn.writes for turn in reading.turns]}")
+        said = {turn.message for turn in getattr(encoded, "turns", ()) if not turn.matches}
+        for turn, (a, b), text in zip(reading.turns, runs, texts, strict=True):
+            self._check_turn(turn, ids, a, b, text, example, stop, turn.number in said)
+        return "told" if said else "trained"
+
+    def _check_turn(
+        self, turn: Turn, ids: list[int], a: int, b: int, text: str, example: Example, stop: set[int], told: bool
+    ) -> None:
+        message = example.messages[turn.number]
+        if turn.lacks:
+            raise Violation("trained what is not written", f"{turn.lacks} of message {turn.number}")
+        missing = [word for word in _written(own_words(message), turn.writes) if word not in text]
+        if missing:
+            raise Violation("own words", f"{missing} of message {turn.number} not in {text!r}")
+        others = {w for n, m in enumerate(example.messages) if n != turn.number for w in own_words(m)}
+        if strangers := others.intersection(WORD.findall(text)):
+            raise Violation("another's words trained", f"{strangers} in {text!r}")
+        if _squash(text) not in self._wanted(turn, told):
+            raise Violation("the text", f"{text!r} for {turn.writes!r}")
+        matches = ids[:a] == turn.prompt_ids
+        if not matches and not told:
+            before = self.tokenizer.decode(ids[:a])
+            raise Violation("the prompt", f"{before!r} for {turn.prompt!r}, before {text!r}")
+        if matches and told:
+            raise Violation("said to differ and does not", f"message {turn.number}")
+        self._check_stop(turn, ids[a:b], text, example, stop)
+
+    def _wanted(self, turn: Turn, told: bool) -> set[str]:
+        """The texts that may be trained, without white space: what is written; also the token after it, where the
+        next header or result is what ends the turn; and the end token given to a last answer that has none."""
+        return {_squash(turn.writes + more) for more in ("", *self._extensions(turn))} | (
+            # a token that lies across the border of a prompt that cannot be met
+            {_squash(turn.writes)[skipped:] for skipped in range(1, 9)} if told else set()
+        )
+
+    def _extensions(self, turn: Turn) -> Iterator[str]:
+        for token in self.tokenizer.get_added_vocab():
+            yield token
+
+    def _check_stop(self, turn: Turn, trained: list[int], text: str, example: Example, stop: set[int]) -> None:
+        first = next((at for at, token in enumerate(trained) if token in stop), None)
+        if first is None:
+            if self._can_stop(turn, example, stop):
+                raise Violation("never stops", f"{text!r} holds none of {self.tokenizer.convert_ids_to_tokens(stop)}")
+            return
+        if not self._only_closes(trained[first + 1 :]):
+            raise Violation("stops too early", f"{text!r} at {self.tokenizer.decode([trained[first]])!r}")
+
+
+def _spans(marked: str) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Of each message whose own writing begins somewhere: its number, and from where to where in the bare text."""
+    removed, begun = 0, None
+    for match in _SENTINEL.finditer(marked):
+        at = match.start() - removed
+        removed += len(match[0])
+        if match[1] is not None:
+            begun = (int(match[1]), at)
+        elif begun is not None:
+            yield begun[0], (begun[1], at)
+            begun = None
+    if begun is not None:
+        yield begun[0], (begun[1], len(marked) - removed)
+
+
+def _lacking(message: dict, writes: str) -> str:
+    calls = message.get("tool_calls")
+    content = message.get("content") or ""
+    if not calls and not content.strip():
+        return "anything"
+    if not calls:
+        return "" if set(WORD.findall(content.split("</think>")[-1])) <= set(WORD.findall(writes)) else "the answer"
+    left = writes
+    for word in call_words(message):
+        if word not in left:
+            return f"the call's {word}"
+        left = left.replace(word, "", 1)
+    return ""
+
+
+def _written(words: set[str], writes: str) -> list[str]:
+    return sorted(word for word in words if word in writes)
+
+
+def _null_variants(messages: list[dict]) -> list[list[dict]]:
+    """Beside calls, no content may be null, an empty text, or left out; a template may be able to take one only."""
+    if not any(message.get("tool_calls") and not message["content"] for message in messages):
+        return [messages]
+    return [messages] + [
+        [_without_content(m, content) if m.get("tool_calls") and not m["content"] else m for m in messages]
+        for content in ("", None, "left out")
+    ]
+
+
+def _without_content(message: dict, content: str | None) -> dict:
+    if content != "left out":
+        return message | {"content": content}
+    return {key: value for key, value in message.items() if key != "content"}
+
+
+def _runs(trained: np.ndarray) -> Iterator[tuple[int, int]]:
+    borders = np.flatnonzero(np.diff(np.concatenate(([0], trained.astype(int), [0]))))
+    return ((int(a), int(b)) for a, b in borders.reshape(-1, 2))
+
+
+def _squash(text: str) -> str:
+    return _BLANK.sub("", text)
