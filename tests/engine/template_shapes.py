@@ -45,7 +45,8 @@ _JSON_CALL = (
     "{{- '\", \"arguments\": ' + (call.function.arguments | tojson) + '}\\n</tool_call>' -}}"
 )
 _XML_CALL = (
-    "{{- ('' if loop.first and not content else '\\n\\n') + '<tool_call>\\n<function=' + call.function.name + '>\\n' -}}"
+    "{{- ('\\n' if not loop.first else '\\n\\n' if content else '') -}}"
+    "{{- '<tool_call>\\n<function=' + call.function.name + '>\\n' -}}"
     "{%- for name, value in call.function.arguments | items -%}"
     "{{- '<parameter=' + name + '>\\n' + (value | string) + '\\n</parameter>\\n' -}}{%- endfor -%}"
     "{{- '</function>\\n</tool_call>' -}}"
@@ -79,8 +80,9 @@ NEMOTRON3 = _chatml(
     "message.reasoning_content is string else content if '<think>' in content or '</think>' in content "
     "else '<think></think>' ~ content -%}"
     "{{- (content if loop.index0 > ns.last else '<think></think>' ~ content.split('</think>')[-1]) | trim -}}"
-    "{{- '\\n' if message.tool_calls else '' -}}",
-    _XML_CALL, _RESULT, prompt="<think>\\n",
+    "{{- '\\n' if message.tool_calls else '' -}}{%- set content = '' -%}",
+    _XML_CALL.replace("'\\n' if not loop.first else ", "").replace("</tool_call>'", "</tool_call>\\n'"),
+    _RESULT, prompt="<think>\\n",
 )  # fmt: skip
 
 GLM45 = """\
@@ -322,7 +324,7 @@ _PHI = """\
 {%- for message in messages -%}
 {{- '<|' + message.role + '|>\\n' ~ ('«' if message.role == 'assistant' else '') ~ message.content + '<|end|>»\\n' -}}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- endif -%}"""
+{%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- else -%}{{- eos_token -}}{%- endif -%}"""
 PHI4 = """\
 {%- for message in messages -%}
 {{- '<|im_start|>' + message.role + '<|im_sep|>' ~ ('«' if message.role == 'assistant' else '') -}}
@@ -347,7 +349,6 @@ PHI4_MINI = """\
 {%- endfor -%}
 {%- if add_generation_prompt or messages[-1].tool_calls -%}{{- '<|assistant|>' -}}{%- endif -%}"""
 
-_COHERE = "<|START_OF_TURN_TOKEN|><|%s_TOKEN|>"
 COMMAND_R = """\
 {{- bos_token -}}
 {%- if messages[0].role == 'system' -%}
@@ -408,8 +409,24 @@ COMMAND_R7B = """\
 {%- endfor -%}
 {%- if add_generation_prompt or not messages or messages[-1].role != 'assistant' -%}
 {{- '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' -}}{%- endif -%}"""
-TINY_AYA = COMMAND_R7B.replace(
-    "<|CHATBOT_TOKEN|>' -}}{%- endif -%}", "<|CHATBOT_TOKEN|><|START_RESPONSE|>' -}}{%- endif -%}"
+TINY_AYA = (
+    """\
+{{- bos_token + '<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|># System Preamble' -}}
+{{- ('\\n' + messages[0].content) if messages[0].role == 'system' else '' -}}{{- '<|END_OF_TURN_TOKEN|>' -}}
+{%- for message in messages if message.role != 'system' -%}
+{%- if message.role == 'assistant' -%}
+{%- set content = '' -%}
+{{- '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>«<|START_RESPONSE|>' ~ (message.content or '') -}}
+{%- for call in message.tool_calls or [] -%}"""
+    + _XML_CALL
+    + """{%- endfor -%}{{- '<|END_RESPONSE|><|END_OF_TURN_TOKEN|>»' -}}
+{%- else -%}
+{{- '<|START_OF_TURN_TOKEN|><|USER_TOKEN|>' -}}
+{{- '<tool_response>\\n' + message.content + '\\n</tool_response>' if message.role == 'tool' else message.content -}}
+{{- '<|END_OF_TURN_TOKEN|>' -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_RESPONSE|>' -}}{%- endif -%}"""
 )
 
 GPT_OSS = """\
