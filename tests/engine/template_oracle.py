@@ -8,7 +8,7 @@ writes behind the prompt. A refusal is right when what it says is true of the te
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from engine.errors import DataError
 from engine.records import Example
-from engine.worker.template import ChatTemplate, Encoded
+from engine.worker import template as worker
+from engine.worker.spans import PROMPT_DIFFERS
+from engine.worker.template import DIFFERING, EARLY_STOP, NO_STOP, ChatTemplate, Encoded
 
 WORD = re.compile(r"zq[a-z]{5}")
 _SENTINEL = re.compile(f"{BEGIN}(\\d+){INDEX_END}|{END}")
@@ -49,6 +51,8 @@ class Turn:
     """What stands behind the prompt, through the last of what closes the turn."""
     begins_with_prompt: bool
     """The whole rendering begins with the prompt for this turn."""
+    last_writes: str = ""
+    """What ends the rendering where the conversation ends with this turn."""
     lacks: str = ""
     """What of the message the template does not write; empty where nothing is missing."""
 
@@ -120,10 +124,16 @@ class Oracle:
             begins = reading.text.startswith(prompt)
             start, end = spans.get(number, (len(reading.text), len(reading.text)))
             writes = reading.text[len(prompt) if begins else start : end]
-            turn = Turn(number, prompt, self.ids(prompt), writes, begins)
+            turn = Turn(number, prompt, self.ids(prompt), writes, begins, self._ending(messages[: number + 1], example, now))
             turn.lacks = _lacking(message, writes)
             reading.turns.append(turn)
         return reading
+
+    def _ending(self, messages: list[dict], example: Example, now: str) -> str:
+        try:
+            return _SENTINEL.sub("", self.render(messages, example, now, prompt=False)).rstrip()
+        except Exception:
+            return ""
 
     # --- the verdict --------------------------------------------------------------------------------------------------
 
@@ -161,11 +171,19 @@ class Oracle:
         return not self._only_closes(ids[first + 1 :])
 
     def _can_stop(self, turn: Turn, example: Example, stop: set[int]) -> bool:
-        """The template closes the turn with an added token, or it is the last one, which is given one."""
+        """The template closes the turn with an added token, the one that it closes last turns with; or it is the last
+        one, which is given an end token where it has none."""
         if turn.number == len(example.messages) - 1:
             return True
-        ids = self.tokenizer(turn.writes, add_special_tokens=False)["input_ids"]
-        return bool(ids) and any(token in self._added for token in ids[-3:])
+        ends = [self._last_added(text) for text in (turn.writes, turn.last_writes)]
+        return ends[0] is not None and ends[0] == (ends[1] or ends[0])
+
+    def _last_added(self, text: str) -> int | None:
+        """The added token that a text ends with, but for white space."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"][-3:]
+        while ids and ids[-1] not in self._added and not self.tokenizer.decode(ids[-1:]).strip():
+            ids.pop()
+        return ids[-1] if ids and ids[-1] in self._added else None
 
     def _only_closes(self, ids: list[int]) -> bool:
         return all(token in self._added or not self.tokenizer.decode([token]).strip() for token in ids)
@@ -185,15 +203,19 @@ class Oracle:
                     raise Violation("another's words trained", f"of message {number} in {texts}")
         if len(runs) != len(reading.turns):
             raise Violation("as many stretches as turns", f"{texts} for {[turn.writes for turn in reading.turns]}")
-        said = {turn.message for turn in getattr(encoded, "turns", ()) if not turn.matches}
-        for turn, (a, b), text in zip(reading.turns, runs, texts, strict=True):
-            self._check_turn(turn, ids, a, b, text, example, stop, turn.number in said)
-        return "told" if said else "trained"
+        if [(turn.message, turn.start, turn.end) for turn in encoded.turns] != [
+            (turn.number, a, b) for turn, (a, b) in zip(reading.turns, runs, strict=True)
+        ]:
+            raise Violation("the turns told", f"{encoded.turns} for {runs}")
+        for turn, described in zip(reading.turns, encoded.turns, strict=True):
+            self._check_turn(turn, ids, described, texts.pop(0), example, stop)
+        return "told" if any(DIFFERING.intersection(turn.notes) for turn in encoded.turns) else "trained"
 
     def _check_turn(
-        self, turn: Turn, ids: list[int], a: int, b: int, text: str, example: Example, stop: set[int], told: bool
+        self, turn: Turn, ids: list[int], described: worker.Turn, text: str, example: Example, stop: set[int]
     ) -> None:
-        message = example.messages[turn.number]
+        message, a, b = example.messages[turn.number], described.start, described.end
+        told = PROMPT_DIFFERS in described.notes
         if turn.lacks:
             raise Violation("trained what is not written", f"{turn.lacks} of message {turn.number}")
         missing = [word for word in _written(own_words(message), turn.writes) if word not in text]
@@ -210,7 +232,7 @@ class Oracle:
             raise Violation("the prompt", f"{before!r} for {turn.prompt!r}, before {text!r}")
         if matches and told:
             raise Violation("said to differ and does not", f"message {turn.number}")
-        self._check_stop(turn, ids[a:b], text, example, stop)
+        self._check_stop(turn, ids[a:b], text, example, stop, described.notes)
 
     def _wanted(self, turn: Turn, told: bool) -> set[str]:
         """The texts that may be trained, without white space: what is written; also the token after it, where the
@@ -224,14 +246,20 @@ class Oracle:
         for token in self.tokenizer.get_added_vocab():
             yield token
 
-    def _check_stop(self, turn: Turn, trained: list[int], text: str, example: Example, stop: set[int]) -> None:
+    def _check_stop(
+        self, turn: Turn, trained: list[int], text: str, example: Example, stop: set[int], notes: Sequence[str]
+    ) -> None:
+        """Where the data or the template make it impossible that generation ends at the turn's end, that is said."""
         first = next((at for at, token in enumerate(trained) if token in stop), None)
-        if first is None:
-            if self._can_stop(turn, example, stop):
-                raise Violation("never stops", f"{text!r} holds none of {self.tokenizer.convert_ids_to_tokens(stop)}")
-            return
-        if not self._only_closes(trained[first + 1 :]):
+        if first is None and self._can_stop(turn, example, stop):
+            raise Violation("never stops", f"{text!r} holds none of {self.tokenizer.convert_ids_to_tokens(list(stop))}")
+        if (first is None) != (NO_STOP in notes):
+            raise Violation("whether it stops", f"{text!r} with {notes}")
+        early = first is not None and not self._only_closes(trained[first + 1 :])
+        if early and not self._stops_inside(turn, stop):
             raise Violation("stops too early", f"{text!r} at {self.tokenizer.decode([trained[first]])!r}")
+        if early != (EARLY_STOP in notes):
+            raise Violation("whether it stops early", f"{text!r} with {notes}")
 
 
 def _spans(marked: str) -> Iterator[tuple[int, tuple[int, int]]]:

@@ -96,7 +96,7 @@ GLM45 = """\
 {%- if message.role == 'user' -%}{{- '<|user|>»\\n' ~ message.content -}}
 {%- elif message.role == 'system' -%}{{- '<|system|>»\\n' ~ message.content -}}
 {%- elif message.role == 'assistant' -%}
-{{- '<|assistant|>»«' -}}
+{{- '<|assistant|>«' -}}
 {%- set content = message.content ~ '' -%}
 {%- set thought = message.reasoning_content if message.reasoning_content is string else '' -%}
 {%- if not thought and '</think>' in content -%}
@@ -126,11 +126,11 @@ GLM4 = """\
 {%- for message in messages -%}
 {%- if message.role == 'assistant' and message.tool_calls -%}
 {%- for call in message.tool_calls -%}
-{{- '<|assistant|>»' ~ ('«' if loop.first else '') ~ call.function.name + '\\n' + (call.function.arguments | tojson) -}}
+{{- '<|assistant|>' ~ ('«' if loop.first else '') ~ call.function.name + '\\n' + (call.function.arguments | tojson) -}}
 {%- endfor -%}
 {%- else -%}
-{{- '<|' + (message.role if message.role != 'tool' else 'observation') + '|>»' -}}
-{{- '«' if message.role == 'assistant' else '' -}}{{- '\\n' + message.content -}}
+{{- '<|' + (message.role if message.role != 'tool' else 'observation') + '|>' -}}
+{{- '«' if message.role == 'assistant' else '»' -}}{{- '\\n' + message.content -}}
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"""
