@@ -4,6 +4,7 @@ The template runs in transformers' own environment, compiled once. Only its cloc
 time it began, so that two renderings agree to the second, and a resumed run reads what it read before.
 """
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -17,7 +18,7 @@ from engine.errors import DataError
 Messages = Sequence[dict[str, Any]]
 
 _MARK = re.compile(r"\{%-?\+?\s*generation\b")
-_NULL = re.compile(r"\b(?:None|null)\b")
+_NULL = re.compile("None|null")
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
@@ -31,6 +32,7 @@ class Rendering:
             "documents": None,
             "strftime_now": lambda form: now.strftime(form),
         }
+        self._forms: dict[tuple, Callable[[Messages], Messages]] = {}
         self._compiled = {tools: self._compile(tools) for tools in (False, True)}
 
     def _compile(self, tools: bool) -> tuple[Any, bool]:
@@ -68,23 +70,36 @@ class Rendering:
 
     def _render(self, render: Callable, messages: Messages, tools: Sequence[dict]) -> tuple[str, list]:
         messages = [_with_reasoning(message) for message in messages]
-        if not any(message.get("content", "") is None for message in messages):
+        calls = [call["function"] for message in messages for call in message.get("tool_calls") or ()]
+        if not calls and not any(message.get("content", "") is None for message in messages):
             return _tried(render, messages, tools)
-        # Beside tool calls some templates want null, some a text; what the one writes for null is not the model's word.
-        empty = [message | {"content": message["content"] or ""} for message in messages]
-        absent = [{k: v for k, v in message.items() if (k, v) != ("content", None)} for message in messages]
-        outcomes, refusal = [], None
-        for written in (messages, empty, absent):
+        shape = (
+            bool(tools),
+            *(
+                (message["role"], message.get("content") is None, bool(message.get("tool_calls")))
+                for message in messages
+            ),
+        )
+        form = self._forms.get(shape)
+        if form is None:
+            form = self._forms[shape] = self._best_form(render, messages, tools, calls)
+        return _tried(render, form(messages), tools)
+
+    def _best_form(self, render: Callable, messages: Messages, tools: Sequence[dict], calls: list[dict]) -> Callable:
+        """Beside calls some templates want a content of null, some a text or none at all, and some want arguments as a
+        JSON text. The first form is taken in which the calls are there and nothing stands for null or for a dict that
+        only Python writes so."""
+        values = [repr(call["arguments"]) for call in calls if not isinstance(call["arguments"], str)]
+        values = [value for value in values if value not in ("{}", "[]")]
+        scores = []
+        for number, form in enumerate(_FORMS):
             try:
-                outcome = _tried(render, written, tools)
-            except DataError as error:
-                refusal = refusal or error
+                text = _tried(render, form(messages), tools)[0]
+            except DataError:
                 continue
-            outcomes.append((_lost_calls(outcome[0], messages), len(_NULL.findall(outcome[0])), len(outcomes), outcome))
-        if not outcomes:
-            assert refusal is not None
-            raise refusal
-        return min(outcomes, key=lambda one: one[:3])[3]
+            lost = sum(name not in text for name in {call["name"] for call in calls})
+            scores.append((lost, sum(text.count(value) for value in values), len(_NULL.findall(text)), number))
+        return _FORMS[min(scores)[-1]] if scores else _FORMS[0]
 
 
 def _tried(render: Callable, messages: Messages, tools: Sequence[dict]) -> tuple[str, list]:
@@ -94,9 +109,38 @@ def _tried(render: Callable, messages: Messages, tools: Sequence[dict]) -> tuple
         raise DataError(f"the chat template refuses this conversation: {error}") from None
 
 
-def _lost_calls(text: str, messages: Messages) -> int:
-    names = [call["function"]["name"] for message in messages for call in message.get("tool_calls") or ()]
-    return sum(name not in text for name in set(names))
+def _as_given(messages: Messages) -> Messages:
+    return messages
+
+
+def _content_empty(messages: Messages) -> Messages:
+    return [message | {"content": message.get("content") or ""} for message in messages]
+
+
+def _content_absent(messages: Messages) -> Messages:
+    return [{k: v for k, v in message.items() if (k, v) != ("content", None)} for message in messages]
+
+
+def _arguments_as_text(messages: Messages) -> Messages:
+    return [_with_text_arguments(message) if message.get("tool_calls") else message for message in messages]
+
+
+def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    calls = []
+    for call in message["tool_calls"]:
+        arguments = call["function"]["arguments"]
+        written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        calls.append(call | {"function": call["function"] | {"arguments": written}})
+    return message | {"tool_calls": calls}
+
+
+_FORMS = (
+    _as_given,
+    _content_empty,
+    _content_absent,
+    _arguments_as_text,
+    lambda messages: _arguments_as_text(_content_empty(messages)),
+)
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:

@@ -12,16 +12,24 @@ Where the prompt of the last turn is not what its conversation begins with, alth
 template that moves the system prompt), prompt and answer are put together.
 """
 
-import json
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from engine.errors import DataError
 from engine.records import Example
 from engine.worker.rendering import Rendering
 from engine.worker.turn_ends import TurnEnds
+from engine.worker.wording import (
+    THOUGHTS,
+    Loose,
+    leaves,
+    other_arguments,
+    other_content,
+    other_names,
+    other_thoughts,
+    otherwise,
+)
 
 PROMPT_DIFFERS = "prompt-differs"
 TURN_DIFFERS = "turn-differs"
@@ -39,6 +47,8 @@ class Span:
     notes: tuple[str, ...] = ()
     is_open: bool = False
     """The template ends the text without a token that stops generation."""
+    same_header: bool = False
+    """Between the message before and the answer stands what its generation prompt ends with."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +106,15 @@ class _Conversation:
         *earlier, last = trained
         prompt = self._prompt(last)
         final = self._span(view, last)
-        if prompt is not None and not text.startswith(prompt) and PROMPT_DIFFERS not in final.notes:
+        if prompt is not None and PROMPT_DIFFERS in final.notes and final.same_header:
             answer = text[final.start : final.end]
             view = _View(
                 prompt,
                 last,
                 lambda messages: self._rendering.text(messages[:last], self._tools, prompt=True),
             )
-            final = replace(final, start=len(prompt), end=len(prompt) + len(answer))
+            notes = tuple(note for note in final.notes if note != PROMPT_DIFFERS)
+            final = replace(final, start=len(prompt), end=len(prompt) + len(answer), notes=notes)
             text, marks = prompt + answer, {}
         spans = [self._span(view, k) for k in earlier] + [final]
         return text, [self._with_mark(text, span, marks.get(span.message)) for span in spans]
@@ -136,7 +147,7 @@ class _Conversation:
     def _by_words(self, view: _View, k: int, start: int) -> Span | None:
         message, text = self._messages[k], view.text
         content = message["content"]
-        if not content or message.get("tool_calls") or any(message.get(key) for key in _THOUGHTS):
+        if not content or message.get("tool_calls") or any(message.get(key) for key in THOUGHTS):
             return None
         is_last = k == view.count - 1
         for number, opening in enumerate(self._ends.openings or ("",)):
@@ -148,7 +159,7 @@ class _Conversation:
                     return Span(k, start, self._end_of(text, after) if is_last else after, is_open=is_last)
                 for closing in self._ends.closings:
                     if text.startswith(closing, after):
-                        differs = not is_last and (number > 0 or closing != self._ends.closing)
+                        differs = not is_last and (number > 0 or self._ends.closing not in ("", closing))
                         notes = (TURN_DIFFERS,) if differs else ()
                         return Span(k, start, after + len(closing), notes)
         return None
@@ -200,37 +211,58 @@ class _Conversation:
 
     def _by_exchange(self, view: _View, k: int) -> Span:
         text = view.text
-        own = self._changed(view, k)
-        if own is None:
-            raise DataError("the chat template leaves out the assistant's answer")
-        begin, after = own
-        for neighbour in (k - 1, k + 1):
-            region = self._changed(view, neighbour) if 0 <= neighbour < view.count else None
-            if region and begin < region[0] and region[1] < after:
-                raise DataError("the chat template writes this answer in two places, with another message between them")
-        before = self._nearest(view, range(k - 1, -1, -1), lambda region: region[1] <= begin)
-        behind = self._nearest(view, range(k + 1, view.count), lambda region: region[0] >= after)
-        floor, ceiling = before[1] if before else 0, behind[0] if behind else len(text)
-        start, differs = self._behind_header(text[floor:begin], k)
-        notes = (PROMPT_DIFFERS,) if differs else ()
+        begin, after = self._own(view, k)
+        floor = max((region[1] for region in self._regions_before(view, k) if region[1] <= begin), default=0)
+        later = (self._changed(view, other) for other in range(k + 1, view.count))
+        ceiling = next((region[0] for region in later if region and region[0] >= after), len(text))
+        start, same_header = self._behind_header(text[floor:begin], k)
         start += floor
+        notes = () if text[:start] == self._prompt(k) else (PROMPT_DIFFERS,)
         alone = self._alone(view, k)
         end = self._behind_closing(text, after, ceiling, alone if alone != text else None, k)
         answer = text[start:end]
         if k == view.count - 1 == len(self._messages) - 1:
-            return Span(k, start, end, notes, is_open=not self._is_closed(answer))
+            return Span(k, start, end, notes, not self._is_closed(answer), same_header)
         prompt = self._prompt(k)
         if prompt is not None and alone is not None and alone.startswith(prompt):
             written = alone[len(prompt) : self._end_of(alone, len(prompt))]
             if written != answer and written + self._last_token(answer) != answer:
                 notes += (TURN_DIFFERS,)
-        return Span(k, start, end, notes)
+        return Span(k, start, end, notes, same_header=same_header)
+
+    def _own(self, view: _View, k: int) -> tuple[int, int]:
+        """The range of this answer's words, without those that a template writes behind the results of its calls."""
+        ways = [other_arguments, other_content, other_thoughts]
+        if any(not call["function"]["arguments"] for call in self._calls(k)):
+            ways.append(other_names)
+        regions = [region for way in ways if (region := self._changed(view, k, way))]
+        if not regions:
+            raise DataError("the chat template leaves out the assistant's answer")
+        beside = [
+            region for other in (k - 1, k + 1) if 0 <= other < view.count and (region := self._changed(view, other))
+        ]
+        whole = [own for own in regions if not any(own[0] < other[0] and other[1] < own[1] for other in beside)]
+        if not whole:
+            raise DataError("the chat template writes this answer in two places, with another message between them")
+        first = min(whole)
+        whole = [own for own in whole if not any(first[1] <= other[0] < own[0] for other in beside)]
+        return first[0], max(end for _, end in whole)
+
+    def _regions_before(self, view: _View, k: int) -> Iterator[tuple[int, int]]:
+        """Of the messages since the last question, that included: a template may write results with the calls."""
+        for other in range(k - 1, -1, -1):
+            if region := self._changed(view, other):
+                yield region
+                if self._messages[other]["role"] not in ("tool", "assistant"):
+                    return
 
     def _changed(self, view: _View, k: int, exchange: Callable | None = None) -> tuple[int, int] | None:
         """The range of the text that depends on this message's words; None where nothing does."""
         if exchange is None and (view.text, k) in self._regions:
             return self._regions[view.text, k]
-        exchanged = (exchange or _exchanged)(self._messages[k])
+        exchanged = (exchange or otherwise)(self._messages[k])
+        if exchanged == self._messages[k]:
+            return None
         try:
             other = view.render([*self._messages[:k], exchanged, *self._messages[k + 1 :]])
         except DataError as error:
@@ -243,26 +275,18 @@ class _Conversation:
             self._regions[view.text, k] = region
         return region
 
-    def _nearest(self, view: _View, order: Sequence[int], fits: Callable) -> tuple[int, int] | None:
-        for k in order:
-            region = self._changed(view, k)
-            if region and fits(region):
-                return region
-        return None
-
     def _behind_header(self, gap: str, k: int) -> tuple[int, bool]:
-        """Where in the gap before an answer the model begins to write, and whether its prompt ends otherwise."""
+        """Where in the gap before an answer the model begins to write, and whether its prompt ends as the gap does."""
         prompt = self._prompt(k)
         if prompt is None:
             header = self._ends.header
             suffixes = (header[i:] for i in range(len(header)))
             found = next((gap.rfind(suffix) + len(suffix) for suffix in suffixes if suffix in gap), len(gap))
-            return found, True
+            return found, False
         asked = _View(prompt, k, lambda messages: self._rendering.text(messages[:k], self._tools, prompt=True))
-        before = self._nearest(asked, range(k - 1, -1, -1), lambda region: True)
-        header = prompt[before[1] :] if before else prompt
+        header = prompt[max((region[1] for region in self._regions_before(asked, k)), default=0) :]
         shared = self._shared(gap, header)
-        return shared, shared < len(header)
+        return shared, shared == len(header)
 
     def _shared(self, one: str, two: str) -> int:
         """How many characters two texts begin with alike, no token and no word of them cut in two."""
@@ -298,16 +322,16 @@ class _Conversation:
     def _checked(self, view: _View, span: Span) -> Span:
         """The span with notes of what the template left out. Raises DataError when that is the answer or a call."""
         message, calls = self._messages[span.message], self._calls(span.message)
-        written = _Loose(view.text[span.start : span.end])
+        written = Loose(view.text[span.start : span.end])
         notes = span.notes
         content = (message["content"] or "").strip()
-        thought = next((message[key] for key in _THOUGHTS if message.get(key)), "")
+        thought = next((message[key] for key in THOUGHTS if message.get(key)), "")
         inline, closed, said = content.rpartition("</think>")
         if closed and content not in written:
             thought, content = inline.replace("<think>", ""), said.strip()
         if thought.strip() and thought not in written:
             notes += (REASONING_DROPPED,)
-        if content and content not in written and not self._holds(view, span, _other_content):
+        if content and content not in written and not self._holds(view, span, other_content):
             if not calls:
                 raise DataError("the chat template leaves out the assistant's answer")
             notes += (TEXT_DROPPED,)
@@ -316,8 +340,8 @@ class _Conversation:
             name, arguments = call["function"]["name"], call["function"]["arguments"]
             if names.index(name) == number and written.count(name) < names.count(name):
                 raise DataError("the chat template leaves out the assistant's tool calls")
-            if not all(leaf in written for leaf in _leaves(arguments)) and not self._holds(
-                view, span, lambda message, number=number: _other_arguments(message, number)
+            if not all(leaf in written for leaf in leaves(arguments)) and not self._holds(
+                view, span, lambda message, number=number: other_arguments(message, number)
             ):
                 raise DataError(f"the chat template leaves out the arguments of the assistant's call of {name}")
         return replace(span, notes=notes)
@@ -332,95 +356,13 @@ class _Conversation:
         if mark is None:
             return span
         start, end = mark
-        thought = _Loose(text[span.start : start])
+        thought = Loose(text[span.start : start])
         message = self._messages[span.message]
         leaves_out = span.start < start < span.end and any(
-            message.get(key) and message[key] in thought for key in _THOUGHTS
+            message.get(key) and message[key] in thought for key in THOUGHTS
         )
         return replace(
             span,
             start=start if leaves_out else span.start,
             end=end if end > span.end and text[span.end : end].isspace() else span.end,
         )
-
-
-_THOUGHTS = ("reasoning_content", "thinking", "reasoning")
-
-
-class _Loose:
-    """A text in which words are looked for whatever white space or JSON made of them."""
-
-    def __init__(self, text: str) -> None:
-        self._text, self._bare = text, None
-
-    def __contains__(self, words: str) -> bool:
-        if words in self._text:
-            return True
-        if self._bare is None:
-            self._bare = "".join(self._text.split())
-        bare = "".join(words.split())
-        return bare in self._bare or json.dumps(bare, ensure_ascii=False)[1:-1] in self._bare
-
-    def count(self, words: str) -> int:
-        return self._text.count(words)
-
-
-def _leaves(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from _leaves(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _leaves(item)
-    elif isinstance(value, str):
-        yield value
-    elif value is not None and not isinstance(value, bool):
-        yield json.dumps(value)
-
-
-def _exchanged(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with other words in all it says."""
-    made = _other_content(message)
-    for key in _THOUGHTS:
-        if made.get(key):
-            made = made | {key: _unlike(made[key])}
-    for number in range(len(message.get("tool_calls") or ())):
-        made = _other_arguments(_other_name(made, number), number)
-    return made
-
-
-def _other_content(message: dict[str, Any]) -> dict[str, Any]:
-    return message | {"content": _unlike(message["content"])} if message.get("content") else message
-
-
-def _other_arguments(message: dict[str, Any], number: int) -> dict[str, Any]:
-    calls = list(message["tool_calls"])
-    function = calls[number]["function"]
-    calls[number] = calls[number] | {"function": function | {"arguments": _unlike_in(function["arguments"])}}
-    return message | {"tool_calls": calls}
-
-
-def _other_name(message: dict[str, Any], number: int) -> dict[str, Any]:
-    calls = list(message["tool_calls"])
-    function = calls[number]["function"]
-    calls[number] = calls[number] | {"function": function | {"name": _unlike(function["name"])}}
-    return message | {"tool_calls": calls}
-
-
-def _unlike_in(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _unlike_in(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_unlike_in(item) for item in value]
-    if isinstance(value, str):
-        return _unlike(value)
-    if isinstance(value, bool) or value is None:
-        return value if value is None else not value
-    written = json.dumps(value)
-    return next(digit for digit in (3, 5, 7) if str(digit) not in (written[0], written[-1]))
-
-
-def _unlike(text: str) -> str:
-    """A text that differs from this one in its first and its last character."""
-    stripped = text.strip()
-    return ("B" if stripped[:1] == "A" else "A") + ("Z" if stripped[-1:] == "Y" else "Y")
