@@ -7,6 +7,7 @@ nothing but closing tokens follow; (c) it holds all its own words and nobody els
 writes behind the prompt. A refusal is right when what it says is true of the template's own rendering.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ _NOW = re.compile(r"Now: (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6})")
 _BLANK = re.compile(r"[\s\u2581]+")
 
 
+_NEAR, _HEADER = 48, 7
+"""Characters: how far from its mark a turn may begin behind an unlike prompt, and what is no chance agreement."""
 _UNREADABLE = ("trained what the template refuses", "None in the text")
 """What makes a reading none; another reading's violation says more."""
 
@@ -51,6 +54,10 @@ class Turn:
     """What stands behind the prompt, through the last of what closes the turn."""
     begins_with_prompt: bool
     """The whole rendering begins with the prompt for this turn."""
+    marked: str = ""
+    """As `writes`, from where the template's own header ends."""
+    header: str = ""
+    """What stands before that."""
     last_writes: str = ""
     """What ends the rendering where the conversation ends with this turn."""
     lacks: str = ""
@@ -123,8 +130,10 @@ class Oracle:
                 continue
             begins = reading.text.startswith(prompt)
             start, end = spans.get(number, (len(reading.text), len(reading.text)))
-            writes = reading.text[len(prompt) if begins else start : end]
-            turn = Turn(number, prompt, self.ids(prompt), writes, begins, self._ending(messages[: number + 1], example, now))
+            writes = reading.text[len(prompt) if begins else _resumed(reading.text, prompt, start) : end]
+            turn = Turn(number, prompt, self.ids(prompt), writes, begins)
+            turn.marked, turn.header = reading.text[start:end], reading.text[max(0, start - _NEAR) : start]
+            turn.last_writes = self._ending(messages[: number + 1], example, now)
             turn.lacks = _lacking(message, writes)
             reading.turns.append(turn)
         return reading
@@ -224,7 +233,7 @@ class Oracle:
         others = {w for n, m in enumerate(example.messages) if n != turn.number for w in own_words(m)}
         if strangers := others.intersection(WORD.findall(text)):
             raise Violation("another's words trained", f"{strangers} in {text!r}")
-        if _squash(text) not in self._wanted(turn, told):
+        if not self._is_wanted(turn, text, told):
             raise Violation("the text", f"{text!r} for {turn.writes!r}")
         matches = ids[:a] == turn.prompt_ids
         if not matches and not told:
@@ -234,17 +243,17 @@ class Oracle:
             raise Violation("said to differ and does not", f"message {turn.number}")
         self._check_stop(turn, ids[a:b], text, example, stop, described.notes)
 
-    def _wanted(self, turn: Turn, told: bool) -> set[str]:
-        """The texts that may be trained, without white space: what is written; also the token after it, where the
-        next header or result is what ends the turn; and the end token given to a last answer that has none."""
-        return {_squash(turn.writes + more) for more in ("", *self._extensions(turn))} | (
-            # a token that lies across the border of a prompt that cannot be met
-            {_squash(turn.writes)[skipped:] for skipped in range(1, 9)} if told else set()
-        )
-
-    def _extensions(self, turn: Turn) -> Iterator[str]:
-        for token in self.tokenizer.get_added_vocab():
-            yield token
+    def _is_wanted(self, turn: Turn, text: str, told: bool) -> bool:
+        """The text is what is written, but for white space; also with the token after it, where the next header or
+        result ends the turn, and with the end token given to a last answer that has none. Where the prompt cannot be
+        met, and that is told, it may begin on either side of a header, or behind a token that lies across the border.
+        """
+        writes = [turn.writes]
+        if told:
+            writes += [turn.marked, *(turn.header[at:] + turn.marked for at in range(len(turn.header)))]
+            writes += [turn.writes[skipped:] for skipped in range(1, 9)]
+        endings = ["", *self.tokenizer.get_added_vocab()]
+        return any(_squash(text) == _squash(one + ending) for one in writes for ending in endings)
 
     def _check_stop(
         self, turn: Turn, trained: list[int], text: str, example: Example, stop: set[int], notes: Sequence[str]
@@ -275,6 +284,18 @@ def _spans(marked: str) -> Iterator[tuple[int, tuple[int, int]]]:
             begun = None
     if begun is not None:
         yield begun[0], (begun[1], len(marked) - removed)
+
+
+def _resumed(text: str, prompt: str, start: int) -> int:
+    """Where the rendering goes on behind what the prompt ends with, near where the model's own writing begins: the
+    place before which text and prompt agree longest. Without a header's worth of agreement it begins as marked."""
+    places = range(max(0, start - _NEAR), min(len(text), start + _NEAR) + 1)
+    best = max(places, key=lambda place: (_agreement(text[:place], prompt), -abs(place - start)))
+    return best if _agreement(text[:best], prompt) >= _HEADER else start
+
+
+def _agreement(one: str, other: str) -> int:
+    return len(os.path.commonprefix((one[::-1][:_NEAR], other[::-1][:_NEAR])))
 
 
 def _lacking(message: dict, writes: str) -> str:
