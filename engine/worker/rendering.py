@@ -4,12 +4,15 @@ The template runs in transformers' own environment, compiled once. Only its cloc
 time it began, so that two renderings agree to the second, and a resumed run reads what it read before.
 """
 
+import functools
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import jinja2
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
@@ -17,9 +20,18 @@ from engine.errors import DataError
 
 Messages = Sequence[dict[str, Any]]
 
-_MARK = re.compile(r"\{%-?\+?\s*generation\b")
+_MARK = re.compile(r"\{%[-+]?\s*generation\b")
 _NULL = re.compile("None|null")
 _REASONING = ("reasoning_content", "thinking", "reasoning")
+_OF_DICTS = frozenset(dir(dict))
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    template: jinja2.Template
+    named: dict[str, Any]
+    """What every rendering may name: the environment's functions, special tokens, the clock."""
+    has_marks: bool
 
 
 class Rendering:
@@ -27,86 +39,92 @@ class Rendering:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, now: datetime) -> None:
         self._tokenizer = tokenizer
-        self._named = {
-            **tokenizer.special_tokens_map,
-            "documents": None,
-            "strftime_now": lambda form: now.strftime(form),
-        }
+        named = {"documents": None, "strftime_now": lambda form: now.strftime(form), **tokenizer.special_tokens_map}
+        self._compiled = {tools: self._compile(tools, named) for tools in (False, True)}
         self._forms: dict[tuple, Callable[[Messages], Messages]] = {}
-        self._compiled = {tools: self._compile(tools) for tools in (False, True)}
 
-    def _compile(self, tools: bool) -> tuple[Any, bool]:
+    def _compile(self, tools: bool, named: dict[str, Any]) -> _Compiled:
         text = self._tokenizer.get_chat_template(tools=[{}] if tools else None)
-        return chat_template_utils._compile_jinja_template(text), bool(_MARK.search(text))
+        template = chat_template_utils._compile_jinja_template(text)
+        environment = template.environment
+        if "getattr" not in vars(environment):
+            environment.getattr = functools.partial(_attribute, environment.getattr)
+        return _Compiled(template, {**template.globals, **named}, bool(_MARK.search(text)))
 
     def has_marks(self, tools: Sequence[dict]) -> bool:
         """Whether the template says with `{% generation %}` what the assistant writes."""
-        return self._compiled[bool(tools)][1]
+        return self._compiled[bool(tools)].has_marks
 
     def text(self, messages: Messages, tools: Sequence[dict] = (), prompt: bool = False) -> str:
         """The conversation, with `prompt` up to where the assistant is to answer. Raises DataError where the template
         refuses it."""
-        return self._render(lambda *given: self._plain(*given, prompt), messages, tools)[0]
+        return "".join(self._rendered(messages, tools, prompt))
 
     def marked(self, messages: Messages, tools: Sequence[dict] = ()) -> tuple[str, list[tuple[int, int]]]:
         """The conversation, and where in it `{% generation %}` blocks stand."""
-        return self._render(self._with_marks, messages, tools)
+        marks: list[tuple[int, int]] = []
+        return "".join(self._rendered(messages, tools, False, marks)), marks
 
-    def _plain(self, messages: Messages, tools: Sequence[dict], prompt: bool) -> tuple[str, list]:
-        template, _ = self._compiled[bool(tools)]
-        return template.render(
-            messages=messages, tools=list(tools) or None, add_generation_prompt=prompt, **self._named
-        ), []
-
-    def _with_marks(self, messages: Messages, tools: Sequence[dict]) -> tuple[str, list[tuple[int, int]]]:
-        template, _ = self._compiled[bool(tools)]
-        return chat_template_utils._render_with_assistant_indices(
-            compiled_template=template,
-            messages=messages,
-            tools=list(tools) or None,
-            add_generation_prompt=False,
-            **self._named,
-        )
-
-    def _render(self, render: Callable, messages: Messages, tools: Sequence[dict]) -> tuple[str, list]:
+    def _rendered(
+        self, messages: Messages, tools: Sequence[dict], prompt: bool, marks: list | None = None
+    ) -> list[str]:
         messages = [_with_reasoning(message) for message in messages]
         calls = [call["function"] for message in messages for call in message.get("tool_calls") or ()]
-        if not calls and not any(message.get("content", "") is None for message in messages):
-            return _tried(render, messages, tools)
-        shape = (
-            bool(tools),
-            *(
-                (message["role"], message.get("content") is None, bool(message.get("tool_calls")))
-                for message in messages
-            ),
-        )
-        form = self._forms.get(shape)
-        if form is None:
-            form = self._forms[shape] = self._best_form(render, messages, tools, calls)
-        return _tried(render, form(messages), tools)
+        if calls or any(message.get("content", "") is None for message in messages):
+            messages = self._form(messages, calls, tools, prompt)(messages)
+        return self._blocks(messages, tools, prompt, marks)
 
-    def _best_form(self, render: Callable, messages: Messages, tools: Sequence[dict], calls: list[dict]) -> Callable:
+    def _blocks(self, messages: Messages, tools: Sequence[dict], prompt: bool, marks: list | None = None) -> list[str]:
+        compiled = self._compiled[bool(tools)]
+        values = {"messages": messages, "tools": list(tools) or None, "add_generation_prompt": prompt}
+        blocks: list[str] = []
+        try:
+            context = compiled.template.new_context(compiled.named | values, shared=True)
+            if marks is None:
+                blocks.extend(compiled.template.root_render_func(context))
+            else:
+                with compiled.template.environment.activate_tracker(blocks, marks):
+                    for block in compiled.template.root_render_func(context):
+                        blocks.append(block)
+        except Exception as error:  # a template may raise anything, jinja2.TemplateError above all
+            raise DataError(f"the chat template refuses this conversation: {error}") from None
+        return blocks
+
+    def _form(self, messages: Messages, calls: list[dict], tools: Sequence[dict], prompt: bool) -> Callable:
         """Beside calls some templates want a content of null, some a text or none at all, and some want arguments as a
-        JSON text. The first form is taken in which the calls are there and nothing stands for null or for a dict that
-        only Python writes so."""
-        values = [repr(call["arguments"]) for call in calls if not isinstance(call["arguments"], str)]
-        values = [value for value in values if value not in ("{}", "[]")]
-        scores = []
-        for number, form in enumerate(_FORMS):
-            try:
-                text = _tried(render, form(messages), tools)[0]
-            except DataError:
-                continue
-            lost = sum(name not in text for name in {call["name"] for call in calls})
-            scores.append((lost, sum(text.count(value) for value in values), len(_NULL.findall(text)), number))
-        return _FORMS[min(scores)[-1]] if scores else _FORMS[0]
+        JSON text. The first form is taken in which the calls are there and nothing stands for null, or for a dict that
+        only Python writes so; for conversations of one shape it is looked for once."""
+        parts = ((m["role"], m.get("content") is None, bool(m.get("tool_calls"))) for m in messages)
+        shape = (bool(tools), prompt, *parts)
+        if shape not in self._forms:
+            values = [
+                repr(call["arguments"]) for call in calls if call["arguments"] and type(call["arguments"]) is dict
+            ]
+            names = {call["name"] for call in calls}
+            scores = []
+            for number, form in enumerate(_FORMS):
+                try:
+                    text = "".join(self._blocks(form(messages), tools, prompt))
+                except DataError:
+                    continue
+                lost = sum(name not in text for name in names)
+                scores.append((lost, sum(map(text.count, values)), len(_NULL.findall(text)), number))
+            self._forms[shape] = _FORMS[min(scores)[-1]] if scores else _as_given
+        return self._forms[shape]
 
 
-def _tried(render: Callable, messages: Messages, tools: Sequence[dict]) -> tuple[str, list]:
-    try:
-        return render(messages, tools)
-    except Exception as error:  # a template may raise anything, jinja2.TemplateError above all
-        raise DataError(f"the chat template refuses this conversation: {error}") from None
+def _attribute(usual: Callable, value: Any, name: str) -> Any:
+    """`message.role` of a dict, without first asking for an attribute of that name, which takes most of the time of a
+    rendering. What the sandbox forbids are attributes; these are keys."""
+    if type(value) is dict and name not in _OF_DICTS and name in value:
+        return value[name]
+    return usual(value, name)
+
+
+def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+    """Under every name that templates read it, as transformers does it."""
+    thought = next((message[key] for key in _REASONING if message.get(key) is not None), None)
+    return message if thought is None else {"thinking": thought, **message, "reasoning_content": thought}
 
 
 def _as_given(messages: Messages) -> Messages:
@@ -141,9 +159,3 @@ _FORMS = (
     _arguments_as_text,
     lambda messages: _arguments_as_text(_content_empty(messages)),
 )
-
-
-def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
-    """Under every name that templates read it, as transformers does it."""
-    thought = next((message[key] for key in _REASONING if message.get(key) is not None), None)
-    return message if thought is None else {"thinking": thought, **message, "reasoning_content": thought}

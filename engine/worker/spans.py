@@ -93,31 +93,28 @@ class _Conversation:
         for k in trained:
             if not (self._messages[k]["content"] or "").strip() and not self._messages[k].get("tool_calls"):
                 raise DataError("the assistant's answer is empty")
-        marks: dict[int, tuple[int, int]] = {}
-        if self._rendering.has_marks(self._tools):
-            text, found = self._rendering.marked(self._messages, self._tools)
-            if len(found) == len(answers):
-                marks = dict(zip(answers, found, strict=True))
-        else:
-            text = self._rendering.text(self._messages, self._tools)
-        view = _View(text, len(self._messages), lambda messages: self._rendering.text(messages, self._tools))
+        text = self._rendering.text(self._messages, self._tools)
         if not trained:
             return text, []
-        *earlier, last = trained
+        view = _View(text, len(self._messages), lambda messages: self._rendering.text(messages, self._tools))
+        spans = [self._span(view, trained[-1])]
+        if len(trained) > 1 or spans[0].notes:
+            text, spans = self._put_together(view, spans[0], trained[:-1])
+        if text == view.text and self._rendering.has_marks(self._tools):
+            spans = self._with_marks(text, spans, answers)
+        return text, spans
+
+    def _put_together(self, view: _View, final: Span, earlier: list[int]) -> tuple[str, list[Span]]:
+        """All turns, in the text where the last one follows its prompt."""
+        text, last = view.text, final.message
         prompt = self._prompt(last)
-        final = self._span(view, last)
         if prompt is not None and PROMPT_DIFFERS in final.notes and final.same_header:
+            view = _View(prompt, last, lambda messages: self._rendering.text(messages[:last], self._tools, prompt=True))
             answer = text[final.start : final.end]
-            view = _View(
-                prompt,
-                last,
-                lambda messages: self._rendering.text(messages[:last], self._tools, prompt=True),
-            )
+            text = prompt + answer
             notes = tuple(note for note in final.notes if note != PROMPT_DIFFERS)
-            final = replace(final, start=len(prompt), end=len(prompt) + len(answer), notes=notes)
-            text, marks = prompt + answer, {}
-        spans = [self._span(view, k) for k in earlier] + [final]
-        return text, [self._with_mark(text, span, marks.get(span.message)) for span in spans]
+            final = replace(final, start=len(prompt), end=len(text), notes=notes)
+        return text, [self._span(view, k) for k in earlier] + [final]
 
     def _prompt(self, k: int) -> str | None:
         """What the model is given at this turn; None where the template refuses the messages before it."""
@@ -136,15 +133,15 @@ class _Conversation:
                 start = self._shared(text, prompt)
                 start = start if header and prompt.endswith(header) and len(prompt) - start <= len(header) else -1
             differs = () if start == len(prompt) else (PROMPT_DIFFERS,)
-            if start >= 0 and (span := self._by_words(view, k, start)):
-                return replace(span, notes=(*differs, *span.notes))
+            if start >= 0 and (span := self._by_words(view, k, start, differs)):
+                return span
             if not differs and (span := self._by_prompt(view, k, start)):
                 return self._checked(view, span)
         return self._checked(view, self._by_exchange(view, k))
 
     # 1. The answer's own words and a known closing
 
-    def _by_words(self, view: _View, k: int, start: int) -> Span | None:
+    def _by_words(self, view: _View, k: int, start: int, notes: tuple[str, ...]) -> Span | None:
         message, text = self._messages[k], view.text
         content = message["content"]
         if not content or message.get("tool_calls") or any(message.get(key) for key in THOUGHTS):
@@ -156,12 +153,11 @@ class _Conversation:
                     continue
                 after = start + len(opening) + len(words)
                 if self._ends.openings and not self._ends.closings:
-                    return Span(k, start, self._end_of(text, after) if is_last else after, is_open=is_last)
+                    return Span(k, start, self._end_of(text, after) if is_last else after, notes, is_open=is_last)
                 for closing in self._ends.closings:
                     if text.startswith(closing, after):
                         differs = not is_last and (number > 0 or self._ends.closing not in ("", closing))
-                        notes = (TURN_DIFFERS,) if differs else ()
-                        return Span(k, start, after + len(closing), notes)
+                        return Span(k, start, after + len(closing), (*notes, TURN_DIFFERS) if differs else notes)
         return None
 
     # 2. What the template adds to the prompt
@@ -351,15 +347,22 @@ class _Conversation:
         region = self._changed(view, span.message, exchange) if span.message < view.count else None
         return region is not None and region[0] < span.end and region[1] > span.start
 
-    def _with_mark(self, text: str, span: Span, mark: tuple[int, int] | None) -> Span:
-        """What a template's `{% generation %}` block adds: white space behind the end, and thoughts left out."""
-        if mark is None:
-            return span
-        start, end = mark
-        thought = Loose(text[span.start : start])
+    def _with_marks(self, text: str, spans: list[Span], answers: list[int]) -> list[Span]:
+        """What `{% generation %}` blocks add: white space behind an end, and thoughts that they leave out."""
+        thoughtful = any(self._messages[span.message].get(key) for span in spans for key in THOUGHTS)
+        if not (thoughtful or self._ends.marks_enclose_more):
+            return spans
+        _, marks = self._rendering.marked(self._messages, self._tools)
+        if len(marks) != len(answers):
+            return spans
+        marked = dict(zip(answers, marks, strict=True))
+        return [self._with_mark(text, span, *marked[span.message]) for span in spans]
+
+    def _with_mark(self, text: str, span: Span, start: int, end: int) -> Span:
+        before = Loose(text[span.start : start])
         message = self._messages[span.message]
         leaves_out = span.start < start < span.end and any(
-            message.get(key) and message[key] in thought for key in THOUGHTS
+            message.get(key) and message[key] in before for key in THOUGHTS
         )
         return replace(
             span,

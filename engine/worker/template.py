@@ -13,8 +13,9 @@ answer without a token gets the tokenizer's end-of-text token appended.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -47,7 +48,7 @@ DIFFERING = frozenset({PROMPT_DIFFERS, TURN_DIFFERS, NO_STOP, EARLY_STOP})
 """Notes of a turn that the model is not asked for at inference as it is trained."""
 
 _MOST_PROMPT_ENDS = 4096
-_ANCHOR = re.compile(r"\n[^\n]*\S[^\n]*$")
+_ANCHOR = re.compile(r"(?<=\n)\S[^\n]*$")
 
 
 @dataclass(frozen=True)
@@ -139,28 +140,30 @@ class ChatTemplate:
         ]
 
     def _encodings(self, texts: list[str]) -> list[Encoding]:
-        if not texts:
-            return []
-        return self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True).encodings
+        """Without what the tokenizer class makes of them besides: lists of masks and types that nobody reads."""
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        return backend.encode_batch(texts, add_special_tokens=False)
+
+    def _ids(self, text: str) -> list[int]:
+        return self._encodings([text])[0].ids
 
     def _encode(self, encoding: Encoding, example: Example, text: str, spans: list[Span], train_on: str) -> Encoded:
         ids, offsets = encoding.ids, encoding.offsets
-        starts = np.fromiter((start for start, _ in offsets), np.int64, len(offsets))
         turns, cut = [], False
         for span in spans:
-            first, end = np.searchsorted(starts, (span.start, span.end)).tolist()
+            first, end = bisect_left(offsets, (span.start,)), bisect_left(offsets, (span.end,))
             notes = span.notes
-            if PROMPT_DIFFERS not in notes and (
-                cut or not self._follows_prompt(ids, offsets, first, text[: span.start])
-            ):
+            asked = PROMPT_DIFFERS in notes or (not cut and self._follows_prompt(ids, offsets, first, text, span.start))
+            if not asked:
                 # A token of prompt and answer together is one that the model cannot be asked for.
                 apart = None if cut else self._cut(ids, text, span.start)
                 if apart is None:
                     notes = (PROMPT_DIFFERS, *notes)
                 else:
                     cut, (ids, offsets) = True, apart
-                    starts = np.fromiter((start for start, _ in offsets), np.int64, len(offsets))
-                    first, end = np.searchsorted(starts, (span.start, span.end)).tolist()
+                    first, end = bisect_left(offsets, (span.start,)), bisect_left(offsets, (span.end,))
             if span.is_open and end == len(ids):
                 calls = example.messages[span.message].get("tool_calls")
                 closing = self._after_call if calls else self.tokenizer.eos_token_id
@@ -168,21 +171,24 @@ class ChatTemplate:
                     ids, offsets, end = [*ids, closing], [*offsets, (len(text), len(text))], end + 1
             if stopped := self._stop_note(ids[first:end]):
                 notes = (*notes, stopped)
-            turns.append(Turn(span.message, first, end, notes))
-        trained = [train_on == "all"] * len(ids)
-        for turn in turns:
-            if train_on != "matching" or DIFFERING.isdisjoint(turn.notes):
-                trained[turn.start : turn.end] = [True] * (turn.end - turn.start)
-        with_bos, trained = self._with_bos(ids, trained)
+            turns.append((span.message, first, end, notes))
+        with_bos, _ = self._with_bos(ids, [])
         shift = len(with_bos) - len(ids)
-        turns = [replace(turn, start=turn.start + shift, end=turn.end + shift) for turn in turns] if shift else turns
-        return Encoded(np.array(with_bos, dtype=np.int32), np.array(trained, dtype=bool), tuple(turns))
+        trained = np.full(len(with_bos), train_on == "all")
+        trained[:shift] = False
+        for _, first, end, notes in turns:
+            if train_on != "matching" or DIFFERING.isdisjoint(notes):
+                trained[first + shift : end + shift] = True
+        found = tuple(Turn(message, first + shift, end + shift, notes) for message, first, end, notes in turns)
+        return Encoded(np.array(with_bos, dtype=np.int32), trained, found)
 
-    def _follows_prompt(self, ids: list[int], offsets: list[tuple[int, int]], first: int, prompt: str) -> bool:
+    def _follows_prompt(
+        self, ids: list[int], offsets: list[tuple[int, int]], first: int, text: str, start: int
+    ) -> bool:
         """Whether the tokens before an answer are those of the prompt by itself.
 
-        What follows a text can change the tokens of its end only, and nothing before an added token or a line end with
-        words behind it. So the end is looked at; where it differs, the whole prompt.
+        What follows a text can change the tokens of its end only, and nothing before an added token or the beginning of
+        a line. So the end is looked at; where it differs, the whole prompt.
         """
         anchor = first - 1
         lowest = max(0, first - 24)
@@ -191,17 +197,17 @@ class ChatTemplate:
         if anchor >= lowest:
             begin = offsets[anchor][0]
         else:
-            line = _ANCHOR.search(prompt, max(0, len(prompt) - 80))
+            line = _ANCHOR.search(text, max(0, start - 80), start)
             begin = line.start() if line else 0
-        tail = prompt[begin:]
+        tail = text[begin:start]
         known = self._prompt_ends.get(tail)
         if known is None:
-            known = self.tokenizer(tail, add_special_tokens=False)["input_ids"]
+            known = self._ids(tail)
             if len(self._prompt_ends) < _MOST_PROMPT_ENDS:
                 self._prompt_ends[tail] = known
         if len(known) <= first and ids[first - len(known) : first] == known:
             return True
-        return self.tokenizer(prompt, add_special_tokens=False)["input_ids"] == ids[:first]
+        return self._ids(text[:start]) == ids[:first]
 
     def _cut(self, ids: list[int], text: str, at: int) -> tuple[list[int], list[tuple[int, int]]] | None:
         """Tokens and offsets of the text as two; None where the tokenizer makes another text of it so."""
@@ -213,17 +219,15 @@ class ChatTemplate:
 
     def _stop_note(self, ids: list[int]) -> str:
         """What inference would make of these tokens: whether it ends with them, and only there."""
-        if self._stops.isdisjoint(ids):
+        first = next((place for place, token in enumerate(ids) if token in self._stops), None)
+        if first is None:
             return NO_STOP
-        if ids[-1] in self._stops and self._stops.isdisjoint(ids[:-1]):
-            return ""
-        first = next(place for place, token in enumerate(ids) if token in self._stops)
         behind = [token for token in ids[first + 1 :] if token not in self._added_ids]
         return EARLY_STOP if behind and self.tokenizer.decode(behind).strip() else ""
 
     def encode_text(self, text: str) -> Encoded:
         """Tokens of a plain document, all trained, ended by the end-of-text token."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = self._ids(text)
         if self.tokenizer.eos_token_id is not None:
             ids = [*ids, self.tokenizer.eos_token_id]
         ids, trained = self._with_bos(ids, [True] * len(ids))
@@ -232,7 +236,7 @@ class ChatTemplate:
     def encode_prompt(self, example: Example) -> list[int]:
         """Tokens of a conversation up to the point where the assistant is to answer. Raises DataError."""
         text = self._rendering.text(example.messages, example.tools, prompt=True)
-        return self._with_bos(self.tokenizer(text, add_special_tokens=False)["input_ids"], [])[0]
+        return self._with_bos(self._ids(text), [])[0]
 
     def _with_bos(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
         """The beginning-of-text token, once: many templates write it themselves, others leave it to the tokenizer."""

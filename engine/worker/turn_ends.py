@@ -44,6 +44,8 @@ class TurnEnds:
     """What the generation prompt has behind the user's words."""
     trailer: str
     """What stands behind the end of turn at a conversation's end: white space, or another header."""
+    marks_enclose_more: bool
+    """`{% generation %}` blocks go on behind the end of turn."""
 
 
 def observe(rendering: Rendering, added: Collection[str], leading: Collection[str]) -> TurnEnds:
@@ -61,6 +63,7 @@ def observe(rendering: Rendering, added: Collection[str], leading: Collection[st
         seen.after_call,
         seen.header,
         seen.trailer,
+        seen.marks_enclose_more,
     )
 
 
@@ -74,6 +77,7 @@ class _Seen:
         self.openings: list[str] = []
         self.closings: list[str] = []
         self.stops: list[str] = []
+        self.marks_enclose_more = False
         self.after_call = self.closing = self.header = self.trailer = ""
 
     def answers(self, tools: Sequence[dict]) -> None:
@@ -93,6 +97,9 @@ class _Seen:
             for text in filter(None, (alone, whole)):
                 if text.startswith(prompt) and _ANSWER in text[len(prompt) :]:
                     self.openings.append(text[len(prompt) :].partition(_ANSWER)[0])
+        if self._rendering.has_marks(tools):
+            _, marks = self._rendering.marked([*before, *talk], tools)
+            self.marks_enclose_more |= any(whole[:end][-1:].isspace() for _, end in marks)
         between = whole.partition(_ANSWER)[2].partition(_MORE)[0]
         self._end(whole.rpartition(_LAST)[2], between, "", plain=True)
 
