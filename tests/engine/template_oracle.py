@@ -20,7 +20,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from engine.errors import DataError
 from engine.records import Example
 from engine.worker import template as worker
-from engine.worker.spans import PROMPT_DIFFERS
+from engine.worker.spans import PROMPT_DIFFERS, REASONING_DROPPED, TEXT_DROPPED, TURN_DIFFERS
 from engine.worker.template import DIFFERING, EARLY_STOP, NO_STOP, ChatTemplate, Encoded
 
 WORD = re.compile(r"zq[a-z]{5}")
@@ -58,8 +58,10 @@ class Turn:
     """As `writes`, from where the template's own header ends."""
     header: str = ""
     """What stands before that."""
-    last_writes: str = ""
-    """What ends the rendering where the conversation ends with this turn."""
+    alone: str | None = None
+    """As `writes`, where the conversation ends with this turn; None where that cannot be compared."""
+    alone_ending: str = ""
+    """What ends the rendering there."""
     lacks: str = ""
     """What of the message the template does not write; empty where nothing is missing."""
 
@@ -130,19 +132,25 @@ class Oracle:
                 continue
             begins = reading.text.startswith(prompt)
             start, end = spans.get(number, (len(reading.text), len(reading.text)))
-            writes = reading.text[len(prompt) if begins else _resumed(reading.text, prompt, start) : end]
+            words = [reading.text.find(word, start) for word in own_words(message)]
+            latest = min([at for at in words if at >= 0], default=start)
+            resumed = len(prompt) if begins else _resumed(reading.text, prompt, start, latest)
+            writes = reading.text[resumed:end]
             turn = Turn(number, prompt, self.ids(prompt), writes, begins)
             turn.marked, turn.header = reading.text[start:end], reading.text[max(0, start - _NEAR) : start]
-            turn.last_writes = self._ending(messages[: number + 1], example, now)
+            turn.alone, turn.alone_ending = self._alone(messages[: number + 1], example, now, prompt)
             turn.lacks = _lacking(message, writes)
             reading.turns.append(turn)
         return reading
 
-    def _ending(self, messages: list[dict], example: Example, now: str) -> str:
+    def _alone(self, messages: list[dict], example: Example, now: str, prompt: str) -> tuple[str | None, str]:
         try:
-            return _SENTINEL.sub("", self.render(messages, example, now, prompt=False)).rstrip()
+            marked = self.render(messages, example, now, prompt=False)
         except Exception:
-            return ""
+            return None, ""
+        text = _SENTINEL.sub("", marked)
+        start, end = dict(_spans(marked)).get(len(messages) - 1, (len(text), len(text)))
+        return (text[len(prompt) : end] if text.startswith(prompt) else None), text[start:end]
 
     # --- the verdict --------------------------------------------------------------------------------------------------
 
@@ -184,7 +192,7 @@ class Oracle:
         one, which is given an end token where it has none."""
         if turn.number == len(example.messages) - 1:
             return True
-        ends = [self._last_added(text) for text in (turn.writes, turn.last_writes)]
+        ends = [self._last_added(text) for text in (turn.writes, turn.alone_ending)]
         return ends[0] is not None and ends[0] == (ends[1] or ends[0])
 
     def _last_added(self, text: str) -> int | None:
@@ -227,7 +235,7 @@ class Oracle:
         told = PROMPT_DIFFERS in described.notes
         if turn.lacks:
             raise Violation("trained what is not written", f"{turn.lacks} of message {turn.number}")
-        missing = [word for word in _written(own_words(message), turn.writes) if word not in text]
+        missing = [word for word in _written(own_words(message), turn.marked if told else turn.writes) if word not in text]
         if missing:
             raise Violation("own words", f"{missing} of message {turn.number} not in {text!r}")
         others = {w for n, m in enumerate(example.messages) if n != turn.number for w in own_words(m)}
@@ -241,19 +249,37 @@ class Oracle:
             raise Violation("the prompt", f"{before!r} for {turn.prompt!r}, before {text!r}")
         if matches and told:
             raise Violation("said to differ and does not", f"message {turn.number}")
+        if turn.begins_with_prompt and turn.alone is not None:
+            differs = not self._same_turn(turn.writes, turn.alone)
+            if differs != (TURN_DIFFERS in described.notes):
+                raise Violation("whether the turn differs", f"{turn.writes!r}, alone {turn.alone!r}, {described.notes}")
+        self._check_dropped(turn, message, described.notes)
         self._check_stop(turn, ids[a:b], text, example, stop, described.notes)
 
     def _is_wanted(self, turn: Turn, text: str, told: bool) -> bool:
         """The text is what is written, but for white space; also with the token after it, where the next header or
         result ends the turn, and with the end token given to a last answer that has none. Where the prompt cannot be
-        met, and that is told, it may begin on either side of a header, or behind a token that lies across the border.
-        """
-        writes = [turn.writes]
-        if told:
-            writes += [turn.marked, *(turn.header[at:] + turn.marked for at in range(len(turn.header)))]
-            writes += [turn.writes[skipped:] for skipped in range(1, 9)]
+        met, and that is told, it may begin anywhere between the message before and the first of its own words."""
         endings = ["", *self.tokenizer.get_added_vocab()]
-        return any(_squash(text) == _squash(one + ending) for one in writes for ending in endings)
+        if not told:
+            return any(_squash(text) == _squash(turn.writes + ending) for ending in endings)
+        return any(_squash(turn.header + turn.marked + ending).endswith(_squash(text)) for ending in endings)
+
+    def _check_dropped(self, turn: Turn, message: dict, notes: Sequence[str]) -> None:
+        """A thought, or words beside a call, that the template does not write are told."""
+        content = message.get("content") or ""
+        inline, _, answer = content.rpartition("</think>")
+        thought = (message.get("reasoning_content") or "") + inline
+        beside = answer if message.get("tool_calls") else ""
+        for text, note in ((thought, REASONING_DROPPED), (beside, TEXT_DROPPED)):
+            lost = [word for word in WORD.findall(text) if word not in turn.marked]
+            if bool(lost) != (note in notes):
+                raise Violation("what was dropped", f"{lost} of message {turn.number} in {turn.marked!r}, {notes}")
+
+    def _same_turn(self, one: str, other: str) -> bool:
+        """But for white space, and for the next header's token at the end of one of them."""
+        one, other = sorted((_squash(one), _squash(other)), key=len)
+        return other.startswith(one) and other[len(one) :] in ("", *self.tokenizer.get_added_vocab())
 
     def _check_stop(
         self, turn: Turn, trained: list[int], text: str, example: Example, stop: set[int], notes: Sequence[str]
@@ -286,10 +312,10 @@ def _spans(marked: str) -> Iterator[tuple[int, tuple[int, int]]]:
         yield begun[0], (begun[1], len(marked) - removed)
 
 
-def _resumed(text: str, prompt: str, start: int) -> int:
+def _resumed(text: str, prompt: str, start: int, latest: int) -> int:
     """Where the rendering goes on behind what the prompt ends with, near where the model's own writing begins: the
     place before which text and prompt agree longest. Without a header's worth of agreement it begins as marked."""
-    places = range(max(0, start - _NEAR), min(len(text), start + _NEAR) + 1)
+    places = range(max(0, start - _NEAR), latest + 1)
     best = max(places, key=lambda place: (_agreement(text[:place], prompt), -abs(place - start)))
     return best if _agreement(text[:best], prompt) >= _HEADER else start
 
