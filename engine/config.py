@@ -61,7 +61,12 @@ class DataConfig:
     map: dict[str, str] = setting({}, "columns by hand, such as prompt=ask, completion=answer")
     system: str = setting("", "system prompt for conversations that have none")
     template: str = setting("auto", "auto: the tokenizer's chat template, else a plain one; or a Jinja file")
-    train_on: Literal["assistant", "all"] = setting("assistant", "the tokens the loss is taken on")
+    train_on: Literal["assistant", "matching", "separate", "all"] = setting(
+        "assistant",
+        "the tokens the loss is taken on; matching: answers that read as at inference only; separate: conversations "
+        "with others become an example for each answer",
+    )
+    clock: str = setting("auto", "the time that chat templates write; auto: when the run began; or 2026-01-31 12:00")
     max_length: int = setting(2048, "longest example, in tokens", 8)
     overlong: Literal["cut", "skip"] = setting("cut", "what happens to an example longer than max_length")
     max_bad_share: float = setting(0.05, "share of bad lines above which training refuses to start", 0.0, 1.0)

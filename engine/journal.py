@@ -101,6 +101,17 @@ def read(folder: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     return events, offset + len(whole)
 
 
+def began(folder: Path) -> float | None:
+    """When the run began first, in epoch seconds; None where no journal says so."""
+    try:
+        with open(folder / NAME, "rb") as file:
+            event = json.loads(file.readline())
+    except (OSError, ValueError):
+        return None
+    when = event.get("t") if isinstance(event, dict) else None
+    return when if isinstance(when, int | float) else None
+
+
 def effective(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The events that count: those beyond a later `resume`'s step are dropped, so no step stands twice."""
     kept: list[dict[str, Any]] = []

@@ -3,12 +3,14 @@
 import json
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from engine.config import Layer, RunConfig, from_groups, read_run, resolve
 from engine.errors import EngineError, InputError
 from engine.home import Workspace, parse_checkpoint_name
+from engine.journal import began
 from engine.runs import ADAPTER, checkpoint_folder, is_path, step_of
 
 BASE = "base"
@@ -74,9 +76,16 @@ def _is_run(name: str) -> bool:
 
 
 def _base_of(workspace: Workspace, run_id: int, name: str) -> Target:
-    config = read_run(workspace.run_folder(run_id)).config
+    folder = workspace.run_folder(run_id)
+    config = _with_clock(read_run(folder).config, folder)
     base = _started_from(config)
     return Target(name, run_id, None, base, "", base, config)
+
+
+def _with_clock(config: RunConfig, run: Path) -> RunConfig:
+    """Where a template writes the time, the run's models are asked as it was trained."""
+    when = began(run) if config.data.clock == "auto" else None
+    return config if when is None else config.replace({"data.clock": datetime.fromtimestamp(when).isoformat()})
 
 
 def _started_from(config: RunConfig) -> str:
@@ -88,6 +97,7 @@ def _started_from(config: RunConfig) -> str:
 def _checkpoint(folder: Path, name: str, run_id: int | None, step: int, config: RunConfig) -> Target:
     adapter = (folder / ADAPTER).exists()
     base = _started_from(config) if adapter else str(folder)
+    config = _with_clock(config, folder.resolve().parent.parent)
     return Target(name, run_id, step, base, str(folder) if adapter else "", str(folder), config)
 
 

@@ -18,6 +18,7 @@ from engine.formats import NOTE_CODES
 from engine.home import LOG
 from engine.metrics.names import metric_name
 from engine.process import MEMORY_HINT, STOPPED, how_it_left
+from engine.turn_notes import CONTROL_TOKEN, differing_lines
 
 _POLL_SECONDS = 0.1
 _BAR = 20
@@ -202,16 +203,22 @@ def data_warnings(report: dict[str, Any], shown: int = 5) -> list[str]:
     """What the user should know of rows that are not used as they stand, with the first `shown` of each kind."""
     counts = report["problem_counts"]
     left_out = sum(file["bad_rows"] for file in report["files"]) + sum(counts.get(code, 0) for code in _WORKER_CODES)
-    notes = sum(count for code, count in counts.items() if code in NOTE_CODES)
+    notes = {code: count for code, count in counts.items() if code in NOTE_CODES and code != CONTROL_TOKEN}
     lines = []
     if left_out:
-        lines += _problem_lines(report, shown, f"{_rows(left_out)} left out", notes=False)
+        bad = {code: count for code, count in counts.items() if code not in NOTE_CODES}
+        lines += _problem_lines(report, shown, f"{_rows(left_out)} left out", bad)
     if notes:
-        lines += _problem_lines(report, shown, f"{_rows(notes)} used without the part that does not fit", notes=True)
-    if max(left_out, notes) > shown and shown < PLAN_PROBLEMS:
+        what = f"{_rows(sum(notes.values()))} used without the part that does not fit"
+        lines += _problem_lines(report, shown, what, notes)
+    if control := counts.get(CONTROL_TOKEN):
+        what = f"{_rows(control)} used though a text holds the model's own control tokens"
+        lines += _problem_lines(report, shown, what, {CONTROL_TOKEN: control})
+    if max(left_out, sum(notes.values()), control or 0) > shown and shown < PLAN_PROBLEMS:
         lines.append("  `finetop plan` with the same flags shows more of them")
     for name in ("train", "val"):
         part = report[name]
+        lines += differing_lines(name, part)
         if part["cut_tokens"]:
             lines.append(
                 f"{name}: {part['overlong']:,} examples are longer than data.max_length: {part['cut_tokens']:,} "
@@ -226,10 +233,9 @@ def _rows(count: int) -> str:
     return "1 row is" if count == 1 else f"{count:,} rows are"
 
 
-def _problem_lines(report: dict[str, Any], shown: int, what: str, notes: bool) -> list[str]:
-    kinds = {code: count for code, count in report["problem_counts"].items() if (code in NOTE_CODES) == notes}
+def _problem_lines(report: dict[str, Any], shown: int, what: str, kinds: dict[str, int]) -> list[str]:
     lines = [f"{what}: {', '.join(f'{count:,} {code}' for code, count in sorted(kinds.items()))}"]
-    chosen = [problem for problem in report["problems"] if (problem["code"] in NOTE_CODES) == notes]
+    chosen = [problem for problem in report["problems"] if problem["code"] in kinds]
     for problem in chosen[:shown]:
         lines.append(f"  {problem['file']}:{problem['line']}: {problem['message']}")
         if problem["excerpt"]:

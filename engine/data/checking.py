@@ -22,12 +22,14 @@ from engine.formats import Row, stream_data
 from engine.formats.faults import excerpt
 from engine.formats.split import LabelCounts
 from engine.records import DataFile, Example
+from engine.turn_notes import CONTROL_TOKEN, DROPPED
 
 _SHORT_LABEL = 64
 """Characters up to which two different answers to one question contradict each other; longer ones may both be right."""
 _LONG_MEDIAN = 40
 """Characters of the median answer from which on very short answers stand out."""
 _SHORT_SHARE = 20
+_KIND_OF_NOTE = {CONTROL_TOKEN: "control-tokens", **dict.fromkeys(DROPPED, "left-out")}
 _PARTS = ("", "the validation file", "the test file")
 
 Progress = Callable[[str, int, int], None]
@@ -236,7 +238,7 @@ class _Checker:
         if self._counter is None:
             return _lengths("characters", np.array(self._char_lengths, np.int64))
         progress("counting tokens", 0, 1)
-        tokens, left = self._counter.finish()
+        tokens, left, notes = self._counter.finish()
         for index, (length, remaining) in enumerate(zip(tokens, left, strict=True)):
             place, where = self._place[index], self._pool.where(index)
             if length < 0:
@@ -245,6 +247,8 @@ class _Checker:
                 self._found("no-answer-left", place, where, f"{length:,} tokens; no answer within {max_length:,}")
             elif length > max_length:
                 self._found("truncated", place, where, f"{length:,} tokens")
+            for code, message in notes.get(index, ()):
+                self._found(_KIND_OF_NOTE.get(code, "unlike-inference"), place, where, f"{message} [{code}]")
         lengths = np.array(tokens, np.int64)
         return _lengths("tokens", lengths[lengths >= 0], max_length)
 

@@ -20,8 +20,15 @@ KINDS: dict[str, Kind] = {
     "leaks": Kind("questions that are also in the validation or test file", True, True),
     "contradictions": Kind("the same question with contradicting answers", True, True),
     "encoding": Kind("damaged text", True, True),
+    "control-tokens": Kind("texts with control tokens of the model", True, True, "they end an answer or split a turn"),
     "no-answer-left": Kind("answers beyond max_length, nothing is learnt", True, True, "raise --max-length"),
     "truncated": Kind("rows longer than max_length", False, False, "their ends are cut off in training"),
+    "unlike-inference": Kind(
+        "answers that the chat template writes otherwise than the model is asked for them",
+        False,
+        False,
+        "data.train_on: separate or matching",
+    ),
     "duplicates": Kind("exact duplicates", False, True),
     "near-duplicates": Kind("near duplicates", False, False),
     "near-leaks": Kind("questions much like one in the validation or test file", False, False),
@@ -32,6 +39,7 @@ KINDS: dict[str, Kind] = {
     "roles": Kind("unusual order of roles", False, False),
     "left-out": Kind("parts of rows that are left out", False, False),
 }
-"""`left-out` is what the readers tell as notes: an unanswered last turn, a broken line of a document."""
+"""`left-out` is what the readers tell as notes: an unanswered last turn, a broken line of a document; with a model
+also what its chat template leaves out."""
 
 REMOVED_BY_DEFAULT = tuple(name for name, kind in KINDS.items() if kind.cleaned)

@@ -24,6 +24,7 @@ class TokenCounter:
         )
         self._lengths = array("i")
         self._left = array("i")
+        self._notes: dict[int, list[list[str]]] = {}
         self._complaint = b""
         self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read, self._read_complaint)]
         for reader in self._readers:
@@ -31,7 +32,9 @@ class TokenCounter:
 
     def _read(self) -> None:
         for line in self._process.stdout:
-            length, left = line.split()
+            length, left, notes = line.split(None, 2)
+            if notes.strip() != b"[]":
+                self._notes[len(self._lengths)] = json.loads(notes)
             self._lengths.append(int(length))
             self._left.append(int(left))
 
@@ -44,8 +47,9 @@ class TokenCounter:
         except BrokenPipeError:
             self.finish()
 
-    def finish(self) -> tuple[array, array]:
-        """(tokens, trained tokens left after cutting), one of each example; see engine/worker/count.py."""
+    def finish(self) -> tuple[array, array, dict[int, list[list[str]]]]:
+        """(tokens, trained tokens left after cutting), one of each example, and what is said of some, by their place;
+        see engine/worker/count.py."""
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         for reader in self._readers:
@@ -53,7 +57,7 @@ class TokenCounter:
         code = self._process.wait()
         if code:
             raise worker_error(code, self._complaint)
-        return self._lengths, self._left
+        return self._lengths, self._left, self._notes
 
     def stop(self) -> None:
         """End the process where the check itself ended early."""

@@ -5,10 +5,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from engine.turn_notes import CONTROL_TOKEN, DROPPED
+
 EXCERPT_WIDTH = 100
 """Characters of the user's text shown beside a problem: one terminal line with its indent."""
 
-NOTE_CODES = frozenset({"trailing-turn", "broken-line"})
+NOTE_CODES = frozenset({"trailing-turn", "broken-line", *DROPPED, CONTROL_TOKEN})
 """Codes that are told and counted, while the row itself is kept: something was left out of it."""
 
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff]")

@@ -1,8 +1,9 @@
 """`python -m engine.worker.count MODEL`: how long examples are in tokens, for whoever must not import transformers.
 
 Examples come as JSON lines on stdin ({"messages": [...], "tools": [...]} or {"text": "..."}); for each, in order, one
-line goes out: `LENGTH LEFT`, its tokens with the chat template, and how many tokens would still be trained on after
-cutting it to --max-length (-1 where nothing is cut). `-1 -1` stands for an example the template refuses.
+line goes out: `LENGTH LEFT NOTES`, its tokens with the chat template, how many tokens would still be trained on after
+cutting it to --max-length (-1 where nothing is cut), and what is to be said of it: a JSON list of [code, message], see
+`engine.turn_notes`. `-1 -1` stands for an example the template refuses.
 """
 
 import argparse
@@ -13,8 +14,9 @@ import sys
 from engine.config import ModelConfig
 from engine.errors import DataError, EngineError
 from engine.records import Example
-from engine.worker.model import load_tokenizer
-from engine.worker.template import ChatTemplate
+from engine.turn_notes import CONTROL_TOKEN, LINES, control_token_line
+from engine.worker.model import generation_ends, load_tokenizer
+from engine.worker.template import ChatTemplate, Encoded
 
 _BATCH = 500
 
@@ -26,15 +28,16 @@ def main() -> int:
     parser.add_argument("--max-length", type=int, default=0)
     options = parser.parse_args()
     try:
-        template = ChatTemplate(load_tokenizer(ModelConfig(name=options.model)), options.template)
+        model = ModelConfig(name=options.model)
+        template = ChatTemplate(load_tokenizer(model), options.template, generation_ends(model))
     except EngineError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
         return error.exit_code
     lines = iter(sys.stdin.buffer)
     while batch := list(itertools.islice(lines, _BATCH)):
         examples = [read_example(json.loads(line)) for line in batch]
-        for length, left in _count(template, examples, options.max_length):
-            sys.stdout.write(f"{length} {left}\n")
+        for length, left, notes in _count(template, examples, options.max_length):
+            sys.stdout.write(f"{length} {left} {json.dumps(notes)}\n")
     return 0
 
 
@@ -43,18 +46,27 @@ def read_example(row: dict) -> Example:
     return Example(tuple(row.get("messages") or ()), row.get("text"), tuple(row.get("tools") or ()))
 
 
-def _count(template: ChatTemplate, examples: list[Example], limit: int) -> list[tuple[int, int]]:
+def _count(template: ChatTemplate, examples: list[Example], limit: int) -> list[tuple[int, int, list]]:
     chats = iter(template.encode_chats([example for example in examples if example.text is None]))
     counted = []
     for example in examples:
         encoded = template.encode_text(example.text) if example.text is not None else next(chats)
         if isinstance(encoded, DataError):
-            counted.append((-1, -1))
+            counted.append((-1, -1, []))
             continue
         # A document beyond the limit is cut into several; nothing of it is lost.
         cut = limit and len(encoded.ids) > limit and example.text is None
-        counted.append((len(encoded.ids), int(encoded.trained[1:limit].sum()) if cut else -1))
+        notes = _notes(template, example, encoded)
+        counted.append((len(encoded.ids), int(encoded.trained[1:limit].sum()) if cut else -1, notes))
     return counted
+
+
+def _notes(template: ChatTemplate, example: Example, encoded: Encoded) -> list[tuple[str, str]]:
+    said = [(note, f"message {turn.message + 1}: {LINES[note]}") for turn in encoded.turns for note in turn.notes]
+    return said + [
+        (CONTROL_TOKEN, control_token_line(example.messages[place]["role"], place, token))
+        for place, token in template.control_tokens(example)
+    ]
 
 
 if __name__ == "__main__":

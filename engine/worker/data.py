@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 from engine.config import RunConfig
 from engine.data.report import length_histogram
 from engine.errors import DataError
-from engine.formats import check_bad_share, label_set, read_data, split_examples
+from engine.formats import NOTE_CODES, check_bad_share, label_set, read_data, split_examples
 from engine.records import DataReport, Example, Problem
+from engine.turn_notes import CONTROL_TOKEN, DIFFERING, DROPPED, control_token_line
 from engine.worker.packing import TokenSet
 from engine.worker.template import ChatTemplate, Encoded
 
@@ -37,6 +38,10 @@ class TokenCounts:
     """Examples longer than max_length (for plain text: documents cut into several examples)."""
     cut_tokens: int = 0
     cut_supervised: int = 0
+    turns: int = 0
+    """Trained answers of conversations."""
+    differing: dict[str, int] = field(default_factory=dict)
+    """Those that the template makes differ from inference, by note (`engine.turn_notes`)."""
     skipped: int = 0
     """Examples left out: without a supervised token, refused by the template, or overlong where these are skipped."""
     histogram: dict[int, int] = field(default_factory=dict)
@@ -119,12 +124,12 @@ def encode_chats(
     kept: list[tuple[np.ndarray, np.ndarray]] = []
     kept_examples: list[Example] = []
     for start in range(0, len(examples), _BATCH):
-        batch = examples[start : start + _BATCH]
-        for example, encoded in zip(batch, template.encode_chats(batch, config.data.train_on), strict=True):
+        for example, encoded in _encoded(template, examples[start : start + _BATCH], config.data.train_on):
             if isinstance(encoded, DataError):
                 problems.append(Problem(example.file, example.line, _REFUSED, encoded.message))
                 counts.skipped += 1
                 continue
+            _note(template, example, encoded, counts, problems)
             ids, trained = encoded.ids, encoded.trained
             if len(ids) > limit:
                 counts.overlong += 1
@@ -136,12 +141,45 @@ def encode_chats(
                 ids, trained = ids[:limit], trained[:limit]
             if not trained[1:].any():
                 message = "no trained token is left" + (f" within data.max_length {limit}" if len(ids) == limit else "")
+                if config.data.train_on == "matching" and encoded.turns and not encoded.trained.any():
+                    message = "none of its answers reads as at inference (data.train_on matching)"
                 problems.append(Problem(example.file, example.line, "nothing-trained", message))
                 counts.skipped += 1
                 continue
             kept.append((ids, trained))
             kept_examples.append(example)
     return TokenSet.join(kept), kept_examples
+
+
+def _encoded(
+    template: ChatTemplate, examples: Sequence[Example], train_on: str
+) -> Iterator[tuple[Example, Encoded | DataError]]:
+    """Examples with their tokens. Where turns are trained separately, a conversation of several answers, any of which
+    differs from inference, becomes one for each."""
+    for example, encoded in zip(examples, template.encode_chats(examples, train_on), strict=True):
+        turns = () if isinstance(encoded, DataError) else encoded.turns
+        if train_on == "separate" and len(turns) > 1 and any(not DIFFERING.keys().isdisjoint(t.notes) for t in turns):
+            parts = template.separate(example)
+            yield from zip(parts, template.encode_chats(parts), strict=True)
+        else:
+            yield example, encoded
+
+
+def _note(
+    template: ChatTemplate, example: Example, encoded: Encoded, counts: TokenCounts, problems: list[Problem]
+) -> None:
+    """What the template makes of a row that is used: counted, and told by its line where something is left out."""
+    counts.turns += len(encoded.turns)
+    said: dict[str, str] = {}
+    for turn in encoded.turns:
+        for note in turn.notes:
+            if note in DIFFERING:
+                counts.differing[note] = counts.differing.get(note, 0) + 1
+            else:
+                said[note] = DROPPED[note]
+    for place, token in template.control_tokens(example)[:1]:
+        said[CONTROL_TOKEN] = control_token_line(example.messages[place]["role"], place, token)
+    problems += [Problem(example.file, example.line, code, message) for code, message in said.items()]
 
 
 def encode_texts(
@@ -216,7 +254,8 @@ def _summary(
     labels: Sequence[str],
     fraction: float,
 ) -> dict[str, Any]:
-    shown = [problem for report in reports for problem in report.problems] + problems
+    shown = [problem for report in reports for problem in report.problems]
+    shown += sorted(problems, key=lambda problem: problem.code in NOTE_CODES)
     bad = sum((Counter(report.problem_counts) for report in reports), Counter(p.code for p in problems))
     return {
         "files": [dataclasses.asdict(file) for report in reports for file in report.files],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from engine.config import RunConfig
 from engine.errors import DataError, InputError
-from engine.formats import label_set, split_examples
+from engine.formats import NOTE_CODES, label_set, split_examples
 from engine.records import Example, Problem
 from engine.worker.data import TokenCounts, encode_chats, encode_texts, read_source, split_chunks
 from engine.worker.evaluate import key_of, with_shots
@@ -110,6 +110,6 @@ def encode(config: RunConfig, template: ChatTemplate, sources: Sources, shots: S
         tokens, kept = encode_chats(config, template, asked, counts, problems)
         keys = [known[id(example)] for example in kept]
     if not len(tokens):
-        said = f": {problems[0]}" if problems else ""
+        said = f": {min(problems, key=lambda problem: problem.code in NOTE_CODES)}" if problems else ""
         raise DataError(f"no example is left to evaluate on{said}", "Check data.max_length and the chat template.")
     return EvalSet(tokens, kept, keys, counts.skipped)

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from engine.config import ModelConfig, RunConfig
@@ -113,6 +120,19 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(
             model_source(config), revision=config.revision or None, trust_remote_code=config.trust_remote_code
         )
+
+
+def generation_ends(config: ModelConfig) -> list[int]:
+    """The tokens that the model's generation config stops at; without one, those of its config."""
+    place = {"revision": config.revision or None}
+    try:
+        found = GenerationConfig.from_pretrained(model_source(config), **place).eos_token_id
+    except (OSError, ValueError):
+        try:
+            found = PreTrainedConfig.get_config_dict(model_source(config), **place)[0].get("eos_token_id")
+        except (OSError, ValueError):
+            return []  # whoever loads the model is told
+    return [token for token in (found if isinstance(found, list) else [found]) if isinstance(token, int)]
 
 
 def load_base(config: RunConfig, precision: Precision, source: str | None = None) -> PreTrainedModel:

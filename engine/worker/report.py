@@ -9,17 +9,18 @@ import numpy as np
 from engine.config import auto_values, read_run
 from engine.worker.data import prepare
 from engine.worker.facts import facts
-from engine.worker.model import load_tokenizer
+from engine.worker.model import generation_ends, load_tokenizer
 from engine.worker.packing import TokenSet
 from engine.worker.progress import make_plan
-from engine.worker.template import ChatTemplate
+from engine.worker.template import ChatTemplate, clock_of
 
 
 def report(folder: Path, shown: int) -> dict[str, Any]:
     """JSON-ready: `data` and `plan` as in the journal, `auto` for the settings chosen, `facts` for the plan, `examples`
     as pieces of text."""
     config = read_run(folder).config
-    template = ChatTemplate(load_tokenizer(config.model), config.data.template)
+    tokenizer, clock = load_tokenizer(config.model), clock_of(config.data)
+    template = ChatTemplate(tokenizer, config.data.template, generation_ends(config.model), clock)
     data = prepare(config, template)
     auto = auto_values(config, len(data.train))
     plan = make_plan(config.replace(auto), len(data.train))

@@ -21,13 +21,14 @@ from engine.worker.model import (
     causal_lm,
     check_vocabulary,
     choose_precision,
+    generation_ends,
     load_base,
     load_tokenizer,
     pick_device,
 )
 from engine.worker.packing import TokenSet, make_pack
 from engine.worker.resume import probe_indices
-from engine.worker.template import ChatTemplate
+from engine.worker.template import ChatTemplate, clock_of
 
 
 class Shelf:
@@ -42,16 +43,17 @@ class Shelf:
 
     def template(self, target: Target) -> ChatTemplate:
         """The checkpoint's own tokenizer and chat template; for a base model, what a run on it would use."""
-        folder = Path(target.tokenizer)
+        folder, clock = Path(target.tokenizer), clock_of(target.config.data)
         if target.step is None and not target.adapter:
-            return ChatTemplate(load_tokenizer(_named(target)), target.config.data.template)
+            model = _named(target)
+            return ChatTemplate(load_tokenizer(model), target.config.data.template, generation_ends(model), clock)
         try:
             tokenizer = AutoTokenizer.from_pretrained(
                 str(folder), trust_remote_code=target.config.model.trust_remote_code
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ModelError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
-        return ChatTemplate(tokenizer)
+        return ChatTemplate(tokenizer, ends=generation_ends(target.config.model), now=clock)
 
     def precision(self, target: Target) -> Precision:
         return choose_precision(target.config, self.device)

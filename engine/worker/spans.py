@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from engine.errors import DataError
 from engine.records import Example
+from engine.turn_notes import PROMPT_DIFFERS, REASONING_DROPPED, TEXT_DROPPED, TURN_DIFFERS
 from engine.worker.rendering import Rendering
 from engine.worker.turn_ends import TurnEnds
 from engine.worker.wording import (
@@ -30,11 +31,6 @@ from engine.worker.wording import (
     other_thoughts,
     otherwise,
 )
-
-PROMPT_DIFFERS = "prompt-differs"
-TURN_DIFFERS = "turn-differs"
-REASONING_DROPPED = "reasoning-dropped"
-TEXT_DROPPED = "text-dropped"
 
 
 @dataclass(frozen=True)

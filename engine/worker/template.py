@@ -12,6 +12,7 @@ Where a template itself makes training and inference differ, the turn has notes 
 answer without a token gets the tokenizer's end-of-text token appended.
 """
 
+import dataclasses
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -23,10 +24,13 @@ import numpy as np
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
+from engine.config import DataConfig
 from engine.errors import DataError, InputError, ModelError
+from engine.journal import began
 from engine.records import Example
+from engine.turn_notes import DIFFERING, EARLY_STOP, NO_STOP, PROMPT_DIFFERS
 from engine.worker.rendering import Rendering
-from engine.worker.spans import PROMPT_DIFFERS, TURN_DIFFERS, Span, Spans
+from engine.worker.spans import Span, Spans
 from engine.worker.turn_ends import observe
 
 PLAIN_TEMPLATE = """\
@@ -43,10 +47,6 @@ Assistant:{% generation %} {{ message.content }}{{ eos_token }}{% endgeneration 
 """For base models, whose tokenizers have no chat template. Saved with the checkpoint like any other. The space before
 an answer is the model's to write: most tokenizers make one token of a space and the word after it."""
 
-NO_STOP, EARLY_STOP = "no-stop", "early-stop"
-DIFFERING = frozenset({PROMPT_DIFFERS, TURN_DIFFERS, NO_STOP, EARLY_STOP})
-"""Notes of a turn that the model is not asked for at inference as it is trained."""
-
 _MOST_PROMPT_ENDS = 4096
 _ANCHOR = re.compile(r"(?<=\n)\S[^\n]*$")
 
@@ -60,7 +60,7 @@ class Turn:
     start: int
     end: int
     notes: tuple[str, ...] = ()
-    """What is said of it, of NOTES."""
+    """What is said of it: codes of `engine.turn_notes`."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,10 @@ class ChatTemplate:
         self._after_call = added.get(seen.after_call, tokenizer.eos_token_id)
         known = {text for text, i in added.items() if i in self._stops} if seen.stops else set(added)
         self._spans = Spans(self._rendering, seen, known, self._last_token)
+        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        turns = {token for token in added if token in seen.header or any(token in text for text in seen.closings)}
+        control = {token for token in special | turns if token.strip() and "think" not in token}
+        self._control = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
         self._prompt_ends: dict[str, list[int]] = {}
 
     def _last_token(self, text: str) -> str:
@@ -124,7 +128,7 @@ class ChatTemplate:
     def encode_chats(self, examples: Sequence[Example], train_on: str = "assistant") -> list[Encoded | DataError]:
         """Tokens of each conversation, or why the template refuses it or hides its answers.
 
-        `train_on`: assistant; matching, the answers without one of the notes in DIFFERING; all tokens.
+        `train_on`: assistant, all answers; matching, those without a note in DIFFERING; all, every token.
         """
         rendered: list[tuple[str, list[Span]] | DataError] = []
         for example in examples:
@@ -177,7 +181,7 @@ class ChatTemplate:
         trained = np.full(len(with_bos), train_on == "all")
         trained[:shift] = False
         for _, first, end, notes in turns:
-            if train_on != "matching" or DIFFERING.isdisjoint(notes):
+            if train_on != "matching" or DIFFERING.keys().isdisjoint(notes):
                 trained[first + shift : end + shift] = True
         found = tuple(Turn(message, first + shift, end + shift, notes) for message, first, end, notes in turns)
         return Encoded(np.array(with_bos, dtype=np.int32), trained, found)
@@ -225,6 +229,24 @@ class ChatTemplate:
         behind = [token for token in ids[first + 1 :] if token not in self._added_ids]
         return EARLY_STOP if behind and self.tokenizer.decode(behind).strip() else ""
 
+    def separate(self, example: Example) -> list[Example]:
+        """The conversation up to each of its trained answers, with only that one trained."""
+        found = []
+        for k, message in enumerate(example.messages):
+            if message["role"] == "assistant" and message.get("weight", 1):
+                before = (m | {"weight": 0} if m["role"] == "assistant" else m for m in example.messages[:k])
+                found.append(dataclasses.replace(example, messages=(*before, message)))
+        return found
+
+    def control_tokens(self, example: Example) -> list[tuple[int, str]]:
+        """Where a message's text holds one of the model's control tokens: (place among the messages, the token)."""
+        found = []
+        for k, message in enumerate(example.messages):
+            for text in (message.get("content"), message.get("reasoning_content")):
+                if text and (match := self._control.search(text)):
+                    found.append((k, match[0]))
+        return found
+
     def encode_text(self, text: str) -> Encoded:
         """Tokens of a plain document, all trained, ended by the end-of-text token."""
         ids = self._ids(text)
@@ -243,6 +265,17 @@ class ChatTemplate:
         if ids[: len(self._bos)] != self._bos:
             return [*self._bos, *ids], [*[False] * len(self._bos), *trained]
         return ids, trained
+
+
+def clock_of(config: DataConfig, run: Path | None = None) -> datetime:
+    """The time that templates write: the one set, or when the run in this folder began, or now. Raises InputError."""
+    if config.clock != "auto":
+        try:
+            return datetime.fromisoformat(config.clock)
+        except ValueError:
+            raise InputError(f"data.clock {config.clock}: no date and time", "Write it as 2026-01-31 12:00.") from None
+    when = began(run) if run else None
+    return datetime.now() if when is None else datetime.fromtimestamp(when)
 
 
 def _leading_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:

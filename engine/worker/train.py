@@ -39,6 +39,7 @@ from engine.worker.model import (
     check_vocabulary,
     choose_precision,
     enable_activation_checkpointing,
+    generation_ends,
     load_base,
     load_tokenizer,
     make_trainable,
@@ -51,7 +52,7 @@ from engine.worker.peak import PeakMemory
 from engine.worker.progress import Progress, make_plan
 from engine.worker.resume import compare_probe, load_adapter, probe_indices, probe_loss, refuse_other_run
 from engine.worker.signals import StopRequest
-from engine.worker.template import ChatTemplate
+from engine.worker.template import ChatTemplate, clock_of
 
 
 def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = None) -> int:
@@ -84,7 +85,8 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
         journal.write("event", event="checkpoint-damaged", message=f"passed over: {complaint}")
 
     # Data. Tokenised before the model is loaded, so that a bad file is told at once.
-    template = ChatTemplate(load_tokenizer(config.model), config.data.template)
+    tokenizer, clock = load_tokenizer(config.model), clock_of(config.data, folder)
+    template = ChatTemplate(tokenizer, config.data.template, generation_ends(config.model), clock)
     data = prepare(config, template)
     config = config.replace(auto_values(config, len(data.train)))
     plan = make_plan(config, len(data.train))

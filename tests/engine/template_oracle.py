@@ -19,9 +19,17 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from engine.errors import DataError
 from engine.records import Example
+from engine.turn_notes import (
+    DIFFERING,
+    EARLY_STOP,
+    NO_STOP,
+    PROMPT_DIFFERS,
+    REASONING_DROPPED,
+    TEXT_DROPPED,
+    TURN_DIFFERS,
+)
 from engine.worker import template as worker
-from engine.worker.spans import PROMPT_DIFFERS, REASONING_DROPPED, TEXT_DROPPED, TURN_DIFFERS
-from engine.worker.template import DIFFERING, EARLY_STOP, NO_STOP, ChatTemplate, Encoded
+from engine.worker.template import ChatTemplate, Encoded
 
 WORD = re.compile(r"zq[a-z]{5}")
 _SENTINEL = re.compile(f"{BEGIN}(\\d+){INDEX_END}|{END}")
@@ -226,7 +234,7 @@ class Oracle:
             raise Violation("the turns told", f"{encoded.turns} for {runs}")
         for turn, described in zip(reading.turns, encoded.turns, strict=True):
             self._check_turn(turn, ids, described, texts.pop(0), example, stop)
-        return "told" if any(DIFFERING.intersection(turn.notes) for turn in encoded.turns) else "trained"
+        return "told" if any(set(DIFFERING).intersection(turn.notes) for turn in encoded.turns) else "trained"
 
     def _check_turn(
         self, turn: Turn, ids: list[int], described: worker.Turn, text: str, example: Example, stop: set[int]
