@@ -1,4 +1,4 @@
-"""`finetop data check | clean | convert | split`."""
+"""`finetop data check | show | clean | convert | split`."""
 
 import argparse
 import dataclasses
@@ -17,6 +17,11 @@ _CHECK_EXAMPLES = """\
 examples:
   finetop data check train.csv --test-file test.csv
   finetop data check chats.jsonl --model Qwen/Qwen2.5-7B-Instruct --max-length 4096 --json
+"""
+_SHOW_EXAMPLES = """\
+examples:
+  finetop data show chats.jsonl --model Qwen/Qwen2.5-7B-Instruct
+  finetop data show chats.jsonl --line 17 --model ./my-model --template mine.jinja
 """
 _OTHERS = [kind for kind in KINDS if kind not in REMOVED_BY_DEFAULT]
 _CLEAN_EXAMPLES = f"""\
@@ -44,7 +49,7 @@ _TOLD_EVERY_SECONDS = 0.2
 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     style = argparse.RawDescriptionHelpFormatter
-    data = commands.add_parser("data", help="look after data files: check, clean, convert, split", parents=[common])
+    data = commands.add_parser("data", help="look after data files: check, show, clean, convert, split", parents=[common])
     actions = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     check = actions.add_parser(
@@ -60,6 +65,24 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     _add_comparing(check)
     check.add_argument("--all", action="store_true", help="print every find, not the first of each kind")
     check.set_defaults(run=_run_check)
+
+    show = actions.add_parser(
+        "show",
+        help="what is trained of each row, turn by turn, and how the model is asked",
+        epilog=_SHOW_EXAMPLES,
+        formatter_class=style,
+        parents=[common],
+    )
+    show.add_argument("files", nargs="+", metavar="FILE", help="a file, a folder or a hub dataset")
+    which = show.add_mutually_exclusive_group()
+    which.add_argument("--rows", type=int, default=3, metavar="N", help="the first N rows (default 3)")
+    which.add_argument("--line", type=int, default=0, metavar="N", help="the row that starts on line N")
+    show.add_argument("--model", default="starter", metavar="NAME", help="whose tokenizer (default: the starter model)")
+    show.add_argument("--template", default="auto", metavar="FILE", help="a Jinja file in place of the model's own")
+    show.add_argument("--system", metavar="TEXT", help="put before conversations that have no system message")
+    show.add_argument("--objective", choices=("sft", "pretrain"), default="sft", help="pretrain: texts without answers")
+    _add_reading(show)
+    show.set_defaults(run=_run_show)
 
     clean = actions.add_parser(
         "clean",
@@ -111,7 +134,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 
     for parser in (clean, convert, split):
         parser.add_argument("--force", action="store_true", help="replace results that are there")
-    for parser in (check, clean, convert, split):
+    for parser in (check, show, clean, convert, split):
         parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
 
@@ -188,6 +211,32 @@ def _run_check(options: argparse.Namespace) -> int:
     else:
         print("\n".join(printed(report)))
     return 1 if report.failed else 0
+
+
+def _run_show(options: argparse.Namespace) -> int:
+    from engine.cli.data_report import shown_rows
+    from engine.data import show
+
+    for flag, number in (("--rows", options.rows), ("--line", options.line)):
+        if number < (flag == "--rows"):
+            raise InputError(f"{flag} {number} is less than 1", "Lines and rows are counted from 1.")
+    reading = _reading(options)
+    rows = show(
+        options.files[0] if len(options.files) == 1 else options.files,
+        model=options.model,
+        template=options.template,
+        rows=options.rows,
+        line=options.line,
+        mapping=reading["mapping"],
+        format=reading["format"],
+        system=options.system,
+        objective=options.objective,
+    )
+    if options.json:
+        print_json(rows)
+    else:
+        print("\n".join(shown_rows(rows)))
+    return 0
 
 
 def _run_clean(options: argparse.Namespace) -> int:

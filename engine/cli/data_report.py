@@ -1,15 +1,18 @@
-"""A check's report as lines for a terminal: what the data is, what was found, most important first, the verdict."""
+"""What `data` tells as lines for a terminal: a check's report (what the data is, what was found, most important first, the
+verdict), and rows as they are trained."""
 
 import os.path
 from collections.abc import Iterator
+from typing import Any
 
-from engine.cli.text import cells, cut, output_width, plain, wrap_cells
+from engine.cli.text import cells, cut, marked, output_width, plain, trained_text, visible, wrap_cells
 from engine.data.kinds import KINDS
 from engine.data.report import CheckReport, Find, Lengths
 
 _WIDEST = 100
 _BAR = 24
 _LABELS_SHOWN = 2
+_UNTRAINED = {"assistant": "assistant (weight 0)"}
 _FEW_ROWS = 10
 """Rows of a label below which it is told: a validation share of a tenth holds one of them."""
 
@@ -18,6 +21,38 @@ def printed(report: CheckReport) -> list[str]:
     width = min(output_width(), _WIDEST)
     lines = [*_head(report), *_size(report), *_found(report), "", _verdict(report)]
     return [cut(line, width) for line in _wrapped(lines, width)]
+
+
+def shown_rows(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Rows as `engine.data.show` gives them, each turn with what is trained of it marked."""
+    yield f"trained tokens are {marked('marked so', True)}"
+    for row in rows:
+        yield ""
+        where = f"{plain(row['file'])}:{row['line']}"
+        if "turns" not in row:
+            yield f"{where}: {'not trained: ' if 'error' in row else ''}{visible(row.get('error') or row['problem'])}"
+            continue
+        yield f"{where}: {row['tokens']:,} tokens, {row['trained']:,} trained"
+        if row["problem"]:
+            yield f"  note: {visible(row['problem'])}"
+        for turn in row["turns"]:
+            yield from _turn(turn)
+
+
+def _turn(turn: dict[str, Any]) -> Iterator[str]:
+    roles = turn["roles"] if turn["trained"] else [_UNTRAINED.get(role, role) for role in turn["roles"]]
+    who = ", ".join(roles) or ("text" if turn["trained"] else "after it")
+    ends = ""
+    if turn["trained"]:
+        ends = f", ends at {plain(turn['stop'])}" if turn["stop"] else ", with no token that ends it"
+    count = f"{turn['tokens']:,} {'token' if turn['tokens'] == 1 else 'tokens'}"
+    yield f"  {who}: {count}{ends}"
+    yield trained_text([(turn["text"], turn["trained"])], indent="    ")
+    for note in turn.get("notes", ()):
+        yield f"    note: {visible(note)}"
+    if turn.get("prompt") is not None:
+        yield "  asked otherwise: at this turn the model is given"
+        yield trained_text([(turn["prompt"], False)], indent="    ")
 
 
 def _head(report: CheckReport) -> Iterator[str]:

@@ -55,7 +55,7 @@ _COMMANDS = {
         "export": "hand a checkpoint over: adapter, merged model or GGUF",
     },
     "data": {
-        "data": "look after data files: check, clean, convert, split",
+        "data": "look after data files: check, show, clean, convert, split",
     },
     "eval": {
         "eval": "score checkpoints, base models or folders on data",

@@ -1,6 +1,5 @@
 """The plan as lines of text: pure, from what is known to lines."""
 
-import sys
 from typing import Any
 
 from engine.cli.text import Column, bytes_text, cut, duration, table, value_text, visible
@@ -213,13 +212,6 @@ def _cost_lines(way: Course) -> list[str]:
     dated = ", ".join(part for part in (bill.prices_as_of, bill.prices_note) if part)
     lines.append(f"  the same {bill.training_tokens:,} tokens at OpenAI (prices of {visible(dated)}): {openai}")
     return lines
-
-
-def marked(text: str, trained: bool) -> str:
-    """Trained text in reverse video, or in brackets where there is no terminal."""
-    if not trained:
-        return text
-    return f"\x1b[7m{text}\x1b[0m" if sys.stdout.isatty() else f"⟦{text}⟧"
 
 
 def _how(needs: Memory) -> str:

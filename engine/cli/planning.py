@@ -15,14 +15,13 @@ from engine.cli.plan_text import (
     course_lines,
     data_lines,
     estimate_line,
-    marked,
     memory_lines,
     model_lines,
     settings_lines,
     verdict_lines,
 )
 from engine.cli.settings import flag_layers, resolve_settings
-from engine.cli.text import output_width, print_json, visible
+from engine.cli.text import marked, output_width, print_json, trained_text, visible
 from engine.config import Resolved
 from engine.errors import EngineError
 from engine.home import Workspace, find_workspace
@@ -81,7 +80,7 @@ def run_plan(options: argparse.Namespace) -> int:
     _print(["", *data_lines(report)])
     for number, pieces in enumerate(report["examples"], 1):
         print(f"\nexample {number}, trained tokens {marked('like this', True)}:")
-        print("".join(marked(visible(text), trained) for text, trained in pieces))
+        print(trained_text(pieces))
     if needs is not None:
         _print(["", *model_lines(config, needs), "", *memory_lines(machine, needs, width)])
     _print(["", "plan", *verdict_lines(config, machine, needs), *course_lines(report, way)])

@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,19 @@ def visible(text: str) -> str:
 
 def _written_out(char: str) -> str:
     return f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}"
+
+
+def marked(text: str, trained: bool) -> str:
+    """Trained text in reverse video, or in brackets where there is no terminal."""
+    if not trained:
+        return text
+    return f"\x1b[7m{text}\x1b[0m" if sys.stdout.isatty() else f"⟦{text}⟧"
+
+
+def trained_text(pieces: Iterable[tuple[str, bool]], indent: str = "") -> str:
+    """(text, trained) pieces as lines that begin with `indent`: what is trained is marked, line ends are seen as ⏎."""
+    text = "".join(marked(visible(text).replace("\n", "⏎\n"), trained) for text, trained in pieces)
+    return indent + text.removesuffix("\n").replace("\n", f"\n{indent}")
 
 
 def duration(seconds: float) -> str:

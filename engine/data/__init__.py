@@ -1,4 +1,4 @@
-"""Looking after data files: check, clean, convert, split. Rows are streamed; what is compared is held as numbers.
+"""Looking after data files: check, show, clean, convert, split. Rows are streamed; what is compared is held as numbers.
 
 No torch. The names are handed on when they are first used.
 """
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from engine.data.conversion import convert
     from engine.data.kinds import KINDS
     from engine.data.report import CheckReport, Find
+    from engine.data.showing import show
     from engine.data.splitting import split
 
-__all__ = ["KINDS", "CheckReport", "Find", "check", "clean", "convert", "split"]
+__all__ = ["KINDS", "CheckReport", "Find", "check", "clean", "convert", "show", "split"]
 
 __getattr__ = handing_on(
     __name__,
@@ -26,6 +27,7 @@ __getattr__ = handing_on(
         "check": "checking",
         "clean": "cleaning",
         "convert": "conversion",
+        "show": "showing",
         "split": "splitting",
     },
 )

@@ -42,9 +42,8 @@ class TokenCounter:
         self._complaint = self._process.stderr.read()
 
     def add(self, example: Example) -> None:
-        row = {"messages": example.messages, "tools": example.tools, "text": example.text}
         try:
-            self._process.stdin.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            self._process.stdin.write(example_line(example))
         except BrokenPipeError:
             self.finish()
 
@@ -57,12 +56,7 @@ class TokenCounter:
             reader.join()
         code = self._process.wait()
         if code:
-            said = self._complaint.decode("utf-8", "replace").strip()
-            error = EngineError(
-                said.splitlines()[-1] if code == 1 and said else said or f"the tokenizer failed ({code})"
-            )
-            error.exit_code = 2 if code == 2 else 1
-            raise error
+            raise worker_error(code, self._complaint)
         return self._lengths, self._left, self._notes
 
     def stop(self) -> None:
@@ -70,3 +64,17 @@ class TokenCounter:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+
+
+def example_line(example: Example) -> bytes:
+    """An example as one line of a worker's stdin."""
+    row = {"messages": example.messages, "tools": example.tools, "text": example.text}
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+
+
+def worker_error(code: int, complaint: bytes) -> EngineError:
+    """Why a worker process left with this code, by what it wrote to stderr."""
+    said = complaint.decode("utf-8", "replace").strip()
+    error = EngineError(said.splitlines()[-1] if code == 1 and said else said or f"the tokenizer failed ({code})")
+    error.exit_code = 2 if code == 2 else 1
+    return error

@@ -35,13 +35,14 @@ def main() -> int:
         return error.exit_code
     lines = iter(sys.stdin.buffer)
     while batch := list(itertools.islice(lines, _BATCH)):
-        examples = [_example(json.loads(line)) for line in batch]
+        examples = [read_example(json.loads(line)) for line in batch]
         for length, left, notes in _count(template, examples, options.max_length):
             sys.stdout.write(f"{length} {left} {json.dumps(notes)}\n")
     return 0
 
 
-def _example(row: dict) -> Example:
+def read_example(row: dict) -> Example:
+    """An example from one line of stdin."""
     return Example(tuple(row.get("messages") or ()), row.get("text"), tuple(row.get("tools") or ()))
 
 
