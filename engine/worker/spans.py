@@ -104,7 +104,8 @@ class _Conversation:
         """All turns, in the text where the last one follows its prompt."""
         text, last = view.text, final.message
         prompt = self._prompt(last)
-        if prompt is not None and PROMPT_DIFFERS in final.notes and final.same_header:
+        is_last = last == len(self._messages) - 1
+        if is_last and prompt is not None and PROMPT_DIFFERS in final.notes and final.same_header:
             view = _View(prompt, last, lambda messages: self._rendering.text(messages[:last], self._tools, prompt=True))
             answer = text[final.start : final.end]
             text = prompt + answer
@@ -143,8 +144,10 @@ class _Conversation:
         if not content or message.get("tool_calls") or any(message.get(key) for key in THOUGHTS):
             return None
         is_last = k == view.count - 1
-        for number, opening in enumerate(self._ends.openings or ("",)):
-            for words in dict.fromkeys((content, content.strip(), content.lstrip(), content.rstrip())):
+        forms = dict.fromkeys((content, content.strip(), content.lstrip(), content.rstrip()))
+        alone = {"".join((*self._ends.openings[:1], words, self._ends.closing)) for words in forms}
+        for opening in self._ends.openings or ("",):
+            for words in forms:
                 if not text.startswith(opening + words, start):
                     continue
                 after = start + len(opening) + len(words)
@@ -152,8 +155,9 @@ class _Conversation:
                     return Span(k, start, self._end_of(text, after) if is_last else after, notes, is_open=is_last)
                 for closing in self._ends.closings:
                     if text.startswith(closing, after):
-                        differs = not is_last and (number > 0 or self._ends.closing not in ("", closing))
-                        return Span(k, start, after + len(closing), (*notes, TURN_DIFFERS) if differs else notes)
+                        end = after + len(closing)
+                        written = text[start : end if self._ends.closing else after]
+                        return Span(k, start, end, notes if is_last or written in alone else (*notes, TURN_DIFFERS))
         return None
 
     # 2. What the template adds to the prompt

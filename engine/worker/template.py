@@ -160,9 +160,9 @@ class ChatTemplate:
         for span in spans:
             first, end = bisect_left(offsets, (span.start,)), bisect_left(offsets, (span.end,))
             notes = span.notes
-            if PROMPT_DIFFERS in notes and self._swallows and self._has_prompt(ids[:first], example, span.message):
-                notes = tuple(note for note in notes if note != PROMPT_DIFFERS)
             asked = PROMPT_DIFFERS in notes or (not cut and self._follows_prompt(ids, offsets, first, text, span.start))
+            if PROMPT_DIFFERS in notes and self._has_prompt(ids[:first], text[: span.start], example, span.message):
+                notes = tuple(note for note in notes if note != PROMPT_DIFFERS)
             if not asked:
                 # A token of prompt and answer together is one that the model cannot be asked for.
                 apart = None if cut else self._cut(ids, text, span.start)
@@ -216,14 +216,14 @@ class ChatTemplate:
             return True
         return self._ids(text[:start]) == ids[:first]
 
-    def _has_prompt(self, ids: list[int], example: Example, message: int) -> bool:
-        """Whether these are the tokens of the prompt for this message, though the texts differ: in white space that
-        an added token beside it swallows."""
+    def _has_prompt(self, ids: list[int], before: str, example: Example, message: int) -> bool:
+        """Whether these are the tokens of the prompt for this message, though the texts differ: in white space at their
+        end, or in such that added tokens swallow."""
         try:
             text = self._rendering.text(example.messages[:message], example.tools, prompt=True)
         except DataError:
             return False
-        return self._ids(text) == ids
+        return (self._swallows or text.rstrip() == before.rstrip()) and self._ids(text) == ids
 
     def _cut(self, ids: list[int], text: str, at: int) -> tuple[list[int], list[tuple[int, int]]] | None:
         """Tokens and offsets of the text as two; None where the tokenizer makes another text of it so."""

@@ -74,6 +74,7 @@ class _Seen:
         by_length = sorted(added, key=len, reverse=True)
         self._added = re.compile("|".join(map(re.escape, by_length)) or r"(?!)")
         self._turn_opener = ""
+        self._always_opens = False
         self.openings: list[str] = []
         self.closings: list[str] = []
         self.stops: list[str] = []
@@ -100,6 +101,7 @@ class _Seen:
         if self._rendering.has_marks(tools):
             _, marks = self._rendering.marked([*before, *talk], tools)
             self.marks_enclose_more |= any(whole[:end][-1:].isspace() for _, end in marks)
+        self._always_opens = self._text([*before, *talk], tools, prompt=True) == whole
         between = whole.partition(_ANSWER)[2].partition(_MORE)[0]
         self._end(whole.rpartition(_LAST)[2], between, "", plain=True)
 
@@ -120,16 +122,18 @@ class _Seen:
     def _end(self, last: str, between: str, inner: str, plain: bool) -> str:
         """Take note of what stands behind a turn that is the last, and of what stands between it and the next; `inner`
         stands between two calls of one turn. Returns the token that ends it, if any."""
-        closing = self._closing(last, inner, plain)
+        shared = os.path.commonprefix((last, between))
+        # A header that is written whether asked for or not is no part of what ends a turn.
+        closing = self._closing(shared if self._always_opens and shared else last, inner, plain)
         if closing:
             self.closings.append(closing)
             self.closing = self.closing or (closing if plain else "")
             self.trailer = max(self.trailer, last.partition(closing)[2].lstrip(), key=len)
             stop = self._tokens(closing)[-1][0]
             # Phi-3 writes its documents' end token behind the end of turn, where nothing follows.
-            if shared := self._closing(os.path.commonprefix((last, between)), inner, plain):
-                self.closings.append(shared)
-                self.stops.append(self._tokens(shared)[-1][0])
+            if both := self._closing(shared, inner, plain):
+                self.closings.append(both)
+                self.stops.append(self._tokens(both)[-1][0])
             elif plain and (other := self._closing(between, inner, plain)):
                 self.closings.append(other)
         else:
