@@ -1,11 +1,11 @@
 """A fork server for tests: worker processes without the five seconds that importing torch costs each of them.
 
-`python forkserver.py SOCKET` imports what workers import and forks one for each request. What asks is a stand-in for the
-interpreter (`stub`): tests set `sys.executable` to it, and it hands `-P -m engine.worker... WORDS`, or `-P -c CODE WORDS`
-where the code speaks of engine.worker, to the server, with its own stdin, stdout, stderr, environment and working
-directory. Anything else it gives to the real Python, followers too, which must be children of their rank 0. The worker
-is in a session of its own; signals to the stand-in reach it, its exit status is the stand-in's, and where the stand-in
-is killed, so is the worker. Tests of how processes start and are found keep to real ones.
+`python forkserver.py SOCKET` imports what workers import and forks one for each request. What asks is a stand-in for
+the interpreter (`stub`): tests set `sys.executable` to it, and it hands `-P -m engine.worker... WORDS`, or `-P -c CODE
+WORDS` where the code speaks of engine.worker, to the server, with its own stdin, stdout, stderr, environment and
+working directory. Anything else it gives to the real Python, followers too, which must be children of their rank 0.
+The worker is in a session of its own; signals to the stand-in reach it, its exit status is the stand-in's, and where
+the stand-in is killed, so is the worker. Tests of how processes start and are found keep to real ones.
 """
 
 import contextlib
@@ -28,7 +28,8 @@ _STUB = """\
 import json, os, signal, socket, sys
 words = sys.argv[1:]
 kind, what = words[1:3] if words[:1] == ["-P"] else ("", "")
-if not (kind == "-c" and "engine.worker" in what or kind == "-m" and what.startswith("engine.worker")) or "follower" in what:
+is_worker = kind == "-m" and what.startswith("engine.worker") or kind == "-c" and "engine.worker" in what
+if not is_worker or "follower" in what:
     os.execv({python!r}, [{python!r}, *words])
 channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 channel.connect({address!r})

@@ -17,7 +17,6 @@ from engine.store.measured import measured
 from engine.store.takein import take_in_unknown
 from engine.worker.train import train
 
-
 FINETOP = str(Path(sys.executable).with_name("finetop"))
 
 
