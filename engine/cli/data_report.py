@@ -1,5 +1,5 @@
-"""What `data` tells as lines for a terminal: a check's report (what the data is, what was found, most important first, the
-verdict), and rows as they are trained."""
+"""What `data` tells as lines for a terminal: rows as they are trained, and a check's report: what the data is, what was
+found, most important first, the verdict."""
 
 import os.path
 from collections.abc import Iterator

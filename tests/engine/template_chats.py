@@ -21,7 +21,8 @@ TOOLS = tuple(
 _EDGES = st.sampled_from(["", "", "", "", " ", "\n", "  ", "\n\n", "\t"])
 _PIECES = st.sampled_from(
     [
-        *("", "", "", "", "", "", " and more", "好", "👍", "é", "{{ x }}", "{% generation %}", "### user:\n", "[1, 2]", ":)"),
+        *("", "", "", "", "", "", " and more", "好", "👍", "é", "{{ x }}", "{% generation %}", "### user:\n", ":)"),
+        "[1, 2]",
         *("<|im_end|>", "<|im_start|>assistant\n", "</s>", "[/INST]", "<|user|>", "<end_of_turn>", "<think>"),
         *("<｜Assistant｜>", "<|eot_id|>", "<|end|>", "<|endoftext|>", "</tool_call>", "assistant", "Assistant:"),
     ]

@@ -1,5 +1,5 @@
-"""Faults that software which marks trained tokens has been seen to have, put back into what `encode_chats` gives, so that
-a test can tell whether the oracle would find them. Each takes the template, the example and the sound outcome."""
+"""Faults that software which marks trained tokens has been seen to have, put back into what `encode_chats` gives, so
+that a test can tell whether the oracle would find them. Each takes the template, the example and the sound outcome."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -72,9 +72,7 @@ def system_prompt_missing_and_not_told(template: ChatTemplate, example: Example,
     return replace(without, turns=tuple(replace(turn, message=turn.message + 1) for turn in without.turns))
 
 
-def only_the_first_of_two_closing_tokens_trained(
-    template: ChatTemplate, example: Example, outcome: Outcome
-) -> Outcome:
+def only_the_first_of_two_closing_tokens_trained(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
     if isinstance(outcome, DataError):
         return outcome
     added, ids = _added(template), outcome.ids.tolist()
@@ -172,7 +170,7 @@ def next_header_trained_after_the_end(template: ChatTemplate, example: Example, 
 
 
 def second_call_of_one_function_lost(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    if not isinstance(outcome, DataError) or "tool calls" not in outcome.message and "call of" not in outcome.message:
+    if not isinstance(outcome, DataError) or ("tool calls" not in outcome.message and "call of" not in outcome.message):
         return outcome
     messages = tuple(
         message | {"tool_calls": message["tool_calls"][:1]} if message.get("tool_calls") else message

@@ -272,10 +272,10 @@ class Oracle:
         self._check_stop(turn, ids[a:b], text, example, stop, described.notes)
 
     def _is_wanted(self, turn: Turn, text: str, told: bool) -> bool:
-        """The text is what is written, but for white space, in the whole conversation, in the prompt of a later turn, or
-        where this turn is the last; also with the token after it, where the next header or
-        result ends the turn, and with the end token given to a last answer that has none. Where the prompt cannot be
-        met, and that is told, it may begin anywhere between the message before and the first of its own words."""
+        """The text is what is written, but for white space, in the whole conversation, in the prompt of a later turn,
+        or where this turn is the last; also with the token after it, where the next header or result ends the turn, and
+        with the end token given to a last answer that has none. Where the prompt cannot be met, and that is told, it
+        may begin anywhere between the message before and the first of its own words."""
         endings = ["", *self.tokenizer.get_added_vocab()]
         if not told:
             ways = {turn.writes, *turn.later} | ({turn.alone} if turn.alone is not None else set())
@@ -296,7 +296,7 @@ class Oracle:
     def _same_turn(self, one: str, other: str) -> bool:
         """But for white space, and for the next header's token at the end of one of them."""
         one, other = sorted((_squash(one), _squash(other)), key=len)
-        return other.startswith(one) and other[len(one) :] in ("", *self.tokenizer.get_added_vocab())
+        return other.startswith(one) and other[len(one) :] in map(_squash, ("", *self.tokenizer.get_added_vocab()))
 
     def _check_stop(
         self, turn: Turn, trained: list[int], text: str, example: Example, stop: set[int], notes: Sequence[str]

@@ -63,7 +63,9 @@ def test_a_row_that_cannot_be_trained_says_why() -> None:
 
 def test_text_of_the_file_is_shown_and_never_obeyed() -> None:
     told = described("qwen2.5", {"role": "user", "content": "\x1b[31mred"}, {"role": "assistant", "content": "\x07"})
-    assert not any("\x1b" in line or "\x07" in line for line in shown_rows([{"file": "a", "line": 1, "problem": ""} | told]))
+    assert not any(
+        "\x1b" in line or "\x07" in line for line in shown_rows([{"file": "a", "line": 1, "problem": ""} | told])
+    )
 
 
 @pytest.fixture
