@@ -8,6 +8,7 @@ from typing import Any
 from engine.cli.text import cells, cut, marked, output_width, plain, trained_text, visible, wrap_cells
 from engine.data.kinds import KINDS
 from engine.data.report import CheckReport, Find, Lengths
+from engine.turn_notes import LINES
 
 _WIDEST = 100
 _BAR = 24
@@ -49,7 +50,7 @@ def _turn(turn: dict[str, Any]) -> Iterator[str]:
     yield f"  {who}: {count}{ends}"
     yield trained_text([(turn["text"], turn["trained"])], indent="    ")
     for note in turn.get("notes", ()):
-        yield f"    note: {visible(note)}"
+        yield f"    note: {LINES.get(note, note)} [{note}]"
     if turn.get("prompt") is not None:
         yield "  asked otherwise: at this turn the model is given"
         yield trained_text([(turn["prompt"], False)], indent="    ")

@@ -51,6 +51,7 @@ def test_what_the_model_is_given_when_it_is_asked_stands_beside_a_turn_that_is_t
     assert answer["notes"]
     lines = list(shown_rows([{"file": "a.jsonl", "line": 1, "problem": "", **told}]))
     assert any("<｜Assistant｜><think>⏎" in line for line in lines)
+    assert any("note: this answer follows another prompt" in line for line in lines)
     assert any(line.startswith("    ⟦four<｜end▁of▁sentence｜>⟧") for line in lines)
 
 
