@@ -26,7 +26,7 @@ def printed(report: CheckReport) -> list[str]:
 
 def shown_rows(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Rows as `engine.data.show` gives them, each turn with what is trained of it marked."""
-    yield f"trained tokens are {marked('marked so', True)}"
+    yield f"trained tokens {marked('like this', True)}"
     for row in rows:
         yield ""
         where = f"{plain(row['file'])}:{row['line']}"
