@@ -94,7 +94,7 @@ class Rendering:
         """Beside calls some templates want a content of null, some a text or none at all, and some want arguments as a
         JSON text. The first form is taken in which the calls are there and nothing stands for null, or for a dict that
         only Python writes so; for conversations of one shape it is looked for once."""
-        parts = ((m["role"], m.get("content") is None, bool(m.get("tool_calls"))) for m in messages)
+        parts = ((m["role"], m.get("content") and 1, bool(m.get("tool_calls"))) for m in messages)
         shape = (bool(tools), prompt, *parts)
         if shape not in self._forms:
             values = [
@@ -107,8 +107,8 @@ class Rendering:
                     text = "".join(self._blocks(form(messages), tools, prompt))
                 except DataError:
                     continue
-                lost = sum(name not in text for name in names)
-                scores.append((lost, sum(map(text.count, values)), len(_NULL.findall(text)), number))
+                called = sum(map(text.count, names))
+                scores.append((-called, sum(map(text.count, values)), len(_NULL.findall(text)), number))
             self._forms[shape] = _FORMS[min(scores)[-1]] if scores else _as_given
         return self._forms[shape]
 
@@ -135,8 +135,15 @@ def _content_empty(messages: Messages) -> Messages:
     return [message | {"content": message.get("content") or ""} for message in messages]
 
 
+def _content_null(messages: Messages) -> Messages:
+    return [m | {"content": None} if m.get("tool_calls") and not m.get("content") else m for m in messages]
+
+
 def _content_absent(messages: Messages) -> Messages:
-    return [{k: v for k, v in message.items() if (k, v) != ("content", None)} for message in messages]
+    return [
+        {k: v for k, v in m.items() if k != "content"} if m.get("tool_calls") and not m.get("content") else m
+        for m in messages
+    ]
 
 
 def _arguments_as_text(messages: Messages) -> Messages:
@@ -154,6 +161,7 @@ def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
 
 _FORMS = (
     _as_given,
+    _content_null,
     _content_empty,
     _content_absent,
     _arguments_as_text,

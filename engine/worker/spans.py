@@ -355,10 +355,13 @@ class _Conversation:
         return [self._with_mark(text, span, *marked[span.message]) for span in spans]
 
     def _with_mark(self, text: str, span: Span, start: int, end: int) -> Span:
-        before = Loose(text[span.start : start])
-        message = self._messages[span.message]
-        leaves_out = span.start < start < span.end and any(
-            message.get(key) and message[key] in before for key in THOUGHTS
+        before, behind, message = Loose(text[span.start : start]), text[start : span.end], self._messages[span.message]
+        words = [(message["content"] or "").strip(), *(call["function"]["name"] for call in self._calls(span.message))]
+        thoughts = [message[key] for key in THOUGHTS if message.get(key)]
+        leaves_out = (
+            span.start < start
+            and any(thought in before for thought in thoughts)
+            and all(word in Loose(behind) for word in words)
         )
         return replace(
             span,

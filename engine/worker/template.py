@@ -120,6 +120,7 @@ class ChatTemplate:
         turns = {token for token in added if token in seen.header or any(token in text for text in seen.closings)}
         control = {token for token in special | turns if token.strip() and "think" not in token}
         self._control = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
+        self._swallows = any(token.lstrip or token.rstrip for token in tokenizer.added_tokens_decoder.values())
         self._prompt_ends: dict[str, list[int]] = {}
 
     def _last_token(self, text: str) -> str:
@@ -159,6 +160,8 @@ class ChatTemplate:
         for span in spans:
             first, end = bisect_left(offsets, (span.start,)), bisect_left(offsets, (span.end,))
             notes = span.notes
+            if PROMPT_DIFFERS in notes and self._swallows and self._has_prompt(ids[:first], example, span.message):
+                notes = tuple(note for note in notes if note != PROMPT_DIFFERS)
             asked = PROMPT_DIFFERS in notes or (not cut and self._follows_prompt(ids, offsets, first, text, span.start))
             if not asked:
                 # A token of prompt and answer together is one that the model cannot be asked for.
@@ -212,6 +215,15 @@ class ChatTemplate:
         if len(known) <= first and ids[first - len(known) : first] == known:
             return True
         return self._ids(text[:start]) == ids[:first]
+
+    def _has_prompt(self, ids: list[int], example: Example, message: int) -> bool:
+        """Whether these are the tokens of the prompt for this message, though the texts differ: in white space that
+        an added token beside it swallows."""
+        try:
+            text = self._rendering.text(example.messages[:message], example.tools, prompt=True)
+        except DataError:
+            return False
+        return self._ids(text) == ids
 
     def _cut(self, ids: list[int], text: str, at: int) -> tuple[list[int], list[tuple[int, int]]] | None:
         """Tokens and offsets of the text as two; None where the tokenizer makes another text of it so."""

@@ -43,7 +43,7 @@ class TurnEnds:
     header: str
     """What the generation prompt has behind the user's words."""
     trailer: str
-    """What stands behind the end of turn at a conversation's end: white space, or another header."""
+    """The header that stands behind the end of turn at a conversation's end too, where a template always writes one."""
     marks_enclose_more: bool
     """`{% generation %}` blocks go on behind the end of turn."""
 
@@ -124,7 +124,7 @@ class _Seen:
         if closing:
             self.closings.append(closing)
             self.closing = self.closing or (closing if plain else "")
-            self.trailer = max(self.trailer, last.partition(closing)[2], key=lambda text: len(text.strip()))
+            self.trailer = max(self.trailer, last.partition(closing)[2].lstrip(), key=len)
             stop = self._tokens(closing)[-1][0]
             # Phi-3 writes its documents' end token behind the end of turn, where nothing follows.
             if shared := self._closing(os.path.commonprefix((last, between)), inner, plain):

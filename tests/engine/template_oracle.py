@@ -207,7 +207,26 @@ class Oracle:
         if turn.number == len(example.messages) - 1:
             return True
         ends = [self._last_added(text) for text in (turn.writes, turn.alone_ending)]
-        return ends[0] is not None and ends[0] == (ends[1] or ends[0])
+        if ends[0] is None or ends[0] != (ends[1] or ends[0]):
+            return False
+        return not self._closes_single_calls(example, turn.number, ends[0])
+
+    def _closes_single_calls(self, example: Example, number: int, token: int) -> bool:
+        """Whether the token belongs to each call, so that more of them may follow it."""
+        message = example.messages[number]
+        if not message.get("tool_calls"):
+            return False
+        counts = []
+        for calls in (message["tool_calls"], [*message["tool_calls"], *message["tool_calls"]]):
+            talk = [*example.messages[:number], message | {"tool_calls": calls}]
+            for variant in _null_variants(talk):
+                try:
+                    text = _SENTINEL.sub("", self.render(variant, example, "", prompt=False))
+                except Exception:
+                    continue
+                counts.append(self.tokenizer(text, add_special_tokens=False)["input_ids"].count(token))
+                break
+        return len(counts) == 2 and counts[1] - counts[0] >= len(message["tool_calls"])
 
     def _last_added(self, text: str) -> int | None:
         """The added token that a text ends with, but for white space."""
