@@ -1,5 +1,5 @@
-"""What `data` tells as lines for a terminal: a check's report (what the data is, what was found, most important first, the
-verdict), and rows as they are trained."""
+"""What `data` tells as lines for a terminal: rows as they are trained, and a check's report: what the data is, what was
+found, most important first, the verdict."""
 
 import os.path
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from typing import Any
 from engine.cli.text import cells, cut, marked, output_width, plain, trained_text, visible, wrap_cells
 from engine.data.kinds import KINDS
 from engine.data.report import CheckReport, Find, Lengths
+from engine.turn_notes import LINES
 
 _WIDEST = 100
 _BAR = 24
@@ -25,7 +26,7 @@ def printed(report: CheckReport) -> list[str]:
 
 def shown_rows(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Rows as `engine.data.show` gives them, each turn with what is trained of it marked."""
-    yield f"trained tokens are {marked('marked so', True)}"
+    yield f"trained tokens {marked('like this', True)}"
     for row in rows:
         yield ""
         where = f"{plain(row['file'])}:{row['line']}"
@@ -49,7 +50,7 @@ def _turn(turn: dict[str, Any]) -> Iterator[str]:
     yield f"  {who}: {count}{ends}"
     yield trained_text([(turn["text"], turn["trained"])], indent="    ")
     for note in turn.get("notes", ()):
-        yield f"    note: {visible(note)}"
+        yield f"    note: {LINES.get(note, note)} [{note}]"
     if turn.get("prompt") is not None:
         yield "  asked otherwise: at this turn the model is given"
         yield trained_text([(turn["prompt"], False)], indent="    ")

@@ -21,7 +21,8 @@ TOOLS = tuple(
 _EDGES = st.sampled_from(["", "", "", "", " ", "\n", "  ", "\n\n", "\t"])
 _PIECES = st.sampled_from(
     [
-        *("", "", "", "", "", "", " and more", "好", "👍", "é", "{{ x }}", "{% generation %}", "### user:\n", "[1, 2]", ":)"),
+        *("", "", "", "", "", "", " and more", "好", "👍", "é", "{{ x }}", "{% generation %}", "### user:\n", ":)"),
+        "[1, 2]",
         *("<|im_end|>", "<|im_start|>assistant\n", "</s>", "[/INST]", "<|user|>", "<end_of_turn>", "<think>"),
         *("<｜Assistant｜>", "<|eot_id|>", "<|end|>", "<|endoftext|>", "</tool_call>", "assistant", "Assistant:"),
     ]
@@ -79,7 +80,7 @@ def chats(draw: Callable) -> Example:
         return message
 
     messages = [system()] if draw(st.booleans()) else []
-    with_calls = draw(st.booleans())
+    with_calls = draw(st.sampled_from([False, True, True, True]))
     for _ in range(draw(st.integers(1, 3))):
         if draw(_RARE):
             messages.append(system())
@@ -113,7 +114,7 @@ def recipes() -> st.SearchStrategy[Recipe]:
         inline=_mostly("kept", "dropped earlier", "dropped", "kept without its tags"),
         trim=_mostly("none", "trim", "lstrip"),
         null=_mostly("empty", "None", "error", "needed"),
-        calls=_mostly("all", "all", "all", "first", "name only", "none", "raise"),
+        calls=_mostly("all", "all", "first", "first", "name only", "none", "raise"),
         beside=_mostly("before", "dropped"),
         call_closing=_mostly("same", "second", "none"),
         results=_mostly("own", "user", "inside", "inside", "raise"),

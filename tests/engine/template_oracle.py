@@ -66,6 +66,8 @@ class Turn:
     """As `writes`, from where the template's own header ends."""
     header: str = ""
     """What stands before that."""
+    later: set[str] = field(default_factory=set)
+    """As `writes`, in the prompts of later turns, where these begin with this one's prompt."""
     alone: str | None = None
     """As `writes`, where the conversation ends with this turn; None where that cannot be compared."""
     alone_ending: str = ""
@@ -134,10 +136,14 @@ class Oracle:
             if message["role"] != "assistant" or not message.get("weight", 1):
                 continue
             try:
-                prompt = _SENTINEL.sub("", self.render(messages[:number], example, now, prompt=True))
+                marked_prompt = self.render(messages[:number], example, now, prompt=True)
             except Exception as error:
                 reading.prompt_error = str(error)
                 continue
+            prompt, in_prompt = _SENTINEL.sub("", marked_prompt), dict(_spans(marked_prompt))
+            for turn in reading.turns:
+                if turn.number in in_prompt and prompt.startswith(turn.prompt):
+                    turn.later.add(prompt[len(turn.prompt) : in_prompt[turn.number][1]])
             begins = reading.text.startswith(prompt)
             start, end = spans.get(number, (len(reading.text), len(reading.text)))
             words = [reading.text.find(word, start) for word in own_words(message)]
@@ -262,9 +268,8 @@ class Oracle:
         told = PROMPT_DIFFERS in described.notes
         if turn.lacks:
             raise Violation("trained what is not written", f"{turn.lacks} of message {turn.number}")
-        missing = [
-            word for word in _written(own_words(message), turn.marked if told else turn.writes) if word not in text
-        ]
+        due = turn.marked if told else turn.writes
+        missing = sorted(word for word in own_words(message) if word in due and word not in text)
         if missing:
             raise Violation("own words", f"{missing} of message {turn.number} not in {text!r}")
         others = {w for n, m in enumerate(example.messages) if n != turn.number for w in own_words(m)}
@@ -279,36 +284,38 @@ class Oracle:
         if matches and told:
             raise Violation("said to differ and does not", f"message {turn.number}")
         if turn.begins_with_prompt and turn.alone is not None:
-            differs = not self._same_turn(turn.writes, turn.alone)
+            differs = not self._same_turn(text, turn.alone)
             if differs != (TURN_DIFFERS in described.notes):
-                raise Violation("whether the turn differs", f"{turn.writes!r}, alone {turn.alone!r}, {described.notes}")
-        self._check_dropped(turn, message, described.notes)
+                raise Violation("whether the turn differs", f"{text!r}, alone {turn.alone!r}, {described.notes}")
+        self._check_dropped(text, message, described.notes)
         self._check_stop(turn, ids[a:b], text, example, stop, described.notes)
 
     def _is_wanted(self, turn: Turn, text: str, told: bool) -> bool:
-        """The text is what is written, but for white space; also with the token after it, where the next header or
-        result ends the turn, and with the end token given to a last answer that has none. Where the prompt cannot be
-        met, and that is told, it may begin anywhere between the message before and the first of its own words."""
+        """The text is what is written, but for white space, in the whole conversation, in the prompt of a later turn,
+        or where this turn is the last; also with the token after it, where the next header or result ends the turn, and
+        with the end token given to a last answer that has none. Where the prompt cannot be met, and that is told, it
+        may begin anywhere between the message before and the first of its own words."""
         endings = ["", *self.tokenizer.get_added_vocab()]
         if not told:
-            return any(_squash(text) == _squash(turn.writes + ending) for ending in endings)
+            ways = {turn.writes, *turn.later} | ({turn.alone} if turn.alone is not None else set())
+            return any(_squash(text) == _squash(way + ending) for way in ways for ending in endings)
         return any(_squash(turn.header + turn.marked + ending).endswith(_squash(text)) for ending in endings)
 
-    def _check_dropped(self, turn: Turn, message: dict, notes: Sequence[str]) -> None:
+    def _check_dropped(self, trained: str, message: dict, notes: Sequence[str]) -> None:
         """A thought, or words beside a call, that the template does not write are told."""
         content = message.get("content") or ""
         inline, _, answer = content.rpartition("</think>")
         thought = (message.get("reasoning_content") or "") + inline
         beside = answer if message.get("tool_calls") else ""
         for text, note in ((thought, REASONING_DROPPED), (beside, TEXT_DROPPED)):
-            lost = [word for word in WORD.findall(text) if word not in turn.marked]
+            lost = [word for word in WORD.findall(text) if word not in trained]
             if bool(lost) != (note in notes):
-                raise Violation("what was dropped", f"{lost} of message {turn.number} in {turn.marked!r}, {notes}")
+                raise Violation("what was dropped", f"{lost} in {trained!r}, {notes}")
 
     def _same_turn(self, one: str, other: str) -> bool:
         """But for white space, and for the next header's token at the end of one of them."""
         one, other = sorted((_squash(one), _squash(other)), key=len)
-        return other.startswith(one) and other[len(one) :] in ("", *self.tokenizer.get_added_vocab())
+        return other.startswith(one) and other[len(one) :] in map(_squash, ("", *self.tokenizer.get_added_vocab()))
 
     def _check_stop(
         self, turn: Turn, trained: list[int], text: str, example: Example, stop: set[int], notes: Sequence[str]
@@ -366,10 +373,6 @@ def _lacking(message: dict, writes: str) -> str:
             return f"the call's {word}"
         left = left.replace(word, "", 1)
     return ""
-
-
-def _written(words: set[str], writes: str) -> list[str]:
-    return sorted(word for word in words if word in writes)
 
 
 def _null_variants(messages: list[dict]) -> list[list[dict]]:

@@ -32,7 +32,9 @@ class Dress:
 
 
 DRESSES = {
-    "chatml": Dress("qwen3", "<|im_start|>ROLE", "<|im_end|>", "<|endoftext|>", "<tool_call>\n", "\n</tool_call>", "\n"),
+    "chatml": Dress(
+        "qwen3", "<|im_start|>ROLE", "<|im_end|>", "<|endoftext|>", "<tool_call>\n", "\n</tool_call>", "\n"
+    ),
     "base": Dress("qwen2.5-base", "<|im_start|>ROLE", "<|im_end|>", "<|endoftext|>", after_header="\n"),
     "hermes": Dress("hermes", "<|im_start|>ROLE", "<|im_end|>", "<|eot_id|>", "<tool_call>", "</tool_call>", "\n"),
     "llama3": Dress(
@@ -268,9 +270,7 @@ def _calls(recipe: Recipe, dress: Dress) -> str:
     if recipe.calls == "raise":
         return "{% if message.tool_calls %}{{ raise_exception('tool calls are not supported') }}{% endif %}"
     arguments = "''" if recipe.calls == "name only" else "(call.function.arguments | tojson)"
-    one = (
-        f"{{{{ {_quoted(dress.call_open)} ~ call.function.name ~ ' ' ~ {arguments} ~ {_quoted(dress.call_close)} }}}}"
-    )
+    one = f"{{{{ {_quoted(dress.call_open)} ~ call.function.name ~ ' ' ~ {arguments} ~ {_quoted(dress.call_close)} }}}}"
     listed = "message.tool_calls[:1]" if recipe.calls == "first" else "message.tool_calls"
     when = "message.tool_calls and message.content is none" if recipe.null == "needed" else "message.tool_calls"
     return f"{{% if {when} %}}{{% for call in {listed} %}}{one}{{% endfor %}}{{% endif %}}"

@@ -197,7 +197,8 @@ MISTRAL3 = """\
 {{- bos_token -}}
 {%- for message in rest -%}
 {%- if message.role == 'user' -%}
-{%- if tools and message == users[-1] -%}{{- '[AVAILABLE_TOOLS]' + (tools | tojson) + '[/AVAILABLE_TOOLS]' -}}{%- endif -%}
+{%- if tools and message == users[-1] -%}
+{{- '[AVAILABLE_TOOLS]' + (tools | tojson) + '[/AVAILABLE_TOOLS]' -}}{%- endif -%}
 {{- '[INST]' + (system + '\\n\\n' if loop.last and system is not none else '') + message.content + '[/INST]' -}}
 {%- elif message.tool_calls is defined -%}
 {{- '«[TOOL_CALLS][' -}}
@@ -238,7 +239,8 @@ GEMMA4 = """\
 {{- bos_token -}}
 {%- if tools or messages[0].role == 'system' -%}
 {{- '<|turn>system\\n' -}}
-{%- if messages[0].role == 'system' -%}{{- messages[0].content | trim -}}{%- set messages = messages[1:] -%}{%- endif -%}
+{%- if messages[0].role == 'system' -%}{{- messages[0].content | trim -}}
+{%- set messages = messages[1:] -%}{%- endif -%}
 {%- for tool in tools or [] -%}{{- '<|tool>declaration:' + tool.function.name + '<tool|>' -}}{%- endfor -%}
 {{- '<turn|>\\n' -}}
 {%- endif -%}
@@ -291,8 +293,7 @@ _DEEPSEEK_HEAD = (
     "{%- if tools -%}{{- '\\n\\n# Tools\\n' + (tools | tojson) -}}{%- endif -%}"
 )
 DEEPSEEK3 = (
-    _DEEPSEEK_HEAD
-    + "{%- for message in messages if message.role != 'system' -%}"
+    _DEEPSEEK_HEAD + "{%- for message in messages if message.role != 'system' -%}"
     "{%- if message.role == 'user' -%}"
     "{{- '<｜User｜>' + message.content + '<｜Assistant｜>' -}}{%- set ns.out = false -%}{%- set ns.user = true -%}"
     f"{{%- elif message.role == 'tool' -%}}{_DEEPSEEK_RESULT}{{%- set ns.user = false -%}}"
@@ -305,8 +306,7 @@ DEEPSEEK3 = (
     "{%- if add_generation_prompt and not ns.user and not ns.out -%}{{- '<｜Assistant｜>' -}}{%- endif -%}"
 )
 R1 = (
-    _DEEPSEEK_HEAD
-    + "{%- for message in messages if message.role != 'system' -%}"
+    _DEEPSEEK_HEAD + "{%- for message in messages if message.role != 'system' -%}"
     "{%- if message.role == 'user' -%}{{- '<｜User｜>' + message.content -}}{%- set ns.out = false -%}"
     f"{{%- elif message.role == 'tool' -%}}{_DEEPSEEK_RESULT}"
     "{%- elif message.content is none or message.content is undefined -%}"

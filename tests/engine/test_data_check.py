@@ -170,7 +170,7 @@ def test_documents_are_compared_too(tmp_path):
     assert report.roles == {"text": 3}
 
 
-def test_tokens_and_truncation_are_those_of_the_model(tmp_path, tiny_model):
+def test_tokens_and_truncation_are_those_of_the_model(tmp_path, tiny_model, fork_server):
     path = lines(
         tmp_path / "a.jsonl", *pairs(("hi", "hello"), ("hi there", "word " * 60), ("long " * 60, "never seen"))
     )
@@ -189,7 +189,7 @@ def test_tokens_and_truncation_are_those_of_the_model(tmp_path, tiny_model):
     assert found(report, "no-answer-left") == [(3, 0)]
 
 
-def test_a_model_that_is_not_there_is_an_error_with_a_hint(tmp_path):
+def test_a_model_that_is_not_there_is_an_error_with_a_hint(tmp_path, fork_server):
     from engine.errors import EngineError
 
     path = lines(tmp_path / "a.jsonl", *pairs(("hi", "hello")))

@@ -51,6 +51,7 @@ def test_what_the_model_is_given_when_it_is_asked_stands_beside_a_turn_that_is_t
     assert answer["notes"]
     lines = list(shown_rows([{"file": "a.jsonl", "line": 1, "problem": "", **told}]))
     assert any("<｜Assistant｜><think>⏎" in line for line in lines)
+    assert any("note: this answer follows another prompt" in line for line in lines)
     assert any(line.startswith("    ⟦four<｜end▁of▁sentence｜>⟧") for line in lines)
 
 
@@ -63,7 +64,9 @@ def test_a_row_that_cannot_be_trained_says_why() -> None:
 
 def test_text_of_the_file_is_shown_and_never_obeyed() -> None:
     told = described("qwen2.5", {"role": "user", "content": "\x1b[31mred"}, {"role": "assistant", "content": "\x07"})
-    assert not any("\x1b" in line or "\x07" in line for line in shown_rows([{"file": "a", "line": 1, "problem": ""} | told]))
+    assert not any(
+        "\x1b" in line or "\x07" in line for line in shown_rows([{"file": "a", "line": 1, "problem": ""} | told])
+    )
 
 
 @pytest.fixture

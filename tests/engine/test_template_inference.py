@@ -2,51 +2,128 @@
 refused in words that are true: over generated templates and conversations, and over the shapes of the real ones."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from template_chats import chats, recipes
-from template_oracle import Oracle
+from template_faults import FAULTS
+from template_oracle import Oracle, Violation
 from template_recipes import DRESSES, Recipe, plain, source
+from template_shapes import SHAPES
 from tokenizer_kit import tokenizer
 
+from engine.errors import DataError
 from engine.records import Example
-from engine.worker.template import ChatTemplate
+from engine.worker.template import ChatTemplate, Encoded
 
-_SHARED = {
-    "deadline": None,
-    "derandomize": True,
-    "database": None,
-    "suppress_health_check": list(HealthCheck),
-    "print_blob": False,
-}
+_SHARED = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
+_MOST_REFUSED = 0.45
+"""Of generated cases, in which templates that refuse system prompts, calls or a second user in turn are frequent."""
+
+Change = Callable[[ChatTemplate, Example, Encoded | DataError], Encoded | DataError]
 
 
-def verdict(recipe: Recipe, example: Example) -> str:
-    text = source(recipe)
-    tokens = tokenizer(DRESSES[recipe.dress].family)
+def encoded(family: str, text: str, example: Example) -> tuple[ChatTemplate, Encoded | DataError]:
+    tokens = tokenizer(family)
     tokens.chat_template = plain(text)
     template = ChatTemplate(tokens)
-    (outcome,) = template.encode_chats([example])
-    return Oracle(tokens, text).check(template, example, outcome)
+    return template, template.encode_chats([example])[0]
 
 
-def over_many(count: int) -> Counter:
+def verdict(family: str, text: str, example: Example) -> str:
+    template, outcome = encoded(family, text, example)
+    return Oracle(template.tokenizer, text).check(template, example, outcome)
+
+
+def over_generated(count: int) -> Counter:
     seen: Counter = Counter()
 
     @settings(max_examples=count, **_SHARED)
     @given(recipe=recipes(), example=chats())
     def check(recipe: Recipe, example: Example) -> None:
-        seen[verdict(recipe, example)] += 1
+        seen[verdict(DRESSES[recipe.dress].family, source(recipe), example)] += 1
 
     check()
     return seen
 
 
-def test_generated_conversations_in_generated_templates_are_trained_as_they_are_asked_or_refused_truly() -> None:
-    over_many(300)
+def over_shapes(count: int) -> Counter:
+    seen: Counter = Counter()
+
+    @settings(max_examples=count, **_SHARED)
+    @given(name=st.sampled_from(list(SHAPES)), example=chats())
+    def check(name: str, example: Example) -> None:
+        seen[verdict(SHAPES[name].family, SHAPES[name].source, example)] += 1
+
+    check()
+    return seen
+
+
+def test_any_conversation_in_any_template_is_trained_as_it_is_asked_or_refused_truly() -> None:
+    seen = over_generated(250)
+    assert seen["refused"] < _MOST_REFUSED * seen.total()
+
+
+def test_any_conversation_in_the_shapes_of_the_real_templates_too() -> None:
+    seen = over_shapes(150)
+    assert seen["refused"] < _MOST_REFUSED * seen.total()
 
 
 @pytest.mark.long
 def test_ten_thousand_of_them() -> None:
-    over_many(10_000)
+    over_generated(7_500)
+    over_shapes(2_500)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fault", [fault for faults in FAULTS.values() for fault in faults], ids=lambda f: f.__name__)
+def test_each_known_fault_would_be_found(fault: Change) -> None:
+    """By a case that is right without it."""
+    found = []
+
+    @settings(max_examples=600, phases=[Phase.generate], **_SHARED)
+    @given(recipe=recipes(), example=chats())
+    def check(recipe: Recipe, example: Example) -> None:
+        if found:
+            return
+        template, outcome = encoded(DRESSES[recipe.dress].family, source(recipe), example)
+        oracle = Oracle(template.tokenizer, source(recipe))
+        oracle.check(template, example, outcome)
+        try:
+            oracle.check(template, example, fault(template, example, outcome))
+        except Violation as violation:
+            found.append(violation.kind)
+
+    check()
+    assert found
+
+
+STOPS = {
+    "qwen2.5-base": "<|im_end|>",
+    "qwen3": "<|im_end|>",
+    "glm4": "<|user|> <|observation|>",
+    "glm4.5": "<|user|> <|observation|>",
+    "llama3.1": "<|eot_id|>",
+    "llama2": "</s>",
+    "mistral3": "</s>",
+    "gemma3": "<end_of_turn>",
+    "gemma4": "<turn|> <|tool_response>",
+    "deepseek3": "<｜end▁of▁sentence｜>",
+    "r1": "<｜end▁of▁sentence｜>",
+    "phi3": "<|end|>",
+    "phi4-mini": "<|end|>",
+    "command-r7b": "<|END_OF_TURN_TOKEN|>",
+    "gpt-oss": "<|return|> <|call|>",
+    "hermes": "<|im_end|>",
+    "hunyuan": "<|eos|>",
+}
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_answers_stop_at_what_the_template_ends_turns_with_and_at_the_end_token(name: str) -> None:
+    tokens = tokenizer(SHAPES[name].family)
+    tokens.chat_template = plain(SHAPES[name].source)
+    stops = set(tokens.convert_ids_to_tokens(list(ChatTemplate(tokens).stop_token_ids)))
+    assert stops == {*STOPS[name].split(), tokens.eos_token}

@@ -1,4 +1,4 @@
-"""Tokenizers of the model families: their kinds of pre-tokenizer, trained on the spot, and their tables of added tokens.
+"""Tokenizers of the model families: their kinds of pre-tokenizer, trained on the spot, and their added tokens.
 
 A flag after a token says how the real table has it: `s` special, `n` normalized, `l` and `r` take white space on the
 left or right of the token. Tokens that no chat template writes are left out.
@@ -18,7 +18,7 @@ _TEXT = [
     "今天天气怎么样？今天是晴天，适合出门散步。",
     '{"name": "look", "arguments": {"city": "Rome", "days": 3}}\n[{"name": "find"}]\n\n\n',
     "<tool_call>\n</tool_call>\n<think>\n\n</think>\n\n### user:\n\n### assistant:\n\nUser: a\nAssistant: b\n",
-    "a  b   c\td\r\n  e\n\n f (g) [h] i' \"j\" :) ... 1234567 ?\n\n!\n",
+    'a  b   c\td\r\n  e\n\n f (g) [h] i\' "j" :) ... 1234567 ?\n\n!\n',
 ]
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
