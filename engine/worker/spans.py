@@ -145,7 +145,7 @@ class _Conversation:
             return None
         is_last = k == view.count - 1
         forms = dict.fromkeys((content, content.strip(), content.lstrip(), content.rstrip()))
-        alone = {"".join((*self._ends.openings[:1], words, self._ends.closing)) for words in forms}
+        alone = {"".join((*self._ends.openings[:1], words, self._generated(self._ends.closing))) for words in forms}
         for opening in self._ends.openings or ("",):
             for words in forms:
                 if not text.startswith(opening + words, start):
@@ -156,7 +156,7 @@ class _Conversation:
                 for closing in self._ends.closings:
                     if text.startswith(closing, after):
                         end = after + len(closing)
-                        written = text[start : end if self._ends.closing else after]
+                        written = text[start:after] + (self._generated(closing) if self._ends.closing else "")
                         return Span(k, start, end, notes if is_last or written in alone else (*notes, TURN_DIFFERS))
         return None
 
@@ -192,6 +192,11 @@ class _Conversation:
         closed = len(text[start:end].rstrip())
         return start + closed if self._last_token(text[start : start + closed]) else end
 
+    def _generated(self, text: str) -> str:
+        """As far as the model goes on: through the first token that stops it."""
+        ends = [at + len(stop) for stop in self._stops if (at := text.find(stop)) >= 0]
+        return text[: min(ends)] if ends else text
+
     def _is_closed(self, answer: str) -> bool:
         """Whether it ends with a token that ends turns, and not only with one that belongs to a call."""
         return self._last_token(answer.rstrip()) in self._stops
@@ -222,7 +227,8 @@ class _Conversation:
         prompt = self._prompt(k)
         if prompt is not None and alone is not None and alone.startswith(prompt):
             written = alone[len(prompt) : self._end_of(alone, len(prompt))]
-            if written != answer and written + self._last_token(answer) != answer:
+            written, shown = self._generated(written), self._generated(answer)
+            if written != shown and written + self._last_token(shown) != shown:
                 notes += (TURN_DIFFERS,)
         return Span(k, start, end, notes, same_header=same_header)
 
