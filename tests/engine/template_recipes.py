@@ -317,4 +317,6 @@ def sound(recipe: Recipe) -> Recipe:
         recipe = replace(recipe, call_closing="same")
     if recipe.results == "inside" and not dress.call_close:
         recipe = replace(recipe, results="own")
+    if recipe.results == "inside" and recipe.prompt == "always":
+        recipe = replace(recipe, prompt="header")
     return recipe
