@@ -1,0 +1,246 @@
+"""speed: how fast does it train, beside TRL on the same card, and where does the time go?
+
+Proves: real tokens per second at 0.5B, 1.5B and 7B, by bench/train_throughput.py and with its checks (every chat seen
+once, first loss that of a plain float32 model); beside TRL where it is installed; as a share of the rate at which this
+card multiplies large bfloat16 matrices; and what the profiler says a step's time goes to.
+ok: a row is comparable, finetop is not slower than TRL's best, and its useful work reaches 30 % of the matrix rate at
+1.5B and 40 % at 7B (at 0.5B no share is asked: a step there is too short to fill a card). Profile: the kinds add up to
+the step within 2 %. Fell short: otherwise.
+"""
+
+import functools
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gpu.findings import Findings, Measurement
+from gpu.kit import CHATS, Kit
+
+LEAST_SHARE = {"1.5b": 0.3, "7b": 0.4}
+BATCH = 32
+WARM_UPS, PROFILED = 3, 3
+KINDS = (
+    ("attention", ("flash", "fmha", "attention", "mem_eff")),
+    ("optimizer and clipping", ("multi_tensor", "adam", "lpnorm", "aten::_foreach")),
+    (
+        "matrix products",
+        (
+            "gemm",
+            "nvjet",
+            "cutlass",
+            "xmma",
+            "cublas",
+            "splitk",
+            "gemv",
+            "aten::mm",
+            "aten::addmm",
+            "aten::bmm",
+            "mkldnn",
+        ),
+    ),
+    ("loss", ("softmax", "cross_entropy", "nll_loss", "gather")),
+    ("copies and casts", ("memcpy", "memset", "copy", "aten::cat", "catarray", "fill")),
+    (
+        "elementwise and norms",
+        ("elementwise", "reduce", "norm", "index", "scatter", "embedding", "sort", "scan", "aten::"),
+    ),
+)
+"""By pieces of the name of a kernel, or on a CPU of an operation: the first kind that fits, else 'other'. Attention
+comes first, since its kernels, too, are made with cutlass."""
+
+
+def measurements() -> list[Measurement]:
+    return [
+        Measurement("0.5b lora", 65, lambda kit: beside_trl(kit, "0.5b", "lora", ("trl-packing", "trl"))),
+        Measurement("1.5b lora", 60, lambda kit: beside_trl(kit, "1.5b", "lora", ("trl-packing",))),
+        Measurement("7b lora", 70, lambda kit: beside_trl(kit, "7b", "lora", ())),
+        Measurement("0.5b full", 45, lambda kit: beside_trl(kit, "0.5b", "full", ())),
+        Measurement("0.5b profile", 18, lambda kit: profiled(kit, "0.5b")),
+        Measurement("1.5b profile", 18, lambda kit: profiled(kit, "1.5b")),
+        Measurement("7b profile", 25, lambda kit: profiled(kit, "7b")),
+        Measurement("7b lora, TRL", 60, lambda kit: beside_trl(kit, "7b", "lora", ("trl-packing",), again=False)),
+    ]
+
+
+def beside_trl(kit: Kit, model: str, method: str, rivals: tuple[str, ...], again: bool = True) -> Findings:
+    """Ours, and the rivals on the same fixture; with `again` false, ours only to compare with."""
+    import train_throughput as bench
+
+    found = Findings()
+    kit.fixture(model)
+    chats = kit.chats(CHATS)
+    have_trl = importlib.util.find_spec("trl") is not None
+    engines = ["ours", *(rivals if have_trl else ())]
+    if rivals and not have_trl:
+        found.note("TRL is not installed: nothing to compare with")
+    words = [
+        "--device",
+        kit.device,
+        "--size",
+        kit.shape(model),
+        "--chats",
+        chats,
+        "--methods",
+        method,
+        "--engines",
+        *engines,
+    ]
+    words += ["--batch-size", BATCH if kit.cuda else 8, "--threads", 8 if kit.cuda else 1, "--timeout", 240]
+    words += ["--python", f"ours={sys.executable}", "--python", f"trl={sys.executable}"]
+    options = bench.arguments([str(word) for word in words])
+    made = bench.Bench(options, kit.fixture_of(model))
+    rate = _matrix_rate(made) if kit.cuda else None
+    speeds: dict[str, float | None] = {}
+    for name in engines:
+        run = bench.judged(made, name, method, *made.run(bench.ENGINES[name], method=method))
+        label = bench.ENGINES[name].label
+        found.check(f"{label} is comparable", not run.reasons, "; ".join(run.reasons))
+        speeds[name] = run.tokens_per_second
+        found.figure(label, run.tokens_per_second, "tokens/s")
+        found.figure("its peak", run.peak_bytes, "GB")
+        if name == "ours" and rate and run.tokens_per_second:
+            share = run.tokens_per_second * bench.useful_flops_per_token(made, method) / rate
+            found.figure("of the matrix rate", share, "%")
+            judge_share(found, model, share)
+    judge(found, speeds)
+    return found
+
+
+def judge(found: Findings, speeds: dict[str, float | None]) -> None:
+    """Tokens per second by engine; 'ours' is held against the best of the others."""
+    rivals = [speed for name, speed in speeds.items() if name != "ours" and speed]
+    if rivals and (ours := speeds["ours"]):
+        found.figure("finetop is", ours / max(rivals), "x")
+        found.at_least("finetop beside TRL's best", ours / max(rivals), 1.0)
+
+
+def judge_share(found: Findings, model: str, share: float) -> None:
+    if model in LEAST_SHARE:
+        found.at_least("share of the matrix rate", share, LEAST_SHARE[model])
+
+
+def _matrix_rate(made: Any) -> float:
+    return made.matmul()["flops_per_s"]
+
+
+def profiled(kit: Kit, model: str) -> Findings:
+    """Some real steps under torch's profiler, in this process."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    found = Findings()
+    step = _stepper(kit, model)
+    for _ in range(WARM_UPS):
+        step()
+    _wait(kit)
+    on_card = [ProfilerActivity.CUDA] if kit.cuda else []
+    with profile(activities=[ProfilerActivity.CPU, *on_card]) as prof, torch.profiler.record_function("the steps"):
+        for _ in range(PROFILED):
+            step()
+        _wait(kit)
+    events = prof.events()
+    whole = next(e.time_range for e in events if e.name == "the steps" and e.device_type.name == "CPU")
+    if kit.cuda:
+        spans = [
+            (e.name, e.time_range.start, e.time_range.end)
+            for e in events
+            if e.device_type.name == "CUDA" and not _is_annotation(e)
+        ]
+    else:
+        spans = [(e.name, e.time_range.start, e.time_range.end) for e in events if _is_leaf(e)]
+    judge_profile(found, spans, whole.elapsed_us())
+    found.figure("a step", whole.elapsed_us() / 1e6 / PROFILED, "s")
+    return found
+
+
+def _is_annotation(event: Any) -> bool:
+    """A span around kernels, not one of them: ours, and the optimizer's own."""
+    return bool(getattr(event, "is_user_annotation", False)) or event.name.startswith(("the steps", "Optimizer."))
+
+
+def _is_leaf(event: Any) -> bool:
+    return event.name.startswith("aten::") and not any(c.name.startswith("aten::") for c in event.cpu_children)
+
+
+def judge_profile(found: Findings, spans: Iterable[tuple[str, float, float]], whole: float) -> None:
+    """`spans`: name, start and end of all that ran, in the unit of `whole`, the time of the steps.
+
+    What runs at the same time as something before it counts for the first only, so that kinds and gaps are parts of
+    the whole.
+    """
+    kinds: dict[str, float] = {}
+    until = float("-inf")
+    for name, start, end in sorted(spans, key=lambda span: span[1:]):
+        alone = end - max(start, until)
+        if alone > 0:
+            kinds[kind_of(name)] = kinds.get(kind_of(name), 0.0) + alone
+            until = end
+    busy = sum(kinds.values())
+    for kind, took in sorted(kinds.items(), key=lambda pair: -pair[1]):
+        found.figure(kind, took / whole, "%")
+    found.figure("gaps, waiting for the host", 1 - busy / whole, "%")
+    found.check("something ran", busy > 0, busy)
+    found.check("the kinds are no more than the step", busy <= 1.02 * whole, f"{busy:.0f} of {whole:.0f} us")
+    other = kinds.get("other", 0.0) / whole
+    found.check("nearly all kernels are of a known kind", other <= 0.05, f"{other:.1%}")
+
+
+@functools.cache
+def kind_of(name: str) -> str:
+    low = name.lower()
+    return next((kind for kind, pieces in KINDS if any(piece in low for piece in pieces)), "other")
+
+
+def _wait(kit: Kit) -> None:
+    if kit.cuda:
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def _stepper(kit: Kit, model: str) -> Any:
+    """An optimizer step of LoRA on the chats, made of the worker's own parts."""
+    import numpy as np
+
+    from engine.config import Layer, resolve
+    from engine.worker.data import prepare
+    from engine.worker.linear import use_onednn
+    from engine.worker.loss import PackedLoss
+    from engine.worker.model import (
+        causal_lm,
+        choose_precision,
+        load_base,
+        load_tokenizer,
+        make_trainable,
+        pick_device,
+    )
+    from engine.worker.optim import make_optimizer
+    from engine.worker.parallel import Ranks
+    from engine.worker.template import ChatTemplate
+    from engine.worker.train import forward_backward, set_up_torch
+    from gpu.runs import settings
+
+    fixture: Path = kit.fixture(model)
+    config = resolve([Layer("gpu kit", settings(fixture, {"lora.r": 16, "optim.learning_rate": 1e-4}))]).config
+    device = pick_device()
+    set_up_torch(config, device)
+    tokens = prepare(config, ChatTemplate(load_tokenizer(config.model), config.data.template)).train
+    precision = choose_precision(config, device)
+    trained = make_trainable(load_base(config, precision), config)
+    use_onednn(trained)
+    trained.train()
+    optimizer = make_optimizer(trained, config.optim)
+    loss_of = PackedLoss(causal_lm(trained))
+    parameters = [p for p in trained.parameters() if p.requires_grad]
+    ranks = Ranks()
+    batches = iter(np.arange(len(tokens))[: BATCH * (len(tokens) // BATCH)].reshape(-1, BATCH).tolist() * 9)
+
+    def step() -> None:
+        indices = np.array(next(batches))
+        forward_backward(loss_of, tokens, indices, 8192, parameters, config, precision, ranks)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
