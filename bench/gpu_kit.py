@@ -67,8 +67,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--size", choices=("full", "tiny"), default="full", help="tiny: two layers, to try things out")
     made.add_argument("--out", type=Path, default=Path("gpu-results"), help="results (default: gpu-results)")
     made.add_argument("--minutes", type=float, default=8.0, help="begin nothing that would not end by then (default 8)")
-    made.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / f"finetop-gpu-kit-{os.getuid()}",
-                      help="models, data and runs, 25 GB, kept between commands (default: in the temporary folder)")  # fmt: skip
+    scratch = Path(tempfile.gettempdir()) / f"finetop-gpu-kit-{os.getuid()}"
+    made.add_argument("--scratch", type=Path, default=scratch, help=f"models, data, runs: 30 GB (default: {scratch})")
     made.add_argument("--stages", action="store_true", help="say what each stage proves")
     made.add_argument("--table", action="store_true", help="print the table of OUT")
     made.add_argument("--docs", action="store_true", help="write the table of OUT into docs/gpu.md")

@@ -91,6 +91,13 @@ class Kit:
                 raise RuntimeError(f"the random model of {model} could not be made")
         return wanted.folder()
 
+    def first_chats(self, model: str, count: int) -> Path:
+        """A file with the first chats of the fixture only."""
+        source = self.fixture(model) / "messages.jsonl"
+        few = source.with_name(f"first-{count}.jsonl")
+        few.write_text("".join(source.read_text("utf-8").splitlines(keepends=True)[:count]), "utf-8")
+        return few
+
     @contextlib.contextmanager
     def folder(self, name: str) -> Iterator[Path]:
         """An empty one, gone afterwards: checkpoints of large models would fill the disk."""

@@ -2,9 +2,9 @@
 
 Proves: while a run trains, `finetop top --json` says of the card what nvidia-smi says just before and after it, and
 attributes the memory of the run's process to the run, as nvidia-smi and torch's own allocator have it.
-ok: name, UUID, driver and memory in all equal; memory in use, temperature, power, clock and load within nvidia-smi's two
-readings and a margin for what moves in between; the run's memory within 64 MiB of nvidia-smi's for that pid, and not
-below what torch had reserved. Fell short: one of them is off, and the table says by how much.
+ok: name, UUID, driver and memory in all equal; memory in use, temperature, power, clock and load within nvidia-smi's
+two readings and a margin for what moves in between; the run's memory within 64 MiB of nvidia-smi's for that pid, and
+not below what torch had reserved. Fell short: one of them is off, and the table says by how much.
 Without a card it is rehearsed against the stand-in driver of the tests.
 """
 

@@ -1,8 +1,8 @@
 """oom: what happens when the card is full?
 
-Proves: with another process holding most of the card, a run whose passes no longer fit catches it, halves them and goes
-on with the losses it has on a free card; left to itself (train.micro_tokens=auto) it takes passes that fit at once; on a
-card without any room it fails with the reason and what helps, not with a traceback; two runs share a card.
+Proves: with another process holding most of the card, a run whose passes no longer fit catches it, halves them and
+goes on with the losses it has on a free card; left to itself (train.micro_tokens=auto) it takes passes that fit at
+once; on a card without any room it fails with the reason and what helps, not with a traceback; two runs share a card.
 ok: all of it, losses within 1 %. Fell short: otherwise. In a rehearsal, passes beyond a limit fail as the tests make
 them fail, and the shared card is the stand-in driver's.
 """

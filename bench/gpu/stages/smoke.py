@@ -9,6 +9,7 @@ ok: all of it. Fell short: any part, and the table names it. OUT/screen.txt hold
 import asyncio
 import io
 import os
+from pathlib import Path
 
 from gpu.findings import Findings, Measurement
 from gpu.kit import Kit
@@ -16,6 +17,7 @@ from gpu.runs import Session, Trained, session, settings
 
 RUN_NAME = "smoke-lora"
 COLUMNS, ROWS = 120, 36
+EPOCHS = 3
 
 
 def measurements() -> list[Measurement]:
@@ -26,7 +28,7 @@ def whole(kit: Kit) -> Findings:
     found = Findings()
     fixture = kit.fixture("0.5b")
     with session(kit, "smoke") as one:
-        values = {"run.name": RUN_NAME, "optim.learning_rate": 1e-3, "lora.r": 16}
+        values = {"run.name": RUN_NAME, "optim.learning_rate": 1e-3, "train.epochs": EPOCHS, "train.batch_size": 16}
         run_id = one.add(settings(fixture, values))
         (run,) = one.until_ended(run_id)
         trained = one.trained(run_id)
@@ -35,7 +37,7 @@ def whole(kit: Kit) -> Findings:
         text = picture(one)
         (kit.out / "screen.txt").write_text(text, "utf-8")
         found.check("the screen shows the run", RUN_NAME in text and "done" in text, text[:200])
-        ask_and_hand_over(found, one, run_id, fixture)
+        ask_and_hand_over(found, one, run_id, kit.first_chats("0.5b", 4))
         said = one.finetop("doctor", must=False).stdout
         if kit.cuda:
             card = trained.model.get("device", "?")
@@ -48,9 +50,9 @@ def look_at_training(kit: Kit, found: Findings, one: Session, run_id: int, train
     found.check("it was forked from the warm process", "forked" in one.started(run_id), one.started(run_id))
     found.check("the packed path was taken", trained.model.get("path") == "packed", trained.model.get("path"))
     found.check("journal and store have the same losses", one.stored(run_id, "train/loss") == losses, len(losses))
-    quarter = max(1, len(losses) // 4)
-    before, after = sum(losses[:quarter]) / quarter, sum(losses[-quarter:]) / quarter
-    found.check("the loss falls", after < before, f"{before:.4f}, then {after:.4f}")
+    epoch = max(1, len(losses) // EPOCHS)
+    before, after = sum(losses[:epoch]) / epoch, sum(losses[-epoch:]) / epoch
+    found.check("the loss falls from the first epoch to the last", after < before, f"{before:.4f}, then {after:.4f}")
     found.figure("loss", f"{before:.3f} to {after:.3f}")
     found.figure("steps", len(losses))
     if kit.cuda:
@@ -63,10 +65,9 @@ def look_at_training(kit: Kit, found: Findings, one: Session, run_id: int, train
         found.figure("peak memory", trained.memory.get("peak_bytes"), "GB")
 
 
-def ask_and_hand_over(found: Findings, one: Session, run_id: int, fixture) -> None:
+def ask_and_hand_over(found: Findings, one: Session, run_id: int, few: Path) -> None:
+    """`few`: a file of a few chats."""
     model = f"{run_id}@latest"
-    few = one.workspace.root / "few.jsonl"
-    few.write_text("".join((fixture / "messages.jsonl").read_text().splitlines(keepends=True)[:4]))
     said = one.finetop("sample", model, "--prompt", "ba", "--max-new-tokens", 8, must=False)
     found.check("`finetop sample` answers", said.returncode == 0, said.stderr.strip()[-200:])
     words = ("eval", model, "--data", few, "--max-new-tokens", 8, "--metrics", "exact_match")
