@@ -47,8 +47,8 @@ CHAT_TEMPLATE = (
 )
 # Qwen2.5's own shapes, Llama 3.2's of 1B, and two of 20M parameters with few key heads of 64: in "20m" the vocabulary's
 # two matrices weigh most, as in small models they do; in "20m-tied" the layers have most of the work. "tiny" only shows
-# that things run. The vocabulary of the large ones is kept at their own size, because projecting to it is a good part of
-# the work; ids above 32,000 simply never occur.
+# that things run. The vocabulary of the large ones is kept at their own size, because projecting to it is much of the
+# work; ids above 32,000 simply never occur.
 SIZES = {
     "tiny": {
         "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,

@@ -62,14 +62,16 @@ def main() -> None:
         print(json.dumps(rows))
 
 
-def compare(name: str, method: str, options: argparse.Namespace) -> dict:
+def compare(name: str, method: str, options: argparse.Namespace, ready: str = "") -> dict:
+    """`ready`: a folder that holds such a model already; else one with random weights is made for the while."""
     content = KNOWN[name] | ({"num_hidden_layers": options.layers} if options.layers else {})
     tokens = options.tokens // 2 * 2
     lengths = [tokens // 2] * 2
     with tempfile.TemporaryDirectory() as folder:
-        random_model(AutoConfig.for_model(**content), torch.bfloat16).save_pretrained(folder)
-        give_back_memory()
-        values = {"model.name": folder, "method.kind": method, "data.max_length": tokens // 2}
+        if not ready:
+            random_model(AutoConfig.for_model(**content), torch.bfloat16).save_pretrained(folder)
+            give_back_memory()
+        values = {"model.name": ready or folder, "method.kind": method, "data.max_length": tokens // 2}
         config = resolve([Layer("bench", values | {"train.micro_tokens": tokens})]).config
         device = torch.device(options.device, 0) if options.device == "cuda" else torch.device("cpu")
         precision = choose_precision(config, device)

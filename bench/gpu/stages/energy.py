@@ -20,7 +20,7 @@ SHARE, JOULES = 0.10, 30.0
 
 
 def measurements() -> list[Measurement]:
-    return [Measurement("counter", 80, beside_the_counter)]
+    return [Measurement("counter", 45, beside_the_counter)]
 
 
 def beside_the_counter(kit: Kit) -> Findings:

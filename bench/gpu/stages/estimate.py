@@ -14,33 +14,37 @@ from gpu.kit import Kit
 TRACE, ARITHMETIC, CONTEXT = 0.10, 0.20, 4 / 3
 TOKENS, TOKENS_ON_CPU = 2048, 64
 CASES = (
-    ("qwen2.5-0.5b", "full", False, 45),
-    ("qwen2.5-0.5b", "lora", False, 40),
-    ("qwen2.5-1.5b", "qlora", False, 50),
-    ("llama-3.2-1b", "lora", False, 45),
-    ("qwen2.5-7b", "lora", True, 90),
+    ("0.5b", "qwen2.5-0.5b", "full", False, 30),
+    ("0.5b", "qwen2.5-0.5b", "lora", False, 28),
+    ("1.5b", "qwen2.5-1.5b", "qlora", False, 42),
+    ("llama-1b", "llama-3.2-1b", "lora", False, 40),
+    ("7b", "qwen2.5-7b", "lora", True, 55),
 )
-"""Shape, method, whether activations are recomputed, seconds. What weighs differs: moments and casts; activations; four
+"""Model, its shape in engine.plan.known, method, whether activations are recomputed, seconds. What weighs differs: moments and casts; activations; four
 bits; another kind; the weights of 7B."""
 
 
 def measurements() -> list[Measurement]:
     cases = [
-        Measurement(f"{shape} {method}", seconds, lambda kit, s=shape, m=method, c=again: compare(kit, s, m, c))
-        for shape, method, again, seconds in CASES
+        Measurement(
+            f"{model} {method}", seconds, lambda kit, *, case=(model, shape, method, again): compare(kit, *case)
+        )
+        for model, shape, method, again, seconds in CASES
     ]
-    return [*cases, Measurement("context", 25, context)]
+    return [*cases, Measurement("context", 20, context)]
 
 
-def compare(kit: Kit, shape: str, method: str, checkpointing: bool) -> Findings:
+def compare(kit: Kit, model: str, shape: str, method: str, checkpointing: bool) -> Findings:
     import plan_accuracy
 
     found = Findings()
-    layers = 1 if kit.tiny else None
     tokens = TOKENS if kit.cuda else TOKENS_ON_CPU
-    shape = "smollm2-135m" if kit.tiny else shape
-    options = argparse.Namespace(device=kit.device, layers=layers, tokens=tokens, checkpointing=checkpointing)
-    row = plan_accuracy.compare(shape, method, options)
+    options = argparse.Namespace(device=kit.device, layers=None, tokens=tokens, checkpointing=checkpointing)
+    if kit.tiny:
+        options.layers = 1
+        row = plan_accuracy.compare("smollm2-135m", method, options)
+    else:
+        row = plan_accuracy.compare(shape, method, options, str(kit.fixture(model) / "model"))
     judge(found, row)
     return found
 

@@ -19,8 +19,8 @@ ROWS, NEW, SIZES = 256, 96, (64, 256)
 
 def measurements() -> list[Measurement]:
     return [
-        Measurement("same answers", 30, same_answers),
-        Measurement("1.5b", 75, lambda kit: beside_generate(kit, "1.5b")),
+        Measurement("same answers", 24, same_answers),
+        Measurement("1.5b", 55, lambda kit: beside_generate(kit, "1.5b")),
     ]
 
 

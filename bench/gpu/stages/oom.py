@@ -60,10 +60,10 @@ time.sleep(600)
 
 def measurements() -> list[Measurement]:
     return [
-        Measurement("halved", 80, halved),
-        Measurement("fitted", 45, fitted),
-        Measurement("no room", 40, no_room),
-        Measurement("two share a card", 75, shared),
+        Measurement("halved", 40, halved),
+        Measurement("fitted", 24, fitted),
+        Measurement("no room", 30, no_room),
+        Measurement("two share a card", 42, shared),
     ]
 
 

@@ -18,9 +18,9 @@ BIG_STEPS, BIG_BATCH = 8, 16
 
 def measurements() -> list[Measurement]:
     return [
-        Measurement("nf4", 75, against_cpu),
-        Measurement("8-bit optimizers", 75, eight_bit),
-        Measurement("7b", 110, big),
+        Measurement("nf4", 50, against_cpu),
+        Measurement("8-bit optimizers", 36, eight_bit),
+        Measurement("7b", 90, big),
     ]
 
 

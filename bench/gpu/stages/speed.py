@@ -53,14 +53,14 @@ comes first, since its kernels, too, are made with cutlass."""
 
 def measurements() -> list[Measurement]:
     return [
-        Measurement("0.5b lora", 65, lambda kit: beside_trl(kit, "0.5b", "lora", ("trl-packing", "trl"))),
-        Measurement("1.5b lora", 60, lambda kit: beside_trl(kit, "1.5b", "lora", ("trl-packing",))),
-        Measurement("7b lora", 70, lambda kit: beside_trl(kit, "7b", "lora", ())),
-        Measurement("0.5b full", 45, lambda kit: beside_trl(kit, "0.5b", "full", ())),
-        Measurement("0.5b profile", 18, lambda kit: profiled(kit, "0.5b")),
-        Measurement("1.5b profile", 18, lambda kit: profiled(kit, "1.5b")),
-        Measurement("7b profile", 25, lambda kit: profiled(kit, "7b")),
-        Measurement("7b lora, TRL", 60, lambda kit: beside_trl(kit, "7b", "lora", ("trl-packing",), again=False)),
+        Measurement("0.5b lora", 50, lambda kit: beside_trl(kit, "0.5b", "lora", ("trl-packing",))),
+        Measurement("1.5b lora", 56, lambda kit: beside_trl(kit, "1.5b", "lora", ("trl-packing",))),
+        Measurement("7b lora", 62, lambda kit: beside_trl(kit, "7b", "lora", ())),
+        Measurement("0.5b full", 30, lambda kit: beside_trl(kit, "0.5b", "full", ())),
+        Measurement("0.5b profile", 16, lambda kit: profiled(kit, "0.5b")),
+        Measurement("1.5b profile", 17, lambda kit: profiled(kit, "1.5b")),
+        Measurement("7b profile", 24, lambda kit: profiled(kit, "7b")),
+        Measurement("7b lora, TRL", 52, lambda kit: beside_trl(kit, "7b", "lora", ("trl-packing",), again=False)),
     ]
 
 

@@ -28,11 +28,11 @@ MOVES = 2
 
 def measurements() -> list[Measurement]:
     return [
-        Measurement("lora bfloat16", 75, lambda kit: against_cpu(kit, "lora", "bfloat16")),
-        Measurement("full bfloat16", 90, lambda kit: against_cpu(kit, "full", "bfloat16")),
-        Measurement("lora float32", 40, lambda kit: against_cpu(kit, "lora", "float32")),
-        Measurement("resume", 60, lambda kit: resumed(kit, deterministic=False)),
-        Measurement("deterministic", 90, lambda kit: resumed(kit, deterministic=True)),
+        Measurement("lora bfloat16", 48, lambda kit: against_cpu(kit, "lora", "bfloat16")),
+        Measurement("full bfloat16", 62, lambda kit: against_cpu(kit, "full", "bfloat16")),
+        Measurement("lora float32", 24, lambda kit: against_cpu(kit, "lora", "float32")),
+        Measurement("resume", 48, lambda kit: resumed(kit, deterministic=False)),
+        Measurement("deterministic", 68, lambda kit: resumed(kit, deterministic=True)),
     ]
 
 

@@ -12,11 +12,11 @@ from gpu.findings import Findings, Measurement
 from gpu.kit import Kit
 from gpu.runs import settings
 
-RUNS = 3
+RUNS = 2
 
 
 def measurements() -> list[Measurement]:
-    return [Measurement("0.5b", 150, first_steps)]
+    return [Measurement("0.5b", 60, first_steps)]
 
 
 def first_steps(kit: Kit) -> Findings:
@@ -28,12 +28,11 @@ def first_steps(kit: Kit) -> Findings:
 
     found = Findings()
     os.environ.update(kit.environment())
-    runs = 2 if kit.tiny else RUNS
     fixture = kit.fixture("0.5b")
     values = settings(fixture, {"train.max_steps": 3, "save.every": 0})
     with kit.folder("warm") as root:
-        cold = cold_starts(Workspace(root / "cold"), values, runs)
-        warm, how = warm_starts(Workspace(root / "warm"), values, runs)
+        cold = cold_starts(Workspace(root / "cold"), values, RUNS)
+        warm, how = warm_starts(Workspace(root / "warm"), values, RUNS)
     judge(found, cold, warm, how)
     return found
 
