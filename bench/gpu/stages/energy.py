@@ -2,8 +2,8 @@
 
 Proves: what the daemon keeps as a run's energy is what the card's own counter says from the start of its worker to its
 end, read here beside it.
-ok: within 10 % and 30 J (the daemon looks once a second), from the counter and not from guessed power. Fell short:
-otherwise. Figures: joules, mean watts, joules per thousand tokens. Without a card it is rehearsed against the stand-in
+ok: within 5 % and what the card takes in 2.5 s (the daemon looks once a second, so that the first and the last moments
+are not seen), from the counter and not from power now and then. Fell short: otherwise. Figures: joules, mean watts, joules per thousand tokens. Without a card it is rehearsed against the stand-in
 driver of the tests, whose counter runs at 400 W.
 """
 
@@ -16,7 +16,9 @@ from gpu.findings import Findings, Measurement
 from gpu.kit import Kit
 from gpu.runs import session, settings
 
-SHARE, JOULES = 0.10, 30.0
+SHARE = 0.05
+UNSEEN_SECONDS = {"cuda": 2.5, "cpu": 10.0}
+"""At both ends together; in a rehearsal the daemon may have to wait for a processor."""
 
 
 def measurements() -> list[Measurement]:
@@ -45,7 +47,8 @@ def beside_the_counter(kit: Kit) -> Findings:
             ticking.join()
     found.check("the run ends as done", run.state == "done", f"{run.state}: {run.reason}")
     wanted = record.between(run.started, run.finished)
-    judge(found, usage, wanted, run.finished - run.started, tokens)
+    judge(found, usage, wanted, run.finished - run.started, UNSEEN_SECONDS[kit.device])
+    found.figure("per 1,000 tokens", 1000 * wanted / tokens, "J")
     return found
 
 
@@ -78,20 +81,18 @@ class Record:
         return last[1] - first[1]
 
 
-def judge(found: Findings, usage: dict, wanted: float, seconds: float, tokens: float) -> None:
-    """`usage`: as the daemon keeps it. `wanted`: joules by the counter over these seconds."""
-    seen = usage.get("energy_joules")
-    right = seen is not None and abs(seen - wanted) <= SHARE * wanted + JOULES
-    found.check(
-        f"the run's joules are the counter's within {SHARE:.0%} and {JOULES:g} J", right, f"{seen} for {wanted}"
-    )
+def judge(found: Findings, usage: dict, wanted: float, seconds: float, unseen: float) -> None:
+    """`usage`: as the daemon keeps it. `wanted`: joules by the counter over these seconds, some of them unseen."""
+    seen, mean = usage.get("energy_joules"), wanted / seconds
+    margin = SHARE * wanted + unseen * mean
+    right = seen is not None and abs(seen - wanted) <= margin
+    found.check(f"the run's joules are the counter's to {margin:.0f} J", right, f"{seen} for {wanted}")
     found.check("they come from the counter", usage.get("energy_from") == "counter", usage.get("energy_from"))
-    found.check("the counter has run", wanted > JOULES, wanted)
+    found.check("the counter has run", wanted > seconds, wanted)
     found.figure("finetop's", seen, "J")
     found.figure("the counter's", wanted, "J")
     found.figure("over", seconds, "s")
-    found.figure("mean", wanted / seconds, "W")
-    found.figure("per 1,000 tokens", 1000 * wanted / tokens, "J")
+    found.figure("mean", mean, "W")
 
 
 def _counter() -> Callable[[], float]:

@@ -20,8 +20,8 @@ CASES = (
     ("llama-1b", "llama-3.2-1b", "lora", False, 40),
     ("7b", "qwen2.5-7b", "lora", True, 55),
 )
-"""Model, its shape in engine.plan.known, method, whether activations are recomputed, seconds. What weighs differs: moments and casts; activations; four
-bits; another kind; the weights of 7B."""
+"""Model, its shape in engine.plan.known, method, whether activations are recomputed, seconds. What weighs differs:
+moments and casts; activations; four bits; another kind; the weights of 7B."""
 
 
 def measurements() -> list[Measurement]:
