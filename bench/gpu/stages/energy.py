@@ -3,8 +3,9 @@
 Proves: what the daemon keeps as a run's energy is what the card's own counter says from the start of its worker to its
 end, read here beside it.
 ok: within 5 % and what the card takes in 2.5 s (the daemon looks once a second, so that the first and the last moments
-are not seen), from the counter and not from power now and then. Fell short: otherwise. Figures: joules, mean watts, joules per thousand tokens. Without a card it is rehearsed against the stand-in
-driver of the tests, whose counter runs at 400 W.
+are not seen), from the counter and not from power now and then. Fell short: otherwise. Figures: joules, mean watts,
+joules per thousand tokens. Without a card it is rehearsed against the stand-in driver of the tests, whose counter runs
+at 400 W.
 """
 
 import threading
