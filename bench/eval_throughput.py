@@ -79,6 +79,11 @@ class Engines:
         use_onednn(self._ours)
         self.prompts, self.stops = read(options, self._ours, self._precision)
 
+    def warm_up(self) -> None:
+        """A few tokens from each: on a GPU the first call of a kernel loads it, and memory is taken."""
+        generate(self._ours, self.prompts[:8], set(), Sampling(4), self._precision, True)
+        plain(self._theirs, self.prompts[:8], set(), 4, 8)
+
     def all(self, stop: set[int], sizes: list[int]) -> dict[str, Callable[[], Answers]]:
         """By name, finetop first: what writes the answers to all prompts."""
         new = self.options.new

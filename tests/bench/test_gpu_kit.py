@@ -291,6 +291,15 @@ def test_every_judgement_can_fall_short(judge, right, wrong):
     assert verdict_of(judge, *wrong) == SHORT
 
 
+def test_an_engine_that_did_other_work_is_no_rival_and_ours_must_have_done_its_own():
+    class Run:
+        reasons, tokens_per_second, peak_bytes = ["2 labels differ"], 100.0, 1
+
+    found = Findings()
+    assert not speed.take_row(found, "trl", "TRL", Run) and not found.checks and "2 labels differ" in found.notes[0]
+    assert not speed.take_row(found, "ours", "finetop", Run) and found.verdict("cuda") == SHORT
+
+
 def test_a_profile_is_cut_into_parts_of_the_whole():
     found = Findings()
     speed.judge_profile(found, [*SPANS, ("multi_tensor_apply_kernel", 50, 70)], 100)
@@ -360,7 +369,7 @@ def test_the_memory_of_a_run_is_told_by_its_process():
         cuda = False
 
     def verdict(top, by_pid):
-        return verdict_of(lambda found: monitor.whose(Cpu(), found, Session(), 1, top, by_pid))
+        return verdict_of(lambda found: monitor.whose(Cpu(), found, Session(), 1, top, [by_pid]))
 
     assert verdict(TOP, {7: 9216}) == OK
     assert verdict(TOP, {7: 4000}) == SHORT and verdict(TOP, {}) == SHORT

@@ -31,9 +31,9 @@ def beside_generate(kit: Kit, model: str) -> Findings:
     rows, new, sizes = (16, 8, (8,)) if kit.tiny else (ROWS, NEW, SIZES)
     options = bench.arguments(["--size", kit.shape(model), "--rows", str(rows), "--new", str(new), "--repeats", "1"])
     engines = bench.Engines(options)
+    engines.warm_up()
     for kind, stop in (("varied", engines.stops), ("equally long", set())):
         racing = engines.all(stop, list(sizes))
-        racing["finetop"]()  # the first call of a kernel compiles or chooses it
         rates, _ = bench.race(racing, options)
         judge(found, kind, rates)
     return found

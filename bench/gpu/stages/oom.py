@@ -163,7 +163,7 @@ def shared(kit: Kit) -> Findings:
         with session(kit, "share", warm=kit.cuda, **more) as one:
             micro_tokens = 4096 if kit.cuda else 512
             values = _values(kit, micro_tokens) | {"run.share": True, "run.gpu_count": 1, "train.max_steps": 0}
-            values |= {"train.epochs": 2 if kit.cuda else 4, "train.threads": 1}
+            values |= {"train.epochs": 4, "train.threads": 1}
             ids = [one.add(settings(fixture, values | {"run.name": name})) for name in ("one", "other")]
             runs = one.until_ended(*ids)
             starts, ends = [run.started for run in runs], [run.finished for run in runs]

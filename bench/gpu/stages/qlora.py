@@ -2,8 +2,9 @@
 
 Proves: bitsandbytes' NF4 kernels for this card give the losses that its CPU ones give for the same run; the 8-bit and
 the paged optimizer make the steps of the plain one; a base of 7B is held in four bits and trained.
-ok: NF4 losses within 2 % of the CPU's at each step; 8-bit losses within 5 % of AdamW's; the base takes less than a
-third of its size in bfloat16 and the loss falls. Fell short: otherwise. Figures: peak memory, tokens per second.
+ok: NF4 losses within 2 % of the CPU's at each step; 8-bit losses within 5 % of AdamW's; at 7B, with activations
+recomputed, the whole run takes less than 0.7 of what the base alone would in bfloat16, and the loss falls. Fell short:
+otherwise. Figures: peak memory, tokens per second.
 """
 
 from gpu.findings import Findings, Measurement, NotHere
@@ -12,7 +13,7 @@ from gpu.runs import Trained, settings, train
 
 STEPS, BATCH = 6, 4
 TOLERANCE, EIGHT_BIT_TOLERANCE = 2e-2, 5e-2
-SHARE_OF_BFLOAT16 = 1 / 3
+SHARE_OF_BFLOAT16, BIG_BYTES = 0.7, 2 * 7.6e9
 BIG_STEPS, BIG_BATCH = 8, 16
 
 
@@ -78,6 +79,7 @@ def big(kit: Kit) -> Findings:
     # The same chats at each step, so that the loss must fall.
     same = [str(kit.first_chats("7b", BIG_BATCH))]
     values = _values(train__batch_size=BIG_BATCH, train__epochs=BIG_STEPS, train__max_steps=0, data__files=same)
+    values |= {"train.activation_checkpointing": True, "train.micro_tokens": 2048}
     with kit.folder("qlora") as root:
         ours = train(kit, root, settings(fixture, values))
     losses = ours.losses
@@ -94,5 +96,5 @@ def held_in_four_bits(kit: Kit, found: Findings, ours: Trained) -> None:
     """By types, and on a card by its peak, which the base in bfloat16 alone would exceed."""
     found.check("the base is held in bytes", "uint8" in ours.model["weights"], ours.model["weights"])
     if kit.cuda and not kit.tiny:
-        full = 2 * 7.6e9
-        found.at_most("peak memory beside the base in bfloat16", ours.memory["peak_bytes"] / full, 1.0)
+        share = ours.memory["peak_bytes"] / BIG_BYTES
+        found.at_most("peak memory beside the base in bfloat16", share, SHARE_OF_BFLOAT16)

@@ -61,7 +61,7 @@ def look_at_training(kit: Kit, found: Findings, one: Session, run_id: int, train
         )
         found.check("in bfloat16", trained.model.get("autocast") == "bfloat16", trained.model.get("autocast"))
         found.check("the daemon gave it a card", bool(one.run(run_id).gpus), one.run(run_id).gpus)
-        found.check("the store has the card's readings", bool(one.stored(run_id, "gpu/memory")), "none")
+        found.check("the store has the card's readings", bool(one.stored(run_id, "gpu/util")), "none")
         found.figure("peak memory", trained.memory.get("peak_bytes"), "GB")
 
 

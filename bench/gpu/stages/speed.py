@@ -10,6 +10,7 @@ the step within 2 %. Fell short: otherwise.
 
 import functools
 import importlib.util
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ from gpu.kit import CHATS, Kit
 
 LEAST_SHARE = {"1.5b": 0.3, "7b": 0.4}
 BATCH = 32
+MICRO_TOKENS = 4096
 WARM_UPS, PROFILED = 3, 3
 KINDS = (
     ("attention", ("flash", "fmha", "attention", "mem_eff")),
@@ -55,74 +57,69 @@ def measurements() -> list[Measurement]:
     return [
         Measurement("0.5b lora", 50, lambda kit: beside_trl(kit, "0.5b", "lora", ("trl-packing",))),
         Measurement("1.5b lora", 56, lambda kit: beside_trl(kit, "1.5b", "lora", ("trl-packing",))),
-        Measurement("7b lora", 62, lambda kit: beside_trl(kit, "7b", "lora", ())),
+        Measurement("7b lora", 110, lambda kit: beside_trl(kit, "7b", "lora", ("trl-packing",))),
         Measurement("0.5b full", 30, lambda kit: beside_trl(kit, "0.5b", "full", ())),
         Measurement("0.5b profile", 16, lambda kit: profiled(kit, "0.5b")),
         Measurement("1.5b profile", 17, lambda kit: profiled(kit, "1.5b")),
         Measurement("7b profile", 24, lambda kit: profiled(kit, "7b")),
-        Measurement("7b lora, TRL", 52, lambda kit: beside_trl(kit, "7b", "lora", ("trl-packing",), again=False)),
     ]
 
 
-def beside_trl(kit: Kit, model: str, method: str, rivals: tuple[str, ...], again: bool = True) -> Findings:
-    """Ours, and the rivals on the same fixture; with `again` false, ours only to compare with."""
+def beside_trl(kit: Kit, model: str, method: str, rivals: tuple[str, ...]) -> Findings:
+    """Ours, and the rivals on the same fixture."""
     import train_throughput as bench
 
     found = Findings()
-    kit.fixture(model)
-    chats = kit.chats(CHATS)
     have_trl = importlib.util.find_spec("trl") is not None
     engines = ["ours", *(rivals if have_trl else ())]
     if rivals and not have_trl:
         found.note("TRL is not installed: nothing to compare with")
-    words = [
-        "--device",
-        kit.device,
-        "--size",
-        kit.shape(model),
-        "--chats",
-        chats,
-        "--methods",
-        method,
-        "--engines",
-        *engines,
-    ]
-    words += ["--batch-size", BATCH if kit.cuda else 8, "--threads", 8 if kit.cuda else 1, "--timeout", 240]
-    words += ["--python", f"ours={sys.executable}", "--python", f"trl={sys.executable}"]
-    options = bench.arguments([str(word) for word in words])
-    made = bench.Bench(options, kit.fixture_of(model))
-    rate = _matrix_rate(made) if kit.cuda else None
-    speeds: dict[str, float | None] = {}
-    for name in engines:
-        run = bench.judged(made, name, method, *made.run(bench.ENGINES[name], method=method))
-        label = bench.ENGINES[name].label
-        found.check(f"{label} is comparable", not run.reasons, "; ".join(run.reasons))
-        speeds[name] = run.tokens_per_second
-        found.figure(label, run.tokens_per_second, "tokens/s")
-        found.figure("its peak", run.peak_bytes, "GB")
-        if name == "ours" and rate and run.tokens_per_second:
-            share = run.tokens_per_second * bench.useful_flops_per_token(made, method) / rate
-            found.figure("of the matrix rate", share, "%")
-            judge_share(found, model, share)
+    kit.fixture(model)
+    batch, threads = (BATCH, 8) if kit.cuda else (8, 1)
+    words = f"--device {kit.device} --size {kit.shape(model)} --chats {kit.chats(CHATS)} --methods {method}".split()
+    words += f"--batch-size {batch} --threads {threads} --timeout 240".split()
+    words += ["--python", f"ours={sys.executable}", "--python", f"trl={sys.executable}", "--engines", *engines]
+    made = bench.Bench(bench.arguments(words), kit.fixture_of(model))
+    try:
+        rate = made.matmul()["flops_per_s"] if kit.cuda else None
+        speeds: dict[str, float] = {}
+        for name in engines:
+            run = bench.judged(made, name, method, *made.run(bench.ENGINES[name], method=method))
+            if take_row(found, name, bench.ENGINES[name].label, run):
+                speeds[name] = run.tokens_per_second
+        if rate and "ours" in speeds:
+            judge_share(found, model, speeds["ours"] * bench.useful_flops_per_token(made, method) / rate)
+            found.figure("matrix rate", rate / 1e12, "TFLOP/s")
+    finally:
+        shutil.rmtree(made.scratch)
     judge(found, speeds)
     return found
 
 
-def judge(found: Findings, speeds: dict[str, float | None]) -> None:
-    """Tokens per second by engine; 'ours' is held against the best of the others."""
-    rivals = [speed for name, speed in speeds.items() if name != "ours" and speed]
-    if rivals and (ours := speeds["ours"]):
+def take_row(found: Findings, name: str, label: str, run: Any) -> bool:
+    """One engine's figures; whether it did the work that the others did. Ours must have."""
+    reasons = "; ".join(run.reasons)
+    if name == "ours":
+        found.check("the work is what it should be", not reasons, reasons)
+    elif reasons:
+        found.note(f"{label} is not comparable: {reasons}")
+    found.figure(label, run.tokens_per_second, "tokens/s")
+    found.figure("its peak", run.peak_bytes, "GB")
+    return bool(run.tokens_per_second) and not reasons
+
+
+def judge(found: Findings, speeds: dict[str, float]) -> None:
+    """Tokens per second of the engines that did the same work; 'ours' is held against the best of the others."""
+    rivals = [speed for name, speed in speeds.items() if name != "ours"]
+    if rivals and (ours := speeds.get("ours")):
         found.figure("finetop is", ours / max(rivals), "x")
         found.at_least("finetop beside TRL's best", ours / max(rivals), 1.0)
 
 
 def judge_share(found: Findings, model: str, share: float) -> None:
+    found.figure("of the matrix rate", share, "%")
     if model in LEAST_SHARE:
         found.at_least("share of the matrix rate", share, LEAST_SHARE[model])
-
-
-def _matrix_rate(made: Any) -> float:
-    return made.matmul()["flops_per_s"]
 
 
 def profiled(kit: Kit, model: str) -> Findings:
@@ -239,7 +236,7 @@ def _stepper(kit: Kit, model: str) -> Any:
 
     def step() -> None:
         indices = np.array(next(batches))
-        forward_backward(loss_of, tokens, indices, 8192, parameters, config, precision, ranks)
+        forward_backward(loss_of, tokens, indices, MICRO_TOKENS, parameters, config, precision, ranks)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
