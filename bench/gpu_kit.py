@@ -52,8 +52,8 @@ def main(words: list[str] | None = None) -> int:
 
     if options.table or options.docs:
         return show(kit, options.docs)
-    if not options.stage:
-        parser().error(f"name stages, or all: {', '.join(STAGES)}")
+    if not options.stage or set(options.stage) - {*STAGES, "all"}:
+        parser().error(f"name stages, or all; there are {', '.join(STAGES)}")
     stages = [stage for stage in STAGES if stage in options.stage or "all" in options.stage]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the measurement under way is ended too
     return schedule.run(kit, records.identity(kit.device, kit.size), stages, options.minutes, BEGAN)
@@ -62,7 +62,7 @@ def main(words: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     text = (__doc__ or "").format(stages=", ".join(STAGES))
     made = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("stage", nargs="*", choices=[*STAGES, "all", []], metavar="STAGE", help="stages, or all")
+    made.add_argument("stage", nargs="*", metavar="STAGE", help="stages, or all")
     made.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     made.add_argument("--size", choices=("full", "tiny"), default="full", help="tiny: two layers, to try things out")
     made.add_argument("--out", type=Path, default=Path("gpu-results"), help="results (default: gpu-results)")

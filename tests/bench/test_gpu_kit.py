@@ -152,7 +152,6 @@ def test_a_killed_kit_leaves_nothing_behind_and_the_next_says_what_is_left(kit):
     finally:
         os.kill(started.pid, signal.SIGKILL)
         started.wait()
-    (kit.scratch / "stranger").mkdir()
     done = subprocess.run(words(kit, "oom", "--minutes", "0"), capture_output=True, text=True)
     assert done.returncode == schedule.LEFT, done.stderr
     assert "Left for the next command, which goes on from here: oom halved, oom fitted" in done.stdout
@@ -197,6 +196,7 @@ def wait_for(condition, seconds: float = 60) -> None:
 
 def test_what_has_no_meaning_without_a_card_is_never_ok(kit, monkeypatch):
     """And passes through the whole program: a process of its own, a line, a table."""
+    monkeypatch.setenv("FINETOP_BENCH_CACHE", str(kit.scratch))  # which the program sets
     context = [one for one in measurements("estimate") if one.key == "context"]
     monkeypatch.setattr(schedule, "measurements", lambda stage: context if stage == "estimate" else [])
     identity = IDENTITY | {"device": "cpu"}
