@@ -65,12 +65,12 @@ class FakeCard:
         state = dict(line.split("=", 1) for line in self._state.read_text("utf-8").splitlines())
         of = {key.removeprefix("gpu0."): value for key, value in state.items()}
         total, _, used = (int(value) // 2**20 for value in of["memory"].split(","))
-        known = {
+        fields_of = {
             "uuid": of["uuid"], "name": of["name"], "driver_version": of["driver"], "memory.total": total,
             "memory.used": used, "utilization.gpu": of["utilisation"].split(",")[0],
             "temperature.gpu": of["temperature"], "power.draw": int(of["power"]) / 1000, "clocks.sm": of["sm_clock"],
         }  # fmt: skip
-        return [str(known[field]) for field in fields]
+        return [str(fields_of[field]) for field in fields]
 
     def smi_processes(self) -> list[tuple[int, int]]:
         """Pids and MiB, as `--query-compute-apps=` has them."""

@@ -40,11 +40,11 @@ class Findings:
         self.checks.append({"what": what, "ok": bool(right), "seen": None if right else str(seen)})
         return bool(right)
 
-    def close(self, what: str, seen: float | None, wanted: float | None, relative: float) -> bool:
-        """Both are there, and differ by no more than this share of `wanted`."""
-        there = seen is not None and wanted is not None
-        right = there and math.isfinite(seen) and abs(seen - wanted) <= relative * abs(wanted)
-        return self.check(f"{what} within {relative:.2%}", right, f"{seen} for {wanted}")
+    def close(self, what: str, seen: float | None, expected: float | None, relative: float) -> bool:
+        """Both are there, and differ by no more than this share of `expected`."""
+        there = seen is not None and expected is not None
+        right = there and math.isfinite(seen) and abs(seen - expected) <= relative * abs(expected)
+        return self.check(f"{what} within {relative:.2%}", right, f"{seen} for {expected}")
 
     def at_least(self, what: str, seen: float | None, least: float) -> bool:
         return self.check(f"{what} at least {least:g}", seen is not None and seen >= least, seen)

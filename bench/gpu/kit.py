@@ -70,9 +70,9 @@ class Kit:
         """Name of the shape in `fixture.SIZES`; in a rehearsal all are the tiny one."""
         return "tiny" if self.tiny else model
 
-    def chats(self, wanted: int) -> int:
-        """As many as wanted, or what a rehearsal has."""
-        return min(wanted, TINY_CHATS) if self.tiny else wanted
+    def chats(self, count: int) -> int:
+        """So many, or what a rehearsal has."""
+        return min(count, TINY_CHATS) if self.tiny else count
 
     def fixture_of(self, model: str) -> Fixture:
         count = self.chats(CHATS)
@@ -82,20 +82,20 @@ class Kit:
     def fixture(self, model: str) -> Path:
         """The folder of a random model and of chats (see bench/fixture.py), made on the device itself and once for all
         measurements."""
-        wanted = self.fixture_of(model)
-        words = ["--size", wanted.size, "--chats", wanted.chats, "--tokens", wanted.tokens, "--supervised", 0.2]
+        fixture = self.fixture_of(model)
+        words = ["--size", fixture.size, "--chats", fixture.chats, "--tokens", fixture.tokens, "--supervised", 0.2]
         script = ROOT / "bench" / "fixture.py"
-        if not (wanted.folder() / "fixture.json").exists():
+        if not (fixture.folder() / "fixture.json").exists():
             done = subprocess.run([sys.executable, str(script), *map(str, words)], env=self.environment(), check=False)
             if done.returncode:
                 raise RuntimeError(f"the random model of {model} could not be made")
-        return wanted.folder()
+        return fixture.folder()
 
-    def first_chats(self, model: str, count: int) -> Path:
-        """A file with the first chats of the fixture only."""
+    def first_chats(self, model: str, count: int, times: int = 1) -> Path:
+        """A file with the first chats of the fixture only, so many times one after the other."""
         source = self.fixture(model) / "messages.jsonl"
-        few = source.with_name(f"first-{count}.jsonl")
-        few.write_text("".join(source.read_text("utf-8").splitlines(keepends=True)[:count]), "utf-8")
+        few = source.with_name(f"first-{count}-{times}.jsonl")
+        few.write_text("".join(times * source.read_text("utf-8").splitlines(keepends=True)[:count]), "utf-8")
         return few
 
     @contextlib.contextmanager

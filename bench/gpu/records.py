@@ -106,7 +106,7 @@ class Book:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Every whole line; what a kill has cut short is passed over."""
-    found = []
+    results = []
     try:
         text = path.read_text("utf-8", "replace")
     except FileNotFoundError:
@@ -117,8 +117,8 @@ def read(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
         if isinstance(value, dict) and {"stage", "key", "verdict", "identity"} <= value.keys():
-            found.append(value)
-    return found
+            results.append(value)
+    return results
 
 
 def _ends_whole(path: Path) -> bool:
@@ -154,8 +154,8 @@ def table(identity: dict[str, Any], latest: dict[tuple[str, str], dict[str, Any]
     for (stage, key), line in latest.items():
         figures = "; ".join(_figure(figure) for figure in line.get("figures", ()))
         wrong = [f"not {check['what']}: {check['seen']}" for check in line.get("checks", ()) if not check["ok"]]
-        said = "; ".join([*([line["error"]] if line.get("error") else []), *wrong, *line.get("notes", ())])
-        cells = (stage, key, line["verdict"], figures, said)
+        remarks = "; ".join([*([line["error"]] if line.get("error") else []), *wrong, *line.get("notes", ())])
+        cells = (stage, key, line["verdict"], figures, remarks)
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     if left:
         lines += ["", f"Not measured yet: {', '.join(left)}."]

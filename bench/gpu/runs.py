@@ -125,11 +125,11 @@ def start(kit: Kit, folder: Path, *, on_cpu: bool = False) -> Iterator[subproces
 def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS, pause: float = 0.02) -> Any:
     """What `condition` gives as soon as it gives something; TimeoutError else."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (value := condition()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not come within {seconds:.0f} s")
         time.sleep(pause)
-    return found
+    return value
 
 
 class Session:
@@ -149,8 +149,8 @@ class Session:
         )
         sys.stderr.write(f"$ finetop {' '.join(map(str, words))}\n{done.stdout[-4000:]}{done.stderr[-4000:]}\n")
         if done.returncode and must:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            raise RuntimeError(f"finetop {words[0]} left with code {done.returncode}: {said[0] if said else ''}")
+            lines = (done.stderr or done.stdout).strip().splitlines()
+            raise RuntimeError(f"finetop {words[0]} left with code {done.returncode}: {lines[0] if lines else ''}")
         return done
 
     def add(self, values: Mapping[str, Any]) -> int:

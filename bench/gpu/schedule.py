@@ -36,35 +36,35 @@ Taken = tuple[str, Measurement]
 def run(kit: Kit, identity: dict[str, Any], stages: list[str], minutes: float, began: float) -> int:
     """Take what is not there yet, within `minutes` from `began` (monotonic); the exit code."""
     book = Book(kit.out, identity)
-    wanted = [(stage, one) for stage in stages for one in measurements(stage)]
+    plan = [(stage, one) for stage in stages for one in measurements(stage)]
     ends = began + 60 * minutes
     with _alone(kit.scratch):
         end_all(kit.mark)  # of a kit that was killed
         try:
-            take_all(book, wanted, ends, lambda stage, one, limit: take(kit, stage, one, limit))
+            take_all(book, plan, ends, lambda stage, one, limit: take(kit, stage, one, limit))
         finally:
             end_all(kit.mark)
             text = write_table(book)
-    left = [f"{stage} {one.key}" for stage, one in wanted if not book.done(stage, one.key)]
+    left = [f"{stage} {one.key}" for stage, one in plan if not book.done(stage, one.key)]
     print(text)
     if left:
         print(f"Left for the next command, which goes on from here: {', '.join(left)}.")
-    return exit_code(book, wanted)
+    return exit_code(book, plan)
 
 
-def exit_code(book: Book, wanted: list[Taken]) -> int:
+def exit_code(book: Book, plan: list[Taken]) -> int:
     latest = book.latest()
-    verdicts = [latest[stage, one.key]["verdict"] for stage, one in wanted if (stage, one.key) in latest]
+    verdicts = [latest[stage, one.key]["verdict"] for stage, one in plan if (stage, one.key) in latest]
     if any(verdict in (FAILED, SHORT) for verdict in verdicts):
         return WRONG
-    return ALL_DONE if len(verdicts) == len(wanted) else LEFT
+    return ALL_DONE if len(verdicts) == len(plan) else LEFT
 
 
 def take_all(
-    book: Book, wanted: list[Taken], ends: float, take_one: Callable[[str, Measurement, float], dict[str, Any]]
+    book: Book, plan: list[Taken], ends: float, take_one: Callable[[str, Measurement, float], dict[str, Any]]
 ) -> None:
     """In order, what failed before at the end; what no longer fits the time is passed over for what does."""
-    todo = [(stage, one) for stage, one in wanted if not book.done(stage, one.key)]
+    todo = [(stage, one) for stage, one in plan if not book.done(stage, one.key)]
     todo.sort(key=lambda taken: book.failures(taken[0], taken[1].key))  # stable
     first = True
     for stage, one in todo:
@@ -81,8 +81,8 @@ def take_all(
 
 
 def _why(result: dict[str, Any]) -> str:
-    said = result.get("error") or "; ".join(check["what"] for check in result["checks"] if not check["ok"])
-    return f": {said}" if said else ""
+    why = result.get("error") or "; ".join(check["what"] for check in result["checks"] if not check["ok"])
+    return f": {why}" if why else ""
 
 
 def take(kit: Kit, stage: str, one: Measurement, limit: float) -> dict[str, Any]:
@@ -108,14 +108,14 @@ def take(kit: Kit, stage: str, one: Measurement, limit: float) -> dict[str, Any]
             process.wait()
     _keep_short(kit.out / LOG)
     seconds = round(time.monotonic() - clock, 1)
-    said = {"began": began, "seconds": seconds, "commit": commit()}
+    facts = {"began": began, "seconds": seconds, "commit": commit()}
     try:
-        return json.loads(result.read_text("utf-8")) | said
+        return json.loads(result.read_text("utf-8")) | facts
     except (OSError, ValueError):
         ended = (
             f"no result after {seconds:.0f} s: ended" if seconds >= limit else f"left with code {process.returncode}"
         )
-        return {"verdict": FAILED, "error": f"{ended}; see {LOG}", "checks": [], "figures": [], "notes": []} | said
+        return {"verdict": FAILED, "error": f"{ended}; see {LOG}", "checks": [], "figures": [], "notes": []} | facts
 
 
 def write_table(book: Book) -> str:
@@ -136,13 +136,13 @@ def in_order(book: Book) -> dict[tuple[str, str], dict[str, Any]]:
 def end_all(mark: str) -> None:
     """End every process that a measurement has left: daemons and workers have sessions of their own, but its mark."""
     for _ in range(3):  # a daemon may be starting something just now
-        found = [process for process in psutil.process_iter() if process.pid != os.getpid() and _marked(process, mark)]
-        if not found:
+        left = [process for process in psutil.process_iter() if process.pid != os.getpid() and _marked(process, mark)]
+        if not left:
             return
-        for process in found:
+        for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(found, timeout=10)
+        psutil.wait_procs(left, timeout=10)
 
 
 def _marked(process: psutil.Process, mark: str) -> bool:
@@ -174,13 +174,13 @@ def one(kit: Kit, stage: str, key: str) -> dict[str, Any]:
     from engine.errors import first_line
     from gpu.findings import Findings, NotHere
 
-    found = Findings()
+    findings = Findings()
     try:
         (chosen,) = [one for one in measurements(stage) if one.key == key]
-        found = chosen.take(kit)
-        return {"verdict": found.verdict(kit.device), **vars(found)}
+        findings = chosen.take(kit)
+        return {"verdict": findings.verdict(kit.device), **vars(findings)}
     except NotHere as reason:
-        return {"verdict": ABSENT, "error": str(reason), **vars(found)}
+        return {"verdict": ABSENT, "error": str(reason), **vars(findings)}
     except Exception as error:
         traceback.print_exc()
-        return {"verdict": FAILED, "error": f"{type(error).__name__}: {first_line(error)}"[:300], **vars(found)}
+        return {"verdict": FAILED, "error": f"{type(error).__name__}: {first_line(error)}"[:300], **vars(findings)}

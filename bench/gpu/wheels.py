@@ -34,9 +34,9 @@ def lacking(report: dict[str, Any], there: Iterable[str]) -> list[str]:
             if name not in metadata or (name, extra) in reached:
                 continue
             reached.add((name, extra))
-            asked = {**report["environment"], "extra": extra}
+            environment = {**report["environment"], "extra": extra}
             of_it = map(Requirement, metadata[name].get("requires_dist", ()))
-            todo += [one for one in of_it if one.marker is None or one.marker.evaluate(asked)]
+            todo += [one for one in of_it if one.marker is None or one.marker.evaluate(environment)]
     brought = {name for name, _ in reached}
     return [f"{m['name']}=={m['version']}" for name, m in sorted(metadata.items()) if name not in brought]
 
@@ -56,7 +56,7 @@ def reduce(wheel: Path, cuda: str) -> list[str]:
     unfinished = wheel.with_suffix(".unfinished")
     gone: list[str] = []
     with zipfile.ZipFile(wheel) as old:
-        libraries = {name: found["of"] for name in old.namelist() if (found := _LIBRARY.search(name))}
+        libraries = {name: match["of"] for name in old.namelist() if (match := _LIBRARY.search(name))}
         if f"cuda{cuda}" not in libraries.values():
             raise ValueError(
                 f"{wheel.name} has no library for CUDA {cuda}; it has {', '.join(sorted(libraries.values()))}"

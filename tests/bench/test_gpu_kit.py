@@ -172,14 +172,14 @@ def test_a_measurement_that_hangs_is_ended_with_its_kin(kit, tmp_path, monkeypat
 
 
 def marked(kit: Kit) -> list[psutil.Process]:
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if process.environ().get(MARK) == kit.mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+                processes.append(process)
         except psutil.Error:
             continue
-    return found
+    return processes
 
 
 def wait_for(condition, seconds: float = 60) -> None:
@@ -221,10 +221,10 @@ def test_an_error_becomes_one_short_line(kit, monkeypatch):
 
 
 def test_a_verdict_follows_from_the_checks_alone():
-    found = Findings()
-    assert found.verdict("cuda") == SHORT, "nothing checked is nothing proved"
-    found.close("a figure", 1.0, 1.001, 0.01)
-    assert (found.verdict("cuda"), found.verdict("cpu")) == (OK, REHEARSED)
+    findings = Findings()
+    assert findings.verdict("cuda") == SHORT, "nothing checked is nothing proved"
+    findings.close("a figure", 1.0, 1.001, 0.01)
+    assert (findings.verdict("cuda"), findings.verdict("cpu")) == (OK, REHEARSED)
     for wrong in (math.nan, None, 1.2):
         worse = Findings()
         worse.close("a figure", wrong, 1.0, 0.1)
@@ -233,11 +233,11 @@ def test_a_verdict_follows_from_the_checks_alone():
 
 
 def test_the_table_shows_what_fell_short(tmp_path):
-    found = Findings()
-    found.check("as | many", False, "3\nfor 4")
-    found.figure("speed", 51234.5, "tokens/s")
-    found.figure("share", 0.41, "%")
-    line = result(found.verdict("cuda"), **vars(found))
+    findings = Findings()
+    findings.check("as | many", False, "3\nfor 4")
+    findings.figure("speed", 51234.5, "tokens/s")
+    findings.figure("share", 0.41, "%")
+    line = result(findings.verdict("cuda"), **vars(findings))
     text = table(IDENTITY, {("speed", "7b"): line, ("eval", "a"): result(FAILED, error="it broke")}, ["oom halved"])
     assert "| speed | 7b | fell short | speed 51,234 tokens/s; share 41.0% | not as \\| many: 3 for 4 |" in text
     assert "| eval | a | failed |  | it broke |" in text and "Not measured yet: oom halved" in text
@@ -245,9 +245,9 @@ def test_the_table_shows_what_fell_short(tmp_path):
 
 
 def verdict_of(judge, *values) -> str:
-    found = Findings()
-    judge(found, *values)
-    return found.verdict("cuda")
+    findings = Findings()
+    judge(findings, *values)
+    return findings.verdict("cuda")
 
 
 ROW = {"measured": 100.0, "trace": 102.0, "arithmetic": 110.0}
@@ -283,11 +283,11 @@ SPEEDS = {"ours": 2.0, "trl": 1.0, "trl-packing": 1.9}
     ],
 )  # fmt: skip
 def test_every_judgement_can_fall_short(judge, right, wrong):
-    found = Findings()
-    judge(found, *right)
+    findings = Findings()
+    judge(findings, *right)
     if judge is speed.judge:
-        assert {figure["name"]: figure["value"] for figure in found.figures}["finetop is"] == pytest.approx(2 / 1.9)
-    assert found.verdict("cuda") == OK, found.checks
+        assert {figure["name"]: figure["value"] for figure in findings.figures}["finetop is"] == pytest.approx(2 / 1.9)
+    assert findings.verdict("cuda") == OK, findings.checks
     assert verdict_of(judge, *wrong) == SHORT
 
 
@@ -295,15 +295,19 @@ def test_an_engine_that_did_other_work_is_no_rival_and_ours_must_have_done_its_o
     class Run:
         reasons, tokens_per_second, peak_bytes = ["2 labels differ"], 100.0, 1
 
-    found = Findings()
-    assert not speed.take_row(found, "trl", "TRL", Run) and not found.checks and "2 labels differ" in found.notes[0]
-    assert not speed.take_row(found, "ours", "finetop", Run) and found.verdict("cuda") == SHORT
+    findings = Findings()
+    assert (
+        not speed.take_row(findings, "trl", "TRL", Run)
+        and not findings.checks
+        and "2 labels differ" in findings.notes[0]
+    )
+    assert not speed.take_row(findings, "ours", "finetop", Run) and findings.verdict("cuda") == SHORT
 
 
 def test_a_profile_is_cut_into_parts_of_the_whole():
-    found = Findings()
-    speed.judge_profile(found, [*SPANS, ("multi_tensor_apply_kernel", 50, 70)], 100)
-    shares = {figure["name"]: figure["value"] for figure in found.figures}
+    findings = Findings()
+    speed.judge_profile(findings, [*SPANS, ("multi_tensor_apply_kernel", 50, 70)], 100)
+    shares = {figure["name"]: figure["value"] for figure in findings.figures}
     assert shares == pytest.approx({
         "matrix products": 0.6, "optimizer and clipping": 0.1, "attention": 0.1, "copies and casts": 0.1,
         "gaps, waiting for the host": 0.1,
@@ -349,12 +353,12 @@ SMI = {"uuid": "GPU-0", "name": "A card", "driver_version": "570.1", "memory.tot
      {"clocks.sm": "400"}, {"power.draw": "[N/A]"}],
 )  # fmt: skip
 def test_a_reading_that_is_not_nvidia_smis_falls_short(wrong):
-    found = Findings()
-    monitor.compare(found, TOP, SMI, SMI)
-    assert found.verdict("cuda") == OK, found.checks
-    found = Findings()
-    monitor.compare(found, TOP, SMI | wrong, SMI | wrong)
-    assert found.verdict("cuda") == SHORT
+    findings = Findings()
+    monitor.compare(findings, TOP, SMI, SMI)
+    assert findings.verdict("cuda") == OK, findings.checks
+    findings = Findings()
+    monitor.compare(findings, TOP, SMI | wrong, SMI | wrong)
+    assert findings.verdict("cuda") == SHORT
 
 
 def test_the_memory_of_a_run_is_told_by_its_process():
@@ -369,7 +373,7 @@ def test_the_memory_of_a_run_is_told_by_its_process():
         cuda = False
 
     def verdict(top, by_pid):
-        return verdict_of(lambda found: monitor.whose(Cpu(), found, Session(), 1, top, [by_pid]))
+        return verdict_of(lambda findings: monitor.whose(Cpu(), findings, Session(), 1, top, [by_pid]))
 
     assert verdict(TOP, {7: 9216}) == OK
     assert verdict(TOP, {7: 4000}) == SHORT and verdict(TOP, {}) == SHORT
@@ -390,12 +394,12 @@ def test_figures_pass_through_the_stand_in_driver_and_the_monitor(kit):
     (kit.scratch / "workspace").mkdir()
     top = json.loads(Session(kit, kit.scratch / "workspace", **fake.environment).finetop("top", "--json").stdout)
     reading = monitor.smi(kit, fake)
-    found = Findings()
-    monitor.compare(found, top, reading, reading)
-    assert found.verdict("cpu") == REHEARSED, found.checks
+    findings = Findings()
+    monitor.compare(findings, top, reading, reading)
+    assert findings.verdict("cpu") == REHEARSED, findings.checks
     fake.hold(os.getpid(), 20 << 30)
     later = monitor.smi(kit, fake)
-    assert verdict_of(lambda found: monitor.compare(found, top, later, later)) == SHORT
+    assert verdict_of(lambda findings: monitor.compare(findings, top, later, later)) == SHORT
 
 
 # -- every stage, for real -------------------------------------------------------------------------------------------

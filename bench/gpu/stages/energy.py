@@ -27,7 +27,7 @@ def measurements() -> list[Measurement]:
 
 
 def beside_the_counter(kit: Kit) -> Findings:
-    found = Findings()
+    findings = Findings()
     fixture = kit.fixture("0.5b")
     stop = threading.Event()
     with kit.folder("driver") as folder:
@@ -46,11 +46,11 @@ def beside_the_counter(kit: Kit) -> Findings:
         stop.set()
         if ticking:
             ticking.join()
-    found.check("the run ends as done", run.state == "done", f"{run.state}: {run.reason}")
-    wanted = record.between(run.started, run.finished)
-    judge(found, usage, wanted, run.finished - run.started, UNSEEN_SECONDS[kit.device])
-    found.figure("per 1,000 tokens", 1000 * wanted / tokens, "J")
-    return found
+    findings.check("the run ends as done", run.state == "done", f"{run.state}: {run.reason}")
+    expected = record.between(run.started, run.finished)
+    judge(findings, usage, expected, run.finished - run.started, UNSEEN_SECONDS[kit.device])
+    findings.figure("per 1,000 tokens", 1000 * expected / tokens, "J")
+    return findings
 
 
 class Record:
@@ -82,18 +82,18 @@ class Record:
         return last[1] - first[1]
 
 
-def judge(found: Findings, usage: dict, wanted: float, seconds: float, unseen: float) -> None:
-    """`usage`: as the daemon keeps it. `wanted`: joules by the counter over these seconds, some of them unseen."""
-    seen, mean = usage.get("energy_joules"), wanted / seconds
-    margin = SHARE * wanted + unseen * mean
-    right = seen is not None and abs(seen - wanted) <= margin
-    found.check(f"the run's joules are the counter's to {margin:.0f} J", right, f"{seen} for {wanted}")
-    found.check("they come from the counter", usage.get("energy_from") == "counter", usage.get("energy_from"))
-    found.check("the counter has run", wanted > seconds, wanted)
-    found.figure("finetop's", seen, "J")
-    found.figure("the counter's", wanted, "J")
-    found.figure("over", seconds, "s")
-    found.figure("mean", mean, "W")
+def judge(findings: Findings, usage: dict, expected: float, seconds: float, unseen: float) -> None:
+    """`usage`: as the daemon keeps it. `expected`: joules by the counter over these seconds, some of them unseen."""
+    seen, mean = usage.get("energy_joules"), expected / seconds
+    margin = SHARE * expected + unseen * mean
+    right = seen is not None and abs(seen - expected) <= margin
+    findings.check(f"the run's joules are the counter's to {margin:.0f} J", right, f"{seen} for {expected}")
+    findings.check("they come from the counter", usage.get("energy_from") == "counter", usage.get("energy_from"))
+    findings.check("the counter has run", expected > seconds, expected)
+    findings.figure("finetop's", seen, "J")
+    findings.figure("the counter's", expected, "J")
+    findings.figure("over", seconds, "s")
+    findings.figure("mean", mean, "W")
 
 
 def _counter() -> Callable[[], float]:

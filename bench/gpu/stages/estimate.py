@@ -37,7 +37,7 @@ def measurements() -> list[Measurement]:
 def compare(kit: Kit, model: str, shape: str, method: str, checkpointing: bool) -> Findings:
     import plan_accuracy
 
-    found = Findings()
+    findings = Findings()
     tokens = TOKENS if kit.cuda else TOKENS_ON_CPU
     options = argparse.Namespace(device=kit.device, layers=None, tokens=tokens, checkpointing=checkpointing)
     if kit.tiny:
@@ -45,17 +45,17 @@ def compare(kit: Kit, model: str, shape: str, method: str, checkpointing: bool) 
         row = plan_accuracy.compare("smollm2-135m", method, options)
     else:
         row = plan_accuracy.compare(shape, method, options, str(kit.fixture(model) / "model"))
-    judge(found, row)
-    return found
+    judge(findings, row)
+    return findings
 
 
-def judge(found: Findings, row: dict) -> None:
+def judge(findings: Findings, row: dict) -> None:
     """`row`: bytes measured, traced and by arithmetic (plan_accuracy.compare)."""
-    found.close("the trace", row["trace"], row["measured"], TRACE)
-    found.close("the arithmetic", row["arithmetic"], row["measured"], ARITHMETIC)
-    found.figure("measured", row["measured"], "GB")
-    found.figure("trace", f"{row['trace'] / row['measured'] - 1:+.1%}")
-    found.figure("arithmetic", f"{row['arithmetic'] / row['measured'] - 1:+.1%}")
+    findings.close("the trace", row["trace"], row["measured"], TRACE)
+    findings.close("the arithmetic", row["arithmetic"], row["measured"], ARITHMETIC)
+    findings.figure("measured", row["measured"], "GB")
+    findings.figure("trace", f"{row['trace'] / row['measured'] - 1:+.1%}")
+    findings.figure("arithmetic", f"{row['arithmetic'] / row['measured'] - 1:+.1%}")
 
 
 def context(kit: Kit) -> Findings:
@@ -67,7 +67,7 @@ def context(kit: Kit) -> Findings:
 
     from engine.monitor.nvml import Nvml
 
-    found = Findings()
+    findings = Findings()
     free_before, _ = _free(Nvml())
     weights = torch.randn(1024, 1024, device="cuda", requires_grad=True)
     optimizer = torch.optim.AdamW([weights], fused=True)
@@ -78,11 +78,11 @@ def context(kit: Kit) -> Findings:
     torch.cuda.synchronize()
     free_after, _ = _free(Nvml())
     taken = free_before - free_after - torch.cuda.memory_reserved()
-    found.at_most("context beside what the plan assumes", taken / CUDA_CONTEXT_BYTES, CONTEXT)
-    found.at_least("context, in MB", taken / 1e6, 50)
-    found.figure("context", taken, "GB")
-    found.figure("assumed", CUDA_CONTEXT_BYTES, "GB")
-    return found
+    findings.at_most("context beside what the plan assumes", taken / CUDA_CONTEXT_BYTES, CONTEXT)
+    findings.at_least("context, in MB", taken / 1e6, 50)
+    findings.figure("context", taken, "GB")
+    findings.figure("assumed", CUDA_CONTEXT_BYTES, "GB")
+    return findings
 
 
 def _free(nvml) -> tuple[int, int]:

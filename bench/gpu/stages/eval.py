@@ -27,7 +27,7 @@ def measurements() -> list[Measurement]:
 def beside_generate(kit: Kit, model: str) -> Findings:
     import eval_throughput as bench
 
-    found = Findings()
+    findings = Findings()
     rows, new, sizes = (16, 8, (8,)) if kit.tiny else (ROWS, NEW, SIZES)
     options = bench.arguments(["--size", kit.shape(model), "--rows", str(rows), "--new", str(new), "--repeats", "1"])
     engines = bench.Engines(options)
@@ -35,35 +35,35 @@ def beside_generate(kit: Kit, model: str) -> Findings:
     for kind, stop in (("varied", engines.stops), ("equally long", set())):
         racing = engines.all(stop, list(sizes))
         rates, _ = bench.race(racing, options)
-        judge(found, kind, rates)
-    return found
+        judge(findings, kind, rates)
+    return findings
 
 
-def judge(found: Findings, kind: str, rates: dict[str, list[float]]) -> None:
+def judge(findings: Findings, kind: str, rates: dict[str, list[float]]) -> None:
     """Tokens per second of each engine in each round."""
     medians = {name: statistics.median(seen) for name, seen in rates.items()}
     ours = medians.pop("finetop")
     best = max(medians, key=medians.__getitem__)
-    found.figure(f"{kind}, finetop", ours, "tokens/s")
-    found.figure(f"{kind}, {best}", medians[best], "tokens/s")
-    found.at_least(f"{kind}: finetop beside transformers' best", ours / medians[best], 1.0)
+    findings.figure(f"{kind}, finetop", ours, "tokens/s")
+    findings.figure(f"{kind}, {best}", medians[best], "tokens/s")
+    findings.at_least(f"{kind}: finetop beside transformers' best", ours / medians[best], 1.0)
 
 
 def same_answers(kit: Kit) -> Findings:
     import eval_throughput as bench
     import torch
 
-    found = Findings()
+    findings = Findings()
     rows, new = (8, 8) if kit.tiny else (24, 32)
     options = bench.arguments(["--size", kit.shape("0.5b"), "--rows", str(rows), "--new", str(new), "--repeats", "1"])
     engines = bench.Engines(options, torch.float32)
     writing = engines.all(engines.stops, [1])
-    judge_answers(found, writing["finetop"](), writing["generate, batch 1"]())
-    return found
+    judge_answers(findings, writing["finetop"](), writing["generate, batch 1"]())
+    return findings
 
 
-def judge_answers(found: Findings, ours: list[Any], wanted: list[Any]) -> None:
-    equal = sum(one == other for one, other in zip(ours, wanted, strict=True)) / len(wanted)
-    found.figure("equal answers", equal, "%")
-    found.at_least("share of equal answers", equal, EQUAL)
-    found.at_least("different answers among them", len({tuple(answer) for answer in wanted}), 2)
+def judge_answers(findings: Findings, ours: list[Any], expected: list[Any]) -> None:
+    equal = sum(one == other for one, other in zip(ours, expected, strict=True)) / len(expected)
+    findings.figure("equal answers", equal, "%")
+    findings.at_least("share of equal answers", equal, EQUAL)
+    findings.at_least("different answers among them", len({tuple(answer) for answer in expected}), 2)

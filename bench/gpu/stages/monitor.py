@@ -52,7 +52,7 @@ def measurements() -> list[Measurement]:
 
 
 def beside_nvidia_smi(kit: Kit) -> Findings:
-    found = Findings()
+    findings = Findings()
     fixture = kit.fixture("0.5b")
     # Long enough to be looked at, and stopped then.
     values = {"train.epochs": 200, "save.every": 0, "run.name": "watched"}
@@ -67,11 +67,11 @@ def beside_nvidia_smi(kit: Kit) -> Findings:
             for _ in range(ROUNDS):
                 before, by_pid = smi(kit, fake), [dict(smi_processes(kit, fake))]
                 top = json.loads(one.finetop("top", "--json").stdout)
-                compare(found, top, before, smi(kit, fake))
-            whose(kit, found, one, run_id, top, [*by_pid, dict(smi_processes(kit, fake))])
+                compare(findings, top, before, smi(kit, fake))
+            whose(kit, findings, one, run_id, top, [*by_pid, dict(smi_processes(kit, fake))])
             one.finetop("stop", run_id)
             one.until_ended(run_id)
-    return found
+    return findings
 
 
 def smi(kit: Kit, fake: FakeCard | None) -> dict[str, str]:
@@ -94,26 +94,28 @@ def _nvidia_smi(kit: Kit, *words: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
 
 
-def compare(found: Findings, top: Mapping[str, Any], before: Mapping[str, str], after: Mapping[str, str]) -> None:
+def compare(findings: Findings, top: Mapping[str, Any], before: Mapping[str, str], after: Mapping[str, str]) -> None:
     """One reading of ours against two of theirs around it."""
     card = next((gpu for gpu in top["gpus"] if gpu["uuid"] == before["uuid"]), None)
-    if not found.check("the card nvidia-smi has is there", card is not None, [gpu["uuid"] for gpu in top["gpus"]]):
+    if not findings.check("the card nvidia-smi has is there", card is not None, [gpu["uuid"] for gpu in top["gpus"]]):
         return
-    found.check("the same name", card["name"] == before["name"], f"{card['name']} for {before['name']}")
-    found.check("the same driver", top["driver"] == before["driver_version"], top["driver"])
+    findings.check("the same name", card["name"] == before["name"], f"{card['name']} for {before['name']}")
+    findings.check("the same driver", top["driver"] == before["driver_version"], top["driver"])
     total = (card["memory_total_bytes"] or 0) // MIB
-    found.check("the same memory in all", total == int(before["memory.total"]), f"{total} for {before['memory.total']}")
-    found.check("no problem is told of the card", not card["problem"] and not card["stale"], card["problem"])
+    findings.check(
+        "the same memory in all", total == int(before["memory.total"]), f"{total} for {before['memory.total']}"
+    )
+    findings.check("no problem is told of the card", not card["problem"] and not card["stale"], card["problem"])
     for figure in MOVING:
         seen = card[figure.ours]
         theirs = [float(reading[figure.theirs]) for reading in (before, after) if _is_number(reading[figure.theirs])]
         if not theirs:  # nvidia-smi has no such figure for this card
-            found.check(f"no {figure.ours}, as nvidia-smi has none", seen is None, seen)
+            findings.check(f"no {figure.ours}, as nvidia-smi has none", seen is None, seen)
             continue
         slack = figure.slack + figure.share * max(theirs)
         ours = None if seen is None else seen / figure.unit
         right = ours is not None and min(theirs) - slack <= ours <= max(theirs) + slack
-        found.check(f"{figure.ours} as nvidia-smi's {figure.theirs}", right, f"{ours} for {theirs}")
+        findings.check(f"{figure.ours} as nvidia-smi's {figure.theirs}", right, f"{ours} for {theirs}")
 
 
 def _is_number(text: str) -> bool:
@@ -125,25 +127,25 @@ def _is_number(text: str) -> bool:
 
 
 def whose(
-    kit: Kit, found: Findings, one: Session, run_id: int, top: Mapping[str, Any], by_pid: Sequence[Mapping[int, int]]
+    kit: Kit, findings: Findings, one: Session, run_id: int, top: Mapping[str, Any], by_pid: Sequence[Mapping[int, int]]
 ) -> None:
     """The run's memory by process. `by_pid`: MiB by pid, as nvidia-smi has them just before and after."""
     ours = [process for gpu in top["gpus"] for process in gpu["processes"] or () if process["run"] == run_id]
     pid = one.run(run_id).pid
-    told = [process["pid"] for process in ours]
-    if not found.check("the run's process is told as the run's", told == [pid], f"{ours}, not {pid}"):
+    pids = [process["pid"] for process in ours]
+    if not findings.check("the run's process is told as the run's", pids == [pid], f"{ours}, not {pid}"):
         return
     held = (ours[0]["memory_bytes"] or 0) / MIB
-    found.figure("the run's memory", ours[0]["memory_bytes"], "GB")
+    findings.figure("the run's memory", ours[0]["memory_bytes"], "GB")
     theirs = [reading[pid] for reading in by_pid if pid in reading]
     right = bool(theirs) and min(theirs) - SLACK_MIB <= held <= max(theirs) + SLACK_MIB
-    found.check("its memory as nvidia-smi has it", right, f"{held:.0f} for {theirs}")
+    findings.check("its memory as nvidia-smi has it", right, f"{held:.0f} for {theirs}")
     if kit.cuda:
         reserved = one.trained(run_id).memory.get("reserved_bytes")
-        found.check(
+        findings.check(
             "no less than torch has reserved",
             reserved is not None and held * MIB >= reserved,
             f"{held} MiB for {reserved}",
         )
         if reserved:
-            found.figure("context and kernels", held * MIB - reserved, "GB")
+            findings.figure("context and kernels", held * MIB - reserved, "GB")

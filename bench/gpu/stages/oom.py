@@ -80,33 +80,33 @@ def hog(kit: Kit, leave: int) -> Iterator[int]:
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=kit.environment())
     try:
         assert process.stdout is not None
-        said = process.stdout.readline()
-        if not said.strip().isdigit():
+        line = process.stdout.readline()
+        if not line.strip().isdigit():
             raise RuntimeError("the process that fills the card has failed")
-        yield int(said)
+        yield int(line)
     finally:
         process.kill()
         process.wait()
 
 
 def halved(kit: Kit) -> Findings:
-    found = Findings()
+    findings = Findings()
     fixture = kit.fixture("0.5b")
     with kit.folder("oom") as root:
         values = settings(fixture, _values(kit, 1_000_000))  # a step in one pass
         free = train(kit, root, values)
         tight = on_a_full_card(kit, root, values, free)
-    told = tight.named("oom")
-    found.check("out of memory is caught", bool(told), tight.reason or "no such event")
-    found.check("on the free card it is not", not free.named("oom"), free.named("oom"))
-    found.check("the run ends as done", tight.code == 0, f"{tight.code}: {tight.reason}")
-    found.check("as many steps", len(tight.losses) == len(free.losses), len(tight.losses))
-    for step, (ours, wanted) in enumerate(zip(tight.losses, free.losses, strict=False), 1):
-        found.close(f"the loss of step {step}", ours, wanted, TOLERANCE)
-    if told:
-        found.figure("halved", len(told))
-        found.figure("tokens a pass in the end", told[-1]["micro_tokens"])
-    return found
+    halvings = tight.named("oom")
+    findings.check("out of memory is caught", bool(halvings), tight.reason or "no such event")
+    findings.check("on the free card it is not", not free.named("oom"), free.named("oom"))
+    findings.check("the run ends as done", tight.code == 0, f"{tight.code}: {tight.reason}")
+    findings.check("as many steps", len(tight.losses) == len(free.losses), len(tight.losses))
+    for step, (ours, expected) in enumerate(zip(tight.losses, free.losses, strict=False), 1):
+        findings.close(f"the loss of step {step}", ours, expected, TOLERANCE)
+    if halvings:
+        findings.figure("halved", len(halvings))
+        findings.figure("tokens a pass in the end", halvings[-1]["micro_tokens"])
+    return findings
 
 
 def on_a_full_card(kit: Kit, root: Path, values: dict, free: Trained) -> Trained:
@@ -124,22 +124,22 @@ def on_a_full_card(kit: Kit, root: Path, values: dict, free: Trained) -> Trained
 def fitted(kit: Kit) -> Findings:
     """Nobody says how many tokens a pass may have: they are found by trying, so that no step runs out of memory."""
     kit.needs_card("passes are fitted to the memory of a card only")
-    found = Findings()
+    findings = Findings()
     fixture = kit.fixture("0.5b")
     with kit.folder("oom") as root, hog(kit, CONTEXT_BYTES + int(7e9)) as free:
         ours = train(kit, root, settings(fixture, _values(kit)), must=False)
-    found.check("the run ends as done", ours.code == 0, f"{ours.code}: {ours.reason}")
-    found.check("no step runs out of memory", not ours.named("oom"), ours.named("oom"))
-    found.figure("free", free, "GB")
-    found.figure("taken", ours.memory.get("reserved_bytes"), "GB")
-    found.figure("tokens a pass", ours.memory.get("micro_tokens"))
-    return found
+    findings.check("the run ends as done", ours.code == 0, f"{ours.code}: {ours.reason}")
+    findings.check("no step runs out of memory", not ours.named("oom"), ours.named("oom"))
+    findings.figure("free", free, "GB")
+    findings.figure("taken", ours.memory.get("reserved_bytes"), "GB")
+    findings.figure("tokens a pass", ours.memory.get("micro_tokens"))
+    return findings
 
 
 def no_room(kit: Kit) -> Findings:
-    """The reason is told in the journal, as out of memory, in one line."""
+    """The reason is halvings in the journal, as out of memory, in one line."""
     kit.needs_card("a full card")
-    found = Findings()
+    findings = Findings()
     fixture = kit.fixture("0.5b")
     with kit.folder("oom") as root:
         for leave, what in ((CONTEXT_BYTES, "room for CUDA's context only"), (0, "no room at all")):
@@ -147,15 +147,15 @@ def no_room(kit: Kit) -> Findings:
                 folder = prepare(root, settings(fixture, _values(kit)))
                 ours = work(kit, folder, must=False)
             last = ours.of("state")[-1]
-            found.check(f"{what}: it fails", last["state"] == "failed" and ours.code != 0, f"{ours.code}, {last}")
-            found.check(f"{what}: as out of memory", last.get("cause") == "out-of-memory", last)
-            found.check(f"{what}: in one line", "\n" not in last.get("reason", "\n"), last.get("reason"))
-    return found
+            findings.check(f"{what}: it fails", last["state"] == "failed" and ours.code != 0, f"{ours.code}, {last}")
+            findings.check(f"{what}: as out of memory", last.get("cause") == "out-of-memory", last)
+            findings.check(f"{what}: in one line", "\n" not in last.get("reason", "\n"), last.get("reason"))
+    return findings
 
 
 def shared(kit: Kit) -> Findings:
     """Two runs at the same time on one card, each with its own memory."""
-    found = Findings()
+    findings = Findings()
     fixture = kit.fixture("0.5b")
     with kit.folder("driver") as folder:
         fake = None if kit.cuda else FakeCard(folder)
@@ -168,16 +168,16 @@ def shared(kit: Kit) -> Findings:
             runs = one.until_ended(*ids)
             starts, ends = [run.started for run in runs], [run.finished for run in runs]
             for run in runs:
-                found.check(f"run {run.name} ends as done", run.state == "done", f"{run.state}: {run.reason}")
-                found.check(f"run {run.name} has a card", bool(run.gpus), run.gpus)
-            found.check("both are on the same card", runs[0].gpus == runs[1].gpus, [run.gpus for run in runs])
+                findings.check(f"run {run.name} ends as done", run.state == "done", f"{run.state}: {run.reason}")
+                findings.check(f"run {run.name} has a card", bool(run.gpus), run.gpus)
+            findings.check("both are on the same card", runs[0].gpus == runs[1].gpus, [run.gpus for run in runs])
             together = min(ends) - max(starts)
-            found.check("at the same time", together > 0, f"{together:.1f} s")
+            findings.check("at the same time", together > 0, f"{together:.1f} s")
             losses = [one.trained(run_id).losses for run_id in ids]
-            found.check("as many losses", len(losses[0]) == len(losses[1]) > 0, [len(some) for some in losses])
+            findings.check("as many losses", len(losses[0]) == len(losses[1]) > 0, [len(some) for some in losses])
             for step in (0, -1):
-                found.close(
+                findings.close(
                     f"the loss of step {step % len(losses[0]) + 1}", losses[0][step], losses[1][step], TOLERANCE
                 )
-            found.figure("together for", together, "s")
-    return found
+            findings.figure("together for", together, "s")
+    return findings

@@ -11,10 +11,11 @@ from gpu.findings import Findings, Measurement, NotHere
 from gpu.kit import Kit
 from gpu.runs import Trained, settings, train
 
-STEPS, BATCH = 6, 4
+SMALL = ("0.5b", 4, 6)
 TOLERANCE, EIGHT_BIT_TOLERANCE = 2e-2, 5e-2
 SHARE_OF_BFLOAT16, BIG_BYTES = 0.7, 2 * 7.6e9
-BIG_STEPS, BIG_BATCH = 8, 16
+BIG = ("7b", 16, 8)
+"""Model, chats a step, steps."""
 
 
 def measurements() -> list[Measurement]:
@@ -25,9 +26,10 @@ def measurements() -> list[Measurement]:
     ]
 
 
-def _values(**changes: object) -> dict:
+def _values(kit: Kit, model: str, batch: int, steps: int, **changes: object) -> dict:
+    """The same chats at each step, so that the loss must fall."""
     values = {"method.kind": "qlora", "lora.r": 16, "optim.learning_rate": 2e-3, "train.shuffle": False}
-    values |= {"train.batch_size": BATCH, "train.max_steps": STEPS, "save.every": 0}
+    values |= {"train.batch_size": batch, "data.files": [str(kit.first_chats(model, batch, steps))]}
     return values | {name.replace("__", "."): value for name, value in changes.items()}
 
 
@@ -43,58 +45,55 @@ def against_cpu(kit: Kit) -> Findings:
     from gpu.stages.train import same_losses
 
     _needs_bitsandbytes()
-    found = Findings()
+    findings = Findings()
     fixture = kit.fixture("0.5b")
     with kit.folder("qlora") as root:
-        truth = train(kit, root, settings(fixture, _values(model__dtype="float32")), on_cpu=True)
+        truth = train(kit, root, settings(fixture, _values(kit, *SMALL, model__dtype="float32")), on_cpu=True)
         dtype = "auto" if kit.cuda else "float32"
-        ours = train(kit, root, settings(fixture, _values(model__dtype=dtype)))
-    same_losses(found, ours.losses, truth.losses, TOLERANCE, TOLERANCE)
+        ours = train(kit, root, settings(fixture, _values(kit, *SMALL, model__dtype=dtype)))
+    same_losses(findings, ours.losses, truth.losses, TOLERANCE, TOLERANCE)
     where = ours.model["device"]
-    found.check(f"it trains on the {'card' if kit.cuda else 'CPU'}", (where != "cpu") == kit.cuda, where)
-    return found
+    findings.check(f"it trains on the {'card' if kit.cuda else 'CPU'}", (where != "cpu") == kit.cuda, where)
+    return findings
 
 
 def eight_bit(kit: Kit) -> Findings:
     _needs_bitsandbytes()
-    found = Findings()
+    findings = Findings()
     fixture = kit.fixture("0.5b")
     names = ["adamw8bit", *(["paged_adamw8bit"] if kit.cuda else [])]
     with kit.folder("qlora") as root:
-        plain = train(kit, root, settings(fixture, _values(method__kind="lora")))
+        plain = train(kit, root, settings(fixture, _values(kit, *SMALL, method__kind="lora")))
         for name in names:
-            ours = train(kit, root, settings(fixture, _values(method__kind="lora", optim__name=name)))
-            found.check(f"{name} makes as many steps", len(ours.losses) == STEPS, len(ours.losses))
-            found.close(f"{name}: the last loss", ours.losses[-1], plain.losses[-1], EIGHT_BIT_TOLERANCE)
-            found.figure(f"{name} against adamw", f"{ours.losses[-1]:.4f}, {plain.losses[-1]:.4f}")
+            ours = train(kit, root, settings(fixture, _values(kit, *SMALL, method__kind="lora", optim__name=name)))
+            findings.check(f"{name} makes as many steps", len(ours.losses) == len(plain.losses), len(ours.losses))
+            findings.close(f"{name}: the last loss", ours.losses[-1], plain.losses[-1], EIGHT_BIT_TOLERANCE)
+            findings.figure(f"{name} against adamw", f"{ours.losses[-1]:.4f}, {plain.losses[-1]:.4f}")
     if not kit.cuda:
-        found.note("paged_adamw8bit is not on a CPU")
-    return found
+        findings.note("paged_adamw8bit is not on a CPU")
+    return findings
 
 
 def big(kit: Kit) -> Findings:
     _needs_bitsandbytes()
-    found = Findings()
+    findings = Findings()
     fixture = kit.fixture("7b")
-    # The same chats at each step, so that the loss must fall.
-    same = [str(kit.first_chats("7b", BIG_BATCH))]
-    values = _values(train__batch_size=BIG_BATCH, train__epochs=BIG_STEPS, train__max_steps=0, data__files=same)
-    values |= {"train.activation_checkpointing": True, "train.micro_tokens": 2048}
+    values = _values(kit, *BIG) | {"train.activation_checkpointing": True, "train.micro_tokens": 2048}
     with kit.folder("qlora") as root:
         ours = train(kit, root, settings(fixture, values))
     losses = ours.losses
-    found.check("the loss falls", len(losses) == BIG_STEPS and losses[-1] < losses[0], losses)
-    found.figure("loss", f"{losses[0]:.3f} to {losses[-1]:.3f}")
-    held_in_four_bits(kit, found, ours)
-    found.figure("tokens/s", ours.tokens_per_second(), "")
+    findings.check("the loss falls", len(losses) == BIG[-1] and losses[-1] < losses[0], losses)
+    findings.figure("loss", f"{losses[0]:.3f} to {losses[-1]:.3f}")
+    held_in_four_bits(kit, findings, ours)
+    findings.figure("tokens/s", ours.tokens_per_second(), "")
     if peak := ours.memory.get("peak_bytes"):
-        found.figure("peak memory", peak, "GB")
-    return found
+        findings.figure("peak memory", peak, "GB")
+    return findings
 
 
-def held_in_four_bits(kit: Kit, found: Findings, ours: Trained) -> None:
+def held_in_four_bits(kit: Kit, findings: Findings, ours: Trained) -> None:
     """By types, and on a card by its peak, which the base in bfloat16 alone would exceed."""
-    found.check("the base is held in bytes", "uint8" in ours.model["weights"], ours.model["weights"])
+    findings.check("the base is held in bytes", "uint8" in ours.model["weights"], ours.model["weights"])
     if kit.cuda and not kit.tiny:
         share = ours.memory["peak_bytes"] / BIG_BYTES
-        found.at_most("peak memory beside the base in bfloat16", share, SHARE_OF_BFLOAT16)
+        findings.at_most("peak memory beside the base in bfloat16", share, SHARE_OF_BFLOAT16)

@@ -25,56 +25,56 @@ def measurements() -> list[Measurement]:
 
 
 def whole(kit: Kit) -> Findings:
-    found = Findings()
+    findings = Findings()
     fixture = kit.fixture("0.5b")
     with session(kit, "smoke") as one:
         values = {"run.name": RUN_NAME, "optim.learning_rate": 1e-3, "train.epochs": EPOCHS, "train.batch_size": 16}
         run_id = one.add(settings(fixture, values))
         (run,) = one.until_ended(run_id)
         trained = one.trained(run_id)
-        found.check("the run ends as done", run.state == "done", f"{run.state}: {run.reason}")
-        look_at_training(kit, found, one, run_id, trained)
+        findings.check("the run ends as done", run.state == "done", f"{run.state}: {run.reason}")
+        look_at_training(kit, findings, one, run_id, trained)
         text = picture(one)
         (kit.out / "screen.txt").write_text(text, "utf-8")
-        found.check("the screen shows the run", RUN_NAME in text and "done" in text, text[:200])
-        ask_and_hand_over(found, one, run_id, kit.first_chats("0.5b", 4))
-        said = one.finetop("doctor", must=False).stdout
+        findings.check("the screen shows the run", RUN_NAME in text and "done" in text, text[:200])
+        ask_and_hand_over(findings, one, run_id, kit.first_chats("0.5b", 4))
+        report = one.finetop("doctor", must=False).stdout
         if kit.cuda:
             card = trained.model.get("device", "?")
-            found.check("`finetop doctor` names the card", card in said, said.strip().splitlines()[:3])
-    return found
+            findings.check("`finetop doctor` names the card", card in report, report.strip().splitlines()[:3])
+    return findings
 
 
-def look_at_training(kit: Kit, found: Findings, one: Session, run_id: int, trained: Trained) -> None:
+def look_at_training(kit: Kit, findings: Findings, one: Session, run_id: int, trained: Trained) -> None:
     losses = trained.losses
-    found.check("it was forked from the warm process", "forked" in one.started(run_id), one.started(run_id))
-    found.check("the packed path was taken", trained.model.get("path") == "packed", trained.model.get("path"))
-    found.check("journal and store have the same losses", one.stored(run_id, "train/loss") == losses, len(losses))
+    findings.check("it was forked from the warm process", "forked" in one.started(run_id), one.started(run_id))
+    findings.check("the packed path was taken", trained.model.get("path") == "packed", trained.model.get("path"))
+    findings.check("journal and store have the same losses", one.stored(run_id, "train/loss") == losses, len(losses))
     epoch = max(1, len(losses) // EPOCHS)
     before, after = sum(losses[:epoch]) / epoch, sum(losses[-epoch:]) / epoch
-    found.check("the loss falls from the first epoch to the last", after < before, f"{before:.4f}, then {after:.4f}")
-    found.figure("loss", f"{before:.3f} to {after:.3f}")
-    found.figure("steps", len(losses))
+    findings.check("the loss falls from the first epoch to the last", after < before, f"{before:.4f}, then {after:.4f}")
+    findings.figure("loss", f"{before:.3f} to {after:.3f}")
+    findings.figure("steps", len(losses))
     if kit.cuda:
-        found.check(
+        findings.check(
             "it trains on the card", trained.model.get("device") not in (None, "cpu"), trained.model.get("device")
         )
-        found.check("in bfloat16", trained.model.get("autocast") == "bfloat16", trained.model.get("autocast"))
-        found.check("the daemon gave it a card", bool(one.run(run_id).gpus), one.run(run_id).gpus)
-        found.check("the store has the card's readings", bool(one.stored(run_id, "gpu/util")), "none")
-        found.figure("peak memory", trained.memory.get("peak_bytes"), "GB")
+        findings.check("in bfloat16", trained.model.get("autocast") == "bfloat16", trained.model.get("autocast"))
+        findings.check("the daemon gave it a card", bool(one.run(run_id).gpus), one.run(run_id).gpus)
+        findings.check("the store has the card's readings", bool(one.stored(run_id, "gpu/util")), "none")
+        findings.figure("peak memory", trained.memory.get("peak_bytes"), "GB")
 
 
-def ask_and_hand_over(found: Findings, one: Session, run_id: int, few: Path) -> None:
+def ask_and_hand_over(findings: Findings, one: Session, run_id: int, few: Path) -> None:
     """`few`: a file of a few chats."""
     model = f"{run_id}@latest"
-    said = one.finetop("sample", model, "--prompt", "ba", "--max-new-tokens", 8, must=False)
-    found.check("`finetop sample` answers", said.returncode == 0, said.stderr.strip()[-200:])
+    done = one.finetop("sample", model, "--prompt", "ba", "--max-new-tokens", 8, must=False)
+    findings.check("`finetop sample` answers", done.returncode == 0, done.stderr.strip()[-200:])
     words = ("eval", model, "--data", few, "--max-new-tokens", 8, "--metrics", "exact_match")
-    said = one.finetop(*words, must=False)
-    found.check("`finetop eval` gives scores", said.returncode == 0, said.stderr.strip()[-200:])
-    said = one.finetop("export", model, one.workspace.root / "merged", "--to", "merged", must=False)
-    found.check("`finetop export` verifies the merged model", said.returncode == 0, said.stderr.strip()[-200:])
+    done = one.finetop(*words, must=False)
+    findings.check("`finetop eval` gives scores", done.returncode == 0, done.stderr.strip()[-200:])
+    done = one.finetop("export", model, one.workspace.root / "merged", "--to", "merged", must=False)
+    findings.check("`finetop export` verifies the merged model", done.returncode == 0, done.stderr.strip()[-200:])
 
 
 def picture(one: Session) -> str:

@@ -69,11 +69,11 @@ def beside_trl(kit: Kit, model: str, method: str, rivals: tuple[str, ...]) -> Fi
     """Ours, and the rivals on the same fixture."""
     import train_throughput as bench
 
-    found = Findings()
+    findings = Findings()
     have_trl = importlib.util.find_spec("trl") is not None
     engines = ["ours", *(rivals if have_trl else ())]
     if rivals and not have_trl:
-        found.note("TRL is not installed: nothing to compare with")
+        findings.note("TRL is not installed: nothing to compare with")
     kit.fixture(model)
     batch, threads = (BATCH, 8) if kit.cuda else (8, 1)
     words = f"--device {kit.device} --size {kit.shape(model)} --chats {kit.chats(CHATS)} --methods {method}".split()
@@ -85,41 +85,41 @@ def beside_trl(kit: Kit, model: str, method: str, rivals: tuple[str, ...]) -> Fi
         speeds: dict[str, float] = {}
         for name in engines:
             run = bench.judged(made, name, method, *made.run(bench.ENGINES[name], method=method))
-            if take_row(found, name, bench.ENGINES[name].label, run):
+            if take_row(findings, name, bench.ENGINES[name].label, run):
                 speeds[name] = run.tokens_per_second
         if rate and "ours" in speeds:
-            judge_share(found, model, speeds["ours"] * bench.useful_flops_per_token(made, method) / rate)
-            found.figure("matrix rate", rate / 1e12, "TFLOP/s")
+            judge_share(findings, model, speeds["ours"] * bench.useful_flops_per_token(made, method) / rate)
+            findings.figure("matrix rate", rate / 1e12, "TFLOP/s")
     finally:
         shutil.rmtree(made.scratch)
-    judge(found, speeds)
-    return found
+    judge(findings, speeds)
+    return findings
 
 
-def take_row(found: Findings, name: str, label: str, run: Any) -> bool:
+def take_row(findings: Findings, name: str, label: str, run: Any) -> bool:
     """One engine's figures; whether it did the work that the others did. Ours must have."""
     reasons = "; ".join(run.reasons)
     if name == "ours":
-        found.check("the work is what it should be", not reasons, reasons)
+        findings.check("the work is what it should be", not reasons, reasons)
     elif reasons:
-        found.note(f"{label} is not comparable: {reasons}")
-    found.figure(label, run.tokens_per_second, "tokens/s")
-    found.figure("its peak", run.peak_bytes, "GB")
+        findings.note(f"{label} is not comparable: {reasons}")
+    findings.figure(label, run.tokens_per_second, "tokens/s")
+    findings.figure("its peak", run.peak_bytes, "GB")
     return bool(run.tokens_per_second) and not reasons
 
 
-def judge(found: Findings, speeds: dict[str, float]) -> None:
+def judge(findings: Findings, speeds: dict[str, float]) -> None:
     """Tokens per second of the engines that did the same work; 'ours' is held against the best of the others."""
     rivals = [speed for name, speed in speeds.items() if name != "ours"]
     if rivals and (ours := speeds.get("ours")):
-        found.figure("finetop is", ours / max(rivals), "x")
-        found.at_least("finetop beside TRL's best", ours / max(rivals), 1.0)
+        findings.figure("finetop is", ours / max(rivals), "x")
+        findings.at_least("finetop beside TRL's best", ours / max(rivals), 1.0)
 
 
-def judge_share(found: Findings, model: str, share: float) -> None:
-    found.figure("of the matrix rate", share, "%")
+def judge_share(findings: Findings, model: str, share: float) -> None:
+    findings.figure("of the matrix rate", share, "%")
     if model in LEAST_SHARE:
-        found.at_least("share of the matrix rate", share, LEAST_SHARE[model])
+        findings.at_least("share of the matrix rate", share, LEAST_SHARE[model])
 
 
 def profiled(kit: Kit, model: str) -> Findings:
@@ -127,7 +127,7 @@ def profiled(kit: Kit, model: str) -> Findings:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    found = Findings()
+    findings = Findings()
     step = _stepper(kit, model)
     for _ in range(WARM_UPS):
         step()
@@ -147,9 +147,9 @@ def profiled(kit: Kit, model: str) -> Findings:
         ]
     else:
         spans = [(e.name, e.time_range.start, e.time_range.end) for e in events if _is_leaf(e)]
-    judge_profile(found, spans, whole.elapsed_us())
-    found.figure("a step", whole.elapsed_us() / 1e6 / PROFILED, "s")
-    return found
+    judge_profile(findings, spans, whole.elapsed_us())
+    findings.figure("a step", whole.elapsed_us() / 1e6 / PROFILED, "s")
+    return findings
 
 
 def _is_annotation(event: Any) -> bool:
@@ -161,7 +161,7 @@ def _is_leaf(event: Any) -> bool:
     return event.name.startswith("aten::") and not any(c.name.startswith("aten::") for c in event.cpu_children)
 
 
-def judge_profile(found: Findings, spans: Iterable[tuple[str, float, float]], whole: float) -> None:
+def judge_profile(findings: Findings, spans: Iterable[tuple[str, float, float]], whole: float) -> None:
     """`spans`: name, start and end of all that ran, in the unit of `whole`, the time of the steps.
 
     What runs at the same time as something before it counts for the first only, so that kinds and gaps are parts of
@@ -176,12 +176,12 @@ def judge_profile(found: Findings, spans: Iterable[tuple[str, float, float]], wh
             until = end
     busy = sum(kinds.values())
     for kind, took in sorted(kinds.items(), key=lambda pair: -pair[1]):
-        found.figure(kind, took / whole, "%")
-    found.figure("gaps, waiting for the host", 1 - busy / whole, "%")
-    found.check("something ran", busy > 0, busy)
-    found.check("the kinds are no more than the step", busy <= 1.02 * whole, f"{busy:.0f} of {whole:.0f} us")
+        findings.figure(kind, took / whole, "%")
+    findings.figure("gaps, waiting for the host", 1 - busy / whole, "%")
+    findings.check("something ran", busy > 0, busy)
+    findings.check("the kinds are no more than the step", busy <= 1.02 * whole, f"{busy:.0f} of {whole:.0f} us")
     other = kinds.get("other", 0.0) / whole
-    found.check("nearly all kernels are of a known kind", other <= 0.05, f"{other:.1%}")
+    findings.check("nearly all kernels are of a known kind", other <= 0.05, f"{other:.1%}")
 
 
 @functools.cache

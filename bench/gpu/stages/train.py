@@ -38,79 +38,80 @@ def measurements() -> list[Measurement]:
 
 def against_cpu(kit: Kit, method: str, dtype: str) -> Findings:
     """`dtype`: the card's; in a rehearsal both are runs on the CPU."""
-    found = Findings()
+    findings = Findings()
     fixture = kit.fixture("0.5b")
     rate = {"full": 1e-4, "lora": 2e-3}[method]
     values = {"method.kind": method, "optim.learning_rate": rate, "lora.r": 16, "train.batch_size": BATCH}
-    values |= {"train.shuffle": False, "train.max_steps": STEPS, "save.every": 0}
+    # The same chats at each step: the loss moves by what has been learned, and by nothing else.
+    values |= {"train.shuffle": False, "data.files": [str(kit.first_chats("0.5b", BATCH, STEPS))]}
     with kit.folder("train") as root:
         truth = reference(kit, root, method, settings(fixture, values | {"model.dtype": "float32"}))
-        wanted = "float32" if dtype == "float32" else "auto" if kit.cuda else "float32"
-        ours = train(kit, root, settings(fixture, values | {"model.dtype": wanted}))
+        card_dtype = "float32" if dtype == "float32" else "auto" if kit.cuda else "float32"
+        ours = train(kit, root, settings(fixture, values | {"model.dtype": card_dtype}))
     if kit.cuda:
         autocast = "None" if dtype == "float32" else "bfloat16"
-        found.check(f"autocast is {autocast}", ours.model["autocast"] == autocast, ours.model["autocast"])
-        found.check("it trains on the card", ours.model["device"] != "cpu", ours.model["device"])
-    found.check("the packed path was taken", ours.model["path"] == "packed", ours.model["path"])
-    same_losses(found, ours.losses, truth, *TOLERANCE[dtype])
-    found.figure("peak memory", ours.memory.get("peak_bytes"), "GB")
-    return found
+        findings.check(f"autocast is {autocast}", ours.model["autocast"] == autocast, ours.model["autocast"])
+        findings.check("it trains on the card", ours.model["device"] != "cpu", ours.model["device"])
+    findings.check("the packed path was taken", ours.model["path"] == "packed", ours.model["path"])
+    same_losses(findings, ours.losses, truth, *TOLERANCE[dtype])
+    findings.figure("peak memory", ours.memory.get("peak_bytes"), "GB")
+    return findings
 
 
 def reference(kit: Kit, root: Path, method: str, values: dict) -> list[float]:
     """Losses in float32 on the CPU; kept beside the fixture, since two measurements want those of LoRA."""
     path = kit.scratch / f"reference-{kit.size}-{method}.json"
-    asked = {"source": source_hash(), "settings": values}
-    if path.exists() and (known := json.loads(path.read_text("utf-8")))["asked"] == asked:
-        return known["losses"]
+    request = {"source": source_hash(), "settings": values}
+    if path.exists() and (kept := json.loads(path.read_text("utf-8"))).get("request") == request:
+        return kept["losses"]
     losses = train(kit, root, values, on_cpu=True).losses
-    path.write_text(json.dumps({"asked": asked, "losses": losses}), "utf-8")
+    path.write_text(json.dumps({"request": request, "losses": losses}), "utf-8")
     return losses
 
 
-def same_losses(found: Findings, ours: list[float], truth: list[float], first: float, each: float) -> None:
+def same_losses(findings: Findings, ours: list[float], truth: list[float], first: float, each: float) -> None:
     """Step by step, and that the loss moves enough for a wrong one to be seen."""
-    if not found.check("as many steps", len(ours) == len(truth) > 1, f"{len(ours)} for {len(truth)}"):
+    if not findings.check("as many steps", len(ours) == len(truth) > 1, f"{len(ours)} for {len(truth)}"):
         return
     off = [abs(a - b) / abs(b) for a, b in zip(ours, truth, strict=True)]
-    found.check(f"the first loss within {first:.1%}", off[0] <= first, f"{ours[0]} for {truth[0]}")
+    findings.check(f"the first loss within {first:.1%}", off[0] <= first, f"{ours[0]} for {truth[0]}")
     worst = max(range(len(off)), key=off.__getitem__)
-    found.check(f"every loss within {each:.1%}", all(value <= each for value in off),
-                f"{ours[worst]} for {truth[worst]} at step {worst + 1}")  # fmt: skip
+    seen = f"{ours[worst]} for {truth[worst]} at step {worst + 1}"
+    findings.check(f"every loss within {each:.1%}", all(value <= each for value in off), seen)
     moved = max(abs(value - truth[0]) for value in truth) / abs(truth[0])
-    found.check(
+    findings.check(
         "the loss moves more than the runs differ", moved >= MOVES * max(off), f"{moved:.2e}, off by {max(off):.2e}"
     )
-    found.figure("largest difference", f"{max(off):.1e}")
-    found.figure("loss", f"{truth[0]:.3f} to {truth[-1]:.3f}")
+    findings.figure("largest difference", f"{max(off):.1e}")
+    findings.figure("loss", f"{truth[0]:.3f} to {truth[-1]:.3f}")
 
 
 def resumed(kit: Kit, deterministic: bool) -> Findings:
     """The same run whole, and killed and resumed; with dropout, so that the random state matters."""
-    found = Findings()
+    findings = Findings()
     fixture = kit.fixture("0.5b")
     values = {"train.batch_size": kit.chats(CHATS) // LONG_STEPS, "train.max_steps": LONG_STEPS}
     values |= {"lora.dropout": 0.05, "lora.r": 16, "optim.learning_rate": 1e-3, "save.every": KILLED_AFTER}
     values |= {"train.deterministic": deterministic}
     with kit.folder("resume") as root:
         whole = train(kit, root, settings(fixture, values))
-        killed = kill_and_resume(kit, found, prepare(root, settings(fixture, values)))
+        killed = kill_and_resume(kit, findings, prepare(root, settings(fixture, values)))
         if deterministic:
             again = train(kit, root, settings(fixture, values))
-            found.check("two runs are equal to the last bit", again.losses == whole.losses, difference(again, whole))
+            findings.check("two runs are equal to the last bit", again.losses == whole.losses, difference(again, whole))
             plain = train(kit, root, settings(fixture, values | {"train.deterministic": False}))
             cost = plain.tokens_per_second() / whole.tokens_per_second()
-            found.figure("time a step, to that without", cost, "x")
+            findings.figure("time a step, to that without", cost, "x")
     if deterministic:
-        found.check("resumed, it is equal to the last bit", killed.losses == whole.losses, difference(killed, whole))
+        findings.check("resumed, it is equal to the last bit", killed.losses == whole.losses, difference(killed, whole))
     else:
         off = difference(killed, whole)
-        found.at_most("resumed, the largest difference", off, RESUMED_TOLERANCE)
-        found.figure("largest difference", f"{off:.1e}" if off else "none")
-    return found
+        findings.at_most("resumed, the largest difference", off, RESUMED_TOLERANCE)
+        findings.figure("largest difference", f"{off:.1e}" if off else "none")
+    return findings
 
 
-def kill_and_resume(kit: Kit, found: Findings, folder: Path) -> Trained:
+def kill_and_resume(kit: Kit, findings: Findings, folder: Path) -> Trained:
     """SIGKILL some steps after a checkpoint, and once more from there to the end."""
     with start(kit, folder) as worker:
 
@@ -122,12 +123,12 @@ def kill_and_resume(kit: Kit, found: Findings, folder: Path) -> Trained:
         worker.send_signal(signal.SIGKILL)
         worker.wait()
     before = read(folder)
-    found.check("it was killed before its end", before.of("state")[-1]["state"] == "running", before.of("state")[-1])
+    findings.check("it was killed before its end", before.of("state")[-1]["state"] == "running", before.of("state")[-1])
     after = work(kit, folder)
     at = after.of("resume")[-1]["from_step"]
-    found.check("it goes on from a checkpoint", at >= KILLED_AFTER, at)
-    found.figure("killed after step", before.of("metric")[-1]["step"])
-    found.figure("resumed from", at)
+    findings.check("it goes on from a checkpoint", at >= KILLED_AFTER, at)
+    findings.figure("killed after step", before.of("metric")[-1]["step"])
+    findings.figure("resumed from", at)
     return after
 
 

@@ -26,23 +26,23 @@ def first_steps(kit: Kit) -> Findings:
 
     from engine.home import Workspace
 
-    found = Findings()
+    findings = Findings()
     os.environ.update(kit.environment())
     fixture = kit.fixture("0.5b")
     values = settings(fixture, {"train.max_steps": 3, "save.every": 0})
     with kit.folder("warm") as root:
         cold = cold_starts(Workspace(root / "cold"), values, RUNS)
         warm, how = warm_starts(Workspace(root / "warm"), values, RUNS)
-    judge(found, cold, warm, how)
-    return found
+    judge(findings, cold, warm, how)
+    return findings
 
 
-def judge(found: Findings, cold: list[float], warm: list[float], how: list[str]) -> None:
+def judge(findings: Findings, cold: list[float], warm: list[float], how: list[str]) -> None:
     """Seconds to the first step, from nothing and forked; how each run of the queue was started."""
     forked = [message for message in how if "forked" in message]
-    found.check("all runs after the first were forked", len(forked) >= len(how) - 1 > 0, how)
+    findings.check("all runs after the first were forked", len(forked) >= len(how) - 1 > 0, how)
     ratio = statistics.median(cold) / statistics.median(warm)
-    found.check("forked is faster", ratio > 1, f"{ratio:.2f}x")
-    found.figure("forked", statistics.median(warm), "s")
-    found.figure("from nothing", statistics.median(cold), "s")
-    found.figure("faster", ratio, "x")
+    findings.check("forked is faster", ratio > 1, f"{ratio:.2f}x")
+    findings.figure("forked", statistics.median(warm), "s")
+    findings.figure("from nothing", statistics.median(cold), "s")
+    findings.figure("faster", ratio, "x")
