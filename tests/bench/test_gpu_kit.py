@@ -244,6 +244,22 @@ def test_the_table_shows_what_fell_short(tmp_path):
     assert "Some card" in text and "driver 1, CUDA 13.0" in text and "torch 2.11.0" in text
 
 
+def test_the_table_of_a_card_is_written_into_the_docs_and_again(kit, tmp_path, monkeypatch):
+    monkeypatch.setenv("FINETOP_BENCH_CACHE", str(kit.scratch))
+    page = tmp_path / "gpu.md"
+    page.write_text((ROOT / "docs" / "gpu.md").read_text("utf-8"), "utf-8")
+    monkeypatch.setattr(gpu_kit, "DOCS", page)
+    for seconds in ("12", "13"):
+        findings = Findings()
+        findings.check("all is well", True)
+        findings.figure("took", seconds)
+        Book(kit.out, IDENTITY).add("smoke", "run", result(findings.verdict("cuda"), **vars(findings)))
+        assert gpu_kit.main(["--docs", *kit.words()]) == 0
+    text = page.read_text("utf-8")
+    assert "| smoke | run | ok | took 13 |" in text and "took 12" not in text and "Some card" in text
+    assert text.endswith((ROOT / "docs" / "gpu.md").read_text("utf-8").partition(gpu_kit.END)[2])
+
+
 def verdict_of(judge, *values) -> str:
     findings = Findings()
     judge(findings, *values)
