@@ -26,6 +26,8 @@ SCRIPT = Path(__file__).resolve().parents[1] / "gpu_kit.py"
 GRACE_SECONDS = 45.0
 """How far a measurement that was begun in time may run over the command's minutes before it is ended."""
 _LEAST_LIMIT = 90.0
+_PATIENCE = {"cuda": 3, "cpu": 12}
+"""A measurement that takes so many times what it should is hung. A CPU is slower than what the seconds are for."""
 _LOG_BYTES = 6_000_000
 ALL_DONE, WRONG, LEFT = 0, 1, 3
 """Exit codes: everything asked for is measured and right; something fell short or failed; time ran out."""
@@ -72,7 +74,7 @@ def take_all(
         if one.seconds > left and not (first and left > 0):
             continue
         first = False
-        limit = min(max(3 * one.seconds, _LEAST_LIMIT), left + GRACE_SECONDS)
+        limit = min(max(_PATIENCE[book.identity["device"]] * one.seconds, _LEAST_LIMIT), left + GRACE_SECONDS)
         print(f"{stage} {one.key} ... ", end="", flush=True)
         result = take_one(stage, one, limit)
         book.add(stage, one.key, result)
