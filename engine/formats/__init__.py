@@ -11,7 +11,8 @@ from engine.lazy import handing_on
 if TYPE_CHECKING:
     from engine.formats.columns import FORMATS, ROLES
     from engine.formats.faults import NOTE_CODES
-    from engine.formats.read import Opened, Row, read_data, stream_data
+    from engine.formats.read import read_data, stream_data
+    from engine.formats.reading import Opened, Row
     from engine.formats.report import check_bad_share
     from engine.formats.split import example_key, label_set, split_examples
 
@@ -34,9 +35,9 @@ __getattr__ = handing_on(
     {
         "FORMATS": "columns",
         "NOTE_CODES": "faults",
-        "Opened": "read",
+        "Opened": "reading",
         "ROLES": "columns",
-        "Row": "read",
+        "Row": "reading",
         "check_bad_share": "report",
         "example_key": "split",
         "label_set": "split",
