@@ -66,6 +66,9 @@ def find_shape(columns: Iterable[str], format: str = "auto") -> Shape | None:
     for column in columns:
         by_name.setdefault(normalise(column), column)
 
+    if "b" in by_name:
+        by_name.pop("a", None)  # the first of several choices, and no answer
+
     def find(*names: str, but: str | None = None) -> str | None:
         return next((by_name[name] for name in names if name in by_name and by_name[name] != but), None)
 

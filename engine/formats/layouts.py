@@ -14,6 +14,26 @@ from engine.formats.media import media_guard
 from engine.formats.parts import COLUMNS as SPLIT_COLUMNS
 from engine.formats.preference import compared_columns, pair_guard, verdict_guard
 
+EXAM_COLUMNS = frozenset(
+    [
+        "choices",
+        "options",
+        "candidates",
+        "b",
+        "c",
+        "d",
+        "option_a",
+        "option_b",
+        "option_c",
+        "option_d",
+        "choice_a",
+        "choice_b",
+        "choice_c",
+        "choice_d",
+    ]
+)
+EXAM_WORDS = "'{}' looks like the choices of exam questions, which are asked without: write them into the question"
+_NUMBERS = (int, float, type(None))
 Guard = Callable[[dict], None]
 
 
@@ -41,7 +61,7 @@ def layout_of(columns: Sequence[str], shape: Shape, mapped: bool, zero_is_bad: f
 
 
 def unused_with_text(row: dict, unused: Sequence[str]) -> list[str]:
-    return [column for column in unused if row[column] and holds_text(row[column])]
+    return [column for column in unused if not isinstance(row[column], _NUMBERS) and holds_text(row[column])]
 
 
 def known_layout(columns: Sequence[str], row: dict) -> tuple[str, str] | None:

@@ -55,14 +55,16 @@ def read_messages(items: Any, column: str, unread: set[str] | None = None) -> li
     Names of keys that hold text and are not understood are added to `unread`.
     """
     items = as_list(items, column)
-    if items and all(isinstance(item, str) for item in items):
+    if items and isinstance(items[0], str) and all(isinstance(item, str) for item in items):
         return _by_turns(items, column)
     unread = set() if unread is None else unread
     messages: list[dict] = []
     for index, item in enumerate(items):
-        where = f"{column}[{index}]"
-        pair = _pair_keys(item)
-        messages += _read_pair(item, pair, where, unread) if pair else [_read_message(item, where, unread)]
+        pair = None if isinstance(item, dict) and "role" in item else _pair_keys(item)
+        if pair:
+            messages += _read_pair(item, pair, f"{column}[{index}]", unread)
+        else:
+            messages.append(_read_message(item, f"{column}[{index}]", unread))
     return messages
 
 
@@ -113,14 +115,22 @@ def _read_message(item: Any, where: str, unread: set[str]) -> dict:
     role = _ROLES[role.strip().lower()]
     field = "value" if "value" in item and item.get("content") is None else "content"
     content = item.get(field)
-    if field == "content" and content is None and "parts" in item:
+    if content is None and "parts" in item:
         field, content = "parts", item["parts"]
-    if len(item) > 2:
-        _note_unread(item, role, field, unread)
-        refuse_media(item, where)
     if role == "call":
-        return {"role": "assistant", "content": None, "tool_calls": written_calls(content, f"{where}.{field}")}
-    message: dict[str, Any] = {"role": role, "content": _content(content, role, f"{where}.{field}", item)}
+        message = {"role": "assistant", "content": None, "tool_calls": written_calls(content, f"{where}.{field}")}
+    else:
+        message = {"role": role, "content": _content(content, role, f"{where}.{field}", item)}
+    if len(item) > 2 or content is None:
+        _read_beside(message, item, role, field, where, unread)
+    _check_filled(message, f"{where}.{field}", item)
+    return message
+
+
+def _read_beside(message: dict, item: dict, role: str, field: str, where: str, unread: set[str]) -> None:
+    """What a message holds beside its content."""
+    _note_unread(item, role, field, unread)
+    refuse_media(item, where)
     if role == "assistant":
         if not message["content"] and isinstance(item.get("refusal"), str):
             message["content"] = encodable(item["refusal"], f"{where}.refusal") or message["content"]
@@ -130,7 +140,8 @@ def _read_message(item: Any, where: str, unread: set[str]) -> dict:
         if calls:
             calls = as_list(calls, f"{where}.tool_calls")
             message["tool_calls"] = [read_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)]
-        key = thought_key(item)
+    if message["role"] == "assistant":
+        key = _thought_key(item)
         if key:
             message["reasoning_content"] = encodable(item[key], f"{where}.{key}")
         weight = _weight(item, where)
@@ -139,11 +150,9 @@ def _read_message(item: Any, where: str, unread: set[str]) -> dict:
     for name in ("name", "tool_call_id"):
         if isinstance(item.get(name), str) and item[name]:
             message[name] = encodable(item[name], f"{where}.{name}")
-    _check_filled(message, f"{where}.{field}", item)
-    return message
 
 
-def thought_key(item: dict) -> str:
+def _thought_key(item: dict) -> str:
     """The key that holds what the assistant thought; '' for none, or for two that say different things."""
     held = [name for name in _THOUGHTS if isinstance(item.get(name), str) and item[name].strip()]
     return held[0] if len({item[name] for name in held}) == 1 else ""
@@ -153,9 +162,9 @@ def _note_unread(item: dict, role: str, field: str, unread: set[str]) -> None:
     read = {field, *_READ_KEYS}
     if item.get("content") and item.get("value"):
         read.discard("value")
-    if role == "assistant":
-        read.update(_ASSISTANT_KEYS, _WEIGHTS)
-        if thought_key(item):
+    if role in ("assistant", "call"):
+        read.update(_ASSISTANT_KEYS if role == "assistant" else (), _WEIGHTS)
+        if _thought_key(item):
             read.update(_THOUGHTS)
         if item.get("content"):
             read.discard("refusal")
@@ -227,6 +236,8 @@ def _part(part: Any, where: str) -> str:
 def check_order(messages: list[dict], column: str) -> int:
     """How many messages at the end have no answer; RowFault when the roles are in an order that cannot be learnt."""
     roles = [message["role"] for message in messages]
+    if roles == ["user", "assistant"] and "weight" not in messages[1]:
+        return 0  # most rows
     if not roles:
         raise RowFault("no-messages", f"'{column}' is empty, nothing to learn from")
     if "system" in roles[1:]:
@@ -237,8 +248,8 @@ def check_order(messages: list[dict], column: str) -> int:
     last = len(roles) - 1 - roles[::-1].index("assistant")
     if roles[0] != "system" and "user" not in roles[: last + 1]:
         raise RowFault("no-user", "no user message before the assistant's, nothing to answer")
-    for index, role in enumerate(roles[: last + 1]):
-        if role == "tool" and not called_before(messages, index):
+    for index in [at for at, role in enumerate(roles[: last + 1]) if role == "tool"] if "tool" in roles else ():
+        if not called_before(messages, index):
             raise RowFault(
                 "role-order",
                 f"'{column}[{index}]' is a tool's result, but no tool was called before it; write the call as "

@@ -48,7 +48,9 @@ def pair_words(columns: Sequence[str], worse: Sequence[str], row: dict) -> tuple
     prompt = next((by_name[name] for name in PROMPTS if name in by_name), "")
     answer = next((by_name[name] for name in ANSWERS if name in by_name), "")
     said = row.get(better)
-    if isinstance(said, list) and len(said) > 1:
+    if isinstance(row.get(prompt), dict):
+        how = f"{PAIRS_HINT}: write each as {{\"messages\": …}} without '{worse[0]}'."
+    elif isinstance(said, list) and len(said) > 1:
         how = f"{PAIRS_HINT}: --map messages={better}."
     elif prompt and (better or answer):
         how = f"{PAIRS_HINT}: --map prompt={prompt},completion={better or answer}."

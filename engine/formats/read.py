@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from engine.errors import DataError, InputError
 from engine.formats.columns import FORMATS, ROLES
 from engine.formats.faults import Remark
-from engine.formats.parts import TRAIN, VALIDATION
+from engine.formats.parts import VALIDATION
 from engine.formats.reading import Opened, Reading, Row
 from engine.formats.report import complaint
 from engine.formats.shapes import nearest
@@ -69,8 +69,8 @@ def stream_data(
     """The same reading a row at a time, for files larger than the memory: of each file Opened, its rows, its DataFile.
 
     Before them a Remark for all that a folder holds and that is not read. Every row that is used comes, bad ones with
-    their problem; with `use='all'` those of every split, each with its part. Raises DataError when a source cannot be read at all or its columns
-    mean nothing.
+    their problem; with `use='all'` those of every split, each with its part. Raises DataError when a source cannot be
+    read at all or its columns mean nothing.
     """
     return _stream(source, Reading(mapping or {}, format, system, objective, use, None), progress)
 
@@ -94,7 +94,7 @@ def _stream(
         done_bytes += origin.size_bytes
     if progress:
         progress(total_bytes, total_bytes)
-    if reading.use != "all" and reading.splits and not reading.splits & {TRAIN, ""}:
+    if reading.splits and not reading.trains and reading.use != "all":
         there = ", ".join(f"'{part}'" for part in sorted(reading.splits))
         name = found.origins[0].name
         raise DataError(

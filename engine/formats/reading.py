@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import DataError
-from engine.formats.columns import Shape, find_shape, mapped_shape
+from engine.formats.columns import Shape, find_shape, mapped_shape, normalise
 from engine.formats.containers import Container, read_rows, recognise
 from engine.formats.encoding import Scan, scan
 from engine.formats.faults import NOTE_CODES, Fault, Remark, RowFault, Section, excerpt, kind
 from engine.formats.jsonrows import Item
-from engine.formats.layouts import Layout, layout_of, unused_with_text
+from engine.formats.layouts import EXAM_COLUMNS, EXAM_WORDS, Layout, layout_of, unused_with_text
 from engine.formats.parts import TRAIN, USES, VALIDATION, part_of_name, part_of_value
 from engine.formats.preference import verdict_columns
 from engine.formats.rows import build_example
@@ -84,9 +84,10 @@ class _File:
     def described(self) -> tuple[str, ...]:
         lines = list(dict.fromkeys(self.notes))
         if self.used[VALIDATION]:
-            lines.append(f"{self.used[VALIDATION]:,} rows of the split '{VALIDATION}'")
+            lines.append(f"{_rows(self.used[VALIDATION])} of the split '{VALIDATION}', used for validation")
         for part, rows in self.aside.items():
-            lines.append(f"{rows:,} rows of the split '{part}' set aside; {self.name}:{part} reads them")
+            lines.append(f"{_rows(rows)} of the split '{part}' set aside; {self.name}:{part} reads them")
+        lines += [EXAM_WORDS.format(column) for column in self.ignored if normalise(column) in EXAM_COLUMNS]
         return tuple(lines)
 
 
@@ -109,7 +110,9 @@ class Reading:
         self.counts: Counter[str] = Counter()
         """Rows and notes by code."""
         self.splits: set[str] = set()
-        """Splits met, '' for rows of none."""
+        """Splits met that have a name."""
+        self.trains = False
+        """Whether there are rows of the training split, or of none."""
 
     def problems(self) -> tuple[Problem, ...]:
         """The first problems in the order they were met; bad rows go before notes when there is no room for all."""
@@ -201,12 +204,14 @@ class Reading:
 
     def _read_rows(self, file: _File, items: Iterable[Item], file_shape: Shape | None) -> Iterator[Row]:
         layouts: dict[tuple, Layout] = {}
-        name, part, section = file.name, file.part, ""
+        name, part = file.name, file.part
+        given = read = 0
+        # Most data knows no splits, and nothing is to be counted then.
+        plain_used = file.wanted is None or "" in file.wanted
         for item in items:
             if not isinstance(item, tuple):
                 if isinstance(item, Section):
-                    section = part_of_name(item.key)
-                    part = section or file.part
+                    part = part_of_name(item.key) or file.part
                 elif isinstance(item, Remark):
                     file.notes.append(item.message)
                 else:
@@ -215,7 +220,7 @@ class Reading:
                         yield row
                 continue
             line, row = item
-            file.given += 1
+            given += 1
             own = part
             try:
                 if not isinstance(row, dict):
@@ -229,8 +234,11 @@ class Reading:
                         layouts[columns] = layout
                 if layout.split:
                     own = part_of_value(row[layout.split]) or part
-                if not self._is_used(file, own, 1):
-                    continue
+                if own or not plain_used:
+                    if not self._is_used(file, own, 1):
+                        continue
+                else:
+                    self.trains = True
                 for guard in layout.guards:
                     guard(row)
                 built = build_example(row, layout.shape, self._system, name, line)
@@ -246,17 +254,20 @@ class Reading:
                 problem = self._note(name, line, "too-deep", "the row is nested too deeply", "")
                 yield Row(name, line, row, problem=problem, part=own if file.kept_part else "")
             else:
-                file.read += 1
+                read += 1
                 problem = None
                 if built.left_out:
                     message = f"the last {_count(built.left_out, 'message')} left out: no assistant message follows"
                     problem = self._note(name, line, "trailing-turn", message, row)
-                yield Row(name, line, row, built.example, problem, own if file.kept_part else "")
+                yield Row(name, line, row, built.example, problem, own if own and file.kept_part else "")
+        file.given += given
+        file.read += read
 
     def _is_used(self, file: _File, part: str, rows: int) -> bool:
         """Whether rows of this split are; counted either way."""
-        if file.kept_part:
+        if file.kept_part and part:
             self.splits.add(part)
+        self.trains = self.trains or not file.kept_part or part in (TRAIN, "")
         if file.wanted is None or part in file.wanted:
             if part:
                 file.used[part] += rows
@@ -326,6 +337,10 @@ def _numbered(row: Any, message: str) -> str:
     """With the row's number, where the line does not tell it."""
     number = getattr(row, "number", 0)
     return f"row {number:,}: {message}" if number else message
+
+
+def _rows(number: int) -> str:
+    return f"{number:,} {'row' if number == 1 else 'rows'}"
 
 
 def _count(number: int, what: str) -> str:

@@ -99,13 +99,14 @@ def _pair(row: dict, column: dict[str, str], unread: set[str]) -> list[dict]:
         messages.append(_message("user", question))
     if _is_messages(completion):
         return messages + read_messages(completion, column["completion"], unread)
-    completion = _spans(completion, column["completion"])
+    if isinstance(completion, dict):
+        completion = _spans(completion, column["completion"])
     answer = _filled(completion, column["completion"], "empty-answer", "the assistant's answer")
     return [*messages, _message("assistant", answer)]
 
 
 def _is_messages(value: Any) -> bool:
-    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+    if isinstance(value, str) or not isinstance(value, list) or not value or not isinstance(value[0], dict):
         return False
     if "rank" in value[0] or "score" in value[0]:
         said = "several ranked answers to one question (Nectar and the like): keep the best one as a text"
@@ -113,9 +114,9 @@ def _is_messages(value: Any) -> bool:
     return True
 
 
-def _spans(value: Any, column: str) -> Any:
+def _spans(value: dict, column: str) -> Any:
     """SQuAD's {"text": [...], "answer_start": [...]}: the one text, however many people marked it."""
-    if not isinstance(value, dict) or "text" not in value or not value.keys() <= {"text", "answer_start", "answer_end"}:
+    if "text" not in value or not value.keys() <= {"text", "answer_start", "answer_end"}:
         return value
     texts = value["text"] if isinstance(value["text"], (list, tuple)) else [value["text"]]
     distinct = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
