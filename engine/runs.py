@@ -252,7 +252,14 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
     """Paths that exist here made absolute, so that the saved settings mean the same from anywhere."""
 
     def one(value: Any) -> Any:
-        return os.path.abspath(os.path.expanduser(value)) if _exists(value) else value
+        if _exists(value):
+            return os.path.abspath(os.path.expanduser(value))
+        if isinstance(value, str) and ":" in value:
+            from engine.formats.sources import split_name
+
+            path, part = split_name(value)  # FILE:test
+            return f"{one(path)}:{part}" if part and _exists(path) else value
+        return value
 
     made = dict(values)
     for path in PATHS:

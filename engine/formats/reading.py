@@ -72,6 +72,7 @@ class _File:
     """Splits that are used, '' for rows of none; None for all."""
     kept_part: bool
     """Rows come with the split they belong to; else they are simply the data."""
+    for_training: bool
     zero_is_bad: frozenset[str] = frozenset()
     given: int = 0
     read: int = 0
@@ -83,7 +84,7 @@ class _File:
 
     def described(self) -> tuple[str, ...]:
         lines = list(dict.fromkeys(self.notes))
-        if self.used[VALIDATION]:
+        if self.used[VALIDATION] and self.for_training:
             lines.append(f"{_rows(self.used[VALIDATION])} of the split '{VALIDATION}', used for validation")
         for part, rows in self.aside.items():
             lines.append(f"{_rows(rows)} of the split '{part}' set aside; {self.name}:{part} reads them")
@@ -155,7 +156,8 @@ class Reading:
         columns = tuple(dict.fromkeys(column for row in first_rows for column in row))
         wanted = self._wanted(origin, items_again, shape, first, columns)
         kept_part = USES[self.use][1] and not origin.only and not origin.whole
-        file = _File(name, origin.part, wanted, kept_part, verdict_columns(first_rows))
+        training = self.use == "training"
+        file = _File(name, origin.part, wanted, kept_part, training, verdict_columns(first_rows))
         yield Opened(name, container, encoding, columns)
         yield from self._read_rows(file, items, shape)
         yield DataFile(
