@@ -4,9 +4,9 @@ import os.path
 from collections.abc import Iterator
 
 from engine.cli.text import cells, cut, output_width, plain, wrap_cells
-from engine.cli.watch import ignored_words
 from engine.data.kinds import KINDS
 from engine.data.report import CheckReport, Find, Lengths
+from engine.formats.report import ignored_words
 
 _WIDEST = 100
 _BAR = 24

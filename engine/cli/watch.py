@@ -14,7 +14,7 @@ from engine.cli import told
 from engine.cli.live import LiveLine
 from engine.cli.tail import log_line, tail
 from engine.cli.text import blocks, bytes_text, duration, number, visible
-from engine.formats import NOTE_CODES
+from engine.formats import NOTE_CODES, files_told
 from engine.home import LOG
 from engine.metrics.names import metric_name
 from engine.process import MEMORY_HINT, STOPPED, how_it_left
@@ -194,7 +194,6 @@ class Watcher:
         return 2 if code == 2 else 1
 
 
-_NAMES_SHOWN = 10
 _WORKER_CODES = ("template", "nothing-trained")
 """Problems the worker finds after the files were read; each leaves a row out."""
 
@@ -221,28 +220,6 @@ def data_warnings(report: dict[str, Any], shown: int = 5) -> list[str]:
         elif part["overlong"]:
             lines.append(f"{name}: {part['overlong']:,} examples are longer than data.max_length")
     return lines
-
-
-def files_told(report: dict[str, Any]) -> list[str]:
-    """What of the data is not used, and what else there is to say of a file as a whole."""
-    lines = list(report.get("left_out", ()))
-    several = len(report["files"]) > 1
-    for file in report["files"]:
-        where = f"{os.path.basename(file['path'])}: " if several else ""
-        lines += [where + note for note in file.get("notes", ())]
-        if file.get("ignored"):
-            lines.append(f"{where}nothing is learnt from {ignored_words(file['ignored'])}")
-    return lines
-
-
-def ignored_words(ignored: dict[str, int]) -> str:
-    """Columns and keys that hold text, with the rows that have some."""
-    shown = [f"{name} ({_count(count)})" for name, count in list(ignored.items())[:_NAMES_SHOWN]]
-    return ", ".join(shown) + (f" and {len(ignored) - _NAMES_SHOWN} more" if len(ignored) > _NAMES_SHOWN else "")
-
-
-def _count(rows: int) -> str:
-    return "1 row" if rows == 1 else f"{rows:,} rows"
 
 
 def _rows(count: int) -> str:

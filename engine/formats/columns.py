@@ -28,7 +28,7 @@ TEXTS = ("text", "content", "document", "文本", "内容", "正文")
 SYSTEMS = ("system", "system_prompt", "系统")
 CONTEXTS = ("context",)
 MESSAGES = ("messages",)
-CONVERSATIONS = ("conversations", "conversation")
+CONVERSATIONS = ("conversations", "conversation", "contents")
 TOOLS = ("tools", "functions")
 
 FORMATS = ("openai", "sharegpt", "alpaca", "prompt-completion", "question-answer", "classification", "text")

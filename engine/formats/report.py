@@ -1,10 +1,14 @@
-"""Bad rows put into words, and the refusal to go on with too many of them."""
+"""What became of the rows put into words, and the refusal to go on with too many bad ones."""
+
+import os.path
+from typing import Any
 
 from engine.errors import DataError
 from engine.formats.faults import NOTE_CODES
 from engine.records import DataReport
 
 _SHOWN = 5
+_NAMES_SHOWN = 10
 
 
 def check_bad_share(report: DataReport, max_bad_share: float) -> None:
@@ -43,3 +47,28 @@ def complaint(report: DataReport, what: str) -> DataError:
 
 def _percent(share: float) -> str:
     return f"{share * 100:.3g} %"
+
+
+def files_told(report: dict[str, Any]) -> list[str]:
+    """What of the data is not used, and what else there is to say of a file as a whole.
+
+    `report` is a DataReport or the journal's event `data`, as a dict.
+    """
+    lines = list(report.get("left_out", ()))
+    several = len(report["files"]) > 1
+    for file in report["files"]:
+        where = f"{os.path.basename(file['path'])}: " if several else ""
+        lines += [where + note for note in file.get("notes", ())]
+        if file.get("ignored"):
+            lines.append(f"{where}nothing is learnt from {ignored_words(file['ignored'])}")
+    return lines
+
+
+def ignored_words(ignored: dict[str, int]) -> str:
+    """Columns and keys that hold text, with the rows that have some."""
+    shown = [f"{name} ({_count(count)})" for name, count in list(ignored.items())[:_NAMES_SHOWN]]
+    return ", ".join(shown) + (f" and {len(ignored) - _NAMES_SHOWN} more" if len(ignored) > _NAMES_SHOWN else "")
+
+
+def _count(rows: int) -> str:
+    return "1 row" if rows == 1 else f"{rows:,} rows"

@@ -68,7 +68,7 @@ def find_sources(source: str | os.PathLike | list, *, plain_text: bool, use: str
             return Found((_file(path),), ())
         bare, only = split_name(path)
         if only and os.path.isdir(bare):
-            return _in_folder(bare, plain_text, only)
+            return _in_folder(bare, plain_text, use, only)
         if only and os.path.exists(bare):
             return Found((replace(_file(bare), only=only),), ())
     except OSError as error:
@@ -92,8 +92,8 @@ def _file(path: str, part: str = "") -> Origin:
     return Origin(path, size_bytes=os.path.getsize(path), part=part)
 
 
-def _in_folder(folder: str, plain_text: bool, use: str) -> Found:
-    """`use` is what for, or the one part that was asked for."""
+def _in_folder(folder: str, plain_text: bool, use: str, only: str = "") -> Found:
+    """`only`: the one part that was asked for."""
     entries = [name for name in sorted(os.listdir(folder)) if name[0] != "."]
     names = [name for name in entries if _is_data(os.path.join(folder, name))]
     nested = not names
@@ -105,7 +105,7 @@ def _in_folder(folder: str, plain_text: bool, use: str) -> Found:
     chosen = rows if rows and not plain_text else names
     left_out = _left_out(folder, entries, names, chosen, nested)
     parts = {name: _part_of_path(name) for name in chosen}
-    wanted = _wanted_parts(folder, set(parts.values()), use)
+    wanted = _wanted_parts(folder, set(parts.values()), use, only)
     for part in dict.fromkeys(parts.values()):
         if part not in wanted:
             unread = [name for name in chosen if parts[name] == part]
@@ -113,20 +113,20 @@ def _in_folder(folder: str, plain_text: bool, use: str) -> Found:
             left_out.append(f"{folder}: {_count(unread, 'file')} of the split '{part}' not used: {_named(unread)}{how}")
     kept = [name for name in chosen if parts[name] in wanted]
     origins = (_file(os.path.join(folder, name), parts[name]) for name in kept)
-    if use not in USES:
+    if only:
         # One part that was asked for is not a part of anything any more.
         origins = (replace(origin, part="", whole=True) for origin in origins)
     return Found(tuple(origins), tuple(left_out))
 
 
-def _wanted_parts(folder: str, parts: set[str], use: str) -> set[str]:
+def _wanted_parts(folder: str, parts: set[str], use: str, only: str) -> set[str]:
     """The parts that are read, '' for files that name none. DataError when there are none."""
-    if use not in USES:
-        wanted = parts & ({use, ""} if use == TRAIN else {use})
+    if only:
+        wanted = parts & ({only, ""} if only == TRAIN else {only})
         if not wanted:
             there = ", ".join(sorted(parts - {""})) or "none"
             raise DataError(
-                f"{folder} has no files of the split '{use}'", f"Splits by the names of its files: {there}."
+                f"{folder} has no files of the split '{only}'", f"Splits by the names of its files: {there}."
             )
         return wanted
     order, together = USES[use]
