@@ -36,8 +36,14 @@ def holds_text(value: Any) -> bool:
     """Whether there is anything to read in a value: a text that is not blank, alone or somewhere inside."""
     if isinstance(value, str):
         return bool(value.strip())
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, (list, tuple)):
-        return False
-    return any(holds_text(one) for one in value)
+    left = [value]  # no recursion: a value may be nested as deep as the parser could follow
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            if one.strip():
+                return True
+        elif isinstance(one, dict):
+            left.extend(one.values())
+        elif isinstance(one, (list, tuple)):
+            left.extend(one)
+    return False

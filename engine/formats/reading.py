@@ -10,7 +10,7 @@ from engine.errors import DataError
 from engine.formats.columns import Shape, find_shape, mapped_shape, normalise
 from engine.formats.containers import Container, read_rows, recognise
 from engine.formats.encoding import Scan, scan
-from engine.formats.faults import NOTE_CODES, Fault, Remark, RowFault, Section, excerpt, kind
+from engine.formats.faults import NOTE_CODES, Fault, Remark, RowFault, Section, excerpt, kind, visible
 from engine.formats.jsonrows import Item
 from engine.formats.layouts import EXAM_COLUMNS, EXAM_WORDS, Layout, layout_of, unused_with_text
 from engine.formats.parts import TRAIN, USES, VALIDATION, part_of_name, part_of_value
@@ -299,6 +299,7 @@ class Reading:
         """The problem, counted; its excerpt is made only where it will be shown."""
         self.counts[code] += rows
         self._told += 1
+        message = visible(message)
         gathered = self._notes if code in NOTE_CODES else self._bad
         if self._max_problems is not None and len(gathered) >= self._max_problems:
             return Problem(file, line, code, message)

@@ -4,7 +4,7 @@ import os.path
 from typing import Any
 
 from engine.errors import DataError
-from engine.formats.faults import NOTE_CODES
+from engine.formats.faults import NOTE_CODES, excerpt
 from engine.records import DataReport
 
 _SHOWN = 5
@@ -66,7 +66,7 @@ def files_told(report: dict[str, Any]) -> list[str]:
 
 def ignored_words(ignored: dict[str, int]) -> str:
     """Columns and keys that hold text, with the rows that have some."""
-    shown = [f"{name} ({_count(count)})" for name, count in list(ignored.items())[:_NAMES_SHOWN]]
+    shown = [f"{excerpt(name)} ({_count(count)})" for name, count in list(ignored.items())[:_NAMES_SHOWN]]
     return ", ".join(shown) + (f" and {len(ignored) - _NAMES_SHOWN} more" if len(ignored) > _NAMES_SHOWN else "")
 
 
