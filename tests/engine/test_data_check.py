@@ -328,7 +328,7 @@ def test_what_rewrites_a_file_keeps_its_split_column_and_refuses_splits_of_their
     )
     with pytest.raises(InputError, match="several splits") as caught:
         clean(str(both), tmp_path / "c.json")
-    assert f"convert {both}:test" in caught.value.hint
+    assert f"convert {both}:train" in caught.value.hint
     assert convert(str(both), tmp_path / "d.jsonl", "openai").written == 4
     assert convert(f"{both}:test", tmp_path / "e.jsonl", "openai").written == 2
 
