@@ -212,7 +212,7 @@ def _not_found(name: str, path: str) -> DataError:
     folder = os.path.dirname(path)
     try:
         neighbours = sorted(file for file in os.listdir(folder or ".") if not file.startswith("."))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have, such as half of a surrogate pair
         return DataError(f"{name[:300]} does not exist, and neither does the folder {folder[:300]}", "Check the path.")
     near = difflib.get_close_matches(os.path.basename(path), neighbours, n=3, cutoff=0.5)
     if near:

@@ -173,6 +173,12 @@ def test_files_of_other_kinds_and_subfolders_are_named(write, tmp_path):
         read_data(str(tmp_path / "arrow"))
 
 
+def test_a_name_that_no_file_can_have_does_not_exist(tmp_path):
+    for name in ("\ud800.jsonl", f"{tmp_path}/\ud800/a.jsonl", "\ud800:test"):
+        with pytest.raises(DataError, match="does not exist"):
+            read_data(name)
+
+
 def test_what_is_told_is_told_in_one_place():
     file = {"path": "/d/a.csv", "notes": ("a note",), "ignored": {"title": 1200, "id": 1}}
     assert files_told({"files": [file], "left_out": ["x left out"]}) == [
