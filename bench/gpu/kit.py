@@ -40,6 +40,11 @@ class Kit:
         return self.size == "tiny"
 
     @property
+    def passing(self) -> Path:
+        """For what one measurement needs and leaves: emptied before the next, also after one that was killed."""
+        return self.scratch / "passing"
+
+    @property
     def mark(self) -> str:
         return str(self.scratch)
 
@@ -55,6 +60,7 @@ class Kit:
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
             "PYTHONUNBUFFERED": "1",
             "HF_HUB_OFFLINE": "1",
+            "TMPDIR": str(self.passing),
             "XDG_CACHE_HOME": str(self.scratch / "cache"),
             "XDG_CONFIG_HOME": str(self.scratch / "config"),
             "FINETOP_BENCH_CACHE": str(self.scratch / "bench"),
@@ -101,7 +107,7 @@ class Kit:
     @contextlib.contextmanager
     def folder(self, name: str) -> Iterator[Path]:
         """An empty one, gone afterwards: checkpoints of large models would fill the disk."""
-        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=self.scratch) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=self.passing) as folder:
             yield Path(folder)
 
     def needs_card(self, why: str) -> None:

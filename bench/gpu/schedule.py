@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,6 +92,8 @@ def take(kit: Kit, stage: str, one: Measurement, limit: float) -> dict[str, Any]
     """One measurement in a process of its own; ended with all its kin after `limit` seconds."""
     result = kit.scratch / "result.json"
     result.unlink(missing_ok=True)
+    shutil.rmtree(kit.passing, ignore_errors=True)
+    kit.passing.mkdir()
     began, clock = time.time(), time.monotonic()
     with open(kit.out / LOG, "ab") as log:
         log.write(f"\n=== {stage} {one.key}\n".encode())

@@ -166,7 +166,9 @@ def test_a_measurement_that_hangs_is_ended_with_its_kin(kit, tmp_path, monkeypat
         "time.sleep(99)\n"
     )
     monkeypatch.setattr(schedule, "SCRIPT", script)
+    (kit.passing / "checkpoints of one that was killed").mkdir(parents=True)
     taken = schedule.take(kit, "oom", Measurement("halved", 1, lambda kit: Findings()), 1.5)
+    assert not list(kit.passing.iterdir())
     assert taken["verdict"] == FAILED and "no result after" in taken["error"]
     assert not marked(kit)
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from engine.process import cores
 from gpu.findings import Findings, Measurement
 from gpu.kit import CHATS, Kit
 
@@ -75,7 +76,7 @@ def beside_trl(kit: Kit, model: str, method: str, rivals: tuple[str, ...]) -> Fi
     if rivals and not have_trl:
         findings.note("TRL is not installed: nothing to compare with")
     kit.fixture(model)
-    batch, threads = (BATCH, 8) if kit.cuda else (8, 1)
+    batch, threads = (BATCH if kit.cuda else 8), min(8, cores())
     words = f"--device {kit.device} --size {kit.shape(model)} --chats {kit.chats(CHATS)} --methods {method}".split()
     words += f"--batch-size {batch} --threads {threads} --timeout 240".split()
     words += ["--python", f"ours={sys.executable}", "--python", f"trl={sys.executable}", "--engines", *engines]
