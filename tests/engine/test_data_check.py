@@ -329,7 +329,8 @@ def test_what_rewrites_a_file_keeps_its_split_column_and_refuses_splits_of_their
     with pytest.raises(InputError, match="several splits") as caught:
         clean(str(both), tmp_path / "c.json")
     assert f"convert {both}:train" in caught.value.hint
-    assert convert(str(both), tmp_path / "d.jsonl", "openai").written == 4
+    done = convert(str(both), tmp_path / "d.jsonl", "openai")
+    assert (done.written, done.told) == (4, (f"2 rows of the split 'test' set aside; {both}:test reads them",))
     assert convert(f"{both}:test", tmp_path / "e.jsonl", "openai").written == 2
 
 
