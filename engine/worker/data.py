@@ -55,6 +55,8 @@ class Prepared:
     """The label set of classification data, else empty."""
     report: dict[str, Any]
     """JSON-ready, see docs/journal.md under `data`."""
+    with_system: int | None = None
+    """Examples that data.system became the system prompt of; None: it is not set."""
 
 
 def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
@@ -95,8 +97,20 @@ def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
     labels = label_set(report.examples) or ()
     reports = [report, val_report] if val_report else [report]
     return Prepared(
-        train, val, tuple(val_examples), labels, _summary(reports, counts, problems, labels, config.data.val_fraction)
+        train,
+        val,
+        tuple(val_examples),
+        labels,
+        _summary(reports, counts, problems, labels, config.data.val_fraction),
+        _with_system(reports, config.data.system),
     )
+
+
+def _with_system(reports: list[DataReport], system: str) -> int | None:
+    if not system:
+        return None
+    first = (example.messages[0] for report in reports for example in report.examples if example.messages)
+    return sum(one["role"] == "system" and one.get("content") == system for one in first)
 
 
 def training_use(config: RunConfig) -> str:
