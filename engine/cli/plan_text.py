@@ -1,10 +1,12 @@
 """The plan as lines of text: pure, from what is known to lines."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from engine.cli.text import Column, bytes_text, cut, duration, table, value_text, visible
 from engine.cli.watch import PLAN_PROBLEMS, data_warnings
 from engine.config import SETTINGS, Resolved, RunConfig
+from engine.plan.checks import Finding
 from engine.plan.fit import Change, Fit
 from engine.plan.machine import Machine
 from engine.plan.outline import Course, Memory
@@ -155,7 +157,7 @@ def data_lines(report: dict[str, Any]) -> list[str]:
         columns = ", ".join(f"{role}={column}" for role, column in file["columns"].items())
         lines.append(f"  {visible(file['path'])}")
         lines.append(
-            f"    {file['rows']:,} rows, {file['bad_rows']:,} bad; {file['container']}, {file['encoding']}, "
+            f"    {_rows_of(file)}; {file['container']}, {file['encoding']}, "
             f"{file['format']}{f' ({visible(columns)})' if columns else ''}; sha256 {file['sha256'][:12]}"
         )
     for name in ("train", "val"):
@@ -170,6 +172,13 @@ def data_lines(report: dict[str, Any]) -> list[str]:
     if data["labels"]:
         lines.append(f"  classification with {data['labels']} labels")
     return lines + [f"  {visible(line)}" for line in data_warnings(data, PLAN_PROBLEMS)]
+
+
+def _rows_of(file: dict[str, Any]) -> str:
+    """What became of every row that was given."""
+    aside = f", {file['set_aside']:,} set aside" if file.get("set_aside") else ""
+    used = f": {file['read_rows']:,} read" if "read_rows" in file and (file["bad_rows"] or aside) else ""
+    return f"{file['rows']:,} rows{used}, {file['bad_rows']:,} bad{aside}"
 
 
 def course_lines(report: dict[str, Any], way: Course) -> list[str]:
@@ -193,6 +202,15 @@ def course_lines(report: dict[str, Any], way: Course) -> list[str]:
         lines += ["", "advice"]
         for piece in way.advice:
             lines += [f"  · {visible(piece.message)}", f"    {piece.reason}", f"    {piece.source}"]
+    return lines
+
+
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """Where what was asked for and what the run will do differ."""
+    lines = ["", "not as asked"] if findings else []
+    for one in findings:
+        lines.append(f"  ! {visible(one.message)}")
+        lines += [f"    {visible(one.hint)}"] if one.hint else []
     return lines
 
 

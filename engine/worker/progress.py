@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from engine.config import RunConfig
+from engine.plan.schedule import steps
 
 
 @dataclass
@@ -36,8 +37,5 @@ class Plan:
 
 
 def make_plan(config: RunConfig, examples: int) -> Plan:
-    steps_per_epoch = math.ceil(examples / config.train.batch_size)
-    total = steps_per_epoch * config.train.epochs
-    if config.train.max_steps:
-        total = min(total, config.train.max_steps)
-    return Plan(examples, config.train.batch_size, steps_per_epoch, total)
+    steps_per_epoch, total_steps = steps(config, examples)
+    return Plan(examples, config.train.batch_size, steps_per_epoch, total_steps)

@@ -19,6 +19,8 @@ import sys
 import time
 from pathlib import Path
 
+from engine.daemon.warm import NO_THREADS
+
 ROOT = Path(__file__).parents[2]
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _MESSAGE_BYTES = 1 << 17
@@ -68,7 +70,7 @@ class ForkServer:
         for path, text in ((self.stub, _STUB), (self.finetop, _FRONT_DOOR)):
             path.write_text(text.format(**names))
             path.chmod(0o755)
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"PYTHONPATH": str(ROOT)} | NO_THREADS
         self._process = subprocess.Popen([sys.executable, __file__, str(address)], env=environment)
         while not address.exists():
             assert self._process.poll() is None, "the fork server left"

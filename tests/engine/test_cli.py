@@ -176,7 +176,10 @@ def test_a_hub_that_cannot_be_reached_is_told_once_with_what_to_do(tmp_path, cha
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (["train"], "no data to train on\nGive --data-file FILE, or try the samples: `finetop demo --headless`."),
+        (
+            ["train", "--val-file", "{chats}"],
+            "no data to train on\nGive --data-file FILE, or try the samples: `finetop demo --headless`.",
+        ),
         (["train", "{chats}"], "unknown: {chats}\nData is given with a flag: --data-file {chats}"),
         (["train", "--data", "{chats}"], "Did you mean --data-file?"),
         (["train", "--lr", "1e-4"], "Did you mean --learning-rate?"),

@@ -1,5 +1,6 @@
 """What the training loop promises when things go wrong, and what it keeps."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 import torch
 from runs import NeverStop, StopAfter, evals, events_of, last_state, make_run, series, weights_hash, write_jsonl
 
+from engine.config import ModelConfig
 from engine.errors import DataError, ModelError, RunFailed
-from engine.worker import checkpoint, disk, loss, memory
+from engine.worker import checkpoint, disk, loss, memory, model
 from engine.worker import train as train_module
 from engine.worker.life import failure, reported
 from engine.worker.train import DONE, train
@@ -175,6 +177,15 @@ def test_early_stopping_counts_evaluations_without_a_better_loss(tiny_model, cha
     assert len(values) - 1 - best == 2 and event["step"] == evals(folder)[-1][0]
 
 
+def test_early_stopping_after_a_resume_says_how_many_evaluations_it_were(monkeypatch, tiny_model, chats, tmp_path):
+    losses = itertools.chain([5.0], itertools.repeat(6.0))
+    monkeypatch.setattr(train_module, "evaluate", lambda *args: next(losses))
+    folder = make_run(tmp_path, tiny_model, chats, train__early_stopping=1, eval__every=1)
+    assert run(folder) == run(folder) == DONE
+    first, second = [event for event in events_of(folder, "event") if event["event"] == "early-stop"]
+    assert "in 1 evaluation;" in first["message"] and "in 2 evaluations;" in second["message"]
+
+
 def test_retention_keeps_best_latest_epochs_and_the_last_steps(tiny_model, chats, tmp_path):
     folder = make_run(tmp_path, tiny_model, chats, train__epochs=3, save__every=2, save__keep_last=2)
     assert run(folder) == DONE
@@ -276,8 +287,22 @@ def test_a_last_short_batch_is_trained_and_nothing_is_dropped(tiny_model, tmp_pa
     assert events_of(folder, "metric")[-1]["values"]["train/tokens"] == counts["tokens"]
 
 
+def test_a_trial_may_take_what_others_leave_of_a_card():
+    gib = 2**30
+    assert memory.trial_budget(80 * gib, 0, gib) == pytest.approx(71 * gib)
+    assert memory.trial_budget(80 * gib, 73 * gib, gib) == pytest.approx(5.3 * gib), "not less than nothing"
+
+
 def test_memory_errors_are_told_from_others():
     assert memory.is_out_of_memory(MemoryError())
+    full = torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
+    assert failure(full) == {
+        "reason": "out of memory: CUDA error: out of memory",
+        "hint": "`finetop top` shows who else holds memory.",
+        "cause": "out-of-memory",
+    }
+    with pytest.raises(torch.AcceleratorError), model._loading(ModelConfig(), "model"):
+        raise full  # not told as a model that cannot be loaded
     assert not memory.is_out_of_memory(RuntimeError("shape mismatch"))
     assert failure(MemoryError())["reason"] == "out of memory: MemoryError", "Python's own has no text"
 
