@@ -37,6 +37,8 @@ def shown_rows(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield f"{where}: {row['tokens']:,} tokens, {row['trained']:,} trained"
         if row["problem"]:
             yield f"  note: {visible(row['problem'])}"
+        if row["ignored"]:
+            yield f"  note: nothing is learnt from {plain(', '.join(row['ignored']))}"
         for turn in row["turns"]:
             yield from _turn(turn)
 

@@ -23,9 +23,11 @@ def show(
     system: str | None = None,
     objective: str = "sft",
 ) -> list[dict[str, Any]]:
-    """The first `rows` rows, or the one that starts on `line`: each with `file`, `line`, `problem` (why it is no
-    example, or what was left out of it; else empty), and, where it is an example, what `engine.worker.turns.describe`
-    says of it. Raises InputError when there is no such row, DataError when the source cannot be read, EngineError when
+    """The first `rows` rows, or the one that starts on `line`.
+
+    Each has `file`, `line`, `problem` (why it is no example, or what was left out of it; else empty), `ignored`
+    (columns and keys with text that nothing is learnt from), and, where it is an example, what
+    `engine.worker.turns.describe` says of it. Raises InputError when there is no such row, DataError when the source cannot be read, EngineError when
     the tokenizer or template cannot.
     """
     reading = stream_data(source, mapping=mapping, format=format, system=system, objective=objective)
@@ -34,7 +36,12 @@ def show(
         raise InputError(f"no row starts on line {line}", "Line numbers are those that `finetop data check` tells.")
     described = iter(_described([row for row in chosen if row.example is not None], model, template))
     return [
-        {"file": row.file, "line": row.line, "problem": row.problem.message if row.problem else ""}
+        {
+            "file": row.file,
+            "line": row.line,
+            "problem": row.problem.message if row.problem else "",
+            "ignored": list(row.ignored),
+        }
         | (next(described) if row.example is not None else {})
         for row in chosen
     ]

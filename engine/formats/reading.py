@@ -43,6 +43,8 @@ class Row:
     """The split it belongs to, where the data has any and more than one is read."""
     rows: int = 1
     """How many rows are lost here, where what follows an error cannot be read either."""
+    ignored: tuple[str, ...] = ()
+    """Columns (or 'messages[].key') of a good row with text from which nothing is learnt."""
 
     @property
     def is_line_note(self) -> bool:
@@ -244,8 +246,8 @@ class Reading:
                 for guard in layout.guards:
                     guard(row)
                 built = build_example(row, layout.shape, self._system, name, line)
-                if layout.unused or built.unread:
-                    self._count_ignored(file, (*unused_with_text(row, layout.unused), *built.unread))
+                ignored = (*unused_with_text(row, layout.unused), *built.unread)
+                self._count_ignored(file, ignored)
             except RowFault as fault:
                 file.bad += 1
                 shown = fault.value if fault.value is not None else row
@@ -261,7 +263,8 @@ class Reading:
                 if built.left_out:
                     message = f"the last {_count(built.left_out, 'message')} left out: no assistant message follows"
                     problem = self._note(name, line, "trailing-turn", message, row)
-                yield Row(name, line, row, built.example, problem, own if own and file.kept_part else "")
+                part_told = own if own and file.kept_part else ""
+                yield Row(name, line, row, built.example, problem, part_told, ignored=ignored)
         file.given += given
         file.read += read
 

@@ -206,6 +206,8 @@ class Oracle:
         one, which is given an end token where it has none."""
         if turn.number == len(example.messages) - 1:
             return True
+        if not self._last_added(turn.alone_ending) and example.messages[turn.number + 1]["role"] == "system":
+            return False  # the next header ends a turn, and that one follows no other answer
         ends = [self._last_added(text) for text in (turn.writes, turn.alone_ending)]
         if ends[0] is None or ends[0] != (ends[1] or ends[0]):
             return False

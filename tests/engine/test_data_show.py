@@ -49,7 +49,7 @@ def test_what_the_model_is_given_when_it_is_asked_stands_beside_a_turn_that_is_t
     (answer,) = [turn for turn in told["turns"] if turn["trained"]]
     assert answer["prompt"].endswith("<｜Assistant｜><think>\n")
     assert answer["notes"]
-    lines = list(shown_rows([{"file": "a.jsonl", "line": 1, "problem": "", **told}]))
+    lines = list(shown_rows([{"file": "a.jsonl", "line": 1, "problem": "", "ignored": [], **told}]))
     assert any("<｜Assistant｜><think>⏎" in line for line in lines)
     assert any("note: this answer follows another prompt" in line for line in lines)
     assert any(line.startswith("    ⟦four<｜end▁of▁sentence｜>⟧") for line in lines)
@@ -58,20 +58,21 @@ def test_what_the_model_is_given_when_it_is_asked_stands_beside_a_turn_that_is_t
 def test_a_row_that_cannot_be_trained_says_why() -> None:
     told = described("gemma2", *TALK)
     assert told["error"].endswith("System role not supported")
-    row = {"file": "a.jsonl", "line": 7, "problem": "", **told}
+    row = {"file": "a.jsonl", "line": 7, "problem": "", "ignored": [], **told}
     assert list(shown_rows([row]))[-1].startswith("a.jsonl:7: not trained: the chat template")
 
 
 def test_text_of_the_file_is_shown_and_never_obeyed() -> None:
     told = described("qwen2.5", {"role": "user", "content": "\x1b[31mred"}, {"role": "assistant", "content": "\x07"})
     assert not any(
-        "\x1b" in line or "\x07" in line for line in shown_rows([{"file": "a", "line": 1, "problem": ""} | told])
+        "\x1b" in line or "\x07" in line
+        for line in shown_rows([{"file": "a", "line": 1, "problem": "", "ignored": []} | told])
     )
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> str:
-    rows = [{"messages": [*TALK, {"role": "user", "content": "left out"}]}, {"messages": [*TALK[:2]]}]
+    rows = [{"messages": [*TALK, {"role": "user", "content": "left out"}], "remark": "good"}, {"messages": [*TALK[:2]]}]
     rows += [{"prompt": f"question {number}", "completion": f"answer {number}"} for number in range(5)]
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
@@ -87,6 +88,7 @@ def test_the_command_reads_as_training_does_and_loads_no_torch(data: str) -> Non
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 0, done.stderr
     assert "a.jsonl:1: " in done.stdout and "note: the last message is left out" in done.stdout
+    assert "note: nothing is learnt from remark" in done.stdout
     assert "a.jsonl:2: no assistant message" in done.stdout
     assert "⟦answer 1<|im_end|>⟧" in done.stdout and "answer 2" not in done.stdout
 
