@@ -27,8 +27,8 @@ def show(
 
     Each has `file`, `line`, `problem` (why it is no example, or what was left out of it; else empty), `ignored`
     (columns and keys with text that nothing is learnt from), and, where it is an example, what
-    `engine.worker.turns.describe` says of it. Raises InputError when there is no such row, DataError when the source cannot be read, EngineError when
-    the tokenizer or template cannot.
+    `engine.worker.turns.describe` says of it. Raises InputError when there is no such row, DataError when the source
+    cannot be read, EngineError when the tokenizer or template cannot.
     """
     reading = stream_data(source, mapping=mapping, format=format, system=system, objective=objective)
     chosen = list(_chosen((item for item in reading if isinstance(item, Row)), rows, line))
