@@ -113,6 +113,7 @@ class _Seen:
         last = self._text([ask, _calls(_ONE)], (_TOOL,))
         if _ONE not in last:
             return
+        self._always_opens = self._text([ask, _calls(_ONE)], (_TOOL,), prompt=True) == last
         whole = self._text([ask, _calls(_ONE), result, _assistant(_LAST)], (_TOOL,))
         pair = self._text([ask, _calls(_ONE, _TWO)], (_TOOL,))
         inner = pair.partition(_ONE)[2].partition(_TWO)[0] if _TWO in pair else ""
