@@ -145,7 +145,7 @@ class _Conversation:
             return None
         is_last = k == view.count - 1
         forms = dict.fromkeys((content, content.strip(), content.lstrip(), content.rstrip()))
-        alone = {"".join((*self._ends.openings[:1], words, self._generated(self._ends.closing))) for words in forms}
+        alone = ["".join((*self._ends.openings[:1], words, self._ends.closing)) for words in forms]
         for opening in self._ends.openings or ("",):
             for words in forms:
                 if not text.startswith(opening + words, start):
@@ -156,8 +156,9 @@ class _Conversation:
                 for closing in self._ends.closings:
                     if text.startswith(closing, after):
                         end = after + len(closing)
-                        written = text[start:after] + (self._generated(closing) if self._ends.closing else "")
-                        return Span(k, start, end, notes if is_last or written in alone else (*notes, TURN_DIFFERS))
+                        written = text[start : end if self._ends.closing else after]
+                        same = is_last or any(self._ends_alike(written, other) for other in alone)
+                        return Span(k, start, end, notes if same else (*notes, TURN_DIFFERS))
         return None
 
     # 2. What the template adds to the prompt
@@ -170,11 +171,30 @@ class _Conversation:
         end = self._end_of(alone, start)
         if not text.startswith(alone[start:end], start):
             return None
+        end = self._without_words_behind(text, start, end, k)
         if k == len(self._messages) - 1:
             return Span(k, start, end, is_open=not self._is_closed(text[start:end]))
         if not self._is_closed(text[start:end]):
             end = self._with_next_token(text, end)
         return Span(k, start, end)
+
+    def _without_words_behind(self, text: str, start: int, end: int, k: int) -> int:
+        """The end of a call, where the template writes the words beside it behind the token that ends it."""
+        calls, words = self._calls(k), (self._messages[k]["content"] or "").strip()
+        stop = self._ends.after_call
+        if not (calls and words and stop):
+            return end
+        called = text.rfind(calls[-1]["function"]["name"], start, end)
+        at = text.find(stop, called, end) if called >= 0 else -1
+        return at + len(stop) if at >= 0 and words in text[at + len(stop) : end] else end
+
+    def _ends_alike(self, one: str, other: str) -> bool:
+        """Whether two writings of a turn are the same but for further tokens behind the end of one."""
+        short, long = sorted((one, other), key=len)
+        rest = long[len(short) :].strip()
+        while rest and (token := self._last_token(rest)):
+            rest = rest.removesuffix(token).rstrip()
+        return long.startswith(short) and not rest
 
     def _alone(self, view: _View, k: int) -> str | None:
         """The conversation up to this answer; None where the template refuses it."""
@@ -191,11 +211,6 @@ class _Conversation:
         end = len(text) - len(trailer) if trailer and text.endswith(trailer) else len(text)
         closed = len(text[start:end].rstrip())
         return start + closed if self._last_token(text[start : start + closed]) else end
-
-    def _generated(self, text: str) -> str:
-        """As far as the model goes on: through the first token that stops it."""
-        ends = [at + len(stop) for stop in self._stops if (at := text.find(stop)) >= 0]
-        return text[: min(ends)] if ends else text
 
     def _is_closed(self, answer: str) -> bool:
         """Whether it ends with a token that ends turns, and not only with one that belongs to a call."""
@@ -227,8 +242,7 @@ class _Conversation:
         prompt = self._prompt(k)
         if prompt is not None and alone is not None and alone.startswith(prompt):
             written = alone[len(prompt) : self._end_of(alone, len(prompt))]
-            written, shown = self._generated(written), self._generated(answer)
-            if written != shown and written + self._last_token(shown) != shown:
+            if not self._ends_alike(written, answer):
                 notes += (TURN_DIFFERS,)
         return Span(k, start, end, notes, same_header=same_header)
 

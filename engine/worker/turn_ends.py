@@ -73,7 +73,7 @@ class _Seen:
         self._leading = leading
         by_length = sorted(added, key=len, reverse=True)
         self._added = re.compile("|".join(map(re.escape, by_length)) or r"(?!)")
-        self._turn_openers: set[str] = set()
+        self._turn_opener = ""
         self._always_opens = False
         self.openings: list[str] = []
         self.closings: list[str] = []
@@ -92,9 +92,7 @@ class _Seen:
         prompt = self._text([*before, *talk[:1]], tools, prompt=True)
         alone = self._text([*before, *talk[:2]], tools)
         opener = next((m[0] for m in self._added.finditer(whole[: whole.find(_USER)]) if m[0] not in self._leading), "")
-        bare = self._text([*before, *talk[:1]], tools)
-        header = prompt.removeprefix(bare) if bare and prompt.startswith(bare) else ""
-        self._turn_openers = {opener, *(m[0] for m in list(self._added.finditer(header))[:1])}
+        self._turn_opener = opener
         if prompt and _USER in prompt:
             self.header = prompt.rpartition(_USER)[2]
             for text in filter(None, (alone, whole)):
@@ -115,6 +113,7 @@ class _Seen:
         last = self._text([ask, _calls(_ONE)], (_TOOL,))
         if _ONE not in last:
             return
+        self._always_opens = self._text([ask, _calls(_ONE)], (_TOOL,), prompt=True) == last
         whole = self._text([ask, _calls(_ONE), result, _assistant(_LAST)], (_TOOL,))
         pair = self._text([ask, _calls(_ONE, _TWO)], (_TOOL,))
         inner = pair.partition(_ONE)[2].partition(_TWO)[0] if _TWO in pair else ""
@@ -152,7 +151,7 @@ class _Seen:
         """Up to the last added token, without the header of another turn; of a call, without its own tokens."""
         own = [m for m in self._tokens(text)]
         for number, match in enumerate(own):
-            if match[0] in self._turn_openers or (match[0] in self._leading and number):
+            if match[0] == self._turn_opener or (match[0] in self._leading and number):
                 own = own[:number]
                 break
         if not own or own[-1][0] in inner:

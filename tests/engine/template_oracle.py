@@ -7,6 +7,7 @@ nothing but closing tokens follow; (c) it holds all its own words and nobody els
 writes behind the prompt. A refusal is right when what it says is true of the template's own rendering.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -221,14 +222,13 @@ class Oracle:
         counts = []
         for calls in (message["tool_calls"], [*message["tool_calls"], *message["tool_calls"]]):
             talk = [*example.messages[:number], message | {"tool_calls": calls}]
+            found = [0]
             for variant in _null_variants(talk):
-                try:
+                with contextlib.suppress(Exception):
                     text = _SENTINEL.sub("", self.render(variant, example, "", prompt=False))
-                except Exception:
-                    continue
-                counts.append(self.tokenizer(text, add_special_tokens=False)["input_ids"].count(token))
-                break
-        return len(counts) == 2 and counts[1] - counts[0] >= len(message["tool_calls"])
+                    found.append(self.tokenizer(text, add_special_tokens=False)["input_ids"].count(token))
+            counts.append(max(found))
+        return counts[1] - counts[0] >= len(message["tool_calls"])
 
     def _last_added(self, text: str) -> int | None:
         """The added token that a text ends with, but for white space."""
