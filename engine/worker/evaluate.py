@@ -134,7 +134,7 @@ class Subject:
         written = generate(
             model,
             [template.encode_prompt(prompt) for prompt in prompts],
-            stop_tokens(model, template.tokenizer),
+            stop_tokens(model, template.tokenizer, template.stop_token_ids),
             sampling,
             self.precision,
             packed=isinstance(self.loss_of, PackedLoss),

@@ -7,7 +7,7 @@ of equally long prompts, where nothing is padded either.
 
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,10 +39,11 @@ class Sampling:
     seed: int = 0
 
 
-def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Every token that ends an answer: the tokenizer's, and those of the generation config."""
+def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seen: Iterable[int] = ()) -> set[int]:
+    """Every token that ends an answer: those `seen` at the end of turns (`ChatTemplate.stop_token_ids`), the
+    tokenizer's, and those of the generation config."""
     configured = model.generation_config.eos_token_id
-    found = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+    found = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id, *seen}
     return found - {None}
 
 

@@ -16,8 +16,9 @@ the tokenizer's end-of-text token appended.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from engine.errors import DataError, InputError, ModelError
 from engine.records import Example
+from engine.worker.rendering import Rendering
+from engine.worker.turn_ends import observe
 
 PLAIN_TEMPLATE = """\
 {%- for message in messages -%}
@@ -74,7 +77,15 @@ class _Span:
 class ChatTemplate:
     """One tokenizer with the chat template in force. Raises ModelError when the template itself is unusable."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str = "auto") -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: str = "auto",
+        ends: Iterable[int] = (),
+        now: datetime | None = None,
+    ) -> None:
+        """`template`: a Jinja file, or auto. `ends`: tokens that the model's generation config stops at. `now`: what
+        the template is told of the time."""
         if template != "auto":
             try:
                 tokenizer.chat_template = Path(template).read_text("utf-8")
@@ -90,6 +101,15 @@ class ChatTemplate:
             raise ModelError(f"the tokenizer's chat template: {error}", "Give data.template a Jinja file.") from None
         self.tokenizer = tokenizer
         self._bos = _leading_tokens(tokenizer)
+        self._rendering = Rendering(tokenizer, now or datetime.now())
+        added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
+        added |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        leading = {*tokenizer.convert_ids_to_tokens(self._bos), tokenizer.bos_token} - {tokenizer.eos_token, None}
+        self._ends = observe(self._rendering, added, leading)
+        stops = {added[text] for text in self._ends.stops} | {tokenizer.eos_token_id, *ends}
+        self.stop_token_ids: tuple[int, ...] = tuple(sorted(stops - {None}))
+        """Where an answer ends, sorted: the tokens that the template is seen to end turns with, the tokenizer's end
+        token, and those of the model's generation config. One rule for training, evaluation, answers and exports."""
         # Some models add their end-of-turn token without calling it special; runs of white space are no such token.
         self._special = set(tokenizer.all_special_ids) | {
             i for i, token in tokenizer.added_tokens_decoder.items() if token.special or token.content.strip()

@@ -1,0 +1,167 @@
+"""How a chat template begins and ends what the assistant writes, as seen in conversations of unmistakable words.
+
+A template does not say which token ends an answer, and neither need the tokenizer: its end token may be that of
+documents. So an answer, a call and two calls are rendered, last in a conversation and followed by more of it.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import DataError
+from engine.worker.rendering import Rendering
+
+_USER, _MORE, _ANSWER, _LAST = "kqzask", "kqzmore", "kqzanswer", "kqzlast"
+_NAME, _ARGUMENT, _ONE, _TWO, _RESULT = "kqzname", "kqzargument", "kqzone", "kqztwo", "kqzresult"
+_ID = "kqz456789"  # Mistral wants nine letters and digits
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": _NAME,
+        "description": "",
+        "parameters": {"type": "object", "properties": {_ARGUMENT: {"type": "string"}}, "required": [_ARGUMENT]},
+    },
+}
+
+
+@dataclass(frozen=True)
+class TurnEnds:
+    openings: tuple[str, ...]
+    """What a template may write between its generation prompt and a plain answer: nothing, or an empty thought."""
+    closings: tuple[str, ...]
+    """What it writes behind an answer or a call, up to the end of turn, the longest first. May be empty."""
+    stops: tuple[str, ...]
+    """The tokens, as text, that end a turn: the last of each closing that stands at a conversation's end, and where
+    there is none, the token that the next turn begins with."""
+    after_call: str
+    """The one of `stops` that ends a call; empty where none was seen."""
+    header: str
+    """What the generation prompt has behind the user's words."""
+    trailer: str
+    """What stands behind the end of turn at a conversation's end: white space, or another header."""
+
+
+def observe(rendering: Rendering, added: Collection[str], leading: Collection[str]) -> TurnEnds:
+    """`added`: the texts of the tokenizer's added tokens; `leading`: those that only begin a text."""
+    seen = _Seen(rendering, added, leading)
+    seen.answers(())
+    seen.answers((_TOOL,))
+    seen.calls()
+    closings = sorted(set(seen.closings), key=len, reverse=True)
+    return TurnEnds(
+        tuple(sorted(set(seen.openings), key=len)),
+        tuple(closings),
+        tuple(sorted(set(seen.stops))),
+        seen.after_call,
+        seen.header,
+        seen.trailer,
+    )
+
+
+class _Seen:
+    def __init__(self, rendering: Rendering, added: Collection[str], leading: Collection[str]) -> None:
+        self._rendering = rendering
+        self._leading = leading
+        by_length = sorted(added, key=len, reverse=True)
+        self._added = re.compile("|".join(map(re.escape, by_length)) or r"(?!)")
+        self._turn_opener = ""
+        self.openings: list[str] = []
+        self.closings: list[str] = []
+        self.stops: list[str] = []
+        self.after_call = self.header = self.trailer = ""
+
+    def answers(self, tools: Sequence[dict]) -> None:
+        talk = [_user(_USER), _assistant(_ANSWER), _user(_MORE), _assistant(_LAST)]
+        for before in ([], [{"role": "system", "content": "kqzsystem"}]):
+            whole = self._text([*before, *talk], tools)
+            if whole and all(word in whole for word in (_USER, _ANSWER, _MORE, _LAST)):
+                break
+        else:
+            return
+        prompt = self._text([*before, *talk[:1]], tools, prompt=True)
+        alone = self._text([*before, *talk[:2]], tools)
+        opener = next((m[0] for m in self._added.finditer(whole[: whole.find(_USER)]) if m[0] not in self._leading), "")
+        self._turn_opener = opener
+        if prompt and _USER in prompt:
+            self.header = prompt.rpartition(_USER)[2]
+            for text in filter(None, (whole, alone)):
+                if text.startswith(prompt) and _ANSWER in text[len(prompt) :]:
+                    self.openings.append(text[len(prompt) :].partition(_ANSWER)[0])
+        between = whole.partition(_ANSWER)[2].partition(_MORE)[0]
+        self._end(whole.rpartition(_LAST)[2], between, "", plain=True)
+
+    def calls(self) -> None:
+        ask, result = (
+            _user(_USER),
+            {"role": "tool", "content": _RESULT, "name": _NAME, "tool_call_id": _ID},
+        )
+        last = self._text([ask, _calls(_ONE)], (_TOOL,))
+        if _ONE not in last:
+            return
+        whole = self._text([ask, _calls(_ONE), result, _assistant(_LAST)], (_TOOL,))
+        pair = self._text([ask, _calls(_ONE, _TWO)], (_TOOL,))
+        inner = pair.partition(_ONE)[2].partition(_TWO)[0] if _TWO in pair else ""
+        between = whole.partition(_ONE)[2].partition(_RESULT)[0] if _RESULT in whole else ""
+        self.after_call = self._end(last.rpartition(_ONE)[2], between, inner, plain=False)
+
+    def _end(self, last: str, between: str, inner: str, plain: bool) -> str:
+        """Take note of what stands behind a turn that is the last, and of what stands between it and the next; `inner`
+        stands between two calls of one turn. Returns the token that ends it, if any."""
+        closing = self._closing(last, inner, plain)
+        if closing:
+            self.closings.append(closing)
+            self.trailer = max(self.trailer, last.partition(closing)[2], key=lambda text: len(text.strip()))
+            stop = self._tokens(closing)[-1][0]
+            if plain and not between.startswith(closing) and (other := self._closing(between, inner, plain)):
+                self.closings.append(other)
+        else:
+            next_up = [m for m in self._tokens(between) if m[0] not in inner]
+            if not next_up or (plain and between[: next_up[0].start()].strip()):
+                return ""
+            stop = next_up[0][0]
+            if plain:
+                self.closings.append(between[: next_up[0].end()])
+        self.stops.append(stop)
+        return stop
+
+    def _closing(self, text: str, inner: str, plain: bool) -> str:
+        """Up to the last added token, without the header of another turn; of a call, without its own tokens."""
+        own = [m for m in self._tokens(text)]
+        for number, match in enumerate(own):
+            if match[0] == self._turn_opener or match[0] in self._leading and number:
+                own = own[:number]
+                break
+        if not own or own[-1][0] in inner:
+            return ""
+        begin = len(own) - 1
+        while begin and own[begin - 1][0] not in inner and not text[own[begin - 1].end() : own[begin].start()].strip():
+            begin -= 1
+        if plain and not text[: own[begin].start()].strip():
+            return text[: own[-1].end()]
+        return text[own[begin].start() : own[-1].end()]
+
+    def _tokens(self, text: str) -> list[re.Match[str]]:
+        return list(self._added.finditer(text))
+
+    def _text(self, messages: list[dict], tools: Sequence[dict], prompt: bool = False) -> str:
+        try:
+            return self._rendering.text(messages, tools, prompt)
+        except DataError:
+            return ""
+
+
+def _user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def _assistant(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def _calls(*values: str) -> dict[str, Any]:
+    calls = [
+        {"type": "function", "id": _ID, "function": {"name": _NAME, "arguments": {_ARGUMENT: value}}}
+        for value in values
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": calls}
