@@ -116,15 +116,23 @@ def _write(
     import torch
     from transformers import AutoTokenizer
 
-    from engine.worker import card
+    from engine.worker import card, gguf_file
+    from engine.worker.answer_ends import answer_ends, stop_at, write_generation_config
+    from engine.worker.gguf_loader import refuse_config
     from engine.worker.given import given_model
     from engine.worker.model import model_source
+    from engine.worker.template import ChatTemplate
 
     full = config.method.kind == "full"
     source = str(last.path) if full else given_model(config.model) or model_source(config.model)
     tokenizer = AutoTokenizer.from_pretrained(str(last.path), trust_remote_code=config.model.trust_remote_code)
     say("loading the model in full precision")
     model = _as_trained(last, config, source)
+    ends: tuple[int, ...] = ()
+    if config.method.objective == "sft":
+        ends = answer_ends(ChatTemplate(tokenizer), model)
+    if form == "gguf":
+        refuse_config(model if full else model.get_base_model())
     # What reads GGUF knows no sliding window; within it there is no difference.
     window = getattr(model.config, "sliding_window", None) if form == "gguf" else None
     probes = _probe_ids(tokenizer, min(window or _PROBE_TOKENS, _PROBE_TOKENS))
@@ -147,6 +155,7 @@ def _write(
     if form == "adapter":
         _copy_adapter(last.path, folder, source, config.model.revision)
         tokenizer.save_pretrained(folder)
+        write_generation_config(model, ends, folder)
         del model
         expected = reference
         again: Callable[[], Any] = lambda: _plain_adapter(folder, config)  # noqa: E731
@@ -157,15 +166,15 @@ def _write(
         merged.config.use_cache = True  # training had switched it off
         if form == "merged":
             _cast(merged, getattr(torch, wanted))
+            merged.config = stop_at(merged.config, ends)  # SGLang and MLX read it there
             merged.save_pretrained(folder)
+            write_generation_config(merged, ends, folder)
             tokenizer.save_pretrained(folder)
             _cast(merged, torch.float32)
             again = lambda: _plain_model(folder, **_trust(config))  # noqa: E731
         else:
-            from engine.worker import gguf_file
-
             file = folder / f"{_file_stem(config, last)}-{_GGUF_NAMES[wanted]}.gguf"
-            notes += gguf_file.write(merged, tokenizer, file, wanted)
+            notes += gguf_file.write(merged, tokenizer, file, wanted, ends)
             say("reading it back")
             gguf_file.verify(merged, file)
             gguf_file.round_matrices(merged, wanted)

@@ -25,6 +25,7 @@ from engine.journal import Journal
 from engine.process import DONE, STOPPED
 from engine.runs import data_changes
 from engine.worker import checkpoint
+from engine.worker.answer_ends import answer_ends
 from engine.worker.data import data_hashes, prepare
 from engine.worker.disk import checkpoint_bytes, insist, is_disk_full, wait_for_room
 from engine.worker.evaluate import evaluate
@@ -113,6 +114,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
     use_onednn(model)
     optimizer = make_optimizer(model, config.optim)
     inner = causal_lm(model)
+    ends = answer_ends(template, inner) if config.method.objective == "sft" else ()
     check_vocabulary(inner, max(int(data.train.ids.max()), int(data.val.ids.max(initial=0))))
     probe = make_pack(data.train, probe_indices(data.train)).to(device)
     model.eval()
@@ -177,7 +179,10 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
             beat.promise(60 + size / 20e6, "saving")  # a slow network drive writes 20 MB/s
             try:
                 epoch = plan.epoch_of(progress.step)
-                publish(checkpoint.save(checkpoints, progress.step, epoch, model, template.tokenizer, state, manifest))
+                saved = checkpoint.save(
+                    checkpoints, progress.step, epoch, model, template.tokenizer, state, manifest, ends=ends
+                )
+                publish(saved)
                 return
             except Exception as error:
                 if not is_disk_full(error):

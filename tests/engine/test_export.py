@@ -1,6 +1,5 @@
 """What is exported is the model that was trained: other programs load it, and it answers as the checkpoint does."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -12,63 +11,16 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from exportkit import saved
 from families import _SENTENCES, build
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as tokenizer_models
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
-from engine import journal
 from engine.cli.main import main
-from engine.config import Layer, RunConfig, resolve
 from engine.errors import CheckpointError, InputError
-from engine.worker import checkpoint, export, gguf_file
-from engine.worker.given import given_model
-from engine.worker.model import Precision, load_base, load_tokenizer, make_trainable
-
-FLOAT32 = Precision(torch.device("cpu"), None, torch.float32)
-
-
-def config_of(model: Path, **changes) -> RunConfig:
-    values = {
-        "model.name": str(model),
-        "method.kind": "lora",
-        "lora.r": 4,
-        "model.dtype": "float32",
-        "run.name": "mine",
-    }
-    values |= {key.replace("__", "."): value for key, value in changes.items()}
-    return resolve([Layer("test", values)]).config
-
-
-def saved(root: Path, model: Path, **changes) -> Path:
-    """A checkpoint in a run's folder whose trained weights differ much from the base's."""
-    config = config_of(model, **changes)
-    plain = config.replace({"method.kind": "lora"}) if config.method.kind == "qlora" else config
-    torch.manual_seed(3)  # PEFT draws one half of an adapter
-    trained = make_trainable(load_base(plain, FLOAT32, given_model(plain.model)), plain)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in trained.named_parameters():
-            if parameter.requires_grad and (config.method.kind == "full" or "lora_B" in name):
-                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    facts = {
-        "config": dataclasses.asdict(config),
-        "data": {"/data/train.csv": "ab" * 32},
-        "versions": {"finetop": "1"},
-        "validation_loss": 0.5,
-    }
-    folder = root / "runs" / "1"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(config.to_json())
-    log = journal.Journal(folder)
-    log.write("eval", step=7, values={"eval/loss": 0.5, "eval/exact_match": 0.875})
-    log.close()
-    checkpoints = folder / "checkpoints"
-    checkpoint.save(checkpoints, 7, 1.0, trained, load_tokenizer(config.model), {}, facts)
-    checkpoint.link(checkpoints, "best", 7)
-    return checkpoints / "step-00000007"
-
+from engine.worker import export, gguf_file, gguf_vocab
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
@@ -259,18 +211,34 @@ def test_a_changed_tensor_in_a_gguf_file_is_noticed(models, tmp_path):
         gguf_file.verify(model, file)
 
 
+_QWEN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def _cut_by(expression: str, **model) -> dict:
+    split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
+    steps = [split, {"type": "ByteLevel", "use_regex": False, "add_prefix_space": False}]
+    return {"pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}, "model": model}
+
+
 def test_pre_tokenizers_are_named_or_refused():
-    qwen = r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    llama = qwen.replace(r"\p{N}| ?", r"\p{N}{1,3}| ?")
-
-    def step(expression):  # fmt: skip
-        split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
-        return {"type": "Sequence", "pretokenizers": [split, {"type": "ByteLevel", "use_regex": False}]}
-
-    assert gguf_file._pre_tokenizer(step(qwen)) == "qwen2"
-    assert gguf_file._pre_tokenizer(step(llama)) == "llama-bpe"
-    with pytest.raises(InputError, match="cannot name"):
-        gguf_file._pre_tokenizer(step(r"\d+"))
+    assert gguf_vocab.pre_tokenizer(_cut_by(_QWEN)) == "qwen2"
+    llama = _QWEN.replace(r"\p{N}| ?", r"\p{N}{1,3}| ?")
+    assert gguf_vocab.pre_tokenizer(_cut_by(llama, ignore_merges=True)) == "llama-bpe"
+    byte_level = {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False}, "model": {}}
+    assert gguf_vocab.pre_tokenizer(byte_level) == "gpt-2"
+    prefixed = {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}, "model": {}}
+    for said in (
+        _cut_by(r"\d+"),
+        _cut_by(_QWEN.replace(r"\s+(?!\S)|", "")),  # one alternative less
+        _cut_by(_QWEN.replace(r"\p{L}+|", r"[\p{L}\p{M}]+|", 1)),  # Qwen 3.5
+        _cut_by(_QWEN, ignore_merges=True),
+        prefixed,
+        {"pre_tokenizer": None, "model": {}},
+    ):
+        with pytest.raises(InputError, match="cannot name"):
+            gguf_vocab.pre_tokenizer(said)
 
 
 def test_a_family_without_gguf_is_told_what_to_run(models, tmp_path):
