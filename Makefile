@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test test-long lint setup clean
 
 demo: setup
 	$(BIN)/finetop demo
 
 test: setup
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-long: setup
+	$(BIN)/python -m pytest -m long -n auto --dist load --timeout 1500
 
 lint: setup
 	$(BIN)/ruff check .
