@@ -57,6 +57,8 @@ class Exported:
     trained_difference: float | None
     """For QLoRA: the largest difference to the model as it was trained, on weights rounded to 4 bits."""
     notes: tuple[str, ...]
+    ends: tuple[str, ...] = ()
+    """The tokens at which answers stop, the end of turn first; none where plain text was trained."""
 
 
 def export(
@@ -198,7 +200,17 @@ def _write(
     trained_difference = _difference_as_trained(last, config, source, probes, result)
     files = tuple(sorted(entry.name for entry in folder.iterdir()))
     done = Exported(
-        str(folder), form, wanted, 0, (*files, "README.md"), difference, spread, same, trained_difference, tuple(notes)
+        target=str(folder),
+        form=form,
+        dtype=wanted,
+        bytes=0,
+        files=(*files, "README.md"),
+        difference=difference,
+        spread=spread,
+        same_first=same,
+        trained_difference=trained_difference,
+        notes=tuple(notes),
+        ends=tuple(tokenizer.convert_ids_to_tokens(list(ends))),
     )
     (folder / "README.md").write_text(card.model_card(last, config, done, run_folder), "utf-8")
     return dataclasses.replace(done, bytes=sum(entry.stat().st_size for entry in folder.iterdir()))

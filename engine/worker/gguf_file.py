@@ -48,7 +48,7 @@ def write(model: Any, tokenizer: Any, file: Path, dtype: str, stops: Sequence[in
     notes = _add_shape(writer, config, arch)
     writer.add_file_type(_FILE_TYPES[dtype])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    add_vocabulary(writer, tokenizer, model.get_input_embeddings().weight.shape[0], stops)
+    notes += add_vocabulary(writer, tokenizer, model.get_input_embeddings().weight.shape[0], stops)
     for name, tensor, kind in _tensors(model, arch, dtype):
         shape, nbytes = _stored_shape(tensor, kind)
         writer.add_tensor_info(name, shape, np.dtype(np.uint8), nbytes, raw_dtype=kind)

@@ -4,6 +4,7 @@ llama.cpp cuts text by its own code, chosen by a name (`tokenizer.ggml.pre`). Wr
 stands for in every step: the normalizer, the expression that cuts, the way tokens are joined.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -31,11 +32,11 @@ _IGNORE_MERGES = {"llama-bpe", "tekken"}
 _GENERATION = re.compile(r"(\{%-?)\s*(end)?generation\s*(-?%\})")
 
 
-def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: Any, rows: int, stops: Sequence[int] = ()) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: Any, rows: int, stops: Sequence[int] = ()) -> list[str]:
     """Tokens for `rows` of the embedding, how text is cut, the special tokens and the chat template.
 
-    `stops` end an answer, the end of turn first; without any it is the tokenizer's end-of-text token. InputError where
-    llama.cpp would make other tokens of a text.
+    `stops` end an answer, the end of turn first; without any it is the tokenizer's end-of-text token. Returns what the
+    user should know. InputError where llama.cpp would make other tokens of a text.
     """
     if not tokenizer.is_fast:
         raise InputError("this tokenizer has no fast version, from which a GGUF vocabulary is written", HINT)
@@ -45,13 +46,15 @@ def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: Any, rows: int, stops: Se
         raise InputError(f"this tokenizer is of the type {model['type']}, not BPE", HINT)
     pieces = bool(model.get("byte_fallback"))
     _refuse(said, pieces)
+    notes: list[str] = []
     tokens, kinds, scores = _tokens(tokenizer, model, rows, pieces)
     writer.add_tokenizer_model("llama" if pieces else "gpt2")
     writer.add_tokenizer_pre("default" if pieces else pre_tokenizer(said))
     writer.add_token_list(tokens)
     if pieces:
         writer.add_token_scores(scores)
-        writer.add_add_space_prefix(_prefixes_space(said))
+        prefix, notes = _space_prefix(tokenizer)
+        writer.add_add_space_prefix(prefix)
     else:
         writer.add_token_merges([_merge(pair) for pair in model["merges"]])
     writer.add_token_types(kinds)
@@ -66,6 +69,7 @@ def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: Any, rows: int, stops: Se
         template = _GENERATION.sub(_neutral, tokenizer.get_chat_template())
         _refuse_stripping(tokenizer, template)
         writer.add_chat_template(template)
+    return notes
 
 
 def _add_stops(writer: gguf.GGUFWriter, tokenizer: Any, stops: Sequence[int]) -> None:
@@ -188,10 +192,55 @@ def _merge(pair: Any) -> str:
     return pair if isinstance(pair, str) else " ".join(part.replace(" ", chr(ord(" ") + 256)) for part in pair)
 
 
-def _prefixes_space(said: dict[str, Any]) -> bool:
-    normalizer, pre = said.get("normalizer") or {}, said.get("pre_tokenizer") or {}
-    steps = [*normalizer.get("normalizers", [normalizer]), *pre.get("pretokenizers", [pre])]
-    return any(
-        step.get("type") == "Prepend" or (step.get("type") == "Metaspace" and step.get("prepend_scheme") != "never")
-        for step in steps
-    )
+def _space_prefix(tokenizer: Any) -> tuple[bool, list[str]]:
+    """Whether llama.cpp is to put a space before a text, and again behind each special token, and what to know of it.
+
+    Tokenizers differ in where they do; by the one or the other llama.cpp must make the same tokens of a prompt.
+    InputError where it makes them by neither.
+    """
+    ask, more = {"role": "user", "content": "One, two"}, {"role": "user", "content": "and three?"}
+    if tokenizer.chat_template:
+        prompts, system = _prompts(tokenizer, [[ask]]), {"role": "system", "content": "Be brief"}
+        longer = _prompts(tokenizer, [[system, ask], [ask, {"role": "assistant", "content": "Three"}, more]])
+    else:
+        prompts, longer = ["One, two"], []
+
+    def same(texts: list[str], prefix: bool) -> bool:
+        return all(
+            _cut_by_llama_cpp(tokenizer, text, prefix) == tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in texts
+        )
+
+    fitting = [prefix for prefix in (True, False) if same(prompts, prefix)]
+    if not fitting:
+        raise InputError("llama.cpp would put spaces beside special tokens where this tokenizer does not", HINT)
+    chosen = next((prefix for prefix in fitting if same(longer, prefix)), None)
+    if chosen is not None:
+        return chosen, []
+    return fitting[0], [
+        "Behind special tokens llama.cpp puts spaces where this tokenizer does not, or the other way round: a prompt "
+        "of one question has the tokens that were trained, one with a system prompt or earlier answers differs by them."
+    ]
+
+
+def _prompts(tokenizer: Any, chats: list[list[dict[str, str]]]) -> list[str]:
+    texts = []
+    for chat in chats:
+        with contextlib.suppress(Exception):  # a template may raise anything, such as for a system prompt
+            texts.append(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    return texts
+
+
+def _cut_by_llama_cpp(tokenizer: Any, text: str, prefix: bool) -> list[int]:
+    """The tokens of a text with a vocabulary of pieces (llama_vocab::impl::tokenize in src/llama-vocab.cpp)."""
+    added = {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.content}
+    between = re.compile("(" + "|".join(map(re.escape, sorted(added, key=len, reverse=True))) + ")")
+    ids, after_special = [], True
+    for part in between.split(text) if added else [text]:
+        if part in added:
+            ids.append(added[part])
+        elif part:
+            spaced = (" " if prefix and after_special else "") + part
+            ids += [token.id for token in tokenizer.backend_tokenizer.model.tokenize(spaced.replace(" ", "▁"))]
+        after_special = part in added or (after_special and not part)
+    return ids

@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 
 import torch
+from families import build
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine import journal
 from engine.config import Layer, RunConfig, resolve
@@ -53,7 +55,29 @@ def saved(root: Path, model: Path, noise: float = 0.05, **changes) -> Path:
     log.close()
     checkpoints = folder / "checkpoints"
     template = ChatTemplate(load_tokenizer(config.model), config.data.template)
-    ends = answer_ends(template, causal_lm(trained))
+    ends = answer_ends(template, causal_lm(trained)) if config.method.objective == "sft" else ()
     checkpoint.save(checkpoints, 7, 1.0, trained, template.tokenizer, {}, facts, ends=ends)
     checkpoint.link(checkpoints, "best", 7)
     return checkpoints / "step-00000007"
+
+
+def base_that_ends_documents(folder: Path) -> Path:
+    """A base whose end token is that of documents, and a ChatML template. It answers "yes sir" and ends the turn."""
+    build("qwen2.5", folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.eos_token = "<|endoftext|>"
+    tokenizer.save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
+    question = [{"role": "user", "content": "hi"}]
+    prompt = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+    ids = torch.tensor([tokenizer(prompt + "yes sir<|im_end|>")["input_ids"]])
+    labels = ids.clone()
+    labels[:, : len(tokenizer(prompt)["input_ids"])] = -100
+    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
+    for _ in range(60):
+        model(ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    return folder

@@ -12,15 +12,23 @@ import numpy as np
 import pytest
 import torch
 from exportkit import saved
-from families import _SENTENCES, build
+from families import _SENTENCES, _SMALL, build, tokenizer
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as tokenizer_models
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from engine.cli.main import main
 from engine.errors import CheckpointError, InputError
 from engine.worker import export, gguf_file, gguf_vocab
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
@@ -246,6 +254,55 @@ def test_a_family_without_gguf_is_told_what_to_run(models, tmp_path):
         export.export(saved(tmp_path, models("glm4-9b")), tmp_path / "out", "gguf")
     assert "GlmForCausalLM" in refused.value.message and "convert_hf_to_gguf.py" in refused.value.hint
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out.part*"))
+
+
+_YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
+_LLAMA_3 = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (Qwen3Config(**_SMALL, head_dim=16, attention_bias=True), "qwen3 has no bias on attn_output"),
+        (Qwen3Config(**_SMALL, head_dim=16, hidden_act="gelu"), "hidden_act to be 'silu'"),
+        (LlamaConfig(**_SMALL, hidden_act="gelu"), "hidden_act to be 'silu'"),
+        (Qwen2Config(**_SMALL, head_dim=32), "head_dim is 32"),
+        (Qwen2Config(**_SMALL, rope_parameters=_YARN | {"attention_factor": 1.3}), "attention_factor"),
+        (LlamaConfig(**_SMALL, rope_parameters=_YARN | {"beta_fast": 8, "beta_slow": 2}), "beta_fast, beta_slow"),
+        (Qwen3Config(**_SMALL, head_dim=16, rope_parameters=_YARN | {"truncate": False}), "truncate"),
+        (Qwen2Config(**_SMALL, rope_parameters=_LLAMA_3), "scaled by 'llama3'"),
+        (
+            Qwen2Config(**_SMALL, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
+            "'dynamic'",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.model_type,
+)
+def test_what_llama_cpp_would_refuse_or_misread_is_refused(config, reason, tmp_path):
+    """Each was written once, and llama.cpp refused it or, which is worse, answered as another model."""
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(InputError) as refused:
+        gguf_file.write(model, tokenizer(), tmp_path / "model.gguf", "float32")
+    assert reason in refused.value.message and "--to merged" in refused.value.hint
+    assert not (tmp_path / "model.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"normalizer": {"type": "Lowercase"}}, "Lowercase"),
+        ({"model": {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "cannot name"),
+    ],
+)
+def test_a_tokenizer_that_llama_cpp_would_not_follow_is_refused(changes, reason, tmp_path):
+    said = json.loads(tokenizer().backend_tokenizer.to_str())
+    for name, value in changes.items():
+        said[name] = said[name] | value if name == "model" else value
+    made = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(said)), eos_token="<|im_end|>")
+    with pytest.raises(InputError, match=reason):
+        gguf_file.write(AutoModelForCausalLM.from_config(LlamaConfig(**_SMALL)), made, tmp_path / "m.gguf", "float32")
 
 
 def test_what_is_not_the_same_model_is_not_kept(models, tmp_path, monkeypatch):
