@@ -1,34 +1,31 @@
-"""From a conversation to tokens, and which of them the assistant wrote.
+"""From a conversation to tokens, and which of them the model must learn to write.
 
-The chat template renders the whole conversation once; where the assistant's words stand in that text is found in one
-of two ways, checked by the result:
+What a turn is trained on is what the model must write, from the prompt that the template gives at that turn until
+generation stops. `spans` finds it in the text that the template writes; here it is made into tokens, once, and every
+trained turn is held against inference:
 
-1. `{% generation %}` marks in the template say so.
-2. Otherwise each answer in turn is exchanged for another text and the rendering compared: what changed is the answer.
-   This needs nothing of the template: it holds where a template moves the system prompt, drops the reasoning of
-   earlier turns, or adds nothing after the last answer. An answer with tool calls is what rendering up to and
-   including it adds to the prompt for it; where a template rewrites earlier turns, it is exchanged for a text as well.
+* the tokens before it are those of its generation prompt, as `encode_prompt` makes them;
+* fed one by one to the stop rule (`stop_token_ids`), generation ends with it, or where only closing tokens follow;
+* it holds the words of its own message.
 
-Tokens are made from the text once, with offsets. A token is the assistant's if it starts inside its words, and so is
-the end-of-turn token that follows, since the model must learn to stop. A template that ends an answer without one gets
-the tokenizer's end-of-text token appended.
+Where a template itself makes training and inference differ, the turn has notes that say so. A template that ends an
+answer without a token gets the tokenizer's end-of-text token appended.
 """
 
-import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from engine.errors import DataError, InputError, ModelError
 from engine.records import Example
 from engine.worker.rendering import Rendering
+from engine.worker.spans import PROMPT_DIFFERS, TURN_DIFFERS, Span, Spans
 from engine.worker.turn_ends import observe
 
 PLAIN_TEMPLATE = """\
@@ -45,13 +42,24 @@ Assistant:{% generation %} {{ message.content }}{{ eos_token }}{% endgeneration 
 """For base models, whose tokenizers have no chat template. Saved with the checkpoint like any other. The space before
 an answer is the model's to write: most tokenizers make one token of a space and the word after it."""
 
-_MARK = re.compile(r"\{%-?\s*generation\b")
-_HEADER_LIMIT = 64
-"""Characters that may stand between the generation prompt and the answer, such as an empty reasoning block, where the
-prompt has to be searched for because the template rewrites earlier turns."""
-_ENDING_TOKENS = 3
-"""The end-of-turn token is looked for among so many tokens after the answer, the ones before it being white space:
-Llama 2 writes a space between the answer and </s>."""
+NO_STOP, EARLY_STOP = "no-stop", "early-stop"
+DIFFERING = frozenset({PROMPT_DIFFERS, TURN_DIFFERS, NO_STOP, EARLY_STOP})
+"""Notes of a turn that the model is not asked for at inference as it is trained."""
+
+_MOST_PROMPT_ENDS = 4096
+_ANCHOR = re.compile(r"\n[^\n]*\S[^\n]*$")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One trained turn, as a range of tokens."""
+
+    message: int
+    """Its place in the example's messages."""
+    start: int
+    end: int
+    notes: tuple[str, ...] = ()
+    """What is said of it, of NOTES."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +68,16 @@ class Encoded:
     """int32, shape (tokens,)."""
     trained: np.ndarray
     """bool, shape (tokens,)."""
-
-
-@dataclass(frozen=True)
-class _Span:
-    """Where in the rendered text one answer stands."""
-
-    start: int
-    end: int
-    content: str
-    """The answer as the data has it, without white space around it."""
-    is_last: bool
-    """Nothing but what closes the turn comes after it."""
+    turns: tuple[Turn, ...] = ()
+    """Of a conversation, in order; those left out by `train_on` have nothing trained in their range."""
 
 
 class ChatTemplate:
     """One tokenizer with the chat template in force. Raises ModelError when the template itself is unusable."""
+
+    stop_token_ids: tuple[int, ...]
+    """Where an answer ends, sorted: the tokens that the template is seen to end turns with, the tokenizer's end token,
+    and those of the model's generation config. One rule for training, evaluation, answers and exports."""
 
     def __init__(
         self,
@@ -96,51 +98,128 @@ class ChatTemplate:
         if not tokenizer.is_fast:
             raise ModelError("this tokenizer has no fast version, which is needed to tell the answers' tokens")
         try:
-            tokenizer.get_chat_template()
+            self._rendering = Rendering(tokenizer, now or datetime.now())
         except ValueError as error:
             raise ModelError(f"the tokenizer's chat template: {error}", "Give data.template a Jinja file.") from None
         self.tokenizer = tokenizer
         self._bos = _leading_tokens(tokenizer)
-        self._rendering = Rendering(tokenizer, now or datetime.now())
+        # Some models add their end-of-turn token without calling it special; runs of white space are no such token.
         added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
         added |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         leading = {*tokenizer.convert_ids_to_tokens(self._bos), tokenizer.bos_token} - {tokenizer.eos_token, None}
-        self._ends = observe(self._rendering, added, leading)
-        stops = {added[text] for text in self._ends.stops} | {tokenizer.eos_token_id, *ends}
-        self.stop_token_ids: tuple[int, ...] = tuple(sorted(stops - {None}))
-        """Where an answer ends, sorted: the tokens that the template is seen to end turns with, the tokenizer's end
-        token, and those of the model's generation config. One rule for training, evaluation, answers and exports."""
-        # Some models add their end-of-turn token without calling it special; runs of white space are no such token.
-        self._special = set(tokenizer.all_special_ids) | {
-            i for i, token in tokenizer.added_tokens_decoder.items() if token.special or token.content.strip()
-        }
+        seen = observe(self._rendering, added, leading)
+        stops = {added[text] for text in seen.stops} | {tokenizer.eos_token_id, *ends}
+        self.stop_token_ids = tuple(sorted(stops - {None}))
+        self._stops = frozenset(self.stop_token_ids)
+        self._added, self._added_ids = tuple(sorted(added, key=len, reverse=True)), frozenset(added.values())
+        self._after_call = added.get(seen.after_call, tokenizer.eos_token_id)
+        known = {text for text, i in added.items() if i in self._stops} if seen.stops else set(added)
+        self._spans = Spans(self._rendering, seen, known, self._last_token)
+        self._prompt_ends: dict[str, list[int]] = {}
+
+    def _last_token(self, text: str) -> str:
+        return next((token for token in self._added if text.endswith(token)), "") if text.endswith(self._added) else ""
 
     def encode_chats(self, examples: Sequence[Example], train_on: str = "assistant") -> list[Encoded | DataError]:
-        """Tokens of each conversation, or why the template refuses it or hides its answers."""
-        rendered: list[tuple[str, list[_Span]] | DataError] = []
+        """Tokens of each conversation, or why the template refuses it or hides its answers.
+
+        `train_on`: assistant; matching, the answers without one of the notes in DIFFERING; all tokens.
+        """
+        rendered: list[tuple[str, list[Span]] | DataError] = []
         for example in examples:
             try:
-                rendered.append(self._render_with_spans(example))
+                rendered.append(self._spans.find(example))
             except DataError as error:
                 rendered.append(error)
         texts = [item[0] for item in rendered if not isinstance(item, DataError)]
-        encodings: list[Encoding] = []
-        if texts:
-            encodings = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True).encodings
-        following = iter(encodings)
+        encodings = iter(self._encodings(texts))
         return [
-            item if isinstance(item, DataError) else self._encode(next(following), *item, train_on) for item in rendered
+            item if isinstance(item, DataError) else self._encode(next(encodings), example, *item, train_on)
+            for example, item in zip(examples, rendered, strict=True)
         ]
 
-    def _encode(self, encoding: Encoding, text: str, spans: list[_Span], train_on: str) -> Encoded:
-        ids = encoding.ids
-        trained, open_end = self._mark(ids, encoding.offsets, spans, text)
-        if open_end:
-            ids, trained = [*ids, self.tokenizer.eos_token_id], [*trained, True]
-        if train_on == "all":
-            trained = [True] * len(ids)
-        ids, trained = self._with_bos(ids, trained)
-        return Encoded(np.array(ids, dtype=np.int32), np.array(trained, dtype=bool))
+    def _encodings(self, texts: list[str]) -> list[Encoding]:
+        if not texts:
+            return []
+        return self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True).encodings
+
+    def _encode(self, encoding: Encoding, example: Example, text: str, spans: list[Span], train_on: str) -> Encoded:
+        ids, offsets = encoding.ids, encoding.offsets
+        starts = np.fromiter((start for start, _ in offsets), np.int64, len(offsets))
+        turns, cut = [], False
+        for span in spans:
+            first, end = np.searchsorted(starts, (span.start, span.end)).tolist()
+            notes = span.notes
+            if PROMPT_DIFFERS not in notes and (
+                cut or not self._follows_prompt(ids, offsets, first, text[: span.start])
+            ):
+                # A token of prompt and answer together is one that the model cannot be asked for.
+                apart = None if cut else self._cut(ids, text, span.start)
+                if apart is None:
+                    notes = (PROMPT_DIFFERS, *notes)
+                else:
+                    cut, (ids, offsets) = True, apart
+                    starts = np.fromiter((start for start, _ in offsets), np.int64, len(offsets))
+                    first, end = np.searchsorted(starts, (span.start, span.end)).tolist()
+            if span.is_open and end == len(ids):
+                calls = example.messages[span.message].get("tool_calls")
+                closing = self._after_call if calls else self.tokenizer.eos_token_id
+                if closing is not None:
+                    ids, offsets, end = [*ids, closing], [*offsets, (len(text), len(text))], end + 1
+            if stopped := self._stop_note(ids[first:end]):
+                notes = (*notes, stopped)
+            turns.append(Turn(span.message, first, end, notes))
+        trained = [train_on == "all"] * len(ids)
+        for turn in turns:
+            if train_on != "matching" or DIFFERING.isdisjoint(turn.notes):
+                trained[turn.start : turn.end] = [True] * (turn.end - turn.start)
+        with_bos, trained = self._with_bos(ids, trained)
+        shift = len(with_bos) - len(ids)
+        turns = [replace(turn, start=turn.start + shift, end=turn.end + shift) for turn in turns] if shift else turns
+        return Encoded(np.array(with_bos, dtype=np.int32), np.array(trained, dtype=bool), tuple(turns))
+
+    def _follows_prompt(self, ids: list[int], offsets: list[tuple[int, int]], first: int, prompt: str) -> bool:
+        """Whether the tokens before an answer are those of the prompt by itself.
+
+        What follows a text can change the tokens of its end only, and nothing before an added token or a line end with
+        words behind it. So the end is looked at; where it differs, the whole prompt.
+        """
+        anchor = first - 1
+        lowest = max(0, first - 24)
+        while anchor >= lowest and ids[anchor] not in self._added_ids:
+            anchor -= 1
+        if anchor >= lowest:
+            begin = offsets[anchor][0]
+        else:
+            line = _ANCHOR.search(prompt, max(0, len(prompt) - 80))
+            begin = line.start() if line else 0
+        tail = prompt[begin:]
+        known = self._prompt_ends.get(tail)
+        if known is None:
+            known = self.tokenizer(tail, add_special_tokens=False)["input_ids"]
+            if len(self._prompt_ends) < _MOST_PROMPT_ENDS:
+                self._prompt_ends[tail] = known
+        if len(known) <= first and ids[first - len(known) : first] == known:
+            return True
+        return self.tokenizer(prompt, add_special_tokens=False)["input_ids"] == ids[:first]
+
+    def _cut(self, ids: list[int], text: str, at: int) -> tuple[list[int], list[tuple[int, int]]] | None:
+        """Tokens and offsets of the text as two; None where the tokenizer makes another text of it so."""
+        before, after = self._encodings([text[:at], text[at:]])
+        joined = [*before.ids, *after.ids]
+        if self.tokenizer.decode(joined) != self.tokenizer.decode(ids):
+            return None
+        return joined, [*before.offsets, *((start + at, end + at) for start, end in after.offsets)]
+
+    def _stop_note(self, ids: list[int]) -> str:
+        """What inference would make of these tokens: whether it ends with them, and only there."""
+        if self._stops.isdisjoint(ids):
+            return NO_STOP
+        if ids[-1] in self._stops and self._stops.isdisjoint(ids[:-1]):
+            return ""
+        first = next(place for place, token in enumerate(ids) if token in self._stops)
+        behind = [token for token in ids[first + 1 :] if token not in self._added_ids]
+        return EARLY_STOP if behind and self.tokenizer.decode(behind).strip() else ""
 
     def encode_text(self, text: str) -> Encoded:
         """Tokens of a plain document, all trained, ended by the end-of-text token."""
@@ -151,8 +230,8 @@ class ChatTemplate:
         return Encoded(np.array(ids, dtype=np.int32), np.array(trained, dtype=bool))
 
     def encode_prompt(self, example: Example) -> list[int]:
-        """Tokens of a conversation up to the point where the assistant is to answer."""
-        text = self._render(list(example.messages), example, add_generation_prompt=True)
+        """Tokens of a conversation up to the point where the assistant is to answer. Raises DataError."""
+        text = self._rendering.text(example.messages, example.tools, prompt=True)
         return self._with_bos(self.tokenizer(text, add_special_tokens=False)["input_ids"], [])[0]
 
     def _with_bos(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
@@ -160,129 +239,6 @@ class ChatTemplate:
         if ids[: len(self._bos)] != self._bos:
             return [*self._bos, *ids], [*[False] * len(self._bos), *trained]
         return ids, trained
-
-    def _render(self, messages: list[dict], example: Example, add_generation_prompt: bool = False) -> str:
-        return self._rendered(messages, example, add_generation_prompt=add_generation_prompt)[0]
-
-    def _rendered(self, messages: list[dict], example: Example, **options: bool) -> tuple[str, list[tuple[int, int]]]:
-        """The text, and with `return_assistant_tokens_mask` where `{% generation %}` marks stand in it."""
-        tools = list(example.tools) or None
-        try:
-            texts, marks = render_jinja_template(
-                conversations=[messages],
-                tools=tools,
-                chat_template=self.tokenizer.get_chat_template(tools=tools),
-                **{**self.tokenizer.special_tokens_map, **options},
-            )
-        except Exception as error:  # a template may raise anything, jinja2.TemplateError above all
-            if any(message["content"] is None for message in messages):  # beside tool calls; some want a text there
-                return self._rendered([m | {"content": m["content"] or ""} for m in messages], example, **options)
-            raise DataError(f"the chat template refuses this conversation: {error}") from None
-        return texts[0], marks[0] if marks else []
-
-    def _render_with_spans(self, example: Example) -> tuple[str, list[_Span]]:
-        messages = list(example.messages)
-        answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-        marked = bool(_MARK.search(self.tokenizer.get_chat_template(tools=list(example.tools) or None)))
-        text, marks = self._rendered(messages, example, return_assistant_tokens_mask=marked)
-        by_mark = dict(zip(answers, marks, strict=True)) if len(marks) == len(answers) else {}
-        spans = []
-        for number in answers:
-            message = messages[number]
-            if not message.get("weight", 1):
-                continue
-            content, calls = message["content"] or "", message.get("tool_calls") or ()
-            if not content.strip() and not calls:
-                raise DataError("the assistant's answer is empty")
-            start, end = (
-                by_mark.get(number)
-                or (calls and self._find_turn(messages, number, example, text))
-                or self._find_answer(messages, number, example, text)
-            )
-            if start >= end:
-                raise DataError("the chat template leaves out the assistant's answer")
-            if not all(call["function"]["name"] in text[start:end] for call in calls):
-                raise DataError("the chat template leaves out the assistant's tool calls")
-            spans.append(_Span(start, end, content.strip(), is_last=number == len(messages) - 1))
-        return text, spans
-
-    def _find_answer(self, messages: list[dict], number: int, example: Example, full: str) -> tuple[int, int]:
-        message = messages[number]
-        exchanged = {"role": "assistant", "content": _unlike(message["content"] or "")}
-        if thought := message.get("reasoning_content"):
-            exchanged["reasoning_content"] = _unlike(thought)
-        changed = self._render([*messages[:number], exchanged, *messages[number + 1 :]], example)
-        start = len(os.path.commonprefix((full, changed)))
-        after = len(os.path.commonprefix((full[start:][::-1], changed[start:][::-1])))
-        end = len(full) - after
-        return (self._after_prompt(messages, number, example, full, start), end) if start < end else (start, start)
-
-    def _after_prompt(self, messages: list[dict], number: int, example: Example, full: str, start: int) -> int:
-        """The answer's start, moved back to the end of the generation prompt: the model must write what lies between,
-        such as an empty reasoning block."""
-        before = self._render(messages[:number], example)
-        prompted = self._render(messages[:number], example, add_generation_prompt=True)
-        header = prompted.removeprefix(before) if prompted.startswith(before) else ""
-        if not header:
-            return len(full[:start].rstrip(" "))
-        if full.startswith(prompted) and len(prompted) <= start:
-            return len(prompted)
-        quoted = any(header in (message["content"] or "") for message in messages[:number])
-        at = full.rfind(header, max(0, start - _HEADER_LIMIT - len(header)), start)
-        return start if quoted or at < 0 else at + len(header)
-
-    def _find_turn(self, messages: list[dict], number: int, example: Example, full: str) -> tuple[int, int] | None:
-        """None when what the template writes for this turn depends on the turns after it."""
-        before = self._render(messages[:number], example, add_generation_prompt=True)
-        through = self._render(messages[: number + 1], example)
-        if not full.startswith(through) or not through.startswith(before):
-            return None
-        return len(before), len(through.rstrip())
-
-    def _mark(
-        self, ids: list[int], offsets: list[tuple[int, int]], spans: list[_Span], text: str
-    ) -> tuple[list[bool], bool]:
-        """Which tokens start inside a span or end its turn; and whether the last span wants an end token appended."""
-        starts = np.array([start for start, _ in offsets], dtype=np.int64)
-        ends = np.array([end for _, end in offsets], dtype=np.int64)
-        trained = np.zeros(len(ids), dtype=bool)
-        open_end = False
-        for span in spans:
-            words = text[span.start : span.end]
-            first = int(np.searchsorted(starts, span.start))
-            # A space and the first word of the answer are often one token, which starts before the answer.
-            if first and text[span.start : ends[first - 1]].strip() and text[starts[first - 1] : span.start].isspace():
-                first -= 1
-            after = int(np.searchsorted(starts, span.end))
-            trained[first:after] = True
-            beyond = words.partition(span.content)[2] if span.content and span.content in words else words
-            last = after - 1
-            while last > first and not text[slice(*offsets[last])].strip():
-                last -= 1
-            if beyond.strip() and last >= 0 and ids[last] in self._special:
-                continue  # the span encloses the end of turn, as marks in a template may, and a line break after it
-            ending = self._ending(ids, offsets, after, text)
-            if ending is not None:
-                trained[after : ending + 1] = True
-            elif span.is_last and not self._special.intersection(ids[after:]):
-                trained[after:] = True
-                open_end = self.tokenizer.eos_token_id is not None
-        return trained.tolist(), open_end
-
-    def _ending(self, ids: list[int], offsets: list[tuple[int, int]], after: int, text: str) -> int | None:
-        """The position of the special token that ends the turn, when only white space comes before it."""
-        for position in range(after, min(after + _ENDING_TOKENS, len(ids))):
-            if ids[position] in self._special:
-                return position
-            if text[slice(*offsets[position])].strip():
-                break
-        return None
-
-
-def _unlike(text: str) -> str:
-    """A text that differs from this one in its first and its last character."""
-    stripped = text.strip()
-    return ("B" if stripped[:1] == "A" else "A") + ("Z" if stripped[-1:] == "Y" else "Y")
 
 
 def _leading_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:

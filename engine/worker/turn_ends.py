@@ -4,6 +4,7 @@ A template does not say which token ends an answer, and neither need the tokeniz
 documents. So an answer, a call and two calls are rendered, last in a conversation and followed by more of it.
 """
 
+import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -28,9 +29,12 @@ _TOOL = {
 @dataclass(frozen=True)
 class TurnEnds:
     openings: tuple[str, ...]
-    """What a template may write between its generation prompt and a plain answer: nothing, or an empty thought."""
+    """What a template may write between its generation prompt and a plain answer: nothing, or an empty thought. The
+    first of them stands in the last turn."""
     closings: tuple[str, ...]
     """What it writes behind an answer or a call, up to the end of turn, the longest first. May be empty."""
+    closing: str
+    """The one of `closings` that stands behind a plain answer at a conversation's end."""
     stops: tuple[str, ...]
     """The tokens, as text, that end a turn: the last of each closing that stands at a conversation's end, and where
     there is none, the token that the next turn begins with."""
@@ -50,8 +54,9 @@ def observe(rendering: Rendering, added: Collection[str], leading: Collection[st
     seen.calls()
     closings = sorted(set(seen.closings), key=len, reverse=True)
     return TurnEnds(
-        tuple(sorted(set(seen.openings), key=len)),
+        tuple(dict.fromkeys(seen.openings)),
         tuple(closings),
+        seen.closing,
         tuple(sorted(set(seen.stops))),
         seen.after_call,
         seen.header,
@@ -69,7 +74,7 @@ class _Seen:
         self.openings: list[str] = []
         self.closings: list[str] = []
         self.stops: list[str] = []
-        self.after_call = self.header = self.trailer = ""
+        self.after_call = self.closing = self.header = self.trailer = ""
 
     def answers(self, tools: Sequence[dict]) -> None:
         talk = [_user(_USER), _assistant(_ANSWER), _user(_MORE), _assistant(_LAST)]
@@ -85,7 +90,7 @@ class _Seen:
         self._turn_opener = opener
         if prompt and _USER in prompt:
             self.header = prompt.rpartition(_USER)[2]
-            for text in filter(None, (whole, alone)):
+            for text in filter(None, (alone, whole)):
                 if text.startswith(prompt) and _ANSWER in text[len(prompt) :]:
                     self.openings.append(text[len(prompt) :].partition(_ANSWER)[0])
         between = whole.partition(_ANSWER)[2].partition(_MORE)[0]
@@ -111,9 +116,14 @@ class _Seen:
         closing = self._closing(last, inner, plain)
         if closing:
             self.closings.append(closing)
+            self.closing = self.closing or (closing if plain else "")
             self.trailer = max(self.trailer, last.partition(closing)[2], key=lambda text: len(text.strip()))
             stop = self._tokens(closing)[-1][0]
-            if plain and not between.startswith(closing) and (other := self._closing(between, inner, plain)):
+            # Phi-3 writes its documents' end token behind the end of turn, where nothing follows.
+            if shared := self._closing(os.path.commonprefix((last, between)), inner, plain):
+                self.closings.append(shared)
+                self.stops.append(self._tokens(shared)[-1][0])
+            elif plain and (other := self._closing(between, inner, plain)):
                 self.closings.append(other)
         else:
             next_up = [m for m in self._tokens(between) if m[0] not in inner]
@@ -129,7 +139,7 @@ class _Seen:
         """Up to the last added token, without the header of another turn; of a call, without its own tokens."""
         own = [m for m in self._tokens(text)]
         for number, match in enumerate(own):
-            if match[0] == self._turn_opener or match[0] in self._leading and number:
+            if match[0] == self._turn_opener or (match[0] in self._leading and number):
                 own = own[:number]
                 break
         if not own or own[-1][0] in inner:

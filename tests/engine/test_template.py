@@ -293,7 +293,8 @@ def test_an_end_of_turn_token_not_called_special_is_trained() -> None:
     tokens.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|stop|>{% endfor %}"
     template = ChatTemplate(tokens)
     encoded = encode(template, user("a"), assistant("b"), user("c"), assistant("d"))
-    assert supervised(template, encoded) == ["b<|stop|>", "d<|stop|>"]
+    # The prompt has no header of the answer, so that the model has to write it.
+    assert supervised(template, encoded) == ["[assistant]b<|stop|>", "[assistant]d<|stop|>"]
 
 
 def test_padding_with_the_end_of_text_token_loses_no_end() -> None:
@@ -381,7 +382,7 @@ def test_a_template_file_takes_the_place_of_the_tokenizers_own(tmp_path: Path) -
     template = ChatTemplate(SHAPES["chatml"].tokenizer(), str(path))
     encoded = encode(template, user("a"), assistant("b"))
     assert template.tokenizer.decode(encoded.ids) == "<user>a<assistant>b<|im_end|>"
-    assert supervised(template, encoded) == ["b<|im_end|>"]
+    assert supervised(template, encoded) == ["<assistant>b<|im_end|>"]
 
 
 # --- from files to token sets -----------------------------------------------------------------------------------------
