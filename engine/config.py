@@ -62,6 +62,9 @@ class DataConfig:
     system: str = setting("", "system prompt for conversations that have none")
     template: str = setting("auto", "auto: the tokenizer's chat template, else a plain one; or a Jinja file")
     train_on: Literal["assistant", "all"] = setting("assistant", "the tokens the loss is taken on")
+    thinking: Literal["as_is", "no_loss_on_empty", "drop"] = setting(
+        "as_is", "no_loss_on_empty: empty thoughts are not trained; drop: thoughts are taken out of the rows"
+    )
     max_length: int = setting(2048, "longest example, in tokens", 8)
     overlong: Literal["cut", "skip"] = setting("cut", "what happens to an example longer than max_length")
     max_bad_share: float = setting(0.05, "share of bad lines above which training refuses to start", 0.0, 1.0)

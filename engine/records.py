@@ -63,6 +63,8 @@ class DataReport:
     problems: tuple[Problem, ...]
     """The first problems, in file order, up to a limit; `problem_counts` counts them all."""
     problem_counts: dict[str, int]
+    thoughts_dropped: int = 0
+    """Examples that had a thought before it was taken out."""
 
     @property
     def rows(self) -> int:

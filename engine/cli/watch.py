@@ -219,6 +219,28 @@ def data_warnings(report: dict[str, Any], shown: int = 5) -> list[str]:
             )
         elif part["overlong"]:
             lines.append(f"{name}: {part['overlong']:,} examples are longer than data.max_length")
+    return lines + _thought_lines(report)
+
+
+_EMPTY_THOUGHTS = {
+    "as_is": "which is trained; a model that reasons unlearns it by that, unless data.thinking=no_loss_on_empty",
+    "no_loss_on_empty": "which is not trained",
+    "drop": "which is trained",
+}
+
+
+def _thought_lines(report: dict[str, Any]) -> list[str]:
+    """How many answers come with thoughts, and what data.thinking makes of them."""
+    lines = []
+    if dropped := report.get("thoughts_dropped"):
+        lines.append(f"thoughts were taken out of {dropped:,} examples (data.thinking=drop)")
+    for name in ("train", "val"):
+        part = report[name]
+        if thoughts := part.get("thoughts"):
+            lines.append(f"{name}: {thoughts:,} of {part['examples']:,} examples have thoughts")
+        if empty := part.get("empty_thoughts"):
+            does = _EMPTY_THOUGHTS[report.get("thinking", "as_is")]
+            lines.append(f"{name}: {empty:,} of {part['examples']:,} examples have an empty thought, {does}")
     return lines
 
 

@@ -5,7 +5,8 @@ MAIN_SCORES = (
     "accuracy", "exact_match", "number_match", "json_schema", "contains", "macro_f1", "rouge_l", "chrf", "json_valid",
 )  # fmt: skip
 """All of `score.METRICS`. The first of them that a run has says most about its answers."""
-_SHARES = ("accuracy", "exact_match", "number_match", "json_schema", "contains", "json_valid")
+_SHARES = ("accuracy", "exact_match", "number_match", "json_schema", "contains", "json_valid",
+           "thinking_share", "thinking_unclosed")  # fmt: skip
 """Scores that are a share of the examples, shown in percent."""
 
 

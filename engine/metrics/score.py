@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.metrics import classify, structure, text
+from engine.metrics.thoughts import answer_of
 
 GENERATED = ("exact_match", "contains", "rouge_l", "chrf", "json_valid", "json_schema", "number_match")
 """Scores of a generated answer."""
@@ -45,17 +46,18 @@ def score(
 ) -> dict[str, Any]:
     """Fill in each answer's `scores` and return the means: `{"eval/exact_match": ...}`.
 
-    `classified`: labels were asked for, so an answer without one is a wrong one, and each has an accuracy, on which
-    paired comparisons rest. A metric that no answer has a value for, such as number_match where no reference holds a
-    number, is left out.
+    Thoughts before an answer count on neither side. `classified`: labels were asked for, so an answer without one
+    is a wrong one, and each has an accuracy, on which paired comparisons rest. A metric that no answer has a value
+    for, such as number_match where no reference holds a number, is left out.
     """
     for answer in answers:
         if answer.reference is None:
             continue
         if answer.text is not None:
+            said, wanted = answer_of(answer.text), answer_of(answer.reference)
             for name in metrics:
                 if name in GENERATED:
-                    value = _one(name, answer.text, answer.reference, normalisation, schema)
+                    value = _one(name, said, wanted, normalisation, schema)
                     if value is not None:
                         answer.scores[name] = value
         if classified:

@@ -17,6 +17,7 @@ from engine.formats import check_bad_share, label_set, read_data, split_examples
 from engine.records import DataReport, Example, Problem
 from engine.worker.packing import TokenSet
 from engine.worker.template import ChatTemplate, Encoded
+from engine.worker.thinking import Thoughts, has_thought, without_thoughts
 
 _BATCH = 1000
 _MAX_PROBLEMS = 20
@@ -39,6 +40,10 @@ class TokenCounts:
     cut_supervised: int = 0
     skipped: int = 0
     """Examples left out: without a supervised token, refused by the template, or overlong where these are skipped."""
+    thoughts: int = 0
+    """Examples whose answers come with a thought; those that data.thinking=drop took away are not counted."""
+    empty_thoughts: int = 0
+    """Examples with an empty thought before an answer, as some templates write it where a row has none."""
     histogram: dict[int, int] = field(default_factory=dict)
     """See `length_histogram`."""
 
@@ -94,7 +99,11 @@ def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
     labels = label_set(report.examples) or ()
     reports = [report, val_report] if val_report else [report]
     return Prepared(
-        train, val, tuple(val_examples), labels, _summary(reports, counts, problems, labels, config.data.val_fraction)
+        train,
+        val,
+        tuple(val_examples),
+        labels,
+        _summary(reports, counts, problems, labels, config.data.val_fraction) | {"thinking": config.data.thinking},
     )
 
 
@@ -108,6 +117,10 @@ def read_source(config: RunConfig, files: list[str]) -> DataReport:
         objective=config.method.objective,
     )
     check_bad_share(report, data.max_bad_share)
+    if data.thinking == "drop":
+        dropped = sum(map(has_thought, report.examples))
+        examples = tuple(map(without_thoughts, report.examples))
+        return dataclasses.replace(report, examples=examples, thoughts_dropped=dropped)
     return report
 
 
@@ -118,6 +131,7 @@ def encode_chats(
     limit = config.data.max_length
     kept: list[tuple[np.ndarray, np.ndarray]] = []
     kept_examples: list[Example] = []
+    thoughts = Thoughts(template, config.data.thinking)
     for start in range(0, len(examples), _BATCH):
         batch = examples[start : start + _BATCH]
         for example, encoded in zip(batch, template.encode_chats(batch, config.data.train_on), strict=True):
@@ -125,6 +139,9 @@ def encode_chats(
                 problems.append(Problem(example.file, example.line, _REFUSED, encoded.message))
                 counts.skipped += 1
                 continue
+            encoded, thought, empty = thoughts.look(example, encoded)
+            counts.thoughts += thought
+            counts.empty_thoughts += empty
             ids, trained = encoded.ids, encoded.trained
             if len(ids) > limit:
                 counts.overlong += 1
@@ -223,6 +240,7 @@ def _summary(
         "problems": [dataclasses.asdict(problem) for problem in shown[:_MAX_PROBLEMS]],
         "problem_counts": dict(bad),
         "labels": len(labels),
+        "thoughts_dropped": sum(report.thoughts_dropped for report in reports),
         "val_from": "file" if len(reports) > 1 else f"{fraction:g} of the rows",
         **{name: dataclasses.asdict(value) for name, value in counts.items()},
     }

@@ -24,6 +24,7 @@ from engine.journal import Journal
 from engine.metrics.classify import confusion, read_label
 from engine.metrics.score import Answer, needs_labels, needs_text, score
 from engine.metrics.structure import check_schema
+from engine.metrics.thoughts import answer_of
 from engine.records import Example
 from engine.worker import checkpoint
 from engine.worker.data import Prepared
@@ -36,6 +37,7 @@ from engine.worker.model import Precision
 from engine.worker.packing import TokenSet, make_pack, plan_passes
 from engine.worker.progress import Progress
 from engine.worker.template import ChatTemplate
+from engine.worker.thinking import decode, thinking_scores, thinks_less
 
 _MOST_SAMPLES = 20
 """Answers to validation examples that go into the journal; the folder of the evaluation holds all."""
@@ -131,16 +133,17 @@ class Subject:
     ) -> list[str]:
         """The answer to each conversation."""
         template, model = self.template, self.loss_of.model
+        asked = [template.encode_prompt(prompt) for prompt in prompts]
         written = generate(
             model,
-            [template.encode_prompt(prompt) for prompt in prompts],
+            asked,
             stop_tokens(model, template.tokenizer, template.stop_token_ids),
             sampling,
             self.precision,
             packed=isinstance(self.loss_of, PackedLoss),
             progress=progress,
         )
-        return [text.strip() for text in template.tokenizer.batch_decode(written, skip_special_tokens=True)]
+        return decode(template.tokenizer, asked, written)
 
 
 @torch.no_grad()
@@ -193,7 +196,9 @@ def measure(
             for answer, text in zip(answers, texts, strict=False):
                 answer.text = text
                 if needs_labels(asked.metrics) and not asked.by_likelihood:
-                    answer.label = read_label(text, labels, asked.normalisation)
+                    answer.label = read_label(answer_of(text), labels, asked.normalisation)
+            references = [reference for _, reference in chosen]
+            scores |= thinking_scores(subject.template, texts, references)
         judged = answers[: len(chosen)]
         classified = needs_labels(asked.metrics)
         scores |= score(judged, asked.metrics, asked.normalisation, asked.schema, classified)
@@ -334,6 +339,12 @@ def evaluate(
         prompt = evaluations.shown_prompt(measured.prompts[i])
         journal.write("sample", step=progress.step, prompt=prompt, reference=answer.reference, text=answer.text)
     journal.write("eval", step=progress.step, values=measured.scores, folder=f"{evaluations.FOLDER}/{name}")
+    if (share := measured.scores.get("eval/thinking_share")) is not None:
+        if progress.thinking_at_start is None:
+            progress.thinking_at_start = share
+        if not progress.thinks_less and (message := thinks_less(progress.thinking_at_start, share)):
+            progress.thinks_less = True
+            journal.write("event", event="thinks-less", step=progress.step, message=message)
     return measured.scores["eval/loss"]
 
 

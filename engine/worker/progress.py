@@ -20,6 +20,10 @@ class Progress:
     best_loss: float = math.inf
     best_step: int = -1
     evals_without_better: int = 0
+    thinking_at_start: float | None = None
+    """Share of the answers of the first evaluation that think; None without generated answers."""
+    thinks_less: bool = False
+    """That they do so less has been told."""
 
 
 @dataclass(frozen=True)
