@@ -118,9 +118,8 @@ def _write(
     import torch
     from transformers import AutoTokenizer
 
-    from engine.worker import card, gguf_file
+    from engine.worker import card
     from engine.worker.answer_ends import answer_ends, stop_at, write_generation_config
-    from engine.worker.gguf_loader import refuse_config
     from engine.worker.given import given_model
     from engine.worker.model import model_source
     from engine.worker.template import ChatTemplate
@@ -134,6 +133,8 @@ def _write(
     if config.method.objective == "sft":
         ends = answer_ends(ChatTemplate(tokenizer), model)
     if form == "gguf":
+        from engine.worker.gguf_loader import refuse_config
+
         refuse_config(model if full else model.get_base_model())
     # What reads GGUF knows no sliding window; within it there is no difference.
     window = getattr(model.config, "sliding_window", None) if form == "gguf" else None
@@ -175,6 +176,8 @@ def _write(
             _cast(merged, torch.float32)
             again = lambda: _plain_model(folder, **_trust(config))  # noqa: E731
         else:
+            from engine.worker import gguf_file
+
             file = folder / f"{_file_stem(config, last)}-{_GGUF_NAMES[wanted]}.gguf"
             notes += gguf_file.write(merged, tokenizer, file, wanted, ends)
             say("reading it back")
