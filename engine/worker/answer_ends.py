@@ -33,6 +33,28 @@ def stop_at(config: Any, ends: Sequence[int]) -> Any:
     return config
 
 
+def end_turns(tokenizer: Any, ends: Sequence[int]) -> None:
+    """Make the end of turn the tokenizer's end token, which some programs stop at, unless its template writes that."""
+    if not ends or ends[0] == tokenizer.eos_token_id:
+        return
+    before, own = _rendered(tokenizer), tokenizer.eos_token
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
+    if _rendered(tokenizer) != before:
+        tokenizer.eos_token = own
+
+
+def _rendered(tokenizer: Any) -> list[str]:
+    """What the template makes of conversations; of those it refuses, the refusal."""
+    system, user, assistant = ({"role": role, "content": role} for role in ("system", "user", "assistant"))
+    texts = []
+    for chat in ([user], [user, assistant], [system, user], [system, user, assistant, user]):
+        try:
+            texts.append(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=chat[-1] is user))
+        except Exception as error:  # a template may raise anything
+            texts.append(f"{error}")
+    return texts
+
+
 def write_generation_config(model: Any, ends: Sequence[int], folder: Path) -> None:
     """generation_config.json with these ends in `folder`, also beside an adapter; what else the model's says stays."""
     # Not save_pretrained, which refuses what some models ship with, such as a temperature without sampling.

@@ -119,7 +119,7 @@ def _write(
     from transformers import AutoTokenizer
 
     from engine.worker import card
-    from engine.worker.answer_ends import answer_ends, stop_at, write_generation_config
+    from engine.worker.answer_ends import answer_ends, end_turns, stop_at, write_generation_config
     from engine.worker.given import given_model
     from engine.worker.model import model_source
     from engine.worker.template import ChatTemplate
@@ -157,6 +157,7 @@ def _write(
     say(f"writing {bytes_text(size)}")
     if form == "adapter":
         _copy_adapter(last.path, folder, source, config.model.revision)
+        end_turns(tokenizer, ends)
         tokenizer.save_pretrained(folder)
         write_generation_config(model, ends, folder)
         del model
@@ -172,6 +173,7 @@ def _write(
             merged.config = stop_at(merged.config, ends)  # SGLang and MLX read it there
             merged.save_pretrained(folder)
             write_generation_config(merged, ends, folder)
+            end_turns(tokenizer, ends)
             tokenizer.save_pretrained(folder)
             _cast(merged, torch.float32)
             again = lambda: _plain_model(folder, **_trust(config))  # noqa: E731

@@ -11,6 +11,7 @@ from runs import make_run
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from engine.worker import checkpoint, export
+from engine.worker.answer_ends import end_turns
 from engine.worker.train import train
 
 
@@ -34,8 +35,8 @@ def test_a_merged_model_ends_its_turn(trained, tmp_path):
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     assert config["eos_token_id"] == generation["eos_token_id"] == [2, 0], "the end of turn first"
-    said = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
-    assert said["eos_token"] == "<|endoftext|>", "which goes on to end documents"
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").eos_token == "<|im_end|>"
+    assert AutoTokenizer.from_pretrained(trained).eos_token == "<|endoftext|>", "training goes on as before"
 
 
 def test_an_adapter_brings_its_end_of_turn(trained, base_that_ends_documents, tmp_path):
@@ -51,6 +52,16 @@ def test_a_checkpoint_s_own_folder_says_it_too(trained, base_that_ends_documents
     assert GenerationConfig.from_pretrained(trained).eos_token_id == [2, 0]
     full = saved(tmp_path, base_that_ends_documents, noise=0.0, method__kind="full")
     assert answer(AutoModelForCausalLM.from_pretrained(full), full) == "yes sir<|im_end|>"
+
+
+def test_an_end_token_that_the_template_writes_elsewhere_stays(trained):
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    question = [{"role": "user", "content": "hi"}]
+    tokenizer.chat_template = "{{ eos_token }}" + tokenizer.chat_template
+    before = tokenizer.apply_chat_template(question, tokenize=False)
+    end_turns(tokenizer, [2, 0])
+    assert tokenizer.eos_token == "<|endoftext|>"
+    assert tokenizer.apply_chat_template(question, tokenize=False) == before
 
 
 def test_a_gguf_names_the_end_of_turn(trained, tmp_path):
