@@ -222,13 +222,6 @@ def data_warnings(report: dict[str, Any], shown: int = 5) -> list[str]:
     return lines + _thought_lines(report)
 
 
-_EMPTY_THOUGHTS = {
-    "as_is": "which is trained; a model that reasons unlearns it by that, unless data.thinking=no_loss_on_empty",
-    "no_loss_on_empty": "which is not trained",
-    "drop": "which is trained",
-}
-
-
 def _thought_lines(report: dict[str, Any]) -> list[str]:
     """How many answers come with thoughts, and what data.thinking makes of them."""
     lines = []
@@ -239,8 +232,10 @@ def _thought_lines(report: dict[str, Any]) -> list[str]:
         if thoughts := part.get("thoughts"):
             lines.append(f"{name}: {thoughts:,} of {part['examples']:,} examples have thoughts")
         if empty := part.get("empty_thoughts"):
-            does = _EMPTY_THOUGHTS[report.get("thinking", "as_is")]
-            lines.append(f"{name}: {empty:,} of {part['examples']:,} examples have an empty thought, {does}")
+            does = "not trained (data.thinking)"
+            if part["empty_thoughts_trained"]:
+                does = "trained; a model that reasons unlearns it by that, unless data.thinking=no_loss_on_empty"
+            lines.append(f"{name}: {empty:,} of {part['examples']:,} examples have an empty thought: {does}")
     return lines
 
 

@@ -44,6 +44,8 @@ class TokenCounts:
     """Examples whose answers come with a thought; those that data.thinking=drop took away are not counted."""
     empty_thoughts: int = 0
     """Examples with an empty thought before an answer, as some templates write it where a row has none."""
+    empty_thoughts_trained: bool = True
+    """Whether the loss is on these too, see data.thinking."""
     histogram: dict[int, int] = field(default_factory=dict)
     """See `length_histogram`."""
 
@@ -99,11 +101,7 @@ def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
     labels = label_set(report.examples) or ()
     reports = [report, val_report] if val_report else [report]
     return Prepared(
-        train,
-        val,
-        tuple(val_examples),
-        labels,
-        _summary(reports, counts, problems, labels, config.data.val_fraction) | {"thinking": config.data.thinking},
+        train, val, tuple(val_examples), labels, _summary(reports, counts, problems, labels, config.data.val_fraction)
     )
 
 
@@ -132,6 +130,7 @@ def encode_chats(
     kept: list[tuple[np.ndarray, np.ndarray]] = []
     kept_examples: list[Example] = []
     thoughts = Thoughts(template, config.data.thinking)
+    counts.empty_thoughts_trained = thoughts.trains_empty
     for start in range(0, len(examples), _BATCH):
         batch = examples[start : start + _BATCH]
         for example, encoded in zip(batch, template.encode_chats(batch, config.data.train_on), strict=True):
@@ -236,11 +235,11 @@ def _summary(
     shown = [problem for report in reports for problem in report.problems] + problems
     bad = sum((Counter(report.problem_counts) for report in reports), Counter(p.code for p in problems))
     return {
+        "thoughts_dropped": sum(report.thoughts_dropped for report in reports),
         "files": [dataclasses.asdict(file) for report in reports for file in report.files],
         "problems": [dataclasses.asdict(problem) for problem in shown[:_MAX_PROBLEMS]],
         "problem_counts": dict(bad),
         "labels": len(labels),
-        "thoughts_dropped": sum(report.thoughts_dropped for report in reports),
         "val_from": "file" if len(reports) > 1 else f"{fraction:g} of the rows",
         **{name: dataclasses.asdict(value) for name, value in counts.items()},
     }

@@ -52,7 +52,7 @@ class Thoughts:
 
     def __init__(self, template: ChatTemplate, thinking: str) -> None:
         self._tokenizer = template.tokenizer
-        self._unmask = thinking == "no_loss_on_empty"
+        self.trains_empty = thinking != "no_loss_on_empty"
         self._in_template = has_tags(template.tokenizer.get_chat_template())
 
     def look(self, example: Example, encoded: Encoded) -> tuple[Encoded, bool, bool]:
@@ -64,7 +64,7 @@ class Thoughts:
         for turn in encoded.turns:
             if empty := self._empty_thought(encoded.ids[turn.start : turn.end]):
                 found = True
-                if self._unmask:
+                if not self.trains_empty:
                     trained = np.array(trained)
                     trained[turn.start : turn.start + empty] = False
         return replace(encoded, trained=trained), thought, found

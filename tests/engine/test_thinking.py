@@ -87,7 +87,7 @@ def test_thoughts_are_trained_as_they_stand(reasoning, tmp_path):
     ]
     assert (report["train"]["thoughts"], report["train"]["empty_thoughts"]) == (2, 2)
     said = "\n".join(data_warnings(report))
-    assert "2 of 4 examples have thoughts" in said and "2 of 4 examples have an empty thought, which is trained" in said
+    assert "2 of 4 examples have thoughts" in said and "2 of 4 examples have an empty thought: trained" in said
 
 
 def test_no_loss_on_empty_thoughts(reasoning, tmp_path):
@@ -99,7 +99,7 @@ def test_no_loss_on_empty_thoughts(reasoning, tmp_path):
         "empty",
     ]
     assert all("<|im_end|>" in text for text in texts)
-    assert "which is not trained" in "\n".join(data_warnings(report))
+    assert "an empty thought: not trained" in "\n".join(data_warnings(report))
 
 
 def test_dropped_thoughts_are_nowhere(reasoning, tmp_path):
