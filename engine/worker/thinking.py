@@ -53,6 +53,8 @@ class Thoughts:
     def __init__(self, template: ChatTemplate, thinking: str) -> None:
         self._tokenizer = template.tokenizer
         self.trains_empty = thinking != "no_loss_on_empty"
+        self._known: list[list[int]] = []
+        self._beginnings: dict[int, bool] = {}
         self._in_template = has_tags(template.tokenizer.get_chat_template())
 
     def look(self, example: Example, encoded: Encoded) -> tuple[Encoded, bool, bool]:
@@ -72,14 +74,24 @@ class Thoughts:
     def _empty_thought(self, ids: np.ndarray) -> int:
         """How many of a turn's first tokens write an empty thought and the white space after it."""
         beginning = ids[:_BEGINNING].tolist()
-        text = self._tokenizer.decode(beginning)
-        length = _empty_length(text)
-        if not length:
+        for known in self._known:  # a template writes the same one again and again
+            if beginning[: len(known)] == known:
+                return len(known)
+        if not beginning or not self._may_begin(beginning[0]):
             return 0
-        ends = (
-            count for count in range(len(beginning), 0, -1) if len(self._tokenizer.decode(beginning[:count])) <= length
-        )
-        return next(ends, 0)
+        length = _empty_length(self._tokenizer.decode(beginning))
+        counts = range(len(beginning), 0, -1) if length else ()
+        found = next((n for n in counts if len(self._tokenizer.decode(beginning[:n])) <= length), 0)
+        if found and len(self._tokenizer.decode(beginning[:found])) == length:
+            self._known.append(beginning[:found])
+        return found
+
+    def _may_begin(self, token: int) -> bool:
+        """Whether a tag may begin with this token; decoding every turn would cost a fifth of making its tokens."""
+        if token not in self._beginnings:
+            text = self._tokenizer.decode([token]).strip()
+            self._beginnings[token] = not text or any(tag.startswith(text[0]) for pair in TAGS for tag in pair)
+        return self._beginnings[token]
 
 
 def _empty_length(text: str) -> int:
