@@ -8,7 +8,7 @@ import torch
 from exportkit import saved
 from families import _SENTENCES, _SMALL, tokenizer
 from test_export import _QWEN, _pieces
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -77,6 +77,7 @@ _TEXTS = (
     "  two spaces, a\ttab\n\n\nand lines \n end ",
     "don't WE'LL I'm 12345 3.14 $x_1 = {y};",
     "<|im_start|>user\n猫 and dogs<|im_end|>\n<|im_start|>assistant\n",
+    "<think>\nwhy\n</think>\n\nyes <think> no",
     "naïve café e\u0301 😀 مرحبا नमस्ते ไทย",
 )
 
@@ -92,6 +93,7 @@ def test_llama_cpp_cuts_text_as_the_tokenizer_does(cut, tmp_path):
             bytes_ = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
             said["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, bytes_]}
     made = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(said)), eos_token="<|im_end|>")
+    made.add_tokens([AddedToken(tag, special=False) for tag in ("<think>", "</think>")])
     model = AutoModelForCausalLM.from_config(LlamaConfig(**_SMALL))
     gguf_file.write(model, made, tmp_path / "model.gguf", "float32")
     cut_by_llama = llama_cpp.run(tmp_path / "model.gguf", texts=_TEXTS)["texts"]
