@@ -27,8 +27,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from fixture import SIZES
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+from fixture import SIZES, random_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from engine.worker import attention
 from engine.worker.generate import Sampling, generate, stop_tokens
@@ -38,7 +38,7 @@ from engine.worker.model import Precision, pick_device
 Answers = list[list[int]]
 
 
-def main() -> None:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="20m-tied", help="shape of the random model")
     parser.add_argument("--model", help="folder or hub name of a real model instead")
@@ -49,39 +49,64 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="rounds; engines take turns, the median counts")
     parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
     parser.add_argument("--out", type=Path, help="append the figures as JSON lines")
-    options = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    options = arguments()
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = pick_device()
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    precision = Precision(device, None, dtype)
-    ours, theirs = (load(options, name, dtype).to(device).eval() for name in (attention.NAME, "sdpa"))
-    use_onednn(ours)
-    prompts, stops = read(options, ours, precision)
-    sizes = [1, *(int(size) for size in options.batch_sizes.split(","))]
-    print(f"{len(prompts)} prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens, {device}, "
+    engines = Engines(options)
+    prompts = engines.prompts
+    print(f"{len(prompts)} prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens, {engines.device}, "
           f"{torch.get_num_threads()} threads, torch {torch.__version__}")  # fmt: skip
-    for kind, stop in (("varied", stops), ("full", set())):
-        engines: dict[str, Callable[[], Answers]] = {
-            "finetop": lambda stop=stop: generate(ours, prompts, stop, Sampling(options.new), precision, True)
+    sizes = [1, *(int(size) for size in options.batch_sizes.split(","))]
+    for kind, stop in (("varied", engines.stops), ("full", set())):
+        rates, answers = race(engines.all(stop, sizes), options)
+        report(kind, rates, answers, options)
+
+
+class Engines:
+    """finetop's generation and transformers' own, on equal weights and prompts."""
+
+    def __init__(self, options: argparse.Namespace, dtype: torch.dtype | None = None) -> None:
+        self.options, self.device = options, pick_device()
+        dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
+        self._precision = Precision(self.device, None, dtype)
+        self._ours, self._theirs = (
+            load(options, name, dtype).to(self.device).eval() for name in (attention.NAME, "sdpa")
+        )
+        use_onednn(self._ours)
+        self.prompts, self.stops = read(options, self._ours, self._precision)
+
+    def warm_up(self) -> None:
+        """A few tokens from each: on a GPU the first call of a kernel loads it, and memory is taken."""
+        generate(self._ours, self.prompts[:8], set(), Sampling(4), self._precision, True)
+        plain(self._theirs, self.prompts[:8], set(), 4, 8)
+
+    def all(self, stop: set[int], sizes: list[int]) -> dict[str, Callable[[], Answers]]:
+        """By name, finetop first: what writes the answers to all prompts."""
+        new = self.options.new
+        made: dict[str, Callable[[], Answers]] = {
+            "finetop": lambda: generate(self._ours, self.prompts, stop, Sampling(new), self._precision, True)
         }
         for size in sizes:
-            engines[f"generate, batch {size}"] = lambda s=size, stop=stop: plain(theirs, prompts, stop, options.new, s)
+            made[f"generate, batch {size}"] = lambda s=size: plain(self._theirs, self.prompts, stop, new, s)
             if size > 1:
-                engines[f"generate, batch {size}, sorted"] = lambda s=size, stop=stop: plain(
-                    theirs, prompts, stop, options.new, s, by_length=True
+                made[f"generate, batch {size}, sorted"] = lambda s=size: plain(
+                    self._theirs, self.prompts, stop, new, s, by_length=True
                 )
-        race(kind, engines, options)
+        return made
 
 
 def load(options: argparse.Namespace, implementation: str, dtype: torch.dtype) -> torch.nn.Module:
     attention.register()
     if options.model:
         return AutoModelForCausalLM.from_pretrained(options.model, attn_implementation=implementation, dtype=dtype)
-    torch.manual_seed(0)
     shape = {key: value for key, value in SIZES[options.size].items() if key != "dtype"}
-    config = Qwen2Config(**shape, max_position_embeddings=4096, bos_token_id=None, eos_token_id=None)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
+    shape = {"model_type": "qwen2"} | shape | {"max_position_embeddings": 4096}
+    config = AutoConfig.for_model(**shape, bos_token_id=None, eos_token_id=None)
+    model = random_model(config, torch.float32, attn_implementation=implementation)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 and "embed" not in name:
@@ -136,7 +161,10 @@ def plain(
     return answers
 
 
-def race(kind: str, engines: dict[str, Callable[[], Answers]], options: argparse.Namespace) -> None:
+def race(
+    engines: dict[str, Callable[[], Answers]], options: argparse.Namespace
+) -> tuple[dict[str, list[float]], dict[str, Answers]]:
+    """Tokens per second of each engine in each round, and the answers of the last."""
     rates: dict[str, list[float]] = {name: [] for name in engines}
     answers: dict[str, Answers] = {}
     for _ in range(options.repeats):
@@ -148,13 +176,17 @@ def race(kind: str, engines: dict[str, Callable[[], Answers]], options: argparse
             took = time.perf_counter() - began
             # Stop tokens are generated too, and counted; what generate computes for rows that have ended is not.
             rates[name].append(sum(min(len(answer) + 1, options.new) for answer in answers["finetop"]) / took)
+    return rates, answers
+
+
+def report(kind: str, rates: dict[str, list[float]], answers: dict[str, Answers], options: argparse.Namespace) -> None:
     lengths = sorted(map(len, answers["finetop"]))
     quarter = len(lengths) // 4
     print(f"\n{kind}: answers of {lengths[0]} to {lengths[-1]} tokens, half of them {lengths[quarter]} to "
           f"{lengths[-quarter - 1]}\n\n  {'':<28}{'tokens/s':>10}{'equal':>8}{'finetop is':>13}")  # fmt: skip
     rate = {name: statistics.median(found) for name, found in rates.items()}
     best = max((name for name in rate if name != "finetop"), key=rate.__getitem__)
-    for name in engines:
+    for name in rates:
         same = sum(a == b for a, b in zip(answers[name], answers["finetop"], strict=True))
         times = "" if name == "finetop" else f"{rate['finetop'] / rate[name]:.2f}x"
         print(f"  {name:<28}{rate[name]:>10,.0f}{same:>8}{times:>13}{'  its best' if name == best else ''}")

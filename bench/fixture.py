@@ -17,11 +17,13 @@ of an assistant's turn is its text, <|im_end|> and the newline: the choice of LL
 follow through the template, so that all train on the very same tokens. rows.json is put together token by token here
 and then compared with what the tokenizer and its template make of messages.jsonl.
 
-Equal arguments give byte-equal data; the fixture is made once and reused.
+Equal arguments give byte-equal data, and equal weights on one kind of device; the fixture is made once and reused.
 """
 
 import argparse
+import hashlib
 import json
+import os
 import random
 import shutil
 from dataclasses import asdict, dataclass
@@ -43,11 +45,15 @@ CHAT_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
 )
-# Qwen2.5's own shapes, and two of 20M parameters with few key heads of 64: in "20m" the vocabulary's two matrices weigh
-# most, as in small models they do; in "20m-tied" the layers have most of the work. The vocabulary
-# of the large ones is kept at their own size, because projecting to it is a good part of the work; ids above 32,000
-# simply never occur.
+# Qwen2.5's own shapes, Llama 3.2's of 1B, and two of 20M parameters with few key heads of 64: in "20m" the vocabulary's
+# two matrices weigh most, as in small models they do; in "20m-tied" the layers have most of the work. "tiny" only shows
+# that things run. The vocabulary of the large ones is kept at their own size, because projecting to it is much of the
+# work; ids above 32,000 simply never occur.
 SIZES = {
+    "tiny": {
+        "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "dtype": "float32", "tie_word_embeddings": True,
+    },
     "20m": {
         "vocab_size": VOCABULARY, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4,
         "num_attention_heads": 4, "num_key_value_heads": 2, "dtype": "float32", "tie_word_embeddings": False,
@@ -63,6 +69,15 @@ SIZES = {
     "1.5b": {
         "vocab_size": 151_936, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
         "num_attention_heads": 12, "num_key_value_heads": 2, "dtype": "bfloat16", "tie_word_embeddings": True,
+    },
+    "7b": {
+        "vocab_size": 152_064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+        "num_attention_heads": 28, "num_key_value_heads": 4, "dtype": "bfloat16", "tie_word_embeddings": False,
+    },
+    "llama-1b": {
+        "model_type": "llama", "vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192,
+        "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
+        "dtype": "bfloat16", "tie_word_embeddings": True,
     },
 }  # fmt: skip
 
@@ -91,7 +106,7 @@ class Fixture:
         shutil.rmtree(unfinished, ignore_errors=True)
         (unfinished / "model").mkdir(parents=True)
         rng = random.Random(self.seed)
-        tokenizer = _train_tokenizer(rng)
+        tokenizer = _tokenizer_of(rng)
         starts, words = _single_token_words(tokenizer)
         chats = [_chat(rng, starts, words, *shape) for shape in _shapes(self, rng)]
         rows = [_tokens(tokenizer, chat) for chat in chats]
@@ -118,6 +133,24 @@ _LLAMAFACTORY_INFO = {
         },
     }
 }  # fmt: skip
+
+
+def _tokenizer_of(rng: random.Random):
+    """The tokenizer of this seed. It and what is left of the seed are kept: training it takes longer than all else."""
+    from tokenizers import Tokenizer
+
+    state = hashlib.sha256(repr(rng.getstate()).encode()).hexdigest()[:12]
+    path = cache_folder() / "fixtures" / f"tokenizer-{VOCABULARY}-{state}.json"
+    if path.exists():
+        known = json.loads(path.read_text("utf-8"))
+        version, internal, gauss = known["rng"]
+        rng.setstate((version, tuple(internal), gauss))
+        return Tokenizer.from_str(known["tokenizer"])
+    tokenizer = _train_tokenizer(rng)
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(json.dumps({"rng": rng.getstate(), "tokenizer": tokenizer.to_str()}), "utf-8")
+    unfinished.replace(path)
+    return tokenizer
 
 
 def _train_tokenizer(rng: random.Random):
@@ -218,7 +251,7 @@ def _tokens(tokenizer, chat: list[dict]) -> dict[str, list[int]]:
 
 def _write_model(fixture: Fixture, folder: Path, tokenizer) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
+    from transformers import AutoConfig, PreTrainedTokenizerFast
 
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -232,8 +265,8 @@ def _write_model(fixture: Fixture, folder: Path, tokenizer) -> None:
     wrapped.save_pretrained(folder)
     shape = dict(SIZES[fixture.size])
     dtype = getattr(torch, shape.pop("dtype"))
-    config = Qwen2Config(
-        **shape,
+    config = AutoConfig.for_model(
+        **({"model_type": "qwen2"} | shape),
         max_position_embeddings=4096,
         rope_theta=1e6,
         bos_token_id=None,
@@ -243,8 +276,17 @@ def _write_model(fixture: Fixture, folder: Path, tokenizer) -> None:
         # hardly reach the loss, and an engine that lets packed chats see each other would pass for right.
         initializer_range=shape["hidden_size"] ** -0.5,
     )
-    torch.manual_seed(fixture.seed)
-    AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder)
+    random_model(config, dtype, fixture.seed).save_pretrained(folder)
+
+
+def random_model(config, dtype, seed: int = 0, **options):
+    """A causal language model drawn from a seed. On a GPU, where there is one: a CPU takes minutes for 7B numbers."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
 
 
 def _check(fixture: Fixture, folder: Path, chats: list[list[dict]], rows: list[dict]) -> None:

@@ -14,7 +14,8 @@ import json
 import tempfile
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from fixture import random_model
+from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
 from engine.config import Layer, resolve
@@ -23,6 +24,7 @@ from engine.plan.known import KNOWN
 from engine.plan.shapes import read_shape
 from engine.worker.allocations import Allocations
 from engine.worker.loss import PackedLoss
+from engine.worker.memory import give_back_memory
 from engine.worker.model import causal_lm, choose_precision, enable_activation_checkpointing, load_base, make_trainable
 from engine.worker.optim import make_optimizer
 from engine.worker.packing import Pack
@@ -60,13 +62,16 @@ def main() -> None:
         print(json.dumps(rows))
 
 
-def compare(name: str, method: str, options: argparse.Namespace) -> dict:
+def compare(name: str, method: str, options: argparse.Namespace, ready: str = "") -> dict:
+    """`ready`: a folder that holds such a model already; else one with random weights is made for the while."""
     content = KNOWN[name] | ({"num_hidden_layers": options.layers} if options.layers else {})
     tokens = options.tokens // 2 * 2
     lengths = [tokens // 2] * 2
     with tempfile.TemporaryDirectory() as folder:
-        AutoModelForCausalLM.from_config(AutoConfig.for_model(**content), dtype=torch.bfloat16).save_pretrained(folder)
-        values = {"model.name": folder, "method.kind": method, "data.max_length": tokens // 2}
+        if not ready:
+            random_model(AutoConfig.for_model(**content), torch.bfloat16).save_pretrained(folder)
+            give_back_memory()
+        values = {"model.name": ready or folder, "method.kind": method, "data.max_length": tokens // 2}
         config = resolve([Layer("bench", values | {"train.micro_tokens": tokens})]).config
         device = torch.device(options.device, 0) if options.device == "cuda" else torch.device("cpu")
         precision = choose_precision(config, device)

@@ -417,7 +417,8 @@ def record(bench: Bench, run: Run, round_number: int) -> dict[str, Any]:
     }
 
 
-def main() -> int:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
+    """What the command line says, and what follows from it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), metavar="ENGINE",
                         help=f"of {', '.join(ENGINES)} (default all)")  # fmt: skip
@@ -437,12 +438,17 @@ def main() -> int:
                         help="an interpreter to use for an environment (or 'ours') instead of making one")  # fmt: skip
     parser.add_argument("--out", type=Path, help="results file, appended to (default in the cache folder)")
     fixtures.add_arguments(parser)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     options.dtype = options.dtype or ("float32" if options.device == "cpu" else "bfloat16")
     options.tolerance = options.tolerance or (1e-4 if options.dtype == "float32" else 1e-3)
     options.micro_tokens = options.micro_tokens if options.micro_tokens == "auto" else int(options.micro_tokens)
     if options.curves:
         options.chats, options.batch_size = CURVE_STEPS * CURVE_BATCH, CURVE_BATCH
+    return options
+
+
+def main() -> int:
+    options = arguments()
     if options.out is None:
         kind = "curves" if options.curves else "throughput"
         options.out = environments.cache_folder() / "results" / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"

@@ -53,7 +53,9 @@ class ModelConfig:
 @dataclass(frozen=True)
 class DataConfig:
     files: list[str] = setting([], "data files, folders, or hub dataset names")
-    val_files: list[str] = setting([], "validation data; when empty, val_fraction of the training data is held out")
+    val_files: list[str] = setting(
+        [], "validation data; when empty, a validation split of the training data, else val_fraction of it"
+    )
     val_fraction: float = setting(0.1, "share of the examples held out for validation", 0.0, 0.9)
     format: Literal[
         "auto", "openai", "sharegpt", "alpaca", "prompt-completion", "question-answer", "classification", "text"

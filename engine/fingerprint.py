@@ -21,7 +21,7 @@ def fingerprints(files: Iterable[str], *, plain_text: bool) -> dict[str, dict[st
     """For each file behind these names `bytes`, `mtime_ns`, and `sha256` or `sampled`. Not for hub datasets."""
     found: dict[str, dict[str, Any]] = {}
     left = WHOLE_BYTES
-    for origin in find_origins(list(files), plain_text=plain_text):
+    for origin in find_origins(list(files), plain_text=plain_text, use="all"):
         if origin.on_hub:
             continue
         whole = origin.size_bytes <= left
@@ -33,7 +33,9 @@ def fingerprints(files: Iterable[str], *, plain_text: bool) -> dict[str, dict[st
 def changes(before: Mapping[str, Mapping[str, Any]], files: Iterable[str], *, plain_text: bool) -> list[str]:
     """In the user's words, how the data differs from its fingerprints; empty when it does not."""
     try:
-        now = {origin.name for origin in find_origins(list(files), plain_text=plain_text) if not origin.on_hub}
+        now = {
+            origin.name for origin in find_origins(list(files), plain_text=plain_text, use="all") if not origin.on_hub
+        }
     except Exception as error:  # a file that is gone, a folder that is empty now: find_origins has the words for it
         return [str(getattr(error, "message", error))]
     said = [f"{path} is gone" for path in before if path not in now]

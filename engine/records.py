@@ -51,7 +51,16 @@ class DataFile:
     """Which column serves as what, such as {'prompt': 'ask', 'completion': 'answer'}."""
     sha256: str = ""
     rows: int = 0
+    """Given: read_rows + bad_rows + set_aside."""
     bad_rows: int = 0
+    """Refused. Where a part of a file cannot be read at all, the rows in it are estimated."""
+    read_rows: int = 0
+    set_aside: int = 0
+    """Not used and said so: rows of a split that was not asked for."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Columns (or 'messages[].key') from which nothing is learnt -> rows that hold text in them."""
+    notes: tuple[str, ...] = ()
+    """What else there is to say of the file as a whole, in the user's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +72,26 @@ class DataReport:
     problems: tuple[Problem, ...]
     """The first problems, in file order, up to a limit; `problem_counts` counts them all."""
     problem_counts: dict[str, int]
+    """Refused rows and notes by code."""
+    validation: tuple[Example, ...] = ()
+    """Rows of a split of that name beside the training split."""
+    left_out: tuple[str, ...] = ()
+    """Files and subfolders of a folder that were not read, and why."""
     thoughts_dropped: int = 0
     """Examples that had a thought before it was taken out."""
 
     @property
     def rows(self) -> int:
+        """Given: every one is read, refused (`bad_rows`) or told (`set_aside`)."""
         return sum(file.rows for file in self.files)
+
+    @property
+    def read_rows(self) -> int:
+        return sum(file.read_rows for file in self.files)
+
+    @property
+    def set_aside(self) -> int:
+        return sum(file.set_aside for file in self.files)
 
     @property
     def bad_rows(self) -> int:

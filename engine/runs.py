@@ -112,8 +112,10 @@ def check_data(config: RunConfig) -> None:
     if not config.data.files:
         raise InputError("no data to train on", "Give --data-file FILE, or try the samples: `finetop demo --headless`.")
     plain_text = config.method.objective == "pretrain"
-    for sources in filter(None, (config.data.files, config.data.val_files)):
-        origins = find_origins(list(sources), plain_text=plain_text)
+    for sources, use in ((config.data.files, "training"), (config.data.val_files, "validation")):
+        if not sources:
+            continue
+        origins = find_origins(list(sources), plain_text=plain_text, use=use)
         if all(not origin.on_hub and _is_blank(origin.name, origin.size_bytes) for origin in origins):
             raise InputError(f"{', '.join(map(str, sources))}: empty", "Each row of a data file is one example.")
     if unknown := [role for role in config.data.map if role not in ROLES]:
@@ -252,7 +254,14 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
     """Paths that exist here made absolute, so that the saved settings mean the same from anywhere."""
 
     def one(value: Any) -> Any:
-        return os.path.abspath(os.path.expanduser(value)) if _exists(value) else value
+        if _exists(value):
+            return os.path.abspath(os.path.expanduser(value))
+        if isinstance(value, str) and ":" in value:
+            from engine.formats.sources import split_name
+
+            path, part = split_name(value)  # FILE:test
+            return f"{one(path)}:{part}" if part and _exists(path) else value
+        return value
 
     made = dict(values)
     for path in PATHS:

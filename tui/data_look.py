@@ -4,6 +4,7 @@ Reading may take minutes, so it is done by a process of its own (`python -m tui.
 stdin): it takes no time from the screen's threads, and ends when another question is asked.
 """
 
+import dataclasses
 import json
 import sys
 from dataclasses import dataclass
@@ -23,14 +24,15 @@ class DataLook:
     files: tuple[tuple[str, str, int], ...] = ()
     """Path, format, rows."""
     problems: tuple[str, ...] = ()
-    """The first bad rows, by file and line."""
+    """What is not used of the data, then the first bad rows, by file and line."""
     error: str = ""
 
 
 def look(config: RunConfig, child: Child) -> DataLook | None:
     """Read the data as the run would; None if another question came in between."""
     question = {
-        "source": [*config.data.files, *config.data.val_files],
+        "files": config.data.files,
+        "val_files": config.data.val_files,
         "mapping": config.data.map,
         "format": config.data.format,
         "system": config.data.system or None,
@@ -62,20 +64,33 @@ def token_report(config_path: str, child: Child) -> dict[str, Any] | str | None:
 
 
 def main() -> int:
-    from engine.formats import read_data
+    from engine.formats import files_told, read_data
 
     question = json.load(sys.stdin)
-    try:
-        report, error = read_data(question.pop("source"), max_problems=_PROBLEMS, **question), ""
-    except EngineError as failed:
-        report, error = getattr(failed, "report", None) if isinstance(failed, DataError) else None, failed.message
+    files, val_files = question.pop("files"), question.pop("val_files")
+    uses = [(files, "training-only" if val_files else "training"), (val_files, "validation")]
+    reports, error = [], ""
+    for source, use in uses:
+        try:
+            if source:
+                reports.append(read_data(source, use=use, max_problems=_PROBLEMS, **question))
+        except EngineError as failed:
+            error = error or failed.message
+            if isinstance(failed, DataError) and getattr(failed, "report", None):
+                reports.append(failed.report)
     answer: dict[str, Any] = {"error": error}
-    if report is not None:
+    if reports:
+        told = files_told(
+            {
+                "files": [dataclasses.asdict(file) for report in reports for file in report.files],
+                "left_out": [line for report in reports for line in report.left_out],
+            }
+        )
         answer |= {
-            "rows": report.rows,
-            "bad_rows": report.bad_rows,
-            "files": [(file.path, file.format, file.rows) for file in report.files],
-            "problems": [str(problem) for problem in report.problems],
+            "rows": sum(report.rows for report in reports),
+            "bad_rows": sum(report.bad_rows for report in reports),
+            "files": [(file.path, file.format, file.rows) for report in reports for file in report.files],
+            "problems": [*told, *(str(problem) for report in reports for problem in report.problems)],
         }
     json.dump(answer, sys.stdout)
     return 0

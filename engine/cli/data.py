@@ -237,6 +237,8 @@ def _run_convert(options: argparse.Namespace) -> int:
         print(json.dumps(dataclasses.asdict(done), default=str))
         return 0
     print(f"{plain(str(done.out))}: {done.written:,} of {done.rows:,} rows, read again and the same")
+    for line in done.told:
+        print(f"· {visible(line)}")
     if done.skipped:
         print(f"left out: {len(done.skipped):,}")
         for line in done.skipped[:5]:

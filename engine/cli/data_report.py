@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from engine.cli.text import cells, cut, output_width, plain, wrap_cells
 from engine.data.kinds import KINDS
 from engine.data.report import CheckReport, Find, Lengths
+from engine.formats.report import ignored_words
 
 _WIDEST = 100
 _BAR = 24
@@ -16,7 +17,7 @@ _FEW_ROWS = 10
 
 def printed(report: CheckReport) -> list[str]:
     width = min(output_width(), _WIDEST)
-    lines = [*_head(report), *_size(report), *_found(report), "", _verdict(report)]
+    lines = [*_head(report), *_size(report), *_found(report), *_advice(report), "", _verdict(report)]
     return [cut(line, width) for line in _wrapped(lines, width)]
 
 
@@ -30,7 +31,13 @@ def _head(report: CheckReport) -> Iterator[str]:
         columns = ", ".join(f"{role}={column}" for role, column in file.columns.items())
         rows = f"{file.rows:,} {'row' if file.rows == 1 else 'rows'}"
         bad = f", {file.bad_rows:,} of them bad" if file.bad_rows else ""
-        yield f"  {rows}{bad}; {known}" + (f" ({plain(columns)})" if columns else "")
+        aside = f", {file.set_aside:,} set aside" if file.set_aside else ""
+        read = f": {file.read_rows:,} read" if bad or aside else ""
+        yield f"  {rows}{read}{bad}{aside}; {known}" + (f" ({plain(columns)})" if columns else "")
+        yield from (f"  · {plain(note)}" for note in file.notes)
+        if file.ignored:
+            yield f"  · nothing is learnt from {plain(ignored_words(file.ignored))}"
+    yield from (f"· {plain(line)}" for line in report.left_out)
 
 
 def _size(report: CheckReport) -> Iterator[str]:
@@ -87,6 +94,12 @@ def _found(report: CheckReport) -> Iterator[str]:
         rows_told = len({(find.file, find.line) for find in finds})
         if rows_told < count:
             yield f"  and {count - rows_told:,} more (--all)"
+
+
+def _advice(report: CheckReport) -> Iterator[str]:
+    if report.advice:
+        yield ""
+        yield f"· no row with {', '.join(report.advice)}: worth some rows if users may send that"
 
 
 def _find(find: Find, several: bool) -> Iterator[str]:

@@ -130,7 +130,7 @@ def read_prompts(path: Path) -> list[list[dict[str, Any]]]:
         from engine.formats import read_data
 
         found = []
-        for example in read_data(str(path)).examples:
+        for example in read_data(str(path), use="evaluation").examples:
             last = max(i for i, message in enumerate(example.messages) if message["role"] == "assistant")
             found.append(list(example.messages[:last]))
     if not found:

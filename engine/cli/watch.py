@@ -14,7 +14,7 @@ from engine.cli import told
 from engine.cli.live import LiveLine
 from engine.cli.tail import log_line, tail
 from engine.cli.text import blocks, bytes_text, duration, number, visible
-from engine.formats import NOTE_CODES
+from engine.formats import NOTE_CODES, files_told
 from engine.home import LOG
 from engine.metrics.names import metric_name
 from engine.process import MEMORY_HINT, STOPPED, how_it_left
@@ -201,9 +201,9 @@ _WORKER_CODES = ("template", "nothing-trained")
 def data_warnings(report: dict[str, Any], shown: int = 5) -> list[str]:
     """What the user should know of rows that are not used as they stand, with the first `shown` of each kind."""
     counts = report["problem_counts"]
+    lines = files_told(report)
     left_out = sum(file["bad_rows"] for file in report["files"]) + sum(counts.get(code, 0) for code in _WORKER_CODES)
     notes = sum(count for code, count in counts.items() if code in NOTE_CODES)
-    lines = []
     if left_out:
         lines += _problem_lines(report, shown, f"{_rows(left_out)} left out", notes=False)
     if notes:

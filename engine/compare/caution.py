@@ -66,6 +66,8 @@ def _validation(said: Mapping[str, Any], settings: Mapping[str, Any]) -> str | N
         named = len(settings.get("data.val_files") or ()) or 1
         # The validation files are listed last (docs/journal.md); a folder or hub name may stand for several.
         return f"{examples} of {_files(files[-named:])}"
+    if said.get("val_from") == "split":
+        return f"{examples}, the validation split of {_files(files)}"
     seed = f", seed {settings['data.seed']}" if settings.get("data.seed") else ""
     return f"{examples}, {settings.get('data.val_fraction', '?')} of {_files(files)}{seed}"
 

@@ -22,6 +22,9 @@ from engine.process import worker_command, worker_environment
 _MESSAGE_BYTES = 1 << 17
 _ANSWER_SECONDS = 5.0
 """A fork takes milliseconds; on a machine that swaps, a second."""
+NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""Keeps OpenBLAS (numpy, scipy) and Arrow's allocator from starting a thread when they are imported: a fork has none of
+them. transformers imports all of these by way of scikit-learn, where that is installed."""
 _LIVES = 5
 """A warm process that has died so often (the OOM killer, a broken library) is not started again."""
 
@@ -64,8 +67,7 @@ class Warm:
         if self._off or self._process:
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # OpenBLAS would start its threads when numpy is imported, and a fork has none of them.
-        environment = worker_environment() | {"OPENBLAS_NUM_THREADS": "1"}
+        environment = worker_environment() | NO_THREADS
         try:
             with theirs:
                 self._process = subprocess.Popen(

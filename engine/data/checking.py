@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.data.boundaries import Boundaries
 from engine.data.damage import find_control, find_damage
 from engine.data.groups import near_pairs
 from engine.data.kinds import KINDS
@@ -19,8 +20,9 @@ from engine.data.pool import Pool
 from engine.data.report import CheckReport, Find, Lengths, length_histogram, size_verdict
 from engine.data.tokens import TokenCounter
 from engine.formats import Row, stream_data
-from engine.formats.faults import excerpt
-from engine.formats.split import LabelCounts
+from engine.formats.faults import Remark, excerpt
+from engine.formats.parts import TRAIN, VALIDATION
+from engine.formats.split import LabelCounts, plain
 from engine.records import DataFile, Example
 
 _SHORT_LABEL = 64
@@ -64,16 +66,17 @@ def gather(
     model: str = "",
     max_length: int = 2048,
     max_finds: int | None = 20,
+    whole: bool = False,
     progress: Progress = lambda doing, done, total: None,
 ) -> Gathered:
-    """As `check`, with all rows that each kind was found in."""
+    """As `check`, with all rows that each kind was found in; with `whole` rows of every split are the data."""
     started = time.monotonic()
     reading = {"mapping": mapping, "format": format, "system": system}
     counter = TokenCounter(model, max_length) if model else None
     try:
         with Pool() as pool:
             checker = _Checker(pool, counter, max_finds)
-            checker.read(source, reading, progress)
+            checker.read(source, reading, progress, whole)
             checker.read_others((val, test), reading, progress)
             checker.compare(progress)
             lengths = checker.lengths(max_length, progress)
@@ -93,14 +96,18 @@ class _Checker:
         self._pool = pool
         self._counter = counter
         self._max_finds = max_finds
-        self._places = {kind: array("Q") for kind in KINDS}
-        self._finds: dict[str, list[tuple[int, Find]]] = {kind: [] for kind in KINDS}
+        self._places = _no_places()
+        self._finds = _no_finds()
         self._place = array("Q")
         """Place of each row of the pool among all rows read."""
         self._char_lengths = array("I")
         self._files: list[DataFile] = []
+        self._left_out: list[str] = []
         self._roles: Counter[str] = Counter()
         self._labels = LabelCounts()
+        self._label_rows: dict[str, int] = {}
+        """The first row with each answer, as long as these may be labels."""
+        self._boundaries = Boundaries()
 
     def _found(
         self, kind: str, place: int, where: tuple[str, int], message: str, shown: str = "", other: int | None = None
@@ -115,16 +122,38 @@ class _Checker:
 
     # One row at a time
 
-    def read(self, source: str | list[str], reading: dict, progress: Progress) -> None:
+    def read(self, source: str | list[str], reading: dict, progress: Progress, whole: bool = False) -> None:
+        """The rows of the training split, or of data without splits; with `whole` those of every split."""
+
         def advance(done: int, total: int) -> None:
             progress("reading", done, total)
 
         place = 0
-        for item in stream_data(source, **reading, objective=objective_for(source), progress=advance):
+        others: Counter[str] = Counter()
+        options = {**reading, "objective": objective_for(source), "use": "all"}
+        for item in stream_data(source, **options, progress=advance):
             if isinstance(item, DataFile):
                 self._files.append(item)
+            elif isinstance(item, Remark):
+                self._left_out.append(item.message)
             elif isinstance(item, Row):
-                place += self._row(item, place)
+                if whole or item.part in ("", TRAIN) or item.example is None:
+                    place += self._row(item, place)
+                else:
+                    others[item.part] += 1
+        if others and not self._place:
+            # Nothing but a test set: then that is the data. Its bad rows have been told already.
+            self._files, self._left_out, self._places, self._finds = [], [], _no_places(), _no_finds()
+            self.read(source, reading, progress, whole=True)
+            return
+        if others:
+            for item in stream_data(source, **options, progress=advance):
+                if isinstance(item, Row) and item.example is not None and item.part not in ("", TRAIN):
+                    self._pool.add(item.example, 1 if item.part == VALIDATION else 2)
+            self._left_out += [
+                f"{count:,} rows of the split '{part}' are compared with the training rows, and not looked at otherwise"
+                for part, count in others.items()
+            ]
 
     def _row(self, row: Row, place: int) -> bool:
         """Whether it counts as a row: a broken line of a document is told, but is none."""
@@ -160,7 +189,9 @@ class _Checker:
     def _count(self, example: Example) -> None:
         roles = [message["role"] for message in example.messages]
         self._roles.update(roles or ["text"])
-        self._labels.add(example)
+        self._boundaries.add(example)
+        if self._labels.add(example):
+            self._label_rows.setdefault(example.messages[-1]["content"], len(self._place) - 1)
 
     def read_others(self, sources: tuple, reading: dict, progress: Progress) -> None:
         """The validation and test files: only their questions matter."""
@@ -171,7 +202,8 @@ class _Checker:
             def advance(done: int, total: int, what: str = _PARTS[part]) -> None:
                 progress(f"reading {what}", done, total)
 
-            for item in stream_data(source, **reading, objective=objective_for(source), progress=advance):
+            options = {**reading, "objective": objective_for(source), "use": ("", "validation", "evaluation")[part]}
+            for item in stream_data(source, **options, progress=advance):
                 if isinstance(item, Row) and item.example is not None:
                     self._pool.add(item.example, part)
 
@@ -180,8 +212,9 @@ class _Checker:
     def compare(self, progress: Progress) -> None:
         pool = self._pool
         own = len(self._place)
-        questions = np.array(pool.question, np.uint64)
+        questions = np.array(pool.question, np.uint64) ^ np.array(pool.frame, np.uint64)
         answers = np.array(pool.answer, np.uint64)
+        taught = answers ^ np.array(pool.thoughts, np.uint64)
         between: list[tuple[int, str, str, int]] = []
         for group in pool.groups(questions):
             mine = group[group < own].tolist()
@@ -189,17 +222,22 @@ class _Checker:
             if mine and len(others):
                 where = _PARTS[pool.part[others[0]]]
                 between += [(row, "leaks", f"the question is also in {where},", int(others[0])) for row in mine]
-            between += self._same_question(mine, answers)
+            between += self._same_question(mine, answers, taught)
         between += self._nearly(own, progress)
         # The finds of each kind in the order of the rows.
         for row, kind, message, other in sorted(between):
             shown = pool.texts(row)[0][:200] if len(self._finds[kind]) < (self._max_finds or len(pool)) else ""
             self._found(kind, self._place[row], pool.where(row), message, shown, other)
 
-    def _same_question(self, rows: list[int], answers: np.ndarray) -> Iterator[tuple[int, str, str, int]]:
+    def _same_question(
+        self, rows: list[int], answers: np.ndarray, taught: np.ndarray
+    ) -> Iterator[tuple[int, str, str, int]]:
+        """Answers are compared without thoughts and weights; duplicates are the same in these as well."""
         first_with: dict[int, int] = {}
+        first_teaching: dict[int, int] = {}
         for row in rows:
-            first = first_with.setdefault(int(answers[row]), row)
+            first_with.setdefault(int(answers[row]), row)
+            first = first_teaching.setdefault(int(taught[row]), row)
             if first != row:
                 yield row, "duplicates", "the same as", first
         if len(first_with) < 2:
@@ -250,7 +288,9 @@ class _Checker:
 
     def result(self, lengths: Lengths, started: float) -> Gathered:
         labels = self._labels.found()
-        if not labels:
+        if labels:
+            self._alike_labels(labels)
+        else:
             self._short_answers()
         # What the tokenizer refused was met after the rows that could not be read.
         for kind, places in self._places.items():
@@ -269,8 +309,21 @@ class _Checker:
             finds=tuple(find for _, find in found),
             verdict=size_verdict(len(self._place), len(labels)),
             seconds=time.monotonic() - started,
+            left_out=tuple(self._left_out),
+            advice=self._boundaries.lacking(bool(labels)),
         )
         return Gathered(report, found)
+
+    def _alike_labels(self, labels: dict[str, int]) -> None:
+        """Labels that people read as one, told at the first row of each but the most frequent."""
+        first: dict[str, str] = {}
+        for label, count in labels.items():
+            other = first.setdefault(plain(label), label)
+            if other != label:
+                row = self._label_rows[label]
+                message = f"'{label}' ({count:,} rows) and '{other}' ({labels[other]:,} rows), which is first at"
+                other_row = self._label_rows[other]
+                self._found("labels", self._place[row], self._pool.where(row), message, ascii(label), other_row)
 
     def _short_answers(self) -> None:
         chars = np.array(self._pool.answer_chars[: len(self._place)], np.int64)
@@ -282,6 +335,14 @@ class _Checker:
         for row in np.flatnonzero((chars > 0) & (chars < max(3, median // _SHORT_SHARE))).tolist():
             message = f"an answer of {chars[row]} characters, where half of them have {median:,} or more"
             self._found("short-answers", self._place[row], self._pool.where(row), message, self._pool.texts(row)[1])
+
+
+def _no_places() -> dict[str, array]:
+    return {kind: array("Q") for kind in KINDS}
+
+
+def _no_finds() -> dict[str, list[tuple[int, Find]]]:
+    return {kind: [] for kind in KINDS}
 
 
 def _all_text(example: Example) -> str:

@@ -49,7 +49,7 @@ def clean(
     removed_path = out.with_name(f"{out.name}.removed.jsonl")
     reading = {"mapping": mapping, "format": format}
     with Outputs({"out": out, "removed": removed_path}, [str(path)], force) as outputs:
-        gathered = gather(str(path), progress=progress, max_finds=None, **reading, **options)
+        gathered = gather(str(path), progress=progress, max_finds=None, whole=True, **reading, **options)
         marked = _marked(gathered, kinds)
         removed = dict.fromkeys(kinds, 0)
         seal = Seal()

@@ -4,6 +4,7 @@ A conversation that a format has no place for is refused by its line. The result
 must give the very examples that went in; `text` alone goes one way, and is compared with the documents meant.
 """
 
+import dataclasses
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -14,10 +15,11 @@ from typing import Any
 from engine.data.checking import Progress, objective_for
 from engine.data.write import Outputs, RowFile, Seal, proven
 from engine.errors import DataError, InputError
-from engine.formats import Row, stream_data
+from engine.formats import Row, files_told, stream_data
 from engine.formats.encoding import suffix
+from engine.formats.faults import Remark
 from engine.formats.sources import find_origins
-from engine.records import Example
+from engine.records import DataFile, Example
 
 _SHOWN = 5
 _CONTAINERS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv"}
@@ -36,6 +38,8 @@ class Converted:
     written: int
     skipped: tuple[str, ...]
     """What was left out, with file and line; only where the caller asked for that."""
+    told: tuple[str, ...] = ()
+    """What of the source is not in the result: columns, splits, files of a folder."""
 
 
 def convert(
@@ -54,7 +58,8 @@ def convert(
 ) -> Converted:
     """Write every example (or `sample` of them, chosen by `seed`, in their order) to `out` in the format `to`.
 
-    Raises DataError with the lines of rows that cannot be read or that the format cannot hold, unless `skip_bad`.
+    Of data in splits the training split; PATH:PART chooses another. Raises DataError with the lines of rows that cannot
+    be read or that the format cannot hold, unless `skip_bad`.
     """
     if to not in TARGETS:
         raise InputError(f"'{to}' is no format to convert to", f"Formats: {', '.join(TARGETS)}.")
@@ -65,6 +70,8 @@ def convert(
         raise InputError(f"{out}: a result in the format {to} ends in {endings}", "Give such a name.")
     reading = {"mapping": mapping, "format": format, "system": system}
     faults: list[str] = []
+    files: list[dict[str, Any]] = []
+    left_out: list[str] = []
     rows = 0
 
     def rows_read() -> Iterator[tuple[Example, dict]]:
@@ -73,9 +80,14 @@ def convert(
             source,
             **reading,
             objective=objective_for(source),
+            use="training-only",
             progress=lambda done, total: progress("reading", done, total),
         )
         for item in items:
+            if isinstance(item, DataFile):
+                files.append(dataclasses.asdict(item))
+            elif isinstance(item, Remark):
+                left_out.append(item.message)
             if not isinstance(item, Row):
                 continue
             rows += 1
@@ -108,7 +120,8 @@ def convert(
             raise DataError(f"{source}: there is nothing to convert\n" + "\n".join(faults[:_SHOWN]))
         progress("reading the result", 0, 1)
         proven(outputs.temporary["out"], seal, out, format=to)
-    return Converted(out, rows, seal.count, tuple(faults))
+    told = files_told({"files": files, "left_out": left_out})
+    return Converted(out, rows, seal.count, tuple(faults), tuple(told))
 
 
 def _refusal(faults: list[str], to: str) -> DataError:

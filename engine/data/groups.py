@@ -23,7 +23,8 @@ class Pair(NamedTuple):
 def near_pairs(pool: Pool, *, answers: bool, advance: Callable[[int, int], None] | None = None) -> Iterator[Pair]:
     """Rows whose question is nearly an earlier row's, the first row with each question standing for all of them.
 
-    With `answers`, rows of the same part count only where the answers are nearly the same, too.
+    With `answers`, only rows with the same tools and system message count, and rows of the same part only where the
+    answers are nearly the same, too.
     """
     rows, signed = pool.distinct()
     pairs = rows[candidates(signed, advance)]
@@ -34,12 +35,16 @@ def near_pairs(pool: Pool, *, answers: bool, advance: Callable[[int, int], None]
         shares = alike([questions[row] for row in earlier], [questions[row] for row in later])
         for at in np.flatnonzero(shares).tolist():
             one, other = earlier[at], later[at]
+            if answers and pool.frame[one] != pool.frame[other]:
+                continue
             if answers and pool.part[one] == pool.part[other] and not _same_answers(pool, one, other):
                 continue
             yield Pair(other, one, float(shares[at]))
 
 
 def _same_answers(pool: Pool, one: int, other: int) -> bool:
+    if pool.thoughts[one] != pool.thoughts[other]:
+        return False
     if pool.answer[one] == pool.answer[other]:
         return True
     said, too = (bare(pool.texts(row)[1]) for row in (one, other))

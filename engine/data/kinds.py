@@ -19,6 +19,7 @@ KINDS: dict[str, Kind] = {
     "identity": Kind("identity, card and account numbers", True, True),
     "leaks": Kind("questions that are also in the validation or test file", True, True),
     "contradictions": Kind("the same question with contradicting answers", True, True),
+    "labels": Kind("labels that differ in case or Unicode form only", True, False, "write them alike"),
     "encoding": Kind("damaged text", True, True),
     "no-answer-left": Kind("answers beyond max_length, nothing is learnt", True, True, "raise --max-length"),
     "truncated": Kind("rows longer than max_length", False, False, "their ends are cut off in training"),

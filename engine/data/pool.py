@@ -4,6 +4,7 @@ A row costs about 60 bytes, and 300 more for the signature of a new question. Th
 file, from where near duplicates are proved. So memory follows the number of rows, not their length.
 """
 
+import json
 import os
 import tempfile
 from array import array
@@ -31,8 +32,12 @@ class Pool:
         self.part = array("B")
         self.question = array("Q")
         """example_key: equal for equal questions."""
+        self.frame = array("Q")
+        """Hash of the tools offered and the system message; 0 for rows without. A part of what is asked."""
         self.answer = array("Q")
         """Hash of what the assistant says, compared as questions are; 0 for documents."""
+        self.thoughts = array("Q")
+        """Hash of thoughts and weights of the answers; 0 for rows without. A part of what is taught."""
         self.answer_chars = array("I")
         self._place = array("Q")
         """Where the texts of a row begin in the temporary file."""
@@ -60,7 +65,9 @@ class Pool:
         question, answer = question_text(example), answer_text(example)
         said = plain(answer).rstrip(" .!。！")
         self.question.append(key)
+        self.frame.append(_frame(example))
         self.answer.append(int.from_bytes(blake2b(said.encode(errors="replace"), digest_size=8).digest(), "big"))
+        self.thoughts.append(_thoughts(example))
         self.answer_chars.append(min(len(answer.strip()), 2**32 - 1))
         question, answer = question[:LONGEST_COMPARED], answer[:LONGEST_COMPARED]
         new = key not in self._seen
@@ -137,6 +144,25 @@ class Pool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _frame(example: Example) -> int:
+    system = [plain(message["content"] or "") for message in example.messages[:1] if message["role"] == "system"]
+    return _hash([example.tools, system]) if example.tools or system else 0
+
+
+def _thoughts(example: Example) -> int:
+    held = [
+        (at, plain(message.get("reasoning_content") or ""), message.get("weight", 1))
+        for at, message in enumerate(example.messages)
+        if len(message) > 2 and (message.get("reasoning_content") or message.get("weight") == 0)
+    ]
+    return _hash(held) if held else 0
+
+
+def _hash(value: object) -> int:
+    written = json.dumps(value, sort_keys=True, default=str).encode()
+    return int.from_bytes(blake2b(written, digest_size=8).digest(), "big")
 
 
 def question_text(example: Example) -> str:

@@ -64,6 +64,10 @@ class CheckReport:
     verdict: str
     """One sentence on size and state."""
     seconds: float = 0.0
+    left_out: tuple[str, ...] = ()
+    """What of the files and folders was not read or not looked at, in the user's words."""
+    advice: tuple[str, ...] = ()
+    """Cases at the edge that the set has no row of, and that users send all the same."""
 
     @property
     def serious(self) -> dict[str, int]:

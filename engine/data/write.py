@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from engine.errors import DataError, EngineError, InputError
 from engine.files import sync_folder
 from engine.formats import Opened, Row, stream_data
+from engine.formats.parts import part_of_value
 from engine.records import Example
 
 _PARQUET_ROWS = 5000
@@ -183,7 +184,7 @@ def proven(path: Path, seal: Seal, name: Path, **reading: Any) -> None:
     """Raise EngineError unless the file reads as exactly the examples of the seal."""
     again = Seal()
     if seal.count:
-        for item in stream_data(str(path), objective="pretrain", **reading):
+        for item in stream_data(str(path), objective="pretrain", use="all", **reading):
             if isinstance(item, Row) and item.example is not None:
                 again.add(item.example)
     if again != seal:
@@ -213,6 +214,19 @@ def opened_like(opened: Opened, path: Path) -> RowFile:
 
 
 def rows_of(source: str, **reading: Any) -> Iterator[Opened | Row]:
-    for item in stream_data(source, objective="pretrain", **reading):
+    """The file and its rows, of every split. InputError where the splits are lists of their own, and would be mixed."""
+    container = ""
+    for item in stream_data(source, objective="pretrain", use="all", **reading):
+        if isinstance(item, Opened):
+            container = item.container.name
+        if isinstance(item, Row) and item.part and container == "json" and not _says_its_part(item):
+            raise InputError(
+                f"{source} holds several splits in one object, here '{item.part}'",
+                f"Take one out first: finetop data convert {source}:{item.part} {item.part}.jsonl --to openai",
+            )
         if isinstance(item, (Opened, Row)):
             yield item
+
+
+def _says_its_part(row: Row) -> bool:
+    return isinstance(row.values, dict) and any(part_of_value(value) for value in row.values.values())

@@ -11,8 +11,9 @@ from engine.lazy import handing_on
 if TYPE_CHECKING:
     from engine.formats.columns import FORMATS, ROLES
     from engine.formats.faults import NOTE_CODES
-    from engine.formats.read import Opened, Row, read_data, stream_data
-    from engine.formats.report import check_bad_share
+    from engine.formats.read import read_data, stream_data
+    from engine.formats.reading import Opened, Row
+    from engine.formats.report import check_bad_share, files_told
     from engine.formats.split import example_key, label_set, split_examples
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Row",
     "check_bad_share",
     "example_key",
+    "files_told",
     "label_set",
     "read_data",
     "split_examples",
@@ -34,11 +36,12 @@ __getattr__ = handing_on(
     {
         "FORMATS": "columns",
         "NOTE_CODES": "faults",
-        "Opened": "read",
+        "Opened": "reading",
         "ROLES": "columns",
-        "Row": "read",
+        "Row": "reading",
         "check_bad_share": "report",
         "example_key": "split",
+        "files_told": "report",
         "label_set": "split",
         "read_data": "read",
         "split_examples": "split",

@@ -7,6 +7,7 @@ from typing import Any
 from engine.errors import DataError, first_line
 from engine.formats.faults import Fault
 from engine.formats.jsonrows import Item
+from engine.formats.tables import column_names
 
 _BATCH_ROWS = 1000
 
@@ -22,7 +23,10 @@ def read_parquet(path: str, size_bytes: int, advance: Callable[[int], None] | No
         names = _stored_class_names(file.schema_arrow.metadata or {})
         total = file.metadata.num_rows
         number = 0
+        columns = column_names(file.schema_arrow.names)
         for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            if len(set(file.schema_arrow.names)) < len(columns):
+                batch = pyarrow.RecordBatch.from_arrays(batch.columns, columns)
             for row in _python_rows(batch):
                 number += 1
                 if isinstance(row, UnicodeDecodeError):

@@ -12,7 +12,7 @@ PROMPTS = (
     "问题", "提问", "问", "指令", "输入",
 )  # fmt: skip
 ANSWERS = (
-    "completion", "response", "answer", "answers", "output", "outputs", "reply", "assistant", "a",
+    "completion", "response", "answer", "answers", "output", "outputs", "reply", "assistant", "a", "target", "targets",
     "回答", "答案", "回复", "答", "输出",
 )  # fmt: skip
 LABELED_TEXTS = (
@@ -28,7 +28,8 @@ TEXTS = ("text", "content", "document", "文本", "内容", "正文")
 SYSTEMS = ("system", "system_prompt", "系统")
 CONTEXTS = ("context",)
 MESSAGES = ("messages",)
-CONVERSATIONS = ("conversations", "conversation")
+CONVERSATIONS = ("conversations", "conversation", "contents")
+TOOLS = ("tools", "functions")
 
 FORMATS = ("openai", "sharegpt", "alpaca", "prompt-completion", "question-answer", "classification", "text")
 ROLES = ("prompt", "completion", "input", "history", "system", "text", "label", "messages", "tools")
@@ -65,11 +66,12 @@ def find_shape(columns: Iterable[str], format: str = "auto") -> Shape | None:
     for column in columns:
         by_name.setdefault(normalise(column), column)
 
+    if "b" in by_name:
+        by_name.pop("a", None)  # the first of several choices, and no answer
+
     def find(*names: str, but: str | None = None) -> str | None:
         return next((by_name[name] for name in names if name in by_name and by_name[name] != but), None)
 
-    if find("chosen") and find("rejected") and not find(*MESSAGES, *CONVERSATIONS):
-        return None
     for name, finder in _FINDERS.items():
         if format in ("auto", name):
             shape = finder(find)
@@ -90,7 +92,7 @@ def mapped_shape(columns: Iterable[str], mapping: dict[str, str]) -> Shape | Non
         return next((by_name[name] for name in names if name in by_name), None)
 
     given = mapping.get
-    extra = {"system": given("system") or find(*SYSTEMS), "tools": given("tools") or find("tools", "functions")}
+    extra = {"system": given("system") or find(*SYSTEMS), "tools": given("tools") or find(*TOOLS)}
     if "messages" in mapping:
         return _shape("mapped", "chat", ("messages",), {"messages": mapping["messages"], **extra})
     if "label" in mapping:
@@ -112,12 +114,14 @@ def _shape(format: str, kind: str, required: Sequence[str], columns: dict[str, s
 
 
 def _openai(find: Find) -> Shape | None:
-    columns = {"messages": find(*MESSAGES), "system": find(*SYSTEMS), "tools": find("tools", "functions")}
+    columns = {"messages": find(*MESSAGES), "system": find(*SYSTEMS), "tools": find(*TOOLS)}
     return _shape("openai", "chat", ("messages",), columns)
 
 
 def _sharegpt(find: Find) -> Shape | None:
-    columns = {"messages": find(*CONVERSATIONS), "system": find(*SYSTEMS), "tools": find("tools", "functions")}
+    # UltraChat and HuatuoGPT: {"id": …, "data": ["question", "answer", …]}; a lone `data` may be anything.
+    turns = find(*CONVERSATIONS) or (find("data") if find("id") else None)
+    columns = {"messages": turns, "system": find(*SYSTEMS), "tools": find(*TOOLS)}
     return _shape("sharegpt", "chat", ("messages",), columns)
 
 
@@ -125,18 +129,18 @@ def _alpaca(find: Find) -> Shape | None:
     more = find("input", *CONTEXTS)
     answer = find("output") or (find("response") if more else None)
     columns = {"prompt": find("instruction"), "input": more, "completion": answer}
-    columns |= {"history": find("history"), "system": find(*SYSTEMS)}
+    columns |= {"history": find("history"), "system": find(*SYSTEMS), "tools": find(*TOOLS)}
     return _shape("alpaca", "pair", ("prompt", "completion"), columns)
 
 
 def _prompt_completion(find: Find) -> Shape | None:
     columns = {"prompt": find("prompt"), "completion": find("completion"), "system": find(*SYSTEMS)}
-    return _shape("prompt-completion", "pair", ("prompt", "completion"), {**columns, "tools": find("tools")})
+    return _shape("prompt-completion", "pair", ("prompt", "completion"), {**columns, "tools": find(*TOOLS)})
 
 
 def _question_answer(find: Find) -> Shape | None:
     columns = {"prompt": find(*PROMPTS), "completion": find(*ANSWERS), "input": find(*CONTEXTS)}
-    columns |= {"history": find("history"), "system": find(*SYSTEMS)}
+    columns |= {"history": find("history"), "system": find(*SYSTEMS), "tools": find(*TOOLS)}
     return _shape("question-answer", "pair", ("prompt", "completion"), columns)
 
 

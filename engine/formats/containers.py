@@ -3,14 +3,17 @@
 The file's name is asked only where the content leaves it open: whether 'a,b' in the first line is a header or prose.
 """
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from engine.errors import DataError
 from engine.formats.columns import KNOWN_NAMES, find_shape, normalise
+from engine.formats.columnwise import is_table
 from engine.formats.encoding import Scan, is_binary, read_lines, suffix, whole_text
 from engine.formats.faults import Fault, excerpt
-from engine.formats.jsonrows import Item, parse, read_json, read_json_lines
+from engine.formats.jsonfile import read_json
+from engine.formats.jsonrows import Item, parse, read_json_lines
 from engine.formats.tables import Dialect, find_dialect, read_header, read_table
 
 _FOREIGN = (
@@ -25,6 +28,8 @@ _FOREIGN = (
     (b"ARROW1", "an Arrow file", "Save it as Parquet or JSON lines."),
     (b"\x89HDF", "an HDF5 file", "Save it as Parquet or JSON lines."),
 )
+_FIRST_NESTED = re.compile(r'"([^"\\]*)"\s*:\s*([\[{])\s*(.)')
+_HEAD_OF_OBJECT = 2000
 _MOST_BAD_TEXT_LINES = 0.1
 """Share of lines that may be left out of a plain-text document before the whole document counts as bad."""
 
@@ -55,7 +60,7 @@ def recognise(scanned: Scan, mapped_columns: frozenset[str] = frozenset()) -> Co
     filled = [line for line in filled if line]
     if not filled:
         raise DataError(f"{path} is empty", "Give a file with at least one row.")
-    name = _json_container(filled, path)
+    name = _json_container(filled, path, row_test(mapped_columns))
     if name:
         return Container(name)
     table = _table_container(lines, filled, scanned, mapped_columns)
@@ -75,7 +80,20 @@ def _head_lines(scanned: Scan) -> list[str]:
     return lines
 
 
-def _json_container(filled: list[str], path: str) -> str:
+def row_test(mapped_columns: frozenset[str]) -> Callable[[Iterable[str]], bool]:
+    """Whether an object with these keys is a row: by the names of its columns, or as the mapping says."""
+
+    def is_row(keys: Iterable[str]) -> bool:
+        keys = list(keys)
+        if mapped_columns and mapped_columns <= set(keys):
+            return True
+        shape = find_shape(keys)
+        return bool(shape) and shape.kind != "text"
+
+    return is_row
+
+
+def _json_container(filled: list[str], path: str, is_row: Callable[[Iterable[str]], bool]) -> str:
     first = filled[0]
     like_rows = sum(line.startswith("{") and line.rstrip(",").endswith("}") for line in filled)
     if first.startswith("{"):
@@ -86,8 +104,8 @@ def _json_container(filled: list[str], path: str) -> str:
             return "jsonl" if like_rows * 2 > len(filled) or _is_one_cut_row(filled) else "json"
         if len(filled) > 1:
             return "jsonl"
-        wraps = isinstance(row, dict) and not find_shape(row) and any(isinstance(v, list) for v in row.values())
-        return "json" if wraps or suffix(path) == ".json" else "jsonl"
+        tabular = isinstance(row, dict) and (_wraps(row) or is_table(row, is_row))
+        return "json" if tabular or suffix(path) == ".json" else "jsonl"
     if first.startswith("["):
         inside = (first[1:].lstrip() or "".join(filled[1:2]))[:1]
         if inside in ("{", "]", "[", '"') or inside == "" or suffix(path) == ".json":
@@ -97,8 +115,23 @@ def _json_container(filled: list[str], path: str) -> str:
     return ""
 
 
+def _wraps(row: dict) -> bool:
+    """Whether an object holds lists of rows under names that are none of columns."""
+    return any(
+        isinstance(value, list) and isinstance(next(iter(value), None), dict) and normalise(key) not in KNOWN_NAMES
+        for key, value in row.items()
+    )
+
+
 def _is_one_cut_row(filled: list[str]) -> bool:
-    return len(filled) == 1 and not filled[0].endswith(("{", ",", "["))
+    """Whether the one line that is seen the beginning of is a row, and not a table written as one object."""
+    if len(filled) != 1 or filled[0].endswith(("{", ",", "[")):
+        return False
+    nested = _FIRST_NESTED.search(filled[0][:_HEAD_OF_OBJECT])
+    if not nested:
+        return True
+    # {"messages": [{… is a row; {"train": [{…, {"prompt": ["… and {"0": {… are tables.
+    return normalise(nested[1]) in KNOWN_NAMES and nested[2] == "[" and nested[3] == "{"
 
 
 def _table_container(
@@ -122,7 +155,12 @@ def _table_container(
     return None
 
 
-def read_rows(scanned: Scan, container: Container, advance: Callable[[int], None] | None = None) -> Iterator[Item]:
+def read_rows(
+    scanned: Scan,
+    container: Container,
+    advance: Callable[[int], None] | None = None,
+    mapped_columns: frozenset[str] = frozenset(),
+) -> Iterator[Item]:
     """Every row of the file in order, bad ones as Fault."""
     if container.name == "parquet":
         from engine.formats.columnar import read_parquet
@@ -132,7 +170,7 @@ def read_rows(scanned: Scan, container: Container, advance: Callable[[int], None
     if container.name == "jsonl":
         return read_json_lines(lines)
     if container.name == "json":
-        return read_json(lines, KNOWN_NAMES)
+        return read_json(lines, KNOWN_NAMES, row_test(mapped_columns))
     if container.name == "txt":
         return _read_document(lines)
     return read_table(lines, container.dialect)

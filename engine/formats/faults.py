@@ -22,6 +22,22 @@ class Fault:
     code: str
     message: str
     excerpt: str = ""
+    rows: int = 1
+    """How many rows are lost with it; an estimate where the place of the next row is not found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The rows that follow stand under this key of a JSON object, such as 'train'."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something to say of the file as a whole."""
+
+    message: str
 
 
 class RowFault(Exception):
@@ -87,3 +103,11 @@ def unencodable(text: str) -> tuple[str, str] | None:
             half = f"\\u{ord(text[error.start]):04x}"
             return "lone-surrogate", f"half of a surrogate pair ({half}, position {error.start + 1})"
     return None
+
+
+def encodable(text: str, where: str) -> str:
+    """The text itself, unless no tokenizer could take it."""
+    fault = unencodable(text)
+    if fault:
+        raise RowFault(fault[0], f"'{where}' holds {fault[1]}", text)
+    return text

@@ -1,16 +1,21 @@
 """A list of messages as people write it -> the one form the engine trains on, or what is wrong with it.
 
-In: OpenAI's role/content, ShareGPT's from/value, content as a text or as text parts, tool arguments as a JSON string.
-Out: dicts with `role` (system, user, assistant, tool) and `content`, where given `tool_calls` (arguments as objects,
-for chat templates), `tool_call_id`, `name`, `reasoning_content`, `weight`. A conversation has at most one system
-message, at its start, at least one user message, and ends with the assistant.
+In: OpenAI's role/content, ShareGPT's from/value, content as a text or as text parts, tool arguments as a JSON string,
+texts by turns, pairs of question and answer. Out: dicts with `role` (system, user, assistant, tool) and `content`,
+where given `tool_calls` (arguments as objects, for chat templates), `tool_call_id`, `name`, `reasoning_content`,
+`weight`. A conversation has at most one system message, at its start, a user or a system message before the
+assistant's, and ends with the assistant.
 """
 
 import json
+import re
 from typing import Any
 
-from engine.formats.faults import RowFault, kind, unencodable
-from engine.formats.jsonrows import parse
+from engine.formats.columns import normalise
+from engine.formats.faults import RowFault, encodable, kind
+from engine.formats.lists import as_list, holds_text
+from engine.formats.media import refuse_media
+from engine.formats.tools import called_before, read_call, written_calls
 
 _ROLES = {
     "system": "system",
@@ -20,36 +25,83 @@ _ROLES = {
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
+    "chatbot": "assistant",
     "model": "assistant",
     "tool": "tool",
     "function": "tool",
     "observation": "tool",
+    "ipython": "tool",
     "function_response": "tool",
+    "tool_response": "tool",
+    "tool_result": "tool",
     "function_call": "call",
     "tool_call": "call",
 }
 _MEDIA = ("image", "audio", "video", "file")
+_READ_KEYS = frozenset({"role", "from", "content", "value", "name", "tool_call_id"})
+_ASSISTANT_KEYS = ("tool_calls", "function_call", "refusal")
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+_WEIGHTS = ("weight", "loss_weight")
+_TRAINED = ("loss", "train")
+"""Whether an assistant message is trained on: as a number (OpenAI, LLaMA-Factory), as a truth (swift, axolotl)."""
+_ASKED = ("human", "user", "input", "question", "prompt", "instruction", "query")
+_ANSWERED = ("assistant", "gpt", "bot", "output", "answer", "response", "completion")
+_SPOKEN = re.compile(r"\s*(问|答|用户|助手|Human|Assistant|User|Q|A)\s*[:：]\s*")
 
 
-def read_messages(items: Any, column: str) -> list[dict]:
-    """Every message of one conversation in the engine's form; the order is checked by `check_order`."""
+def read_messages(items: Any, column: str, unread: set[str] | None = None) -> list[dict]:
+    """Every message of one conversation in the engine's form; the order is checked by `check_order`.
+
+    Names of keys that hold text and are not understood are added to `unread`.
+    """
     items = as_list(items, column)
-    return [_read_message(item, f"{column}[{index}]") for index, item in enumerate(items)]
+    if items and isinstance(items[0], str) and all(isinstance(item, str) for item in items):
+        return _by_turns(items, column)
+    unread = set() if unread is None else unread
+    messages: list[dict] = []
+    for index, item in enumerate(items):
+        pair = None if isinstance(item, dict) and "role" in item else _pair_keys(item)
+        if pair:
+            messages += _read_pair(item, pair, f"{column}[{index}]", unread)
+        else:
+            messages.append(_read_message(item, f"{column}[{index}]", unread))
+    return messages
 
 
-def as_list(value: Any, column: str) -> list:
-    """A list, also where it is written as JSON inside a text (in CSV cells)."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = parse(value)
-        except ValueError as error:
-            raise RowFault("bad-json", f"'{column}' holds JSON that does not parse: {error}", value) from None
-    if not isinstance(value, (list, tuple)):
-        raise RowFault("wrong-type", f"'{column}' is {kind(value)}; it must be a list", value)
-    return list(value)
+def _by_turns(texts: list[str], column: str) -> list[dict]:
+    """LIMA, UltraChat, HuatuoGPT: question and answer by turns, where marked as such without the mark."""
+    marks = [_SPOKEN.match(text) for text in texts]
+    if all(marks) and len({mark[1] for mark in marks[::2]}) == 1 and marks[0][1] not in {m[1] for m in marks[1::2]}:
+        texts = [text[mark.end() :] for text, mark in zip(texts, marks, strict=True)]
+    messages = []
+    for index, text in enumerate(texts):
+        message = {"role": ("user", "assistant")[index % 2], "content": encodable(text, f"{column}[{index}]")}
+        _check_filled(message, f"{column}[{index}]", text)
+        messages.append(message)
+    return messages
 
 
-def _read_message(item: Any, where: str) -> dict:
+def _pair_keys(item: Any) -> tuple[str, str] | None:
+    """The keys of question and answer where an item holds both (Firefly, Capybara) and has no role."""
+    if not isinstance(item, dict) or "role" in item or "from" in item:
+        return None
+    by_name = {normalise(key): key for key in item if isinstance(key, str)}
+    asked = next((by_name[name] for name in _ASKED if name in by_name), None)
+    answered = next((by_name[name] for name in _ANSWERED if name in by_name), None)
+    return (asked, answered) if asked and answered else None
+
+
+def _read_pair(item: dict, keys: tuple[str, str], where: str, unread: set[str]) -> list[dict]:
+    unread.update(key for key in item if key not in keys and holds_text(item[key]))
+    messages = []
+    for role, key in zip(("user", "assistant"), keys, strict=True):
+        message = {"role": role, "content": _content(item[key], role, f"{where}.{key}", item)}
+        _check_filled(message, f"{where}.{key}", item)
+        messages.append(message)
+    return messages
+
+
+def _read_message(item: Any, where: str, unread: set[str]) -> dict:
     if not isinstance(item, dict):
         raise RowFault("wrong-type", f"'{where}' is {kind(item)}; a message has a role and a content", item)
     key = "from" if item.get("role") is None and "from" in item else "role"
@@ -63,32 +115,72 @@ def _read_message(item: Any, where: str) -> dict:
     role = _ROLES[role.strip().lower()]
     field = "value" if "value" in item and item.get("content") is None else "content"
     content = item.get(field)
+    if content is None and "parts" in item:
+        field, content = "parts", item["parts"]
     if role == "call":
-        return {"role": "assistant", "content": None, "tool_calls": _written_calls(content, f"{where}.{field}")}
-    message: dict[str, Any] = {"role": role, "content": _content(content, role, f"{where}.{field}", item)}
+        message = {"role": "assistant", "content": None, "tool_calls": written_calls(content, f"{where}.{field}")}
+    else:
+        message = {"role": role, "content": _content(content, role, f"{where}.{field}", item)}
+    if len(item) > 2 or content is None:
+        _read_beside(message, item, role, field, where, unread)
+    _check_filled(message, f"{where}.{field}", item)
+    return message
+
+
+def _read_beside(message: dict, item: dict, role: str, field: str, where: str, unread: set[str]) -> None:
+    """What a message holds beside its content."""
+    _note_unread(item, role, field, unread)
+    refuse_media(item, where)
     if role == "assistant":
+        if not message["content"] and isinstance(item.get("refusal"), str):
+            message["content"] = encodable(item["refusal"], f"{where}.refusal") or message["content"]
         calls = item.get("tool_calls")
         if not calls and item.get("function_call"):
             calls = [item["function_call"]]
         if calls:
             calls = as_list(calls, f"{where}.tool_calls")
-            message["tool_calls"] = [_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)]
-        thought = item.get("reasoning_content")
-        if isinstance(thought, str) and thought:
-            message["reasoning_content"] = encodable(thought, f"{where}.reasoning_content")
-        if item.get("weight") is not None:
-            message["weight"] = _weight(item["weight"], where)
+            message["tool_calls"] = [read_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)]
+    if message["role"] == "assistant":
+        key = _thought_key(item)
+        if key:
+            message["reasoning_content"] = encodable(item[key], f"{where}.{key}")
+        weight = _weight(item, where)
+        if weight is not None:
+            message["weight"] = weight
     for name in ("name", "tool_call_id"):
         if isinstance(item.get(name), str) and item[name]:
             message[name] = encodable(item[name], f"{where}.{name}")
-    _check_filled(message, f"{where}.{field}", item)
-    return message
 
 
-def _weight(weight: Any, where: str) -> int:
-    if isinstance(weight, (int, float)) and weight in (0, 1):
-        return int(weight)
-    raise RowFault("bad-weight", f"'{where}.weight' must be 0 or 1", weight)
+def _thought_key(item: dict) -> str:
+    """The key that holds what the assistant thought; '' for none, or for two that say different things."""
+    held = [name for name in _THOUGHTS if isinstance(item.get(name), str) and item[name].strip()]
+    return held[0] if len({item[name] for name in held}) == 1 else ""
+
+
+def _note_unread(item: dict, role: str, field: str, unread: set[str]) -> None:
+    read = {field, *_READ_KEYS}
+    if item.get("content") and item.get("value"):
+        read.discard("value")
+    if role in ("assistant", "call"):
+        read.update(_ASSISTANT_KEYS if role == "assistant" else (), _WEIGHTS)
+        if _thought_key(item):
+            read.update(_THOUGHTS)
+        if item.get("content"):
+            read.discard("refusal")
+    for key in item.keys() - read:
+        if holds_text(item[key]):
+            unread.add(str(key))
+
+
+def _weight(item: dict, where: str) -> int | None:
+    for name in _WEIGHTS:
+        weight = item.get(name)
+        if isinstance(weight, (int, float)) and weight in (0, 1):
+            return int(weight)
+        if weight is not None:
+            raise RowFault("bad-weight", f"'{where}.{name}' must be 0 or 1", weight)
+    return next((int(item[name]) for name in _TRAINED if isinstance(item.get(name), bool)), None)
 
 
 def _check_filled(message: dict, where: str, item: Any) -> None:
@@ -126,72 +218,26 @@ def _part(part: Any, where: str) -> str:
         if medium in part_type:
             plural = "audio" if medium == "audio" else f"{medium}s"
             raise RowFault("not-text", f"{plural} are not supported ('{where}' is of type '{part_type[:40]}')", part)
-    text = part.get("text", part.get("refusal"))
+    if "tool" in part_type or "function" in part_type:
+        said = (
+            "calls and results are not read from content parts; write calls as 'tool_calls', results with role 'tool'"
+        )
+        raise RowFault("not-text", f"{said} ('{where}' is of type '{part_type[:40]}')", part)
+    if part_type in ("thinking", "reasoning", "redacted_thinking"):
+        said = "thoughts are not read from content parts; write them as 'reasoning_content' of the message"
+        raise RowFault("not-text", f"{said} ('{where}' is of type '{part_type}')", part)
+    # OpenAI, a refusal of OpenAI's, LLaMA-Factory v1.
+    text = next((part[key] for key in ("text", "refusal", "value") if part.get(key) is not None), None)
     if not isinstance(text, str):
         raise RowFault("wrong-type", f"'{where}.text' is {kind(text)}; it must be a text", part)
     return encodable(text, where)
 
 
-def _written_calls(value: Any, where: str) -> list[dict]:
-    """ShareGPT's function_call: one call or a list of them as JSON text."""
-    if isinstance(value, str):
-        try:
-            value = parse(value)
-        except ValueError as error:
-            raise RowFault("bad-tool-call", f"'{where}' holds JSON that does not parse: {error}", value) from None
-    calls = value if isinstance(value, list) else [value]
-    if not calls:
-        raise RowFault("bad-tool-call", f"'{where}' holds no call", value)
-    return [_call(call, where) for call in calls]
-
-
-def _call(call: Any, where: str) -> dict:
-    function = call.get("function", call) if isinstance(call, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(name, str) or not name:
-        raise RowFault("bad-tool-call", f"'{where}' names no function", call)
-    arguments = function.get("arguments", function.get("parameters"))
-    if isinstance(arguments, str):
-        try:
-            arguments = parse(arguments) if arguments.strip() else {}
-        except ValueError as error:
-            message = f"the arguments of '{name[:40]}' ('{where}') are JSON that does not parse: {error}"
-            raise RowFault("bad-tool-call", message, arguments) from None
-    arguments = {} if arguments is None else arguments
-    if not isinstance(arguments, dict):
-        message = f"the arguments of '{name[:40]}' ('{where}') are {kind(arguments)}; they must be an object"
-        raise RowFault("bad-tool-call", message, call)
-    encodable(json.dumps(arguments, ensure_ascii=False, default=str), f"{where}.arguments")
-    read = {"type": "function", "function": {"name": encodable(name, where), "arguments": arguments}}
-    return {"id": encodable(call["id"], where), **read} if isinstance(call.get("id"), str) else read
-
-
-def read_tools(value: Any, column: str) -> tuple[dict, ...]:
-    """The tools a conversation may use, each as {'type': 'function', 'function': {...}}."""
-    if value is None or value == "":
-        return ()
-    tools = []
-    for index, tool in enumerate(as_list(value, column)):
-        if isinstance(tool, dict) and "function" not in tool and isinstance(tool.get("name"), str):
-            tool = {"type": "function", "function": tool}
-        if not isinstance(tool, dict) or not isinstance(tool.get("function"), dict):
-            raise RowFault("bad-tools", f"'{column}[{index}]' describes no function", tool)
-        encodable(json.dumps(tool, ensure_ascii=False, default=str), f"{column}[{index}]")
-        tools.append(tool)
-    return tuple(tools)
-
-
-def encodable(text: str, where: str) -> str:
-    """The text itself, unless no tokenizer could take it."""
-    fault = unencodable(text)
-    if fault:
-        raise RowFault(fault[0], f"'{where}' holds {fault[1]}", text)
-    return text
-
-
 def check_order(messages: list[dict], column: str) -> int:
     """How many messages at the end have no answer; RowFault when the roles are in an order that cannot be learnt."""
     roles = [message["role"] for message in messages]
+    if roles == ["user", "assistant"] and "weight" not in messages[1]:
+        return 0  # most rows
     if not roles:
         raise RowFault("no-messages", f"'{column}' is empty, nothing to learn from")
     if "system" in roles[1:]:
@@ -200,13 +246,15 @@ def check_order(messages: list[dict], column: str) -> int:
     if "assistant" not in roles:
         raise RowFault("no-assistant", "no assistant message, nothing to learn from")
     last = len(roles) - 1 - roles[::-1].index("assistant")
-    if "user" not in roles[: last + 1]:
+    if roles[0] != "system" and "user" not in roles[: last + 1]:
         raise RowFault("no-user", "no user message before the assistant's, nothing to answer")
-    called = False
-    for index, message in enumerate(messages[: last + 1]):
-        if message["role"] == "tool" and not called:
-            raise RowFault("role-order", f"'{column}[{index}]' is a tool's result, but no tool was called before it")
-        called = bool(message.get("tool_calls")) or (called and message["role"] == "tool")
+    for index in [at for at, role in enumerate(roles[: last + 1]) if role == "tool"] if "tool" in roles else ():
+        if not called_before(messages, index):
+            raise RowFault(
+                "role-order",
+                f"'{column}[{index}]' is a tool's result, but no tool was called before it; write the call as "
+                "'tool_calls', or give the result the role 'user'",
+            )
     if all(message.get("weight") == 0 for message in messages[: last + 1] if message["role"] == "assistant"):
         raise RowFault("no-weight", "every assistant message has weight 0, nothing to learn from")
     return len(roles) - 1 - last

@@ -5,17 +5,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.formats.columns import Shape
-from engine.formats.faults import RowFault, kind
-from engine.formats.messages import as_list, check_order, encodable, read_messages, read_tools
+from engine.formats.faults import RowFault, encodable, kind
+from engine.formats.lists import as_list, holds_text
+from engine.formats.messages import check_order, read_messages
+from engine.formats.tools import calls_of_tools, read_tools
 from engine.records import Example
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An example, and how many messages at its end were left out because nothing answers them."""
+    """An example, and what of the row is not in it."""
 
     example: Example
     left_out: int = 0
+    """Messages at its end that nothing answers."""
+    unread: tuple[str, ...] = ()
+    """Keys of messages (as 'messages[].key') and columns that hold text and are not understood."""
 
 
 def build_example(row: dict, shape: Shape, system: str | None, file: str, line: int) -> Built:
@@ -27,13 +32,14 @@ def build_example(row: dict, shape: Shape, system: str | None, file: str, line: 
             raise RowFault("missing-column", f"'{column[role]}' is missing; the row has {have[:200]}", row)
     if shape.kind == "text":
         return Built(Example(text=_text(row, column["text"], "empty-text", "the text"), file=file, line=line))
+    unread: set[str] = set()
     if shape.kind == "classification":
         prompt = _text(row, column["text"], "empty-prompt", "the text")
         messages = [_message("user", prompt), _message("assistant", _label(row, column["label"]))]
     elif shape.kind == "pair":
-        messages = _pair(row, column)
+        messages = _pair(row, column, unread)
     else:
-        messages = read_messages(row[column["messages"]], column["messages"])
+        messages = read_messages(row[column["messages"]], column["messages"], unread)
     left_out = check_order(messages, column.get("messages", "messages"))
     if left_out:
         del messages[-left_out:]
@@ -42,15 +48,38 @@ def build_example(row: dict, shape: Shape, system: str | None, file: str, line: 
         system = _flat(own, column["system"]) if own not in (None, "") else system
         if system and system.strip():
             messages.insert(0, _message("system", system))
-    tools = read_tools(row.get(column["tools"]), column["tools"]) if "tools" in column else ()
-    return Built(Example(messages=tuple(messages), tools=tools, file=file, line=line), left_out)
+    named = tuple(f"{column.get('messages', 'messages')}[].{key}" for key in unread) if unread else ()
+    tools = ()
+    if "tools" in column:
+        tools, not_tools = _tools(row, shape)
+        named += not_tools
+        if tools and shape.kind == "pair" and len(messages[-1]) == 2:
+            calls = calls_of_tools(messages[-1]["content"], tools)
+            if calls:
+                messages[-1] |= {"content": None, "tool_calls": calls}
+    return Built(Example(messages=tuple(messages), tools=tools, file=file, line=line), left_out, named)
+
+
+def _tools(row: dict, shape: Shape) -> tuple[tuple[dict, ...], tuple[str, ...]]:
+    """(tools, columns that were taken for tools and are something else, as beside a question they may be)."""
+    column = shape.columns["tools"]
+    try:
+        return read_tools(row.get(column), column), ()
+    except RowFault:
+        if shape.format not in ("alpaca", "question-answer") or _looks_like_tools(row[column]):
+            raise
+    return (), (column,) if holds_text(row[column]) else ()
+
+
+def _looks_like_tools(value: Any) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and value.lstrip()[:2] in ("[{", "[]"))
 
 
 def _message(role: str, content: str) -> dict:
     return {"role": role, "content": content}
 
 
-def _pair(row: dict, column: dict[str, str]) -> list[dict]:
+def _pair(row: dict, column: dict[str, str], unread: set[str]) -> list[dict]:
     """Earlier turns, the question, and the answer; question and answer may be lists of messages themselves."""
     prompt, completion = row[column["prompt"]], row[column["completion"]]
     messages: list[dict] = []
@@ -61,7 +90,7 @@ def _pair(row: dict, column: dict[str, str]) -> list[dict]:
             messages.append(_message("user", _filled(turn[0], column["history"], "empty-prompt", "a question")))
             messages.append(_message("assistant", _filled(turn[1], column["history"], "empty-answer", "an answer")))
     if _is_messages(prompt):
-        messages += read_messages(prompt, column["prompt"])
+        messages += read_messages(prompt, column["prompt"], unread)
     else:
         question = _text(row, column["prompt"], "empty-prompt", "the question")
         more = row.get(column["input"]) if "input" in column else None
@@ -69,13 +98,31 @@ def _pair(row: dict, column: dict[str, str]) -> list[dict]:
             question = f"{question}\n\n{more}"
         messages.append(_message("user", question))
     if _is_messages(completion):
-        return messages + read_messages(completion, column["completion"])
-    answer = _text(row, column["completion"], "empty-answer", "the assistant's answer")
+        return messages + read_messages(completion, column["completion"], unread)
+    if isinstance(completion, dict):
+        completion = _spans(completion, column["completion"])
+    answer = _filled(completion, column["completion"], "empty-answer", "the assistant's answer")
     return [*messages, _message("assistant", answer)]
 
 
 def _is_messages(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+    if isinstance(value, str) or not isinstance(value, list) or not value or not isinstance(value[0], dict):
+        return False
+    if "rank" in value[0] or "score" in value[0]:
+        said = "several ranked answers to one question (Nectar and the like): keep the best one as a text"
+        raise RowFault("preference", said, value)
+    return True
+
+
+def _spans(value: dict, column: str) -> Any:
+    """SQuAD's {"text": [...], "answer_start": [...]}: the one text, however many people marked it."""
+    if "text" not in value or not value.keys() <= {"text", "answer_start", "answer_end"}:
+        return value
+    texts = value["text"] if isinstance(value["text"], (list, tuple)) else [value["text"]]
+    distinct = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
+    if len(distinct) > 1:
+        raise RowFault("wrong-type", f"'{column}' holds {len(distinct)} different answers (SQuAD); keep one", value)
+    return distinct[0] if distinct else None
 
 
 def _text(row: dict, column: str, code: str, what: str) -> str:
@@ -96,7 +143,8 @@ def _flat(value: Any, column: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if isinstance(value, (list, tuple)):
-        raise RowFault("wrong-type", f"'{column}' is a list of {len(value)}; it must be one text", value)
+        more = " (answers from best to worst? keep the best)" if len(value) == 2 and isinstance(value[0], str) else ""
+        raise RowFault("wrong-type", f"'{column}' is a list of {len(value)}; it must be one text{more}", value)
     if not isinstance(value, str):
         raise RowFault("wrong-type", f"'{column}' is {kind(value)}; it must be a text", value)
     return encodable(value, column)

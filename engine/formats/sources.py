@@ -1,13 +1,20 @@
-"""What the user named -> files to read, in order, and hub datasets."""
+"""What the user named -> files to read, in order, and hub datasets; and what of a folder is not read."""
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from engine.errors import DataError
+from engine.formats.parts import TRAIN, USES, part_of_name
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[^:/\s]+){0,2}")
+_METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json")
+"""What libraries write beside data."""
+_MOST_NAMED = 5
+_DEEPEST = 4
+"""Folders below one that holds no data itself, as in data/en/train-00000-of-00002.parquet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,48 +24,186 @@ class Origin:
     name: str
     on_hub: bool = False
     size_bytes: int = 0
+    part: str = ""
+    """'train', 'validation' or 'test', where a folder's files are such parts."""
+    only: str = ""
+    """The part of the file that was asked for, as in FILE:test."""
+    whole: bool = False
+    """Chosen as it is, as in FOLDER:test: splits within it do not matter."""
 
 
-def find_origins(source: str | os.PathLike | list, *, plain_text: bool) -> list[Origin]:
-    """Every file behind a path, a folder, a hub name, or a list of these.
+@dataclass(frozen=True, slots=True)
+class Found:
+    origins: tuple[Origin, ...]
+    left_out: tuple[str, ...]
+    """What was found in folders and is not read, in the user's words, a line for each reason."""
 
-    In a folder the file's name says whether it is data. Text files beside tables or JSON are notes about the data, so
-    they are read only when there is nothing else or `plain_text` is what is wanted.
+
+def find_origins(source: str | os.PathLike | list, *, plain_text: bool, use: str = "training") -> list[Origin]:
+    """Every file that is read for this source; see `find_sources`."""
+    return list(find_sources(source, plain_text=plain_text, use=use).origins)
+
+
+def find_sources(source: str | os.PathLike | list, *, plain_text: bool, use: str = "training") -> Found:
+    """Every file behind a path, a folder, a hub name, FILE:PART, FOLDER:PART, or a list of these.
+
+    In a folder the file's name says whether it is data, and of which split. Text files beside tables or JSON are notes
+    about the data, so they are read only when there is nothing else or `plain_text` is what is wanted. `use` is a key
+    of parts.USES.
     """
     if isinstance(source, (list, tuple)):
-        return [origin for one in source for origin in find_origins(one, plain_text=plain_text)]
+        found = [find_sources(one, plain_text=plain_text, use=use) for one in source]
+        return Found(
+            tuple(origin for one in found for origin in one.origins),
+            tuple(line for one in found for line in one.left_out),
+        )
     name = os.fspath(source)
     if not name or "\0" in name:
         raise DataError("the data file has no name", "Give a file, a folder or a hub name such as org/name.")
     path = os.path.expanduser(name)
     try:
         if os.path.isdir(path):
-            return [_file(file) for file in _in_folder(path, plain_text)]
+            return _in_folder(path, plain_text, use)
         if os.path.exists(path):
-            return [_file(path)]
+            return Found((_file(path),), ())
+        bare, only = split_name(path)
+        if only and os.path.isdir(bare):
+            return _in_folder(bare, plain_text, use, only)
+        if only and os.path.exists(bare):
+            return Found((replace(_file(bare), only=only),), ())
     except OSError as error:
         raise DataError(f"{name[:300]} cannot be read: {error.strerror or error}") from None
     is_path = name.lower().endswith(DATA_SUFFIXES) or os.path.isdir(os.path.dirname(path))
     if _HUB_NAME.fullmatch(name) and not is_path:
-        return [Origin(name, on_hub=True)]
+        return Found((Origin(name, on_hub=True),), ())
     raise _not_found(name, path)
 
 
-def _file(path: str) -> Origin:
+def split_name(path: str) -> tuple[str, str]:
+    """(path, part) of 'PATH:PART'; the part is '' where none is named."""
+    bare, colon, last = path.rpartition(":")
+    part = part_of_name(last) if colon and "/" not in last else ""
+    return (bare, part) if part and bare else (path, "")
+
+
+def _file(path: str, part: str = "") -> Origin:
     if not os.path.isfile(path):
         raise DataError(f"{path} is not a regular file", "Copy its content to a file first.")
-    return Origin(path, size_bytes=os.path.getsize(path))
+    return Origin(path, size_bytes=os.path.getsize(path), part=part)
 
 
-def _in_folder(folder: str, plain_text: bool) -> list[str]:
-    names = [name for name in sorted(os.listdir(folder)) if name.lower().endswith(DATA_SUFFIXES) and name[0] != "."]
+def _in_folder(folder: str, plain_text: bool, use: str, only: str = "") -> Found:
+    """`only`: the one part that was asked for."""
+    entries = [name for name in sorted(os.listdir(folder)) if name[0] != "."]
+    names = [name for name in entries if _is_data(os.path.join(folder, name))]
+    nested = not names
+    if nested:
+        names = sorted(os.path.relpath(path, folder) for path in _below(folder, _DEEPEST) if _is_data(path))
+    if not names:
+        raise _no_data(folder, entries)
     rows = [name for name in names if not name.lower().endswith(".txt")]
-    if rows and not plain_text:
-        names = rows
-    files = [path for path in (os.path.join(folder, name) for name in names) if os.path.isfile(path)]
-    if not files:
-        raise DataError(f"no data file in {folder}", f"Files that count end in {', '.join(DATA_SUFFIXES)}.")
-    return files
+    chosen = rows if rows and not plain_text else names
+    left_out = _left_out(folder, entries, names, chosen, nested)
+    parts = {name: _part_of_path(name) for name in chosen}
+    wanted = _wanted_parts(folder, set(parts.values()), use, only)
+    for part in dict.fromkeys(parts.values()):
+        if part not in wanted:
+            unread = [name for name in chosen if parts[name] == part]
+            how = f"; to read them give {folder}:{part}"
+            left_out.append(f"{folder}: {_count(unread, 'file')} of the split '{part}' not used: {_named(unread)}{how}")
+    kept = [name for name in chosen if parts[name] in wanted]
+    origins = (_file(os.path.join(folder, name), parts[name]) for name in kept)
+    if only:
+        # One part that was asked for is not a part of anything any more.
+        origins = (replace(origin, part="", whole=True) for origin in origins)
+    return Found(tuple(origins), tuple(left_out))
+
+
+def _wanted_parts(folder: str, parts: set[str], use: str, only: str) -> set[str]:
+    """The parts that are read, '' for files that name none. DataError when there are none."""
+    if only:
+        wanted = parts & ({only, ""} if only == TRAIN else {only})
+        if not wanted:
+            there = ", ".join(sorted(parts - {""})) or "none"
+            raise DataError(
+                f"{folder} has no files of the split '{only}'", f"Splits by the names of its files: {there}."
+            )
+        return wanted
+    order, together = USES[use]
+    present = [part for part in order if part in parts or (part == TRAIN and "" in parts)]
+    if use.startswith("training") and TRAIN not in present:
+        there = " and ".join(f"'{part}'" for part in sorted(parts))
+        raise DataError(
+            f"{folder} holds no training data, by the names of its files only {there}",
+            f"To train on a split all the same, name it: {folder}:{sorted(parts)[0]}.",
+        )
+    wanted = set(present if together else present[:1])
+    return wanted | {""} if TRAIN in wanted else wanted
+
+
+def _is_data(path: str) -> bool:
+    name = os.path.basename(path).lower()
+    return name.endswith(DATA_SUFFIXES) and name not in _METADATA and os.path.isfile(path)
+
+
+def _below(folder: str, depth: int) -> Iterator[str]:
+    """Files in the folders within this one."""
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if name[0] == "." or (os.path.islink(path) and os.path.isdir(path)):
+            continue
+        if os.path.isdir(path):
+            if depth > 1:
+                yield from _below(path, depth - 1)
+        else:
+            yield path
+
+
+def _part_of_path(relative: str) -> str:
+    """The part that the file's name says, or else the nearest folder that says one."""
+    folder, name = os.path.split(relative)
+    for piece in (os.path.splitext(name)[0], *reversed(folder.split(os.sep))):
+        if part := part_of_name(piece):
+            return part
+    return ""
+
+
+def _left_out(folder: str, entries: list[str], names: list[str], chosen: list[str], nested: bool) -> list[str]:
+    """What lies in a folder beside the data."""
+    lines = []
+    paths = [name for name in entries if name not in names]
+    folders = [name for name in paths if os.path.isdir(os.path.join(folder, name))]
+    others = [name for name in paths if name not in folders]
+    texts = [name for name in names if name not in chosen]
+    if others:
+        lines.append(f"{folder}: {_count(others, 'file')} of other kinds left out: {_named(others)}")
+    if texts:
+        lines.append(
+            f"{folder}: {_count(texts, 'text file')} beside the data left out: {_named(texts)}"
+            "; --objective pretrain learns from them"
+        )
+    if folders and not nested:
+        lines.append(f"{folder}: {_count(folders, 'subfolder')} left out: {_named(folders)}; name those that are data")
+    return lines
+
+
+def _count(names: list[str], what: str) -> str:
+    return f"{len(names):,} {what}{'s' * (len(names) != 1)}"
+
+
+def _named(names: list[str]) -> str:
+    shown = ", ".join(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names[:_MOST_NAMED])
+    return shown + (f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else "")
+
+
+def _no_data(folder: str, entries: list[str]) -> DataError:
+    if any(name.endswith(".arrow") for name in entries) or "dataset_dict.json" in entries:
+        return DataError(
+            f"{folder} was written by save_to_disk of `datasets` (Arrow files), which finetop does not read",
+            "Write it as Parquet: load_from_disk(FOLDER)['train'].to_parquet('train.parquet').",
+        )
+    beside = f" It holds {_named(entries)}." if entries else " It is empty."
+    return DataError(f"no data file in {folder}", f"Files that count end in {', '.join(DATA_SUFFIXES)}.{beside}")
 
 
 def _not_found(name: str, path: str) -> DataError:
@@ -67,7 +212,7 @@ def _not_found(name: str, path: str) -> DataError:
     folder = os.path.dirname(path)
     try:
         neighbours = sorted(file for file in os.listdir(folder or ".") if not file.startswith("."))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have, such as half of a surrogate pair
         return DataError(f"{name[:300]} does not exist, and neither does the folder {folder[:300]}", "Check the path.")
     near = difflib.get_close_matches(os.path.basename(path), neighbours, n=3, cutoff=0.5)
     if near:

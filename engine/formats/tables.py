@@ -9,7 +9,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from engine.formats.faults import Fault, excerpt
@@ -19,6 +19,7 @@ _LONGEST_RECORD_LINES = 50_000
 """A quoted field with more line breaks than this is taken for a quote that was never closed."""
 _LONGEST_RECORD_CHARS = 64_000_000
 _SAMPLE_LINES = 400
+_ANNOUNCED = re.compile(r"\ufeff?sep=(.)\s*$", re.IGNORECASE)
 _QUOTED_TSV_CELL = re.compile(r'(?:^|\t)"[^"\t]*"(?=[\t\r\n]|$)')
 _LONGEST_NAME = 100
 """Characters in a column name; a longer one is a sentence, and the file is no table."""
@@ -35,6 +36,8 @@ class Dialect:
     """A quote inside a field is written \\" and not doubled."""
     quoted: bool = True
     """Quotes mean something; in many TSV files they are just characters."""
+    announced: bool = False
+    """The first line says the delimiter and nothing else: 'sep=;', as Excel wants it."""
 
     def reader(self, lines: Iterable[str]):
         # The limit is global to the csv module; the default of 131,072 characters refuses long documents.
@@ -53,6 +56,13 @@ class Dialect:
 def find_dialect(lines: Sequence[str]) -> tuple[Dialect, list[str], float] | None:
     """The dialect in which the most records have as many cells as the header, its column names, and that share."""
     sample = [(number, line, None) for number, line in enumerate(islice(lines, _SAMPLE_LINES), 1)]
+    said = _ANNOUNCED.match(lines[0]) if lines else None
+    if said:
+        found = find_dialect(lines[1:])
+        if found:
+            return replace(found[0], announced=True), *found[1:]
+        header = read_header(((1, line, None) for line in lines[1:]), Dialect(said[1]))
+        return (Dialect(said[1], announced=True), header, 1.0) if header else None
     best: tuple[tuple, Dialect, list[str], float] | None = None
     for order, delimiter in enumerate(",\t;|"):
         if not any(delimiter in line for _, line, _ in sample[:20]):
@@ -104,6 +114,14 @@ def column_names(header: list[str]) -> list[str]:
     return names
 
 
+_REPEATED = re.compile(r" \(\d+\)$")
+
+
+def plain_name(column: str) -> str:
+    """The name as it stands in the header: without the position that `column_names` gave a repeated one."""
+    return _REPEATED.sub("", column)
+
+
 class _Feed:
     """Lines for the parser, remembering those of the current record so that they can be read again."""
 
@@ -135,7 +153,7 @@ class _Feed:
 
 def read_table(lines: Lines, dialect: Dialect) -> Iterator[Item]:
     """Rows as dicts by column name, each with the line it starts on."""
-    feed = _Feed(lines)
+    feed = _Feed(islice(lines, 1, None) if dialect.announced else lines)
     reader = dialect.reader(feed)
     names: list[str] | None = None
     while True:

@@ -66,31 +66,32 @@ class Prepared:
 
 def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
     """Read and tokenise the run's data. Raises DataError when there is too little or too much of it is bad."""
-    report = read_source(config, config.data.files)
+    report = read_source(config, config.data.files, training_use(config))
     examples: Sequence[Example] = report.examples
-    val_report = read_source(config, config.data.val_files) if config.data.val_files else None
+    val_report = read_source(config, config.data.val_files, "validation") if config.data.val_files else None
+    given = val_report.examples if val_report else report.validation
     counts = {"train": TokenCounts(), "val": TokenCounts()}
     problems: list[Problem] = []
-    fraction = 0.0 if val_report else config.data.val_fraction
+    fraction = 0.0 if given else config.data.val_fraction
     val_examples: Sequence[Example] = ()
     if config.method.objective == "pretrain":
         chunks = encode_texts(config, template, examples, counts["train"], problems)
-        if val_report:
-            val = TokenSet.join(encode_texts(config, template, val_report.examples, counts["val"], problems))
+        if given:
+            val = TokenSet.join(encode_texts(config, template, given, counts["val"], problems))
         else:
             chunks, held_out = split_chunks(chunks, fraction, config.data.seed)
             val = TokenSet.join(held_out)
         train = TokenSet.join(chunks)
     else:
-        if val_report:
-            val_examples = val_report.examples
+        if given:
+            val_examples = given
         else:
             examples, val_examples = split_examples(examples, fraction, config.data.seed)
         train, _ = encode_chats(config, template, examples, counts["train"], problems)
         val, val_examples = encode_chats(config, template, val_examples, counts["val"], problems)
     for name, tokens in (("train", train), ("val", val)):
         _count(counts[name], tokens)
-    rows = len(report.examples) + (len(val_report.examples) if val_report else 0)
+    rows = len(report.examples) + len(given)
     _check_refused(problems, rows, config.data.max_bad_share)
     if len(train) == 0:
         lines = "\n".join(map(str, problems[:_MAX_PROBLEMS]))
@@ -105,7 +106,13 @@ def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
     )
 
 
-def read_source(config: RunConfig, files: list[str]) -> DataReport:
+def training_use(config: RunConfig) -> str:
+    """What a run's training files are read for: their validation split too, unless there are files for that."""
+    return "training-only" if config.data.val_files else "training"
+
+
+def read_source(config: RunConfig, files: list[str], use: str) -> DataReport:
+    """`use` is a key of formats.parts.USES."""
     data = config.data
     report = read_data(
         files,
@@ -113,12 +120,13 @@ def read_source(config: RunConfig, files: list[str]) -> DataReport:
         format=data.format,
         system=data.system or None,
         objective=config.method.objective,
+        use=use,
     )
     check_bad_share(report, data.max_bad_share)
     if data.thinking == "drop":
-        dropped = sum(map(has_thought, report.examples))
-        examples = tuple(map(without_thoughts, report.examples))
-        return dataclasses.replace(report, examples=examples, thoughts_dropped=dropped)
+        dropped = sum(map(has_thought, (*report.examples, *report.validation)))
+        examples, validation = (tuple(map(without_thoughts, rows)) for rows in (report.examples, report.validation))
+        return dataclasses.replace(report, examples=examples, validation=validation, thoughts_dropped=dropped)
     return report
 
 
@@ -240,7 +248,14 @@ def _summary(
         "problems": [dataclasses.asdict(problem) for problem in shown[:_MAX_PROBLEMS]],
         "problem_counts": dict(bad),
         "labels": len(labels),
-        "val_from": "file" if len(reports) > 1 else f"{fraction:g} of the rows",
+        "rows": {
+            "given": sum(report.rows for report in reports),
+            "read": sum(report.read_rows for report in reports),
+            "refused": sum(report.bad_rows for report in reports),
+            "set_aside": sum(report.set_aside for report in reports),
+        },
+        "left_out": [line for report in reports for line in report.left_out],
+        "val_from": "file" if len(reports) > 1 else "split" if reports[0].validation else f"{fraction:g} of the rows",
         **{name: dataclasses.asdict(value) for name, value in counts.items()},
     }
 

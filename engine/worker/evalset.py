@@ -8,7 +8,7 @@ from engine.config import RunConfig
 from engine.errors import DataError, InputError
 from engine.formats import label_set, split_examples
 from engine.records import Example, Problem
-from engine.worker.data import TokenCounts, encode_chats, encode_texts, read_source, split_chunks
+from engine.worker.data import TokenCounts, encode_chats, encode_texts, read_source, split_chunks, training_use
 from engine.worker.evaluate import key_of, with_shots
 from engine.worker.packing import TokenSet
 from engine.worker.template import ChatTemplate
@@ -32,6 +32,8 @@ class Sources:
     """The run's own validation data."""
     bad_rows: int = 0
     """Rows that could not be read."""
+    held_out: bool = False
+    """A share of the run's training data; for plain text it is still to be taken."""
 
 
 def read_sources(config: RunConfig, files: Sequence[str], with_train: bool) -> Sources:
@@ -39,12 +41,12 @@ def read_sources(config: RunConfig, files: Sequence[str], with_train: bool) -> S
     if not files and not config.data.files:
         raise InputError("no data to evaluate on", "Give --data FILE.")
     asked_for = list(files) or config.data.val_files
-    report = read_source(config, asked_for) if asked_for else None
+    report = read_source(config, asked_for, "evaluation" if files else "validation") if asked_for else None
     train: tuple[Example, ...] = ()
     labels = None
     if config.data.files and (with_train or report is None):
         try:
-            train_report = read_source(config, config.data.files)
+            train_report = read_source(config, config.data.files, training_use(config))
         except InputError:  # the run's data may be gone by now, and only a part of this needs it
             if report is None:
                 raise
@@ -55,13 +57,16 @@ def read_sources(config: RunConfig, files: Sequence[str], with_train: bool) -> S
                 report = train_report
     assert report is not None
     examples = tuple(report.examples)
-    if not asked_for and config.method.objective == "sft":
+    held_out = not asked_for and not report.validation
+    if not asked_for and report.validation:
+        train, examples = examples, report.validation
+    elif held_out and config.method.objective == "sft":
         train, examples = split_examples(report.examples, config.data.val_fraction, config.data.seed)
         if not examples:
             raise InputError("the run has no validation data", "Give --data FILE.")
     labels = labels or label_set(report.examples) or ()
     named = tuple({"path": file.path, "sha256": file.sha256} for file in report.files)
-    return Sources(examples, train, labels, named, not files, report.bad_rows)
+    return Sources(examples, train, labels, named, not files, report.bad_rows, held_out)
 
 
 def choose_shots(sources: Sources, count: int, seed: int) -> list[Example]:
@@ -98,7 +103,7 @@ def encode(config: RunConfig, template: ChatTemplate, sources: Sources, shots: S
         if shots:
             raise InputError("--shots needs questions and answers; this run learned plain text")
         pieces = encode_texts(config, template, sources.examples, counts, problems)
-        if sources.own and not config.data.val_files:
+        if sources.held_out:
             _, pieces = split_chunks(pieces, config.data.val_fraction, config.data.seed)
         tokens, kept, keys = TokenSet.join(pieces), [], []
     else:

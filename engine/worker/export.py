@@ -322,8 +322,12 @@ def _merged(model: Any) -> Any:
 
 def _plain_model(folder: Path | str, revision: str | None = None, **options: Any) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    shape = options.get("config") or AutoConfig.from_pretrained(str(folder), revision=revision, **options)
+    if getattr(shape.get_text_config(), "attn_logit_softcapping", None):
+        # Gemma 2: transformers 5.17 takes SDPA by default, which leaves the softcap out.
+        options["attn_implementation"] = "eager"
     return AutoModelForCausalLM.from_pretrained(str(folder), revision=revision, dtype=torch.float32, **options).eval()
 
 

@@ -97,6 +97,7 @@ def failure(error: Exception) -> dict[str, str]:
     reason, hint, cause = f"{type(error).__name__}: {error}", "The log holds the traceback.", "exception"
     if is_out_of_memory(error):
         reason, cause = f"out of memory: {first_line(error)}", "out-of-memory"
+        hint = "`finetop top` shows who else holds memory."
     elif isinstance(error, OSError) and error.errno in _NO_WRITING and error.filename:
         reason = f"{error.filename} cannot be written: {error.strerror}"
         hint = "It goes on from its last checkpoint once that is mended."

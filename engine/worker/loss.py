@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from engine.errors import ModelError
 from engine.worker import attention
+from engine.worker.out_of_memory import is_out_of_memory
 from engine.worker.packing import Pack
 
 _TRIAL_TOKENS, _LEAST_TRIAL_TOKENS = 256, 12
@@ -168,9 +169,9 @@ def _packed_differs(model: PreTrainedModel, trial: Pack, own: Tensor, tolerance:
         losses = PackedLoss(model).token_losses(trial)
         with attention.packed(trial.lengths):
             (gradient,) = torch.autograd.grad(losses[trial.lengths[0] - 1 :].sum(), embedded[:1])
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return f"the packed path fails on this model: {getattr(error, 'message', error)}"
     finally:
         hook.remove()

@@ -11,6 +11,7 @@ from engine.errors import OutOfMemory
 from engine.journal import Journal
 from engine.worker.loss import PackedLoss, PlainLoss
 from engine.worker.model import Precision, enable_activation_checkpointing
+from engine.worker.out_of_memory import is_out_of_memory
 from engine.worker.packing import TokenSet, make_pack, plan_passes
 from engine.worker.progress import Progress
 
@@ -19,17 +20,8 @@ CPU_TOKENS = 4096
 _ENOUGH_TOKENS = 2048
 """Tokens that keep a GPU busy; more in a pass gains little."""
 _GPU_SHARE = 0.9
-"""Share of the card's memory a trial may take; the rest is left to fragmentation and evaluation."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """CUDA says it by type, the CPU allocator and cuBLAS by text."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "DefaultCPUAllocator" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text or "not enough memory" in text
-    )
+"""Share of the card's memory, but for what others hold, that a trial may take; the rest is left to fragmentation and
+evaluation."""
 
 
 def find_micro_tokens(
@@ -50,7 +42,7 @@ def find_micro_tokens(
     # Adam's two moments come with the first step; a trial has to leave room for them.
     moments = sum(2 * 4 * p.numel() for p in parameters)
     others = total - free - torch.cuda.memory_reserved(precision.device)
-    budget = _GPU_SHARE * total - others - moments
+    budget = trial_budget(total, others, moments)
     fits, trial = 0, longest
     by_length = np.argsort(-tokens.lengths, kind="stable")
     with torch.random.fork_rng(precision.devices):
@@ -75,6 +67,11 @@ def find_micro_tokens(
                 break
             trial = min(2 * trial, step_tokens)
     return max(fits, longest), fits >= min(step_tokens, _ENOUGH_TOKENS)
+
+
+def trial_budget(total: int, others: int, moments: int) -> float:
+    """Bytes a trial may take of a card with `total` bytes, of which others hold some and Adam will need some."""
+    return _GPU_SHARE * (total - others) - moments
 
 
 def fit_memory(

@@ -17,6 +17,7 @@ from engine.plan.shapes import cached_config, hub_cache
 from engine.presets import STARTER_MODEL
 from engine.runs import check_model_name
 from engine.worker import attention
+from engine.worker.out_of_memory import is_out_of_memory
 
 _HUB_SECONDS = 10.0
 
@@ -217,9 +218,9 @@ def _loading(config: ModelConfig, what: str) -> object:
     """Turns what transformers raises into a ModelError with the next step to take."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         hint = "Give a folder with the model, or a name the hub knows."
         if "trust_remote_code" in str(error):
             hint = "The model brings its own code. If you trust it: --set model.trust_remote_code=true"

@@ -22,7 +22,8 @@ from engine.cli.main import main
 from engine.cli.text import bytes_text, duration, print_json, visible, wrap_cells
 from engine.cli.watch import data_warnings
 
-FINETOP = str(Path(sys.executable).with_name("finetop"))
+FINETOP = SPAWNING_FINETOP = str(Path(sys.executable).with_name("finetop"))
+pytestmark = pytest.mark.usefixtures("fork_server")
 SMALL = ["--batch-size", "4", "--epochs", "2", "--max-length", "64", "--learning-rate", "3e-3"]
 for _setting in ("train.threads=1", "train.micro_tokens=64", "save.every=3", "save.keep_last=0", "model.dtype=float32"):
     SMALL += ["--set", _setting]
@@ -165,6 +166,8 @@ def test_a_hub_that_cannot_be_reached_is_told_once_with_what_to_do(tmp_path, cha
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody listens
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    # huggingface_hub reads these variables when it is imported, which a forked worker has behind it.
+    monkeypatch.setattr(sys.modules[__name__], "FINETOP", SPAWNING_FINETOP)
     said = told(finetop(tmp_path, "plan", "--model", "nobody/nothing", "--data-file", chats), 2)
     assert "'nobody/nothing' is no folder here and not in the hub's cache" in said and "--model FOLDER" in said
     assert said.count("127.0.0.1:9") == 1 and "Retrying" not in said

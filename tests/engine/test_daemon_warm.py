@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import psutil
 import pytest
 from daemonkit import Bench, status
 from runs import SMALL, weights_hash
 
+from engine.daemon.warm import NO_THREADS
 from engine.store import queue
 from engine.store.records import RunState
 
@@ -78,6 +81,15 @@ def test_where_a_fork_is_not_safe_runs_are_spawned_and_the_daemon_says_why(
     bench.until(lambda: bench.events(run_id, "start"))
     assert how(bench, run_id).startswith("Started, spawned")
     assert "runs are spawned, not forked" in bench.log()
+
+
+def test_what_transformers_may_import_starts_no_thread_in_the_warm_process():
+    """Where scikit-learn is installed transformers 5.17 imports it, and it pandas, and that pyarrow."""
+    code = "import os, numpy, pandas, pyarrow; print(len(os.listdir('/proc/self/task')))"
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=environment | NO_THREADS, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
 
 
 def bench_root() -> str:

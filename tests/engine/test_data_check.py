@@ -170,7 +170,7 @@ def test_documents_are_compared_too(tmp_path):
     assert report.roles == {"text": 3}
 
 
-def test_tokens_and_truncation_are_those_of_the_model(tmp_path, tiny_model):
+def test_tokens_and_truncation_are_those_of_the_model(tmp_path, tiny_model, fork_server):
     path = lines(
         tmp_path / "a.jsonl", *pairs(("hi", "hello"), ("hi there", "word " * 60), ("long " * 60, "never seen"))
     )
@@ -189,7 +189,7 @@ def test_tokens_and_truncation_are_those_of_the_model(tmp_path, tiny_model):
     assert found(report, "no-answer-left") == [(3, 0)]
 
 
-def test_a_model_that_is_not_there_is_an_error_with_a_hint(tmp_path):
+def test_a_model_that_is_not_there_is_an_error_with_a_hint(tmp_path, fork_server):
     from engine.errors import EngineError
 
     path = lines(tmp_path / "a.jsonl", *pairs(("hi", "hello")))
@@ -211,3 +211,153 @@ def test_real_files_raise_only_what_is_true():
     assert medical.files[0].encoding == "gb18030"
     assert not medical.failed
     assert medical.counts["duplicates"] == 397
+
+
+# ---- what belongs to the question, and what to the answer ----------------------------------------------------------
+
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {}}}
+
+
+def talk(question: str, answer: str, system: str = "", tools: tuple = (), **beside) -> dict:
+    messages = [{"role": "system", "content": system}] if system else []
+    messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer, **beside}]
+    return {"messages": messages, **({"tools": list(tools)} if tools else {})}
+
+
+LONG = "What is the weather going to be like in Paris tomorrow afternoon, do you think?"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (talk(LONG, "I can't."), talk(LONG, "I can.", tools=(TOOL,))),
+        (talk(LONG, "Sunny.", system="be brief"), talk(LONG, "No idea.", system="you know nothing")),
+        (talk(LONG, "Sunny.", system="be brief"), talk(LONG, "Sunny.", system="you know nothing")),
+        (talk(LONG, "Sunny.", reasoning_content="It is May."), talk(LONG, "Sunny.", reasoning_content="It is hot.")),
+        (talk(LONG, "Sunny."), talk(LONG, "Sunny.", thinking="It is hot.")),
+        (talk(LONG, "Sunny."), talk(LONG, "Sunny.", tools=(TOOL,))),
+    ],
+    ids=["tools", "systems", "systems-same-answer", "thoughts", "a-thought", "tools-same-answer"],
+)
+def test_rows_that_ask_or_teach_something_else_are_neither_alike_nor_contradicting(tmp_path, one, other):
+    from engine.data import clean
+
+    path = lines(tmp_path / "a.jsonl", one, other, talk("Is it?", "yes"))
+    report = check(path)
+    assert report.counts == {}
+    assert clean(path, tmp_path / "out.jsonl").kept == 3
+
+
+def test_weights_tell_rows_apart_and_the_same_in_all_is_a_duplicate(tmp_path):
+    first = talk("a question of some length", "one", weight=0)["messages"]
+    second = talk("another question of some length", "two")["messages"]
+    weighted, plain = (
+        {"messages": first + second},
+        {"messages": [{**m, "weight": 1} if "weight" in m else m for m in first] + second},
+    )
+    path = lines(
+        tmp_path / "a.jsonl", weighted, plain, weighted, talk(LONG, "x", tools=(TOOL,)), talk(LONG, "x", tools=(TOOL,))
+    )
+    report = check(path)
+    assert report.counts == {"duplicates": 2}
+    assert found(report, "duplicates") == [(3, 1), (5, 4)]
+    thought = talk(LONG, "yes", reasoning_content="a"), talk(LONG, "no", reasoning_content="b")
+    assert check(lines(tmp_path / "b.jsonl", *thought)).counts == {"contradictions": 2}
+
+
+def test_equal_questions_stay_on_one_side_whatever_tools_are_offered(tmp_path):
+    from engine.data import split
+
+    rows = [talk(f"question number {n} of many others", "a", tools=(TOOL,) * k) for n in range(20) for k in (0, 1)]
+    parts = split(lines(tmp_path / "a.jsonl", *rows), val=0.3)
+    sides = [
+        {json.loads(line)["messages"][0]["content"] for line in file.read_text().splitlines()}
+        for file in parts.files.values()
+    ]
+    assert not sides[0] & sides[1]
+
+
+# ---- labels --------------------------------------------------------------------------------------------------------
+
+
+def test_labels_that_differ_in_case_or_form_only_are_told_with_their_counts(tmp_path):
+    labels = ["Card"] * 6 + ["card"] * 5 + ["caf\u00e9"] * 6 + ["cafe\u0301"] * 4 + ["other"] * 3
+    path = lines(tmp_path / "a.jsonl", *[{"text": f"number {n} is late", "label": one} for n, one in enumerate(labels)])
+    report = check(path)
+    finds = [find for find in report.finds if find.kind == "labels"]
+    assert [(find.line, find.other_line) for find in finds] == [(7, 1), (18, 12)]
+    assert "'card' (5 rows) and 'Card' (6 rows)" in finds[0].message
+    assert "\\u0301" in finds[1].excerpt, "where the eye sees no difference, the escape shows it"
+    assert report.failed
+
+
+# ---- splits and what is left out -----------------------------------------------------------------------------------
+
+
+def test_the_splits_of_a_folder_are_checked_against_each_other(tmp_path):
+    lines(tmp_path / "train.jsonl", *pairs((LONG, "a"), ("something else altogether, please", "b")))
+    lines(tmp_path / "test.jsonl", *pairs((LONG, "a"), (LONG, "a")))
+    (tmp_path / "notes.md").write_text("x")
+    report = check(str(tmp_path))
+    assert report.counts == {"leaks": 1}
+    assert [find.other_file for find in report.finds] == [str(tmp_path / "test.jsonl")]
+    assert any("notes.md" in line for line in report.left_out)
+    assert any("2 rows of the split 'test'" in line for line in report.left_out)
+    alone = check(str(tmp_path / "test.jsonl"))
+    assert (alone.rows, alone.counts) == (2, {"duplicates": 1})
+
+
+def test_a_file_of_nothing_but_a_test_split_is_checked_as_the_data_it_is(tmp_path):
+    path = lines(
+        tmp_path / "a.jsonl", *[{**row, "split": "test"} for row in pairs((LONG, "a"), (LONG, "a"), ("", "b"))]
+    )
+    report = check(path)
+    assert (report.rows, report.counts) == (3, {"unreadable": 1, "duplicates": 1})
+
+
+def test_what_rewrites_a_file_keeps_its_split_column_and_refuses_splits_of_their_own(tmp_path):
+    from engine.data import clean, convert
+    from engine.errors import InputError
+
+    rows = [{"prompt": f"question {n}", "completion": "a", "split": "test" if n > 3 else "train"} for n in range(6)]
+    cleaned = clean(lines(tmp_path / "a.jsonl", *rows), tmp_path / "b.jsonl", remove=["duplicates"])
+    assert (cleaned.kept, [json.loads(line) for line in cleaned.out.read_text().splitlines()]) == (6, rows)
+    both = tmp_path / "both.json"
+    both.write_text(
+        json.dumps({"train": pairs(*[(f"q{n}", "a") for n in range(4)]), "test": pairs(("x", "y"), ("z", "w"))})
+    )
+    with pytest.raises(InputError, match="several splits") as caught:
+        clean(str(both), tmp_path / "c.json")
+    assert f"convert {both}:train" in caught.value.hint
+    done = convert(str(both), tmp_path / "d.jsonl", "openai")
+    assert (done.written, done.told) == (4, (f"2 rows of the split 'test' set aside; {both}:test reads them",))
+    assert convert(f"{both}:test", tmp_path / "e.jsonl", "openai").written == 2
+
+
+# ---- cases that a set lacks ----------------------------------------------------------------------------------------
+
+
+def advice(tmp_path, *rows: dict) -> str:
+    return ", ".join(check(lines(tmp_path / "a.jsonl", *rows)).advice)
+
+
+def test_boundary_cases_that_a_set_lacks_are_named_and_those_it_has_are_not(tmp_path):
+    plain = [
+        {"prompt": f"question number {n} of many", "completion": f"the answer is {n} plus one"} for n in range(250)
+    ]
+    assert advice(tmp_path, *plain[:50]) == "", "nothing is said of small sets"
+    said = advice(tmp_path, *plain)
+    assert "meaningless" in said and "very long" in said and "declines" in said
+    edges = pairs(("??", "What do you mean?"), ("word " * 400, "done"), ("give me a pin", "Sorry, I can't do that."))
+    assert advice(tmp_path, *plain, *edges) == ""
+    labelled = [{"text": f"message {n} of many", "label": "ab"[n % 2] * 3} for n in range(250)]
+    assert "a label for what fits none" in advice(tmp_path, *labelled)
+    assert "a label for what" not in advice(
+        tmp_path, *labelled, *[{"text": f"x{n}", "label": "Other"} for n in range(3)]
+    )
+    objects = [
+        {"prompt": f"read order {n} for me", "completion": json.dumps({"id": n, "city": "x"})} for n in range(250)
+    ]
+    assert "a field left empty" in advice(tmp_path, *objects)
+    gap = {"prompt": "read order seven", "completion": json.dumps({"id": 7, "city": None})}
+    assert "a field left empty" not in advice(tmp_path, *objects, gap)

@@ -20,7 +20,7 @@ def disk_of_24_mb(tmp_path: Path):
         yield folder
 
 
-def test_a_full_disk_pauses_the_run_until_there_is_room(disk_of_24_mb, tiny_model, chats, tmp_path):
+def test_a_full_disk_pauses_the_run_until_there_is_room(disk_of_24_mb, tiny_model, chats, tmp_path, fork_server):
     plain = make_run(tmp_path, tiny_model, chats)
     subprocess.run(worker_command(str(plain)), env=worker_environment(), check=True, capture_output=True)
     filler = disk_of_24_mb / "filler"

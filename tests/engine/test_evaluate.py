@@ -207,6 +207,23 @@ def test_a_file_can_be_evaluated_when_the_training_data_is_gone(tmp_path):
         read_sources(config, [], with_train=True)
 
 
+def test_data_in_splits_are_trained_and_evaluated_on_by_their_splits(tmp_path):
+    rows, names = [{"prompt": str(n), "completion": "yes"} for n in range(9)], ("train", "validation", "test")
+    parts = {part: [{**row, "prompt": f"{part} {row['prompt']}"} for row in rows] for part in names}
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps(parts))
+
+    def asked(examples):
+        return {example.messages[0]["content"].split()[0] for example in examples}
+
+    own = read_sources(RunConfig().replace({"data.files": [str(path)]}), [], with_train=True)
+    assert (asked(own.train), asked(own.examples), own.held_out) == ({"train"}, {"validation"}, False)
+    given = RunConfig().replace({"data.files": [str(path)], "data.val_files": [str(path)]})
+    assert asked(read_sources(given, [], with_train=True).examples) == {"validation"}
+    assert asked(read_sources(given, [str(path)], with_train=True).examples) == {"test"}
+    assert asked(read_sources(given, [f"{path}:train"], with_train=True).examples) == {"train"}
+
+
 def test_examples_in_the_prompt_are_never_those_that_are_evaluated(tmp_path):
     rows = [{"prompt": f"q{n}", "completion": f"answer {n}"} for n in range(12)]
     train_file = str(write_jsonl(tmp_path / "train.jsonl", rows))

@@ -9,7 +9,7 @@ import torch
 from families import FAMILIES, build
 from peft import PeftModel
 from runs import NeverStop, events_of, last_state, make_run, series
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from engine.errors import ModelError
 from engine.records import Example
@@ -67,7 +67,9 @@ def logits(model: torch.nn.Module, folder: Path) -> torch.Tensor:
 
 
 def plain(folder: Path) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(folder)
+    """As a user would load it; with a softcap in eager steps, since transformers 5.17 leaves it out of SDPA."""
+    softcapped = getattr(AutoConfig.from_pretrained(folder), "attn_logit_softcapping", None)
+    return AutoModelForCausalLM.from_pretrained(folder, **({"attn_implementation": "eager"} if softcapped else {}))
 
 
 def assert_same_logits(loaded: torch.nn.Module, in_memory: torch.nn.Module, folder: Path) -> None:

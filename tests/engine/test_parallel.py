@@ -78,7 +78,7 @@ def both(tiny_model: Path, chats: Path, tmp_path_factory: pytest.TempPathFactory
     return get
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["lora", pytest.param("full", marks=pytest.mark.long)])
 def test_two_ranks_train_as_one(case, both):
     one, two = both(case)
     assert events_of(two, "model")[0]["ranks"] == 2
@@ -90,6 +90,7 @@ def test_two_ranks_train_as_one(case, both):
     assert apart.norm() < 1e-2 * moved.norm()
 
 
+@pytest.mark.long
 def test_a_stopped_run_resumes_to_the_same_bits(tiny_model, chats, tmp_path):
     straight = make_run(tmp_path / "straight", tiny_model, chats, lora__dropout=0.1)
     assert train(straight, stop=NeverStop()) == DONE
@@ -114,7 +115,7 @@ def test_another_number_of_ranks_goes_on_and_says_so(both, tmp_path, monkeypatch
     np.testing.assert_allclose(numbers(folder), numbers(one), rtol=2e-5)
 
 
-@pytest.mark.parametrize("who", ["rank 0", "rank 1"])
+@pytest.mark.parametrize("who", [pytest.param("rank 0", marks=pytest.mark.long), "rank 1"])
 def test_out_of_memory_on_one_rank_repeats_the_step_on_all(
     who, both, tiny_model, chats, tmp_path, followers_first, monkeypatch
 ):
@@ -137,6 +138,7 @@ def test_what_is_no_number_ends_the_run(tiny_model, chats, tmp_path):
     assert not psutil.Process().children(recursive=True)
 
 
+@pytest.mark.long
 def test_a_killed_rank_fails_the_run_and_a_killed_leader_takes_all_along(tiny_model, chats, tmp_path):
     folder = make_run(tmp_path, tiny_model, chats, train__epochs=10_000)
     with worker(folder) as process:
@@ -154,6 +156,7 @@ def test_a_killed_rank_fails_the_run_and_a_killed_leader_takes_all_along(tiny_mo
         wait_for(lambda: not session(process.pid))
 
 
+@pytest.mark.long
 def test_a_leader_that_is_stuck_when_a_rank_dies_is_ended(tiny_model, chats, tmp_path):
     folder = make_run(tmp_path, tiny_model, chats, train__epochs=10_000)
     with worker(folder, [sys.executable, "-P", "-c", _STUCK_LEADER]) as process:

@@ -3,18 +3,22 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from fake_nvml.library import GIB, ROOT, card, machine
 
 from engine.plan.machine import card_is_good_at_bfloat16
 
 pytest_plugins = ["fake_nvml.fixtures"]
+FINETOP = str(Path(sys.executable).with_name("finetop"))
 
 
-def test_the_plan_takes_the_cards_of_this_machine_and_what_is_free_on_them(nvml, tiny_model, chats, tmp_path):
+def test_the_plan_takes_the_cards_of_this_machine_and_what_is_free_on_them(
+    nvml, tiny_model, chats, tmp_path, fork_server
+):
     nvml.set(machine(card(0), card(1)))
     done = subprocess.run(
-        [sys.executable, "-m", "tui", "plan", "--model", tiny_model, "--data-file", chats, "--json"],
+        [FINETOP, "plan", "--model", tiny_model, "--data-file", chats, "--json"],
         env=nvml.environ() | {"FINETOP_WORKSPACE": str(tmp_path)},
         cwd=ROOT,
         capture_output=True,

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from runs import events_of, make_run
@@ -16,10 +17,12 @@ from engine.store.measured import measured
 from engine.store.takein import take_in_unknown
 from engine.worker.train import train
 
+FINETOP = str(Path(sys.executable).with_name("finetop"))
+
 
 def finetop(*words):
     return subprocess.run(
-        [sys.executable, "-m", "tui", *map(str, words)],
+        [FINETOP, *map(str, words)],
         capture_output=True,
         text=True,
         cwd=PACKAGE_ROOT,
@@ -39,7 +42,7 @@ def trained(tmp_path_factory, tiny_model, chats):
     return root, folder
 
 
-def test_the_plan_holds_memory_by_part_time_cost_and_advice(tiny_model, chats):
+def test_the_plan_holds_memory_by_part_time_cost_and_advice(tiny_model, chats, fork_server):
     done = finetop("plan", "--model", tiny_model, "--data-file", chats, "--epochs", 8, "--price-kwh", 0.3, "--json")
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
@@ -72,7 +75,7 @@ def test_memory_is_said_before_the_data_is_read_and_the_model_needs_not_be_there
     assert "7.6" in said and "B parameters" in said and "weights of the model" in said and "fits on" in said
 
 
-def test_the_plan_ends_with_the_verdict_and_shows_what_differs_from_the_defaults(tiny_model, chats):
+def test_the_plan_ends_with_the_verdict_and_shows_what_differs_from_the_defaults(tiny_model, chats, fork_server):
     words = ("plan", "--model", tiny_model, "--data-file", chats, "--epochs", 8)
     done = finetop(*words)
     assert done.returncode == 0, done.stderr
@@ -95,7 +98,7 @@ def test_a_run_leaves_its_measured_peak_beside_the_predicted_one(trained):
     assert run.device == "cpu" and run.tokens_per_second > 0
 
 
-def test_the_next_plan_goes_by_the_runs_before_it(trained):
+def test_the_next_plan_goes_by_the_runs_before_it(trained, fork_server):
     root, folder = trained
     (past,) = past_runs(Workspace(root))
     assert past.method == "lora" and past.measured_bytes

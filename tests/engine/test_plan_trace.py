@@ -69,7 +69,12 @@ def measured_step(config, checkpointing):
 
 @pytest.mark.parametrize(
     ("kind", "checkpointing", "changes"),
-    [("full", False, {}), ("full", True, {}), ("lora", False, {"lora__dropout": 0.1}), ("lora", True, {})],
+    [
+        ("full", False, {}),
+        pytest.param("full", True, {}, marks=pytest.mark.long),
+        pytest.param("lora", False, {"lora__dropout": 0.1}, marks=pytest.mark.long),
+        ("lora", True, {}),
+    ],
 )
 def test_a_trace_is_within_5_percent_of_what_real_tensors_take(small, kind, checkpointing, changes):
     config = config_of(kind, model__name=str(small), **changes)
@@ -112,9 +117,9 @@ def test_a_trace_agrees_with_torchs_own_memory_tracker(small):
     ("known", "kind", "checkpointing", "changes"),
     [
         ("smollm2-135m", "lora", False, {}),
-        ("smollm2-135m", "lora", True, {"lora__dropout": 0.05}),
-        ("smollm2-135m", "qlora", False, {}),
-        ("qwen2.5-0.5b", "full", True, {}),
+        pytest.param("smollm2-135m", "lora", True, {"lora__dropout": 0.05}, marks=pytest.mark.long),
+        pytest.param("smollm2-135m", "qlora", False, {}, marks=pytest.mark.long),
+        pytest.param("qwen2.5-0.5b", "full", True, {}, marks=pytest.mark.long),
         ("gemma-3-270m", "lora", False, {}),
         ("qwen3-0.6b", "qlora", True, {}),
     ],
@@ -160,7 +165,7 @@ def test_every_family_can_be_traced(family):
     assert traced["peak"] > traced["held"] > 0
 
 
-def test_a_trace_is_asked_of_another_process_once_and_remembered(small):
+def test_a_trace_is_asked_of_another_process_once_and_remembered(small, fork_server):
     config = config_of("lora", model__name=str(small), train__micro_tokens=256, data__max_length=128)
     known = Circumstances(device="cpu", bfloat16=False, longest=128, step_tokens=256)
     estimate = memory_estimate(config, known=known)

@@ -76,7 +76,7 @@ def test_more_epochs_go_on_from_the_end(straight, tmp_path):
     assert len(after) == len(before) // 2 * 3
 
 
-def test_sigkill_at_random_moments_changes_nothing(straight, tiny_model, chats, tmp_path):
+def test_sigkill_at_random_moments_changes_nothing(straight, tiny_model, chats, tmp_path, fork_server):
     """Really killed, again and again, in all phases: loading, training, evaluating, writing a checkpoint."""
     folder = make_run(tmp_path, tiny_model, chats, **CASES["lora"])
     dice = random.Random(7)
@@ -191,7 +191,7 @@ def test_going_back_sets_later_checkpoints_aside(straight, tmp_path):
     assert checkpoint.steps(folder / "checkpoints" / "abandoned-1") == later
 
 
-def test_sigterm_finishes_the_step_saves_and_leaves(tiny_model, chats, tmp_path, straight):
+def test_sigterm_finishes_the_step_saves_and_leaves(tiny_model, chats, tmp_path, straight, fork_server):
     folder = make_run(tmp_path, tiny_model, chats, train__epochs=2000, save__every=0, eval__every=100000)
     process = subprocess.Popen(worker_command(str(folder)), env=worker_environment(), stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""`finetop eval`, `finetop sample` and `finetop samples`, through real worker processes."""
+"""`finetop eval`, `finetop sample` and `finetop samples`, through worker processes."""
 
 import json
 import shutil
@@ -16,6 +16,8 @@ from engine.home import Workspace
 from engine.process import DONE
 from engine.targets import find_targets
 from engine.worker.train import train
+
+pytestmark = pytest.mark.usefixtures("fork_server")
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ import pytest
 import torch
 from runs import NeverStop, StopAfter, evals, events_of, last_state, make_run, series, weights_hash, write_jsonl
 
+from engine.config import ModelConfig
 from engine.errors import DataError, ModelError, RunFailed
-from engine.worker import checkpoint, disk, loss, memory
+from engine.worker import checkpoint, disk, loss, memory, model
 from engine.worker import train as train_module
 from engine.worker.life import failure, reported
 from engine.worker.train import DONE, train
@@ -276,8 +277,22 @@ def test_a_last_short_batch_is_trained_and_nothing_is_dropped(tiny_model, tmp_pa
     assert events_of(folder, "metric")[-1]["values"]["train/tokens"] == counts["tokens"]
 
 
+def test_a_trial_may_take_what_others_leave_of_a_card():
+    gib = 2**30
+    assert memory.trial_budget(80 * gib, 0, gib) == pytest.approx(71 * gib)
+    assert memory.trial_budget(80 * gib, 73 * gib, gib) == pytest.approx(5.3 * gib), "not less than nothing"
+
+
 def test_memory_errors_are_told_from_others():
     assert memory.is_out_of_memory(MemoryError())
+    full = torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
+    assert failure(full) == {
+        "reason": "out of memory: CUDA error: out of memory",
+        "hint": "`finetop top` shows who else holds memory.",
+        "cause": "out-of-memory",
+    }
+    with pytest.raises(torch.AcceleratorError), model._loading(ModelConfig(), "model"):
+        raise full  # not told as a model that cannot be loaded
     assert not memory.is_out_of_memory(RuntimeError("shape mismatch"))
     assert failure(MemoryError())["reason"] == "out of memory: MemoryError", "Python's own has no text"
 

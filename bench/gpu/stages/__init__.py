@@ -1,0 +1,1 @@
+"""One module for each stage; `gpu.STAGES` has their order."""

@@ -1,0 +1,155 @@
+"""How the rows of one set of columns are read: their shape, what must not be trained on, what is not looked at.
+
+And for rows that have no shape finetop knows: the name of their format, and what would make them readable.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.formats.columns import Shape, normalise
+from engine.formats.faults import excerpt
+from engine.formats.lists import holds_text
+from engine.formats.media import media_guard
+from engine.formats.parts import COLUMNS as SPLIT_COLUMNS
+from engine.formats.preference import compared_columns, pair_guard, verdict_guard
+
+EXAM_COLUMNS = frozenset(
+    [
+        "choices",
+        "options",
+        "candidates",
+        "b",
+        "c",
+        "d",
+        "option_a",
+        "option_b",
+        "option_c",
+        "option_d",
+        "choice_a",
+        "choice_b",
+        "choice_c",
+        "choice_d",
+    ]
+)
+EXAM_WORDS = "'{}' looks like the choices of exam questions, which are asked without: write them into the question"
+_NUMBERS = (int, float, type(None))
+Guard = Callable[[dict], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    shape: Shape
+    guards: tuple[Guard, ...]
+    """Each raises RowFault for a row that must not be trained on."""
+    unused: tuple[str, ...]
+    split: str
+    """The column that says which part of the data a row belongs to; '' for none."""
+
+
+def layout_of(columns: Sequence[str], shape: Shape, mapped: bool, zero_is_bad: frozenset[str]) -> Layout:
+    """`mapped`: the user said which columns serve, so a worse answer beside them was meant to be left out."""
+    used = set(shape.columns.values())
+    split = next((column for column in columns if normalise(column) in SPLIT_COLUMNS and column not in used), "")
+    guards = (
+        None if mapped else pair_guard(columns),
+        verdict_guard(columns, shape, zero_is_bad),
+        media_guard([column for column in columns if column not in used]),
+    )
+    unused = tuple(column for column in columns if column not in used and column != split)
+    return Layout(shape, tuple(filter(None, guards)), unused, split)
+
+
+def unused_with_text(row: dict, unused: Sequence[str]) -> list[str]:
+    return [column for column in unused if not isinstance(row[column], _NUMBERS) and holds_text(row[column])]
+
+
+def known_layout(columns: Sequence[str], row: dict) -> tuple[str, str] | None:
+    """(what rows with these columns are, what to do) for formats that are known and not read; None for others."""
+    names = {normalise(column) for column in columns}
+    for wanted, what, how in _KNOWN:
+        if wanted <= names:
+            return what, how
+    chat = row.get("chat")
+    if isinstance(chat, dict) and any(str(key).startswith("turn_") for key in chat):
+        how = 'Write each turn of "chat" as a message with a role and a content: {"messages": [...]}.'
+        return "holds MOSS conversations ('chat' with turn_1, turn_2, …), which are not read", how
+    if isinstance(chat, str) or (isinstance(row.get("sample"), str) and "USER:" in row["sample"]):
+        how = 'Cut the text at "USER:", "ASSISTANT:" and "FUNCTION RESPONSE:" into messages: {"messages": [...]}.'
+        return "holds whole conversations as one text each (glaive-function-calling)", how
+    sides = compared_columns(columns)
+    if sides:
+        how = "Keep the better answer of each row in one column, and name it: --map prompt=COLUMN,completion=COLUMN."
+        return f"holds answers to be compared ({', '.join(sides[:4])}), which is preference data", how
+    return None
+
+
+_KNOWN = (
+    (
+        {"message_tree_id", "prompt"},
+        "holds OpenAssistant trees: each question has several ranked replies",
+        "Take one path of each tree, the replies of rank 0, and write it as messages; oasst_top1 on the hub is that.",
+    ),
+    (
+        {"message_id", "parent_id", "text", "role"},
+        "holds single messages of OpenAssistant trees, a row each",
+        "Join each message with its parents into one conversation; oasst_top1 on the hub is that.",
+    ),
+    (
+        {"paragraphs"},
+        "holds SQuAD's nested form (title, paragraphs, qas)",
+        "Use the flat form, one question a row with context, question and answers, as rajpurkar/squad on the hub is.",
+    ),
+    (
+        {"instruction", "completions"},
+        "holds several rated completions to each instruction (UltraFeedback), which is preference data",
+        "Keep the best completion of each row as 'output'.",
+    ),
+    (
+        {"prompt", "completions", "labels"},
+        "holds steps with a verdict on each (stepwise supervision), which finetop does not train on",
+        "Join the steps of the good rows into one 'completion'.",
+    ),
+    (
+        {"anchor", "positive"},
+        "holds pairs of texts for an embedding model",
+        "finetop trains models that write; name columns with a question and an answer: --map prompt=…,completion=….",
+    ),
+    (
+        {"query", "pos", "neg"},
+        "holds texts for an embedding or ranking model",
+        "finetop trains models that write; name columns with a question and an answer: --map prompt=…,completion=….",
+    ),
+)
+
+
+ROLES_HINT = "--map prompt=COLUMN,completion=COLUMN (or text=COLUMN,label=COLUMN)"
+
+
+def map_hint(columns: Sequence[str], rows: Sequence[dict] = (), before: str = "Say which column is which: ") -> str:
+    """What to give to --map, by what the columns hold where that is plain."""
+    shown = ", ".join(excerpt(column) for column in columns[:30]) or "none"
+    return f"{before}{_guess(columns, rows)}. Columns: {shown[:500]}"
+
+
+def _guess(columns: Sequence[str], rows: Sequence[dict]) -> str:
+    texts = []
+    for column in columns:
+        values = [row[column] for row in rows if row.get(column) not in (None, "")]
+        if values and all(_is_conversation(value) for value in values):
+            return f"--map {_role_of('messages', column)}"
+        if values and all(isinstance(value, str) for value in values) and "=" not in column and "," not in column:
+            texts.append(column)
+    if len(texts) == 2:
+        return f"{ROLES_HINT}, such as --map {_role_of('prompt', texts[0])},{_role_of('completion', texts[1])}"
+    return ROLES_HINT
+
+
+def _role_of(role: str, column: str) -> str:
+    return f"{role}={excerpt(column)}"
+
+
+def _is_conversation(value: Any) -> bool:
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(one, dict) and ("role" in one or "from" in one) for one in value)
