@@ -22,8 +22,8 @@ from engine.formats import example_key
 from engine.home import CHECKPOINTS
 from engine.journal import Journal
 from engine.metrics.classify import confusion, read_label
+from engine.metrics.schema import check_schema
 from engine.metrics.score import Answer, needs_labels, needs_text, score
-from engine.metrics.structure import check_schema
 from engine.records import Example
 from engine.worker import checkpoint
 from engine.worker.data import Prepared
