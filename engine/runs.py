@@ -99,9 +99,13 @@ def refuse_other_course(folder: Path, layers: list[Layer]) -> None:
 
 
 def check_inputs(config: RunConfig) -> None:
-    """What can be told to be wrong before a run is made: that data or model are not there. Raises InputError."""
+    """What can be told to be wrong before a run is made: data or model that are not there, a schema or a command that
+    cannot work. Raises InputError."""
     check_data(config)
     check_model(config)
+    from engine.score_inputs import check_scores  # 10 ms, of which `ls` and the like need nothing
+
+    check_scores(config.eval)
 
 
 def check_data(config: RunConfig) -> None:
@@ -276,6 +280,10 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
             made[path] = [one(item) for item in value]
         elif value is not None:
             made[path] = one(value)
+    if made.get("eval.command") and isinstance(made["eval.command"], str):
+        from engine.score_command import absolute_command
+
+        made["eval.command"] = absolute_command(made["eval.command"])
     return made
 
 

@@ -19,6 +19,7 @@ from engine import sweep
 from engine.config import PATHS, SETTINGS, Layer, Resolved, parse_value, resolve
 from engine.errors import ConfigError, EngineError, InputError
 from engine.runs import absolute, check_data, check_model
+from engine.score_inputs import check_scores
 from tui import format
 
 USUAL = (
@@ -273,6 +274,11 @@ def check_files(runs: Sequence[Resolved]) -> dict[str, str]:
         except (EngineError, OSError) as error:
             of_checkpoint = config.model.checkpoint and "the model " not in str(error)
             problems.setdefault("model.checkpoint" if of_checkpoint else "model.name", _said(error))
+    for config in {str(r.config.eval): r.config.eval for r in runs}.values():
+        try:
+            check_scores(config)
+        except (EngineError, OSError) as error:
+            problems.setdefault("eval.schema" if "eval.schema" in str(error) else "eval.command", _said(error))
     return problems
 
 

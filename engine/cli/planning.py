@@ -15,6 +15,7 @@ from engine.cli.plan_text import (
     course_lines,
     data_lines,
     estimate_line,
+    evaluation_lines,
     marked,
     memory_lines,
     model_lines,
@@ -78,7 +79,7 @@ def run_plan(options: argparse.Namespace) -> int:
         return 0
     # What was asked comes last: it is what a terminal still shows.
     _print(settings_lines(resolved, report["auto"], options.all))
-    _print(["", *data_lines(report)])
+    _print(["", *data_lines(report), *evaluation_lines(config, report)])
     for number, pieces in enumerate(report["examples"], 1):
         print(f"\nexample {number}, trained tokens {marked('like this', True)}:")
         print("".join(marked(visible(text), trained) for text, trained in pieces))
@@ -132,6 +133,8 @@ def _probe(resolved: Resolved) -> Speed:
         "data.val_fraction": 0.0,
         "eval.metrics": [],
         "eval.prompts": [],
+        "eval.command": "",
+        "eval.best": "loss",
         "save.every": 0,
     }
     config = resolved.config.replace(short)

@@ -200,14 +200,6 @@ def set_aside(folder: Path, after_step: int) -> Path | None:
     return aside
 
 
-def link(folder: Path, name: str, step: int) -> None:
-    """Point `folder`/`name` at a step's checkpoint, in one atomic rename."""
-    temporary = folder / f"{_TEMPORARY}{name}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(path_of(folder, step).name)
-    os.replace(temporary, folder / name)
-
-
 def links(folder: Path) -> dict[int, list[str]]:
     """The names that point at each step."""
     found: dict[int, list[str]] = {}

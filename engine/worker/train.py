@@ -18,16 +18,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine import evaluations, home
+from engine import best, evaluations, home
+from engine.checkpoints import link
 from engine.config import RunConfig, auto_values, read_run
 from engine.errors import NotFinite, first_line
 from engine.journal import Journal
+from engine.metrics.names import metric_name
 from engine.process import DONE, STOPPED
 from engine.runs import data_changes
 from engine.worker import checkpoint
 from engine.worker.data import data_hashes, prepare
 from engine.worker.disk import checkpoint_bytes, insist, is_disk_full, wait_for_room
-from engine.worker.evaluate import evaluate
+from engine.worker.evaluate import command_of, evaluate
 from engine.worker.given import given_model, load_given_adapter
 from engine.worker.life import Beat, describe, versions
 from engine.worker.linear import use_onednn
@@ -49,7 +51,15 @@ from engine.worker.packing import TokenSet, epoch_order, make_pack, plan_passes
 from engine.worker.parallel import Begin, Ranks, Step, ranks_changed
 from engine.worker.peak import PeakMemory
 from engine.worker.progress import Progress, make_plan
-from engine.worker.resume import compare_probe, load_adapter, probe_indices, probe_loss, refuse_other_run
+from engine.worker.resume import (
+    best_again,
+    command_changes,
+    compare_probe,
+    load_adapter,
+    probe_indices,
+    probe_loss,
+    refuse_other_run,
+)
 from engine.worker.signals import StopRequest
 from engine.worker.template import ChatTemplate
 
@@ -88,11 +98,13 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
     data = prepare(config, template)
     config = config.replace(auto_values(config, len(data.train)))
     plan = make_plan(config, len(data.train))
+    criterion = best.parse(config.eval.best)
     facts = {
         "config": dataclasses.asdict(config),
         "data": data_hashes(data),
         "versions": versions(),
         "ranks": ranks.count,
+        "command": command_of(config, folder),
     }
     if last:
         refuse_other_run(last, config, facts["data"])
@@ -130,11 +142,15 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
         if not full:
             load_adapter(model, last)
         optimizer.load_state_dict(state["optimizer"])
-        progress = Progress(**state["progress"])
+        progress = Progress.restored(state["progress"])
         asked, before = config.train.micro_tokens, last.manifest["config"]["train"]["micro_tokens"]
         if asked not in ("auto", before):
             progress.micro_tokens = asked
         checkpoint.set_rng_state(state["rng"])
+        if best.of_text(last.manifest["config"]["eval"].get("best")) != criterion:
+            journal.write("best", **best_again(folder, progress, criterion, config))
+        for change in command_changes(last, facts["command"]):
+            journal.write("event", event="command-changed", message=f"Since step {last.step}: {change}.")
         compare_probe(journal, state, probe_loss(loss_of, probe, precision), versions())
         if (ranks_before := last.manifest.get("ranks", 1)) != ranks.count:
             journal.write("event", event="ranks-changed", message=ranks_changed(ranks_before, ranks.count))
@@ -192,7 +208,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
         if progress.best_step == saved.step:
             names.append("best")
         for name in names:
-            checkpoint.link(checkpoints, name, saved.step)
+            link(checkpoints, name, saved.step)
         path = f"{home.CHECKPOINTS}/{saved.path.name}"
         epoch = round(saved.epoch, 4)
         journal.write("checkpoint", step=saved.step, epoch=epoch, path=path, bytes=saved.bytes, kept=names)
@@ -200,10 +216,10 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
             journal.write("checkpoint-removed", step=step)
 
     def judge() -> None:
-        """Evaluate; remember the best eval loss, and how many evaluations have passed without a better one."""
+        """Evaluate; remember the best value of what eval.best names, and how many evaluations had no better one."""
         beat.promise(3600, "evaluating")
         model.eval()
-        loss = evaluate(
+        scores = evaluate(
             folder,
             journal,
             loss_of,
@@ -215,11 +231,9 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
             lambda: beat.still(3600, "evaluating"),
         )
         model.train()
-        progress.last_loss = loss
-        if loss is not None and loss < progress.best_loss:
-            progress.best_loss, progress.best_step, progress.evals_without_better = loss, progress.step, 0
-        elif loss is not None:
-            progress.evals_without_better += 1
+        progress.last_loss = scores["eval/loss"] if scores else None
+        if scores:
+            progress.judge(scores, criterion)
 
     if last:
         # A kill may have come between its rename and its names.
@@ -307,8 +321,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
                 "event",
                 event="early-stop",
                 step=progress.step,
-                message=f"No better eval loss in {patience} evaluations; the best is {progress.best_loss:.4f} "
-                f"at step {progress.best_step}.",
+                message=f"No better {metric_name(criterion.key)} in {patience} evaluations: {progress.best_words}.",
             )
             break
 

@@ -19,6 +19,7 @@ from tokenizers import models as tokenizer_models
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from engine import journal
+from engine.checkpoints import link
 from engine.cli.main import main
 from engine.config import Layer, RunConfig, resolve
 from engine.errors import CheckpointError, InputError
@@ -66,7 +67,7 @@ def saved(root: Path, model: Path, **changes) -> Path:
     log.close()
     checkpoints = folder / "checkpoints"
     checkpoint.save(checkpoints, 7, 1.0, trained, load_tokenizer(config.model), {}, facts)
-    checkpoint.link(checkpoints, "best", 7)
+    link(checkpoints, "best", 7)
     return checkpoints / "step-00000007"
 
 

@@ -11,7 +11,9 @@ from tui.widgets.rows import Row, Rows
 
 def kept_words(checkpoint: Checkpoint) -> str:
     """Why a checkpoint is kept."""
-    words = ["★ best"] if "best" in checkpoint.kept else []
+    words = []
+    if "best" in checkpoint.kept:  # of one that nothing has been trained in, best is no achievement
+        words.append("★ best" if checkpoint.step else "untrained, none better")
     words += ["pinned"] if checkpoint.pinned else []
     words += [visible(label.replace("-", " ")) for label in checkpoint.kept if label not in ("best", "latest")]
     words += ["latest"] if "latest" in checkpoint.kept else []
@@ -104,7 +106,7 @@ class CheckpointsPane(Rows):
                 format.age(self.now - point.time),
                 parent,
             )
-            role = "failed" if gone else "bright" if "best" in point.kept else "text"
+            role = "failed" if gone else "bright" if "best" in point.kept and point.step else "text"
             rows.append(Row(point.step, [(text, role)], point))
         if run.parent_run is not None:
             base = f"base: {run.parent_run}@{run.parent_step}"
