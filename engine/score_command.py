@@ -32,6 +32,7 @@ _SCRIPT = re.compile(r".+\.(py|sh|bash|pl|rb|js|ts|R|jl|lua|jar)")
 _NAME = re.compile(r"[^\W\d][\w.-]{0,59}(@[\w.-]{1,60})?")
 _TAKEN = frozenset({"loss", "perplexity", *MAIN_SCORES})
 _POLL_SECONDS = 0.02
+_LARGE_BYTES = 64 << 20
 
 
 class CommandFailed(InputError):
@@ -52,13 +53,23 @@ class ScoreCommand:
 
     @property
     def files(self) -> dict[str, str]:
-        """sha256 of each file that its words name, by its path: what the numbers hang on, as far as it can be seen."""
+        """sha256 of each file that its words name, by its path: what the numbers hang on, as far as it can be seen.
+
+        Of the program itself where it is a script; of a very large file size and time instead.
+        """
         found = {}
-        for word in self.words:
-            path = Path(self.folder, os.path.expanduser(word))
-            if path.is_file():
-                with open(path, "rb") as file:
-                    found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+        program, *words = [Path(self.folder, os.path.expanduser(word)) for word in self.words]
+        for path in [program, *words]:
+            if not path.is_file():
+                continue
+            with open(path, "rb") as file:
+                if path is program and file.read(2) != b"#!":
+                    continue
+                file.seek(0)
+                status = os.fstat(file.fileno())
+                large = status.st_size > _LARGE_BYTES
+                known = f"{status.st_size} bytes of {status.st_mtime_ns}" if large else ""
+                found[str(path)] = known or hashlib.file_digest(file, "sha256").hexdigest()
         return found
 
     def identity(self) -> dict[str, Any]:
