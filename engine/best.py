@@ -114,3 +114,11 @@ class Best:
         if self.improved:
             return f"{number(self.value)} at step {self.step:,}"
         return f"{number(self.start)} at its start, never better"
+
+
+def best_of(points: Iterable[tuple[int, float]], criterion: Criterion) -> Best:
+    """From a run's evaluations as (step, value) pairs in order."""
+    points = list(points)
+    step, value = criterion.first(point for point in points if point[0] > 0) or (None, None)
+    start = next((value for step, value in points if step == 0 and value == value), None)
+    return Best(criterion, value, step, start)

@@ -34,7 +34,7 @@ from engine.store.records import ENDED, Chart, Column, GpuReading
 CURVES = ("train/loss", "eval/loss")
 _RECENT = 20
 """The training loss of one step is mostly noise: the mean of the last twentieth of the steps stands for it."""
-_WORSE_ADVICE = (
+_NO_BETTER_ADVICE = (
     "Its best checkpoint is the untrained one. A lower optim.learning_rate usually helps; if not, look at what is "
     "trained: finetop plan --show 3."
 )
@@ -423,10 +423,10 @@ def _diagnoses(each: Compared) -> tuple[Diagnosis, ...]:
         share_done=each.subject.last_step / each.run.total_steps if each.run.total_steps and each.subject.last_step
         else None,
     )  # fmt: skip
-    if not each.subject.worse:
+    if not each.subject.no_better:
         return found
     others = tuple(one for one in found if one.finding not in (Finding.OVER_FITTING, Finding.UNDER_FITTING))
-    return (Diagnosis(Finding.WORSE, each.subject.worse, _WORSE_ADVICE), *others)
+    return (Diagnosis(Finding.NO_BETTER, each.subject.no_better, _NO_BETTER_ADVICE), *others)
 
 
 def _columns(each: Compared, key: str) -> tuple[Column, ...]:

@@ -35,7 +35,7 @@ class Subject:
     """A run as a whole, not one of its checkpoints."""
     by: Criterion = LOSS
     """What decides where a run was best."""
-    worse: str = ""
+    no_better: str = ""
     """Of a run that training made no better: that it did not, in words."""
 
 
@@ -124,7 +124,7 @@ class Finding(enum.StrEnum):
     DIVERGING = "diverging"
     UNSTABLE = "unstable"
     UNSTABLE_FORMAT = "unstable format"
-    WORSE = "got worse"
+    NO_BETTER = "no better"
     OVER_FITTING = "over-fitting"
     UNDER_FITTING = "under-fitting"
     STILL_IMPROVING = "still improving"

@@ -85,8 +85,8 @@ def subject_text(subject: Subject) -> str:
     parts = [subject.title, subject.state.value if subject.state else ""]
     if subject.step is not None:
         by = "" if subject.by == LOSS else f" by {subject.by.name}"
-        parts.append(f"{f'best{by} at step' if subject.is_run and not subject.worse else 'step'} {subject.step:,}")
-    parts.append(subject.worse)
+        parts.append(f"{f'best{by} at step' if subject.is_run and not subject.no_better else 'step'} {subject.step:,}")
+    parts.append(subject.no_better)
     return ", ".join(part for part in parts if part)
 
 

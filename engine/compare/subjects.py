@@ -125,14 +125,14 @@ def _run(workspace: Workspace, letter: str, name: str, conn: Any, run_id: int, p
     series = reads.series(conn, run_id)
     reached = max((s.last_step for key, s in series.items() if key.startswith(("train/", "eval/"))), default=None)
     step = last = reached
-    worse, best = "", run.best
+    no_better, best = "", run.best
     if point:
         step = last = _step_of(conn, run, point, reached)
     elif best.step is not None:
         step = best.step
-        worse = "" if best.improved else f"{best.metric} {best.words(lambda value: f'{value:.4g}')}"
+        no_better = "" if best.improved else f"{best.metric} {best.words(lambda value: f'{value:.4g}')}"
     title = run.name or Path(run.model).name
-    subject = Subject(letter, name, run_id, title, run.state, step, last, not point, best.criterion, worse)
+    subject = Subject(letter, name, run_id, title, run.state, step, last, not point, best.criterion, no_better)
     return Compared(subject, conn, run, workspace.runs / str(run_id), series)
 
 

@@ -1,5 +1,6 @@
 """Which evaluation of a run is its best: what counts is the user's to say, and a run that got worse is said to have."""
 
+import io
 import json
 import os
 import sqlite3
@@ -14,6 +15,7 @@ from engine import evaluations
 from engine.best import Best, Criterion, parse
 from engine.checkpoints import steps
 from engine.cli.main import main
+from engine.cli.watch import Watcher
 from engine.compare.comparison import compare
 from engine.compare.report import subject_text
 from engine.config import Layer, read_run, resolve
@@ -168,11 +170,16 @@ def test_a_run_that_got_worse_says_so_and_ranks_by_what_training_made(workspace,
     assert [listed[run]["improved"] for run in (good, worse, early)] == [True, False, None]
     assert [listed[run]["score"] for run in (worse, early)] == [0.25, None]
 
+    watcher = Watcher(worse, workspace.runs / str(worse), earlier=0, out=io.StringIO())
+    watcher.read()
+    assert watcher._conclude(0) == 0
+    assert "made it no better: eval loss 1.073 at its start, never better" in watcher._line._out.getvalue()
+
     found = compare(workspace, [str(good), str(worse)])
     assert subject_text(found.subjects[1]).endswith("eval loss 1.073 at its start, never better")
     row = next(row for row in found.results[0].rows if row.key == "eval/loss")
     assert row.values == (2.0, 8.72) and row.best == 0
-    assert found.diagnoses[1][0].finding == "got worse"
+    assert found.diagnoses[1][0].finding == "no better"
     assert "never better" in told("compare", good, worse)
 
 
