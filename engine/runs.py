@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine import __version__
 from engine.checkpoints import STEP_NAME, path_of
@@ -30,6 +30,9 @@ from engine.files import write_whole
 from engine.fingerprint import changes, fingerprints
 from engine.home import CHECKPOINTS, CONFIG, Workspace
 
+if TYPE_CHECKING:
+    from engine.score_command import ScoreCommand
+
 LISTS_OF_PATHS = ("data.files", "data.val_files")
 ADAPTER = "adapter_config.json"
 _BLANK_BYTES = 1 << 16
@@ -42,10 +45,11 @@ def create_run(
 ) -> tuple[int, Path]:
     """A new run's folder with its config.json, under an id larger than `beyond` and than all folders there are."""
     run_id, folder = workspace.new_run(beyond)
+    described = {"version": __version__, "origin": resolved.origin, **(meta or {})}
     try:
-        write_config(
-            folder, named(resolved.config), {"version": __version__, "origin": resolved.origin, **(meta or {})}
-        )
+        if command := score_command(resolved.config, workspace.root):
+            described["command"] = command.identity()
+        write_config(folder, named(resolved.config), described)
     except InputError:
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -211,11 +215,25 @@ def data_fingerprints(config: RunConfig) -> dict[str, dict[str, Any]]:
 
 
 def data_changes(folder: Path, config: RunConfig) -> list[str]:
-    """How the data differs from what it was when the run was queued; empty when it does not, or nobody looked."""
-    before = read_meta(folder).get("data")
-    if not isinstance(before, dict):
-        return []
-    return changes(before, _files(config), plain_text=config.method.objective == "pretrain")
+    """How the data, and the program that scores answers, differ from what they were when the run was queued; empty
+    when they do not, or nobody looked."""
+    meta = read_meta(folder)
+    said = []
+    if isinstance(meta.get("data"), dict):
+        said += changes(meta["data"], _files(config), plain_text=config.method.objective == "pretrain")
+    command = score_command(config, folder.resolve().parents[1])
+    if command and isinstance(meta.get("command"), dict):
+        said += command.changes(meta["command"])
+    return said
+
+
+def score_command(config: RunConfig, workspace: Path) -> "ScoreCommand | None":
+    """eval.command as it runs, if there is one."""
+    if not config.eval.command:
+        return None
+    from engine.score_command import ScoreCommand  # 10 ms, of which `ls` and the like need nothing
+
+    return ScoreCommand(config.eval.command, workspace, config.eval.command_seconds)
 
 
 def _files(config: RunConfig) -> list[str]:

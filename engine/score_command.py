@@ -60,21 +60,18 @@ class ScoreCommand:
         found = {}
         program, *words = [Path(self.folder, os.path.expanduser(word)) for word in self.words]
         for path in [program, *words]:
-            if not path.is_file():
-                continue
-            with open(path, "rb") as file:
-                if path is program and file.read(2) != b"#!":
-                    continue
-                file.seek(0)
-                status = os.fstat(file.fileno())
-                large = status.st_size > _LARGE_BYTES
-                known = f"{status.st_size} bytes of {status.st_mtime_ns}" if large else ""
-                found[str(path)] = known or hashlib.file_digest(file, "sha256").hexdigest()
+            with contextlib.suppress(OSError, ValueError):
+                if path.is_file() and (path is not program or _is_script(path)):
+                    found[str(path)] = _known_by(path)
         return found
 
     def identity(self) -> dict[str, Any]:
         """What is kept of it beside its numbers, JSON-ready."""
         return {"text": self.text, "files": self.files}
+
+    def changes(self, before: Mapping[str, Any] | None) -> list[str]:
+        """In words, how it is another than the one of that identity; empty where it is the same."""
+        return changed(before, self.identity())
 
     def numbers(self, lines: Iterable[Mapping[str, Any]], alive: Callable[[], None] = lambda: None) -> dict[str, float]:
         """What it says of these predictions. Raises CommandFailed; `alive` is called again and again meanwhile."""
@@ -217,6 +214,19 @@ def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> 
     return [f"{path} has changed" for path in there if was.get(path) not in (None, there[path])] + [
         f"{path} is gone" for path in was if path not in there
     ]
+
+
+def _is_script(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"#!"
+
+
+def _known_by(path: Path) -> str:
+    with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_size > _LARGE_BYTES:
+            return f"{status.st_size} bytes of {status.st_mtime_ns}"
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _last_line(path: Path) -> str:

@@ -96,7 +96,7 @@ def run_show(options: argparse.Namespace) -> int:
     width = output_width()
     lines = _head(run, folder, waits_for, memory, _scores(series))
     if changes:
-        lines += ["", "the data is not what it was when it was queued"]
+        lines += ["", "what the run is made of is not what it was when it was queued"]
         lines += [row for change in changes for row in _indented(change, width, 2)]
     lines += _wrong(run, folder, events, reads.error(conn, run.id), width)
     lines += _settings_lines(resolved, options.all) if resolved else ["", f"settings: {problem}"]

@@ -24,6 +24,7 @@ from engine.journal import Journal
 from engine.metrics.classify import confusion, read_label
 from engine.metrics.score import Answer, means, needs_labels, needs_text, score
 from engine.records import Example
+from engine.runs import score_command
 from engine.score_command import CommandFailed, ScoreCommand, answered
 from engine.score_inputs import read_schema
 from engine.source_names import groups
@@ -373,9 +374,8 @@ def evaluate(
 
 def command_of(config: RunConfig, folder: Path) -> dict[str, Any] | None:
     """What a checkpoint's manifest says of eval.command: its words, and the hashes of the files among them."""
-    if not config.eval.command:
-        return None
-    return ScoreCommand(config.eval.command, folder.resolve().parents[1], config.eval.command_seconds).identity()
+    command = score_command(config, folder.resolve().parents[1])
+    return command.identity() if command else None
 
 
 def describe(measured: Measured, subject: Subject, asked: Asked, seconds: float) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def test_a_file_is_scored_with_examples_in_the_prompt(workspace, capsys):
     assert "normalisation case" in out and "labels: the label it writes" in out
     (folder,) = (workspace / "evaluations").glob("*test-3shot*")
     result = json.loads((folder / "result.json").read_text())
-    assert result["scores"]["eval/count"] == 3 and list(result["command"]["files"]) == [str(workspace / "score.py")]
+    assert result["scores"]["eval/count"] == 3 and str(workspace / "score.py") in result["command"]["files"]
     assert result["generation"]["shots"] == 3 and result["data"]["files"][0]["path"].endswith("test.csv")
     lines = evaluations.read_predictions(folder)
     assert [line["prompt"] for line in lines] == ["apple number 99", "月亮 number 98", "apple number 97"]

@@ -7,8 +7,10 @@ import time
 
 import pytest
 
+from engine.config import Layer, resolve
 from engine.errors import InputError
-from engine.runs import absolute
+from engine.home import Workspace
+from engine.runs import absolute, create_run, data_changes
 from engine.score_command import CommandFailed, ScoreCommand, changed, check_command, read_numbers
 from engine.source_names import MOST_SOURCES, groups, source_names
 
@@ -102,6 +104,16 @@ def test_another_program_is_told_from_the_same_one(tmp_path):
     (tmp_path / "a script.py").unlink()
     assert changed(before, one.identity()) == [f"{tmp_path / 'a script.py'} is gone"]
     assert "was not set and is" in changed(None, before)[0]
+
+
+def test_a_queued_run_says_when_the_program_has_changed_since(tmp_path):
+    (tmp_path / "score.py").write_text("print(1)")
+    values = {"data.files": ["x"], "eval.command": shlex.join([sys.executable, str(tmp_path / "score.py")])}
+    resolved = resolve([Layer("test", values)])
+    _, folder = create_run(Workspace(tmp_path), resolved)
+    assert data_changes(folder, resolved.config) == []
+    (tmp_path / "score.py").write_text("print(2)")
+    assert data_changes(folder, resolved.config) == [f"{tmp_path / 'score.py'} has changed"]
 
 
 def test_sources_have_short_names_each_its_own():
