@@ -275,7 +275,8 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
                 _check_text(chosen[path], path)
                 origin[path] = layer.label
             except ValueError as error:
-                problems.append(f"{layer.label}: {path} is {_show(value)}, but {error}")
+                more = "; a program of your own is given as eval.command" if path == "eval.metrics" else ""
+                problems.append(f"{layer.label}: {path} is {_show(value)}, but {error}{more}")
                 chosen.pop(path, None)
     config = RunConfig().replace(chosen)
     problems.extend(_cross_checks(config))

@@ -3,7 +3,7 @@ from the predictions that were kept."""
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from engine.home import CHECKPOINTS
 from engine.journal import Journal
 from engine.metrics.score import CLASSIFIED, METRICS, Answer, score
 from engine.runs import change_run, changed_run
-from engine.score_command import ScoreCommand, answered
+from engine.score_command import CommandFailed, ScoreCommand, answered
 from engine.score_inputs import read_schema
 
 BEST = "best"
@@ -35,6 +35,10 @@ class Choice:
     """The best of all."""
     kept: tuple[int, float] | None
     """The best of those whose checkpoint is still there."""
+    unknown: int = 0
+    """How many evaluations have no value: not measured, and the predictions not kept, or without what it takes."""
+    failure: str = ""
+    """Why eval.command gave none, the last time it did not."""
 
     @property
     def words(self) -> str:
@@ -42,6 +46,8 @@ class Choice:
             return f"Best goes by the {self.criterion.words} from here on: no evaluation so far has it."
         (step, value), where = self.best, lambda step: f"at step {step:,}" if step else "at its start"
         words = f"Best goes by the {self.criterion.words}: {value:.4g} {where(step)}"
+        if self.unknown:
+            words += f" (of {self.unknown:,} of {self.unknown + len(self.points):,} evaluations it is not known)"
         if self.kept is None:
             return f"{words}, whose checkpoint is not kept."
         if self.kept[0] != step:
@@ -61,27 +67,38 @@ class Choice:
         }
 
 
-def choose(run_folder: Path, criterion: Criterion, config: EvalConfig, until: int | None = None) -> Choice:
-    """From the evaluations up to step `until`. Changes nothing. Raises InputError for a schema that cannot be used,
-    CommandFailed."""
-    points, worked_out = [], []
+def choose(
+    run_folder: Path,
+    criterion: Criterion,
+    config: EvalConfig,
+    until: int | None = None,
+    alive: Callable[[], None] = lambda: None,
+) -> Choice:
+    """From the evaluations up to step `until`. Changes nothing; `alive` is called while eval.command runs. Raises
+    InputError for a schema that cannot be used."""
+    points, worked_out, unknown, failure = [], [], 0, ""
     for step, slug, folder in evaluations.of_run(run_folder):
         if slug or (until is not None and step > until):
             continue
+        value = None
         try:
             result = json.loads((folder / evaluations.RESULT).read_text("utf-8"))
             value = (result.get("scores") or {}).get(criterion.key)
             if value is None and criterion.key not in (result.get("scores") or {}):
-                value = _from_predictions(folder, result, criterion.name, config, run_folder)
+                value = _from_predictions(folder, result, criterion.name, config, run_folder, alive)
                 if value is not None:
                     worked_out.append((step, value))
-        except (OSError, ValueError, AttributeError, KeyError):
-            continue  # not kept, or not ours
+        except CommandFailed as error:
+            failure = error.message
+        except (OSError, ValueError, AttributeError, KeyError, TypeError):
+            pass  # not kept, or not ours
         if isinstance(value, int | float) and math.isfinite(value):
             points.append((step, float(value)))
+        else:
+            unknown += 1
     there = set(checkpoints.steps(run_folder / CHECKPOINTS))
     kept = criterion.first(point for point in points if point[0] in there)
-    return Choice(criterion, tuple(points), tuple(worked_out), criterion.first(points), kept)
+    return Choice(criterion, tuple(points), tuple(worked_out), criterion.first(points), kept, unknown, failure)
 
 
 def choose_anew(run_folder: Path, by: str) -> tuple[Choice, Resolved]:
@@ -99,10 +116,10 @@ def choose_anew(run_folder: Path, by: str) -> tuple[Choice, Resolved]:
     layers = [Layer("--best", changes)]
     choice = choose(run_folder, criterion, changed_run(run_folder, layers).config.eval)
     if choice.best is None:
+        run = run_folder.name
         raise InputError(
-            f"no evaluation of run {run_folder.name} has {criterion.name}, nor predictions that it could be worked out "
-            "from",
-            f"Have it measured: finetop resume {run_folder.name} --set eval.metrics=…, or finetop eval.",
+            f"no evaluation of run {run} has {criterion.name}, nor predictions that it could be worked out from",
+            choice.failure or f"Have it measured: finetop resume {run} --set eval.metrics=…, or finetop eval.",
         )
     after = change_run(run_folder, layers)
     relink(run_folder, choice)
@@ -122,7 +139,12 @@ def relink(run_folder: Path, choice: Choice) -> None:
 
 
 def _from_predictions(
-    folder: Path, result: Mapping[str, Any], name: str, config: EvalConfig, run_folder: Path
+    folder: Path,
+    result: Mapping[str, Any],
+    name: str,
+    config: EvalConfig,
+    run_folder: Path,
+    alive: Callable[[], None],
 ) -> float | None:
     """The metric over the predictions of one evaluation; None where they do not have what it takes."""
     metric, _, source = name.partition("@")
@@ -137,7 +159,7 @@ def _from_predictions(
     if not config.command or not (given := answered(lines)):
         return None
     command = ScoreCommand(config.command, run_folder.resolve().parents[1], config.command_seconds)
-    return command.numbers(given).get(name)
+    return command.numbers(given, alive).get(name)
 
 
 def _score(

@@ -1,5 +1,6 @@
 """Whether a checkpoint may be resumed by this run, and whether the same weights still give the same loss."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,14 @@ def load_adapter(model: nn.Module, last: Checkpoint) -> None:
     set_peft_model_state_dict(model, load_file(last.path / "adapter_model.safetensors"))
 
 
-def best_again(folder: Path, progress: Progress, criterion: Criterion, config: RunConfig) -> dict[str, Any]:
+def best_again(
+    folder: Path, progress: Progress, criterion: Criterion, config: RunConfig, alive: Callable[[], None]
+) -> dict[str, Any]:
     """eval.best is another than before: what the earlier evaluations say by it, into `progress` and the link `best`.
 
     Returns what the journal is to say.
     """
-    choice = choose(folder, criterion, config.eval, progress.step)
+    choice = choose(folder, criterion, config.eval, progress.step, alive)
     progress.best_value, progress.best_step = None, -1
     progress.evals_without_better = 0
     for step, value in choice.points:

@@ -148,7 +148,8 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
             progress.micro_tokens = asked
         checkpoint.set_rng_state(state["rng"])
         if best.of_text(last.manifest["config"]["eval"].get("best")) != criterion:
-            journal.write("best", **best_again(folder, progress, criterion, config))
+            beat_on = functools.partial(beat.still, 600, "loading")
+            journal.write("best", **best_again(folder, progress, criterion, config, beat_on))
         for change in command_changes(last, facts["command"]):
             journal.write("event", event="command-changed", message=f"Since step {last.step}: {change}.")
         compare_probe(journal, state, probe_loss(loss_of, probe, precision), versions())

@@ -51,7 +51,7 @@ class CheckpointsPane(Rows):
     def _foremost(self) -> int | None:
         """Where the cursor rests until it is moved: on the newest while the run goes on, then on the best."""
         points = self.detail.checkpoints if self.detail else ()
-        best = next((point.step for point in points if "best" in point.kept), None)
+        best = next((point.step for point in points if "best" in point.kept and point.step), None)
         newest = points[0].step if points else None
         return newest if best is None or (self.run is not None and self.run.active) else best
 
