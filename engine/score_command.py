@@ -32,7 +32,9 @@ _SCRIPT = re.compile(r".+\.(py|sh|bash|pl|rb|js|ts|R|jl|lua|jar)")
 _NAME = re.compile(r"[^\W\d][\w.-]{0,59}(@[\w.-]{1,60})?")
 _TAKEN = frozenset({"loss", "perplexity", *MAIN_SCORES})
 _POLL_SECONDS = 0.02
+_ALIVE_SECONDS = 0.5
 _LARGE_BYTES = 64 << 20
+"""Of a file: beyond it hashing would be felt at every evaluation."""
 
 
 class CommandFailed(InputError):
@@ -99,9 +101,12 @@ class ScoreCommand:
             raise CommandFailed(f"eval.command {self.text}: {error.strerror or error}", _HINT) from None
         until = time.monotonic() + self.seconds
         try:
+            told = 0.0
             while process.poll() is None:
                 time.sleep(_POLL_SECONDS)
-                alive()
+                if time.monotonic() - told >= _ALIVE_SECONDS:
+                    told = time.monotonic()
+                    alive()
                 if time.monotonic() > until:
                     raise CommandFailed(
                         f"eval.command took longer than {self.seconds:g} s and was ended", "Raise eval.command_seconds."
