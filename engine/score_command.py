@@ -143,11 +143,11 @@ def check_command(text: str, folder: Path) -> None:
     words = parse(text)
     program = os.path.expanduser(words[0])
     if shutil.which(program if os.sep not in program else os.path.join(folder, program)) is None:
-        there = "cannot be run" if Path(folder, program).exists() else "is not there"
+        there = "cannot be run" if os.path.exists(os.path.join(folder, program)) else "is not there"
         raise InputError(f"eval.command {text}: the program {words[0]} {there}", "Such as: python score.py")
     for word in words[1:]:
-        path = Path(folder, os.path.expanduser(word))
-        if _SCRIPT.fullmatch(word) and not path.exists():
+        path = os.path.join(folder, os.path.expanduser(word))
+        if _SCRIPT.fullmatch(word) and not os.path.exists(path):
             raise InputError(f"eval.command {text}: there is no file {path}", "Give its path from where you stand.")
 
 
@@ -160,7 +160,7 @@ def absolute_command(text: str) -> str:
         words = shlex.split(text)
     except ValueError:
         return text
-    if not words:
+    if not words or "\0" in text:
         return text
     program = shutil.which(os.path.expanduser(words[0]))
     words[0] = os.path.abspath(program) if program else words[0]

@@ -82,6 +82,8 @@ def test_what_cannot_work_is_refused_before_a_run_is_made(tmp_path, monkeypatch)
         ("  ", "names no program"),
         ("no-such-program-anywhere x", "is not there"),
         ("./score.py", "is not there"),
+        ("/" + "x" * 5000, "is not there"),
+        (f"{sys.executable} {'x' * 5000}.py", "there is no file"),
         (f"{sys.executable} score.py", r"there is no file .*score\.py"),
     ):
         with pytest.raises(InputError, match=words):
@@ -90,6 +92,8 @@ def test_what_cannot_work_is_refused_before_a_run_is_made(tmp_path, monkeypatch)
     check_command(f"{sys.executable} score.py --level 2", tmp_path)
     with pytest.raises(InputError, match="cannot be run"):
         check_command("./score.py", tmp_path)
+    for text in ("'open", "a\0b", "", "x" * 5000):
+        assert absolute({"eval.command": text}) == {"eval.command": text}
     kept = absolute({"eval.command": "python3 score.py --as score"})["eval.command"]
     program, *words = shlex.split(kept)
     assert program.startswith("/") and words == [str(tmp_path / "score.py"), "--as", "score"]
