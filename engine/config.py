@@ -83,7 +83,9 @@ class LoraConfig:
     r: int = setting(16, "rank of the adapter", 1)
     alpha: float = setting(32, "scale: the update is multiplied by alpha / r", 0)
     dropout: float = setting(0.0, "dropout on the adapter's input", 0.0, 0.95)
-    targets: Literal["all-linear"] | list[str] = setting("all-linear", "all-linear, or names such as q_proj,v_proj")
+    targets: Literal["all-linear"] | list[str] = setting(
+        "all-linear", "all-linear, or names of its modules such as q_proj,v_proj"
+    )
     dora: bool = setting(False, "DoRA: weight-decomposed adapters")
     rslora: bool = setting(False, "rank-stabilised scale: alpha / sqrt(r)")
 
@@ -310,6 +312,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: too large for a file of settings", _NOT_DATA)
     if not raw.strip():
         raise InputError(f"{path}: the file is empty", "A config holds groups of settings, such as [train] epochs = 3.")
+    if path.suffix.lower() in (".yaml", ".yml") and not raw.lstrip().startswith("{"):
+        raise InputError(f"{path}: YAML, which finetop does not read as settings", _NOT_YAML.format(path=path))
     is_json = path.suffix != ".toml" and (path.suffix == ".json" or raw.lstrip().startswith("{"))
     try:
         content = json.loads(raw, object_pairs_hook=_no_key_twice) if is_json else _toml(raw)
@@ -343,6 +347,10 @@ def _by_path(content: dict[str, Any], path: Path) -> dict[str, Any]:
     return flat
 
 
+_NOT_YAML = (
+    "Write it as TOML, [train] and below it epochs = 3, or turn it into JSON: python -c 'import json, yaml; "
+    'print(json.dumps(yaml.safe_load(open("{path}"))))\' > config.json'
+)
 _NOT_DATA = "Settings are read with --config; a data file is given with --data-file."
 
 

@@ -15,7 +15,7 @@ from engine.errors import InputError
 from engine.home import CHECKPOINTS
 from engine.journal import Journal
 from engine.metrics.score import CLASSIFIED, METRICS, Answer, score
-from engine.runs import change_run, changed_run
+from engine.runs import change_run, overlaid
 from engine.score_command import CommandFailed, ScoreCommand, answered
 from engine.score_inputs import read_schema
 
@@ -114,7 +114,7 @@ def choose_anew(run_folder: Path, by: str) -> tuple[Choice, Resolved]:
     if metric in METRICS and metric not in settings.metrics:
         changes["eval.metrics"] = [*settings.metrics, metric]  # a resumed run must measure what it goes by
     layers = [Layer("--best", changes)]
-    choice = choose(run_folder, criterion, changed_run(run_folder, layers).config.eval)
+    choice = choose(run_folder, criterion, overlaid(read_run(run_folder), layers).config.eval)
     if choice.best is None:
         run = run_folder.name
         raise InputError(

@@ -8,12 +8,13 @@ from typing import Any
 from engine.best import LOSS
 from engine.cli.scoring import ask_worker, shown_path
 from engine.cli.text import Column, output_width, plain, print_json, table, visible, wrap_cells
-from engine.config import Layer, RunConfig, read_run, resolve
+from engine.config import Layer, RunConfig, resolve
 from engine.errors import InputError
 from engine.home import Workspace, find_workspace
 from engine.metrics.names import metric_name, score_text
 from engine.metrics.normal import NORMALISATIONS
 from engine.metrics.score import DESCRIPTIONS, METRICS, results_order
+from engine.moved import located
 from engine.runs import absolute
 from engine.score_inputs import check_scores
 from engine.targets import Target, find_targets
@@ -111,7 +112,7 @@ def _metrics(text: str | None) -> list[str] | None:
 def _reading(options: argparse.Namespace, workspace: Workspace, targets: list[Target]) -> RunConfig:
     """The settings that decide what the examples are and how they are scored: of --run, else of the first run named."""
     if options.run_id is not None:
-        config = read_run(workspace.run_folder(options.run_id)).config
+        config = located(workspace.run_folder(options.run_id)).config
     else:
         config = next((target.config for target in targets if target.run is not None), targets[0].config)
     given: dict[str, Any] = {

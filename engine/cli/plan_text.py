@@ -1,6 +1,7 @@
 """The plan as lines of text: pure, from what is known to lines."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from engine.best import LOSS, parse
 from engine.cli.text import Column, bytes_text, cut, duration, table, value_text, visible
 from engine.cli.watch import PLAN_PROBLEMS, data_warnings
 from engine.config import SETTINGS, Resolved, RunConfig
+from engine.plan.checks import Finding
 from engine.plan.fit import Change, Fit
 from engine.plan.machine import Machine
 from engine.plan.outline import Course, Memory
@@ -220,6 +222,15 @@ def course_lines(report: dict[str, Any], way: Course) -> list[str]:
         lines += ["", "advice"]
         for piece in way.advice:
             lines += [f"  · {visible(piece.message)}", f"    {piece.reason}", f"    {piece.source}"]
+    return lines
+
+
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """Where what was asked for and what the run will do differ."""
+    lines = ["", "not as asked"] if findings else []
+    for one in findings:
+        lines.append(f"  ! {visible(one.message)}")
+        lines += [f"    {visible(one.hint)}"] if one.hint else []
     return lines
 
 

@@ -177,6 +177,10 @@ class Watcher:
         """The last words, and the exit code of the command."""
         last, again = self.last_state, f"finetop train --resume {self.run_id}"
         state = last.get("state")
+        if "refused" in last:
+            self.say(f"run {self.run_id} cannot go on: {last['refused']}\n{last.get('hint', '')}".rstrip())
+            self.say(f"It is {state}, as it was before.")
+            return 2 if code == 2 else 1
         if code == 0 and state == "done":
             self.say(f"run {self.run_id} is done: {self.folder}")
             best = self._best()

@@ -102,7 +102,7 @@ def save(
 
 def verify(path: Path) -> Checkpoint:
     """The checkpoint at `path`. Raises CheckpointError naming the first file that is not as it was written."""
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     _check_files(path, manifest["files"])
     return Checkpoint(path, manifest["step"], manifest["epoch"], manifest)
 
@@ -113,11 +113,11 @@ def verify_weights(path: Path) -> None:
     A folder without a manifest is taken as it is: a model from elsewhere. Raises CheckpointError.
     """
     if (path / MANIFEST).exists():
-        files = _read_manifest(path)["files"]
+        files = read_manifest(path)["files"]
         _check_files(path, {name: entry for name, entry in files.items() if name.endswith(".safetensors")})
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
     """Raises CheckpointError unless it is whole and as it was written."""
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))

@@ -62,6 +62,8 @@ class Prepared:
     """Where each example of `val` is from: a file, or a dataset on the hub."""
     report: dict[str, Any]
     """JSON-ready, see docs/journal.md under `data`."""
+    with_system: int | None = None
+    """Examples that data.system became the system prompt of; None: it is not set."""
 
 
 def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
@@ -105,7 +107,15 @@ def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
     reports = [report, val_report] if val_report else [report]
     summary = _summary(reports, counts, problems, labels, config.data.val_fraction)
     summary["val"]["sources"] = {name: len(places) for name, places in groups(val_files).items()}
-    return Prepared(train, val, tuple(val_examples), labels, val_files, summary)
+    with_system = _with_system(reports, config.data.system)
+    return Prepared(train, val, tuple(val_examples), labels, val_files, summary, with_system)
+
+
+def _with_system(reports: list[DataReport], system: str) -> int | None:
+    if not system:
+        return None
+    first = (example.messages[0] for report in reports for example in report.examples if example.messages)
+    return sum(one["role"] == "system" and one.get("content") == system for one in first)
 
 
 def training_use(config: RunConfig) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from engine.best import Criterion
 from engine.config import RunConfig
 from engine.errors import InputError
+from engine.plan.schedule import steps
 
 
 @dataclass
@@ -73,8 +74,5 @@ class Plan:
 
 
 def make_plan(config: RunConfig, examples: int) -> Plan:
-    steps_per_epoch = math.ceil(examples / config.train.batch_size)
-    total = steps_per_epoch * config.train.epochs
-    if config.train.max_steps:
-        total = min(total, config.train.max_steps)
-    return Plan(examples, config.train.batch_size, steps_per_epoch, total)
+    steps_per_epoch, total_steps = steps(config, examples)
+    return Plan(examples, config.train.batch_size, steps_per_epoch, total_steps)

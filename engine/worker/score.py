@@ -63,6 +63,11 @@ class _Said:
         self._out.write(json.dumps({"kind": kind, **fields}) + "\n")
         self._out.flush()
 
+    def doubts(self, shelf: Any, target: str) -> None:
+        """Once for each target."""
+        if doubt := shelf.doubts.pop(target, ""):
+            self.tell("note", message=f"{target}: {doubt}")
+
     def progress(self, doing: str, done: int, of: int) -> None:
         """At most ten a second."""
         now = time.monotonic()
@@ -95,6 +100,7 @@ def _evaluate(request: dict[str, Any], said: _Said) -> None:
         chosen = encode(reading, template, sources, shots)
         began = time.monotonic()
         with shelf.take(target, template, chosen.tokens) as subject:
+            said.doubts(shelf, target.name)
 
             def tell(doing: str, done: int, of: int, name: str = target.name) -> None:
                 said.progress(f"{name}: {doing}", done, of)
@@ -194,6 +200,7 @@ def _sample(request: dict[str, Any], said: _Said) -> None:
         prompts = [asked_of(target.config, messages) for messages in request["prompts"]]
         tokens = prompt_tokens([template.encode_prompt(prompt) for prompt in prompts])
         with shelf.take(target, template, tokens) as subject:
+            said.doubts(shelf, target.name)
             texts = subject.write(
                 prompts,
                 sampling,

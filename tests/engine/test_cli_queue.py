@@ -92,7 +92,7 @@ def test_a_mistake_queues_nothing_and_makes_nothing(finetop, workspace):
     )
     assert "does not exist" in finetop("add", "--data-file", "gone.csv", code=2)[1]
     assert "'x' is no run" in finetop("add", "--data-file", "意图.csv", "--after", "x", code=2)[1]
-    assert "no data" in finetop("add", code=2)[1]
+    assert "no data" in finetop("add", "--val-file", "意图.csv", code=2)[1]
     assert workspace.run_ids() == []
 
 
