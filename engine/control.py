@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine import checkpoints
+from engine import checkpoints, resume
 from engine.config import META_KEY, Layer, Resolved, RunConfig, read_run, resolve
 from engine.daemon import client
 from engine.errors import EngineError, InputError
 from engine.home import CHECKPOINTS, Workspace
+from engine.moved import located
 from engine.process import worker_alive
 from engine.runs import (
     absolute,
@@ -29,7 +30,6 @@ from engine.runs import (
     data_fingerprints,
     named,
     read_meta,
-    refuse_other_course,
     step_of,
     write_config,
 )
@@ -61,6 +61,8 @@ class Control:
         self._busy_seconds, self._on_wait = busy_seconds, on_wait
         self.warning = ""
         """Why no daemon could be started that acts on what was changed; front ends tell it."""
+        self.notes: tuple[str, ...] = ()
+        """What there is to say of the run that was resumed last."""
         self._conn: Connection | None = None
 
     def close(self) -> None:
@@ -90,7 +92,7 @@ class Control:
         """Queue a new run that starts from the weights of a checkpoint, with a fresh optimizer and other settings."""
         folder = self._run_folder(run_id)
         checkpoint = checkpoint_folder(folder, point)
-        before = read_run(folder)
+        before = located(folder)
         values = dict(before.config.flat())
         values |= {"model.checkpoint": str(checkpoint), "run.name": name or f"{before.config.run.name}-fork"}
         resolved = resolve([Layer(f"run {run_id}", values), Layer("--set", absolute(changes))])
@@ -174,6 +176,9 @@ class Control:
 
     def ended(self, folder: Path, exit_code: int) -> None:
         """That worker is gone. A daemon finds out more than an exit code says, so it is left to it where one runs."""
+        if self.workspace.database.exists():
+            resolved = read_run(folder)  # as it was, where it could not go on
+            queue.put_settings(self._writer(), int(folder.name), resolved.config.flat(), resolved.origin)
         if self.workspace.database.exists() and not client.status(self.workspace).running:
             takein.ended(self._writer(), folder, exit_code)
 
@@ -214,27 +219,42 @@ class Control:
         folder = self.workspace.runs / str(run_id)
         if worker_alive(folder):
             return Outcome(False, run_id, run.state, f"run {run_id} still has a worker, which has not left yet")
-        if run.state is RunState.DONE and point == "latest" and not changes:
-            return Outcome(
-                False,
-                run_id,
-                run.state,
-                f"run {run_id} is done, there is nothing left to do; train it further with:"
-                f" finetop resume {run_id} --epochs N",
-            )
+        self.notes = ()
         try:
             step = None if point == "latest" else step_of(checkpoint_folder(folder, point))
-            if changes:
-                layers = [Layer("resume", dict(changes))]
-                refuse_other_course(folder, layers)
-                after = change_run(folder, layers)
-                queue.put_settings(conn, run_id, after.config.flat(), after.origin)
+            found = resume.look(folder, [Layer("resume", dict(changes))] if changes else [], point)
+            if run.state is RunState.DONE and point == "latest" and not found.changed:
+                return Outcome(
+                    False,
+                    run_id,
+                    run.state,
+                    f"run {run_id} is done, there is nothing left to do; train it further with:"
+                    f" finetop resume {run_id} --epochs N",
+                )
+            resume.apply(folder, found)
+            queue.put_settings(conn, run_id, found.settings.config.flat(), found.settings.origin)
+            self.notes = found.notes
         except EngineError as error:
             return _refused(run, error)
         outcome = queue.resume(conn, run_id, step)
         if outcome:
             self._see_to_daemon()
         return outcome
+
+    def choose_best(self, run_id: int, by: str) -> str:
+        """Let another metric say which of an ended run's checkpoints is the best, from its evaluations; what that came
+        to, in words. The run goes on with it, should it be resumed. Raises InputError."""
+        from engine.rescoring import choose_anew  # 20 ms
+
+        conn, folder = self._writer(), self._run_folder(run_id)
+        run = reads.run(conn, run_id)
+        if run is None or run.state not in ENDED or worker_alive(folder):
+            again = f"finetop resume {run_id} --set eval.best={by}"
+            raise InputError(f"run {run_id} has not ended", f"Stop it first, and then once more, or: {again}")
+        choice, after = choose_anew(folder, by)
+        queue.put_settings(conn, run_id, after.config.flat(), after.origin)
+        import_journal(conn, run_id, folder)
+        return choice.words
 
     def _see_to_daemon(self) -> None:
         """The change is made, whether or not a daemon can be started that acts on it."""

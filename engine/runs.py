@@ -5,23 +5,22 @@ fingerprints of the data, and under `queued` what was wished when it was queued 
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine import __version__
 from engine.checkpoints import STEP_NAME, path_of
 from engine.config import (
-    MAY_CHANGE_ON_RESUME,
     META_KEY,
     PATHS,
     Layer,
     Resolved,
     RunConfig,
-    diff,
     read_run,
     resolve,
 )
@@ -30,9 +29,13 @@ from engine.files import write_whole
 from engine.fingerprint import changes, fingerprints
 from engine.home import CHECKPOINTS, CONFIG, Workspace
 
+if TYPE_CHECKING:
+    from engine.score_command import ScoreCommand
+
 LISTS_OF_PATHS = ("data.files", "data.val_files")
 ADAPTER = "adapter_config.json"
 _BLANK_BYTES = 1 << 16
+_SMALL_BYTES = 4 << 20
 _HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 """What the hub lets a model be called, told loosely: it knows stricter rules, and refuses by them itself."""
 
@@ -43,9 +46,11 @@ def create_run(
     """A new run's folder with its config.json, under an id larger than `beyond` and than all folders there are."""
     run_id, folder = workspace.new_run(beyond)
     try:
-        write_config(
-            folder, named(resolved.config), {"version": __version__, "origin": resolved.origin, **(meta or {})}
-        )
+        own = {"version": __version__, "origin": resolved.origin, "files": path_hashes(resolved.config)}
+        described = own | dict(meta or {})
+        if command := score_command(resolved.config, workspace.root):
+            described["command"] = command.identity()
+        write_config(folder, named(resolved.config), described)
     except InputError:
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -70,38 +75,42 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta if isinstance(meta, dict) else {}
 
 
-def changed_run(folder: Path, layers: list[Layer]) -> Resolved:
-    """An existing run's settings with other layers over them."""
-    before = read_run(folder)
-    after = resolve([Layer("run", before.config.flat()), *(Layer(one.label, absolute(one.values)) for one in layers)])
-    given = {key for layer in layers for key in layer.values}
+def overlaid(before: Resolved, layers: Iterable[Layer]) -> Resolved:
+    """Settings with other layers over them, which are remembered for what they set."""
+    over = [Layer(one.label, absolute(one.values)) for one in layers]
+    after = resolve([Layer("run", before.config.flat()), *over])
+    given = {key for layer in over for key in layer.values}
     origin = {key: label if key in given else before.origin[key] for key, label in after.origin.items()}
     return Resolved(after.config, origin)
 
 
 def change_run(folder: Path, layers: list[Layer]) -> Resolved:
-    """Change settings of an existing run, such as its epochs, before it is resumed."""
-    after = changed_run(folder, layers)
+    """Change settings of an existing run."""
+    after = overlaid(read_run(folder), layers)
     write_config(folder, after.config, read_meta(folder) | {"version": __version__, "origin": after.origin})
     return after
 
 
-def refuse_other_course(folder: Path, layers: list[Layer]) -> None:
-    """InputError for changes that would make the resumed run another run. Nothing has been written yet."""
-    changed = diff(read_run(folder).config, changed_run(folder, layers).config)
-    forbidden = {path: values for path, values in changed.items() if not path.startswith(MAY_CHANGE_ON_RESUME)}
-    if forbidden:
-        lines = [f"{path} was {old!r}, would be {new!r}" for path, (old, new) in forbidden.items()]
-        raise InputError(
-            f"a resumed run stays the run it was:\n  {chr(10).join(lines)}",
-            "It may go on further (--epochs, --max-steps) and evaluate and save differently; else start a new run.",
-        )
+def path_hashes(config: RunConfig) -> dict[str, str]:
+    """sha256 of the small files that settings name, a template and a schema, by their paths."""
+    found = {}
+    for path in (config.data.template, config.eval.schema):
+        with contextlib.suppress(OSError, ValueError):
+            if os.path.isabs(path) and os.path.getsize(path) < _SMALL_BYTES:
+                found[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return found
 
 
 def check_inputs(config: RunConfig) -> None:
-    """What can be told to be wrong before a run is made: that data or model are not there. Raises InputError."""
+    """What can be told to be wrong before a run is made: data or model that are not there, settings that the model
+    cannot have, a schema or a command that cannot work. Raises InputError."""
+    from engine.plan.checks import check_settings  # which reads a run's folder by this module
+    from engine.score_inputs import check_scores  # 10 ms, of which `ls` and the like need nothing
+
     check_data(config)
     check_model(config)
+    check_scores(config.eval)
+    check_settings(config)
 
 
 def check_data(config: RunConfig) -> None:
@@ -207,11 +216,25 @@ def data_fingerprints(config: RunConfig) -> dict[str, dict[str, Any]]:
 
 
 def data_changes(folder: Path, config: RunConfig) -> list[str]:
-    """How the data differs from what it was when the run was queued; empty when it does not, or nobody looked."""
-    before = read_meta(folder).get("data")
-    if not isinstance(before, dict):
-        return []
-    return changes(before, _files(config), plain_text=config.method.objective == "pretrain")
+    """How the data, and the program that scores answers, differ from what they were when the run was queued; empty
+    when they do not, or nobody looked."""
+    meta = read_meta(folder)
+    said = []
+    if isinstance(meta.get("data"), dict):
+        said += changes(meta["data"], _files(config), plain_text=config.method.objective == "pretrain")
+    command = score_command(config, folder.resolve().parents[1])
+    if command and isinstance(meta.get("command"), dict):
+        said += command.changes(meta["command"])
+    return said
+
+
+def score_command(config: RunConfig, workspace: Path) -> "ScoreCommand | None":
+    """eval.command as it runs, if there is one."""
+    if not config.eval.command:
+        return None
+    from engine.score_command import ScoreCommand  # 10 ms, of which `ls` and the like need nothing
+
+    return ScoreCommand(config.eval.command, workspace, config.eval.command_seconds)
 
 
 def _files(config: RunConfig) -> list[str]:
@@ -276,6 +299,10 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
             made[path] = [one(item) for item in value]
         elif value is not None:
             made[path] = one(value)
+    if made.get("eval.command") and isinstance(made["eval.command"], str):
+        from engine.score_command import absolute_command
+
+        made["eval.command"] = absolute_command(made["eval.command"])
     return made
 
 

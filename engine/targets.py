@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.config import Layer, RunConfig, from_groups, read_run, resolve
+from engine.config import Layer, RunConfig, from_groups, resolve
 from engine.errors import EngineError, InputError
 from engine.home import Workspace, parse_checkpoint_name
+from engine.moved import located
 from engine.runs import ADAPTER, checkpoint_folder, is_path, step_of
 
 BASE = "base"
@@ -63,7 +64,7 @@ def find_targets(workspace: Workspace, names: list[str]) -> list[Target]:
             run_id, point = parse_checkpoint_name(name)
             run = workspace.run_folder(run_id)
             folder = checkpoint_folder(run, point)
-            found.append(_checkpoint(folder, name, run_id, step_of(folder), read_run(run).config))
+            found.append(_checkpoint(folder, name, run_id, step_of(folder), located(run).config))
         else:
             found.append(_folder_or_hub(workspace, name))
     return found
@@ -74,7 +75,7 @@ def _is_run(name: str) -> bool:
 
 
 def _base_of(workspace: Workspace, run_id: int, name: str) -> Target:
-    config = read_run(workspace.run_folder(run_id)).config
+    config = located(workspace.run_folder(run_id)).config
     base = _started_from(config)
     return Target(name, run_id, None, base, "", base, config)
 

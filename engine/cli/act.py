@@ -57,6 +57,9 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
     resume.add_argument("--interrupted", action="store_true", help="every run whose worker vanished with the machine")
     resume.add_argument("--epochs", help="passes over the data in all")
     resume.add_argument("--max-steps", help="stop after so many optimizer steps in all")
+    resume.add_argument("--data-file", action="append", metavar="FILE", help="where the same data lies by now")
+    resume.add_argument("--val-file", action="append", metavar="FILE", help="the same of validation data")
+    resume.add_argument("--model", metavar="FOLDER", help="where the same base model lies by now")
     resume.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="another setting that may change"
     )
@@ -180,6 +183,13 @@ def run_resume(options: argparse.Namespace) -> int:
     for path, value in (("train.epochs", options.epochs), ("train.max_steps", options.max_steps)):
         if value is not None:
             changes[path] = parse_value(value)
+    for path, value in (
+        ("data.files", options.data_file),
+        ("data.val_files", options.val_file),
+        ("model.name", options.model),
+    ):
+        if value:
+            changes[path] = value
     wanted: dict[int, str] = {}
     if options.interrupted:
         wanted = {run.id: "latest" for run in reads.list_runs(conn, "state:interrupted", sort="id")}
@@ -195,7 +205,12 @@ def run_resume(options: argparse.Namespace) -> int:
     if not wanted:
         raise InputError("which run?", "finetop resume 41, finetop resume 41@1200, or finetop resume --interrupted")
     with acting(workspace) as control:
-        outcomes = [(control.resume(run_id, point, changes), point) for run_id, point in wanted.items()]
+        outcomes = []
+        for run_id, point in wanted.items():
+            outcome = control.resume(run_id, point, changes)
+            outcomes.append((outcome, point))
+            for note in control.notes if outcome else ():
+                print(visible(f"{run_id}: {note}"), file=sys.stderr)
     return report([(outcome, f"queued again, from {point}") for outcome, point in outcomes], options.json)
 
 

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from engine import journal
+from engine import journal, resume
 from engine.cli.plan_text import (
     course_lines,
     data_lines,
     estimate_line,
+    evaluation_lines,
+    finding_lines,
     marked,
     memory_lines,
     model_lines,
@@ -26,13 +28,15 @@ from engine.cli.text import output_width, print_json, visible
 from engine.config import Resolved
 from engine.errors import EngineError
 from engine.home import Workspace, find_workspace
+from engine.plan.checks import Finding, GpuFacts, check, data_facts, given_by_hand, refuse, to_json
 from engine.plan.cost import read_prices
 from engine.plan.machine import look_around, past_runs
+from engine.plan.model_facts import find_facts
 from engine.plan.outline import course, course_json, memory, memory_json
 from engine.plan.timing import Speed
 from engine.plan.tracing import run_trace, trace_request
 from engine.process import how_it_left, worker_command, worker_environment
-from engine.runs import changed_run, check_inputs, create_run
+from engine.runs import check_inputs, create_run
 
 _PROBE_STEPS = 6
 """The first two steps of a probe warm caches and kernels up, and do not count."""
@@ -40,11 +44,13 @@ _PROBE_STEPS = 6
 
 def run_plan(options: argparse.Namespace) -> int:
     workspace = find_workspace(options.workspace)
+    notes: tuple[str, ...] = ()
     if options.resume is not None:
         from engine.cli.train import resumed
 
-        _, folder, _ = resumed(options, workspace)
-        resolved = changed_run(folder, flag_layers(options))
+        _, folder, point = resumed(options, workspace)
+        found = resume.look(folder, flag_layers(options), point, as_another_run=True)
+        resolved, notes = found.settings, found.notes
     else:
         resolved = resolve_settings(options)
     config = resolved.config
@@ -64,6 +70,11 @@ def run_plan(options: argparse.Namespace) -> int:
                 _print([*model_lines(config, before), "", *memory_lines(machine, before, width), ""])
             raise
     config = config.replace(report["auto"])
+    gpus = GpuFacts(machine.gpu_names, len(machine.cards))
+    given = given_by_hand(resolved)
+    findings = check(config, given, find_facts(config.model), data_facts(report), gpus)
+    refuse(findings)
+    findings += [Finding("resume", "", note) for note in notes]
     needs = memory(config, machine, past, report["facts"])
     if options.trace and needs is not None and not needs.traced:
         request = trace_request(config, needs.estimate, needs.known)
@@ -74,17 +85,17 @@ def run_plan(options: argparse.Namespace) -> int:
     way = course(config, report, machine, past, needs, prices, probed)
     if options.json:
         head = {"settings": resolved.config.flat(), "origin": resolved.origin}
-        print_json(head | report | {"memory": memory_json(needs)} | course_json(way))
+        print_json(head | report | {"memory": memory_json(needs)} | course_json(way) | {"findings": to_json(findings)})
         return 0
     # What was asked comes last: it is what a terminal still shows.
     _print(settings_lines(resolved, report["auto"], options.all))
-    _print(["", *data_lines(report)])
+    _print(["", *data_lines(report), *evaluation_lines(config, report)])
     for number, pieces in enumerate(report["examples"], 1):
         print(f"\nexample {number}, trained tokens {marked('like this', True)}:")
         print("".join(marked(visible(text), trained) for text, trained in pieces))
     if needs is not None:
         _print(["", *model_lines(config, needs), "", *memory_lines(machine, needs, width)])
-    _print(["", "plan", *verdict_lines(config, machine, needs), *course_lines(report, way)])
+    _print(["", "plan", *verdict_lines(config, machine, needs), *course_lines(report, way), *finding_lines(findings)])
     return 0
 
 
@@ -132,6 +143,8 @@ def _probe(resolved: Resolved) -> Speed:
         "data.val_fraction": 0.0,
         "eval.metrics": [],
         "eval.prompts": [],
+        "eval.command": "",
+        "eval.best": "loss",
         "save.every": 0,
     }
     config = resolved.config.replace(short)

@@ -6,7 +6,7 @@ import json
 import sys
 
 from engine import sweep
-from engine.cli.settings import add_setting_flags, given_layers, resolve_settings
+from engine.cli.settings import add_setting_flags, given_layers, resolve_settings, tell_findings, with_sample
 from engine.cli.stored import acting, parse_ids
 from engine.cli.text import print_json, visible
 from engine.config import resolve
@@ -68,6 +68,7 @@ def run_add(options: argparse.Namespace) -> int:
     workspace = find_workspace(options.workspace)
     with acting(workspace) as control:
         run_id = control.add(resolved, after=parse_ids(options.after), held=options.hold)
+    tell_findings(resolved)
     if options.json:
         print(json.dumps({"run": run_id, "folder": str(workspace.runs / str(run_id))}))
     else:
@@ -86,6 +87,7 @@ def run_sweep(options: argparse.Namespace) -> int:
         raise InputError("--save-config writes one run, and a sweep has many", "Leave it out.")
     layers, problems = given_layers(options), []
     try:
+        layers = layers if "data.files" in paths else with_sample(layers)
         seed = resolve(layers).config.train.seed
     except ConfigError as error:  # told together with what is wrong in the values that vary
         seed, problems = 0, error.problems

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.cli.live import LiveLine
-from engine.cli.text import plain
+from engine.cli.text import plain, visible
 from engine.errors import EngineError
 from engine.process import MEMORY_HINT, how_it_left, worker_command, worker_environment
 
@@ -46,6 +46,9 @@ def ask_worker(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
                     shown.show(said)
                     continue
                 shown.clear()
+                if said["kind"] == "note":
+                    print(visible(said["message"]), file=sys.stderr)
+                    continue
                 if said["kind"] == "error":
                     error = EngineError(said["message"], said["hint"])
                     error.exit_code = said["exit_code"]

@@ -1,13 +1,15 @@
 """The flags that say what to run, shared by train and plan, and how they become a checked config."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from engine import __version__
+from engine.cli.text import visible
 from engine.config import PATHS, Layer, Resolved, parse_set, parse_value, read_config_file, resolve
 from engine.errors import InputError
-from engine.presets import find_preset
+from engine.presets import SAMPLES, find_preset
 from engine.runs import LISTS_OF_PATHS, absolute
 from engine.sweep import full_path
 
@@ -29,6 +31,10 @@ _FLAGS = {
 }
 
 
+_SAMPLE = {"sft": "intents.csv", "pretrain": "notes.txt"}
+"""Trained where no data is given: 600 short questions and what they ask for, or some pages of plain text."""
+
+
 def add_setting_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what to run (a flag beats the config file, which beats the preset)")
     group.add_argument("--preset", metavar="NAME", help="quick, standard, extended, precision, or one of your own")
@@ -48,10 +54,22 @@ def add_setting_flags(parser: argparse.ArgumentParser) -> None:
 
 def resolve_settings(options: argparse.Namespace) -> Resolved:
     """Preset, config file and flags, merged and checked. Raises ConfigError or InputError."""
-    resolved = resolve(given_layers(options))
+    resolved = resolve(with_sample(given_layers(options)))
     if options.save_config:
         save_config(options.save_config, resolved)
     return resolved
+
+
+def with_sample(layers: list[Layer]) -> list[Layer]:
+    """With the data that ships, where nothing is said about any; and says so."""
+    config = resolve(layers).config
+    if config.data.files or config.data.val_files or config.data.map:
+        return layers
+    sample = SAMPLES / _SAMPLE[config.method.objective]
+    print(
+        visible(f"no data is given: the sample that ships is taken, {sample}; yours: --data-file FILE"), file=sys.stderr
+    )
+    return [*layers, Layer("sample", {"data.files": [str(sample)]})]
 
 
 def given_layers(options: argparse.Namespace) -> list[Layer]:
@@ -75,6 +93,17 @@ def flag_layers(options: argparse.Namespace) -> list[Layer]:
             layers.append(Layer(flag, {path: value if literal else parse_value(value)}))
     layers += [Layer("--set", dict([named_setting(text)])) for text in options.set]
     return layers
+
+
+def tell_findings(resolved: Resolved) -> None:
+    """On stderr, what of the settings does less than it seems to, as far as that is known without the data."""
+    from engine.plan.checks import check, given_by_hand  # with the model's names: 20 ms, which --help need not pay
+    from engine.plan.model_facts import find_facts
+
+    given = given_by_hand(resolved)
+    for one in check(resolved.config, given, find_facts(resolved.config.model)):
+        if not one.refused:
+            print(visible(f"{one.message}\n{one.hint}".rstrip()), file=sys.stderr)
 
 
 def named_setting(text: str) -> tuple[str, Any]:

@@ -19,6 +19,8 @@ def sentence(kind: str, message: str, detail: Mapping[str, Any]) -> str:
     some, which is no reason to show nothing else.
     """
     if kind == "state":
+        if isinstance(detail.get("refused"), str):
+            return f"{message}, as before: it could not go on: {first_line(detail['refused'])}"
         # Only the first line of a reason is a sentence; the others say where.
         return f"{message}: {first_line(detail['reason'])}" if isinstance(detail.get("reason"), str) else message
     if message or kind not in _SENTENCES:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine import journal
+from engine import journal, resume
 from engine.cli import plan
 from engine.cli.settings import add_setting_flags, flag_layers, resolve_settings
 from engine.cli.stored import acting
@@ -17,8 +17,9 @@ from engine.cli.watch import Watcher
 from engine.control import Control
 from engine.errors import EngineError, InputError
 from engine.home import Workspace, find_workspace, parse_checkpoint_name
+from engine.plan.checks import by_hand
 from engine.process import spawn_worker
-from engine.runs import change_run, check_inputs, checkpoint_folder, refuse_other_course
+from engine.runs import check_inputs, checkpoint_folder
 
 _EXAMPLES = """\
 examples:
@@ -53,6 +54,8 @@ def run_train(options: argparse.Namespace) -> int:
         return _resume(options, workspace)
     resolved = resolve_settings(options)
     check_inputs(resolved.config)
+    for one in by_hand(resolved):
+        print(visible(f"{one.message}\n{one.hint}".rstrip()), file=sys.stderr)
     with acting(workspace, _BUSY_SECONDS) as control:
         run_id, folder = control.train(resolved)
         return _train(options, control, run_id, folder)
@@ -97,15 +100,15 @@ def _resume(options: argparse.Namespace, workspace: Workspace) -> int:
 
 def _go_on(options: argparse.Namespace, control: Control, run_id: int, folder: Path, point: str) -> int:
     states = [event for event in journal.read(folder)[0] if event["kind"] == "state"]
-    layers = flag_layers(options)
-    if layers:
-        refuse_other_course(folder, layers)
-        change_run(folder, layers)
-    elif states and states[-1].get("state") == "done" and point == "latest":
+    found = resume.look(folder, flag_layers(options), point)
+    if not found.changed and states and states[-1].get("state") == "done" and point == "latest":
         raise InputError(
             f"run {run_id} is done, there is nothing left to do",
             f"Train further with: finetop train --resume {run_id} --epochs N",
         )
+    for note in found.notes:
+        print(visible(note), file=sys.stderr)
+    resume.apply(folder, found)
     return _train(options, control, run_id, folder, point)
 
 

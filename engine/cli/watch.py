@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from engine import journal
+from engine.best import Best, best_of, of_text
 from engine.cli import told
 from engine.cli.live import LiveLine
 from engine.cli.tail import log_line, tail
@@ -134,8 +135,15 @@ class Watcher:
                 self.say(f"step {event['step']:,}  {shown}")
             case "checkpoint" if event["step"]:
                 self.say(f"step {event['step']:,}  saved {event['path']} ({bytes_text(event['bytes'])})")
-            case "event":
+            case "event" | "best":
                 self.say(event["message"])
+
+    def _best(self) -> Best:
+        """By the evaluations since the watch began."""
+        criterion = of_text((self._plan.get("settings") or {}).get("eval.best"))
+        evaluations = [(event["step"], event["values"]) for event in self.events if event["kind"] == "eval"]
+        known = [(step, values.get(criterion.key)) for step, values in evaluations]
+        return best_of([(step, value) for step, value in known if value is not None], criterion)
 
     def _progress(self, metric: dict[str, Any]) -> None:
         values, step = metric["values"], metric["step"]
@@ -169,8 +177,15 @@ class Watcher:
         """The last words, and the exit code of the command."""
         last, again = self.last_state, f"finetop train --resume {self.run_id}"
         state = last.get("state")
+        if "refused" in last:
+            self.say(f"run {self.run_id} cannot go on: {last['refused']}\n{last.get('hint', '')}".rstrip())
+            self.say(f"It is {state}, as it was before.")
+            return 2 if code == 2 else 1
         if code == 0 and state == "done":
             self.say(f"run {self.run_id} is done: {self.folder}")
+            best = self._best()
+            if best.improved is False:
+                self.say(f"Training made it no better: {best.metric} {best.words(number)}.")
             return 0
         if code == STOPPED:
             self.say(f"run {self.run_id} stopped at step {last.get('step', 0):,}, saved. Go on with: {again}")

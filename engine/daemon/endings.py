@@ -84,6 +84,9 @@ def judge(evidence: Evidence) -> Ending:
     code = None if status is None else exit_code(status)
     state = said.get("state")
     where = f" at step {evidence.step}" if evidence.step else ""
+    if "refused" in said:
+        end = End.INPUT if said.get("cause") == "failed" else _cause(said, code)
+        return Ending(end, RunState(str(state)), None, code)
     if state == "done":
         return Ending(End.DONE, RunState.DONE, None, code)
     if state == "stopped" and evidence.ours and not evidence.wanted:

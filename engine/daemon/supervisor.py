@@ -335,6 +335,9 @@ class Supervisor:
             )
         )
         log.info("run %d ended: %s %s", run.id, ending.end, ending.reason or "")
+        with contextlib.suppress(EngineError):  # as they were, where it could not go on
+            settings = read_run(worker.folder)
+            queue.put_settings(self.conn, run.id, settings.config.flat(), settings.origin)
         story = processes.last_lines(worker.folder / LOG) if ending.state is not RunState.DONE else None
         self._settle(worker, ending, story, events)
 
@@ -347,8 +350,9 @@ class Supervisor:
                 queue.interrupt(conn, run_id, ending.reason or "")
             if not queue.finish(conn, run_id, ending.state, *told):
                 queue.explain(conn, run_id, *told)
-            if ending.end not in (End.DONE, End.STOPPED):
-                self._note(worker, "ended", f"{ending.end}: {ending.reason or worker.run.reason or ''}".strip(": "))
+            why = ending.reason or worker.run.reason or ""
+            if ending.end not in (End.DONE, End.STOPPED) and (why or ending.state is RunState.FAILED):
+                self._note(worker, "ended", f"{ending.end}: {why}".strip(": "))
             if not worker.wanted:
                 self._again(worker, ending, events)
         self.workers.pop(run_id, None)

@@ -6,7 +6,6 @@ the mean over its examples, but for macro-F1, which has no value for a single on
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from engine.metrics import classify, structure, text
 from engine.metrics.thoughts import answer_of
@@ -43,7 +42,7 @@ class Answer:
 
 def score(
     answers: Sequence[Answer], metrics: Sequence[str], normalisation: str, schema: str = "", classified: bool = False
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Fill in each answer's `scores` and return the means: `{"eval/exact_match": ...}`.
 
     Thoughts before an answer count on neither side. `classified`: labels were asked for, so an answer without one
@@ -62,6 +61,11 @@ def score(
                         answer.scores[name] = value
         if classified:
             answer.scores["accuracy"] = float(answer.label == answer.reference)
+    return means(answers, metrics, classified)
+
+
+def means(answers: Sequence[Answer], metrics: Sequence[str], classified: bool) -> dict[str, float]:
+    """Over answers that have been scored: all of them, or those of one source."""
     found: dict[str, float] = {}
     for name in metrics:
         values = [answer.scores[name] for answer in answers if name in answer.scores]
@@ -102,6 +106,12 @@ def needs_labels(metrics: Sequence[str]) -> bool:
 
 
 def results_order(scores: Mapping[str, float]) -> list[str]:
-    """Loss and perplexity first, then the metrics in the order they are documented in."""
+    """Loss and perplexity first, then the metrics in the order they are documented in, then those of eval.command; each
+    followed by what it is of the sources one by one."""
     order = ["eval/loss", "eval/perplexity", *(f"eval/{name}" for name in METRICS)]
-    return sorted(scores, key=lambda key: (order.index(key) if key in order else len(order), key))
+
+    def place(key: str) -> tuple[int, str]:
+        metric = key.partition("@")[0]
+        return order.index(metric) if metric in order else len(order), key
+
+    return sorted(scores, key=place)

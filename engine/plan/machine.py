@@ -25,6 +25,8 @@ class Machine:
     """Power limit of the first card."""
     bfloat16: bool
     """The device a run would take is good at bfloat16."""
+    gpu_names: tuple[str, ...] = ()
+    """All by which a run may be pinned to a GPU: indices and UUIDs, those of slices too."""
 
     @property
     def device(self) -> str:
@@ -56,7 +58,9 @@ def look_around(workspace: Workspace) -> Machine:
         free = max(0, total - (host.memory_used_bytes or 0))
     watts = next((gpu.power_limit_watts for gpu in seen.gpus if gpu.power_limit_watts), None)
     narrow = card_is_good_at_bfloat16(cards[0].name) if cards else cpu_is_good_at_bfloat16()
-    return Machine(cards, why, total, free, watts, narrow)
+    names = tuple(str(gpu.index) for gpu in snapshot.gpus if gpu.parent is None)
+    names += tuple(gpu.uuid for gpu in snapshot.gpus)
+    return Machine(cards, why, total, free, watts, narrow, names)
 
 
 _BEFORE_AMPERE = re.compile(r"\b(T4|V100S?|P100|P40|P4|M60|K80|GTX|TITAN|RTX 20\d\d|QUADRO (RTX|P\d+|GV100))\b")

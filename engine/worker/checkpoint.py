@@ -109,7 +109,7 @@ def save(
 
 def verify(path: Path) -> Checkpoint:
     """The checkpoint at `path`. Raises CheckpointError naming the first file that is not as it was written."""
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     _check_files(path, manifest["files"])
     return Checkpoint(path, manifest["step"], manifest["epoch"], manifest)
 
@@ -120,11 +120,11 @@ def verify_weights(path: Path) -> None:
     A folder without a manifest is taken as it is: a model from elsewhere. Raises CheckpointError.
     """
     if (path / MANIFEST).exists():
-        files = _read_manifest(path)["files"]
+        files = read_manifest(path)["files"]
         _check_files(path, {name: entry for name, entry in files.items() if name.endswith(".safetensors")})
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
     """Raises CheckpointError unless it is whole and as it was written."""
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
@@ -205,14 +205,6 @@ def set_aside(folder: Path, after_step: int) -> Path | None:
         if entry.is_symlink() and not entry.exists():
             entry.unlink()
     return aside
-
-
-def link(folder: Path, name: str, step: int) -> None:
-    """Point `folder`/`name` at a step's checkpoint, in one atomic rename."""
-    temporary = folder / f"{_TEMPORARY}{name}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(path_of(folder, step).name)
-    os.replace(temporary, folder / name)
 
 
 def links(folder: Path) -> dict[int, list[str]]:

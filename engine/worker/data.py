@@ -15,6 +15,7 @@ from engine.data.report import length_histogram
 from engine.errors import DataError
 from engine.formats import check_bad_share, label_set, read_data, split_examples
 from engine.records import DataReport, Example, Problem
+from engine.source_names import groups
 from engine.worker.packing import TokenSet
 from engine.worker.template import ChatTemplate, Encoded
 from engine.worker.thinking import Thoughts, has_thought, without_thoughts
@@ -24,6 +25,10 @@ _MAX_PROBLEMS = 20
 _MAX_SHOWN = 5
 _REFUSED = "template"
 """Code of a row that is sound in itself but that the chat template cannot take."""
+
+
+Piece = tuple[np.ndarray, np.ndarray, str]
+"""Of plain text: ids, trained, and the file it is from."""
 
 
 @dataclass
@@ -60,8 +65,12 @@ class Prepared:
     """The conversations behind `val`, for generated answers; empty for plain text."""
     labels: tuple[str, ...]
     """The label set of classification data, else empty."""
+    val_files: tuple[str, ...]
+    """Where each example of `val` is from: a file, or a dataset on the hub."""
     report: dict[str, Any]
     """JSON-ready, see docs/journal.md under `data`."""
+    with_system: int | None = None
+    """Examples that data.system became the system prompt of; None: it is not set."""
 
 
 def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
@@ -74,13 +83,14 @@ def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
     problems: list[Problem] = []
     fraction = 0.0 if given else config.data.val_fraction
     val_examples: Sequence[Example] = ()
+    held_out: list[Piece] = []
     if config.method.objective == "pretrain":
         chunks = encode_texts(config, template, examples, counts["train"], problems)
         if given:
-            val = TokenSet.join(encode_texts(config, template, given, counts["val"], problems))
+            held_out = encode_texts(config, template, given, counts["val"], problems)
         else:
             chunks, held_out = split_chunks(chunks, fraction, config.data.seed)
-            val = TokenSet.join(held_out)
+        val = TokenSet.join(held_out)
         train = TokenSet.join(chunks)
     else:
         if given:
@@ -100,10 +110,19 @@ def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
             "Check data.max_length and data.train_on, and look at examples with `--dry-run --show 3`.",
         )
     labels = label_set(report.examples) or ()
+    val_files = tuple(example.file for example in val_examples) or tuple(file for *_, file in held_out)
     reports = [report, val_report] if val_report else [report]
-    return Prepared(
-        train, val, tuple(val_examples), labels, _summary(reports, counts, problems, labels, config.data.val_fraction)
-    )
+    summary = _summary(reports, counts, problems, labels, config.data.val_fraction)
+    summary["val"]["sources"] = {name: len(places) for name, places in groups(val_files).items()}
+    with_system = _with_system(reports, config.data.system)
+    return Prepared(train, val, tuple(val_examples), labels, val_files, summary, with_system)
+
+
+def _with_system(reports: list[DataReport], system: str) -> int | None:
+    if not system:
+        return None
+    first = (example.messages[0] for report in reports for example in report.examples if example.messages)
+    return sum(one["role"] == "system" and one.get("content") == system for one in first)
 
 
 def training_use(config: RunConfig) -> str:
@@ -170,10 +189,10 @@ def encode_chats(
 
 def encode_texts(
     config: RunConfig, template: ChatTemplate, examples: Sequence[Example], counts: TokenCounts, problems: list[Problem]
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> list[Piece]:
     """Documents cut into pieces of at most max_length tokens; nothing is lost, but documents of one token."""
     limit = config.data.max_length
-    pieces: list[tuple[np.ndarray, np.ndarray]] = []
+    pieces: list[Piece] = []
     for example in examples:
         encoded = _encode_document(template, example)
         if isinstance(encoded, DataError):
@@ -187,7 +206,8 @@ def encode_texts(
         if cuts[-1] - cuts[-2] == 1 and len(cuts) > 2:
             cuts[-2] -= 1  # a piece of one token has nothing that predicts it
         spans = itertools.pairwise(cuts)
-        pieces += [(encoded.ids[start:end], encoded.trained[start:end]) for start, end in spans if end - start > 1]
+        cut = [(encoded.ids[start:end], encoded.trained[start:end]) for start, end in spans if end - start > 1]
+        pieces += [(ids, trained, example.file) for ids, trained in cut]
     return pieces
 
 
@@ -209,14 +229,12 @@ def _check_refused(problems: list[Problem], rows: int, allowed_share: float) -> 
         )
 
 
-def split_chunks(
-    pieces: list[tuple[np.ndarray, np.ndarray]], fraction: float, seed: int
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]:
+def split_chunks(pieces: list[Piece], fraction: float, seed: int) -> tuple[list[Piece], list[Piece]]:
     """By a seeded hash of the tokens, so that equal pieces never fall on both sides."""
     if fraction == 0 or len(pieces) < 2:
         return pieces, []
     salt = seed.to_bytes(8, "little", signed=True)
-    keys = [hashlib.blake2b(ids.tobytes(), digest_size=8, key=salt).digest() for ids, _ in pieces]
+    keys = [hashlib.blake2b(ids.tobytes(), digest_size=8, key=salt).digest() for ids, *_ in pieces]
     border = int(fraction * 2**64).to_bytes(8, "big")
     if not any(key < border for key in keys) and len(set(keys)) > 1:
         border = sorted(set(keys))[1]  # hold out one piece at least

@@ -75,11 +75,12 @@ def export(
     small, or the result not the same model; then nothing is left at `target`.
     """
     from engine.worker import checkpoint
+    from engine.worker.base import with_present_model
 
     refuse_target(target)
     say("reading the checkpoint")
     last = checkpoint.verify(path)
-    config = from_groups(last.manifest["config"], "checkpoint")
+    config = with_present_model(from_groups(last.manifest["config"], "checkpoint"), run_folder)
     if form == "adapter" and config.method.kind == "full":
         raise InputError("this run trained all weights, so it has no adapter", "Export it with --to merged.")
     temporary = target.parent / f".{target.name}.part-{os.getpid()}"
@@ -120,6 +121,7 @@ def _write(
 
     from engine.worker import card
     from engine.worker.answer_ends import answer_ends, end_turns, stop_at, write_generation_config
+    from engine.worker.base import base_notes
     from engine.worker.given import given_model
     from engine.worker.model import model_source
     from engine.worker.template import ChatTemplate
@@ -127,6 +129,7 @@ def _write(
     full = config.method.kind == "full"
     source = str(last.path) if full else given_model(config.model) or model_source(config.model)
     tokenizer = AutoTokenizer.from_pretrained(str(last.path), trust_remote_code=config.model.trust_remote_code)
+    notes = [] if full else base_notes(last, config, source)
     say("loading the model in full precision")
     model = _as_trained(last, config, source)
     ends: tuple[int, ...] = ()
@@ -141,7 +144,6 @@ def _write(
     probes = _probe_ids(tokenizer, min(window or _PROBE_TOKENS, _PROBE_TOKENS))
     wanted = _dtype(dtype, form, config)
     reference = _logits(model, probes)
-    notes = []
     if config.method.kind == "qlora" and form != "adapter":
         notes.append(
             "Trained on weights rounded to 4 bits; merged into the full-precision weights of the base model, not into "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine.config import RunConfig
+from engine.plan.model_facts import find_facts
 from engine.worker.data import Prepared
 from engine.worker.packing import TokenSet
 from engine.worker.template import ChatTemplate
@@ -33,6 +34,8 @@ def facts(data: Prepared, config: RunConfig, template: ChatTemplate, batch_size:
         "step_tokens": train.largest_step(batch_size),
         "supervised": round(float(train.trained.mean()), 4),
         "dated": 0.0,
+        "beyond": beyond_positions(data, config),
+        "with_system": data.with_system,
         **_repeats(train),
     }
     if config.method.objective == "sft":
@@ -40,6 +43,12 @@ def facts(data: Prepared, config: RunConfig, template: ChatTemplate, batch_size:
     else:
         found |= {"contradictions": 0, "same_answer": 0.0}
     return found
+
+
+def beyond_positions(data: Prepared, config: RunConfig) -> int:
+    """How many examples are longer than the model has positions, as far as this machine knows the model."""
+    limit = find_facts(config.model).positions
+    return 0 if limit is None else sum(int((tokens.lengths > limit).sum()) for tokens in (data.train, data.val))
 
 
 def _repeats(tokens: TokenSet) -> dict[str, Any]:

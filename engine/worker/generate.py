@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from engine.worker import attention
 from engine.worker.memory import give_back_memory, is_out_of_memory
-from engine.worker.model import Precision
+from engine.worker.model import Precision, table_positions
 from engine.worker.slots import Slots, columns
 
 _PREFILL_TOKENS = 4096
@@ -97,7 +97,10 @@ class _Writing:
 
     def __post_init__(self) -> None:
         self.answers = [[] for _ in self.prompts]
-        self._done = [False] * len(self.prompts)
+        # Where positions are looked up in a table, an answer ends with it, and a prompt that fills it gets none.
+        most, limit = self.sampling.max_new_tokens, table_positions(self.model)
+        self._room = [most if limit is None else min(most, limit - len(prompt)) for prompt in self.prompts]
+        self._done = [room <= 0 for room in self._room]
         self._draws: dict[int, torch.Generator] = {}
 
     def todo(self) -> list[int]:
@@ -199,7 +202,7 @@ class _Writing:
         for i, token in zip(rows, tokens, strict=True):
             if token not in self.stop:
                 self.answers[i].append(token)
-                if len(self.answers[i]) < self.sampling.max_new_tokens:
+                if len(self.answers[i]) < self._room[i]:
                     going.append(i)
                     continue
             self._done[i] = True

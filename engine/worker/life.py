@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine import __version__
+from engine import __version__, journal
 from engine.errors import EngineError, NotFinite, OutOfMemory, first_line
 from engine.journal import Journal
 from engine.plan.timing import together
+from engine.resume import undo
 from engine.worker.loss import PackedLoss
 from engine.worker.memory import is_out_of_memory
 from engine.worker.model import Precision
@@ -81,13 +82,42 @@ def reported(folder: Path) -> Iterator[None]:
     def failed(reason: str, hint: str, cause: str) -> None:
         seconds = round(time.monotonic() - began, 1)
         with contextlib.suppress(OSError):
-            Journal(folder).write("state", state="failed", reason=reason, hint=hint, cause=cause, seconds=seconds)
+            said = {"hint": hint, "cause": cause, "seconds": seconds}
+            writing, (stands, plan) = Journal(folder), _standing(folder)
+            if plan:
+                writing.write("plan", **plan)
+            if stands:
+                with contextlib.suppress(EngineError):
+                    undo(folder)
+                writing.write("state", **stands, refused=reason, **said)
+            else:
+                writing.write("state", state="failed", reason=reason, **said)
 
     try:
         yield
     except Exception as error:
         failed(**failure(error))
         raise
+
+
+def _standing(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How a run had ended that was to be resumed and has not gone on, and its plan where another was written since.
+
+    Empty where it was another case: a run that had not ended, or that went on and failed later.
+    """
+    events, stands, another_plan = journal.read(folder)[0], {}, False
+    for event in reversed(events):
+        if event["kind"] == "plan" and stands:
+            told = {key: value for key, value in event.items() if key not in ("t", "kind")}
+            return stands, told if another_plan else {}
+        if stands:
+            continue
+        if event["kind"] == "resume" or event.get("state") == "failed":
+            break
+        another_plan |= event["kind"] == "plan"
+        if event.get("state") in ("done", "stopped"):
+            stands = {key: event[key] for key in ("state", "step", "reason") if key in event}
+    return stands, {}
 
 
 def failure(error: Exception) -> dict[str, str]:

@@ -18,7 +18,7 @@ from engine.errors import DataError
 from engine.records import Example
 from engine.worker.loss import PackedLoss, PlainLoss
 from engine.worker.memory import give_back_memory, is_out_of_memory
-from engine.worker.model import Precision
+from engine.worker.model import Precision, check_positions, table_positions
 from engine.worker.packing import TokenSet, make_pack, plan_passes
 from engine.worker.template import ChatTemplate, Encoded
 
@@ -44,9 +44,15 @@ def choose_labels(
     precision: Precision,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Choice]:
-    """The likeliest label of each prompt. Raises DataError where the chat template cannot take a label."""
+    """The likeliest label of each prompt. Raises DataError where the chat template cannot take a label,
+    ModelError where a label would stand beyond the model's last position.
+    """
     likelihoods = np.full((len(prompts), len(labels)), -np.inf)
     encoded = [template.encode_prompt(prompt) for prompt in prompts]
+    if prompts and table_positions(loss_of.model) is not None:
+        longest = max(range(len(prompts)), key=lambda i: len(encoded[i]))
+        chats = _answered(template, prompts[longest], labels)
+        check_positions(loss_of.model, max(len(chat.ids) for chat in chats))
     shared = _shared_tails(template, prompts, encoded, labels) if isinstance(loss_of, PackedLoss) else None
     slow = list(range(len(prompts)))
     if shared:

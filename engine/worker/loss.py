@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from engine.errors import ModelError
 from engine.worker import attention
+from engine.worker.model import table_positions
 from engine.worker.out_of_memory import is_out_of_memory
 from engine.worker.packing import Pack
 
@@ -136,7 +137,7 @@ def choose_loss(
     mean difference per token, relative to the mean loss, so that differences cannot cancel out. A model that finetop's
     attention does not suit even for a single example is left with eager attention.
     """
-    trial = _trial(pack)
+    trial = _trial(pack, table_positions(model))
     with torch.no_grad():
         model.set_attn_implementation("eager")
         own = PlainLoss(model).token_losses(trial)
@@ -182,10 +183,14 @@ def _packed_differs(model: PreTrainedModel, trial: Pack, own: Tensor, tolerance:
     return f"packed, the model's losses differ by {difference:.2%}" if difference > tolerance else ""
 
 
-def _trial(pack: Pack) -> Pack:
-    """Two examples made from the pack's first tokens, with every token but the first of each to be predicted."""
+def _trial(pack: Pack, positions: int | None) -> Pack:
+    """Two examples made from the pack's first tokens, with every token but the first of each to be predicted; none is
+    longer than a table of so many `positions`.
+    """
     ids = pack.input_ids[0, :_TRIAL_TOKENS]
     ids = ids.repeat(-(-_LEAST_TRIAL_TOKENS // len(ids)))
+    if positions is not None:
+        ids = ids[: 3 * positions // 2]
     lengths = (len(ids) // 3, len(ids) - len(ids) // 3)
     positions = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
     targets_at = positions.nonzero()[:, 0]

@@ -9,10 +9,13 @@ from pathlib import Path
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from engine.config import ModelConfig, RunConfig
 from engine.errors import ModelError, first_line
+from engine.plan.checks import check, position_refusal, refuse
+from engine.plan.model_facts import ModelFacts, facts_of
 from engine.plan.shapes import cached_config, hub_cache
 from engine.presets import STARTER_MODEL
 from engine.runs import check_model_name
@@ -158,6 +161,29 @@ def check_vocabulary(model: PreTrainedModel, largest_id: int) -> None:
         )
 
 
+def model_facts(model: PreTrainedModel) -> ModelFacts:
+    """Of a model that has been loaded, what the plan reads from its files."""
+    adaptable = (nn.Linear, nn.Embedding, Conv1D, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # as PEFT has it
+    modules = [name for name, module in model.named_modules() if isinstance(module, adaptable)]
+    return facts_of(model.config.to_dict(), modules, [name for name, _ in model.named_parameters()])
+
+
+def check_positions(model: PreTrainedModel, longest: int) -> None:
+    """ModelError where positions are looked up in a table that ends before `longest` tokens: on a GPU that would be a
+    bare assert, too.
+    """
+    limit = table_positions(model)
+    if limit is not None and longest > limit:
+        refusal = position_refusal(longest, limit)
+        raise ModelError(refusal.message, refusal.hint)
+
+
+def table_positions(model: PreTrainedModel) -> int | None:
+    """How many tokens a model can read whose positions are looked up in a table; None where they are computed."""
+    facts = model_facts(model)
+    return facts.positions if facts.table else None
+
+
 def make_trainable(model: PreTrainedModel, config: RunConfig) -> nn.Module:
     """The model with its trainable weights: the model itself, or a PeftModel around it."""
     if config.method.kind == "full":
@@ -179,6 +205,7 @@ def _with_adapter(model: PreTrainedModel, config: RunConfig) -> nn.Module:
     from peft import LoraConfig, TaskType, get_peft_model
 
     lora = config.lora
+    refuse([one for one in check(config, (), model_facts(model)) if one.setting == "lora.targets"])
     model.requires_grad_(False)
     try:
         return get_peft_model(

@@ -1,6 +1,4 @@
-"""The optimizer, and the learning rate as a pure function of the step."""
-
-import math
+"""The optimizer."""
 
 import torch
 from torch import nn
@@ -32,19 +30,6 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
             )
         return eight_bit.PagedAdamW8bit(groups, **options)
     return eight_bit.AdamW8bit(groups, **options)
-
-
-def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
-    """The rate of optimizer step `step`, counted from 1, in a run of `total_steps`."""
-    warmup = config.warmup if config.warmup >= 1 else math.ceil(config.warmup * total_steps)
-    if step <= warmup:
-        return config.learning_rate * step / warmup
-    progress = (step - 1 - warmup) / max(1, total_steps - warmup)
-    if config.schedule == "cosine":
-        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-    if config.schedule == "linear":
-        return config.learning_rate * (1 - progress)
-    return config.learning_rate
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

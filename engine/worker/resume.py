@@ -1,36 +1,71 @@
 """Whether a checkpoint may be resumed by this run, and whether the same weights still give the same loss."""
 
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from engine.config import MAY_CHANGE_ON_RESUME, RunConfig, diff, from_groups
+from engine import score_command
+from engine.best import Criterion
+from engine.config import MAY_CHANGE_ON_RESUME, ModelConfig, RunConfig, diff, from_groups
 from engine.errors import CheckpointError
 from engine.journal import Journal
+from engine.moved import base_of, is_missing
+from engine.rescoring import choose, relink
+from engine.runs import is_path
 from engine.worker.checkpoint import Checkpoint
 from engine.worker.loss import PackedLoss, PlainLoss
 from engine.worker.model import Precision
 from engine.worker.packing import Pack, TokenSet
+from engine.worker.progress import Progress
 
 PROBE_TOKENS = 512
 """What a save computes the loss of."""
 
 
-def refuse_other_run(last: Checkpoint, config: RunConfig, hashes: dict[str, str]) -> None:
-    """CheckpointError when settings or data differ from those the checkpoint was made with."""
+def refuse_other_run(
+    last: Checkpoint, config: RunConfig, hashes: dict[str, str], templates: Mapping[str, str] | None = None
+) -> None:
+    """CheckpointError when settings or data differ from those the checkpoint was made with.
+
+    `hashes`: sha256 of each data file. `templates`: what is known of the content of template files, by their paths.
+    """
+    templates = templates or {}
     before = from_groups(last.manifest["config"], "checkpoint")
-    changed = {k: v for k, v in diff(before, config).items() if not k.startswith(MAY_CHANGE_ON_RESUME)}
-    lines = [f"{path} was {old!r}, is now {new!r}" for path, (old, new) in changed.items()]
     was = last.manifest["data"]
-    if sorted(was.values()) != sorted(hashes.values()):
+    same = list(was.values()) == list(hashes.values())
+    may_change = (*MAY_CHANGE_ON_RESUME, *_elsewhere(last, before, config, same, templates))
+    changed = {k: v for k, v in diff(before, config).items() if not k.startswith(may_change)}
+    lines = [f"{path} was {old!r}, is now {new!r}" for path, (old, new) in changed.items()]
+    if not same:
         lines += [f"the content of {path} has changed" for path in hashes if was.get(path) != hashes[path]]
+        lines = lines or ["the data files are not in the same order"]
     if lines:
         raise CheckpointError(
             f"{last.path.name} belongs to a run that differs:\n" + "\n".join(lines),
             "Put back what changed to resume it, or start a new run.",
         )
+
+
+def _elsewhere(
+    last: Checkpoint, before: RunConfig, config: RunConfig, same_data: bool, templates: Mapping[str, str]
+) -> list[str]:
+    """Settings that may name another place, since the same content lies there. A base is compared when it is loaded."""
+    found = ["model.checkpoint"]
+    counts = [(len(one.data.files), len(one.data.val_files)) for one in (before, config)]
+    if same_data and counts[0] == counts[1]:
+        found += ["data.files", "data.val_files"]
+    # Of an older checkpoint, which does not know its base, only one that is gone: the loss of its probe is compared.
+    if config.method.kind == "full" or base_of(last.manifest) or is_missing(before.model.name):
+        found += ["model.name", "model.revision"]
+    was, now = (templates.get(one.data.template) for one in (before, config))
+    if was is not None and was == now:
+        found.append("data.template")
+    return found
 
 
 def probe_indices(tokens: TokenSet) -> np.ndarray:
@@ -70,3 +105,31 @@ def load_adapter(model: nn.Module, last: Checkpoint) -> None:
     from safetensors.torch import load_file
 
     set_peft_model_state_dict(model, load_file(last.path / "adapter_model.safetensors"))
+
+
+def best_again(
+    folder: Path, progress: Progress, criterion: Criterion, config: RunConfig, alive: Callable[[], None]
+) -> dict[str, Any]:
+    """eval.best is another than before: what the earlier evaluations say by it, into `progress` and the link `best`.
+
+    Returns what the journal is to say.
+    """
+    choice = choose(folder, criterion, config.eval, progress.step, alive)
+    progress.best_value, progress.best_step = None, -1
+    progress.evals_without_better = 0
+    for step, value in choice.points:
+        progress.take(step, value, criterion)
+    relink(folder, choice)
+    return choice.event()
+
+
+def command_changes(last: Checkpoint, now: dict[str, Any] | None) -> list[str]:
+    """How eval.command is another one than when the checkpoint was made: its numbers may not be of one kind."""
+    return score_command.changed(last.manifest["command"], now) if "command" in last.manifest else []
+
+
+def tokenizer_of(config: RunConfig, last: Checkpoint | None) -> ModelConfig:
+    """Where the tokenizer is to be loaded from: the model, or a full fine-tune's own checkpoint where that is gone."""
+    if last and config.method.kind == "full" and is_path(config.model.name) and not os.path.isdir(config.model.name):
+        return config.replace({"model.name": str(last.path), "model.revision": ""}).model
+    return config.model

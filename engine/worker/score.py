@@ -63,6 +63,11 @@ class _Said:
         self._out.write(json.dumps({"kind": kind, **fields}) + "\n")
         self._out.flush()
 
+    def doubts(self, shelf: Any, target: str) -> None:
+        """Once for each target."""
+        if doubt := shelf.doubts.pop(target, ""):
+            self.tell("note", message=f"{target}: {doubt}")
+
     def progress(self, doing: str, done: int, of: int) -> None:
         """At most ten a second."""
         now = time.monotonic()
@@ -95,13 +100,24 @@ def _evaluate(request: dict[str, Any], said: _Said) -> None:
         chosen = encode(reading, template, sources, shots)
         began = time.monotonic()
         with shelf.take(target, template, chosen.tokens) as subject:
+            said.doubts(shelf, target.name)
 
             def tell(doing: str, done: int, of: int, name: str = target.name) -> None:
                 said.progress(f"{name}: {doing}", done, of)
 
             measured = measure(
-                subject, chosen.tokens, chosen.examples, sources.labels, asked, micro_tokens, tell, chosen.keys
+                subject,
+                chosen.tokens,
+                chosen.examples,
+                sources.labels,
+                asked,
+                micro_tokens,
+                tell,
+                chosen.keys,
+                chosen.files,
             )
+            if measured.command_failed:
+                raise measured.command_failed
             result = describe(measured, subject, asked, time.monotonic() - began)
         result["data"] |= {"files": list(sources.files), "skipped": chosen.skipped, "bad_rows": sources.bad_rows}
         if sources.own:
@@ -119,12 +135,12 @@ def _asked(request: dict[str, Any], reading: Any, labels: tuple[str, ...]) -> An
     metrics = request["metrics"]
     if metrics is None:
         metrics = reading.eval.metrics
-    if request["metrics"] is None and not metrics and reading.method.objective == "sft":
+    nothing_asked = request["metrics"] is None and not metrics and not reading.eval.command
+    if nothing_asked and reading.method.objective == "sft":
         metrics = ["accuracy", "macro_f1"] if labels else ["exact_match", "rouge_l"]
     config = reading.replace({"eval.metrics": list(metrics)}).eval
-    return dataclasses.replace(
-        Asked.of(config), sampling=Sampling(config.max_new_tokens, request["temperature"], request["seed"])
-    )
+    sampling = Sampling(config.max_new_tokens, request["temperature"], request["seed"])
+    return dataclasses.replace(Asked.of(config, Path(request["workspace"])), sampling=sampling)
 
 
 def _keep(
@@ -142,6 +158,8 @@ def _keep(
     of_run = target.run is not None and target.step is not None
     model = target.config.model.name if of_run else target.adapter or target.base
     same = [result[key] for key in ("metrics", "normalisation", "generation", "template")] + [result["data"]["key"]]
+    if "command" in result:
+        same.append(result["command"])
     if not of_run:  # folders of the same name may hold different models
         same.append(os.path.realpath(model) if os.path.isdir(model) else model)
     digest = hashlib.sha256(json.dumps(same).encode()).hexdigest()[:6]
@@ -182,6 +200,7 @@ def _sample(request: dict[str, Any], said: _Said) -> None:
         prompts = [asked_of(target.config, messages) for messages in request["prompts"]]
         tokens = prompt_tokens([template.encode_prompt(prompt) for prompt in prompts])
         with shelf.take(target, template, tokens) as subject:
+            said.doubts(shelf, target.name)
             texts = subject.write(
                 prompts,
                 sampling,

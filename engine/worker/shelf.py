@@ -11,7 +11,8 @@ from transformers import AutoTokenizer, PreTrainedModel
 from engine.config import RunConfig
 from engine.errors import ModelError
 from engine.targets import Target
-from engine.worker.checkpoint import verify_weights
+from engine.worker.base import BaseWeights
+from engine.worker.checkpoint import read_manifest, verify_weights
 from engine.worker.evaluate import Subject
 from engine.worker.linear import use_onednn
 from engine.worker.loss import LOSS_TOLERANCE, choose_loss
@@ -19,6 +20,7 @@ from engine.worker.memory import give_back_memory
 from engine.worker.model import (
     Precision,
     causal_lm,
+    check_positions,
     check_vocabulary,
     choose_precision,
     load_base,
@@ -39,6 +41,8 @@ class Shelf:
         self._model: Any = None
         """The base, or the PeftModel around it."""
         self._adapters: dict[str, str] = {}
+        self.doubts: dict[str, str] = {}
+        """By target: what could not be made sure of."""
 
     def template(self, target: Target) -> ChatTemplate:
         """The checkpoint's own tokenizer and chat template; for a base model, what a run on it would use."""
@@ -65,14 +69,18 @@ class Shelf:
         precision = self.precision(target)
         if target.step is not None:
             verify_weights(Path(target.adapter or target.base))
+        base = BaseWeights(target.config, target.base) if target.step is not None and target.adapter else None
         key = (target.base, target.config.model.revision, precision, target.config.method.kind == "qlora")
         if key != self._key:
             self._release()
             self._model, self._key = self._load(target, precision), key
+        if base and (doubt := base.refuse_other(read_manifest(Path(target.adapter)))):
+            self.doubts[target.name] = doubt
         with self._adapted(target):
             self._model.eval()
             inner = causal_lm(self._model)
             check_vocabulary(inner, int(tokens.ids.max()))
+            check_positions(inner, int(tokens.lengths.max()))
             probe = make_pack(tokens, probe_indices(tokens)).to(self.device)
             with precision.context():
                 loss_of, _ = choose_loss(

@@ -18,17 +18,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine import evaluations, home
+from engine import best, evaluations, home
+from engine.checkpoints import link
 from engine.config import RunConfig, auto_values, read_run
 from engine.errors import NotFinite, first_line
 from engine.journal import Journal
+from engine.metrics.names import metric_name
+from engine.moved import settle
+from engine.plan.schedule import learning_rate
 from engine.process import DONE, STOPPED
-from engine.runs import data_changes
+from engine.resume import begun
+from engine.runs import data_changes, read_meta
 from engine.worker import checkpoint
 from engine.worker.answer_ends import answer_ends
+from engine.worker.asked import check_run, refuse_broken_model
+from engine.worker.base import BASE, BaseWeights
 from engine.worker.data import data_hashes, prepare
 from engine.worker.disk import checkpoint_bytes, insist, is_disk_full, wait_for_room
-from engine.worker.evaluate import evaluate
+from engine.worker.evaluate import command_of, evaluate
 from engine.worker.given import given_model, load_given_adapter
 from engine.worker.life import Beat, describe, versions
 from engine.worker.linear import use_onednn
@@ -37,6 +44,7 @@ from engine.worker.memory import fit_memory, is_out_of_memory, shrink
 from engine.worker.model import (
     Precision,
     causal_lm,
+    check_positions,
     check_vocabulary,
     choose_precision,
     enable_activation_checkpointing,
@@ -45,12 +53,21 @@ from engine.worker.model import (
     make_trainable,
     pick_device,
 )
-from engine.worker.optim import learning_rate, make_optimizer, set_learning_rate
+from engine.worker.optim import make_optimizer, set_learning_rate
 from engine.worker.packing import TokenSet, epoch_order, make_pack, plan_passes
 from engine.worker.parallel import Begin, Ranks, Step, ranks_changed
 from engine.worker.peak import PeakMemory
 from engine.worker.progress import Progress, make_plan
-from engine.worker.resume import compare_probe, load_adapter, probe_indices, probe_loss, refuse_other_run
+from engine.worker.resume import (
+    best_again,
+    command_changes,
+    compare_probe,
+    load_adapter,
+    probe_indices,
+    probe_loss,
+    refuse_other_run,
+    tokenizer_of,
+)
 from engine.worker.signals import StopRequest
 from engine.worker.template import ChatTemplate
 
@@ -67,13 +84,16 @@ def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = 
 def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) -> int:
     """What `train` does, as rank 0 of `ranks`. Where the run has one GPU, or none, there is no other."""
     began_at = time.monotonic()
+    journal = Journal(folder)
+    moved = settle(folder)
     settings = read_run(folder)
     config = settings.config
-    journal = Journal(folder)
     beat = Beat(journal)
     beat.promise(600, "loading")
     journal.write("state", state="starting", pid=os.getpid(), versions=versions())
 
+    for path, place in moved.items():
+        journal.write("event", event="moved", message=f"{path}: found by its content at {place}.")
     device = pick_device()
     if complaint := ranks.start(folder, config, device):  # the others load their libraries while data is read
         journal.write("event", event="fewer-gpus", message=complaint)
@@ -85,18 +105,20 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
         journal.write("event", event="checkpoint-damaged", message=f"passed over: {complaint}")
 
     # Data. Tokenised before the model is loaded, so that a bad file is told at once.
-    template = ChatTemplate(load_tokenizer(config.model), config.data.template)
+    template = ChatTemplate(load_tokenizer(tokenizer_of(config, last)), config.data.template)
     data = prepare(config, template)
     config = config.replace(auto_values(config, len(data.train)))
     plan = make_plan(config, len(data.train))
+    criterion = best.parse(config.eval.best)
     facts = {
         "config": dataclasses.asdict(config),
         "data": data_hashes(data),
         "versions": versions(),
         "ranks": ranks.count,
+        "command": command_of(config, folder),
     }
     if last:
-        refuse_other_run(last, config, facts["data"])
+        refuse_other_run(last, config, facts["data"], read_meta(folder).get("files"))
     for change in [] if last else data_changes(folder, settings.config):
         journal.write("event", event="data-changed", message=f"Since the run was queued: {change}.")
     journal.write("data", **data.report)
@@ -104,11 +126,14 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
         "plan", **dataclasses.asdict(plan), epochs=config.train.epochs, settings=config.flat(), origin=settings.origin
     )
 
+    check_run(journal, settings, config, data, plan, last)
+
     # Model, optimizer, and where they stood.
     torch.manual_seed(config.train.seed)
     precision = choose_precision(config, device)
     full = config.method.kind == "full"
     source = str(last.path) if last and full else given_model(config.model)
+    base = None if full else BaseWeights(config, source)
     ranks.begin(Begin(config, data.train, source, last))
     model = make_trainable(load_base(config, precision, source), config)
     use_onednn(model)
@@ -116,6 +141,9 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
     inner = causal_lm(model)
     ends = answer_ends(template, inner) if config.method.objective == "sft" else ()
     check_vocabulary(inner, max(int(data.train.ids.max()), int(data.val.ids.max(initial=0))))
+    check_positions(inner, max(int(data.train.lengths.max()), int(data.val.lengths.max(initial=0))))
+    if last and base and (doubt := base.refuse_other(last.manifest)):
+        journal.write("event", event="base-unchecked", message=doubt)
     probe = make_pack(data.train, probe_indices(data.train)).to(device)
     model.eval()
     with precision.context():
@@ -132,11 +160,16 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
         if not full:
             load_adapter(model, last)
         optimizer.load_state_dict(state["optimizer"])
-        progress = Progress(**state["progress"])
+        progress = Progress.restored(state["progress"])
         asked, before = config.train.micro_tokens, last.manifest["config"]["train"]["micro_tokens"]
         if asked not in ("auto", before):
             progress.micro_tokens = asked
         checkpoint.set_rng_state(state["rng"])
+        if best.of_text(last.manifest["config"]["eval"].get("best")) != criterion:
+            beat_on = functools.partial(beat.still, 600, "loading")
+            journal.write("best", **best_again(folder, progress, criterion, config, beat_on))
+        for change in command_changes(last, facts["command"]):
+            journal.write("event", event="command-changed", message=f"Since step {last.step}: {change}.")
         compare_probe(journal, state, probe_loss(loss_of, probe, precision), versions())
         if (ranks_before := last.manifest.get("ranks", 1)) != ranks.count:
             journal.write("event", event="ranks-changed", message=ranks_changed(ranks_before, ranks.count))
@@ -154,6 +187,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
     peak = PeakMemory(journal, config, precision, data.train, own_batch)
     journal.write("resume", from_step=progress.step if last else -1, micro_tokens=progress.micro_tokens)
     journal.write("state", state="running", step=progress.step)
+    begun(folder)
 
     def save() -> None:
         """A checkpoint of this step. A disk without room for it pauses the run."""
@@ -172,6 +206,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
             "validation_loss": progress.last_loss,
             "trained_dtypes": dtypes,
             "base_vocabulary": vocabulary,
+            BASE: base.to_manifest() if base else None,
         }
         size = checkpoint_bytes(parameters)
         while True:
@@ -197,7 +232,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
         if progress.best_step == saved.step:
             names.append("best")
         for name in names:
-            checkpoint.link(checkpoints, name, saved.step)
+            link(checkpoints, name, saved.step)
         path = f"{home.CHECKPOINTS}/{saved.path.name}"
         epoch = round(saved.epoch, 4)
         journal.write("checkpoint", step=saved.step, epoch=epoch, path=path, bytes=saved.bytes, kept=names)
@@ -205,10 +240,10 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
             journal.write("checkpoint-removed", step=step)
 
     def judge() -> None:
-        """Evaluate; remember the best eval loss, and how many evaluations have passed without a better one."""
+        """Evaluate; remember the best value of what eval.best names, and how many evaluations had no better one."""
         beat.promise(3600, "evaluating")
         model.eval()
-        loss = evaluate(
+        scores = evaluate(
             folder,
             journal,
             loss_of,
@@ -220,11 +255,9 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
             lambda: beat.still(3600, "evaluating"),
         )
         model.train()
-        progress.last_loss = loss
-        if loss is not None and loss < progress.best_loss:
-            progress.best_loss, progress.best_step, progress.evals_without_better = loss, progress.step, 0
-        elif loss is not None:
-            progress.evals_without_better += 1
+        progress.last_loss = scores["eval/loss"] if scores else None
+        if scores:
+            progress.judge(scores, criterion)
 
     if last:
         # A kill may have come between its rename and its names.
@@ -233,6 +266,8 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
     else:
         # What would fail after hours fails now: one evaluation and one save before the first step.
         judge()
+        first = progress.last_loss
+        refuse_broken_model(model, config, probe_loss(loss_of, probe, precision) if first is None else first)
         save()
 
     patience = config.train.early_stopping
@@ -312,8 +347,8 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
                 "event",
                 event="early-stop",
                 step=progress.step,
-                message=f"No better eval loss in {patience} evaluations; the best is {progress.best_loss:.4f} "
-                f"at step {progress.best_step}.",
+                message=f"No better {metric_name(criterion.key)} in {progress.evals_without_better} "
+                f"evaluation{'s' * (progress.evals_without_better != 1)}: {progress.best_words}.",
             )
             break
 

@@ -8,6 +8,7 @@ from families import build
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine import journal
+from engine.checkpoints import link
 from engine.config import Layer, RunConfig, resolve
 from engine.worker import checkpoint
 from engine.worker.answer_ends import answer_ends
@@ -57,7 +58,7 @@ def saved(root: Path, model: Path, noise: float = 0.05, **changes) -> Path:
     template = ChatTemplate(load_tokenizer(config.model), config.data.template)
     ends = answer_ends(template, causal_lm(trained)) if config.method.objective == "sft" else ()
     checkpoint.save(checkpoints, 7, 1.0, trained, template.tokenizer, {}, facts, ends=ends)
-    checkpoint.link(checkpoints, "best", 7)
+    link(checkpoints, "best", 7)
     return checkpoints / "step-00000007"
 
 

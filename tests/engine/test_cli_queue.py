@@ -92,7 +92,7 @@ def test_a_mistake_queues_nothing_and_makes_nothing(finetop, workspace):
     )
     assert "does not exist" in finetop("add", "--data-file", "gone.csv", code=2)[1]
     assert "'x' is no run" in finetop("add", "--data-file", "意图.csv", "--after", "x", code=2)[1]
-    assert "no data" in finetop("add", code=2)[1]
+    assert "no data" in finetop("add", "--val-file", "意图.csv", code=2)[1]
     assert workspace.run_ids() == []
 
 
@@ -266,7 +266,8 @@ def test_the_scores_of_any_number_of_runs_are_one_query(finetop, workspace):
     asked: list[str] = []
     conn.set_trace_callback(asked.append)
     found = reads.best_scores(conn, range(1, 5), ["eval/accuracy", "eval/chrf"])
-    assert found == {run_id: {"eval/accuracy": run_id / 4} for run_id in (1, 2, 3)}
+    values = {run_id: {key: best.value for key, best in scores.items()} for run_id, scores in found.items()}
+    assert values == {run_id: {"eval/accuracy": run_id / 4} for run_id in (1, 2, 3)}
     assert len(asked) == 1
     assert set(MAIN_SCORES) == set(METRICS), "each metric may be the main one"
 

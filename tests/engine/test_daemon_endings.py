@@ -43,6 +43,13 @@ def exited(code: int) -> int:
         (Evidence(None), End.VANISHED, RunState.INTERRUPTED),
         (Evidence(None, rebooted=True), End.REBOOT, RunState.INTERRUPTED),
         (Evidence(None, {"state": "done"}, rebooted=True), End.DONE, RunState.DONE),
+        (Evidence(exited(1), {"state": "done", "refused": "", "cause": "failed"}), End.INPUT, RunState.DONE),
+        (Evidence(exited(2), {"state": "stopped", "refused": "", "cause": "input"}), End.INPUT, RunState.STOPPED),
+        (
+            Evidence(exited(1), {"state": "done", "refused": "", "cause": "out-of-memory"}),
+            End.GPU_MEMORY,
+            RunState.DONE,
+        ),
     ],
 )
 def test_every_death_has_its_own_name(evidence, end, state):

@@ -20,10 +20,11 @@ SLOWLY = settings(
 
 
 def refused(*words: str) -> str:
-    """What is said of words that must be refused; nothing is ever started, since no data is given."""
+    """What is said of words that must be refused; nothing is ever started, since there is no data."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(["plan", *words])
+        no_sample = [] if any(word.startswith("--data-file") for word in words) else ["--val-file", "no/such.jsonl"]
+        code = main(["plan", *no_sample, *words])
     said = err.getvalue()
     assert code == 2, (code, said)
     assert said.startswith("finetop: ") and "Traceback" not in said

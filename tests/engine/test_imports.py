@@ -47,7 +47,7 @@ def test_the_command_line_loads_nothing_heavy(statement):
 
 
 def test_a_settings_mistake_is_told_without_loading_anything_heavy():
-    statement = "from engine.cli.main import main\nassert main(['train', '--set', 'lr=1']) == 2"
+    statement = "from engine.cli.main import main\nassert main(['train', '--set', 'lr=high']) == 2"
     assert not loaded_by(statement) & HEAVY
 
 

@@ -40,6 +40,8 @@ class Known:
     files: Mapping[str, str]
     """Problems with data and model, by setting."""
     memory: tuple[Line, ...] = ()
+    told: tuple[str, ...] = ()
+    """Where the run will not be what was asked for."""
 
 
 class NewRunScreen(KeyScreen):
@@ -183,7 +185,8 @@ class NewRunScreen(KeyScreen):
                 memory = () if "model.name" in files else tuple(outlook.lines(runs[0].config, machine, known))
             except (EngineError, OSError, ValueError) as error:
                 memory = ([(f"memory not known: {visible(str(error))}", "dim")],)
-            self.post_message(self.Learned(number, "known", Known(files, memory)))
+            told = tuple(one.message for one in run_form.findings(runs[0]) if not one.refused)
+            self.post_message(self.Learned(number, "known", Known(files, memory, told)))
 
         self.run_worker(work, thread=True, exclusive=True, group="learn", exit_on_error=False)
         config = runs[0].config

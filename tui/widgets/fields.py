@@ -143,6 +143,10 @@ class Info(ScrollPane):
         for wrong, why in problems.items():
             if wrong != path:
                 lines += _wrapped(f"✖ {wrong}: {why}", width, "failed")
+        report = screen.tokens if isinstance(screen.tokens, dict) else {}
+        told = [one["message"] for one in report.get("findings", ())] or screen.known.told
+        for words in told:
+            lines += _wrapped(f"! {words}", width, "warning")
         short = self.outer_size.height < _SHORT
         lines += [] if short else [[]]
         lines += [*_runs(screen, width), *_data(screen, width), *_tokens(screen, width)]

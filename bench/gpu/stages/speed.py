@@ -159,6 +159,7 @@ def _is_annotation(event: Any) -> bool:
 
 
 def _is_leaf(event: Any) -> bool:
+    """On a CPU: an operation made of no others. Products that oneDNN makes are none of torch's, and count as gaps."""
     return event.name.startswith("aten::") and not any(c.name.startswith("aten::") for c in event.cpu_children)
 
 
