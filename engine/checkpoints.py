@@ -87,6 +87,14 @@ def link_weights(checkpoint: Path, to: Path) -> None:
                 raise CheckpointError(f"{checkpoint / name} cannot be copied: {problem.strerror}") from None
 
 
+def link(folder: Path, name: str, step: int) -> None:
+    """Point `folder`/`name` at a step's checkpoint, in one atomic rename."""
+    temporary = folder / f".tmp-{name}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(path_of(folder, step).name)
+    os.replace(temporary, folder / name)
+
+
 def path_of(folder: Path, step: int) -> Path:
     """Where a step's checkpoint lies in a run's checkpoints folder."""
     return folder / f"step-{step:08d}"

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from engine import best
 from engine.errors import ConfigError, InputError
+from engine.metrics.names import MAIN_SCORES
 
 Auto = Literal["auto"]
 META_KEY = "finetop"
@@ -69,6 +71,9 @@ class DataConfig:
         "with others become an example for each answer",
     )
     clock: str = setting("auto", "the time that chat templates write; auto: when the run began; or 2026-01-31 12:00")
+    thinking: Literal["as_is", "no_loss_on_empty", "drop"] = setting(
+        "as_is", "no_loss_on_empty: empty thoughts are not trained; drop: thoughts are taken out of the rows"
+    )
     max_length: int = setting(2048, "longest example, in tokens", 8)
     overlong: Literal["cut", "skip"] = setting("cut", "what happens to an example longer than max_length")
     max_bad_share: float = setting(0.05, "share of bad lines above which training refuses to start", 0.0, 1.0)
@@ -115,7 +120,7 @@ class TrainConfig:
     seed: int = setting(0, "seed of adapters, dropout and order", 0)
     threads: int = setting(0, "CPU threads; 0: one per core", 0, 4096)
     deterministic: bool = setting(False, "bit-exact repeats on a GPU too, slower; on the CPU it is always so")
-    early_stopping: int = setting(0, "stop after so many evaluations without a better eval loss; 0: never", 0)
+    early_stopping: int = setting(0, "stop after so many evaluations without a better one, by eval.best; 0: never", 0)
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,13 @@ class EvalConfig:
         "likelihood", "accuracy and macro_f1: the label the model finds likeliest, or the one it writes"
     )
     schema: str = setting("", "JSON Schema file for json_schema")
+    command: str = setting(
+        "", "a program of yours that scores the answers, such as 'python score.py': predictions in, numbers out"
+    )
+    command_seconds: int = setting(300, "how long eval.command may take at each evaluation", 1)
+    best: str = setting(
+        "loss", "what the best checkpoint, early stopping and rankings go by: loss, a score, METRIC:max or METRIC:min"
+    )
     max_examples: int = setting(0, "how many validation examples to generate answers for; 0: all", 0)
     max_new_tokens: int = setting(128, "longest generated answer", 1)
     keep_predictions: int = setting(
@@ -154,7 +166,7 @@ class SaveConfig:
     every: int = setting(0, "also save every so many steps; 0: at the end of each epoch only", 0)
     keep_last: int = setting(3, "how many of the step checkpoints to keep; 0: all", 0)
     keep_epochs: int = setting(0, "how many of the epoch checkpoints to keep; 0: all", 0)
-    keep_best: bool = setting(True, "keep the checkpoint with the lowest eval loss")
+    keep_best: bool = setting(True, "keep the best checkpoint: that which eval.best calls so")
 
 
 @dataclass(frozen=True)
@@ -273,7 +285,8 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
                 _check_text(chosen[path], path)
                 origin[path] = layer.label
             except ValueError as error:
-                problems.append(f"{layer.label}: {path} is {_show(value)}, but {error}")
+                more = "; a program of your own is given as eval.command" if path == "eval.metrics" else ""
+                problems.append(f"{layer.label}: {path} is {_show(value)}, but {error}{more}")
                 chosen.pop(path, None)
     config = RunConfig().replace(chosen)
     problems.extend(_cross_checks(config))
@@ -457,9 +470,30 @@ def _cross_checks(config: RunConfig) -> list[str]:
         problems.append(f"eval.metrics ({', '.join(config.eval.metrics)}) needs answers: not for objective pretrain")
     if "json_schema" in config.eval.metrics and not config.eval.schema:
         problems.append("eval.metrics json_schema needs a schema: set eval.schema to a JSON Schema file")
+    if config.method.objective == "pretrain" and config.eval.command:
+        problems.append("eval.command needs answers: not for objective pretrain")
+    problems += _check_best(config)
     if config.method.kind == "qlora" and config.model.dtype == "float32" and config.optim.name == "paged_adamw8bit":
         problems.append("optim.name paged_adamw8bit needs a GPU and bfloat16: set model.dtype to auto")
     return problems
+
+
+def _check_best(config: RunConfig) -> list[str]:
+    """What eval.best names must be measured. What a command gives is known at the first evaluation only."""
+    chosen, measured = config.eval.best, ("loss", "perplexity", *config.eval.metrics)
+    try:
+        criterion = best.parse(chosen)
+    except ValueError as error:
+        return [f"eval.best is {_show(chosen)}, but {error}"]
+    name = criterion.name.partition("@")[0]
+    if name not in measured and not config.eval.command:
+        return [f"eval.best is {_show(chosen)}, but {name} is not measured: there are {', '.join(measured)}; more by "
+                "eval.metrics, or by a program of yours, eval.command"]  # fmt: skip
+    if name not in measured and name in MAIN_SCORES:
+        return [f"eval.best is {_show(chosen)}, but {name} is not among eval.metrics"]
+    if criterion != best.LOSS and not config.data.val_files and config.data.val_fraction == 0:
+        return [f"eval.best is {_show(chosen)}, which needs validation data: set data.val_fraction or give --val-file"]
+    return []
 
 
 def _coerce(value: Any, wanted: Any) -> Any:

@@ -241,6 +241,21 @@ class Control:
             self._see_to_daemon()
         return outcome
 
+    def choose_best(self, run_id: int, by: str) -> str:
+        """Let another metric say which of an ended run's checkpoints is the best, from its evaluations; what that came
+        to, in words. The run goes on with it, should it be resumed. Raises InputError."""
+        from engine.rescoring import choose_anew  # 20 ms
+
+        conn, folder = self._writer(), self._run_folder(run_id)
+        run = reads.run(conn, run_id)
+        if run is None or run.state not in ENDED or worker_alive(folder):
+            again = f"finetop resume {run_id} --set eval.best={by}"
+            raise InputError(f"run {run_id} has not ended", f"Stop it first, and then once more, or: {again}")
+        choice, after = choose_anew(folder, by)
+        queue.put_settings(conn, run_id, after.config.flat(), after.origin)
+        import_journal(conn, run_id, folder)
+        return choice.words
+
     def _see_to_daemon(self) -> None:
         """The change is made, whether or not a daemon can be started that acts on it."""
         try:

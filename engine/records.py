@@ -77,6 +77,8 @@ class DataReport:
     """Rows of a split of that name beside the training split."""
     left_out: tuple[str, ...] = ()
     """Files and subfolders of a folder that were not read, and why."""
+    thoughts_dropped: int = 0
+    """Examples that had a thought before it was taken out."""
 
     @property
     def rows(self) -> int:

@@ -55,15 +55,21 @@ class Resumed:
     """What its user should know before it goes on."""
 
 
-def look(folder: Path, layers: Sequence[Layer], point: str = "latest") -> Resumed:
+def look(folder: Path, layers: Sequence[Layer], point: str = "latest", *, as_another_run: bool = False) -> Resumed:
     """What resuming the run in `folder` with these settings over its own would be. Raises InputError where it cannot
-    begin: other data, another base, other settings than may change, files that are not there.
+    begin: other data, another base, other settings than may change, files that are not there. `as_another_run`: other
+    settings are no error but a note, for a plan, which starts nothing.
     """
     own, here = read_run(folder), located(folder)
     moves = diff(own.config, here.config).items()
     notes = [f"{path}: what was {_text(was)} lies at {_text(now)} now" for path, (was, now) in moves]
     after = overlaid(here, layers)
-    _refuse_other_course(folder, here.config, after.config)
+    try:
+        _refuse_other_course(folder, here.config, after.config)
+    except InputError as error:
+        if not as_another_run:
+            raise
+        notes.append(" ".join(error.message.split()))
     _insist_on_files(folder, after.config)
     if leap := schedule_note(folder, after.config, point):
         notes.append(leap)

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine import __version__
 from engine.checkpoints import STEP_NAME, path_of
@@ -29,6 +29,9 @@ from engine.files import write_whole
 from engine.fingerprint import changes, fingerprints
 from engine.home import CHECKPOINTS, CONFIG, Workspace
 
+if TYPE_CHECKING:
+    from engine.score_command import ScoreCommand
+
 LISTS_OF_PATHS = ("data.files", "data.val_files")
 ADAPTER = "adapter_config.json"
 _BLANK_BYTES = 1 << 16
@@ -44,7 +47,10 @@ def create_run(
     run_id, folder = workspace.new_run(beyond)
     try:
         own = {"version": __version__, "origin": resolved.origin, "files": path_hashes(resolved.config)}
-        write_config(folder, named(resolved.config), own | dict(meta or {}))
+        described = own | dict(meta or {})
+        if command := score_command(resolved.config, workspace.root):
+            described["command"] = command.identity()
+        write_config(folder, named(resolved.config), described)
     except InputError:
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -96,12 +102,14 @@ def path_hashes(config: RunConfig) -> dict[str, str]:
 
 
 def check_inputs(config: RunConfig) -> None:
-    """What can be told to be wrong before a run is made: that data or model are not there, or settings that the model
-    cannot have. Raises InputError."""
+    """What can be told to be wrong before a run is made: data or model that are not there, settings that the model
+    cannot have, a schema or a command that cannot work. Raises InputError."""
     from engine.plan.checks import check_settings  # which reads a run's folder by this module
+    from engine.score_inputs import check_scores  # 10 ms, of which `ls` and the like need nothing
 
     check_data(config)
     check_model(config)
+    check_scores(config.eval)
     check_settings(config)
 
 
@@ -208,11 +216,25 @@ def data_fingerprints(config: RunConfig) -> dict[str, dict[str, Any]]:
 
 
 def data_changes(folder: Path, config: RunConfig) -> list[str]:
-    """How the data differs from what it was when the run was queued; empty when it does not, or nobody looked."""
-    before = read_meta(folder).get("data")
-    if not isinstance(before, dict):
-        return []
-    return changes(before, _files(config), plain_text=config.method.objective == "pretrain")
+    """How the data, and the program that scores answers, differ from what they were when the run was queued; empty
+    when they do not, or nobody looked."""
+    meta = read_meta(folder)
+    said = []
+    if isinstance(meta.get("data"), dict):
+        said += changes(meta["data"], _files(config), plain_text=config.method.objective == "pretrain")
+    command = score_command(config, folder.resolve().parents[1])
+    if command and isinstance(meta.get("command"), dict):
+        said += command.changes(meta["command"])
+    return said
+
+
+def score_command(config: RunConfig, workspace: Path) -> "ScoreCommand | None":
+    """eval.command as it runs, if there is one."""
+    if not config.eval.command:
+        return None
+    from engine.score_command import ScoreCommand  # 10 ms, of which `ls` and the like need nothing
+
+    return ScoreCommand(config.eval.command, workspace, config.eval.command_seconds)
 
 
 def _files(config: RunConfig) -> list[str]:
@@ -277,6 +299,10 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
             made[path] = [one(item) for item in value]
         elif value is not None:
             made[path] = one(value)
+    if made.get("eval.command") and isinstance(made["eval.command"], str):
+        from engine.score_command import absolute_command
+
+        made["eval.command"] = absolute_command(made["eval.command"])
     return made
 
 

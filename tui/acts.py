@@ -120,8 +120,8 @@ class Acts(Base):
         if detail is not None and detail.run_id == run.id:
             return detail.rival
         others = [other for other in self.host.snapshot.runs if other.id != run.id and other.data == run.data]
-        scored = [other for other in others if other.best_eval is not None]
-        return min(scored, key=lambda other: other.best_eval or 0.0, default=None)
+        scored = [other for other in others if other.best_eval is not None and other.best_by == run.best_by]
+        return min(scored, key=lambda other: other.best.badness or 0.0, default=None)
 
     # doing
 

@@ -24,7 +24,8 @@ _TITLES = {
 
 
 def title_of(key: str) -> str:
-    return visible(_TITLES.get(key, key.removeprefix("eval/").replace("_", " ")))
+    metric, at, source = key.partition("@")
+    return visible(_TITLES.get(metric, metric.removeprefix("eval/").replace("_", " ")) + at + source)
 
 
 # results

@@ -71,7 +71,8 @@ class Request:
 
 def title(key: str) -> str:
     """What people call a metric."""
-    return visible(_TITLES.get(key, key.removeprefix("train/")))
+    metric, at, source = key.partition("@")
+    return visible(_TITLES.get(metric, metric.removeprefix("train/")) + at + source)
 
 
 def metrics(keys: Iterable[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -39,7 +39,18 @@ MACHINE_STALE_SECONDS = 10.0
 """Without a daemon, machine.json older than this tells nothing of now."""
 PRUNED_SECONDS = 10.0
 """A worker deletes a checkpoint's files and then says so: until the store can have heard, they are not missing."""
-_TELLING = ("state", "oom", "early-stop", "disk-full", "retry", "kill", "checkpoint-damaged", "recovered")
+_TELLING = (
+    "state",
+    "oom",
+    "early-stop",
+    "thinks-less",
+    "command-failed",
+    "disk-full",
+    "retry",
+    "kill",
+    "checkpoint-damaged",
+    "recovered",
+)
 """Kinds of events that the line above the footer tells."""
 
 

@@ -1,7 +1,9 @@
 """What is told in words: the last event, and what happened since someone last looked. Pure."""
 
+from collections import Counter
 from collections.abc import Sequence
 
+from engine.best import LOSS
 from engine.store.records import Run, RunState
 from tui import format
 from tui.format import listed, plural, visible
@@ -10,7 +12,7 @@ from tui.theme import LOOKS
 
 
 def since_last_time(runs: Sequence[Run], seen: float, now: float) -> list[str]:
-    """At most four pieces: finished, failed, running, and the best so far; nothing if nothing ended."""
+    """What ended and how, the best of it, and what got worse; nothing if nothing ended."""
     ended = [run for run in runs if run.ended and run.finished is not None and run.finished > seen]
     if not ended:
         return []
@@ -24,15 +26,19 @@ def since_last_time(runs: Sequence[Run], seen: float, now: float) -> list[str]:
         found = [run for run in ended if run.state is state]
         if found:
             pieces.append(f"{len(found)} {word} ({listed(sorted(run.id for run in found))})")
-    scored = [run for run in ended if run.best_eval is not None]
+    scored = [run for run in ended if run.best.improved]
     if scored:
-        best = min(scored, key=lambda run: run.best_eval or 0.0)
-        others = [run for run in runs if run.best_eval is not None and run.data == best.data]
-        first = all((run.best_eval or 0.0) >= (best.best_eval or 0.0) for run in others)
+        # Values of different metrics say nothing about each other: those by which most of the runs are judged.
+        by = Counter(run.best_by for run in scored).most_common(1)[0][0]
+        best = min((run for run in scored if run.best_by == by), key=_badness)
+        others = [run for run in runs if run.best_eval is not None and (run.data, run.best_by) == (best.data, by)]
+        first = all(_badness(run) >= _badness(best) for run in others)
         pieces.append(
-            f"best {best.id} with eval {format.loss(best.best_eval)}"
+            f"best {best.id} with {_metric(best)} {format.loss(best.best_eval)}"
             + (f", best of {len(others)} on its data" if first and len(others) > 1 else "")
         )
+    if worse := sorted(run.id for run in ended if run.best.improved is False):
+        pieces.append(f"never better than at the start: {listed(worse)}")
     return pieces
 
 
@@ -59,10 +65,21 @@ def event_words(news: News) -> tuple[str, str] | None:
 def _result(news: News) -> str:
     if news.run is None or news.run.best_eval is None or not news.place:
         return ""
+    if not news.run.best.improved:
+        return f": {_metric(news.run)} {news.run.best.words(format.loss)}"
     place = "best" if news.place == 1 else _ordinal(news.place)
-    return f": eval {format.loss(news.run.best_eval)}" + (
+    return f": {_metric(news.run)} {format.loss(news.run.best_eval)}" + (
         f", {place} of {plural(news.scored, 'run')} on this data" if news.scored > 1 else ""
     )
+
+
+def _badness(run: Run) -> float:
+    return run.best.badness or 0.0
+
+
+def _metric(run: Run) -> str:
+    """What a run is judged by, in short."""
+    return "eval" if run.best.criterion == LOSS else visible(run.best.criterion.name)
 
 
 def _ordinal(number: int) -> str:

@@ -22,6 +22,7 @@ from engine.plan.checks import Finding, given_by_hand
 from engine.plan.checks import check as check_asked
 from engine.plan.model_facts import find_facts
 from engine.runs import absolute, check_data, check_model
+from engine.score_inputs import check_scores
 from tui import format
 
 USUAL = (
@@ -276,6 +277,11 @@ def check_files(runs: Sequence[Resolved]) -> dict[str, str]:
         except (EngineError, OSError) as error:
             of_checkpoint = config.model.checkpoint and "the model " not in str(error)
             problems.setdefault("model.checkpoint" if of_checkpoint else "model.name", _said(error))
+    for config in {str(r.config.eval): r.config.eval for r in runs}.values():
+        try:
+            check_scores(config)
+        except (EngineError, OSError) as error:
+            problems.setdefault("eval.schema" if "eval.schema" in str(error) else "eval.command", _said(error))
     for one in (finding for resolved in runs for finding in findings(resolved)):
         if one.refused:
             problems.setdefault(one.setting, f"{one.message}. {one.hint}")

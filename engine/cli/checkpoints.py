@@ -3,16 +3,22 @@
 import argparse
 import dataclasses
 import sys
+from itertools import repeat
 from typing import Any
 
 from engine.cli.stored import acting, find_run, open_store, run_number
-from engine.cli.text import Column, ago, bytes_text, number, output_width, print_json, table
+from engine.cli.text import Column, ago, bytes_text, number, output_width, print_json, table, visible
 from engine.errors import InputError
 from engine.home import CHECKPOINTS, Workspace, find_workspace
 from engine.store import reads
 from engine.store.records import Checkpoint
 
-_EXAMPLES = "examples:\n  finetop checkpoints 41\n  finetop checkpoints 41 --pin 1200\n"
+_EXAMPLES = """\
+examples:
+  finetop checkpoints 41
+  finetop checkpoints 41 --pin 1200
+  finetop checkpoints 41 --best macro_f1
+"""
 
 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -27,6 +33,9 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     checkpoints.add_argument("id", metavar="ID", nargs="?", type=run_number, help="the run (default: all)")
     checkpoints.add_argument("--pin", type=int, metavar="STEP", help="keep it, whatever the save. settings say")
     checkpoints.add_argument("--unpin", type=int, metavar="STEP", help="let the save. settings decide again")
+    checkpoints.add_argument(
+        "--best", metavar="METRIC[:max|:min]", help="let another metric say which is the best; eval.best from now on"
+    )
     checkpoints.add_argument("--json", action="store_true", help="print as JSON")
     checkpoints.set_defaults(run=run_checkpoints)
 
@@ -43,6 +52,12 @@ def run_checkpoints(options: argparse.Namespace) -> int:
             outcome = control.pin(options.id, step, pinned)
         if not outcome:
             raise InputError(outcome.why)
+    if options.best is not None:
+        if options.id is None:
+            raise InputError("which run's best?", "finetop checkpoints 41 --best macro_f1")
+        with acting(workspace) as control:
+            words = control.choose_best(options.id, options.best)
+        print(visible(f"run {options.id}: {words}"), file=sys.stderr)
     if options.id is not None:
         find_run(conn, options.id)
     found = reads.checkpoints(conn, options.id)
@@ -77,7 +92,7 @@ def checkpoint_table(found: tuple[Checkpoint, ...], workspace: Workspace, width:
         rows.append(
             [
                 f"{one.run_id}@{one.step}",
-                " ".join([*one.kept, *(["pinned"] if one.pinned else [])]),
+                " ".join([*map(_label, one.kept, repeat(one.step)), *(["pinned"] if one.pinned else [])]),
                 "" if one.epoch is None else f"{one.epoch:.2f}",
                 "" if loss is None else number(loss),
                 "" if one.bytes is None else bytes_text(one.bytes),
@@ -87,6 +102,11 @@ def checkpoint_table(found: tuple[Checkpoint, ...], workspace: Workspace, width:
             ]
         )
     return table(_CHECKPOINT_COLUMNS, rows, width, indent)
+
+
+def _label(label: str, step: int) -> str:
+    """`best` is no achievement where nothing has been trained."""
+    return "best-is-untrained" if label == "best" and step == 0 else label
 
 
 def _resumable(one: Checkpoint, workspace: Workspace) -> str:

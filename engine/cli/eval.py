@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from engine.best import LOSS
 from engine.cli.scoring import ask_worker, shown_path
 from engine.cli.text import Column, output_width, plain, print_json, table, visible, wrap_cells
 from engine.config import Layer, RunConfig, resolve
@@ -14,6 +15,8 @@ from engine.metrics.names import metric_name, score_text
 from engine.metrics.normal import NORMALISATIONS
 from engine.metrics.score import DESCRIPTIONS, METRICS, results_order
 from engine.moved import located
+from engine.runs import absolute
+from engine.score_inputs import check_scores
 from engine.targets import Target, find_targets
 
 _LOSS = "loss"
@@ -49,6 +52,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser.add_argument("--normalisation", choices=NORMALISATIONS, help="what comparing answers disregards")
     parser.add_argument("--classify", choices=("likelihood", "generate"), help="how a label is chosen")
     parser.add_argument("--schema", metavar="FILE", help="JSON Schema for json_schema")
+    parser.add_argument("--command", metavar="'PROGRAM …'", help="a program that scores the answers; '' for none")
     parser.add_argument("--shots", type=int, default=0, metavar="N", help="N training examples in every prompt")
     parser.add_argument("--max-examples", type=int, metavar="N", help="answer only the first N; 0: all")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer")
@@ -115,12 +119,16 @@ def _reading(options: argparse.Namespace, workspace: Workspace, targets: list[Ta
         "eval.normalisation": options.normalisation,
         "eval.classify": options.classify,
         "eval.schema": options.schema,
+        "eval.command": options.command,
+        "eval.best": LOSS.text,
         "eval.max_examples": options.max_examples if options.max_examples is not None else 0,
         "eval.max_new_tokens": options.max_new_tokens,
         "eval.metrics": _metrics(options.metrics),
     }
-    layer = Layer("eval", {key: value for key, value in given.items() if value is not None})
-    return resolve([Layer("run", config.flat()), layer]).config
+    layer = Layer("eval", absolute({key: value for key, value in given.items() if value is not None}))
+    reading = resolve([Layer("run", config.flat()), layer]).config
+    check_scores(reading.eval)
+    return reading
 
 
 def _print(results: list[dict[str, Any]]) -> None:
@@ -173,7 +181,9 @@ def _how(result: dict[str, Any], generation: dict[str, Any]) -> list[str]:
     if by_writing or any(name in ("exact_match", "contains") for name in metrics):
         said.append(f"normalisation {result['normalisation']}: {NORMALISATIONS[result['normalisation']]}")
     drawn = f"drawn at temperature {generation['temperature']:g}, seed {generation['seed']}"
-    if by_writing or any(name not in ("accuracy", "macro_f1") for name in metrics):
+    if "command" in result:
+        said.append(f"scored by {result['command']['text']}")
+    if by_writing or "command" in result or any(name not in ("accuracy", "macro_f1") for name in metrics):
         said.append(drawn if generation["temperature"] else "greedy answers")
     if generation["shots"]:
         said.append(f"{generation['shots']} examples in every prompt, seed {generation['seed']}")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from engine.best import LOSS, Best
 from engine.cli.stored import as_json, busy_seconds, open_store
 from engine.cli.text import Column, ago, blocks, cells, duration, first_line, number, output_width, print_json, table
 from engine.daemon import client
@@ -33,6 +34,7 @@ _LEAST = 6
 _NAME = 16
 _BAR = 10
 _SCORE = "score"
+_LOSS, _BEST = "eval loss", "best eval"
 _GIVE_WAY = ("group", "method", "", "step", "model", "loss", "took", "data", _SCORE, *MAIN_SCORES)
 """Columns that go first where the terminal is narrow; "" is the bar."""
 
@@ -101,8 +103,8 @@ def run_ls(options: argparse.Namespace) -> int:
     return 0
 
 
-_Scores = Mapping[int, tuple[str, float]]
-"""Of each run that has scores the one that says most: its name, and its highest value."""
+_Scores = Mapping[int, tuple[str, Best]]
+"""Of each run that has scores the one that says most: its name, and how it stands."""
 
 
 def _main_scores(conn: Connection, runs: Iterable[Run]) -> _Scores:
@@ -116,22 +118,42 @@ def _main_scores(conn: Connection, runs: Iterable[Run]) -> _Scores:
 def _with_score(
     columns: Sequence[Column], rows: Iterable[list[str]], runs: Iterable[Run], scores: _Scores
 ) -> tuple[list[Column], list[list[str]]]:
-    """A table with the runs' scores after the eval loss. The title names the score where all have the same."""
+    """A table with the runs' scores after their best. Titles name the metric where all have the same."""
+    runs = list(runs)
+    if any(run.best.criterion != LOSS for run in runs):
+        columns = [Column(_BEST, right=True) if column.title == _LOSS else column for column in columns]
     mine = [scores.get(run.id) for run in runs]
     names = {one[0] for one in mine if one}
     if not names:
         return list(columns), list(rows)
     title = _SCORE if len(names) > 1 else next(iter(names))
-    entries = ["" if one is None else score_text(*one) + (f" {one[0]}" if title == _SCORE else "") for one in mine]
-    place = [column.title for column in columns].index("eval loss") + 1
+    entries = [_score_entry(one, title == _SCORE) for one in mine]
+    place = next(place for place, column in enumerate(columns, 1) if column.title in (_LOSS, _BEST))
     return [*columns[:place], Column(title, right=True), *columns[place:]], [
         [*row[:place], entry, *row[place:]] for row, entry in zip(rows, entries, strict=True)
     ]
 
 
+def _score_entry(score: tuple[str, Best] | None, named: bool) -> str:
+    if score is None:
+        return ""
+    name, best = score
+    text = best.brief(lambda value: score_text(name, value))
+    return f"{text} {name}" if text and named else text
+
+
 def _row_json(run: Run, scores: _Scores) -> dict[str, Any]:
     name, best = scores.get(run.id, (None, None))
-    return as_json(run, score_name=name, score=best)
+    return as_json(run, score_name=name, score=best.value if best else None)
+
+
+def _best_entry(run: Run, with_step: bool = False) -> str:
+    """Of a run that got worse, what it was at its start; of one judged by another metric than the loss, its name."""
+    best = run.best
+    text = best.brief(number)
+    if with_step and best.improved:
+        text += f"@{best.step}"
+    return f"{text} {best.criterion.name}" if text and best.criterion != LOSS else text
 
 
 def _block(title: str, columns: list[Column], rows: list[list[str]], width: int) -> list[str]:
@@ -170,7 +192,7 @@ _ACTIVE = [
     Column(""),
     Column("step", right=True),
     Column("loss", right=True),
-    Column("eval loss", right=True),
+    Column(_LOSS, right=True),
     Column("left", right=True),
     Column("on"),
 ]
@@ -187,7 +209,7 @@ _RECENT = [
     Column("state"),
     Column("step", right=True),
     Column("loss", right=True),
-    Column("eval loss", right=True),
+    Column(_LOSS, right=True),
     Column("took", right=True),
     Column("ended", right=True),
     Column("why", least=12),
@@ -204,7 +226,7 @@ def _active_row(run: Run) -> list[str]:
         bar,
         steps_text(run),
         _known(run.train_loss),
-        _known(run.best_eval),
+        _best_entry(run),
         "" if left is None else duration(left),
         f"GPU {','.join(run.gpus)}" if run.gpus else "",
     ]
@@ -225,7 +247,7 @@ def _recent_row(run: Run) -> list[str]:
         state_word(run),
         steps_text(run),
         _known(run.train_loss),
-        _known(run.best_eval),
+        _best_entry(run),
         duration(took) if (took := busy_seconds(run)) else "",
         ago(run.finished),
         "" if run.state is RunState.DONE else first_line(run.reason or ""),
@@ -280,7 +302,7 @@ _HISTORY = [
     Column("method"),
     Column("step", right=True),
     Column("loss", right=True),
-    Column("eval loss", right=True),
+    Column(_LOSS, right=True),
     Column("took", right=True),
     Column("ended", right=True),
 ]
@@ -288,11 +310,11 @@ _HISTORY_CSV = (
     "id", "name", "state", "sweep", "model", "data", "method", "objective", "preset", "tags", "step",
     "total_steps", "epoch", "train_loss", "eval_loss", "best_eval", "best_eval_step", "created", "started",
     "finished", "seconds", "parent_run", "parent_step", "reason", "score_name", "score",
+    "best_by", "start_eval", "improved",
 )  # fmt: skip
 
 
 def _history_row(run: Run) -> list[str]:
-    best = _known(run.best_eval)
     return [
         str(run.id),
         run.name,
@@ -303,7 +325,7 @@ def _history_row(run: Run) -> list[str]:
         run.method,
         steps_text(run),
         _known(run.train_loss),
-        f"{best}@{run.best_eval_step}" if best else "",
+        _best_entry(run, with_step=True),
         duration(took) if (took := busy_seconds(run)) else "",
         ago(run.finished),
     ]

@@ -1,8 +1,10 @@
 """The plan as lines of text: pure, from what is known to lines."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from engine.best import LOSS, parse
 from engine.cli.text import Column, bytes_text, cut, duration, table, value_text, visible
 from engine.cli.watch import PLAN_PROBLEMS, data_warnings
 from engine.config import SETTINGS, Resolved, RunConfig
@@ -10,6 +12,7 @@ from engine.plan.checks import Finding
 from engine.plan.fit import Change, Fit
 from engine.plan.machine import Machine
 from engine.plan.outline import Course, Memory
+from engine.score_command import ScoreCommand
 
 _PARTS = {
     "weights": "weights of the model",
@@ -147,6 +150,22 @@ def settings_lines(resolved: Resolved, auto: dict[str, Any], everything: bool) -
         text = f"auto → {auto[path]:g}" if path in auto else value_text(flat[path])
         lines.append(f"  {path:<{width}}  {visible(text):<32}  {visible(resolved.origin[path])}")
     return lines
+
+
+def evaluation_lines(config: RunConfig, report: dict[str, Any]) -> list[str]:
+    """What evaluations do beyond the usual: what best goes by, the user's program, the sources; nothing if nothing."""
+    lines = []
+    criterion = parse(config.eval.best)
+    if criterion != LOSS:
+        lines.append(f"  best checkpoint, early stopping and rankings go by the {criterion.words}")
+    if config.eval.command:
+        command = ScoreCommand(config.eval.command, Path.cwd(), config.eval.command_seconds)
+        lines.append(f"  answers are scored by {visible(command.text)}, which has {command.seconds:g} s each time")
+        lines += [f"    {visible(path)}; sha256 {sha[:12]}" for path, sha in command.files.items()]
+    if sources := report["data"]["val"].get("sources"):
+        shown = ", ".join(f"{visible(name)} ({count:,})" for name, count in sources.items())
+        lines.append(f"  loss and scores of each source beside the whole: {shown}")
+    return ["", "evaluation", *lines] if lines else []
 
 
 def data_lines(report: dict[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from engine.cli.plan_text import (
     course_lines,
     data_lines,
     estimate_line,
+    evaluation_lines,
     finding_lines,
     memory_lines,
     model_lines,
@@ -47,7 +48,7 @@ def run_plan(options: argparse.Namespace) -> int:
         from engine.cli.train import resumed
 
         _, folder, point = resumed(options, workspace)
-        found = resume.look(folder, flag_layers(options), point)
+        found = resume.look(folder, flag_layers(options), point, as_another_run=True)
         resolved, notes = found.settings, found.notes
     else:
         resolved = resolve_settings(options)
@@ -87,7 +88,7 @@ def run_plan(options: argparse.Namespace) -> int:
         return 0
     # What was asked comes last: it is what a terminal still shows.
     _print(settings_lines(resolved, report["auto"], options.all))
-    _print(["", *data_lines(report)])
+    _print(["", *data_lines(report), *evaluation_lines(config, report)])
     for number, pieces in enumerate(report["examples"], 1):
         print(f"\nexample {number}, trained tokens {marked('like this', True)}:")
         print(trained_text(pieces))
@@ -141,6 +142,8 @@ def _probe(resolved: Resolved) -> Speed:
         "data.val_fraction": 0.0,
         "eval.metrics": [],
         "eval.prompts": [],
+        "eval.command": "",
+        "eval.best": "loss",
         "save.every": 0,
     }
     config = resolved.config.replace(short)

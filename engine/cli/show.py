@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.best import LOSS, Best, Criterion
 from engine.cli import told
 from engine.cli.checkpoints import checkpoint_json, checkpoint_table
 from engine.cli.look import state_word, steps_text
@@ -34,6 +35,7 @@ from engine.cli.text import (
 from engine.config import SETTINGS, Resolved, read_run
 from engine.errors import EngineError
 from engine.home import LOG, find_workspace
+from engine.metrics.names import lower_is_better
 from engine.runs import data_changes
 from engine.store import reads
 from engine.store.records import Checkpoint, Event, Run, RunState, Series
@@ -94,7 +96,7 @@ def run_show(options: argparse.Namespace) -> int:
     width = output_width()
     lines = _head(run, folder, waits_for, memory, _scores(series))
     if changes:
-        lines += ["", "the data is not what it was when it was queued"]
+        lines += ["", "what the run is made of is not what it was when it was queued"]
         lines += [row for change in changes for row in _indented(change, width, 2)]
     lines += _wrong(run, folder, events, reads.error(conn, run.id), width)
     lines += _settings_lines(resolved, options.all) if resolved else ["", f"settings: {problem}"]
@@ -123,14 +125,16 @@ def _settings(folder: Path) -> tuple[Resolved | None, str]:
 
 
 def _scores(series: dict[str, Series]) -> list[str]:
-    """The last value of each score of the answers, all of which are better when higher, and its best before."""
+    """The last value of each score of the answers and, where more or less of it is better, its best."""
     lines = []
     for key in sorted(series):
         name, one = key.removeprefix("eval/"), series[key]
         if name == key or name in ("loss", "perplexity") or one.last is None:
             continue
-        best = f"  best {number(one.high)} at step {one.high_step}" if one.count > 1 else ""
-        lines.append(f"  {'' if lines else 'scores':<8}  {name} {number(one.last)}{best}")
+        lower = lower_is_better(key)
+        best = "" if lower is None or one.count < 2 else _best_words(one.standing(Criterion(key, lower)))
+        since = " at its start, not evaluated since" if one.last_step == 0 else ""
+        lines.append(f"  {'' if lines else 'scores':<8}  {name} {number(one.last)}{since}{best}")
     return lines
 
 
@@ -140,9 +144,7 @@ def _head(run: Run, folder: Path, waits_for: list[int], memory: dict[str, Any], 
         share = f"  ({run.step / run.total_steps:.0%})" if run.total_steps else ""
         left = run.seconds_left
         lines.append(f"  step      {steps_text(run)}{share}" + (f"  {duration(left)} of training left" if left else ""))
-    if run.train_loss is not None:
-        best = f"  best {number(run.best_eval)} at step {run.best_eval_step}" if run.best_eval is not None else ""
-        lines.append(f"  loss      {number(run.train_loss)}  eval loss {number(run.eval_loss)}{best}")
+    lines += _losses(run)
     lines += scores
     if run.started is not None:
         attempts = f"  in {run.attempts} attempts" if run.attempts > 1 else ""
@@ -167,6 +169,25 @@ def _head(run: Run, folder: Path, waits_for: list[int], memory: dict[str, Any], 
     if run.note:
         lines.append(f"  note      {run.note}")
     return [*lines, f"  folder    {folder}"]
+
+
+def _losses(run: Run) -> list[str]:
+    best, by_loss = run.best, run.best.criterion == LOSS
+    losses = [] if run.train_loss is None else [number(run.train_loss)]
+    if by_loss and best.value is None and best.start is not None:
+        losses.append(f"eval loss {best.words(number)}")
+    elif run.eval_loss is not None or losses:
+        losses.append(f"eval loss {number(run.eval_loss)}{_best_words(best) if by_loss else ''}")
+    lines = [f"  loss      {'  '.join(losses)}"] if losses else []
+    if not by_loss:
+        lines.append(f"  best      by {best.criterion.words}: {best.words(number) or 'not evaluated yet'}")
+    return lines
+
+
+def _best_words(best: Best) -> str:
+    """After the last value: the best, or that there was none."""
+    words = best.words(number)
+    return f"  {'best ' if best.improved else ''}{words}" if words else ""
 
 
 def _state_line(run: Run) -> str:

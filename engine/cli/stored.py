@@ -137,7 +137,13 @@ def _ends(part: str) -> tuple[int, int]:
 def as_json(run: Run, **more: Any) -> dict[str, Any]:
     """A run as a command prints it with --json: the store's fields, times in epoch seconds."""
     fields = {"seconds" if key == "busy_seconds" else key: value for key, value in run._asdict().items()}
-    return {**fields, "seconds": busy_seconds(run), "seconds_left": run.seconds_left, **more}
+    return {
+        **fields,
+        "seconds": busy_seconds(run),
+        "seconds_left": run.seconds_left,
+        "improved": run.best.improved,
+        **more,
+    }
 
 
 def busy_seconds(run: Run) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from engine import journal
+from engine.best import Best, best_of, of_text
 from engine.cli import told
 from engine.cli.live import LiveLine
 from engine.cli.tail import log_line, tail
@@ -135,8 +136,15 @@ class Watcher:
                 self.say(f"step {event['step']:,}  {shown}")
             case "checkpoint" if event["step"]:
                 self.say(f"step {event['step']:,}  saved {event['path']} ({bytes_text(event['bytes'])})")
-            case "event":
+            case "event" | "best":
                 self.say(event["message"])
+
+    def _best(self) -> Best:
+        """By the evaluations since the watch began."""
+        criterion = of_text((self._plan.get("settings") or {}).get("eval.best"))
+        evaluations = [(event["step"], event["values"]) for event in self.events if event["kind"] == "eval"]
+        known = [(step, values.get(criterion.key)) for step, values in evaluations]
+        return best_of([(step, value) for step, value in known if value is not None], criterion)
 
     def _progress(self, metric: dict[str, Any]) -> None:
         values, step = metric["values"], metric["step"]
@@ -176,6 +184,9 @@ class Watcher:
             return 2 if code == 2 else 1
         if code == 0 and state == "done":
             self.say(f"run {self.run_id} is done: {self.folder}")
+            best = self._best()
+            if best.improved is False:
+                self.say(f"Training made it no better: {best.metric} {best.words(number)}.")
             return 0
         if code == STOPPED:
             self.say(f"run {self.run_id} stopped at step {last.get('step', 0):,}, saved. Go on with: {again}")
@@ -230,6 +241,23 @@ def data_warnings(report: dict[str, Any], shown: int = 5) -> list[str]:
             )
         elif part["overlong"]:
             lines.append(f"{name}: {part['overlong']:,} examples are longer than data.max_length")
+    return lines + _thought_lines(report)
+
+
+def _thought_lines(report: dict[str, Any]) -> list[str]:
+    """How many answers come with thoughts, and what data.thinking makes of them."""
+    lines = []
+    if dropped := report.get("thoughts_dropped"):
+        lines.append(f"thoughts were taken out of {dropped:,} examples (data.thinking=drop)")
+    for name in ("train", "val"):
+        part = report[name]
+        if thoughts := part.get("thoughts"):
+            lines.append(f"{name}: {thoughts:,} of {part['examples']:,} examples have thoughts")
+        if empty := part.get("empty_thoughts"):
+            does = "not trained (data.thinking)"
+            if part["empty_thoughts_trained"]:
+                does = "trained; a model that reasons unlearns it by that, unless data.thinking=no_loss_on_empty"
+            lines.append(f"{name}: {empty:,} of {part['examples']:,} examples have an empty thought: {does}")
     return lines
 
 

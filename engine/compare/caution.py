@@ -50,6 +50,8 @@ def cautions(
             found.append(f"The evaluations used different chat templates ({sides}).")
         if sides := _sides(names, [r.normalisation for r in results]):
             found.append(f"Answers were normalised differently before they were scored ({sides}).")
+        if sides := _sides(names, [_command(r) for r in results]):
+            found.append(f"Answers were scored by different programs, or one that changed ({sides}).")
         if sides := _sides(names, [_generated(result) for result in results]):
             found.append(f"Answers were generated differently ({sides}).")
     return tuple(found)
@@ -88,6 +90,12 @@ def _changed_files(letters: Sequence[str], data: Sequence[Mapping[str, Any]]) ->
         for path, versions in seen.items()
         if len(versions) > 1
     ]
+
+
+def _command(result: EvaluationResult) -> str:
+    """What scored the answers beside finetop's own metrics, with the hashes of its files."""
+    files = result.command.get("files") or {}
+    return " ".join([str(result.command.get("text") or ""), *(str(sha)[:8] for sha in files.values())]).strip()
 
 
 def _generated(result: EvaluationResult) -> str:

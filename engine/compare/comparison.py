@@ -18,6 +18,7 @@ from engine.compare.records import (
     Comparison,
     Cost,
     Diagnosis,
+    Finding,
     ResultRow,
     ResultTable,
     SeedGroup,
@@ -26,14 +27,17 @@ from engine.compare.records import (
 from engine.compare.subjects import Compared, opened
 from engine.errors import InputError
 from engine.home import Workspace
+from engine.metrics.names import lower_is_better
 from engine.store import charts, course, reads, samples
 from engine.store.records import ENDED, Chart, Column, GpuReading
 
 CURVES = ("train/loss", "eval/loss")
 _RECENT = 20
 """The training loss of one step is mostly noise: the mean of the last twentieth of the steps stands for it."""
-_LOWER_IS_BETTER = ("loss", "perplexity", "ppl", "error", "nll")
-_NEUTRAL = ("tokens", "epoch", "step", "seconds", "examples")
+_NO_BETTER_ADVICE = (
+    "Its best checkpoint is the untrained one. A lower optim.learning_rate usually helps; if not, look at what is "
+    "trained: finetop plan --show 3."
+)
 _SEEDS = ("train.seed",)
 """What may differ between seeds of one setting. `data.seed` chooses the validation data, so it is not among them."""
 _GAP_SECONDS = 90.0
@@ -82,14 +86,6 @@ def compare(
         )
 
 
-def lower_is_better(key: str) -> bool | None:
-    """Which direction of a metric is the good one, by its name; None when neither is."""
-    last = key.rsplit("/", 1)[-1].lower()
-    if any(word in last for word in _LOWER_IS_BETTER):
-        return True
-    return None if last.startswith(_NEUTRAL) else False
-
-
 # results
 
 
@@ -120,7 +116,8 @@ def _results(compared: Sequence[Compared]) -> tuple[ResultTable, ...]:
 def _own_title(compared: Sequence[Compared]) -> str:
     runs = [each.subject.is_run for each in compared]
     if all(runs):
-        return "at their best (lowest eval loss)"
+        by = {each.subject.by for each in compared}
+        return f"at their best ({next(iter(by)).words if len(by) == 1 else 'each by its own eval.best'})"
     return "runs at their best, checkpoints as named" if any(runs) else "at the checkpoints named"
 
 
@@ -137,8 +134,17 @@ def _rows(compared: Sequence[Compared], keys: Sequence[str], at: Sequence[int | 
         points = [_value(each, key, step) for each, step in zip(compared, at, strict=True)]
         if any(value is not None for value, _ in points):
             values, steps = zip(*points, strict=True)
-            rows.append(ResultRow(key, values, steps, lower_is_better(key)))
+            rows.append(ResultRow(key, values, steps, _direction(key, compared)))
     return tuple(rows)
+
+
+def _direction(key: str, compared: Sequence[Compared]) -> bool | None:
+    """The natural one; of a metric that only its maker knows, what the runs' eval.best says."""
+    known = lower_is_better(key)
+    said = {
+        each.subject.by.lower for each in compared if each.subject.by.key.partition("@")[0] == key.partition("@")[0]
+    }
+    return said.pop() if known is None and len(said) == 1 else known
 
 
 def _value(each: Compared, key: str, step: int | None) -> tuple[float | None, int | None]:
@@ -408,14 +414,19 @@ def _sampled(compared: Sequence[Compared], limit: int) -> tuple[Answers, ...]:
 def _diagnoses(each: Compared) -> tuple[Diagnosis, ...]:
     if not each.run or not each.subject.is_run:
         return ()
-    curve = {key: _columns(each, key) for key in each.series if key.startswith(("eval/", "train/loss"))}
-    return diagnose(
+    keys = [key for key in each.series if key.startswith(("eval/", "train/loss")) and "@" not in key]
+    curve = {key: _columns(each, key) for key in keys}
+    found = diagnose(
         curve.get("train/loss", ()),
         {key: columns for key, columns in curve.items() if key.startswith("eval/")},
         finished=each.run.state in ENDED,
         share_done=each.subject.last_step / each.run.total_steps if each.run.total_steps and each.subject.last_step
         else None,
     )  # fmt: skip
+    if not each.subject.no_better:
+        return found
+    others = tuple(one for one in found if one.finding not in (Finding.OVER_FITTING, Finding.UNDER_FITTING))
+    return (Diagnosis(Finding.NO_BETTER, each.subject.no_better, _NO_BETTER_ADVICE), *others)
 
 
 def _columns(each: Compared, key: str) -> tuple[Column, ...]:

@@ -30,6 +30,8 @@ class EvaluationResult:
     normalisation: str
     generation: Mapping[str, Any]
     scores: Mapping[str, float]
+    command: Mapping[str, Any]
+    """The user's program that scored the answers, as result.json has it; empty where there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ def read_result(folder: Path) -> EvaluationResult | None:
             normalisation=str(said.get("normalisation") or ""),
             generation=said.get("generation") or {},
             scores={str(key): float(value) for key, value in (said.get("scores") or {}).items() if _is_number(value)},
+            command=said.get("command") or {},
         )
     except (OSError, ValueError, TypeError, AttributeError):
         return None

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.compare import statistics
-from engine.compare.comparison import lower_is_better
 from engine.compare.evaluations import Prediction, by_example, read_predictions
 from engine.compare.records import Comparison, Evidence
-from engine.metrics.names import metric_name
+from engine.metrics.names import lower_is_better, metric_name
 
 _SURE = 1 - statistics.LEVEL
 _FEW = 10

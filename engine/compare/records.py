@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.best import LOSS, Criterion
 from engine.store.records import Chart, RunState
 
 LETTERS = "ABCDEFGH"
@@ -32,6 +33,10 @@ class Subject:
     """The last step that counts: beyond a named checkpoint nothing is looked at."""
     is_run: bool = True
     """A run as a whole, not one of its checkpoints."""
+    by: Criterion = LOSS
+    """What decides where a run was best."""
+    no_better: str = ""
+    """Of a run that training made no better: that it did not, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,7 @@ class Finding(enum.StrEnum):
     DIVERGING = "diverging"
     UNSTABLE = "unstable"
     UNSTABLE_FORMAT = "unstable format"
+    NO_BETTER = "no better"
     OVER_FITTING = "over-fitting"
     UNDER_FITTING = "under-fitting"
     STILL_IMPROVING = "still improving"

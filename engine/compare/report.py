@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.best import LOSS
 from engine.compare.records import Comparison, ResultRow, ResultTable, Subject
 from engine.metrics.names import metric_name
 from engine.sizes import bytes_text
@@ -83,7 +84,9 @@ def subject_text(subject: Subject) -> str:
     """`qwen-sql, done, step 1,200`: what is known of it beside its name."""
     parts = [subject.title, subject.state.value if subject.state else ""]
     if subject.step is not None:
-        parts.append(f"{'best at step' if subject.is_run else 'step'} {subject.step:,}")
+        by = "" if subject.by == LOSS else f" by {subject.by.name}"
+        parts.append(f"{f'best{by} at step' if subject.is_run and not subject.no_better else 'step'} {subject.step:,}")
+    parts.append(subject.no_better)
     return ", ".join(part for part in parts if part)
 
 

@@ -124,18 +124,19 @@ def _run(workspace: Workspace, letter: str, name: str, conn: Any, run_id: int, p
         raise InputError(f"there is no run {run_id} in {workspace.root}")
     series = reads.series(conn, run_id)
     reached = max((s.last_step for key, s in series.items() if key.startswith(("train/", "eval/"))), default=None)
-    losses = series.get("eval/loss")
     step = last = reached
+    no_better, best = "", run.best
     if point:
-        step = last = _step_of(conn, run, point, series, reached)
-    elif losses is not None and losses.low_step is not None:
-        step = losses.low_step
+        step = last = _step_of(conn, run, point, reached)
+    elif best.step is not None:
+        step = best.step
+        no_better = "" if best.improved else f"{best.metric} {best.words(lambda value: f'{value:.4g}')}"
     title = run.name or Path(run.model).name
-    subject = Subject(letter, name, run_id, title, run.state, step, last, is_run=not point)
+    subject = Subject(letter, name, run_id, title, run.state, step, last, not point, best.criterion, no_better)
     return Compared(subject, conn, run, workspace.runs / str(run_id), series)
 
 
-def _step_of(conn: Any, run: Run, point: str, series: dict[str, Series], reached: int | None) -> int:
+def _step_of(conn: Any, run: Run, point: str, reached: int | None) -> int:
     """The step a named checkpoint of the run stands at."""
     checkpoints = reads.checkpoints(conn, run.id, removed=True)
     if point.isdecimal():
@@ -148,9 +149,8 @@ def _step_of(conn: Any, run: Run, point: str, series: dict[str, Series], reached
     for checkpoint in checkpoints:
         if point in checkpoint.kept:
             return checkpoint.step
-    losses = series.get("eval/loss")
-    if point == "best" and losses is not None and losses.low_step is not None:
-        return losses.low_step
+    if point == "best" and run.best_eval_step is not None:
+        return run.best_eval_step if run.best.improved else 0
     raise InputError(f"run {run.id} has no checkpoint '{point}'", _there_are(checkpoints))
 
 

@@ -116,11 +116,12 @@ def _json_container(filled: list[str], path: str, is_row: Callable[[Iterable[str
 
 
 def _wraps(row: dict) -> bool:
-    """Whether an object holds lists of rows under names that are none of columns."""
-    return any(
-        isinstance(value, list) and isinstance(next(iter(value), None), dict) and normalise(key) not in KNOWN_NAMES
-        for key, value in row.items()
-    )
+    """Whether an object holds lists of rows under names that are no columns; messages are no rows."""
+    for key, value in row.items():
+        one = value[0] if isinstance(value, list) and value else None
+        if isinstance(one, dict) and normalise(key) not in KNOWN_NAMES and not one.keys() & {"role", "from"}:
+            return True
+    return False
 
 
 def _is_one_cut_row(filled: list[str]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.formats.columns import Shape, normalise
+from engine.formats.columns import LABELS, Shape, normalise
 from engine.formats.faults import excerpt
 from engine.formats.lists import holds_text
 from engine.formats.media import media_guard
@@ -133,6 +133,8 @@ def map_hint(columns: Sequence[str], rows: Sequence[dict] = (), before: str = "S
 
 
 def _guess(columns: Sequence[str], rows: Sequence[dict]) -> str:
+    if any(normalise(column) in LABELS for column in columns):
+        return ROLES_HINT  # two texts beside a label are no question and answer
     texts = []
     for column in columns:
         values = [row[column] for row in rows if row.get(column) not in (None, "")]
@@ -152,4 +154,5 @@ def _role_of(role: str, column: str) -> str:
 def _is_conversation(value: Any) -> bool:
     if not isinstance(value, list) or not value:
         return False
-    return all(isinstance(one, dict) and ("role" in one or "from" in one) for one in value)
+    by_turns = len(value) > 1 and all(isinstance(one, str) for one in value)
+    return by_turns or all(isinstance(one, dict) and ("role" in one or "from" in one) for one in value)

@@ -153,7 +153,10 @@ class Reading:
             items, first_rows = _opened_envelopes(items), [row["row"] for row in first_rows if _is_enveloped(row)]
         shape = None
         if first_rows:
-            shape = file_shape(name, first_rows, container.name, self.mapping, self.format, self.objective)
+            try:
+                shape = file_shape(name, first_rows, container.name, self.mapping, self.format, self.objective)
+            except DataError as error:  # it names columns, whatever these are called
+                raise DataError(visible(error.message), visible(error.hint or "")) from None
         encoding = scanned.encoding if scanned and container.name != "parquet" else ""
         columns = tuple(dict.fromkeys(column for row in first_rows for column in row))
         wanted = self._wanted(origin, items_again, shape, first, columns)

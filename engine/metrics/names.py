@@ -5,8 +5,18 @@ MAIN_SCORES = (
     "accuracy", "exact_match", "number_match", "json_schema", "contains", "macro_f1", "rouge_l", "chrf", "json_valid",
 )  # fmt: skip
 """All of `score.METRICS`. The first of them that a run has says most about its answers."""
-_SHARES = ("accuracy", "exact_match", "number_match", "json_schema", "contains", "json_valid")
+_SHARES = ("accuracy", "exact_match", "number_match", "json_schema", "contains", "json_valid",
+           "thinking_share", "thinking_unclosed")  # fmt: skip
 """Scores that are a share of the examples, shown in percent."""
+_LOWER_IS_BETTER = ("loss", "perplexity", "ppl", "error", "nll")
+
+
+def lower_is_better(key: str) -> bool | None:
+    """Which direction of a metric is the good one, by its name; None when neither is, or nobody knows."""
+    name = key.rsplit("/", 1)[-1].partition("@")[0].lower()
+    if any(word in name for word in _LOWER_IS_BETTER):
+        return True
+    return False if name in MAIN_SCORES else None
 
 
 def metric_name(key: str) -> str:
@@ -17,4 +27,5 @@ def metric_name(key: str) -> str:
 
 
 def score_text(name: str, value: float) -> str:
-    return f"{value:.1%}" if name in _SHARES else f"{value:.4f}"
+    """A score, of the whole set or of one source of it (`accuracy@web`)."""
+    return f"{value:.1%}" if name.partition("@")[0] in _SHARES else f"{value:.4f}"

@@ -6,8 +6,11 @@ NORMALISATIONS = {
     "none": "compared as they stand",
     "space": "white space at the ends dropped, within collapsed",
     "case": "as space, and Unicode NFKC (full-width letters and digits become plain ones) and no difference of case",
-    "punctuation": "as case, and punctuation dropped, full-width and Chinese included",
+    "punctuation": "as case, and punctuation dropped, full-width and Chinese included; not within a number",
 }
+_MINUS = "-−–‐‑‒－﹣"
+_FIRST_WITHOUT_SPACES = "\u2e80"
+"""From here on, scripts that put no space before a sign: 答案是-5."""
 
 
 def normalise(text: str, how: str = "case") -> str:
@@ -21,5 +24,27 @@ def normalise(text: str, how: str = "case") -> str:
     text = unicodedata.normalize("NFKC", text).casefold()
     if how == "punctuation":
         # The categories P*: also 。，、？！「」《》 and the dashes. Symbols such as + < $ carry meaning and stay.
-        text = "".join(" " if unicodedata.category(char)[0] == "P" else char for char in text)
+        text = "".join(_kept(text, place) for place in range(len(text)))
     return " ".join(text.split())
+
+
+def is_minus(text: str, place: int) -> bool:
+    """Whether the character there, before a number, is its sign. After a digit, a letter or a closing bracket it is a
+    dash, as in 3-7 and COVID-19, and so are two in a row."""
+    if place < 0 or text[place] not in _MINUS:
+        return False
+    before = text[place - 1] if place else " "
+    if before.isalpha():
+        return before >= _FIRST_WITHOUT_SPACES
+    return not (before.isdigit() or before in _MINUS or before in ")]}%‰°_")
+
+
+def _kept(text: str, place: int) -> str:
+    """The character, or a space for punctuation; a number keeps its sign and its point."""
+    char = text[place]
+    if text[place + 1 : place + 2].isdigit():
+        if is_minus(text, place):
+            return "-"
+        if char == "." and place and text[place - 1].isdigit():
+            return char
+    return " " if unicodedata.category(char)[0] == "P" else char

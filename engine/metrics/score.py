@@ -6,9 +6,9 @@ the mean over its examples, but for macro-F1, which has no value for a single on
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from engine.metrics import classify, structure, text
+from engine.metrics.thoughts import answer_of
 
 GENERATED = ("exact_match", "contains", "rouge_l", "chrf", "json_valid", "json_schema", "number_match")
 """Scores of a generated answer."""
@@ -42,24 +42,30 @@ class Answer:
 
 def score(
     answers: Sequence[Answer], metrics: Sequence[str], normalisation: str, schema: str = "", classified: bool = False
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Fill in each answer's `scores` and return the means: `{"eval/exact_match": ...}`.
 
-    `classified`: labels were asked for, so an answer without one is a wrong one, and each has an accuracy, on which
-    paired comparisons rest. A metric that no answer has a value for, such as number_match where no reference holds a
-    number, is left out.
+    Thoughts before an answer count on neither side. `classified`: labels were asked for, so an answer without one
+    is a wrong one, and each has an accuracy, on which paired comparisons rest. A metric that no answer has a value
+    for, such as number_match where no reference holds a number, is left out.
     """
     for answer in answers:
         if answer.reference is None:
             continue
         if answer.text is not None:
+            said, wanted = answer_of(answer.text), answer_of(answer.reference)
             for name in metrics:
                 if name in GENERATED:
-                    value = _one(name, answer.text, answer.reference, normalisation, schema)
+                    value = _one(name, said, wanted, normalisation, schema)
                     if value is not None:
                         answer.scores[name] = value
         if classified:
             answer.scores["accuracy"] = float(answer.label == answer.reference)
+    return means(answers, metrics, classified)
+
+
+def means(answers: Sequence[Answer], metrics: Sequence[str], classified: bool) -> dict[str, float]:
+    """Over answers that have been scored: all of them, or those of one source."""
     found: dict[str, float] = {}
     for name in metrics:
         values = [answer.scores[name] for answer in answers if name in answer.scores]
@@ -100,6 +106,12 @@ def needs_labels(metrics: Sequence[str]) -> bool:
 
 
 def results_order(scores: Mapping[str, float]) -> list[str]:
-    """Loss and perplexity first, then the metrics in the order they are documented in."""
+    """Loss and perplexity first, then the metrics in the order they are documented in, then those of eval.command; each
+    followed by what it is of the sources one by one."""
     order = ["eval/loss", "eval/perplexity", *(f"eval/{name}" for name in METRICS)]
-    return sorted(scores, key=lambda key: (order.index(key) if key in order else len(order), key))
+
+    def place(key: str) -> tuple[int, str]:
+        metric = key.partition("@")[0]
+        return order.index(metric) if metric in order else len(order), key
+
+    return sorted(scores, key=place)

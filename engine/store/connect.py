@@ -22,7 +22,7 @@ from engine.store.errors import StoreError, StoreForeign, StoreMissing, StoreNew
 
 APPLICATION_ID = 0x46744F70
 """'FtOp' in the file's header: a runs.db without it was not made by us."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The number of migrations in `schema`; kept here so that opening an up-to-date database imports nothing heavy."""
 BUSY_SECONDS = 30.0
 """How long a writer waits for another: a backup or a stuck disk may hold the lock for 10 s and more."""

@@ -7,6 +7,8 @@ is looked for in name, model, data, tags, note, group and id. An unknown field i
 import shlex
 from typing import Any
 
+from engine.best import LOSS
+
 _COLUMNS = {
     "name": "name",
     "model": "model",
@@ -31,6 +33,8 @@ _STATES = {
 }
 FIELDS = ("state", "id", *_COLUMNS)
 
+BADNESS = "CASE WHEN best_by LIKE '%:max' THEN -best_eval ELSE best_eval END"
+"""Of a run by what its eval.best names: the smaller, the better."""
 _QUEUE_RANK = "CASE WHEN state = 'queued' THEN 1 WHEN state IN ('starting', 'running', 'saving') THEN 0 ELSE 2 END"
 SORTS = {
     "id": "id",
@@ -38,7 +42,7 @@ SORTS = {
     "state": "state",
     "step": "step",
     "loss": "train_loss",
-    "eval": "best_eval",
+    "eval": BADNESS,
     "created": "created",
     "started": "started",
     "finished": "finished",
@@ -73,7 +77,9 @@ def order(sort: str | None, descending: bool) -> str:
             " THEN position END, CASE WHEN finished IS NULL THEN started END, finished DESC, id"
         )
     expression = SORTS[sort]
-    return f"{expression} IS NULL, {expression} {'DESC' if descending else 'ASC'}, id DESC"
+    # Values of different metrics say nothing about each other: those ranked by the loss first, then by metric.
+    group = f"best_by <> '{LOSS.text}', best_by, " if sort == "eval" else ""
+    return f"{expression} IS NULL, {group}{expression} {'DESC' if descending else 'ASC'}, id DESC"
 
 
 def _words(text: str) -> list[str]:

@@ -17,6 +17,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from engine.best import of_text
 from engine.store import metrics
 from engine.store.connect import write
 from engine.store.errors import StoreError
@@ -169,6 +170,7 @@ class _Chunk:
             "checkpoint-removed": self._checkpoint_removed,
             "sample": self._sample,
             "event": self._event,
+            "best": self._best,
             "beat": self._beat,
             "plan": self._plan,
             "state": self._state,
@@ -224,16 +226,7 @@ class _Chunk:
         if step is None:
             raise ValueError("a checkpoint without a step")
         parent_run, parent_step = self._parent(event.get("parent"), step)
-        labels = [label for label in kept if label in ("best", "latest")]
-        for row_step, row_kept in self._conn.execute(
-            "SELECT step, kept FROM checkpoints WHERE run_id = ? AND step <> ?", (self._run_id, step)
-        ).fetchall():
-            left = [label for label in json.loads(row_kept or "[]") if label not in labels]
-            if len(left) != len(json.loads(row_kept or "[]")):
-                self._conn.execute(
-                    "UPDATE checkpoints SET kept = ? WHERE run_id = ? AND step = ?",
-                    (_json(left), self._run_id, row_step),
-                )
+        self._take_labels({label for label in kept if label in ("best", "latest")}, step)
         self._conn.execute(
             "INSERT INTO checkpoints"
             "(run_id, step, epoch, path, bytes, kept, eval, parent_run, parent_step, time, detail)"
@@ -257,6 +250,38 @@ class _Chunk:
         )
         if (epoch := _number(event.get("epoch"))) is not None:
             self._run["epoch"] = epoch
+
+    def _take_labels(self, labels: set[str], but_of: int | None) -> None:
+        """Names that only one checkpoint has, from all others of the run."""
+        for row_step, row_kept in self._conn.execute(
+            "SELECT step, kept FROM checkpoints WHERE run_id = ? AND step IS NOT ?", (self._run_id, but_of)
+        ).fetchall():
+            before = json.loads(row_kept or "[]")
+            if labels.intersection(before):
+                left = _json([label for label in before if label not in labels])
+                self._conn.execute(
+                    "UPDATE checkpoints SET kept = ? WHERE run_id = ? AND step = ?", (left, self._run_id, row_step)
+                )
+
+    def _best(self, event: dict[str, Any], moment: float) -> None:
+        """Best was chosen anew, by another metric: its values where they were worked out afterwards, and the name."""
+        by, step, scores = event.get("by"), event.get("checkpoint"), event.get("scores") or {}
+        if not isinstance(by, str) or not (step is None or _is_step(step)) or not isinstance(scores, dict):
+            raise ValueError("a choice without its metric")
+        self._run["best_by"] = of_text(by).text
+        for key, points in scores.items():
+            known = [(at, value) for at, value in points if _is_step(at) and _number(value) is not None]
+            self._points.setdefault(key, []).extend((at, float(value)) for at, value in known)
+        self._take_labels({"best"}, None)
+        row = self._conn.execute(
+            "SELECT kept FROM checkpoints WHERE run_id = ? AND step = ?", (self._run_id, step)
+        ).fetchone()
+        if row:
+            kept = _json([*json.loads(row[0] or "[]"), "best"])
+            self._conn.execute(
+                "UPDATE checkpoints SET kept = ? WHERE run_id = ? AND step = ?", (kept, self._run_id, step)
+            )
+        self._log("best", event, moment, str(event.get("message") or ""), {"by", "checkpoint", "scores"})
 
     def _checkpoint_removed(self, event: dict[str, Any], moment: float) -> None:
         self._conn.execute(
@@ -284,6 +309,9 @@ class _Chunk:
     def _plan(self, event: dict[str, Any], moment: float) -> None:
         if _is_step(event.get("total_steps")):
             self._run["total_steps"] = event["total_steps"]
+        settings = event.get("settings")
+        if isinstance(settings, dict):
+            self._run["best_by"] = of_text(settings.get("eval.best")).text
         self._other(event, moment)
 
     def _state(self, event: dict[str, Any], moment: float) -> None:
@@ -363,11 +391,18 @@ class _Chunk:
         """Copy into the run's row what lists show, so that a list reads one table."""
         nothing = metrics.Summary(0)
         train, evaluation = self._known.get("train/loss", nothing), self._known.get("eval/loss", nothing)
+        by = (
+            self._run.get("best_by")
+            or self._conn.execute("SELECT best_by FROM runs WHERE id = ?", (self._run_id,)).fetchone()[0]
+        )
+        criterion = of_text(by)
+        best = metrics.best_of_series(self._conn, self._known.get(criterion.key, nothing), criterion)
         self._run |= {
             "train_loss": train.last,
             "eval_loss": evaluation.last,
-            "best_eval": evaluation.low,
-            "best_eval_step": evaluation.low_step,
+            "best_eval": best.value,
+            "best_eval_step": best.step,
+            "start_eval": best.start,
             "step_seconds": self._known.get("train/step_s", nothing).last,
             "tokens_per_second": self._known.get("train/tokens_per_s", nothing).last,
         }

@@ -15,6 +15,8 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from engine.best import Best, Criterion
+
 BASE_SHIFT = 5
 LEVEL_SHIFT = 2
 LEVELS = 9
@@ -23,7 +25,7 @@ TIME_KEY = "time"
 """The series that holds the epoch seconds at which each step was logged."""
 
 _FINITE = "CASE WHEN abs(value) <= 1.7976931348623157e308 THEN value END"
-_SUMMARY = "count, nonfinite, first_step, first, last_step, last, low_step, low, high_step, high"
+SUMMARY = "count, nonfinite, first_step, first, last_step, last, low_step, low, high_step, high"
 
 
 @dataclass(slots=True)
@@ -77,11 +79,27 @@ class Summary:
 def summaries(conn: sqlite3.Connection, run_id: int) -> dict[str, Summary]:
     """Every series of a run by its key."""
     rows = conn.execute(
-        f"SELECT k.key, s.id, {_SUMMARY} FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id"
-        " WHERE s.run_id = ?",
+        f"SELECT k.key, s.id, {SUMMARY} FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id WHERE s.run_id = ?",
         (run_id,),
     )
     return {row[0]: Summary(*row[1:]) for row in rows}
+
+
+def best_of_series(conn: sqlite3.Connection, series: Summary, criterion: Criterion) -> Best:
+    """By the summary alone, but where the best value is that before the first step: then by the points."""
+    start = (
+        series.first if series.first_step == 0 and series.first is not None and math.isfinite(series.first) else None
+    )
+    value, step = (series.low, series.low_step) if criterion.lower else (series.high, series.high_step)
+    if step == 0:
+        order = "value, step" if criterion.lower else "value DESC, step"
+        row = conn.execute(
+            f"SELECT value, step FROM points WHERE series = ? AND step > 0 AND {_FINITE} IS NOT NULL"
+            f" ORDER BY {order} LIMIT 1",
+            (series.id,),
+        ).fetchone()
+        value, step = row or (None, None)
+    return Best(criterion, value, step, start)
 
 
 def add_points(

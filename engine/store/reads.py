@@ -4,8 +4,9 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
+from engine.best import Best, Criterion
 from engine.store import filters
-from engine.store.metrics import TIME_KEY
+from engine.store.metrics import SUMMARY, TIME_KEY, Summary, best_of_series
 from engine.store.records import ACTIVE, Checkpoint, Evaluation, Event, Run, RunState, Sample, Series, SettingValue
 from engine.store.rows import RUN_COLUMNS, mapping, run_of, strings
 
@@ -16,7 +17,7 @@ _SCORES = (
 )
 _ALIKE = (
     # The files' names first, which stand in the row itself: what is left to look up is little.
-    "data = :data AND best_eval IS NOT NULL AND trashed IS NULL"
+    "data = :data AND best_eval IS NOT NULL AND trashed IS NULL AND best_by = :by"
     + "".join(
         f" AND (SELECT value FROM settings WHERE run_id = runs.id AND key = '{key}')"
         f" IS (SELECT value FROM settings WHERE run_id = :id AND key = '{key}')"
@@ -97,25 +98,27 @@ def failed_since(conn: sqlite3.Connection, moment: float) -> int:
 
 
 def standing(conn: sqlite3.Connection, run: Run) -> tuple[int, int]:
-    """Where a run's best evaluation stands among all runs on the same data: its place, from 1, and of how many.
+    """Where a run's best evaluation stands among all runs on the same data that are judged by the same metric: its
+    place, from 1, and of how many. What they were before their first step does not count.
 
     (0, n) for a run without an evaluation.
     """
     better, scored = conn.execute(
-        f"SELECT count(*) FILTER (WHERE best_eval < :best), count(*) FROM runs WHERE {_ALIKE}",
-        {"best": run.best_eval, "data": run.data, "id": run.id},
+        f"SELECT count(*) FILTER (WHERE {filters.BADNESS} < :badness), count(*) FROM runs WHERE {_ALIKE}",
+        {"badness": run.best.badness, "data": run.data, "id": run.id, "by": run.best_by},
     ).fetchone()
     return (0 if run.best_eval is None else better + 1), scored
 
 
 def rival(conn: sqlite3.Connection, run: Run) -> Run | None:
-    """The best other run that learned from the same files with the same objective; None where there is none.
+    """The best other run that learned from the same files with the same objective and is judged by the same metric;
+    None where there is none.
 
     Losses on other data, or of another objective, say nothing about each other.
     """
     row = conn.execute(
-        f"SELECT {RUN_COLUMNS} FROM runs WHERE id <> :id AND {_ALIKE} ORDER BY best_eval, id LIMIT 1",
-        {"data": run.data, "id": run.id},
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE id <> :id AND {_ALIKE} ORDER BY {filters.BADNESS}, id LIMIT 1",
+        {"data": run.data, "id": run.id, "by": run.best_by},
     ).fetchone()
     return run_of(row) if row else None
 
@@ -214,16 +217,18 @@ def series_of_many(conn: sqlite3.Connection, run_ids: Iterable[int], key: str) -
     return found
 
 
-def best_scores(conn: sqlite3.Connection, run_ids: Iterable[int], keys: Iterable[str]) -> dict[int, dict[str, float]]:
-    """The highest value of each of these metrics in each of these runs: one query, of the summaries alone."""
-    found: dict[int, dict[str, float]] = {}
-    for run_id, key, high in conn.execute(
-        "SELECT s.run_id, k.key, s.high FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id"
+def best_scores(conn: sqlite3.Connection, run_ids: Iterable[int], keys: Iterable[str]) -> dict[int, dict[str, Best]]:
+    """How each of these metrics, all of them better when higher, stands in each of these runs. Of the summaries alone,
+    but for runs that were never better than at their start."""
+    found: dict[int, dict[str, Best]] = {}
+    rows = conn.execute(
+        f"SELECT s.run_id, k.key, s.id, {SUMMARY} FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id"
         " WHERE s.high IS NOT NULL AND s.run_id IN (SELECT value FROM json_each(?))"
         " AND k.key IN (SELECT value FROM json_each(?))",
         (json.dumps(list(run_ids)), json.dumps(list(keys))),
-    ):
-        found.setdefault(run_id, {})[key] = high
+    ).fetchall()
+    for run_id, key, *summary in rows:
+        found.setdefault(run_id, {})[key] = best_of_series(conn, Summary(*summary), Criterion(key, False))
     return found
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from engine.best import LOSS, Best, Criterion, of_text
+
 
 class RunState(enum.StrEnum):
     """Where a run stands. Glyph, word and colour are looked up elsewhere."""
@@ -134,6 +136,7 @@ class Run(NamedTuple):
     train_loss: float | None
     eval_loss: float | None
     best_eval: float | None
+    """The best value of what `eval.best` names, since training began."""
     best_eval_step: int | None
     step_seconds: float | None
     tokens_per_second: float | None
@@ -141,6 +144,14 @@ class Run(NamedTuple):
     """Why it ended, in a few words; `reads.error` has the whole story."""
     exit_code: int | None
     trashed: float | None
+    start_eval: float | None = None
+    """What `eval.best` names, before the first step."""
+    best_by: str = LOSS.text
+    """`eval.best` in full, such as `macro_f1:max`."""
+
+    @property
+    def best(self) -> Best:
+        return Best(of_text(self.best_by), self.best_eval, self.best_eval_step, self.start_eval)
 
     @property
     def active(self) -> bool:
@@ -260,6 +271,14 @@ class Series:
     """The smallest finite value; None when there was none."""
     high_step: int | None
     high: float | None
+
+    def standing(self, criterion: Criterion) -> Best:
+        """By the summary alone: of a series never better than at its start, the last value stands for those since."""
+        start = self.first if self.first_step == 0 else None
+        value, step = (self.low, self.low_step) if criterion.lower else (self.high, self.high_step)
+        if step == 0:
+            value, step = (self.last, self.last_step) if self.last_step else (None, None)
+        return Best(criterion, value, step, start)
 
 
 @dataclass(frozen=True, slots=True)

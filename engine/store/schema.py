@@ -281,3 +281,34 @@ def m001_first(db: sqlite_utils.Database) -> None:
         FROM runs WHERE state = 'queued' AND trashed IS NULL
         """,
     )
+
+
+@MIGRATIONS()
+def m002_best_since_the_start(db: sqlite_utils.Database) -> None:
+    """What a run was before its first step is the base model's value, and no longer its own best."""
+    db["runs"].add_column("start_eval", float)
+    db.execute("ALTER TABLE runs ADD COLUMN best_by TEXT NOT NULL DEFAULT 'loss:min'")
+    losses = (
+        "SELECT p.step AS step, p.value AS value FROM points p JOIN metric_summary s ON s.id = p.series"
+        " JOIN metric_keys k ON k.id = s.key_id AND k.key = 'eval/loss' WHERE s.run_id = runs.id"
+    )
+    db.execute(f"UPDATE runs SET start_eval = (SELECT value FROM ({losses}) WHERE step = 0)")
+    since = f"FROM ({losses}) WHERE step > 0 AND abs(value) <= 1.7976931348623157e308 ORDER BY value, step LIMIT 1"
+    db.execute(
+        f"UPDATE runs SET best_eval = (SELECT value {since}), best_eval_step = (SELECT step {since})"
+        " WHERE best_eval_step = 0"
+    )
+    db["run_summary"].drop()
+    db.create_view(
+        "run_summary",
+        """
+        SELECT id, name, CASE WHEN state = 'queued' AND held THEN 'held' ELSE state END AS state, step, total_steps,
+               round(train_loss, 4) AS train_loss, round(eval_loss, 4) AS eval_loss, round(best_eval, 4) AS best_eval,
+               best_eval_step, best_by, round(start_eval, 4) AS start_eval, model, data, preset, method, objective,
+               sweep, datetime(created, 'unixepoch') AS created_utc, datetime(started, 'unixepoch') AS started_utc,
+               datetime(finished, 'unixepoch') AS finished_utc, round(finished - started, 1) AS seconds,
+               gpus, round(estimate_bytes / 1073741824.0, 1) AS estimate_gib, coalesce(reason, wait_reason) AS reason,
+               parent_run, parent_step, tags, note
+        FROM runs WHERE trashed IS NULL ORDER BY id DESC
+        """,
+    )

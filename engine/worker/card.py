@@ -29,7 +29,7 @@ def model_card(last: Any, config: RunConfig, done: Any, run_folder: Path | None)
         f"{last.epoch:.4g}. Form: {done.form}, {done.dtype}."
     )
     lines += ["", *done.notes] if done.notes else []
-    lines += ["", "## How to load it", "", *_how(done)]
+    lines += ["", "## How to load it", "", *_how(done), *_ends(done)]
     results = _results(last, run_folder)
     if results:
         lines += ["", "## Results", "", "| | |", "|---|---:|", *(f"| {_text(k)} | {v:.4g} |" for k, v in results)]
@@ -64,12 +64,15 @@ def _how(done: Any) -> list[str]:
         name = next(name for name in done.files if name.endswith(".gguf"))
         shell = ["```sh", f"llama-cli -m {name} -p 'Hello' -cnv", "```"]
         return [*shell, "", "or in Ollama, with a Modelfile:", "", "```", f"FROM ./{name}", "```"]
-    script = ["```python", "from transformers import AutoModelForCausalLM, AutoTokenizer"]
-    if done.form == "adapter":
+    adapter = done.form == "adapter"
+    more = ", GenerationConfig" if adapter and done.ends else ""
+    script = ["```python", f"from transformers import AutoModelForCausalLM, AutoTokenizer{more}"]
+    if adapter:
         source = json.loads((Path(done.target) / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
         script += ["from peft import PeftModel", "",
                    f"base = AutoModelForCausalLM.from_pretrained({source!r})",
                    'model = PeftModel.from_pretrained(base, ".")']  # fmt: skip
+        script += ['model.generation_config = GenerationConfig.from_pretrained(".")'] if done.ends else []
     else:
         script += ["", 'model = AutoModelForCausalLM.from_pretrained(".", dtype="auto")']
     return [
@@ -81,6 +84,20 @@ def _how(done: Any) -> list[str]:
         "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0]))",
         "```",
     ]
+
+
+def _ends(done: Any) -> list[str]:
+    """Where answers end, and what of it the user has to see to."""
+    if not done.ends:
+        return []
+    first, *others = (f"`{token}`" for token in done.ends)
+    said = f"Answers end with {first}" + (f", or at {', '.join(others)}." if others else ".")
+    if done.form == "adapter":
+        said += " generation_config.json says so; an adapter is loaded with that of its base unless it is named, as"
+        said += " above, or in vLLM with `--generation-config`."
+    elif done.form == "merged":
+        said += " generation_config.json says so, which transformers and vLLM read by themselves."
+    return ["", said]
 
 
 def _results(last: Any, run_folder: Path | None) -> list[tuple[str, float]]:

@@ -11,7 +11,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from engine.checkpoints import STEP_NAME, is_pinned, path_of, steps
 from engine.config import SaveConfig
 from engine.errors import CheckpointError
 from engine.files import sync_folder
+from engine.worker.answer_ends import write_generation_config
 
 MANIFEST = "manifest.json"
 STATE = "training_state.pt"
@@ -74,8 +75,12 @@ def save(
     state: dict[str, Any],
     manifest: dict[str, Any],
     before_rename: Callable[[], None] = lambda: None,
+    ends: Sequence[int] = (),
 ) -> Checkpoint:
-    """Write `folder`/step-N. A folder of that name, left by an abandoned course of the run, is replaced."""
+    """Write `folder`/step-N. A folder of that name, left by an abandoned course of the run, is replaced.
+
+    `ends` are the tokens at which answers stop; they go into generation_config.json.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     target = path_of(folder, step)
     temporary = folder / f"{_TEMPORARY}{target.name}-{os.getpid()}"
@@ -85,6 +90,8 @@ def save(
     options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
     model.save_pretrained(temporary, safe_serialization=True, **options)
     tokenizer.save_pretrained(temporary)
+    if ends:
+        write_generation_config(model, ends, temporary)
     torch.save(state, temporary / STATE)
     files = {path.name: _fsync_and_hash(path) for path in sorted(temporary.iterdir())}
     manifest = {"step": step, "epoch": epoch, **manifest, "files": files}
@@ -198,14 +205,6 @@ def set_aside(folder: Path, after_step: int) -> Path | None:
         if entry.is_symlink() and not entry.exists():
             entry.unlink()
     return aside
-
-
-def link(folder: Path, name: str, step: int) -> None:
-    """Point `folder`/`name` at a step's checkpoint, in one atomic rename."""
-    temporary = folder / f"{_TEMPORARY}{name}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(path_of(folder, step).name)
-    os.replace(temporary, folder / name)
 
 
 def links(folder: Path) -> dict[int, list[str]]:

@@ -15,15 +15,21 @@ from engine.data.report import length_histogram
 from engine.errors import DataError
 from engine.formats import NOTE_CODES, check_bad_share, label_set, read_data, split_examples
 from engine.records import DataReport, Example, Problem
+from engine.source_names import groups
 from engine.turn_notes import CONTROL_TOKEN, DIFFERING, DROPPED, control_token_line
 from engine.worker.packing import TokenSet
 from engine.worker.template import ChatTemplate, Encoded
+from engine.worker.thinking import Thoughts, has_thought, without_thoughts
 
 _BATCH = 1000
 _MAX_PROBLEMS = 20
 _MAX_SHOWN = 5
 _REFUSED = "template"
 """Code of a row that is sound in itself but that the chat template cannot take."""
+
+
+Piece = tuple[np.ndarray, np.ndarray, str]
+"""Of plain text: ids, trained, and the file it is from."""
 
 
 @dataclass
@@ -44,6 +50,12 @@ class TokenCounts:
     """Those that the template makes differ from inference, by note (`engine.turn_notes`)."""
     skipped: int = 0
     """Examples left out: without a supervised token, refused by the template, or overlong where these are skipped."""
+    thoughts: int = 0
+    """Examples whose answers come with a thought; those that data.thinking=drop took away are not counted."""
+    empty_thoughts: int = 0
+    """Examples with an empty thought before an answer, as some templates write it where a row has none."""
+    empty_thoughts_trained: bool = True
+    """Whether the loss is on these too, see data.thinking."""
     histogram: dict[int, int] = field(default_factory=dict)
     """See `length_histogram`."""
 
@@ -58,6 +70,8 @@ class Prepared:
     """The conversations behind `val`, for generated answers; empty for plain text."""
     labels: tuple[str, ...]
     """The label set of classification data, else empty."""
+    val_files: tuple[str, ...]
+    """Where each example of `val` is from: a file, or a dataset on the hub."""
     report: dict[str, Any]
     """JSON-ready, see docs/journal.md under `data`."""
     with_system: int | None = None
@@ -74,13 +88,14 @@ def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
     problems: list[Problem] = []
     fraction = 0.0 if given else config.data.val_fraction
     val_examples: Sequence[Example] = ()
+    held_out: list[Piece] = []
     if config.method.objective == "pretrain":
         chunks = encode_texts(config, template, examples, counts["train"], problems)
         if given:
-            val = TokenSet.join(encode_texts(config, template, given, counts["val"], problems))
+            held_out = encode_texts(config, template, given, counts["val"], problems)
         else:
             chunks, held_out = split_chunks(chunks, fraction, config.data.seed)
-            val = TokenSet.join(held_out)
+        val = TokenSet.join(held_out)
         train = TokenSet.join(chunks)
     else:
         if given:
@@ -100,15 +115,12 @@ def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
             "Check data.max_length and data.train_on, and look at examples with `--dry-run --show 3`.",
         )
     labels = label_set(report.examples) or ()
+    val_files = tuple(example.file for example in val_examples) or tuple(file for *_, file in held_out)
     reports = [report, val_report] if val_report else [report]
-    return Prepared(
-        train,
-        val,
-        tuple(val_examples),
-        labels,
-        _summary(reports, counts, problems, labels, config.data.val_fraction),
-        _with_system(reports, config.data.system),
-    )
+    summary = _summary(reports, counts, problems, labels, config.data.val_fraction)
+    summary["val"]["sources"] = {name: len(places) for name, places in groups(val_files).items()}
+    with_system = _with_system(reports, config.data.system)
+    return Prepared(train, val, tuple(val_examples), labels, val_files, summary, with_system)
 
 
 def _with_system(reports: list[DataReport], system: str) -> int | None:
@@ -135,6 +147,10 @@ def read_source(config: RunConfig, files: list[str], use: str) -> DataReport:
         use=use,
     )
     check_bad_share(report, data.max_bad_share)
+    if data.thinking == "drop":
+        dropped = sum(map(has_thought, (*report.examples, *report.validation)))
+        examples, validation = (tuple(map(without_thoughts, rows)) for rows in (report.examples, report.validation))
+        return dataclasses.replace(report, examples=examples, validation=validation, thoughts_dropped=dropped)
     return report
 
 
@@ -145,6 +161,8 @@ def encode_chats(
     limit = config.data.max_length
     kept: list[tuple[np.ndarray, np.ndarray]] = []
     kept_examples: list[Example] = []
+    thoughts = Thoughts(template, config.data.thinking)
+    counts.empty_thoughts_trained = thoughts.trains_empty
     for start in range(0, len(examples), _BATCH):
         for example, encoded in _encoded(template, examples[start : start + _BATCH], config.data.train_on):
             if isinstance(encoded, DataError):
@@ -152,6 +170,9 @@ def encode_chats(
                 counts.skipped += 1
                 continue
             _note(template, example, encoded, counts, problems)
+            encoded, thought, empty = thoughts.look(example, encoded)
+            counts.thoughts += thought
+            counts.empty_thoughts += empty
             ids, trained = encoded.ids, encoded.trained
             if len(ids) > limit:
                 counts.overlong += 1
@@ -206,10 +227,10 @@ def _note(
 
 def encode_texts(
     config: RunConfig, template: ChatTemplate, examples: Sequence[Example], counts: TokenCounts, problems: list[Problem]
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> list[Piece]:
     """Documents cut into pieces of at most max_length tokens; nothing is lost, but documents of one token."""
     limit = config.data.max_length
-    pieces: list[tuple[np.ndarray, np.ndarray]] = []
+    pieces: list[Piece] = []
     for example in examples:
         encoded = _encode_document(template, example)
         if isinstance(encoded, DataError):
@@ -223,7 +244,8 @@ def encode_texts(
         if cuts[-1] - cuts[-2] == 1 and len(cuts) > 2:
             cuts[-2] -= 1  # a piece of one token has nothing that predicts it
         spans = itertools.pairwise(cuts)
-        pieces += [(encoded.ids[start:end], encoded.trained[start:end]) for start, end in spans if end - start > 1]
+        cut = [(encoded.ids[start:end], encoded.trained[start:end]) for start, end in spans if end - start > 1]
+        pieces += [(ids, trained, example.file) for ids, trained in cut]
     return pieces
 
 
@@ -245,14 +267,12 @@ def _check_refused(problems: list[Problem], rows: int, allowed_share: float) -> 
         )
 
 
-def split_chunks(
-    pieces: list[tuple[np.ndarray, np.ndarray]], fraction: float, seed: int
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]:
+def split_chunks(pieces: list[Piece], fraction: float, seed: int) -> tuple[list[Piece], list[Piece]]:
     """By a seeded hash of the tokens, so that equal pieces never fall on both sides."""
     if fraction == 0 or len(pieces) < 2:
         return pieces, []
     salt = seed.to_bytes(8, "little", signed=True)
-    keys = [hashlib.blake2b(ids.tobytes(), digest_size=8, key=salt).digest() for ids, _ in pieces]
+    keys = [hashlib.blake2b(ids.tobytes(), digest_size=8, key=salt).digest() for ids, *_ in pieces]
     border = int(fraction * 2**64).to_bytes(8, "big")
     if not any(key < border for key in keys) and len(set(keys)) > 1:
         border = sorted(set(keys))[1]  # hold out one piece at least
@@ -280,6 +300,7 @@ def _summary(
     shown += sorted(problems, key=lambda problem: problem.code in NOTE_CODES)
     bad = sum((Counter(report.problem_counts) for report in reports), Counter(p.code for p in problems))
     return {
+        "thoughts_dropped": sum(report.thoughts_dropped for report in reports),
         "files": [dataclasses.asdict(file) for report in reports for file in report.files],
         "problems": [dataclasses.asdict(problem) for problem in shown[:_MAX_PROBLEMS]],
         "problem_counts": dict(bad),

@@ -93,6 +93,8 @@ class EvalSet:
     tokens: TokenSet
     examples: list[Example]
     keys: list[str]
+    files: list[str]
+    """Where each is from."""
     skipped: int
 
 
@@ -106,6 +108,7 @@ def encode(config: RunConfig, template: ChatTemplate, sources: Sources, shots: S
         if sources.held_out:
             _, pieces = split_chunks(pieces, config.data.val_fraction, config.data.seed)
         tokens, kept, keys = TokenSet.join(pieces), [], []
+        files = [file for *_, file in pieces]
     else:
         asked = sources.examples
         if shots:
@@ -113,8 +116,8 @@ def encode(config: RunConfig, template: ChatTemplate, sources: Sources, shots: S
             asked = tuple(with_shots(example, shots) for example in asked)
         known = {id(shown): key_of(example) for shown, example in zip(asked, sources.examples, strict=True)}
         tokens, kept = encode_chats(config, template, asked, counts, problems)
-        keys = [known[id(example)] for example in kept]
+        keys, files = [known[id(example)] for example in kept], [example.file for example in kept]
     if not len(tokens):
         said = f": {min(problems, key=lambda problem: problem.code in NOTE_CODES)}" if problems else ""
         raise DataError(f"no example is left to evaluate on{said}", "Check data.max_length and the chat template.")
-    return EvalSet(tokens, kept, keys, counts.skipped)
+    return EvalSet(tokens, kept, keys, files, counts.skipped)

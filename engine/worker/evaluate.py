@@ -8,7 +8,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,13 @@ from engine.formats import example_key
 from engine.home import CHECKPOINTS
 from engine.journal import Journal
 from engine.metrics.classify import confusion, read_label
-from engine.metrics.score import Answer, needs_labels, needs_text, score
-from engine.metrics.structure import check_schema
+from engine.metrics.score import Answer, means, needs_labels, needs_text, score
+from engine.metrics.thoughts import answer_of
 from engine.records import Example
+from engine.runs import score_command
+from engine.score_command import CommandFailed, ScoreCommand, answered
+from engine.score_inputs import read_schema
+from engine.source_names import groups
 from engine.worker import checkpoint
 from engine.worker.data import Prepared
 from engine.worker.disk import insist
@@ -36,6 +40,7 @@ from engine.worker.model import Precision
 from engine.worker.packing import TokenSet, make_pack, plan_passes
 from engine.worker.progress import Progress
 from engine.worker.template import ChatTemplate
+from engine.worker.thinking import decode, thinking_scores, thinks_less
 
 _MOST_SAMPLES = 20
 """Answers to validation examples that go into the journal; the folder of the evaluation holds all."""
@@ -53,21 +58,18 @@ class Asked:
     max_examples: int = 0
     """Only so many of the examples are answered or classified; 0: all."""
     sampling: Sampling = Sampling()
+    command: ScoreCommand | None = None
+    """The user's own program that scores the answers."""
 
     @staticmethod
-    def of(config: EvalConfig) -> "Asked":
-        """Raises InputError when the schema cannot be read."""
-        schema = ""
-        if "json_schema" in config.metrics:
-            try:
-                schema = Path(config.schema).expanduser().read_text("utf-8-sig")
-                check_schema(schema)
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise InputError(f"eval.schema {config.schema}: {reason}", "Give a JSON Schema file.") from None
+    def of(config: EvalConfig, folder: Path) -> "Asked":
+        """`folder` is where eval.command runs. Raises InputError when the schema cannot be used."""
         sampling = Sampling(config.max_new_tokens)
         metrics = tuple(dict.fromkeys(config.metrics))
-        return Asked(metrics, config.normalisation, config.classify, schema, config.max_examples, sampling)
+        command = ScoreCommand(config.command, folder, config.command_seconds) if config.command else None
+        return Asked(
+            metrics, config.normalisation, config.classify, read_schema(config), config.max_examples, sampling, command
+        )
 
     @property
     def by_likelihood(self) -> bool:
@@ -75,7 +77,8 @@ class Asked:
 
     @property
     def writes(self) -> bool:
-        return needs_text(self.metrics) or (needs_labels(self.metrics) and self.classify == "generate")
+        labels_are_written = needs_labels(self.metrics) and self.classify == "generate"
+        return self.command is not None or needs_text(self.metrics) or labels_are_written
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,14 @@ class Measured:
     keys: list[str]
     """What each example is known by when evaluations are paired."""
     scores: dict[str, float]
+    sources: dict[str, list[int]] = field(default_factory=dict)
+    """The examples of each source by their places; empty where there is one source only."""
+    command_failed: CommandFailed | None = None
 
     def predictions(self) -> list[dict[str, Any]]:
         """The lines of predictions.jsonl."""
         lines = []
+        source_of = {place: name for name, places in self.sources.items() for place in places}
         for i, key in enumerate(self.keys):
             answer = self.answers[i] if self.answers else Answer(None)
             line: dict[str, Any] = {
@@ -110,6 +117,8 @@ class Measured:
                 "tokens": int(self.tokens[i]),
                 "scores": answer.scores,
             }
+            if i in source_of:
+                line["source"] = source_of[i]
             if answer.label is not None:
                 line["label"] = answer.label
             if i < len(self.choices):
@@ -131,16 +140,17 @@ class Subject:
     ) -> list[str]:
         """The answer to each conversation."""
         template, model = self.template, self.loss_of.model
+        asked = [template.encode_prompt(prompt) for prompt in prompts]
         written = generate(
             model,
-            [template.encode_prompt(prompt) for prompt in prompts],
+            asked,
             stop_tokens(model, template.tokenizer, template.stop_token_ids),
             sampling,
             self.precision,
             packed=isinstance(self.loss_of, PackedLoss),
             progress=progress,
         )
-        return [text.strip() for text in template.tokenizer.batch_decode(written, skip_special_tokens=True)]
+        return decode(template.tokenizer, asked, written)
 
 
 @torch.no_grad()
@@ -153,9 +163,11 @@ def measure(
     micro_tokens: int,
     progress: Callable[[str, int, int], None] = lambda doing, done, of: None,
     keys: Sequence[str] = (),
+    files: Sequence[str] = (),
 ) -> Measured:
     """`examples` are the conversations behind `tokens`, or nothing for plain text; `keys` what they are known by, where
-    that is not their own question. Raises InputError when labels are asked for and there are none.
+    that is not their own question; `files` where each is from. Raises InputError when labels are asked for and there
+    are none. That eval.command failed is told in what is returned: the rest has been measured.
     """
     losses = example_losses(subject.loss_of, tokens, micro_tokens, subject.precision, progress)
     loss = float(losses.sum()) / int(tokens.supervised.sum())
@@ -168,7 +180,10 @@ def measure(
     parts = [split_answer(example) for example in examples]
     answers = [Answer(reference) for _, reference in parts]
     choices: list[Choice] = []
-    if asked.metrics and parts:
+    sources = groups(files)
+    for name, places in sources.items():
+        scores[f"eval/loss@{name}"] = float(losses[places].sum()) / int(tokens.supervised[places].sum())
+    if (asked.metrics or asked.command) and parts:
         chosen = parts[: asked.max_examples or None]
         prompts = [prompt for prompt, _ in chosen]
         if needs_labels(asked.metrics) and not labels:
@@ -193,13 +208,31 @@ def measure(
             for answer, text in zip(answers, texts, strict=False):
                 answer.text = text
                 if needs_labels(asked.metrics) and not asked.by_likelihood:
-                    answer.label = read_label(text, labels, asked.normalisation)
-        judged = answers[: len(chosen)]
+                    answer.label = read_label(answer_of(text), labels, asked.normalisation)
+            references = [reference for _, reference in chosen]
+            scores |= thinking_scores(subject.template, texts, references)
         classified = needs_labels(asked.metrics)
-        scores |= score(judged, asked.metrics, asked.normalisation, asked.schema, classified)
-    return Measured(
-        losses, tokens.supervised, answers, choices, [last_words(prompt) for prompt, _ in parts], keys, scores
-    )
+        scores |= score(answers[: len(chosen)], asked.metrics, asked.normalisation, asked.schema, classified)
+        for name, places in sources.items():
+            own = [answers[place] for place in places if place < len(chosen)]
+            scores |= {f"{key}@{name}": value for key, value in means(own, asked.metrics, classified).items()}
+    prompts = [last_words(prompt) for prompt, _ in parts]
+    measured = Measured(losses, tokens.supervised, answers, choices, prompts, keys, scores, sources)
+    try:
+        numbers = _of_the_whole(measured, asked, progress)
+    except CommandFailed as error:
+        return replace(measured, command_failed=error)
+    scores |= {f"eval/{name}": value for name, value in numbers.items()}
+    return measured
+
+
+def _of_the_whole(measured: Measured, asked: Asked, progress: Callable[[str, int, int], None]) -> dict[str, float]:
+    """Numbers by name that are of the answers together and of no single example, from the lines of predictions.jsonl:
+    what eval.command says of them. Another one is added here, and is then charted, compared and ranked like these."""
+    if asked.command is None:
+        return {}
+    lines = answered(measured.predictions())
+    return asked.command.numbers(lines, lambda: progress("scoring", 0, 0)) if lines else {}
 
 
 @torch.no_grad()
@@ -282,14 +315,15 @@ def evaluate(
     progress: Progress,
     precision: Precision,
     alive: Callable[[], None] = lambda: None,
-) -> float | None:
-    """The evaluation of this step, into the run's folder and its journal. Returns the loss; None without data.
+) -> dict[str, float] | None:
+    """The evaluation of this step, into the run's folder and its journal. Returns its scores; None without data.
 
     `alive` is called again and again while it goes on.
 
     Random numbers are drawn from a fork, so that evaluating more or less often changes nothing in training.
     """
-    subject, asked, began = Subject(loss_of, template, precision), Asked.of(config.eval), time.monotonic()
+    subject, began = Subject(loss_of, template, precision), time.monotonic()
+    asked = Asked.of(config.eval, folder.resolve().parents[1])
     measured = None
     with torch.random.fork_rng(precision.devices), torch.no_grad():
         if len(data.val):
@@ -301,6 +335,7 @@ def evaluate(
                 asked,
                 progress.micro_tokens,
                 lambda doing, done, of: alive(),
+                files=data.val_files,
             )
         if config.eval.prompts:
             prompts = [asked_of(config, [{"role": "user", "content": prompt}]) for prompt in config.eval.prompts]
@@ -309,6 +344,11 @@ def evaluate(
                 journal.write("sample", step=progress.step, prompt=prompt, text=text)
     if measured is None:
         return None
+    if measured.command_failed and progress.step == 0:  # it would fail after every hour of training
+        raise measured.command_failed
+    if measured.command_failed:
+        message = f"Its numbers are missing here: {measured.command_failed.message}."
+        journal.write("event", event="command-failed", step=progress.step, message=message)
     name = evaluations.step_name(progress.step)
     run = int(folder.name) if folder.name.isdecimal() else None
     result = describe(measured, subject, asked, time.monotonic() - began) | {
@@ -334,7 +374,19 @@ def evaluate(
         prompt = evaluations.shown_prompt(measured.prompts[i])
         journal.write("sample", step=progress.step, prompt=prompt, reference=answer.reference, text=answer.text)
     journal.write("eval", step=progress.step, values=measured.scores, folder=f"{evaluations.FOLDER}/{name}")
-    return measured.scores["eval/loss"]
+    if (share := measured.scores.get("eval/thinking_share")) is not None:
+        if progress.thinking_at_start is None:
+            progress.thinking_at_start = share
+        if not progress.thinks_less and (message := thinks_less(progress.thinking_at_start, share)):
+            progress.thinks_less = True
+            journal.write("event", event="thinks-less", step=progress.step, message=message)
+    return measured.scores
+
+
+def command_of(config: RunConfig, folder: Path) -> dict[str, Any] | None:
+    """What a checkpoint's manifest says of eval.command: its words, and the hashes of the files among them."""
+    command = score_command(config, folder.resolve().parents[1])
+    return command.identity() if command else None
 
 
 def describe(measured: Measured, subject: Subject, asked: Asked, seconds: float) -> dict[str, Any]:
@@ -348,7 +400,9 @@ def describe(measured: Measured, subject: Subject, asked: Asked, seconds: float)
         "classify": asked.classify,
         "max_examples": asked.max_examples,
     }
-    said = {"confusion": _confusion(measured.answers)} if needs_labels(asked.metrics) else {}
+    said: dict[str, Any] = {"confusion": _confusion(measured.answers)} if needs_labels(asked.metrics) else {}
+    if asked.command:
+        said["command"] = asked.command.identity()
     return said | {
         "t": time.time(),
         "data": {"examples": len(measured.keys), "key": evaluations.data_key(measured.keys)},

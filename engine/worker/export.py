@@ -57,6 +57,8 @@ class Exported:
     trained_difference: float | None
     """For QLoRA: the largest difference to the model as it was trained, on weights rounded to 4 bits."""
     notes: tuple[str, ...]
+    ends: tuple[str, ...] = ()
+    """The tokens at which answers stop, the end of turn first; none where plain text was trained."""
 
 
 def export(
@@ -118,9 +120,11 @@ def _write(
     from transformers import AutoTokenizer
 
     from engine.worker import card
+    from engine.worker.answer_ends import answer_ends, end_turns, stop_at, write_generation_config
     from engine.worker.base import base_notes
     from engine.worker.given import given_model
     from engine.worker.model import model_source
+    from engine.worker.template import ChatTemplate
 
     full = config.method.kind == "full"
     source = str(last.path) if full else given_model(config.model) or model_source(config.model)
@@ -128,6 +132,13 @@ def _write(
     notes = [] if full else base_notes(last, config, source)
     say("loading the model in full precision")
     model = _as_trained(last, config, source)
+    ends: tuple[int, ...] = ()
+    if config.method.objective == "sft":
+        ends = answer_ends(ChatTemplate(tokenizer), model)
+    if form == "gguf":
+        from engine.worker.gguf_loader import refuse_config
+
+        refuse_config(model if full else model.get_base_model())
     # What reads GGUF knows no sliding window; within it there is no difference.
     window = getattr(model.config, "sliding_window", None) if form == "gguf" else None
     probes = _probe_ids(tokenizer, min(window or _PROBE_TOKENS, _PROBE_TOKENS))
@@ -148,7 +159,9 @@ def _write(
     say(f"writing {bytes_text(size)}")
     if form == "adapter":
         _copy_adapter(last.path, folder, source, config.model.revision)
+        end_turns(tokenizer, ends)
         tokenizer.save_pretrained(folder)
+        write_generation_config(model, ends, folder)
         del model
         expected = reference
         again: Callable[[], Any] = lambda: _plain_adapter(folder, config)  # noqa: E731
@@ -159,7 +172,10 @@ def _write(
         merged.config.use_cache = True  # training had switched it off
         if form == "merged":
             _cast(merged, getattr(torch, wanted))
+            merged.config = stop_at(merged.config, ends)  # SGLang and MLX read it there
             merged.save_pretrained(folder)
+            write_generation_config(merged, ends, folder)
+            end_turns(tokenizer, ends)
             tokenizer.save_pretrained(folder)
             _cast(merged, torch.float32)
             again = lambda: _plain_model(folder, **_trust(config))  # noqa: E731
@@ -167,7 +183,7 @@ def _write(
             from engine.worker import gguf_file
 
             file = folder / f"{_file_stem(config, last)}-{_GGUF_NAMES[wanted]}.gguf"
-            notes += gguf_file.write(merged, tokenizer, file, wanted)
+            notes += gguf_file.write(merged, tokenizer, file, wanted, ends)
             say("reading it back")
             gguf_file.verify(merged, file)
             gguf_file.round_matrices(merged, wanted)
@@ -191,7 +207,17 @@ def _write(
     trained_difference = _difference_as_trained(last, config, source, probes, result)
     files = tuple(sorted(entry.name for entry in folder.iterdir()))
     done = Exported(
-        str(folder), form, wanted, 0, (*files, "README.md"), difference, spread, same, trained_difference, tuple(notes)
+        target=str(folder),
+        form=form,
+        dtype=wanted,
+        bytes=0,
+        files=(*files, "README.md"),
+        difference=difference,
+        spread=spread,
+        same_first=same,
+        trained_difference=trained_difference,
+        notes=tuple(notes),
+        ends=tuple(tokenizer.convert_ids_to_tokens(list(ends))),
     )
     (folder / "README.md").write_text(card.model_card(last, config, done, run_folder), "utf-8")
     return dataclasses.replace(done, bytes=sum(entry.stat().st_size for entry in folder.iterdir()))

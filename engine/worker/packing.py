@@ -6,7 +6,9 @@ its step number to find its place. A forward pass holds whole examples end to en
 
 import bisect
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,12 +50,12 @@ class TokenSet:
         return int(np.sort(self.lengths)[::-1][:examples].sum())
 
     @staticmethod
-    def join(examples: list[tuple[np.ndarray, np.ndarray]]) -> "TokenSet":
-        """From (ids, trained) pairs; clears the first token's mark of each."""
+    def join(examples: Sequence[tuple[Any, ...]]) -> "TokenSet":
+        """From (ids, trained, ...) of each; clears the first token's mark of each."""
         offsets = np.zeros(len(examples) + 1, dtype=np.int64)
-        np.cumsum([len(ids) for ids, _ in examples], out=offsets[1:])
-        ids = np.concatenate([ids for ids, _ in examples] or [np.zeros(0)]).astype(np.int32)
-        trained = np.concatenate([trained for _, trained in examples] or [np.zeros(0)]).astype(bool)
+        np.cumsum([len(ids) for ids, *_ in examples], out=offsets[1:])
+        ids = np.concatenate([ids for ids, *_ in examples] or [np.zeros(0)]).astype(np.int32)
+        trained = np.concatenate([trained for _, trained, *_ in examples] or [np.zeros(0)]).astype(bool)
         trained[offsets[:-1]] = False
         return TokenSet(ids, trained, offsets)
 
@@ -111,8 +113,8 @@ def plan_passes(indices: np.ndarray, lengths: np.ndarray, micro_tokens: int) -> 
 def make_pack(tokens: TokenSet, indices: np.ndarray) -> Pack:
     examples = [tokens.example(i) for i in indices]
     lengths = tuple(len(ids) for ids, _ in examples)
-    ids = torch.from_numpy(np.concatenate([ids for ids, _ in examples])).long()
-    trained = np.concatenate([trained for _, trained in examples])
+    ids = torch.from_numpy(np.concatenate([ids for ids, *_ in examples])).long()
+    trained = np.concatenate([trained for _, trained, *_ in examples])
     positions = np.concatenate([np.arange(length) for length in lengths])
     # An example's first token is never trained, so no position predicts across a border.
     target_at = torch.from_numpy(np.flatnonzero(trained))

@@ -1,22 +1,27 @@
 """Whether a checkpoint may be resumed by this run, and whether the same weights still give the same loss."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from engine import score_command
+from engine.best import Criterion
 from engine.config import MAY_CHANGE_ON_RESUME, ModelConfig, RunConfig, diff, from_groups
 from engine.errors import CheckpointError
 from engine.journal import Journal
 from engine.moved import base_of, is_missing
+from engine.rescoring import choose, relink
 from engine.runs import is_path
 from engine.worker.checkpoint import Checkpoint
 from engine.worker.loss import PackedLoss, PlainLoss
 from engine.worker.model import Precision
 from engine.worker.packing import Pack, TokenSet
+from engine.worker.progress import Progress
 
 PROBE_TOKENS = 512
 """What a save computes the loss of."""
@@ -100,6 +105,27 @@ def load_adapter(model: nn.Module, last: Checkpoint) -> None:
     from safetensors.torch import load_file
 
     set_peft_model_state_dict(model, load_file(last.path / "adapter_model.safetensors"))
+
+
+def best_again(
+    folder: Path, progress: Progress, criterion: Criterion, config: RunConfig, alive: Callable[[], None]
+) -> dict[str, Any]:
+    """eval.best is another than before: what the earlier evaluations say by it, into `progress` and the link `best`.
+
+    Returns what the journal is to say.
+    """
+    choice = choose(folder, criterion, config.eval, progress.step, alive)
+    progress.best_value, progress.best_step = None, -1
+    progress.evals_without_better = 0
+    for step, value in choice.points:
+        progress.take(step, value, criterion)
+    relink(folder, choice)
+    return choice.event()
+
+
+def command_changes(last: Checkpoint, now: dict[str, Any] | None) -> list[str]:
+    """How eval.command is another one than when the checkpoint was made: its numbers may not be of one kind."""
+    return score_command.changed(last.manifest["command"], now) if "command" in last.manifest else []
 
 
 def tokenizer_of(config: RunConfig, last: Checkpoint | None) -> ModelConfig:

@@ -106,8 +106,18 @@ def _evaluate(request: dict[str, Any], said: _Said) -> None:
                 said.progress(f"{name}: {doing}", done, of)
 
             measured = measure(
-                subject, chosen.tokens, chosen.examples, sources.labels, asked, micro_tokens, tell, chosen.keys
+                subject,
+                chosen.tokens,
+                chosen.examples,
+                sources.labels,
+                asked,
+                micro_tokens,
+                tell,
+                chosen.keys,
+                chosen.files,
             )
+            if measured.command_failed:
+                raise measured.command_failed
             result = describe(measured, subject, asked, time.monotonic() - began)
         result["data"] |= {"files": list(sources.files), "skipped": chosen.skipped, "bad_rows": sources.bad_rows}
         if sources.own:
@@ -125,12 +135,12 @@ def _asked(request: dict[str, Any], reading: Any, labels: tuple[str, ...]) -> An
     metrics = request["metrics"]
     if metrics is None:
         metrics = reading.eval.metrics
-    if request["metrics"] is None and not metrics and reading.method.objective == "sft":
+    nothing_asked = request["metrics"] is None and not metrics and not reading.eval.command
+    if nothing_asked and reading.method.objective == "sft":
         metrics = ["accuracy", "macro_f1"] if labels else ["exact_match", "rouge_l"]
     config = reading.replace({"eval.metrics": list(metrics)}).eval
-    return dataclasses.replace(
-        Asked.of(config), sampling=Sampling(config.max_new_tokens, request["temperature"], request["seed"])
-    )
+    sampling = Sampling(config.max_new_tokens, request["temperature"], request["seed"])
+    return dataclasses.replace(Asked.of(config, Path(request["workspace"])), sampling=sampling)
 
 
 def _keep(
@@ -148,6 +158,8 @@ def _keep(
     of_run = target.run is not None and target.step is not None
     model = target.config.model.name if of_run else target.adapter or target.base
     same = [result[key] for key in ("metrics", "normalisation", "generation", "template")] + [result["data"]["key"]]
+    if "command" in result:
+        same.append(result["command"])
     if not of_run:  # folders of the same name may hold different models
         same.append(os.path.realpath(model) if os.path.isdir(model) else model)
     digest = hashlib.sha256(json.dumps(same).encode()).hexdigest()[:6]

@@ -12,6 +12,7 @@ Where the prompt of the last turn is not what its conversation begins with, alth
 template that moves the system prompt), prompt and answer are put together.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -241,7 +242,8 @@ class _Conversation:
             return Span(k, start, end, notes, not self._is_closed(answer), same_header)
         prompt = self._prompt(k)
         if prompt is not None and alone is not None and alone.startswith(prompt):
-            written = alone[len(prompt) : self._end_of(alone, len(prompt))]
+            end_alone = self._without_words_behind(alone, len(prompt), self._end_of(alone, len(prompt)), k)
+            written = alone[len(prompt) : end_alone]
             if not self._ends_alike(written, answer):
                 notes += (TURN_DIFFERS,)
         return Span(k, start, end, notes, same_header=same_header)
@@ -251,12 +253,13 @@ class _Conversation:
         ways = [other_arguments, other_content, other_thoughts]
         if any(not call["function"]["arguments"] for call in self._calls(k)):
             ways.append(other_names)
-        regions = [region for way in ways if (region := self._changed(view, k, way))]
+        changed = [region for way in ways if (region := self._changed(view, k, way))]
+        regions = [region for region in changed if region[0] < region[1]]
         if not regions:
             raise DataError("the chat template leaves out the assistant's answer")
-        beside = [
-            region for other in (k - 1, k + 1) if 0 <= other < view.count and (region := self._changed(view, other))
-        ]
+        results = itertools.takewhile(lambda other: self._messages[other]["role"] == "tool", range(k + 1, view.count))
+        neighbours = [other for other in {k - 1, k + 1, *results} if 0 <= other < view.count]
+        beside = [region for other in neighbours if (region := self._changed(view, other))]
         whole = [own for own in regions if not any(own[0] < other[0] and other[1] < own[1] for other in beside)]
         if not whole:
             raise DataError("the chat template writes this answer in two places, with another message between them")
@@ -286,7 +289,7 @@ class _Conversation:
         start = len(os.path.commonprefix((view.text, other)))
         after = len(os.path.commonprefix((view.text[start:][::-1], other[start:][::-1])))
         end = len(view.text) - after
-        region = (start, end) if start < end else None
+        region = (start, end) if other != view.text else None
         if exchange is None:
             self._regions[view.text, k] = region
         return region

@@ -171,11 +171,11 @@ class ChatTemplate:
                 else:
                     cut, (ids, offsets) = True, apart
                     first, end = bisect_left(offsets, (span.start,)), bisect_left(offsets, (span.end,))
-            if span.is_open and end == len(ids):
+            if span.is_open:  # the last; what may follow is a header that the template always writes
                 calls = example.messages[span.message].get("tool_calls")
                 closing = self._after_call if calls else self.tokenizer.eos_token_id
                 if closing is not None:
-                    ids, offsets, end = [*ids, closing], [*offsets, (len(text), len(text))], end + 1
+                    ids, offsets, end = [*ids[:end], closing], [*offsets[:end], (len(text), len(text))], end + 1
             if stopped := self._stop_note(ids[first:end]):
                 notes = (*notes, stopped)
             turns.append((span.message, first, end, notes))

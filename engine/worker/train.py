@@ -18,21 +18,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine import evaluations, home
+from engine import best, evaluations, home
+from engine.checkpoints import link
 from engine.config import RunConfig, auto_values, read_run
 from engine.errors import NotFinite, first_line
 from engine.journal import Journal
+from engine.metrics.names import metric_name
 from engine.moved import settle
 from engine.plan.schedule import learning_rate
 from engine.process import DONE, STOPPED
 from engine.resume import begun
 from engine.runs import data_changes, read_meta
 from engine.worker import checkpoint
+from engine.worker.answer_ends import answer_ends
 from engine.worker.asked import check_run, refuse_broken_model
 from engine.worker.base import BASE, BaseWeights
 from engine.worker.data import data_hashes, prepare
 from engine.worker.disk import checkpoint_bytes, insist, is_disk_full, wait_for_room
-from engine.worker.evaluate import evaluate
+from engine.worker.evaluate import command_of, evaluate
 from engine.worker.given import given_model, load_given_adapter
 from engine.worker.life import Beat, describe, versions
 from engine.worker.linear import use_onednn
@@ -57,6 +60,8 @@ from engine.worker.parallel import Begin, Ranks, Step, ranks_changed
 from engine.worker.peak import PeakMemory
 from engine.worker.progress import Progress, make_plan
 from engine.worker.resume import (
+    best_again,
+    command_changes,
     compare_probe,
     load_adapter,
     probe_indices,
@@ -106,11 +111,13 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
     data = prepare(config, template)
     config = config.replace(auto_values(config, len(data.train)))
     plan = make_plan(config, len(data.train))
+    criterion = best.parse(config.eval.best)
     facts = {
         "config": dataclasses.asdict(config),
         "data": data_hashes(data),
         "versions": versions(),
         "ranks": ranks.count,
+        "command": command_of(config, folder),
     }
     if last:
         refuse_other_run(last, config, facts["data"], read_meta(folder).get("files"))
@@ -134,6 +141,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
     use_onednn(model)
     optimizer = make_optimizer(model, config.optim)
     inner = causal_lm(model)
+    ends = answer_ends(template, inner) if config.method.objective == "sft" else ()
     check_vocabulary(inner, max(int(data.train.ids.max()), int(data.val.ids.max(initial=0))))
     check_positions(inner, max(int(data.train.lengths.max()), int(data.val.lengths.max(initial=0))))
     if last and base and (doubt := base.refuse_other(last.manifest)):
@@ -154,11 +162,16 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
         if not full:
             load_adapter(model, last)
         optimizer.load_state_dict(state["optimizer"])
-        progress = Progress(**state["progress"])
+        progress = Progress.restored(state["progress"])
         asked, before = config.train.micro_tokens, last.manifest["config"]["train"]["micro_tokens"]
         if asked not in ("auto", before):
             progress.micro_tokens = asked
         checkpoint.set_rng_state(state["rng"])
+        if best.of_text(last.manifest["config"]["eval"].get("best")) != criterion:
+            beat_on = functools.partial(beat.still, 600, "loading")
+            journal.write("best", **best_again(folder, progress, criterion, config, beat_on))
+        for change in command_changes(last, facts["command"]):
+            journal.write("event", event="command-changed", message=f"Since step {last.step}: {change}.")
         compare_probe(journal, state, probe_loss(loss_of, probe, precision), versions())
         if (ranks_before := last.manifest.get("ranks", 1)) != ranks.count:
             journal.write("event", event="ranks-changed", message=ranks_changed(ranks_before, ranks.count))
@@ -203,7 +216,10 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
             beat.promise(60 + size / 20e6, "saving")  # a slow network drive writes 20 MB/s
             try:
                 epoch = plan.epoch_of(progress.step)
-                publish(checkpoint.save(checkpoints, progress.step, epoch, model, template.tokenizer, state, manifest))
+                saved = checkpoint.save(
+                    checkpoints, progress.step, epoch, model, template.tokenizer, state, manifest, ends=ends
+                )
+                publish(saved)
                 return
             except Exception as error:
                 if not is_disk_full(error):
@@ -218,7 +234,7 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
         if progress.best_step == saved.step:
             names.append("best")
         for name in names:
-            checkpoint.link(checkpoints, name, saved.step)
+            link(checkpoints, name, saved.step)
         path = f"{home.CHECKPOINTS}/{saved.path.name}"
         epoch = round(saved.epoch, 4)
         journal.write("checkpoint", step=saved.step, epoch=epoch, path=path, bytes=saved.bytes, kept=names)
@@ -226,10 +242,10 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
             journal.write("checkpoint-removed", step=step)
 
     def judge() -> None:
-        """Evaluate; remember the best eval loss, and how many evaluations have passed without a better one."""
+        """Evaluate; remember the best value of what eval.best names, and how many evaluations had no better one."""
         beat.promise(3600, "evaluating")
         model.eval()
-        loss = evaluate(
+        scores = evaluate(
             folder,
             journal,
             loss_of,
@@ -241,11 +257,9 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
             lambda: beat.still(3600, "evaluating"),
         )
         model.train()
-        progress.last_loss = loss
-        if loss is not None and loss < progress.best_loss:
-            progress.best_loss, progress.best_step, progress.evals_without_better = loss, progress.step, 0
-        elif loss is not None:
-            progress.evals_without_better += 1
+        progress.last_loss = scores["eval/loss"] if scores else None
+        if scores:
+            progress.judge(scores, criterion)
 
     if last:
         # A kill may have come between its rename and its names.
@@ -335,9 +349,8 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
                 "event",
                 event="early-stop",
                 step=progress.step,
-                message=f"No better eval loss in {progress.evals_without_better} "
-                f"evaluation{'s' * (progress.evals_without_better != 1)}; the best is {progress.best_loss:.4f} at step "
-                f"{progress.best_step}.",
+                message=f"No better {metric_name(criterion.key)} in {progress.evals_without_better} "
+                f"evaluation{'s' * (progress.evals_without_better != 1)}: {progress.best_words}.",
             )
             break
 

@@ -138,6 +138,8 @@ class _Seen:
             elif plain and (other := self._closing(between, inner, plain)):
                 self.closings.append(other)
         else:
+            if self._always_opens:
+                self.trailer = max(self.trailer, self._header_of(last), key=len)
             next_up = [m for m in self._tokens(between) if m[0] not in inner]
             if not next_up or (plain and between[: next_up[0].start()].strip()):
                 return ""
@@ -146,6 +148,12 @@ class _Seen:
                 self.closings.append(between[: next_up[0].end()])
         self.stops.append(stop)
         return stop
+
+    def _header_of(self, last: str) -> str:
+        """What a text ends with that generation prompts end with too, from the token on that opens turns."""
+        header = os.path.commonprefix((last[::-1], self.header[::-1]))[::-1]
+        at = header.rfind(self._turn_opener) if self._turn_opener else -1
+        return header[at:] if at >= 0 else ""
 
     def _closing(self, text: str, inner: str, plain: bool) -> str:
         """Up to the last added token, without the header of another turn; of a call, without its own tokens."""

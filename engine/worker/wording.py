@@ -40,6 +40,8 @@ def leaves(value: Any) -> Iterator[str]:
 
 def otherwise(message: dict[str, Any]) -> dict[str, Any]:
     """The message with other words in all it says."""
+    if message["role"] == "tool" and not message.get("content"):
+        return message | {"content": _unlike("")}  # where it would stand
     return other_arguments(other_thoughts(other_content(message)))
 
 

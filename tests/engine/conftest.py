@@ -48,6 +48,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("qwen2.5", tmp_path_factory.mktemp("models") / "tiny")
 
 
+@pytest.fixture(scope="session")
+def base_that_ends_documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `exportkit`: it ends turns with <|im_end|>, though its end token is <|endoftext|>."""
+    from exportkit import base_that_ends_documents
+
+    return base_that_ends_documents(tmp_path_factory.mktemp("models") / "documents")
+
+
 _QUESTIONS = [
     ("What is the capital of {}?", "It is the city of {}."),
     ("{}的首都是哪里？", "是{}。"),

@@ -278,6 +278,7 @@ def test_the_plan_as_json_parses_and_names_what_auto_became(workspace):
     plan = json.loads(done.stdout)
     assert plan["settings"]["train.batch_size"] == "auto" and plan["auto"] == {"train.batch_size": 1}
     assert plan["origin"]["train.batch_size"] == "--batch-size" and plan["origin"]["train.seed"] == "default"
+    assert any("train.batch_size was 4, would be 'auto'" in finding["message"] for finding in plan["findings"])
     assert plan["data"]["train"]["examples"] + plan["data"]["val"]["examples"] == 36
     assert [trained for _, trained in plan["examples"][0]][:2] == [False, True]
     assert (workspace / "runs" / "1" / "config.json").read_bytes() == before

@@ -18,6 +18,7 @@ from engine.formats import example_key, read_data
 from engine.journal import Journal
 from engine.process import DONE
 from engine.records import Example
+from engine.runs import check_inputs
 from engine.worker import attention
 from engine.worker.evalset import choose_shots, read_sources
 from engine.worker.evaluate import Asked, with_shots
@@ -163,9 +164,13 @@ def test_a_schema_that_is_none_is_refused_with_its_name(tmp_path):
     schema = tmp_path / "s.json"
     schema.write_text('{"type": 3}')
     with pytest.raises(InputError, match=r"s\.json"):
-        Asked.of(EvalConfig(metrics=["json_schema"], schema=str(schema)))
+        Asked.of(EvalConfig(metrics=["json_schema"], schema=str(schema)), tmp_path)
+    schema.write_text('{"properties": {"a": {"$ref": "#/$defs/none"}}}')
+    config = RunConfig().replace({"eval.metrics": ["json_schema"], "eval.schema": str(schema)})
+    with pytest.raises(InputError, match=r"s\.json: \$ref '#/\$defs/none' leads to nothing in it"):
+        check_inputs(config.replace({"data.files": [str(schema)]}))
     with pytest.raises(InputError, match="No such file"):
-        Asked.of(EvalConfig(metrics=["json_schema"], schema=str(tmp_path / "none.json")))
+        Asked.of(EvalConfig(metrics=["json_schema"], schema=str(tmp_path / "none.json")), tmp_path)
 
 
 def test_scores_of_json_answers_follow_the_schema(tiny_model, tmp_path):

@@ -1,6 +1,5 @@
 """What is exported is the model that was trained: other programs load it, and it answers as the checkpoint does."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -12,62 +11,23 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from families import _SENTENCES, build
+from exportkit import saved
+from families import _SENTENCES, _SMALL, build, tokenizer
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as tokenizer_models
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
 
-from engine import journal
 from engine.cli.main import main
-from engine.config import Layer, RunConfig, resolve
 from engine.errors import CheckpointError, InputError
-from engine.worker import checkpoint, export, gguf_file
-from engine.worker.given import given_model
-from engine.worker.model import Precision, load_base, load_tokenizer, make_trainable
-
-FLOAT32 = Precision(torch.device("cpu"), None, torch.float32)
-
-
-def config_of(model: Path, **changes) -> RunConfig:
-    values = {
-        "model.name": str(model),
-        "method.kind": "lora",
-        "lora.r": 4,
-        "model.dtype": "float32",
-        "run.name": "mine",
-    }
-    values |= {key.replace("__", "."): value for key, value in changes.items()}
-    return resolve([Layer("test", values)]).config
-
-
-def saved(root: Path, model: Path, **changes) -> Path:
-    """A checkpoint in a run's folder whose trained weights differ much from the base's."""
-    config = config_of(model, **changes)
-    plain = config.replace({"method.kind": "lora"}) if config.method.kind == "qlora" else config
-    torch.manual_seed(3)  # PEFT draws one half of an adapter
-    trained = make_trainable(load_base(plain, FLOAT32, given_model(plain.model)), plain)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in trained.named_parameters():
-            if parameter.requires_grad and (config.method.kind == "full" or "lora_B" in name):
-                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    facts = {
-        "config": dataclasses.asdict(config),
-        "data": {"/data/train.csv": "ab" * 32},
-        "versions": {"finetop": "1"},
-        "validation_loss": 0.5,
-    }
-    folder = root / "runs" / "1"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(config.to_json())
-    log = journal.Journal(folder)
-    log.write("eval", step=7, values={"eval/loss": 0.5, "eval/exact_match": 0.875})
-    log.close()
-    checkpoints = folder / "checkpoints"
-    checkpoint.save(checkpoints, 7, 1.0, trained, load_tokenizer(config.model), {}, facts)
-    checkpoint.link(checkpoints, "best", 7)
-    return checkpoints / "step-00000007"
+from engine.worker import export, gguf_file, gguf_vocab
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +113,7 @@ def test_qlora_is_merged_into_the_full_precision_base_and_says_so(models, tmp_pa
     key = "model.layers.0.self_attn.q_proj"
     a, b = (adapter[f"base_model.model.{key}.lora_{side}.weight"] for side in "AB")
     torch.testing.assert_close(merged[f"{key}.weight"], base[f"{key}.weight"] + (32 / 4) * b @ a, rtol=0, atol=1e-5)
-    assert "full-precision" in done.notes[0] and "full-precision" in (tmp_path / "out" / "README.md").read_text()
+    assert any("full-precision" in note for note in done.notes) and "full-precision" in (tmp_path / "out" / "README.md").read_text()
     assert done.trained_difference > 10 * done.difference, "4 bits are coarse"
 
 
@@ -259,18 +219,34 @@ def test_a_changed_tensor_in_a_gguf_file_is_noticed(models, tmp_path):
         gguf_file.verify(model, file)
 
 
+_QWEN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def _cut_by(expression: str, **model) -> dict:
+    split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
+    steps = [split, {"type": "ByteLevel", "use_regex": False, "add_prefix_space": False}]
+    return {"pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}, "model": model}
+
+
 def test_pre_tokenizers_are_named_or_refused():
-    qwen = r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    llama = qwen.replace(r"\p{N}| ?", r"\p{N}{1,3}| ?")
-
-    def step(expression):  # fmt: skip
-        split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
-        return {"type": "Sequence", "pretokenizers": [split, {"type": "ByteLevel", "use_regex": False}]}
-
-    assert gguf_file._pre_tokenizer(step(qwen)) == "qwen2"
-    assert gguf_file._pre_tokenizer(step(llama)) == "llama-bpe"
-    with pytest.raises(InputError, match="cannot name"):
-        gguf_file._pre_tokenizer(step(r"\d+"))
+    assert gguf_vocab.pre_tokenizer(_cut_by(_QWEN)) == "qwen2"
+    llama = _QWEN.replace(r"\p{N}| ?", r"\p{N}{1,3}| ?")
+    assert gguf_vocab.pre_tokenizer(_cut_by(llama, ignore_merges=True)) == "llama-bpe"
+    byte_level = {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False}, "model": {}}
+    assert gguf_vocab.pre_tokenizer(byte_level) == "gpt-2"
+    prefixed = {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}, "model": {}}
+    for said in (
+        _cut_by(r"\d+"),
+        _cut_by(_QWEN.replace(r"\s+(?!\S)|", "")),  # one alternative less
+        _cut_by(_QWEN.replace(r"\p{L}+|", r"[\p{L}\p{M}]+|", 1)),  # Qwen 3.5
+        _cut_by(_QWEN, ignore_merges=True),
+        prefixed,
+        {"pre_tokenizer": None, "model": {}},
+    ):
+        with pytest.raises(InputError, match="cannot name"):
+            gguf_vocab.pre_tokenizer(said)
 
 
 def test_a_family_without_gguf_is_told_what_to_run(models, tmp_path):
@@ -278,6 +254,55 @@ def test_a_family_without_gguf_is_told_what_to_run(models, tmp_path):
         export.export(saved(tmp_path, models("glm4-9b")), tmp_path / "out", "gguf")
     assert "GlmForCausalLM" in refused.value.message and "convert_hf_to_gguf.py" in refused.value.hint
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out.part*"))
+
+
+_YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
+_LLAMA_3 = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (Qwen3Config(**_SMALL, head_dim=16, attention_bias=True), "qwen3 has no bias on attn_output"),
+        (Qwen3Config(**_SMALL, head_dim=16, hidden_act="gelu"), "hidden_act to be 'silu'"),
+        (LlamaConfig(**_SMALL, hidden_act="gelu"), "hidden_act to be 'silu'"),
+        (Qwen2Config(**_SMALL, head_dim=32), "head_dim is 32"),
+        (Qwen2Config(**_SMALL, rope_parameters=_YARN | {"attention_factor": 1.3}), "attention_factor"),
+        (LlamaConfig(**_SMALL, rope_parameters=_YARN | {"beta_fast": 8, "beta_slow": 2}), "beta_fast, beta_slow"),
+        (Qwen3Config(**_SMALL, head_dim=16, rope_parameters=_YARN | {"truncate": False}), "truncate"),
+        (Qwen2Config(**_SMALL, rope_parameters=_LLAMA_3), "scaled by 'llama3'"),
+        (
+            Qwen2Config(**_SMALL, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
+            "'dynamic'",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.model_type,
+)
+def test_what_llama_cpp_would_refuse_or_misread_is_refused(config, reason, tmp_path):
+    """Each was written once, and llama.cpp refused it or, which is worse, answered as another model."""
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(InputError) as refused:
+        gguf_file.write(model, tokenizer(), tmp_path / "model.gguf", "float32")
+    assert reason in refused.value.message and "--to merged" in refused.value.hint
+    assert not (tmp_path / "model.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"normalizer": {"type": "Lowercase"}}, "Lowercase"),
+        ({"model": {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "cannot name"),
+    ],
+)
+def test_a_tokenizer_that_llama_cpp_would_not_follow_is_refused(changes, reason, tmp_path):
+    said = json.loads(tokenizer().backend_tokenizer.to_str())
+    for name, value in changes.items():
+        said[name] = said[name] | value if name == "model" else value
+    made = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(said)), eos_token="<|im_end|>")
+    with pytest.raises(InputError, match=reason):
+        gguf_file.write(AutoModelForCausalLM.from_config(LlamaConfig(**_SMALL)), made, tmp_path / "m.gguf", "float32")
 
 
 def test_what_is_not_the_same_model_is_not_kept(models, tmp_path, monkeypatch):

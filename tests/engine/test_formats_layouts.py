@@ -102,6 +102,12 @@ def test_one_conversation_in_a_file_is_no_table(write):
     assert len(report.examples[0].tools) == 2
 
 
+def test_a_lone_row_with_a_list_of_messages_under_another_name_is_a_row(write):
+    row = {"id": "1", "items": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]}
+    report = read_data(write(lines(row)), mapping={"messages": "items"})
+    assert [turns(example) for example in report.examples] == [HI_HELLO]
+
+
 def test_a_large_table_on_one_line_is_known_by_its_beginning(write):
     text = "x" * 3000
     for table in (
@@ -187,6 +193,8 @@ def test_tools_beside_a_question_are_tools_and_the_answer_is_calls(write):
         ({"prompt": "p", "completions": ["a", "b"], "labels": [True, False]}, "stepwise"),
         ({"problem": "p", "solution": "s"}, "--map prompt=problem,completion=solution"),
         ({"id": 1, "dialog": [ASKED, SAID]}, "--map messages=dialog"),
+        ({"dialog": ["a", "b", "c"]}, "--map messages=dialog"),
+        ({"premise": "a", "hypothesis": "b", "label": 0}, "text=COLUMN,label=COLUMN). Columns: premise"),
     ],
 )
 def test_what_is_not_read_is_named_with_what_to_do(write, row, says):

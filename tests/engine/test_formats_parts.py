@@ -173,6 +173,16 @@ def test_files_of_other_kinds_and_subfolders_are_named(write, tmp_path):
         read_data(str(tmp_path / "arrow"))
 
 
+def test_columns_of_any_name_can_be_said(write):
+    row = {"\ud800a": "x", "rejected\0": "y", "b\x1b": "z"}
+    path = write(json.dumps(row) + "\n")
+    for mapping in (None, {"prompt": "nope"}, {"prompt": "\ud800a"}):
+        with pytest.raises(DataError) as caught:
+            read_data(path, mapping=mapping)
+        str(caught.value).encode()
+        assert not any(char in "\0\x1b" for char in str(caught.value))
+
+
 def test_a_name_that_no_file_can_have_does_not_exist(tmp_path):
     for name in ("\ud800.jsonl", f"{tmp_path}/\ud800/a.jsonl", "\ud800:test"):
         with pytest.raises(DataError, match="does not exist"):

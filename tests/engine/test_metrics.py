@@ -7,6 +7,7 @@ import pytest
 
 from engine.metrics import classify, structure, text
 from engine.metrics.normal import normalise
+from engine.metrics.schema import check_schema
 from engine.metrics.score import Answer, score
 
 _WORDS = ["the", "river", "Moon", "北京", "晴", "a", "7", "1,234", "x-ray", "don't", "。", "散步", "naïve", "，"]
@@ -56,6 +57,9 @@ def test_each_normalisation_disregards_what_it_says_and_no_more():
     assert text.exact_match("hello \n world", wanted, "space") == 1
     assert text.exact_match("hello  world", wanted, "none") == 0
     assert normalise("《红楼梦》、“好”——！（c++ <5>）", "punctuation") == "红楼梦 好 c++ <5>"
+    assert text.exact_match("-5", "5", "punctuation") == 0, "a sign is no punctuation"
+    assert text.exact_match("3.5", "3 5", "punctuation") == 0, "nor is the point within a number"
+    assert text.exact_match("pages 3-7.", "pages 3 7", "punctuation") == 1
     with pytest.raises(KeyError):
         normalise("a", "lower")
 
@@ -80,6 +84,29 @@ def test_contains_finds_the_reference_within():
         ("7", "no number here", None),
         ("It is 5.", "5", 1),
         ("1e3", "1000", 1),
+        ("It takes 10-15", "15", 1),
+        ("see pages 3-7", "7", 1),
+        ("on 2024-01-15", "15", 1),
+        ("10–15 days", "15", 1),
+        ("１２－１５", "15", 1),
+        ("3--7", "7", 1),
+        ("10%-15%", "15", 1),
+        ("COVID-19", "-19", 0),
+        ("it was –5 degrees", "-5", 1),
+        ("答案是－５度", "-5", 1),
+        ("x=-5", "-5", 1),
+        ("[-3,-1]", "-1", 1),
+        ("-$3.00", "-3", 1),
+        ("５０％", "50", 1),
+        ("-50%", "50", 0),
+        ("共１，２３４个", "1234", 1),
+        ("12\u202f345", "12345", 1),
+        ("1'234'567", "1234567", 1),
+        ("15.01.2024", "2024", 1),
+        ("v1.2.3", "3", 1),
+        ("12 m²", "12", 1),
+        ("#### 3-7", "3", 1),
+        ("#### -7", "-7", 1),
     ],
 )
 def test_number_match_compares_final_numbers(answer, reference, expected):
@@ -98,7 +125,61 @@ def test_json_schema_holds_what_the_schema_says():
     assert structure.json_schema('{"age": "3"}', schema) == 0
     assert structure.json_schema("not json", schema) == 0
     with pytest.raises(ValueError, match="no JSON Schema"):
-        structure.check_schema('{"type": 5}')
+        check_schema('{"type": 5}')
+
+
+_WORTHLESS = [
+    ({"properties": {"a": {"$ref": "#/$defs/none"}}}, r"\$ref '#/\$defs/none' leads to nothing in it"),
+    ({"$schema": "http://json-schema.org/draft-07/schema#", "items": {"$ref": "#/definitions/b"}}, "leads to nothing"),
+    ({"$defs": {"unused": {"$ref": "other.json#/x"}}}, "leads to nothing"),
+    ({"not": {"$ref": "http://127.0.0.1:9/s.json"}}, "nothing is fetched"),
+    ({"not": {"$ref": "file:///etc/hostname"}}, "nothing is fetched"),
+    ({"$dynamicRef": "#node"}, "leads to nothing"),
+    ({"$ref": "#/title", "title": "x"}, "no schema"),
+    ({"$ref": "#"}, "comes back to itself"),
+    ({"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"$ref": "#/$defs/a"}}}, "comes back to itself"),
+    ({"pattern": "(unclosed"}, "cannot be read by Python's re"),
+    ({"items": {"patternProperties": {"\\p{L}+": {}}}}, "cannot be read by Python's re"),
+    ({"$schema": ["a"]}, "no JSON Schema"),
+    ({"$id": 5}, "no JSON Schema"),
+    (3, "an object, or true or false"),
+    ("text", "an object, or true or false"),
+    (None, "an object, or true or false"),
+]
+
+
+@pytest.mark.parametrize(("schema", "words"), _WORTHLESS)
+def test_a_schema_that_no_answer_could_be_held_against_is_refused(schema, words):
+    with pytest.raises(ValueError, match=words):
+        check_schema(json.dumps(schema))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        True,
+        {},
+        {"properties": {"$ref": {"type": "string"}}},
+        {"enum": [{"$ref": "no reference"}], "default": {"pattern": "("}},
+        {"$ref": "#/$defs/node", "$defs": {"node": {"properties": {"next": {"$ref": "#/$defs/node"}}}}},
+        {"$id": "http://a.b/c", "$defs": {"x": {"$id": "d", "type": "string"}}, "items": {"$ref": "d"}},
+        {"$defs": {"x": {"$anchor": "name"}}, "items": {"$ref": "#name"}},
+        {"$ref": "https://json-schema.org/draft/2020-12/schema"},
+        {
+            "$schema": "http://json-schema.org/draft-04/schema#",
+            "definitions": {"a": {}},
+            "not": {"$ref": "#/definitions"},
+        },
+    ],
+)
+def test_a_schema_that_works_is_let_pass_whatever_it_uses(schema):
+    check_schema(json.dumps(schema))
+    assert structure.json_schema("{}", json.dumps(schema)) in (0, 1)
+
+
+def test_an_answer_too_deep_to_be_followed_is_a_wrong_one():
+    schema = json.dumps({"properties": {"n": {"$ref": "#"}}})
+    assert structure.json_schema('{"n":' * 900 + "1" + "}" * 900, schema) == 0
 
 
 def test_classification_scores_equal_scikit_learn():

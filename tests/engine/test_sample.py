@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,13 +74,17 @@ def test_a_checkpoint_gets_the_scores_it_had_in_training(workspace, capsys):
 
 
 def test_a_file_is_scored_with_examples_in_the_prompt(workspace, capsys):
+    (workspace / "score.py").write_text("import sys; print('{\"count\":', len(list(sys.stdin)), '}')")
     words = ("--data", str(workspace / "test.csv"), "--metrics", "exact_match,accuracy", "--max-new-tokens", "5")
+    words += ("--command", f"{sys.executable} {workspace / 'score.py'}")
     code, out, err = _ask(capsys, workspace, "eval", "1@base", *words, "--shots", "3", "--classify", "generate")
     assert code == 0, err
     assert "3 examples of test.csv" in out and "3 examples in every prompt, seed 0" in out
+    assert "scored by" in out and "score.py" in out and "count" in out
     assert "normalisation case" in out and "labels: the label it writes" in out
     (folder,) = (workspace / "evaluations").glob("*test-3shot*")
     result = json.loads((folder / "result.json").read_text())
+    assert result["scores"]["eval/count"] == 3 and str(workspace / "score.py") in result["command"]["files"]
     assert result["generation"]["shots"] == 3 and result["data"]["files"][0]["path"].endswith("test.csv")
     lines = evaluations.read_predictions(folder)
     assert [line["prompt"] for line in lines] == ["apple number 99", "月亮 number 98", "apple number 97"]

@@ -179,11 +179,11 @@ def test_early_stopping_counts_evaluations_without_a_better_loss(tiny_model, cha
 
 def test_early_stopping_after_a_resume_says_how_many_evaluations_it_were(monkeypatch, tiny_model, chats, tmp_path):
     losses = itertools.chain([5.0], itertools.repeat(6.0))
-    monkeypatch.setattr(train_module, "evaluate", lambda *args: next(losses))
+    monkeypatch.setattr(train_module, "evaluate", lambda *args: {"eval/loss": next(losses)})
     folder = make_run(tmp_path, tiny_model, chats, train__early_stopping=1, eval__every=1)
     assert run(folder) == run(folder) == DONE
     first, second = [event for event in events_of(folder, "event") if event["event"] == "early-stop"]
-    assert "in 1 evaluation;" in first["message"] and "in 2 evaluations;" in second["message"]
+    assert "in 1 evaluation:" in first["message"] and "in 2 evaluations:" in second["message"]
 
 
 def test_retention_keeps_best_latest_epochs_and_the_last_steps(tiny_model, chats, tmp_path):

@@ -16,16 +16,20 @@ from textual.geometry import Region
 from textual.strip import Strip
 from wcwidth import wcswidth
 
-from engine.store.records import Event, Run, RunState
+from engine.store.records import Checkpoint, Event, Run, RunState, Series
 from tui import format, logtail
 from tui.card import cause
+from tui.curves import title
 from tui.format import crop_line, cut, fit, fit_line, line_cells, visible, wrap
 from tui.glass import Glass
 from tui.news import event_words, since_last_time
 from tui.settings import read
 from tui.snapshot import DAEMON_STALE_SECONDS, Daemon, Detail, News, machine_of
 from tui.theme import LOOKS, ROLES, Look, choose, speaks_utf8
+from tui.widgets.checkpoints import kept_words
 from tui.widgets.rows import first_shown
+from tui.widgets.run import eval_charts
+from tui.widgets.runs import Columns, row_line
 
 TEXTS = st.text(st.sampled_from("ab 中文，é́ไ🇩🇪❤️👩‍💻👍🏽\t\n\x1b\x07\u202e\u200b[/]█⣿"), max_size=30)
 
@@ -241,12 +245,53 @@ def test_who_comes_back_is_told_what_ended_meanwhile_and_the_best():
         "best 2 with eval 0.800, best of 2 on its data",
     ]
     assert since_last_time(runs, 170.0, 200.0) == []
+    worse = run(5, finished=150.0, best_eval=8.72, start_eval=0.073)
+    higher = [run(n, finished=150.0, best_eval=n / 10, best_by="macro_f1:max") for n in (6, 7)]
+    assert since_last_time([worse], 100.0, 200.0) == ["1 finished (5)", "never better than at the start: 5"]
+    assert since_last_time([*runs, worse], 100.0, 200.0)[2:] == [
+        "best 2 with eval 0.800, best of 3 on its data",
+        "never better than at the start: 5",
+    ]
+    assert since_last_time([runs[1], *higher], 100.0, 200.0)[-1] == "best 7 with macro_f1 0.700, best of 2 on its data"
+
+
+def test_a_run_that_got_worse_shows_what_it_was_at_its_start_and_no_star():
+    worse = run(1, best_eval=8.72, best_eval_step=30, start_eval=3.073, step=30)
+    early = run(2, start_eval=6.469, step=3, state=RunState.STOPPED)
+    good = run(3, best_eval=0.5, best_eval_step=30, start_eval=3.073, step=30)
+    columns = Columns(80, None, True, (worse, early, good))
+    told = ["".join(text for text, _ in row_line(one, columns, False, 0)) for one in (worse, early, good)]
+    assert "3.073 at 0" in told[0] and "8.72" not in told[0]
+    assert "6.469" not in told[1] and "0.500" in told[2]
+    assert len(set(map(line_cells, (row_line(one, columns, False, 0) for one in (worse, early, good))))) == 1
+    assert Columns(80, None, True, (good,)).loss == 6
+    untrained, trained = (
+        Checkpoint(1, step, 0.0, "", 1, ("latest", "best"), {}, None, None, 0.0, False, None, {}) for step in (0, 30)
+    )
+    assert kept_words(untrained) == "untrained, none better, latest" and kept_words(trained) == "★ best, latest"
+
+
+def test_the_losses_of_the_sources_are_one_chart():
+    keys = ("eval/loss", "eval/loss@web", "eval/loss@books", "eval/accuracy", "eval/accuracy@web", "eval/perplexity")
+    series = {key: Series(1, key, 2, 0, 0, 0.5, 10, 0.5, 0, 0.5, 0, 3.0 if "per" in key else 0.5) for key in keys}
+    assert eval_charts(series) == [
+        ("eval/loss", "eval/loss@books", "eval/loss@web"),
+        ("eval/accuracy", "eval/accuracy@web"),
+        ("eval/perplexity",),
+    ]
+    assert title("eval/loss@web") == "eval@web" and title("train/loss") == "train"
 
 
 def test_an_event_is_told_with_its_reason_and_its_place():
     done = News(Event(1, 1, 0.0, "state", None, "done", {}), run(1, best_eval=0.9), 2, 7)
     assert event_words(done) == ("✔ 1 run-1 finished: eval 0.900, 2nd of 7 runs on this data", "done")
     assert event_words(dataclasses.replace(done, place=1))[0].endswith("eval 0.900, best of 7 runs on this data")
+    worse = dataclasses.replace(done, run=run(1, best_eval=8.72, best_eval_step=30, start_eval=3.073))
+    assert event_words(worse) == ("✔ 1 run-1 finished: eval 3.073 at its start, never better", "done")
+    untold = dataclasses.replace(done, run=run(1, start_eval=6.469), place=0)
+    assert event_words(untold) == ("✔ 1 run-1 finished", "done")
+    scored = dataclasses.replace(done, run=run(1, best_eval=0.9, best_by="macro_f1:max"))
+    assert event_words(scored)[0].endswith("macro_f1 0.900, 2nd of 7 runs on this data")
     failed = News(Event(2, 2, 0.0, "state", None, "failed", {"reason": "loss \x1bbecame NaN"}), run(2))
     assert event_words(failed) == ("✖ 2 run-2 failed: loss \\x1bbecame NaN", "failed")
     assert event_words(News(Event(3, 1, 0.0, "state", None, "starting", {}), run(1))) is None

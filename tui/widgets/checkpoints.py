@@ -11,7 +11,9 @@ from tui.widgets.rows import Row, Rows
 
 def kept_words(checkpoint: Checkpoint) -> str:
     """Why a checkpoint is kept."""
-    words = ["★ best"] if "best" in checkpoint.kept else []
+    words = []
+    if "best" in checkpoint.kept:  # of one that nothing has been trained in, best is no achievement
+        words.append("★ best" if checkpoint.step else "untrained, none better")
     words += ["pinned"] if checkpoint.pinned else []
     words += [visible(label.replace("-", " ")) for label in checkpoint.kept if label not in ("best", "latest")]
     words += ["latest"] if "latest" in checkpoint.kept else []
@@ -49,7 +51,7 @@ class CheckpointsPane(Rows):
     def _foremost(self) -> int | None:
         """Where the cursor rests until it is moved: on the newest while the run goes on, then on the best."""
         points = self.detail.checkpoints if self.detail else ()
-        best = next((point.step for point in points if "best" in point.kept), None)
+        best = next((point.step for point in points if "best" in point.kept and point.step), None)
         newest = points[0].step if points else None
         return newest if best is None or (self.run is not None and self.run.active) else best
 
@@ -77,10 +79,21 @@ class CheckpointsPane(Rows):
     def _columns(
         self, width: int, step: str, epoch: str, loss: str, size: str, kept: str, made: str, parent: str
     ) -> str:
-        wide = width >= 72
-        room = max(8, width - (46 if wide else 39))
+        wide, from_width = width >= 72, self._from_width()
+        room = max(8, width - (37 if wide else 30) - from_width)
         text = fit(step, 8, ">") + (fit(epoch, 7, ">") if wide else "") + fit(loss, 8, ">") + fit(size, 6, ">") + "  "
-        return text + fit(kept, room) + fit(made, 6, ">") + fit(parent, 9, ">")
+        return text + fit(kept, room) + fit(made, 6, ">") + fit(parent, from_width, ">")
+
+    def _from_width(self) -> int:
+        """No wider than what stands there: why a checkpoint is kept needs the room."""
+        points = self.detail.checkpoints if self.detail else ()
+        return 2 + max([len("from"), *(len(self._from(point)) for point in points)])
+
+    def _from(self, point: Checkpoint) -> str:
+        if point.parent_step is None:
+            return ""
+        own = point.parent_run in (None, point.run_id)
+        return format.count(point.parent_step) if own else f"{point.parent_run}@{point.parent_step}"
 
     def make_rows(self, width: int) -> Sequence[Row]:
         detail, run = self.detail, self.run
@@ -89,10 +102,6 @@ class CheckpointsPane(Rows):
         rows = []
         for point in detail.checkpoints:
             gone = detail.present is not None and point.step not in detail.present
-            parent = ""
-            if point.parent_step is not None:
-                own = point.parent_run in (None, point.run_id)
-                parent = format.count(point.parent_step) if own else f"{point.parent_run}@{point.parent_step}"
             words = "files gone: cannot be resumed" if gone else kept_words(point)
             text = self._columns(
                 width,
@@ -102,16 +111,16 @@ class CheckpointsPane(Rows):
                 format.size(point.bytes),
                 words,
                 format.age(self.now - point.time),
-                parent,
+                self._from(point),
             )
-            role = "failed" if gone else "bright" if "best" in point.kept else "text"
+            role = "failed" if gone else "bright" if "best" in point.kept and point.step else "text"
             rows.append(Row(point.step, [(text, role)], point))
         if run.parent_run is not None:
             base = f"base: {run.parent_run}@{run.parent_step}"
         else:
             base = f"base: {visible(run.model)}" if run.model else ""
         if base:
-            text = self._columns(width, "0", "—", "—", "—", "", "", "")[: -15 - 8].rstrip() + "  " + base
+            text = self._columns(width, "0", "—", "—", "—", "", "", "").rstrip() + "  " + base
             rows.append(Row("base" if not rows else None, [(text, "dim")]))
         return rows
 

@@ -45,11 +45,12 @@ _MOST_CURVES = 4
 
 
 def eval_charts(series: Mapping[str, Series]) -> list[tuple[str, ...]]:
-    """What of a run's evaluations fits on one axis: the loss alone, the scores between 0 and 1 together, each of the
-    rest (perplexity) alone."""
-    keys = sorted(key for key in series if key.startswith("eval/") and key != "eval/loss")
+    """What of a run's evaluations fits on one axis: the losses of the whole and of each source, the scores between 0
+    and 1 together, each of the rest (perplexity) alone."""
+    losses = sorted(key for key in series if key == "eval/loss" or key.startswith("eval/loss@"))
+    keys = sorted(key for key in series if key.startswith("eval/") and key not in losses)
     scores = [key for key in keys if (series[key].low or 0.0) >= 0.0 and (series[key].high or 0.0) <= 1.0]
-    charts = [("eval/loss",)] if "eval/loss" in series else []
+    charts = [tuple(losses[at : at + _MOST_CURVES]) for at in range(0, len(losses), _MOST_CURVES)]
     charts += [tuple(scores[at : at + _MOST_CURVES]) for at in range(0, len(scores), _MOST_CURVES)]
     return charts + [(key,) for key in keys if key not in scores]
 
@@ -295,8 +296,12 @@ class RunPane(Chart):
         for key, name in (("train/lr", "lr"), ("train/grad_norm", "grad"), ("eval/loss", "eval")):
             if key in series and series[key].last is not None:
                 second.append(f"{name} {format.number(float(f'{series[key].last:.3g}'))}")
-        if run.best_eval is not None:
-            second.append(f"best {format.loss(run.best_eval)} at {format.count(run.best_eval_step)}")
+        best = run.best
+        if best.improved:
+            metric = "" if best.criterion.key == "eval/loss" else f"{visible(best.criterion.name)} "
+            second.append(f"best {metric}{format.loss(best.value)} at {format.count(best.step)}")
+        elif best.start is not None and run.ended:
+            second.append(best.words(format.loss))
         role = "text"
         if run.active and run.beat_due is not None and self.now > run.beat_due + 5:
             # The promise of the next sign of life is broken; until then silence means nothing.

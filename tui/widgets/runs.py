@@ -25,21 +25,24 @@ class Columns:
     so; without them the column does, and sorted by one of the two it shows that one of every run.
     """
 
-    def __init__(self, width: int, sort: str | None = None, heads: bool = True) -> None:
+    def __init__(self, width: int, sort: str | None = None, heads: bool = True, runs: Sequence[Run] = ()) -> None:
+        """`runs`: those to be shown. One that training made no better takes more room: `3.073 at 0`."""
         self.sort = sort if sort in ("eval", "loss") else ""
         self.loss_name = {"eval": "eval", "loss": "train"}.get(self.sort, "loss" if heads else "train/eval")
         self.lead = 8  # cursor, mark, glyph, number
         self.eta = 5
-        self.loss = max(6, len(self.loss_name))
+        self.loss = max(
+            6, len(self.loss_name), *(len(self.loss_text(run)) for run in runs if run.start_eval is not None)
+        )
         self.step = 7
         free = width - self.lead - self.eta - self.loss - self.step - 4
         self.state = 10 if free < 34 else 12 if free < 44 else 18 if free < 70 else 30
         self.name = max(8, free - self.state)
 
-    def loss_of(self, run: Run) -> float | None:
+    def loss_text(self, run: Run) -> str:
         if self.sort == "eval" or (not self.sort and run.ended):
-            return run.best_eval
-        return run.train_loss
+            return run.best.brief(format.loss) or format.loss(None)
+        return format.loss(run.train_loss)
 
     @property
     def loss_end(self) -> int:
@@ -85,10 +88,9 @@ def row_line(run: Run, columns: Columns, marked: bool, place: int) -> Line:
         line.append((fit(state_text(run, place), columns.state + 1 + columns.step), known.role))
         line.append((fit(memory, columns.loss + 1, ">"), "dim"))
     else:
-        loss = columns.loss_of(run)
         line += [(fit(state_text(run, place), columns.state), known.role), (" ", "text")]
         line.append((fit(format.count(run.step), columns.step, ">"), "text"))
-        line.append((fit(format.loss(loss), columns.loss + 1, ">"), "bright" if run.active else "text"))
+        line.append((fit(columns.loss_text(run), columns.loss + 1, ">"), "bright" if run.active else "text"))
     seconds = run.estimate_seconds if run.state is RunState.QUEUED else run.seconds_left
     line.append((fit(format.duration(seconds), columns.eta + 1, ">"), "dim"))
     return line
@@ -213,7 +215,7 @@ class RunsPane(Rows):
         return self.snapshot.view.sort is None and self.outer_size.height > 12
 
     def _columns_for(self, width: int) -> Columns:
-        return Columns(width, self.snapshot.view.sort, self._has_heads())
+        return Columns(width, self.snapshot.view.sort, self._has_heads(), self.snapshot.runs)
 
     def line_of(self, row: Row) -> Line:
         run = row.value
