@@ -99,7 +99,6 @@ def test_slips_are_told_with_the_way_out(data: str, capsys: pytest.CaptureFixtur
         (["--rows", "0"], "--rows 0 is less than 1"),
         (["--map", "prompt"], "ROLE=COLUMN"),
         (["--line", "3", "--model", "/nowhere"], "no model folder /nowhere"),
-        (["--line", "3", "--template", "/none.jinja"], "/none.jinja"),
     ):
         assert main(["data", "show", data, *words]) == 2
         assert said in capsys.readouterr().err

@@ -113,7 +113,10 @@ def test_qlora_is_merged_into_the_full_precision_base_and_says_so(models, tmp_pa
     key = "model.layers.0.self_attn.q_proj"
     a, b = (adapter[f"base_model.model.{key}.lora_{side}.weight"] for side in "AB")
     torch.testing.assert_close(merged[f"{key}.weight"], base[f"{key}.weight"] + (32 / 4) * b @ a, rtol=0, atol=1e-5)
-    assert any("full-precision" in note for note in done.notes) and "full-precision" in (tmp_path / "out" / "README.md").read_text()
+    assert (
+        any("full-precision" in note for note in done.notes)
+        and "full-precision" in (tmp_path / "out" / "README.md").read_text()
+    )
     assert done.trained_difference > 10 * done.difference, "4 bits are coarse"
 
 
