@@ -300,6 +300,9 @@ class Oracle:
         endings = ["", *self.tokenizer.get_added_vocab()]
         if not told:
             ways = {turn.writes, *turn.later} | ({turn.alone} if turn.alone is not None else set())
+            if self._last_added(turn.alone_ending) != self._last_added(turn.writes):
+                # The token of the next header need not be trained where a call's own last token stops generation.
+                ways |= {turn.writes.rstrip().removesuffix(token) for token in endings}
             return any(_squash(text) == _squash(way + ending) for way in ways for ending in endings)
         return any(_squash(turn.header + turn.marked + ending).endswith(_squash(text)) for ending in endings)
 
