@@ -14,7 +14,7 @@ template that moves the system prompt), prompt and answer are put together.
 
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from engine.errors import DataError
@@ -146,7 +146,6 @@ class _Conversation:
             return None
         is_last = k == view.count - 1
         forms = dict.fromkeys((content, content.strip(), content.lstrip(), content.rstrip()))
-        alone = ["".join((*self._ends.openings[:1], words, self._ends.closing)) for words in forms]
         for opening in self._ends.openings or ("",):
             for words in forms:
                 if not text.startswith(opening + words, start):
@@ -158,9 +157,15 @@ class _Conversation:
                     if text.startswith(closing, after):
                         end = after + len(closing)
                         written = text[start : end if self._ends.closing else after]
-                        same = is_last or any(self._ends_alike(written, other) for other in alone)
-                        return Span(k, start, end, notes if same else (*notes, TURN_DIFFERS))
+                        if not is_last and not self._as_alone(written, forms):
+                            notes = (*notes, TURN_DIFFERS)
+                        return Span(k, start, end, notes)
         return None
+
+    def _as_alone(self, written: str, forms: Iterable[str]) -> bool:
+        """Whether a plain answer is written as one that comes last."""
+        opening = self._ends.openings[0] if self._ends.openings else ""
+        return any(self._ends_alike(written, opening + words + self._ends.closing) for words in forms)
 
     # 2. What the template adds to the prompt
 

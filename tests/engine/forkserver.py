@@ -71,14 +71,18 @@ class ForkServer:
             path.write_text(text.format(**names))
             path.chmod(0o755)
         environment = os.environ | {"PYTHONPATH": str(ROOT)} | NO_THREADS
-        self._process = subprocess.Popen([sys.executable, __file__, str(address)], env=environment)
+        # No child of the tests, some of which look whether they left any: it detaches itself, and leaves when its
+        # standard input ends.
+        starter = subprocess.Popen([sys.executable, __file__, str(address)], env=environment, stdin=subprocess.PIPE)
+        assert starter.wait() == 0
+        self._lifeline = starter.stdin
+        deadline = time.monotonic() + 120
         while not address.exists():
-            assert self._process.poll() is None, "the fork server left"
+            assert time.monotonic() < deadline, "the fork server left"
             time.sleep(0.02)
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        self._lifeline.close()
 
 
 def serve(address: str) -> None:
@@ -98,8 +102,11 @@ def serve(address: str) -> None:
     """pidfd of each worker -> its pid, and who waits for it."""
     with selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
+        selector.register(sys.stdin, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
+                if key.fileobj is sys.stdin:
+                    return
                 if key.fileobj is listener:
                     channel, _ = listener.accept()
                     pid = _fork(channel)
@@ -167,4 +174,6 @@ def _fork(channel: socket.socket) -> int:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    if os.fork() == 0:
+        serve(sys.argv[1])
+        os._exit(0)

@@ -1,5 +1,6 @@
 """The screen while something else is at fault: keys are answered, it says what is the matter, and it recovers."""
 
+import json
 import shutil
 import sqlite3
 import statistics
@@ -262,6 +263,10 @@ def test_a_terminal_made_too_small_in_mid_edit_keeps_what_was_typed(copy):
 
 def test_a_daemon_that_cannot_be_started_is_told_with_its_reason_when_a_run_is_queued(copy):
     (copy / ".finetop" / "daemon.log").mkdir()
+    config = copy / "runs" / "5" / "config.json"
+    data = copy / "rows.jsonl"
+    data.write_text('{"prompt": "a", "completion": "b"}\n')
+    config.write_text(config.read_text().replace('"sql-v3.jsonl"', json.dumps(str(data))))
     with Terminal(["-m", "tui", "--workspace", str(copy)], 120, 36) as terminal:
         terminal.shows("daemon ○ not running")
         terminal.send("#5\r")
