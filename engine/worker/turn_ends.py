@@ -123,7 +123,7 @@ class _Seen:
     def _end(self, last: str, between: str, inner: str, plain: bool) -> str:
         """Take note of what stands behind a turn that is the last, and of what stands between it and the next; `inner`
         stands between two calls of one turn. Returns the token that ends it, if any."""
-        shared = os.path.commonprefix((last, between))
+        shared = self._common(last, between)
         # A header that is written whether asked for or not is no part of what ends a turn.
         closing = self._closing(shared if self._always_opens and shared else last, inner, plain)
         if closing:
@@ -148,6 +148,12 @@ class _Seen:
                 self.closings.append(between[: next_up[0].end()])
         self.stops.append(stop)
         return stop
+
+    def _common(self, one: str, other: str) -> str:
+        """What both texts begin with, without a part of an added token: many begin with `<|`."""
+        length = len(os.path.commonprefix((one, other)))
+        cut = next((m.start() for m in self._tokens(one) if m.start() < length < m.end()), length)
+        return one[:cut]
 
     def _header_of(self, last: str) -> str:
         """What a text ends with that generation prompts end with too, from the token on that opens turns."""

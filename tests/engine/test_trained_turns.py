@@ -275,6 +275,15 @@ def test_the_end_of_turn_stops_answers_whatever_the_tokenizers_own_end_is() -> N
     assert ChatTemplate(template.tokenizer, ends=[more]).stop_token_ids == tuple(sorted([*ends, more]))
 
 
+def test_two_ends_whose_names_begin_alike_are_told_apart() -> None:
+    """Where no prompt is written, an end is what stands behind a last turn as behind others."""
+    template = make(
+        "{% for m in messages %}" + HEAD + "{{ m.content }}"
+        "{{ '<|endoftext|>' if loop.last and m.role == 'assistant' else '<|im_end|>\n' }}{% endfor %}"
+    )
+    assert set(template.tokenizer.convert_tokens_to_ids([E, X])) == set(template.stop_token_ids)
+
+
 def test_an_answer_that_holds_a_stop_token_ends_there_at_inference() -> None:
     template = make(PLAIN)
     talk = [user(f"a {S} b"), said(f"one {E} two")]
