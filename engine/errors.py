@@ -19,6 +19,7 @@ class EngineError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "", title: str = "") -> None:
+        message, hint = encodable(message), encodable(hint)
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -36,7 +37,7 @@ class ConfigError(InputError):
     """Every wrong setting at once; `problems` holds one line each."""
 
     def __init__(self, problems: list[str], hint: str = "") -> None:
-        self.problems = problems
+        self.problems = [encodable(problem) for problem in problems]
         super().__init__("\n".join(problems), hint)
 
 
@@ -66,6 +67,11 @@ class OutOfMemory(RunFailed):
 
 class RankLost(RunFailed):
     pass
+
+
+def encodable(text: str) -> str:
+    """With what no encoding has, bytes of file names and halves of surrogate pairs, written as `\\udcfd`."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def first_line(error: BaseException) -> str:

@@ -356,6 +356,7 @@ def run(seed: int, folder: Path) -> str:
                 str(error).encode()
         return ""
     except Exception:
-        return f"case {seed}:\n{traceback.format_exc()}"
+        told = f"case {seed}:\n{traceback.format_exc()}"
+        return told.encode("ascii", "backslashreplace").decode()  # pytest's processes cannot tell lone surrogates
     finally:
         shutil.rmtree(folder)

@@ -6,6 +6,9 @@ import time
 import fuzzing
 import pytest
 
+from engine.errors import EngineError
+from engine.formats import read_data
+
 SECONDS = float(os.environ.get("FINETOP_FUZZ_SECONDS", "180"))
 """How long the long run goes on; its first seed is FINETOP_FUZZ_SEED."""
 FIRST_SEED = int(os.environ.get("FINETOP_FUZZ_SEED", "1000000"))
@@ -14,6 +17,13 @@ FIRST_SEED = int(os.environ.get("FINETOP_FUZZ_SEED", "1000000"))
 def test_damaged_files_are_read_refused_or_told(tmp_path):
     said = [complaint for seed in range(100) if (complaint := fuzzing.run(seed, tmp_path))]
     assert not said, "\n".join(said[:5])
+
+
+@pytest.mark.parametrize("name", ["\ud800a.jsonl", "b\udcfd/c.csv"])
+def test_what_no_encoding_has_is_told_in_words_that_can_be_written_anywhere(name):
+    for source in (name, f"{name}:train"):
+        with pytest.raises(EngineError, match=r"\\ud"):
+            read_data([source])
 
 
 @pytest.mark.long
