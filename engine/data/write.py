@@ -13,6 +13,7 @@ from engine.errors import DataError, EngineError, InputError
 from engine.files import sync_folder
 from engine.formats import Opened, Row, stream_data
 from engine.formats.parts import part_of_value
+from engine.formats.sources import split_name
 from engine.records import Example
 
 _PARQUET_ROWS = 5000
@@ -196,9 +197,9 @@ def proven(path: Path, seal: Seal, name: Path, **reading: Any) -> None:
 
 
 def one_file(source: str) -> Path:
-    """The source as a single file; InputError for folders and hub datasets."""
+    """The source as a single file; InputError for folders and their parts."""
     path = Path(source).expanduser()
-    if path.is_dir():
+    if path.is_dir() or (not path.exists() and Path(split_name(str(path))[0]).is_dir()):
         raise InputError(f"{source} is a folder", "Give one file at a time.")
     return path
 

@@ -21,10 +21,11 @@ def as_list(value: Any, column: str) -> list:
 def _python_list(text: str, column: str, error: ValueError) -> list:
     """A list as Python writes it, which is what pandas puts into the cells of a CSV."""
     import ast
+    import json
 
     try:
-        value = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        value = json.loads(json.dumps(ast.literal_eval(text.strip())))  # no sets, bytes or other things of Python
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         hint = " (NumPy's way of writing lists? save the table as Parquet or JSON lines)" if "'" in text[:40] else ""
         raise RowFault("bad-json", f"'{column}' holds JSON that does not parse: {error}{hint}", text) from None
     if not isinstance(value, list):

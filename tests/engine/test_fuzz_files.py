@@ -6,11 +6,13 @@ import time
 import fuzzing
 import pytest
 
-from engine.errors import EngineError
+from engine.data import split
+from engine.errors import EngineError, InputError
 from engine.formats import read_data
 
-SECONDS = float(os.environ.get("FINETOP_FUZZ_SECONDS", "180"))
-"""How long the long run goes on; its first seed is FINETOP_FUZZ_SEED."""
+SECONDS = float(os.environ.get("FINETOP_FUZZ_SECONDS", "0"))
+"""How long the long run goes on; without it, for CASES. Its first seed is FINETOP_FUZZ_SEED."""
+CASES = 20_000
 FIRST_SEED = int(os.environ.get("FINETOP_FUZZ_SEED", "1000000"))
 
 
@@ -26,10 +28,28 @@ def test_what_no_encoding_has_is_told_in_words_that_can_be_written_anywhere(name
             read_data([source])
 
 
+def test_a_list_that_only_python_has_is_a_bad_row(tmp_path):
+    cell = "[{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b', 'more': {1, 2}}]"
+    good = "[{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b', 'more': (1, 2)}]"
+    table = tmp_path / "cells.csv"
+    table.write_text(f'messages\n"{cell}"\n"{good}"\n')
+    report = read_data([str(table)])
+    assert (report.read_rows, report.bad_rows, report.problems[0].code) == (1, 1, "bad-json")
+
+
+def test_part_of_a_folder_is_no_single_file(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("train.jsonl", "train-2.jsonl"):
+        (folder / name).write_text('{"prompt": "a", "completion": "b"}\n' * 3)
+    with pytest.raises(InputError, match="is a folder"):
+        split(f"{folder}:train", val=0.3)
+
+
 @pytest.mark.long
 def test_damaged_files_are_read_refused_or_told_for_minutes(tmp_path):
     ends, seed, said = time.monotonic() + SECONDS, FIRST_SEED, []
-    while time.monotonic() < ends:
+    while time.monotonic() < ends if SECONDS else seed < FIRST_SEED + CASES:
         if complaint := fuzzing.run(seed, tmp_path):
             said.append(complaint)
         seed += 1
