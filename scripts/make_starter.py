@@ -1,4 +1,4 @@
-"""Makes the starter model from nothing: `python presets/models/make_starter.py WORKDIR`.
+"""Makes the starter model from nothing: `python scripts/make_starter.py WORKDIR`.
 
 Fetches free documentation (Debian, needs apt-get and dpkg-deb), trains a tokenizer, writes a model with
 random weights, pre-trains it with finetop itself and copies the result to presets/models/starter. The
@@ -18,8 +18,10 @@ from pathlib import Path
 from starter_corpus import SOURCES, Deduplicator, documents, unpack
 from starter_sentences import chats, prose
 
-HERE = Path(__file__).parent
-SAMPLES = HERE.parent / "samples"
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+SAMPLES = ROOT / "presets" / "samples"
+STARTER = ROOT / "presets" / "models" / "starter"
 SEED = 0
 VOCABULARY = 6144
 # A small model learns from variety, not from ten thousand pages in one voice.
@@ -245,7 +247,7 @@ def pretrain(work: Path, init: Path, corpus: Path) -> Path:
         corpus,
     ]
     print("$", *command, flush=True)
-    subprocess.run(list(map(str, command)), check=True, cwd=HERE.parent.parent)
+    subprocess.run(list(map(str, command)), check=True, cwd=ROOT)
     runs = sorted((work / "runs").iterdir(), key=lambda run: run.stat().st_mtime)
     return (runs[-1] / "checkpoints" / "latest").resolve()
 
@@ -272,7 +274,7 @@ def main() -> None:
     parser.add_argument("workdir", type=Path)
     parser.add_argument("--until", choices=("corpus", "init", "end"), default="end", help="stop after this stage")
     parser.add_argument("--trained", type=Path, metavar="FOLDER", help="only publish this trained model")
-    parser.add_argument("--target", type=Path, default=HERE / "starter", help="where the finished model goes")
+    parser.add_argument("--target", type=Path, default=STARTER, help="where the finished model goes")
     options = parser.parse_args()
     work = options.workdir.resolve()
     work.mkdir(parents=True, exist_ok=True)

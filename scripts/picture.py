@@ -1,4 +1,4 @@
-"""Takes the README's picture of a real session: `python docs/picture.py`, which writes docs/picture.svg.
+"""Takes the README's picture of a real session: `python scripts/picture.py`, which writes docs/picture.svg.
 
 The demo's two runs train to their end, then two more start and a third is held; when both have learned for a while, the
 screen is opened on them at 120x36 and drawn as SVG. Takes two minutes on two quiet cores. `--workspace DIR` takes the
@@ -22,7 +22,7 @@ from engine.store.records import Run
 from tui.app import FinetopApp
 from tui.settings import Settings
 
-PICTURE = Path(__file__).with_suffix(".svg")
+PICTURE = Path(__file__).resolve().parents[1] / "docs" / "picture.svg"
 COLUMNS, ROWS = 120, 36
 _PATIENCE_SECONDS = 1800
 _MORE = (

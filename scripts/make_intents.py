@@ -1,5 +1,5 @@
 # ruff: noqa: E501  (the sentences are data, one subject a line)
-"""Writes intents.csv and intents_test.csv: `python presets/samples/make_intents.py`.
+"""Writes intents.csv and intents_test.csv: `python scripts/make_intents.py [FOLDER]`, by default into presets/samples.
 
 Ten clearly distinct things people ask of an assistant, in English and Chinese. The training rows come
 from a small grammar (frames and slot values) and a list of sentences written one by one; the held-out rows
@@ -8,9 +8,10 @@ are all written one by one, in other words, so that a score on them is no score 
 
 import csv
 import random
+import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+SAMPLES = Path(__file__).resolve().parents[1] / "presets" / "samples"
 SEED = 0
 PER_LANGUAGE = 20
 
@@ -172,12 +173,13 @@ def _lines(text: str) -> list[str]:
 
 def main() -> None:
     """The same two files on every machine."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else SAMPLES
     rng = random.Random(SEED)
     train = [(text, label) for label in FRAMES for text in (*rows_from_frames(label, rng), *_lines(WRITTEN[label]))]
     test = [(text, label) for label in FRAMES for text in _lines(HELD_OUT[label])]
     for name, rows in (("intents.csv", train), ("intents_test.csv", test)):
         rng.shuffle(rows)
-        with (HERE / name).open("w", encoding="utf-8", newline="") as out:
+        with (folder / name).open("w", encoding="utf-8", newline="") as out:
             csv.writer(out, lineterminator="\n").writerows([("text", "label"), *rows])
         print(f"{name}: {len(rows)} rows")
 
