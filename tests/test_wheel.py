@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import site
 import subprocess
 import sys
 import sysconfig
@@ -55,7 +54,8 @@ def installed(wheel, tmp_path_factory) -> Path:
     run(sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", *PIP_QUIETLY, wheel)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
     # A folder that a .pth file names is searched last, and its own .pth files, such as an editable finetop's, not read.
-    (packages / "libraries.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+    libraries = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    (packages / "libraries.pth").write_text("\n".join(libraries) + "\n")
     return folder
 
 
