@@ -123,7 +123,7 @@ class Control:
             if reads.run(conn, run_id) is None:
                 raise InputError(f"there is no run {run_id} to wait for", "`finetop ls` lists the runs.")
         fingerprints: dict[str, dict[str, Any]] = {}
-        queued = {"sweep": sweep, "after": list(after)}
+        queued: dict[str, Any] = {"sweep": sweep, "after": list(after)}
         if parent:
             queued |= {"parent_run": parent[0], "parent_step": parent[1]}
         made: dict[int, Path] = {}

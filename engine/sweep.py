@@ -118,7 +118,8 @@ def runs(layers: Sequence[Layer], combinations: Sequence[dict[str, Any]], label:
     The group is no part of the names: in a narrow column only their beginning is seen, and that is to be what differs.
     """
     short = _short_names(list(dict.fromkeys(path for combination in combinations for path in combination)))
-    made, problems = [], {}
+    made: list[Resolved] = []
+    problems: dict[str, None] = {}
     for combination in combinations:
         name = " ".join(
             _shown(value) if path == "run.name" else f"{short[path]}={_shown(value)}"
@@ -167,7 +168,7 @@ def _range(path: str, text: str) -> Range:
     if how and low <= 0:
         raise InputError(f"{path}: a logarithmic range begins above 0, not at {low:g}")
     known = SETTINGS.get(path)
-    whole = bool(known) and float not in (known.type, *getattr(known.type, "__args__", ()))
+    whole = known is not None and float not in (known.type, *getattr(known.type, "__args__", ()))
     if whole and not (low.is_integer() and high.is_integer()):
         raise InputError(f"{path} is a whole number, so its range has whole ends")
     return Range(low, high, bool(how), whole)

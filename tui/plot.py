@@ -166,7 +166,7 @@ def plot(
     if not bare:
         rows.append(_x_axis(curves, x, left, columns, margin, corner, dash, ascii_only))
         rows.append(_x_labels(x, view.x, left, columns, width))
-    notes = (f"{hidden} at or below 0 not shown",) if hidden else ()
+    notes: tuple[str, ...] = (f"{hidden} at or below 0 not shown",) if hidden else ()
     notes += (f"{above} up to {value_text(beyond[1])}",) if beyond[1] > y.high else ()
     notes += (f"{below} down to {value_text(beyond[0])}",) if beyond[0] < y.low else ()
     return Picture(width, height, tuple(rows), left, columns, canvas_height, x, x, tuple(curves), notes)

@@ -43,7 +43,8 @@ def read(path: Path | None = None) -> Settings:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return Settings(problems=(f"{path}: {reason}",))
-    problems, found = [], {}
+    problems: list[str] = []
+    found: dict[str, Any] = {}
     for name, value in content.items():
         if (name == "theme" and value in NAMES) or (name in ("ascii", "mouse") and isinstance(value, bool)):
             found[name] = value

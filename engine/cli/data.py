@@ -246,7 +246,7 @@ def _run_clean(options: argparse.Namespace) -> int:
 
     remove = REMOVED_BY_DEFAULT
     if options.remove:
-        remove = tuple(KINDS) if options.remove == "all" else [kind.strip() for kind in options.remove.split(",")]
+        remove = tuple(KINDS if options.remove == "all" else (kind.strip() for kind in options.remove.split(",")))
     done = _cleared(
         clean, options.file, options.out, remove=remove, force=options.force, **_reading(options), **_comparing(options)
     )

@@ -24,8 +24,10 @@ from engine.presets import user_folder
 from engine.store.health import SQLITE_VERSION, health, sqlite_is_new_enough
 
 _EXAMPLES = "examples:\n  finetop doctor\n  finetop doctor --json | jq '.[] | select(.verdict != \"ok\")'\n"
-_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "safetensors", "numpy", "psutil")
-_LIBRARIES += ("nvidia-ml-py", "sqlite-utils", "textual")
+_LIBRARIES = (
+    "torch", "transformers", "peft", "bitsandbytes", "datasets", "safetensors", "numpy", "psutil", "nvidia-ml-py",
+    "sqlite-utils", "textual",
+)  # fmt: skip
 _NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "9p", "fuse.s3")
 """Kinds of file systems that several machines may see at once."""
 _LOW_DISK_BYTES = 20_000_000_000

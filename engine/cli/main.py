@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from engine import __version__
 from engine.cli.slips import Parser
@@ -137,7 +138,8 @@ def main(arguments: list[str] | None = None, tour: Callable[[Path], int] | None 
 
     `tour` opens the screen on a workspace and tells a newcomer the first keys; None where there is no terminal for it.
     """
-    for stream in (sys.stdout, sys.stderr):
+    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)  # what stands in for a terminal may not be able to
+    for stream in streams:
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 shows what it can
     show_traceback = False

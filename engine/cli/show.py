@@ -126,7 +126,7 @@ def _settings(folder: Path) -> tuple[Resolved | None, str]:
 
 def _scores(series: dict[str, Series]) -> list[str]:
     """The last value of each score of the answers and, where more or less of it is better, its best."""
-    lines = []
+    lines: list[str] = []
     for key in sorted(series):
         name, one = key.removeprefix("eval/"), series[key]
         if name == key or name in ("loss", "perplexity") or one.last is None:

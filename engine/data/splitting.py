@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -119,7 +119,7 @@ def _label(example) -> str:
 def _groups(pool: Pool, progress: Progress) -> np.ndarray:
     """The group of each row, named by its first row."""
 
-    def pairs() -> Iterable[tuple[int, int]]:
+    def pairs() -> Iterator[tuple[int, int]]:
         for group in pool.groups(np.array(pool.question, np.uint64)):
             first = int(group[0])
             yield from ((first, int(row)) for row in group[1:])
@@ -170,7 +170,7 @@ def _fill(
     if at_least_one:
         wanted = max(wanted, 1)
     took = 0
-    rest = []
+    rest: list[int] = []
     for index, group in enumerate(left):
         size = len(members[group])
         # One group stays behind for training.

@@ -35,7 +35,7 @@ def check_schema(schema: str) -> None:
         raise ValueError("it is nested too deeply") from None
     except Exception as error:  # whatever the library trips over in a $schema or $id of a strange kind
         if getattr(error, "validator", "") == "format":
-            _check_expression(str(error.instance))
+            _check_expression(str(getattr(error, "instance", "")))
         raise ValueError(f"it is no JSON Schema: {getattr(error, 'message', error)}") from None
 
 

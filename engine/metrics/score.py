@@ -4,7 +4,7 @@ Every score is kept per example as well, so that two models can be compared on t
 the mean over its examples, but for macro-F1, which has no value for a single one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from engine.metrics import classify, structure, text
@@ -105,7 +105,7 @@ def needs_labels(metrics: Sequence[str]) -> bool:
     return any(name in CLASSIFIED for name in metrics)
 
 
-def results_order(scores: Mapping[str, float]) -> list[str]:
+def results_order(scores: Iterable[str]) -> list[str]:
     """Loss and perplexity first, then the metrics in the order they are documented in, then those of eval.command; each
     followed by what it is of the sources one by one."""
     order = ["eval/loss", "eval/perplexity", *(f"eval/{name}" for name in METRICS)]

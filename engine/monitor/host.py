@@ -87,8 +87,9 @@ class DiskReader:
         )
 
     def _rates(self) -> tuple[float | None, float | None]:
-        counters = psutil.disk_io_counters(perdisk=True, nowrap=False) if self._device else {}
-        mine = counters.get(self._device)
+        if self._device is None:
+            return None, None
+        mine = psutil.disk_io_counters(perdisk=True, nowrap=False).get(self._device)
         if mine is None:
             return None, None
         before, now = self._before, (time.monotonic(), mine.read_bytes, mine.write_bytes)

@@ -76,7 +76,8 @@ def _largest(
 ) -> MemoryEstimate | None:
     """The estimate with the most tokens a pass that fit; None where not even the longest example does."""
     fixed = config.train.micro_tokens
-    tokens, best = (longest if fixed == "auto" else max(longest, fixed)), None
+    tokens = longest if fixed == "auto" else max(longest, fixed)
+    best: MemoryEstimate | None = None
     most = known.step_tokens or 16 * ENOUGH_TOKENS
     while True:
         estimate = memory_estimate(config, shape=shape, micro_tokens=tokens, checkpointing=checkpointing, known=known)

@@ -85,7 +85,7 @@ class Notice(Dialog):
     own_places = ("any",)
     columns = 70
     keys = "enter goes on"
-    closing = ("enter", "escape", "space", "q")
+    closing: tuple[str, ...] = ("enter", "escape", "space", "q")
 
     def __init__(self, heading: str, words: Sequence[str] = ()) -> None:
         super().__init__()
