@@ -24,8 +24,9 @@ def main() -> None:
     if folder.resolve() == Path(sys.prefix).resolve():
         sys.exit(f"{sys.executable} belongs to {folder}, which is made anew: give the image's own, make PYTHON=...")
     version = torch_version()
-    venv.create(folder, system_site_packages=True, clear=True, symlinks=True, with_pip=True)
-    if sys.prefix != sys.base_prefix:  # system_site_packages means the Python that this environment was made from
+    is_environment = sys.prefix != sys.base_prefix
+    venv.create(folder, system_site_packages=not is_environment, clear=True, symlinks=True, with_pip=True)
+    if is_environment:  # a new one would see the packages of the Python beneath, not these
         here = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
         lines = [f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages()]
         (here / "image.pth").write_text("".join(lines), "utf-8")
