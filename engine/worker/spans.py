@@ -117,9 +117,9 @@ class Spans:
                 for closing in self._ends.closings:
                     if text.startswith(closing, after):
                         end = after + len(closing)
-                        written = text[start : end if self._ends.closing else after]
-                        if not is_last and not self._as_alone(written, forms):
-                            notes = (*notes, TURN_DIFFERS)
+                        if not is_last:
+                            written = text[start : end if self._ends.closing else after]
+                            notes = notes if self._as_alone(written, forms) else (*notes, TURN_DIFFERS)
                         return Span(k, start, end, notes)
         return None
 
