@@ -10,9 +10,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.runtime import new_context
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
@@ -29,6 +32,8 @@ _OF_DICTS = frozenset(dir(dict))
 @dataclass(frozen=True)
 class _Compiled:
     template: jinja2.Template
+    marked: jinja2.Template
+    """The same with its `{% generation %}` blocks, which take longer."""
     named: dict[str, Any]
     """What every rendering may name: the environment's functions, special tokens, the clock."""
     has_marks: bool
@@ -45,11 +50,13 @@ class Rendering:
 
     def _compile(self, tools: bool, named: dict[str, Any]) -> _Compiled:
         text = self._tokenizer.get_chat_template(tools=[{}] if tools else None)
-        template = chat_template_utils._compile_jinja_template(text)
-        environment = template.environment
+        marked = chat_template_utils._compile_jinja_template(text)
+        environment = marked.environment
         if "getattr" not in vars(environment):
             environment.getattr = functools.partial(_attribute, environment.getattr)
-        return _Compiled(template, {**template.globals, **named}, bool(_MARK.search(text)))
+        has_marks = bool(_MARK.search(text))
+        template = environment.overlay(extensions=[_Unmarked]).from_string(text) if has_marks else marked
+        return _Compiled(template, marked, {**marked.globals, **named}, has_marks)
 
     def has_marks(self, tools: Sequence[dict]) -> bool:
         """Whether the template says with `{% generation %}` what the assistant writes."""
@@ -68,23 +75,27 @@ class Rendering:
     def _rendered(
         self, messages: Messages, tools: Sequence[dict], prompt: bool, marks: list | None = None
     ) -> list[str]:
-        messages = [_with_reasoning(message) for message in messages]
-        calls = [call["function"] for message in messages for call in message.get("tool_calls") or ()]
-        if calls or any(message.get("content", "") is None for message in messages):
-            messages = self._form(messages, calls, tools, prompt)(messages)
+        messages = list(messages)
+        if not all(map(_is_plain, messages)):
+            messages = [_with_reasoning(message) for message in messages]
+            calls = [call["function"] for message in messages for call in message.get("tool_calls") or ()]
+            if calls or any(message.get("content", "") is None for message in messages):
+                messages = self._form(messages, calls, tools, prompt)(messages)
         return self._blocks(messages, tools, prompt, marks)
 
     def _blocks(self, messages: Messages, tools: Sequence[dict], prompt: bool, marks: list | None = None) -> list[str]:
         compiled = self._compiled[bool(tools)]
+        template = compiled.template if marks is None else compiled.marked
         values = {"messages": messages, "tools": list(tools) or None, "add_generation_prompt": prompt}
         blocks: list[str] = []
         try:
-            context = compiled.template.new_context(compiled.named | values, shared=True)
+            # Not `template.new_context`, which makes a set of all global names for templates that import others.
+            context = new_context(template.environment, template.name, template.blocks, compiled.named | values, True)
             if marks is None:
-                blocks.extend(compiled.template.root_render_func(context))
+                blocks.extend(template.root_render_func(context))
             else:
-                with compiled.template.environment.activate_tracker(blocks, marks):
-                    for block in compiled.template.root_render_func(context):
+                with template.environment.activate_tracker(blocks, marks):
+                    for block in template.root_render_func(context):
                         blocks.append(block)
         except Exception as error:  # a template may raise anything, jinja2.TemplateError above all
             raise DataError(f"the chat template refuses this conversation: {error}") from None
@@ -113,12 +124,29 @@ class Rendering:
         return self._forms[shape]
 
 
+class _Unmarked(Extension):
+    """`{% generation %}` blocks as nothing but a scope of their own."""
+
+    tags: ClassVar = {"generation"}
+    priority = 200  # above transformers' own, whose tag this is too
+
+    def parse(self, parser: Parser) -> jinja2.nodes.Scope:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)
+
+
 def _attribute(usual: Callable, value: Any, name: str) -> Any:
     """`message.role` of a dict, without first asking for an attribute of that name, which takes most of the time of a
     rendering. What the sandbox forbids are attributes; these are keys."""
     if type(value) is dict and name not in _OF_DICTS and name in value:
         return value[name]
     return usual(value, name)
+
+
+def _is_plain(message: dict[str, Any]) -> bool:
+    """Whether it has a role and a content only, as most have: it is rendered for each answer behind it."""
+    return len(message) == 2 and message.get("content") is not None
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:

@@ -155,43 +155,48 @@ class ChatTemplate:
         return self._encodings([text])[0].ids
 
     def _encode(self, encoding: Encoding, example: Example, text: str, spans: list[Span], train_on: str) -> Encoded:
-        ids, offsets = encoding.ids, encoding.offsets
-        turns, cut = [], False
+        ids: list[int] = encoding.ids
+        apart: list[tuple[int, int]] = []
+        """Offsets, once prompt and answer are apart."""
+
+        def at(position: int) -> int:
+            return bisect_left(apart, (position,)) if apart else _token_at(encoding, position)
+
+        turns: list[tuple[int, int, int, tuple[str, ...]]] = []
         for span in spans:
-            first, end = bisect_left(offsets, (span.start,)), bisect_left(offsets, (span.end,))
-            notes = span.notes
-            asked = PROMPT_DIFFERS in notes or (not cut and self._follows_prompt(ids, offsets, first, text, span.start))
-            if PROMPT_DIFFERS in notes and self._has_prompt(ids[:first], text[: span.start], example, span.message):
-                notes = tuple(note for note in notes if note != PROMPT_DIFFERS)
-            if not asked:
+            first, end, notes = at(span.start), at(span.end), span.notes
+            if PROMPT_DIFFERS in notes:
+                if self._has_prompt(ids[:first], text[: span.start], example, span.message):
+                    notes = tuple(note for note in notes if note != PROMPT_DIFFERS)
+            elif apart or not self._follows_prompt(encoding, ids, first, text, span.start):
                 # A token of prompt and answer together is one that the model cannot be asked for.
-                apart = None if cut else self._cut(ids, text, span.start)
-                if apart is None:
+                cut = None if apart else self._cut(ids, text, span.start)
+                if cut is None:
                     notes = (PROMPT_DIFFERS, *notes)
                 else:
-                    cut, (ids, offsets) = True, apart
-                    first, end = bisect_left(offsets, (span.start,)), bisect_left(offsets, (span.end,))
+                    ids, apart = cut
+                    first, end = at(span.start), at(span.end)
             if span.is_open:  # the last; what may follow is a header that the template always writes
                 calls = example.messages[span.message].get("tool_calls")
                 closing = self._after_call if calls else self.tokenizer.eos_token_id
                 if closing is not None:
-                    ids, offsets, end = [*ids[:end], closing], [*offsets[:end], (len(text), len(text))], end + 1
+                    ids, end = [*ids[:end], closing], end + 1
             if stopped := self._stop_note(ids[first:end]):
                 notes = (*notes, stopped)
             turns.append((span.message, first, end, notes))
-        with_bos, _ = self._with_bos(ids, [])
-        shift = len(with_bos) - len(ids)
-        trained = np.full(len(with_bos), train_on == "all")
-        trained[:shift] = False
-        for _, first, end, notes in turns:
-            if train_on != "matching" or DIFFERING.keys().isdisjoint(notes):
-                trained[first + shift : end + shift] = True
+        count = len(ids)
+        ids, _ = self._with_bos(ids, [])
+        shift = len(ids) - count
+        trained = np.zeros(len(ids), dtype=bool)
+        if train_on == "all":
+            trained[shift:] = True
         found = tuple(Turn(message, first + shift, end + shift, notes) for message, first, end, notes in turns)
-        return Encoded(np.array(with_bos, dtype=np.int32), trained, found)
+        for turn in found:
+            if train_on != "matching" or DIFFERING.keys().isdisjoint(turn.notes):
+                trained[turn.start : turn.end] = True
+        return Encoded(np.array(ids, dtype=np.int32), trained, found)
 
-    def _follows_prompt(
-        self, ids: list[int], offsets: list[tuple[int, int]], first: int, text: str, start: int
-    ) -> bool:
+    def _follows_prompt(self, encoding: Encoding, ids: list[int], first: int, text: str, start: int) -> bool:
         """Whether the tokens before an answer are those of the prompt by itself.
 
         What follows a text can change the tokens of its end only, and nothing before an added token or the beginning of
@@ -202,7 +207,7 @@ class ChatTemplate:
         while anchor >= lowest and ids[anchor] not in self._added_ids:
             anchor -= 1
         if anchor >= lowest:
-            begin = offsets[anchor][0]
+            begin = encoding.token_to_chars(anchor)[0]
         else:
             line = _ANCHOR.search(text, max(0, start - 80), start)
             begin = line.start() if line else 0
@@ -235,6 +240,8 @@ class ChatTemplate:
 
     def _stop_note(self, ids: list[int]) -> str:
         """What inference would make of these tokens: whether it ends with them, and only there."""
+        if ids and ids[-1] in self._stops and self._stops.isdisjoint(ids[:-1]):
+            return ""
         first = next((place for place, token in enumerate(ids) if token in self._stops), None)
         if first is None:
             return NO_STOP
@@ -277,6 +284,18 @@ class ChatTemplate:
         if ids[: len(self._bos)] != self._bos:
             return [*self._bos, *ids], [*[False] * len(self._bos), *trained]
         return ids, trained
+
+
+def _token_at(encoding: Encoding, position: int) -> int:
+    """The first token that begins at this character or behind it."""
+    found = encoding.char_to_token(position)
+    if found is not None and encoding.token_to_chars(found)[0] == position:
+        return found
+    count = len(encoding)
+    if count and encoding.token_to_chars(count - 1)[0] < position:
+        return count
+    # A list of all offsets takes many times as long.
+    return bisect_left(encoding.offsets, (position,))
 
 
 def clock_of(config: DataConfig, run: Path | None = None) -> datetime:

@@ -7,6 +7,10 @@ from typing import Any
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 
 
+def has_thoughts(message: dict[str, Any]) -> bool:
+    return not message.keys().isdisjoint(THOUGHTS) and any(message.get(key) for key in THOUGHTS)
+
+
 class Loose:
     """A text in which words are looked for whatever white space or JSON made of them."""
 

@@ -1,199 +1,198 @@
-"""Faults that software which marks trained tokens has been seen to have, put back into what `encode_chats` gives, so
-that a test can tell whether the oracle would find them. Each takes the template, the example and the sound outcome."""
+"""Faults that software which marks trained tokens has been seen to have, put back into the code by which answers are
+found, so that the oracle can be seen to find each. A fault changes the code for as long as its MonkeyPatch lasts."""
 
-from collections.abc import Callable
-from dataclasses import replace
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 
-import numpy as np
+import pytest
 
 from engine.errors import DataError
 from engine.records import Example
-from engine.worker.template import ChatTemplate, Encoded, Turn
+from engine.turn_notes import PROMPT_DIFFERS
+from engine.worker import left_out, rendering, spans, turn_ends
+from engine.worker.rendered_chat import RenderedChat, View
+from engine.worker.rendering import Rendering
+from engine.worker.spans import Span, Spans
+from engine.worker.wording import Loose
 
-Outcome = Encoded | DataError
-Fault = Callable[[ChatTemplate, Example, Outcome], Outcome]
-
-
-def _changed(encoded: Encoded, change: Callable[[Turn], Turn]) -> Encoded:
-    """With other turns, and trained what is in them."""
-    turns = tuple(change(turn) for turn in encoded.turns)
-    trained = np.zeros_like(encoded.trained)
-    for turn in turns:
-        trained[turn.start : turn.end] = True
-    return replace(encoded, trained=trained, turns=turns)
+Patch = pytest.MonkeyPatch
 
 
-def _added(template: ChatTemplate) -> set[int]:
-    return set(template.tokenizer.get_added_vocab().values())
+def _with_found(patch: Patch, change: Callable[[Spans, Example, str, list[Span]], list[Span]]) -> None:
+    """Other spans in the text than those found."""
+    sound = Spans.find
+
+    def find(self: Spans, example: Example) -> tuple[str, list[Span]]:
+        text, found = sound(self, example)
+        return text, change(self, example, text, found)
+
+    patch.setattr(Spans, "find", find)
 
 
-def end_of_turn_left_out_after_a_call_that_ends_in_an_added_token(
-    template: ChatTemplate, example: Example, outcome: Outcome
-) -> Outcome:
-    if isinstance(outcome, DataError):
-        return outcome
-    added, ids = _added(template), outcome.ids.tolist()
-
-    def change(turn: Turn) -> Turn:
-        calls = example.messages[turn.message].get("tool_calls")
-        return replace(turn, end=turn.end - 1) if calls and added.issuperset(ids[turn.end - 2 : turn.end]) else turn
-
-    return _changed(outcome, change)
+def _untold(span: Span) -> Span:
+    return span._replace(notes=tuple(note for note in span.notes if note != PROMPT_DIFFERS))
 
 
-def results_inside_the_calling_turn_trained(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    if isinstance(outcome, DataError):
-        return outcome
-    starts = {turn.message: turn.start for turn in outcome.turns}
-    own_turn = template.tokenizer.decode(outcome.ids.tolist()).count("[result ") == 0
+def one_rendering_laid_over_another(patch: Patch) -> None:
+    """A turn ends behind the last token that its rendering as the last and as an earlier turn have in common."""
 
-    def change(turn: Turn) -> Turn:
-        following = starts.get(turn.message + len(example.messages[turn.message].get("tool_calls") or ()) + 1)
-        calls = example.messages[turn.message].get("tool_calls")
-        return replace(turn, end=following) if calls and following and not own_turn else turn
+    def by_prompt(self: Spans, chat: RenderedChat, view: View, k: int, start: int) -> Span | None:
+        alone = self._alone(chat, view, k)
+        shared = os.path.commonprefix((view.text, alone.text)) if alone else ""
+        while len(shared) > start and not self._last_token(shared):
+            shared = shared[:-1]
+        return Span(k, start, len(shared)) if len(shared) > start else None
 
-    return _changed(outcome, change)
-
-
-def null_written_as_none(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    messages = tuple(
-        message | {"content": "None"} if message.get("tool_calls") and not message["content"] else message
-        for message in example.messages
-    )
-    return template.encode_chats([replace(example, messages=messages)])[0]
+    patch.setattr(Spans, "_by_prompt", by_prompt)
 
 
-def system_prompt_missing_and_not_told(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    if isinstance(outcome, DataError) or example.messages[0]["role"] != "system":
-        return outcome
-    without = template.encode_chats([replace(example, messages=example.messages[1:])])[0]
-    if isinstance(without, DataError):
-        return outcome
-    return replace(without, turns=tuple(replace(turn, message=turn.message + 1) for turn in without.turns))
+def a_turn_measured_with_the_results_of_its_calls(patch: Patch) -> None:
+    def alone(self: Spans, chat: RenderedChat, view: View, k: int) -> View | None:
+        is_result = (message["role"] == "tool" for message in chat.messages[k + 1 :])
+        return chat.until(k + sum(1 for _ in itertools.takewhile(bool, is_result)))
+
+    patch.setattr(Spans, "_alone", alone)
 
 
-def only_the_first_of_two_closing_tokens_trained(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    if isinstance(outcome, DataError):
-        return outcome
-    added, ids = _added(template), outcome.ids.tolist()
-
-    def change(turn: Turn) -> Turn:
-        calls = example.messages[turn.message].get("tool_calls")
-        two = not calls and added.issuperset(ids[turn.end - 2 : turn.end])
-        return replace(turn, end=turn.end - 1) if two else turn
-
-    return _changed(outcome, change)
+def calls_given_to_the_template_as_they_come(patch: Patch) -> None:
+    patch.setattr(Rendering, "_form", lambda *_: rendering._as_given)
 
 
-def opening_that_the_prompt_lacks_not_trained(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    if isinstance(outcome, DataError):
-        return outcome
-    added, ids = _added(template), outcome.ids.tolist()
-    return _changed(
-        outcome,
-        lambda turn: replace(turn, start=turn.start + (ids[turn.start] in added and turn.end - turn.start > 2)),
-    )
+def the_whole_rendering_taken_for_the_last_prompt(patch: Patch) -> None:
+    def put_together(self: Spans, chat: RenderedChat, view: View, final: Span, earlier: list[int]) -> tuple:
+        return view.text, [self._span(chat, view, k) for k in earlier] + [_untold(final)]
+
+    patch.setattr(Spans, "_put_together", put_together)
 
 
-def several_rounds_of_calls_refused(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    rounds = sum(bool(message.get("tool_calls")) for message in example.messages)
-    return DataError("the chat template refuses this conversation: roles must alternate") if rounds > 1 else outcome
+def a_closing_of_one_token(patch: Patch) -> None:
+    sound = turn_ends._Seen._closing
+
+    def closing(self: turn_ends._Seen, text: str, inner: str, plain: bool) -> str:
+        found = sound(self, text, inner, plain)
+        return found[: self._tokens(found)[0].end()] if found else ""
+
+    patch.setattr(turn_ends._Seen, "_closing", closing)
 
 
-def words_beside_a_call_refused(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    beside = any(message.get("tool_calls") and message["content"] for message in example.messages)
-    return DataError("the chat template refuses this conversation: roles must alternate") if beside else outcome
+def an_answer_that_begins_with_its_own_words(patch: Patch) -> None:
+    def change(self: Spans, example: Example, text: str, found: list[Span]) -> list[Span]:
+        words = ((example.messages[span.message]["content"] or "").strip() for span in found)
+        firsts = [(text.find(said, span.start), span) for said, span in zip(words, found, strict=True)]
+        return [span._replace(start=at) if span.start < at < span.end else span for at, span in firsts]
+
+    _with_found(patch, change)
 
 
-def clock_that_ticks_while_a_row_is_rendered(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    if isinstance(outcome, DataError) or "Now: " not in template.tokenizer.decode(outcome.ids.tolist()):
-        return outcome
-    return _changed(outcome, lambda turn: replace(turn, start=max(0, turn.start - 30)))
+def a_part_that_is_no_conversation_refuses_the_row(patch: Patch) -> None:
+    """A turn is rendered with a question behind it, which stands nowhere in the conversation."""
+    sound = RenderedChat.until
+
+    def until(self: RenderedChat, k: int) -> View | None:
+        self._rendering.text([*self.messages[: k + 1], {"role": "user", "content": "And?"}], self.tools)
+        return sound(self, k)
+
+    patch.setattr(RenderedChat, "until", until)
 
 
-def start_moved_back_across_another_message(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    if isinstance(outcome, DataError) or len(outcome.turns) < 2:
-        return outcome
-    first, second = outcome.turns[:2]
-    return _changed(outcome, lambda turn: replace(turn, start=first.end) if turn is second else turn)
+def a_clock_that_ticks_between_renderings(patch: Patch) -> None:
+    sound, ticks = Rendering._blocks, itertools.count()
+
+    def blocks(self: Rendering, *given: object) -> list[str]:
+        now = datetime(2026, 1, 1) + timedelta(hours=11.7, seconds=next(ticks))
+        for compiled in self._compiled.values():
+            compiled.named["strftime_now"] = now.strftime
+        return sound(self, *given)
+
+    patch.setattr(Rendering, "_blocks", blocks)
 
 
-def unlike_prompt_not_told(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    if isinstance(outcome, DataError):
-        return outcome
-    return replace(outcome, turns=tuple(replace(turn, notes=()) for turn in outcome.turns))
+def a_header_looked_for_across_other_messages(patch: Patch) -> None:
+    patch.setattr(RenderedChat, "before", lambda *_: iter(()))
 
 
-def dropped_words_not_told(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    if isinstance(outcome, DataError):
-        return outcome
-
-    def change(turn: Turn) -> Turn:
-        return replace(turn, notes=tuple(note for note in turn.notes if not note.endswith("-dropped")))
-
-    return replace(outcome, turns=tuple(map(change, outcome.turns)))
+def an_unlike_prompt_not_told(patch: Patch) -> None:
+    _with_found(patch, lambda self, example, text, found: [_untold(span) for span in found])
 
 
-def answer_left_out_and_only_its_end_trained(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    if not isinstance(outcome, DataError) or "leaves out" not in outcome.message:
-        return outcome
-    messages = tuple(
-        {"role": "assistant", "content": "x"} if message["role"] == "assistant" else message
-        for message in example.messages
-        if message["role"] != "tool"
-    )
-    encoded = template.encode_chats([replace(example, messages=messages)])[0]
-    if isinstance(encoded, DataError) or len(messages) != len(example.messages):
-        return outcome
-    return _changed(encoded, lambda turn: replace(turn, start=turn.end - 1))
+def what_is_left_out_not_told(patch: Patch) -> None:
+    sound = left_out.left_out
+    patch.setattr(spans, "left_out", lambda *given: sound(*given) and ())
 
 
-def end_of_the_prompt_trained(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    if isinstance(outcome, DataError):
-        return outcome
-    ids, tokens = outcome.ids.tolist(), template.tokenizer
+def the_templates_own_marks_trusted(patch: Patch) -> None:
+    sound = Spans.find
 
-    def change(turn: Turn) -> Turn:
-        for start in range(turn.start - 1, max(0, turn.start - 12), -1):
-            if tokens.decode(ids[start : turn.start]).startswith("<think>"):
-                return replace(turn, start=start)
-        return turn
+    def find(self: Spans, example: Example) -> tuple[str, list[Span]]:
+        answers = [k for k, message in enumerate(example.messages) if message["role"] == "assistant"]
+        text, marks = self._rendering.marked(example.messages, example.tools)
+        if len(marks) != len(answers):
+            return sound(self, example)
+        marked = zip(answers, marks, strict=True)
+        return text, [Span(k, *mark) for k, mark in marked if example.messages[k].get("weight", 1)]
 
-    return _changed(outcome, change)
-
-
-def next_header_trained_after_the_end(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    if isinstance(outcome, DataError):
-        return outcome
-    starts = [turn.start for turn in outcome.turns[1:]] + [len(outcome.ids)]
-    return _changed(outcome, lambda turn: replace(turn, end=min(turn.end + 4, starts[outcome.turns.index(turn)])))
+    patch.setattr(Spans, "find", find)
 
 
-def second_call_of_one_function_lost(template: ChatTemplate, example: Example, outcome: Outcome) -> Outcome:
-    if not isinstance(outcome, DataError) or ("tool calls" not in outcome.message and "call of" not in outcome.message):
-        return outcome
-    messages = tuple(
-        message | {"tool_calls": message["tool_calls"][:1]} if message.get("tool_calls") else message
-        for message in example.messages
-    )
-    return template.encode_chats([replace(example, messages=messages)])[0]
+def the_end_of_the_prompt_taken_for_the_answers(patch: Patch) -> None:
+    opened = re.compile(r"<think>\s*$")
+
+    def change(self: Spans, example: Example, text: str, found: list[Span]) -> list[Span]:
+        starts = [opened.search(text, 0, span.start) for span in found]
+        return [s._replace(start=m.start()) if m else s for m, s in zip(starts, found, strict=True)]
+
+    _with_found(patch, change)
 
 
-FAULTS: dict[str, tuple[Fault, ...]] = {
-    "end of turn after a call": (end_of_turn_left_out_after_a_call_that_ends_in_an_added_token,),
-    "results in the calling turn": (results_inside_the_calling_turn_trained,),
-    "null": (null_written_as_none,),
-    "system prompt": (system_prompt_missing_and_not_told,),
-    "closings and openings": (
-        only_the_first_of_two_closing_tokens_trained,
-        opening_that_the_prompt_lacks_not_trained,
-    ),
-    "refusals": (several_rounds_of_calls_refused, words_beside_a_call_refused),
-    "clock": (clock_that_ticks_while_a_row_is_rendered,),
-    "another message": (start_moved_back_across_another_message,),
-    "unlike prompts": (unlike_prompt_not_told,),
-    "dropped words": (dropped_words_not_told,),
-    "answer left out": (answer_left_out_and_only_its_end_trained,),
-    "prompt and header": (end_of_the_prompt_trained, next_header_trained_after_the_end),
-    "equal calls": (second_call_of_one_function_lost,),
-}
+def the_next_token_taken_for_the_end_of_a_closed_turn(patch: Patch) -> None:
+    def with_next_token(self: Spans, text: str, end: int) -> int:
+        rest = text[end:].lstrip()
+        token = next((token for token in map(self._last_token, _beginnings(rest)) if token), "")
+        return text.index(rest, end) + len(token) if token else end
+
+    patch.setattr(Spans, "_is_closed", lambda *_: False)
+    patch.setattr(Spans, "_with_next_token", with_next_token)
+
+
+def _beginnings(text: str) -> Iterable[str]:
+    return (text[:length] for length in range(1, min(len(text), 30) + 1))
+
+
+def calls_looked_for_by_name_only(patch: Patch) -> None:
+    patch.setattr(Loose, "count", lambda self, words: 2 * (words in self))
+    patch.setattr(left_out, "leaves", lambda value: iter(()))
+
+
+def an_answer_that_is_not_written_not_refused(patch: Patch) -> None:
+    sound = left_out.left_out
+
+    def unchecked(*given: object) -> tuple[str, ...]:
+        try:
+            return sound(*given)
+        except DataError:
+            return ()
+
+    patch.setattr(spans, "left_out", unchecked)
+
+
+FAULTS = (
+    one_rendering_laid_over_another,
+    a_turn_measured_with_the_results_of_its_calls,
+    calls_given_to_the_template_as_they_come,
+    the_whole_rendering_taken_for_the_last_prompt,
+    a_closing_of_one_token,
+    an_answer_that_begins_with_its_own_words,
+    a_part_that_is_no_conversation_refuses_the_row,
+    a_clock_that_ticks_between_renderings,
+    a_header_looked_for_across_other_messages,
+    an_unlike_prompt_not_told,
+    what_is_left_out_not_told,
+    the_templates_own_marks_trusted,
+    an_answer_that_is_not_written_not_refused,
+    the_end_of_the_prompt_taken_for_the_answers,
+    the_next_token_taken_for_the_end_of_a_closed_turn,
+    calls_looked_for_by_name_only,
+)
