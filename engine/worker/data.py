@@ -19,7 +19,7 @@ from engine.source_names import groups
 from engine.turn_notes import CONTROL_TOKEN, DIFFERING, DROPPED, control_token_line
 from engine.worker.packing import TokenSet
 from engine.worker.template import ChatTemplate, Encoded
-from engine.worker.thinking import Thoughts, has_thought, without_thoughts
+from engine.worker.thinking import Tags, Thoughts, has_thought, without_thoughts
 
 _BATCH = 1000
 _MAX_PROBLEMS = 20
@@ -82,9 +82,10 @@ class Prepared:
 
 def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
     """Read and tokenise the run's data. Raises DataError when there is too little or too much of it is bad."""
-    report = read_source(config, config.data.files, training_use(config))
+    tags = template.thought_tags
+    report = read_source(config, config.data.files, training_use(config), tags)
     examples: Sequence[Example] = report.examples
-    val_report = read_source(config, config.data.val_files, "validation") if config.data.val_files else None
+    val_report = read_source(config, config.data.val_files, "validation", tags) if config.data.val_files else None
     given = val_report.examples if val_report else report.validation
     counts = {"train": TokenCounts(), "val": TokenCounts()}
     problems: list[Problem] = []
@@ -137,8 +138,8 @@ def training_use(config: RunConfig) -> str:
     return "training-only" if config.data.val_files else "training"
 
 
-def read_source(config: RunConfig, files: list[str], use: str) -> DataReport:
-    """`use` is a key of formats.parts.USES."""
+def read_source(config: RunConfig, files: list[str], use: str, tags: Tags) -> DataReport:
+    """`use` is a key of formats.parts.USES; `tags`: what opens and closes a thought, for data.thinking=drop."""
     data = config.data
     report = read_data(
         files,
@@ -150,8 +151,10 @@ def read_source(config: RunConfig, files: list[str], use: str) -> DataReport:
     )
     check_bad_share(report, data.max_bad_share)
     if data.thinking == "drop":
-        dropped = sum(map(has_thought, (*report.examples, *report.validation)))
-        examples, validation = (tuple(map(without_thoughts, rows)) for rows in (report.examples, report.validation))
+        dropped = sum(has_thought(example, tags) for example in (*report.examples, *report.validation))
+        examples, validation = (
+            tuple(without_thoughts(row, tags) for row in rows) for rows in (report.examples, report.validation)
+        )
         return dataclasses.replace(report, examples=examples, validation=validation, thoughts_dropped=dropped)
     return report
 

@@ -109,7 +109,8 @@ class Rendering:
                     continue
                 called = sum(map(text.count, names))
                 scores.append((-called, sum(map(text.count, values)), len(_NULL.findall(text)), number))
-            self._forms[shape] = _FORMS[min(scores)[-1]] if scores else _as_given
+            # Where none will do, null would be blamed for what is wrong otherwise.
+            self._forms[shape] = _FORMS[min(scores)[-1]] if scores else _content_empty
         return self._forms[shape]
 
 

@@ -261,7 +261,8 @@ class _Conversation:
         changed = [region for way in ways if (region := self._changed(view, k, way))]
         regions = [region for region in changed if region[0] < region[1]]
         if not regions:
-            raise DataError("the chat template leaves out the assistant's answer")
+            left_out = "tool calls" if self._calls(k) else "answer"
+            raise DataError(f"the chat template leaves out the assistant's {left_out}")
         results = itertools.takewhile(lambda other: self._messages[other]["role"] == "tool", range(k + 1, view.count))
         neighbours = [other for other in {k - 1, k + 1, *results} if 0 <= other < view.count]
         beside = [region for other in neighbours if (region := self._changed(view, other))]
@@ -310,7 +311,15 @@ class _Conversation:
         asked = _View(prompt, k, lambda messages: self._rendering.text(messages[:k], self._tools, prompt=True))
         header = prompt[max((region[1] for region in self._regions_before(asked, k)), default=0) :]
         shared = self._shared(gap, header)
+        if shared < len(header) and (end := self._end_of_header(gap, header)) > shared:
+            return end, True  # the two differ before it only, such as in the white space behind a result
         return shared, shared == len(header)
+
+    def _end_of_header(self, gap: str, header: str) -> int:
+        """Behind the longest end of the header that begins with a token and stands in the gap; 0 where none does."""
+        tokens = ((end, self._last_token(header[:end])) for end in range(1, len(header) + 1))
+        ends = (header[end - len(token) :] for end, token in tokens if token)
+        return next((gap.rfind(text) + len(text) for text in ends if text in gap), 0)
 
     def _shared(self, one: str, two: str) -> int:
         """How many characters two texts begin with alike, no token and no word of them cut in two."""

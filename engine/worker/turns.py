@@ -51,7 +51,7 @@ def describe(template: ChatTemplate, example: Example, config: RunConfig) -> lis
     if config.method.objective == "pretrain":
         return _document(template, example, config.data.max_length)
     if config.data.thinking == "drop":
-        example = without_thoughts(example)
+        example = without_thoughts(example, template.thought_tags)
     taken = take_chats(config, template, [example], Thoughts(template, config.data.thinking))
     return [_chat(template, row) for row in taken]
 

@@ -464,17 +464,17 @@ GPT_OSS = """\
 {%- if add_generation_prompt -%}{{- '<|start|>assistant' -}}{%- endif -%}"""
 
 HERMES = """\
-{{- bos_token -}}
-{%- if tools -%}{{- '<|im_start|>system\\n' + (tools | tojson) + '<|im_end|>\\n' -}}{%- endif -%}
+{{- bos_token -}}{{- '<|im_start|>system\\nYou call functions.' -}}
+{%- for tool in tools -%}{{- '\\n' + (tool.function | tojson) -}}{%- endfor -%}{{- '<|im_end|>\\n' -}}
 {%- for message in messages -%}
-{%- if message.role == 'assistant' and message.tool_calls -%}
-{{- '<|im_start|>assistant\\n«' -}}
+{%- if message.role == 'assistant' and message.tool_calls is defined -%}
+{{- '<|im_start|>assistant' -}}
 {%- for call in message.tool_calls -%}
-{{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' + (call.function.arguments | tojson) -}}
-{{- '}\\n</tool_call>' + ('' if loop.last else '\\n') -}}{%- endfor -%}{{- '<|im_end|>»\\n' -}}
+{{- ('\\n«' if loop.first else '\\n') ~ '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' -}}
+{{- (call.function.arguments | tojson) + '}\\n</tool_call>' -}}{%- endfor -%}{{- '<|im_end|>»\\n' -}}
 {%- elif message.role == 'tool' -%}
 {{- '<|im_start|>tool\\n' if messages[loop.index0 - 1].role != 'tool' else '' -}}
-{{- '<tool_response>\\n' + message.content + '\\n</tool_response>' -}}
+{{- '<tool_response>\\n' + message.content + ('\\n</tool_response>' if loop.last else '\\n</tool_response>\\n') -}}
 {{- '' if not loop.last and loop.nextitem.role == 'tool' else '<|im_end|>' -}}
 {%- else -%}
 {{- '<|im_start|>' + message.role + '\\n' ~ ('«' if message.role == 'assistant' else '') ~ message.content -}}
