@@ -11,14 +11,11 @@ from typing import NamedTuple
 from engine.errors import DataError
 from engine.metrics.thoughts import TAGS
 from engine.worker.rendering import Rendering
+from engine.worker.turn_ends import TOOL
 
 _USER, _THOUGHT, _SAID = "kqzask", "kqzthought", "kqzsaid"
 _MARK = re.compile(r"<+[^<>\s]+>+|\[+[^\[\]\s]+\]+|◁[^◁▷\s]+▷")
 """What looks like a tag or a control token."""
-_TOOL = {
-    "type": "function",
-    "function": {"name": _SAID, "description": "", "parameters": {"type": "object", "properties": {}}},
-}
 _ASK = {"role": "user", "content": _USER}
 _ANSWER = {"role": "assistant", "content": _SAID}
 _CALL = {
@@ -38,7 +35,7 @@ class Channel(NamedTuple):
 
 def learn(rendering: Rendering) -> Channel | None:
     """None where the template writes no thought that is given to it apart, or nothing around it."""
-    for message, tools in ((_ANSWER, ()), (_CALL, (_TOOL,))):  # some write the thoughts of calls only
+    for message, tools in ((_ANSWER, ()), (_CALL, (TOOL,))):  # some write the thoughts of calls only
         try:
             prompt = rendering.text([_ASK], tools, prompt=True)
             thinking = rendering.text([_ASK, message | {"reasoning_content": _THOUGHT}], tools)

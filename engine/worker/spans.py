@@ -344,7 +344,7 @@ class _Conversation:
         own = self._changed(
             _View(alone, k + 1, lambda messages: self._rendering.text(messages[: k + 1], self._tools)), k
         )
-        shared = os.path.commonprefix((gap, alone[own[1] :])) if own else ""
+        shared = gap[: self._shared(gap, alone[own[1] :])] if own else ""
         return after + len(shared.rstrip())
 
     # What must be in an answer
