@@ -522,7 +522,10 @@ def _coerce(value: Any, wanted: Any) -> Any:
             raise ValueError(f"must be {_describe(wanted)}") from None
     if origin is dict:
         if isinstance(value, str):
-            value = dict(part.partition("=")[::2] for part in value.split(",") if part)
+            pairs = [part.partition("=") for part in value.split(",") if part]
+            if not all(key.strip() and column for key, _, column in pairs):
+                raise ValueError(f"must be {_describe(wanted)}")
+            value = {key.strip(): column for key, _, column in pairs}
         if isinstance(value, dict) and all(isinstance(item, str) for item in [*value, *value.values()]):
             return value
         raise ValueError(f"must be {_describe(wanted)}")

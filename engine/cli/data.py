@@ -9,7 +9,9 @@ import time
 from typing import Any
 
 from engine.cli.live import LiveLine
+from engine.cli.settings import add_data_flags, given_layers
 from engine.cli.text import plain, print_json, visible
+from engine.config import Layer, resolve
 from engine.data.kinds import KINDS, REMOVED_BY_DEFAULT
 from engine.errors import InputError
 
@@ -22,6 +24,7 @@ _SHOW_EXAMPLES = """\
 examples:
   finetop data show chats.jsonl --model Qwen/Qwen2.5-7B-Instruct
   finetop data show chats.jsonl --line 17 --model ./my-model --template mine.jinja
+  finetop data show chats.jsonl --config run.json --train-on separate --set data.thinking=drop
 """
 _OTHERS = [kind for kind in KINDS if kind not in REMOVED_BY_DEFAULT]
 _CLEAN_EXAMPLES = f"""\
@@ -79,11 +82,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     which = show.add_mutually_exclusive_group()
     which.add_argument("--rows", type=int, default=3, metavar="N", help="the first N rows (default 3)")
     which.add_argument("--line", type=int, default=0, metavar="N", help="the row that starts on line N")
-    show.add_argument("--model", default="starter", metavar="NAME", help="whose tokenizer (default: the starter model)")
-    show.add_argument("--template", default="auto", metavar="FILE", help="a Jinja file in place of the model's own")
-    show.add_argument("--system", metavar="TEXT", help="put before conversations that have no system message")
-    show.add_argument("--objective", choices=("sft", "pretrain"), default="sft", help="pretrain: texts without answers")
-    _add_reading(show)
+    add_data_flags(show)
     show.set_defaults(run=_run_show)
 
     clean = actions.add_parser(
@@ -218,22 +217,16 @@ def _run_check(options: argparse.Namespace) -> int:
 def _run_show(options: argparse.Namespace) -> int:
     from engine.cli.data_report import shown_rows
     from engine.data import show
+    from engine.runs import absolute, check_data, check_model
 
     for flag, number in (("--rows", options.rows), ("--line", options.line)):
         if number < (flag == "--rows"):
             raise InputError(f"{flag} {number} is less than 1", "Lines and rows are counted from 1.")
-    reading = _reading(options)
-    rows = show(
-        options.files[0] if len(options.files) == 1 else options.files,
-        model=options.model,
-        template=options.template,
-        rows=options.rows,
-        line=options.line,
-        mapping=reading["mapping"],
-        format=reading["format"],
-        system=options.system,
-        objective=options.objective,
-    )
+    layers = [*given_layers(options), Layer("FILE", absolute({"data.files": options.files}))]
+    config = resolve(layers).config
+    check_data(config)
+    check_model(config)
+    rows = show(config, rows=options.rows, line=options.line)
     if options.json:
         print_json(rows)
     else:

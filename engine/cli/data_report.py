@@ -15,6 +15,7 @@ _WIDEST = 100
 _BAR = 24
 _LABELS_SHOWN = 2
 _UNTRAINED = {"assistant": "assistant (weight 0)"}
+_LEFT_OUT = {"assistant": "assistant (left out by data.train_on)"}
 _FEW_ROWS = 10
 """Rows of a label below which it is told: a validation share of a tenth holds one of them."""
 
@@ -34,7 +35,8 @@ def shown_rows(rows: list[dict[str, Any]]) -> Iterator[str]:
         if "turns" not in row:
             yield f"{where}: {'not trained: ' if 'error' in row else ''}{visible(row.get('error') or row['problem'])}"
             continue
-        yield f"{where}: {row['tokens']:,} tokens, {row['trained']:,} trained"
+        cut = f"; {row['cut']:,} more behind data.max_length are cut off" if row["cut"] else ""
+        yield f"{where}: {row['tokens']:,} tokens, {row['trained']:,} trained{cut}"
         if row["problem"]:
             yield f"  note: {visible(row['problem'])}"
         if row["ignored"]:
@@ -44,14 +46,15 @@ def shown_rows(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _turn(turn: dict[str, Any]) -> Iterator[str]:
-    roles = turn["roles"] if turn["trained"] else [_UNTRAINED.get(role, role) for role in turn["roles"]]
+    untrained = _LEFT_OUT if "notes" in turn else _UNTRAINED
+    roles = turn["roles"] if turn["trained"] else [untrained.get(role, role) for role in turn["roles"]]
     who = ", ".join(roles) or ("text" if turn["trained"] else "after it")
     ends = ""
-    if turn["trained"]:
+    if "stop" in turn:
         ends = f", ends at {plain(turn['stop'])}" if turn["stop"] else ", with no token that ends it"
     count = f"{turn['tokens']:,} {'token' if turn['tokens'] == 1 else 'tokens'}"
     yield f"  {who}: {count}{ends}"
-    yield trained_text([(turn["text"], turn["trained"])], indent="    ")
+    yield trained_text(turn["pieces"], indent="    ")
     for note in turn.get("notes", ()):
         yield f"    note: {LINES.get(note, note)} [{note}]"
     if turn.get("prompt") is not None:

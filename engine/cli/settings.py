@@ -24,12 +24,19 @@ _FLAGS = {
     "--max-steps": ("train.max_steps", "stop after so many optimizer steps"),
     "--learning-rate": ("optim.learning_rate", "peak learning rate, or auto"),
     "--max-length": ("data.max_length", "longest example, in tokens"),
+    "--train-on": ("data.train_on", "the tokens the loss is on: assistant, matching, separate or all"),
     "--seed": ("train.seed", "seed of adapters, dropout and order"),
     "--name": ("run.name", "name of the run"),
     "--system": ("data.system", "system prompt for conversations that have none"),
     "--map": ("data.map", "columns by hand: prompt=ask,completion=answer"),
 }
 
+_OF_DATA = ("--model", "--objective", "--max-length", "--train-on", "--system", "--map")
+_DATA_FLAGS = {flag: _FLAGS[flag] for flag in _OF_DATA} | {
+    "--template": ("data.template", "a Jinja file in place of the model's own chat template"),
+    "--format": ("data.format", "what the columns mean, instead of recognising it"),
+}
+"""Those that bear on what is trained of a row, for a command that is about rows."""
 
 _SAMPLE = {"sft": "intents.csv", "pretrain": "notes.txt"}
 """Trained where no data is given: 600 short questions and what they ask for, or some pages of plain text."""
@@ -37,9 +44,21 @@ _SAMPLE = {"sft": "intents.csv", "pretrain": "notes.txt"}
 
 def add_setting_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what to run (a flag beats the config file, which beats the preset)")
+    _add_flags(group, _FLAGS)
+    group.add_argument("--save-config", metavar="FILE", type=Path, help="write the settings there; reproduces the run")
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Those for a command that shows rows as a run would train them."""
+    _add_flags(
+        parser.add_argument_group("as which run (a flag beats the config file, which beats the preset)"), _DATA_FLAGS
+    )
+
+
+def _add_flags(group: argparse._ArgumentGroup, flags: dict[str, tuple[str, str]]) -> None:
     group.add_argument("--preset", metavar="NAME", help="quick, standard, extended, precision, or one of your own")
     group.add_argument("--config", metavar="FILE", type=Path, help="settings in JSON or TOML")
-    for flag, (path, text) in _FLAGS.items():
+    for flag, (path, text) in flags.items():
         action = "append" if path in LISTS_OF_PATHS else "store"
         group.add_argument(flag, dest=path, metavar=flag[2:].upper().replace("-", "_"), action=action, help=text)
     group.add_argument(
@@ -49,7 +68,6 @@ def add_setting_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="any other setting by its path, or a short name as in sweep: lr=1e-4",
     )
-    group.add_argument("--save-config", metavar="FILE", type=Path, help="write the settings there; reproduces the run")
 
 
 def resolve_settings(options: argparse.Namespace) -> Resolved:
@@ -86,7 +104,7 @@ def given_layers(options: argparse.Namespace) -> list[Layer]:
 def flag_layers(options: argparse.Namespace) -> list[Layer]:
     """One layer for each flag given, so that every setting remembers its own."""
     layers = []
-    for flag, (path, _) in _FLAGS.items():
+    for flag, (path, _) in (_FLAGS | _DATA_FLAGS).items():
         value = getattr(options, path, None)
         if value is not None:
             literal = path in (*PATHS, "run.name", "data.system", "data.map")

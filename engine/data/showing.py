@@ -5,46 +5,45 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+from engine.config import RunConfig
 from engine.data.tokens import example_line, worker_error
 from engine.errors import InputError
 from engine.formats import Row, stream_data
 from engine.process import worker_command, worker_environment
 
 
-def show(
-    source: str | list[str],
-    *,
-    model: str,
-    template: str = "auto",
-    rows: int = 3,
-    line: int = 0,
-    mapping: dict[str, str] | None = None,
-    format: str = "auto",
-    system: str | None = None,
-    objective: str = "sft",
-) -> list[dict[str, Any]]:
-    """The first `rows` rows, or the one that starts on `line`.
+def show(config: RunConfig, *, rows: int = 3, line: int = 0) -> list[dict[str, Any]]:
+    """What a run with these settings trains of its first `rows` rows, or of the one that starts on `line`.
 
-    Each has `file`, `line`, `problem` (why it is no example, or what was left out of it; else empty), `ignored`
-    (columns and keys with text that nothing is learnt from), and, where it is an example, what
-    `engine.worker.turns.describe` says of it. Raises InputError when there is no such row, DataError when the source
-    cannot be read, EngineError when the tokenizer or template cannot.
+    Each item has `file`, `line`, `problem` (why the row is no example, or what was left out of it; else empty),
+    `ignored` (columns and keys with text that nothing is learnt from), and, of a row that is an example, what
+    `engine.worker.turns.describe` says of it: where it becomes several examples there are several items. Raises
+    InputError when there is no such row, DataError when the source cannot be read, EngineError when the tokenizer or
+    template cannot.
     """
-    reading = stream_data(source, mapping=mapping, format=format, system=system, objective=objective)
+    data = config.data
+    reading = stream_data(
+        data.files,
+        mapping=data.map or None,
+        format=data.format,
+        system=data.system or None,
+        objective=config.method.objective,
+        use="training-only" if data.val_files else "training",
+    )
     chosen = list(_chosen((item for item in reading if isinstance(item, Row)), rows, line))
     if not chosen:
         raise InputError(f"no row starts on line {line}", "Line numbers are those that `finetop data check` tells.")
-    described = iter(_described([row for row in chosen if row.example is not None], model, template))
-    return [
-        {
+    described = iter(_described([row for row in chosen if row.example is not None], config))
+    found = []
+    for row in chosen:
+        told = {
             "file": row.file,
             "line": row.line,
             "problem": row.problem.message if row.problem else "",
             "ignored": list(row.ignored),
         }
-        | (next(described) if row.example is not None else {})
-        for row in chosen
-    ]
+        found += [told | one for one in (next(described) if row.example is not None else [{}])]
+    return found
 
 
 def _chosen(read: Iterator[Row], rows: int, line: int) -> Iterator[Row]:
@@ -59,12 +58,13 @@ def _chosen(read: Iterator[Row], rows: int, line: int) -> Iterator[Row]:
             return
 
 
-def _described(rows: list[Row], model: str, template: str) -> list[dict[str, Any]]:
+def _described(rows: list[Row], config: RunConfig) -> list[list[dict[str, Any]]]:
     if not rows:
         return []
+    settings = json.dumps(config.flat()).encode()
     done = subprocess.run(
-        worker_command(model, "--template", template, module="engine.worker.turns"),
-        input=b"".join(example_line(row.example) for row in rows),
+        worker_command(module="engine.worker.turns"),
+        input=b"".join([settings, b"\n", *(example_line(row.example) for row in rows)]),
         capture_output=True,
         env=worker_environment(),
         check=False,

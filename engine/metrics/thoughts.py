@@ -3,7 +3,7 @@
 Scores are of what comes after the thought. Light: no model, no tokenizer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 TAGS = (
@@ -13,7 +13,8 @@ TAGS = (
     ("◁think▷", "◁/think▷"),  # Kimi
     ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
 )
-"""What opens and what closes a thought. Not `<reasoning>` and the like, which people use as a form of answers."""
+"""What opens and what closes a thought. Channels that a template shows (`engine.worker.channel`) are read as well, and
+in answers written as the first of these. Not `<reasoning>` and the like, which people use as a form of answers."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,14 @@ class Parts:
     """There are tags, also around an empty thought."""
 
 
-def parts(text: str) -> Parts:
+def parts(text: str, tags: Sequence[tuple[str, str]] = TAGS) -> Parts:
     """The thought that an answer begins with, and the rest. A thought that never ends is followed by no answer.
 
-    Where only the closing tag is there, the opening one was in the prompt.
+    Where only the closing tag is there, the opening one was in the prompt, or there is none (an empty text).
     """
-    for opening, closing in TAGS:
-        begins = text.lstrip().startswith(opening)
-        if not begins and (closing not in text or opening in text.partition(closing)[0]):
+    for opening, closing in tags:
+        begins = bool(opening) and text.lstrip().startswith(opening)
+        if not begins and (closing not in text or (opening and opening in text.partition(closing)[0])):
             continue
         body = text.lstrip().removeprefix(opening)
         thought, end, answer = body.partition(closing)
@@ -50,13 +51,13 @@ def answer_of(text: str) -> str:
     return parts(text).answer
 
 
-def has_tags(text: str) -> bool:
-    return any(tag in text for pair in TAGS for tag in pair)
+def has_tags(text: str, tags: Sequence[tuple[str, str]] = TAGS) -> bool:
+    return any(tag in text for pair in tags for tag in pair if tag)
 
 
-def left_open(prompt: str) -> str:
+def left_open(prompt: str, tags: Sequence[tuple[str, str]] = TAGS) -> str:
     """The tag of a thought that a prompt opens for the answer to go on with, or nothing."""
-    return next((opening for opening, _ in TAGS if prompt.rstrip().endswith(opening)), "")
+    return next((opening for opening, _ in tags if opening and prompt.rstrip().endswith(opening)), "")
 
 
 def share_that_think(answers: Iterable[Parts]) -> float:

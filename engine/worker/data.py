@@ -19,13 +19,15 @@ from engine.source_names import groups
 from engine.turn_notes import CONTROL_TOKEN, DIFFERING, DROPPED, control_token_line
 from engine.worker.packing import TokenSet
 from engine.worker.template import ChatTemplate, Encoded
-from engine.worker.thinking import Thoughts, has_thought, without_thoughts
+from engine.worker.thinking import Tags, Thoughts, has_thought, without_thoughts
 
 _BATCH = 1000
 _MAX_PROBLEMS = 20
 _MAX_SHOWN = 5
 _REFUSED = "template"
 """Code of a row that is sound in itself but that the chat template cannot take."""
+OVERLONG = "overlong"
+"""Code of a row that is longer than data.max_length and left out for it; these are counted, not told one by one."""
 
 
 Piece = tuple[np.ndarray, np.ndarray, str]
@@ -80,9 +82,10 @@ class Prepared:
 
 def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
     """Read and tokenise the run's data. Raises DataError when there is too little or too much of it is bad."""
-    report = read_source(config, config.data.files, training_use(config))
+    tags = template.thought_tags
+    report = read_source(config, config.data.files, training_use(config), tags)
     examples: Sequence[Example] = report.examples
-    val_report = read_source(config, config.data.val_files, "validation") if config.data.val_files else None
+    val_report = read_source(config, config.data.val_files, "validation", tags) if config.data.val_files else None
     given = val_report.examples if val_report else report.validation
     counts = {"train": TokenCounts(), "val": TokenCounts()}
     problems: list[Problem] = []
@@ -135,8 +138,8 @@ def training_use(config: RunConfig) -> str:
     return "training-only" if config.data.val_files else "training"
 
 
-def read_source(config: RunConfig, files: list[str], use: str) -> DataReport:
-    """`use` is a key of formats.parts.USES."""
+def read_source(config: RunConfig, files: list[str], use: str, tags: Tags) -> DataReport:
+    """`use` is a key of formats.parts.USES; `tags`: what opens and closes a thought, for data.thinking=drop."""
     data = config.data
     report = read_data(
         files,
@@ -148,10 +151,49 @@ def read_source(config: RunConfig, files: list[str], use: str) -> DataReport:
     )
     check_bad_share(report, data.max_bad_share)
     if data.thinking == "drop":
-        dropped = sum(map(has_thought, (*report.examples, *report.validation)))
-        examples, validation = (tuple(map(without_thoughts, rows)) for rows in (report.examples, report.validation))
+        dropped = sum(has_thought(example, tags) for example in (*report.examples, *report.validation))
+        examples, validation = (
+            tuple(without_thoughts(row, tags) for row in rows) for rows in (report.examples, report.validation)
+        )
         return dataclasses.replace(report, examples=examples, validation=validation, thoughts_dropped=dropped)
     return report
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One example as a run takes it in."""
+
+    example: Example
+    encoded: Encoded | None
+    """All of its tokens; None where the template refuses it."""
+    kept: int = 0
+    """How many of the first of them are used: all, or data.max_length of them; 0 where the example is left out."""
+    thought: bool = False
+    empty_thought: bool = False
+    problem: Problem | None = None
+    """Why it is left out."""
+
+
+def take_chats(
+    config: RunConfig, template: ChatTemplate, examples: Sequence[Example], thoughts: Thoughts
+) -> Iterator[Taken]:
+    """Conversations as they are trained, in order; those trained turn by turn become several."""
+    limit = config.data.max_length
+    for example, encoded in _encoded(template, examples, config.data.train_on):
+        if isinstance(encoded, DataError):
+            yield Taken(example, None, problem=Problem(example.file, example.line, _REFUSED, encoded.message))
+            continue
+        encoded, thought, empty = thoughts.look(example, encoded)
+        kept, problem = min(len(encoded.ids), limit), None
+        if len(encoded.ids) > limit and config.data.overlong == "skip":
+            message = f"{len(encoded.ids):,} tokens, more than data.max_length {limit} (data.overlong skip)"
+            kept, problem = 0, Problem(example.file, example.line, OVERLONG, message)
+        elif not encoded.trained[1:kept].any():
+            message = "no trained token is left" + (f" within data.max_length {limit}" if kept == limit else "")
+            if config.data.train_on == "matching" and encoded.turns and not encoded.trained.any():
+                message = "none of its answers reads as at inference (data.train_on matching)"
+            kept, problem = 0, Problem(example.file, example.line, "nothing-trained", message)
+        yield Taken(example, encoded, kept, thought, empty, problem)
 
 
 def encode_chats(
@@ -164,33 +206,22 @@ def encode_chats(
     thoughts = Thoughts(template, config.data.thinking)
     counts.empty_thoughts_trained = thoughts.trains_empty
     for start in range(0, len(examples), _BATCH):
-        for example, encoded in _encoded(template, examples[start : start + _BATCH], config.data.train_on):
-            if isinstance(encoded, DataError):
-                problems.append(Problem(example.file, example.line, _REFUSED, encoded.message))
+        for row in take_chats(config, template, examples[start : start + _BATCH], thoughts):
+            encoded, problem = row.encoded, row.problem
+            if encoded is not None:
+                _note(template, row.example, encoded, counts, problems)
+                counts.thoughts += row.thought
+                counts.empty_thoughts += row.empty_thought
+                counts.overlong += len(encoded.ids) > limit
+                if problem is None or problem.code != OVERLONG:
+                    counts.cut_tokens += max(0, len(encoded.ids) - limit)
+                    counts.cut_supervised += int(encoded.trained[limit:].sum())
+            if problem is None:
+                kept.append((encoded.ids[: row.kept], encoded.trained[: row.kept]))
+                kept_examples.append(row.example)
+            else:
                 counts.skipped += 1
-                continue
-            _note(template, example, encoded, counts, problems)
-            encoded, thought, empty = thoughts.look(example, encoded)
-            counts.thoughts += thought
-            counts.empty_thoughts += empty
-            ids, trained = encoded.ids, encoded.trained
-            if len(ids) > limit:
-                counts.overlong += 1
-                if config.data.overlong == "skip":
-                    counts.skipped += 1
-                    continue
-                counts.cut_tokens += len(ids) - limit
-                counts.cut_supervised += int(trained[limit:].sum())
-                ids, trained = ids[:limit], trained[:limit]
-            if not trained[1:].any():
-                message = "no trained token is left" + (f" within data.max_length {limit}" if len(ids) == limit else "")
-                if config.data.train_on == "matching" and encoded.turns and not encoded.trained.any():
-                    message = "none of its answers reads as at inference (data.train_on matching)"
-                problems.append(Problem(example.file, example.line, "nothing-trained", message))
-                counts.skipped += 1
-                continue
-            kept.append((ids, trained))
-            kept_examples.append(example)
+                problems += [problem] if problem.code != OVERLONG else []
     return TokenSet.join(kept), kept_examples
 
 
@@ -229,27 +260,30 @@ def encode_texts(
     config: RunConfig, template: ChatTemplate, examples: Sequence[Example], counts: TokenCounts, problems: list[Problem]
 ) -> list[Piece]:
     """Documents cut into pieces of at most max_length tokens; nothing is lost, but documents of one token."""
-    limit = config.data.max_length
     pieces: list[Piece] = []
     for example in examples:
-        encoded = _encode_document(template, example)
+        encoded = encode_document(template, example)
         if isinstance(encoded, DataError):
             problems.append(Problem(example.file, example.line, _REFUSED, encoded.message))
             counts.skipped += 1
             continue
-        length = len(encoded.ids)
-        if length > limit:
-            counts.overlong += 1
-        cuts = [*range(0, length, limit), length]
-        if cuts[-1] - cuts[-2] == 1 and len(cuts) > 2:
-            cuts[-2] -= 1  # a piece of one token has nothing that predicts it
-        spans = itertools.pairwise(cuts)
-        cut = [(encoded.ids[start:end], encoded.trained[start:end]) for start, end in spans if end - start > 1]
+        counts.overlong += len(encoded.ids) > config.data.max_length
+        cut = document_pieces(encoded, config.data.max_length)
         pieces += [(ids, trained, example.file) for ids, trained in cut]
     return pieces
 
 
-def _encode_document(template: ChatTemplate, example: Example) -> Encoded | DataError:
+def document_pieces(encoded: Encoded, limit: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The ids and trained flags of a document's pieces, each an example of at most `limit` tokens."""
+    length = len(encoded.ids)
+    cuts = [*range(0, length, limit), length]
+    if cuts[-1] - cuts[-2] == 1 and len(cuts) > 2:
+        cuts[-2] -= 1  # a piece of one token has nothing that predicts it
+    spans = itertools.pairwise(cuts)
+    return [(encoded.ids[start:end], encoded.trained[start:end]) for start, end in spans if end - start > 1]
+
+
+def encode_document(template: ChatTemplate, example: Example) -> Encoded | DataError:
     if example.text is not None:
         return template.encode_text(example.text)
     return template.encode_chats([example], "all")[0]

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from engine.config import RunConfig
 from engine.errors import DataError, InputError
 from engine.formats import NOTE_CODES, label_set, split_examples
+from engine.metrics.thoughts import TAGS
 from engine.records import Example, Problem
 from engine.worker.data import TokenCounts, encode_chats, encode_texts, read_source, split_chunks, training_use
 from engine.worker.evaluate import key_of, with_shots
 from engine.worker.packing import TokenSet
 from engine.worker.template import ChatTemplate
+from engine.worker.thinking import without_thoughts
 
 _NO_LIMIT = 1 << 40
 
@@ -41,12 +43,12 @@ def read_sources(config: RunConfig, files: Sequence[str], with_train: bool) -> S
     if not files and not config.data.files:
         raise InputError("no data to evaluate on", "Give --data FILE.")
     asked_for = list(files) or config.data.val_files
-    report = read_source(config, asked_for, "evaluation" if files else "validation") if asked_for else None
+    report = read_source(config, asked_for, "evaluation" if files else "validation", TAGS) if asked_for else None
     train: tuple[Example, ...] = ()
     labels = None
     if config.data.files and (with_train or report is None):
         try:
-            train_report = read_source(config, config.data.files, training_use(config))
+            train_report = read_source(config, config.data.files, training_use(config), TAGS)
         except InputError:  # the run's data may be gone by now, and only a part of this needs it
             if report is None:
                 raise
@@ -111,6 +113,8 @@ def encode(config: RunConfig, template: ChatTemplate, sources: Sources, shots: S
         files = [file for *_, file in pieces]
     else:
         asked = sources.examples
+        if config.data.thinking == "drop":  # also those that only this template shows to be thoughts
+            asked = tuple(without_thoughts(example, template.thought_tags) for example in asked)
         if shots:
             config = config.replace({"data.max_length": _NO_LIMIT, "data.train_on": "assistant"})
             asked = tuple(with_shots(example, shots) for example in asked)

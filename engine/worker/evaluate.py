@@ -40,7 +40,7 @@ from engine.worker.model import Precision
 from engine.worker.packing import TokenSet, make_pack, plan_passes
 from engine.worker.progress import Progress
 from engine.worker.template import ChatTemplate
-from engine.worker.thinking import decode, thinking_scores, thinks_less
+from engine.worker.thinking import decode, in_known_tags, thinking_scores, thinks_less
 
 _MOST_SAMPLES = 20
 """Answers to validation examples that go into the journal; the folder of the evaluation holds all."""
@@ -150,7 +150,7 @@ class Subject:
             packed=isinstance(self.loss_of, PackedLoss),
             progress=progress,
         )
-        return decode(template.tokenizer, asked, written)
+        return decode(template, asked, written)
 
 
 @torch.no_grad()
@@ -178,7 +178,7 @@ def measure(
         or [hashlib.blake2b(tokens.example(i)[0].tobytes(), digest_size=8).hexdigest() for i in range(len(tokens))]
     )
     parts = [split_answer(example) for example in examples]
-    answers = [Answer(reference) for _, reference in parts]
+    answers = [Answer(in_known_tags(reference, subject.template.thought_tags)) for _, reference in parts]
     choices: list[Choice] = []
     sources = groups(files)
     for name, places in sources.items():

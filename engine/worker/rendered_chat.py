@@ -88,7 +88,8 @@ class RenderedChat:
         changed = [region for way in ways if (region := self.changed(view, k, way))]
         regions = [region for region in changed if region[0] < region[1]]
         if not regions:
-            raise DataError("the chat template leaves out the assistant's answer")
+            left_out = "tool calls" if self.calls(k) else "answer"
+            raise DataError(f"the chat template leaves out the assistant's {left_out}")
         results = itertools.takewhile(lambda other: self.messages[other]["role"] == "tool", range(k + 1, view.count))
         neighbours = [other for other in {k - 1, k + 1, *results} if 0 <= other < view.count]
         beside = [region for other in neighbours if (region := self.changed(view, other))]

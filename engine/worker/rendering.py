@@ -103,8 +103,9 @@ class Rendering:
 
     def _form(self, messages: Messages, calls: list[dict], tools: Sequence[dict], prompt: bool) -> Callable:
         """Beside calls some templates want a content of null, some a text or none at all, and some want arguments as a
-        JSON text. The first form is taken in which the calls are there and nothing stands for null, or for a dict that
-        only Python writes so; for conversations of one shape it is looked for once."""
+        JSON text. The first form is taken in which the calls are there and nothing stands for null, for a dict that
+        only Python writes so, or, as the shortest text tells, for an empty answer beside them; for conversations of
+        one shape it is looked for once."""
         parts = ((m["role"], m.get("content") and 1, bool(m.get("tool_calls"))) for m in messages)
         shape = (bool(tools), prompt, *parts)
         if shape not in self._forms:
@@ -119,8 +120,11 @@ class Rendering:
                 except DataError:
                     continue
                 called = sum(map(text.count, names))
-                scores.append((-called, sum(map(text.count, values)), len(_NULL.findall(text)), number))
-            self._forms[shape] = _FORMS[min(scores)[-1]] if scores else _as_given
+                nulls = len(_NULL.findall(text))
+                own = number >= _FIRST_OF_TEXTS  # other forms of arguments may be shorter, and wrong
+                scores.append((-called, sum(map(text.count, values)), nulls, own, len(text), number))
+            # Where none will do, null would be blamed for what is wrong otherwise.
+            self._forms[shape] = _FORMS[min(scores)[-1]] if scores else _content_empty
         return self._forms[shape]
 
 
@@ -195,3 +199,4 @@ _FORMS = (
     _arguments_as_text,
     lambda messages: _arguments_as_text(_content_empty(messages)),
 )
+_FIRST_OF_TEXTS = _FORMS.index(_arguments_as_text)

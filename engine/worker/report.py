@@ -1,18 +1,15 @@
 """The dry run's share of work that needs a tokenizer: what the data is, how long the run would be, examples as seen."""
 
-import itertools
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from engine.config import auto_values, read_run
 from engine.worker.data import prepare
 from engine.worker.facts import facts
 from engine.worker.model import generation_ends, load_tokenizer
-from engine.worker.packing import TokenSet
 from engine.worker.progress import make_plan
 from engine.worker.template import ChatTemplate, clock_of
+from engine.worker.turns import pieces_of
 
 
 def report(folder: Path, shown: int) -> dict[str, Any]:
@@ -34,13 +31,5 @@ def report(folder: Path, shown: int) -> dict[str, Any]:
         "plan": {"examples": plan.examples, "steps_per_epoch": plan.steps_per_epoch, "total_steps": plan.total_steps},
         "facts": facts(data, config, template, plan.batch_size),
         "padding_saved": 1 - int(lengths[:rows].sum()) / padded,
-        "examples": [_pieces(template, data.train, i) for i in range(min(shown, len(data.train)))],
+        "examples": [pieces_of(template, *data.train.example(i)) for i in range(min(shown, len(data.train)))],
     }
-
-
-def _pieces(template: ChatTemplate, tokens: TokenSet, index: int) -> list[tuple[str, bool]]:
-    """An example as the model sees it, as (text, trained) pieces."""
-    ids, trained = tokens.example(index)
-    borders = [0, *(np.flatnonzero(np.diff(trained)) + 1).tolist(), len(ids)]
-    spans = itertools.pairwise(borders)
-    return [(template.tokenizer.decode(ids[a:b].tolist()), bool(trained[a])) for a, b in spans]

@@ -219,7 +219,15 @@ class Spans:
             return found, False
         header = asked.text[max((region[1] for region in chat.before(asked, k)), default=0) :]
         shared = self._shared(gap, header)
+        if shared < len(header) and (end := self._end_of_header(gap, header)) > shared:
+            return end, True  # the two differ before it only, such as in the white space behind a result
         return shared, shared == len(header)
+
+    def _end_of_header(self, gap: str, header: str) -> int:
+        """Behind the longest end of the header that begins with a token and stands in the gap; 0 where none does."""
+        tokens = ((end, self._last_token(header[:end])) for end in range(1, len(header) + 1))
+        ends = (header[end - len(token) :] for end, token in tokens if token)
+        return next((gap.rfind(text) + len(text) for text in ends if text in gap), 0)
 
     def _shared(self, one: str, two: str) -> int:
         """How many characters two texts begin with alike, no token and no word of them cut in two."""
@@ -244,7 +252,7 @@ class Spans:
         if alone is None or alone.text == text:
             return after
         own = chat.changed(alone, k)
-        shared = os.path.commonprefix((gap, alone.text[own[1] :])) if own else ""
+        shared = gap[: self._shared(gap, alone.text[own[1] :])] if own else ""
         return after + len(shared.rstrip())
 
     # Marks of the template's own

@@ -27,8 +27,10 @@ from transformers import PreTrainedTokenizerBase
 from engine.config import DataConfig
 from engine.errors import DataError, InputError, ModelError
 from engine.journal import began
+from engine.metrics.thoughts import TAGS, has_tags
 from engine.records import Example
 from engine.turn_notes import DIFFERING, EARLY_STOP, NO_STOP, PROMPT_DIFFERS
+from engine.worker.channel import learn
 from engine.worker.rendering import Rendering
 from engine.worker.spans import Span, Spans
 from engine.worker.turn_ends import observe
@@ -79,6 +81,15 @@ class ChatTemplate:
     stop_token_ids: tuple[int, ...]
     """Where an answer ends, sorted: the tokens that the template is seen to end turns with, the tokenizer's end token,
     and those of the model's generation config. One rule for training, evaluation, answers and exports."""
+    thought_tags: tuple[tuple[str, str], ...]
+    """What may open and close a thought: what the template puts there, then those known."""
+    writes_thoughts: bool
+    """The template knows of thoughts."""
+    openings: tuple[str, ...]
+    """What it has the model write before a plain answer, the longest first, such as the name of a channel; not an
+    empty thought."""
+    ending: str
+    """What it has the model write behind one, without special tokens."""
 
     def __init__(
         self,
@@ -112,6 +123,15 @@ class ChatTemplate:
         stops = {added[text] for text in seen.stops} | {tokenizer.eos_token_id, *ends}
         self.stop_token_ids = tuple(sorted(stops - {None}))
         self._stops = frozenset(self.stop_token_ids)
+        channel = learn(self._rendering)
+        self.thought_tags = tuple(dict.fromkeys([*([channel] if channel else []), *TAGS]))
+        self.writes_thoughts = channel is not None or has_tags(tokenizer.get_chat_template())
+        said = {opening.strip() for opening in seen.openings if not has_tags(opening, self.thought_tags)}
+        closing = seen.closing
+        for token in tokenizer.added_tokens_decoder.values():
+            closing = closing.replace(token.content, "") if token.special else closing
+        self.ending = closing.strip()
+        self.openings = tuple(sorted(said - {""}, key=len, reverse=True))
         self._added, self._added_ids = tuple(sorted(added, key=len, reverse=True)), frozenset(added.values())
         self._after_call = added.get(seen.after_call, tokenizer.eos_token_id)
         known = {text for text, i in added.items() if i in self._stops} if seen.stops else set(added)

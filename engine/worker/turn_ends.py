@@ -16,12 +16,16 @@ from engine.worker.rendering import Rendering
 _USER, _MORE, _ANSWER, _LAST = "kqzask", "kqzmore", "kqzanswer", "kqzlast"
 _NAME, _ARGUMENT, _ONE, _TWO, _RESULT = "kqzname", "kqzargument", "kqzone", "kqztwo", "kqzresult"
 _ID = "kqz456789"  # Mistral wants nine letters and digits
-_TOOL = {
+TOOL = {
     "type": "function",
     "function": {
         "name": _NAME,
-        "description": "",
-        "parameters": {"type": "object", "properties": {_ARGUMENT: {"type": "string"}}, "required": [_ARGUMENT]},
+        "description": "It looks.",  # templates may read a description, and that of every parameter
+        "parameters": {
+            "type": "object",
+            "properties": {_ARGUMENT: {"type": "string", "description": "It says where."}},
+            "required": [_ARGUMENT],
+        },
     },
 }
 
@@ -52,7 +56,7 @@ def observe(rendering: Rendering, added: Collection[str], leading: Collection[st
     """`added`: the texts of the tokenizer's added tokens; `leading`: those that only begin a text."""
     seen = _Seen(rendering, added, leading)
     seen.answers(())
-    seen.answers((_TOOL,))
+    seen.answers((TOOL,))
     seen.calls()
     closings = sorted(set(seen.closings), key=len, reverse=True)
     return TurnEnds(
@@ -110,12 +114,12 @@ class _Seen:
             _user(_USER),
             {"role": "tool", "content": _RESULT, "name": _NAME, "tool_call_id": _ID},
         )
-        last = self._text([ask, _calls(_ONE)], (_TOOL,))
+        last = self._text([ask, _calls(_ONE)], (TOOL,))
         if _ONE not in last:
             return
-        self._always_opens = self._text([ask, _calls(_ONE)], (_TOOL,), prompt=True) == last
-        whole = self._text([ask, _calls(_ONE), result, _assistant(_LAST)], (_TOOL,))
-        pair = self._text([ask, _calls(_ONE, _TWO)], (_TOOL,))
+        self._always_opens = self._text([ask, _calls(_ONE)], (TOOL,), prompt=True) == last
+        whole = self._text([ask, _calls(_ONE), result, _assistant(_LAST)], (TOOL,))
+        pair = self._text([ask, _calls(_ONE, _TWO)], (TOOL,))
         inner = pair.partition(_ONE)[2].partition(_TWO)[0] if _TWO in pair else ""
         between = whole.partition(_ONE)[2].partition(_RESULT)[0] if _RESULT in whole else ""
         self.after_call = self._end(last.rpartition(_ONE)[2], between, inner, plain=False)

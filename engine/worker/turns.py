@@ -1,92 +1,146 @@
-"""`python -m engine.worker.turns MODEL`: what is trained of conversations, turn by turn, for whoever must not import
-transformers.
+"""`python -m engine.worker.turns`: what a run trains of rows, turn by turn, for whoever must not import transformers.
 
-Examples come as JSON lines on stdin, as for `engine.worker.count`; for each, in order, one JSON line goes out, see
-`describe`.
+The first line of stdin is the run's settings as JSON, by path; examples follow as JSON lines, as for
+`engine.worker.count`; for each, in order, one JSON line goes out: a list, see `describe`.
 """
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from engine.config import ModelConfig
+import numpy as np
+
+from engine.config import Layer, RunConfig, resolve
 from engine.errors import DataError, EngineError
 from engine.records import Example
 from engine.worker.count import read_example
-from engine.worker.model import load_tokenizer
-from engine.worker.template import ChatTemplate, Encoded
+from engine.worker.data import Taken, document_pieces, encode_document, take_chats
+from engine.worker.model import generation_ends, load_tokenizer
+from engine.worker.template import ChatTemplate, clock_of
+from engine.worker.thinking import Thoughts, without_thoughts
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m engine.worker.turns", description=__doc__)
-    parser.add_argument("model")
-    parser.add_argument("--template", default="auto")
-    options = parser.parse_args()
+    argparse.ArgumentParser(prog="python -m engine.worker.turns", description=__doc__).parse_args()
+    lines = iter(sys.stdin.buffer)
     try:
-        template = ChatTemplate(load_tokenizer(ModelConfig(name=options.model)), options.template)
+        config = resolve([Layer("settings", json.loads(next(lines)))]).config
+        tokenizer, clock = load_tokenizer(config.model), clock_of(config.data)
+        template = ChatTemplate(tokenizer, config.data.template, generation_ends(config.model), clock)
     except EngineError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
         return error.exit_code
-    for line in sys.stdin.buffer:
-        print(json.dumps(describe(template, read_example(json.loads(line))), ensure_ascii=False))
+    for line in lines:
+        print(json.dumps(describe(template, read_example(json.loads(line)), config), ensure_ascii=False))
     return 0
 
 
-def describe(template: ChatTemplate, example: Example) -> dict[str, Any]:
-    """JSON-ready: `error`, where the template refuses the example; else `tokens`, `trained` (how many of them),
-    `stop_tokens` (texts), and `turns`.
+def describe(template: ChatTemplate, example: Example, config: RunConfig) -> list[dict[str, Any]]:
+    """What a run with these settings trains of one row, JSON-ready: an item for each example that it becomes, as a rule
+    one. `error` says why there is none; else `tokens`, `trained` (how many of them), `cut` (tokens behind
+    data.max_length, which are not used), `stop_tokens` (texts), and `turns`.
 
-    A turn is a stretch of tokens: `messages` (their places in the conversation, from 0) and `roles`, `trained`,
-    `tokens`, `text`. Of one that is trained also `stop`, the token at which generation ends, or null where there is
-    none; `prompt`, the text before it when the model is asked, where that is another than in training, else null; and
-    `notes`, what preparing the data says of it.
+    A turn is a stretch of tokens: `messages` (their places in the conversation, from 0) and `roles`, `trained` (any of
+    it), `tokens`, `text`, `pieces` (the text as [text, trained] pieces). An answer has also `stop`, the token at which
+    generation ends, or null where there is none (not where it is left out of training); `prompt`, the text before it
+    when the model is asked, where that is another than in training, else null; and `notes`, what is said of it.
     """
-    if example.text is not None:
-        encoded = template.encode_text(example.text)
-    else:
-        (encoded,) = template.encode_chats([example])
+    if config.method.objective == "pretrain":
+        return _document(template, example, config.data.max_length)
+    if config.data.thinking == "drop":
+        example = without_thoughts(example, template.thought_tags)
+    taken = take_chats(config, template, [example], Thoughts(template, config.data.thinking))
+    return [_chat(template, row) for row in taken]
+
+
+def _chat(template: ChatTemplate, row: Taken) -> dict[str, Any]:
+    if row.problem is not None or row.encoded is None:
+        return {"error": row.problem.message if row.problem else ""}
+    ids, trained = row.encoded.ids[: row.kept], _predicted(row.encoded.trained[: row.kept])
+    turns = list(_turns(template, row, trained))
+    return _described(template, ids, trained, turns) | {"cut": len(row.encoded.ids) - row.kept}
+
+
+def _document(template: ChatTemplate, example: Example, limit: int) -> list[dict[str, Any]]:
+    encoded = encode_document(template, example)
     if isinstance(encoded, DataError):
-        return {"error": encoded.message}
+        return [{"error": encoded.message}]
+    places = range(len(example.messages))
+    pieces = [(ids, _predicted(trained)) for ids, trained in document_pieces(encoded, limit)]
+    found = [
+        _described(template, *piece, [_stretch(template, example, *piece, places) | _stop(template, *piece)])
+        for piece in pieces
+    ]
+    return found or [{"error": "a document of one token, which nothing predicts"}]
+
+
+def _described(template: ChatTemplate, ids: np.ndarray, trained: np.ndarray, turns: list[dict]) -> dict[str, Any]:
     return {
-        "tokens": len(encoded.ids),
-        "trained": int(encoded.trained.sum()),
+        "tokens": len(ids),
+        "trained": int(trained.sum()),
+        "cut": 0,
         "stop_tokens": template.tokenizer.convert_ids_to_tokens(list(template.stop_token_ids)),
-        "turns": list(_turns(template, example, encoded)),
+        "turns": turns,
     }
 
 
-def _turns(template: ChatTemplate, example: Example, encoded: Encoded) -> Iterator[dict[str, Any]]:
-    ids, at, told = encoded.ids.tolist(), 0, 0
-    for turn in encoded.turns:
-        if at < turn.start:
-            yield _stretch(template, example, encoded, at, turn.start, range(told, turn.message))
-        yield _stretch(template, example, encoded, turn.start, turn.end, [turn.message]) | {
-            "prompt": _other_prompt(template, example, turn.message, ids[: turn.start]),
-            "notes": list(turn.notes),
-        }
-        at, told = turn.end, turn.message + 1
-    if at < len(ids):
-        yield _stretch(template, example, encoded, at, len(ids), range(told, len(example.messages)))
+def _predicted(trained: np.ndarray) -> np.ndarray:
+    """Without the first token, as `TokenSet` has it: nothing predicts that."""
+    return np.concatenate(([False], trained[1:]))
+
+
+def _turns(template: ChatTemplate, row: Taken, trained: np.ndarray) -> Iterator[dict[str, Any]]:
+    example, ids, at, told = row.example, row.encoded.ids, 0, 0
+
+    def stretch(start: int, end: int, messages: Sequence[int]) -> dict[str, Any]:
+        return _stretch(template, example, ids[start:end], trained[start:end], messages)
+
+    for turn in row.encoded.turns:
+        start, end = min(turn.start, row.kept), min(turn.end, row.kept)
+        if at < start:
+            yield stretch(at, start, range(told, turn.message))
+        if start < end:
+            stop = _stop(template, ids[start:end], trained[start:end])
+            yield (
+                stretch(start, end, [turn.message])
+                | stop
+                | {
+                    "prompt": _other_prompt(template, example, turn.message, ids[:start].tolist()),
+                    "notes": list(turn.notes),
+                }
+            )
+        at, told = end, turn.message + 1
+    if at < row.kept:
+        yield stretch(at, row.kept, range(told, len(example.messages)))
 
 
 def _stretch(
-    template: ChatTemplate, example: Example, encoded: Encoded, start: int, end: int, messages: Sequence[int]
+    template: ChatTemplate, example: Example, ids: np.ndarray, trained: np.ndarray, messages: Sequence[int]
 ) -> dict[str, Any]:
-    ids = encoded.ids[start:end].tolist()
-    trained = bool(encoded.trained[start:end].any())
-    stretch = {
+    return {
         "messages": list(messages),
         "roles": [example.messages[number]["role"] for number in messages],
-        "trained": trained,
+        "trained": bool(trained.any()),
         "tokens": len(ids),
-        "text": template.tokenizer.decode(ids),
+        "text": template.tokenizer.decode(ids.tolist()),
+        "pieces": pieces_of(template, ids, trained),
     }
-    if trained:
-        ends = [token for token in ids if token in template.stop_token_ids]
-        stretch["stop"] = template.tokenizer.convert_ids_to_tokens(ends[0]) if ends else None
-    return stretch
+
+
+def _stop(template: ChatTemplate, ids: np.ndarray, trained: np.ndarray) -> dict[str, str | None]:
+    if not trained.any():
+        return {}
+    ends = [token for token in ids[trained].tolist() if token in template.stop_token_ids]
+    return {"stop": template.tokenizer.convert_ids_to_tokens(ends[0]) if ends else None}
+
+
+def pieces_of(template: ChatTemplate, ids: np.ndarray, trained: np.ndarray) -> list[tuple[str, bool]]:
+    """Tokens as (text, trained) pieces."""
+    borders = [0, *(np.flatnonzero(np.diff(trained)) + 1).tolist(), len(ids)]
+    return [(template.tokenizer.decode(ids[a:b].tolist()), bool(trained[a])) for a, b in itertools.pairwise(borders)]
 
 
 def _other_prompt(template: ChatTemplate, example: Example, message: int, before: list[int]) -> str | None:

@@ -183,7 +183,8 @@ MISTRAL1 = """\
 {%- if (message.role == 'user') != (loop.index0 % 2 == 0) -%}
 {{- raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') -}}{%- endif -%}
 {%- if message.role == 'user' -%}{{- '[INST] ' + message.content + ' [/INST]' -}}
-{%- else -%}{{- '«' + message.content + eos_token + '»' -}}{%- endif -%}
+{%- elif message.role == 'assistant' -%}{{- '«' + message.content + eos_token + '»' -}}
+{%- else -%}{{- raise_exception('Only user and assistant roles are supported!') -}}{%- endif -%}
 {%- endfor -%}"""
 
 MISTRAL3 = """\
@@ -272,9 +273,10 @@ GEMMA4 = """\
 {%- if not ns.count -%}{{- '<|tool_response>' -}}{%- endif -%}
 {%- endif -%}
 {%- if message.content -%}{{- message.content | trim -}}{%- endif -%}
-{%- if not message.tool_calls -%}{{- '<turn|>»\\n' -}}{%- endif -%}
+{%- if not message.tool_calls -%}{{- '<turn|>»\\n' -}}
+{%- elif ns.count and message.content -%}{{- '<turn|>\\n' -}}{%- endif -%}
 {%- endfor -%}
-{%- if add_generation_prompt and not ns.open -%}{{- '<|turn>model\\n' -}}{%- endif -%}"""
+{%- if add_generation_prompt and not ns.open -%}{{- '<|turn>model\\n<|channel>thought\\n<channel|>' -}}{%- endif -%}"""
 
 _DEEPSEEK_CALLS = (
     "{%- for call in message.tool_calls -%}"
@@ -326,28 +328,28 @@ _PHI = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- else -%}{{- eos_token -}}{%- endif -%}"""
 PHI4 = """\
-{%- for message in messages -%}
+{%- for message in messages if message.role in ('system', 'user', 'assistant') -%}
 {{- '<|im_start|>' + message.role + '<|im_sep|>' ~ ('«' if message.role == 'assistant' else '') -}}
 {{- message.content + '<|im_end|>»' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant<|im_sep|>' -}}{%- endif -%}"""
 PHI4_MINI = """\
-{%- if tools and messages[0].role != 'system' -%}
-{{- '<|system|>You can use tools.<|tool|>' + (tools | tojson) + '<|/tool|><|end|>' -}}{%- endif -%}
+{%- set system = messages[0].content if messages[0].role == 'system' else '' if tools else none -%}
+{%- if system is not none -%}
+{{- '<|system|>' + system -}}
+{%- for tool in tools or [] -%}{{- '<|tool|>' + (tool.function | tojson) + '<|/tool|>' -}}{%- endfor -%}
+{{- '<|end|>' -}}
+{%- endif -%}
 {%- for message in messages -%}
-{%- if message.role == 'assistant' and message.tool_calls -%}
-{{- '<|assistant|>«<|tool_call|>[' -}}
-{%- for call in message.tool_calls -%}
-{{- '{"name": "' + call.function.name + '", "arguments": ' + (call.function.arguments | tojson) + '}' -}}
-{{- ', ' if not loop.last else '' -}}{%- endfor -%}{{- ']<|/tool_call|><|end|>»' -}}
-{%- elif message.role == 'tool' -%}{{- '<|tool_response|>' + message.content + '<|end|>' -}}
-{%- else -%}
-{{- '<|' + message.role + '|>' ~ ('«' if message.role == 'assistant' else '') ~ message.content -}}
-{{- '<|tool|>' + (tools | tojson) + '<|/tool|>' if tools and loop.first and message.role == 'system' else '' -}}
+{%- if message.role == 'tool' -%}{{- '<|tool_response|>' + (message.content | tojson) + '<|end|>' -}}
+{%- elif message.role != 'system' -%}
+{{- '<|' + message.role + '|>' ~ ('«' if message.role == 'assistant' else '') ~ (message.content or '') -}}
+{%- for call in message.tool_calls or [] -%}
+{{- '<|tool_call|>' + (call.function | tojson) + '<|/tool_call|>' -}}{%- endfor -%}
 {{- '<|end|>»' -}}
 {%- endif -%}
 {%- endfor -%}
-{%- if add_generation_prompt or messages[-1].tool_calls -%}{{- '<|assistant|>' -}}{%- endif -%}"""
+{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- else -%}{{- eos_token -}}{%- endif -%}"""
 
 COMMAND_R = """\
 {{- bos_token -}}
@@ -366,20 +368,24 @@ COMMAND_R = """\
 {%- if add_generation_prompt -%}{{- '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' -}}{%- endif -%}"""
 COMMAND_R_PLUS = """\
 {{- bos_token -}}
+{{- '<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|># Preamble' + (tools | tojson if tools else '') -}}
+{{- '<|END_OF_TURN_TOKEN|>' -}}
 {%- for message in messages -%}
-{%- if message.role == 'assistant' and message.tool_calls -%}
-{{- '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>«' ~ message.content ~ '\\nAction: ```json\\n[' -}}
+{%- if message.role == 'assistant' and message.tool_calls is defined -%}
+{{- '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>«' + (message.content | trim if message.content is defined else '') -}}
+{{- '\\nAction:\\n```json\\n[\\n' -}}
 {%- for call in message.tool_calls -%}
-{{- '{"tool_name": "' + call.function.name + '", "parameters": ' + (call.function.arguments | tojson) + '}' -}}
-{{- ',\\n' if not loop.last else '' -}}{%- endfor -%}{{- ']```<|END_OF_TURN_TOKEN|>»' -}}
+{{- '    {"tool_name": "' + call.function.name + '", "parameters": ' + (call.function.arguments | tojson) + '}' -}}
+{{- ',\\n' if not loop.last else '' -}}{%- endfor -%}{{- '\\n]```\\n»' -}}
 {%- elif message.role == 'assistant' -%}
-{{- '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>«' ~ message.content ~ '<|END_OF_TURN_TOKEN|>»' -}}
+{{- '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>«' + message.content | trim + '<|END_OF_TURN_TOKEN|>»' -}}
 {%- else -%}
 {{- '<|START_OF_TURN_TOKEN|>' + ('<|USER_TOKEN|>' if message.role == 'user' else '<|SYSTEM_TOKEN|>') -}}
-{{- ('<results>' ~ message.content ~ '</results>' if message.role == 'tool' else message.content) -}}
+{{- '<results>\\n' + message.content | trim + '</results>' if message.role == 'tool' else message.content | trim -}}
 {{- '<|END_OF_TURN_TOKEN|>' -}}
 {%- endif -%}
 {%- endfor -%}
+{{- '<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>Write actions.<|END_OF_TURN_TOKEN|>' -}}
 {%- if add_generation_prompt -%}{{- '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' -}}{%- endif -%}"""
 COMMAND_R7B = """\
 {{- bos_token + '<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|># System Preamble' -}}
@@ -464,17 +470,17 @@ GPT_OSS = """\
 {%- if add_generation_prompt -%}{{- '<|start|>assistant' -}}{%- endif -%}"""
 
 HERMES = """\
-{{- bos_token -}}
-{%- if tools -%}{{- '<|im_start|>system\\n' + (tools | tojson) + '<|im_end|>\\n' -}}{%- endif -%}
+{{- bos_token -}}{{- '<|im_start|>system\\nYou call functions.' -}}
+{%- for tool in tools or [] -%}{{- '\\n' + (tool.function | tojson) -}}{%- endfor -%}{{- '<|im_end|>\\n' -}}
 {%- for message in messages -%}
-{%- if message.role == 'assistant' and message.tool_calls -%}
-{{- '<|im_start|>assistant\\n«' -}}
+{%- if message.role == 'assistant' and message.tool_calls is defined -%}
+{{- '<|im_start|>assistant' -}}
 {%- for call in message.tool_calls -%}
-{{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' + (call.function.arguments | tojson) -}}
-{{- '}\\n</tool_call>' + ('' if loop.last else '\\n') -}}{%- endfor -%}{{- '<|im_end|>»\\n' -}}
+{{- ('\\n«' if loop.first else '\\n') ~ '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' -}}
+{{- (call.function.arguments | tojson) + '}\\n</tool_call>' -}}{%- endfor -%}{{- '<|im_end|>»\\n' -}}
 {%- elif message.role == 'tool' -%}
 {{- '<|im_start|>tool\\n' if messages[loop.index0 - 1].role != 'tool' else '' -}}
-{{- '<tool_response>\\n' + message.content + '\\n</tool_response>' -}}
+{{- '<tool_response>\\n' + message.content + ('\\n</tool_response>' if loop.last else '\\n</tool_response>\\n') -}}
 {{- '' if not loop.last and loop.nextitem.role == 'tool' else '<|im_end|>' -}}
 {%- else -%}
 {{- '<|im_start|>' + message.role + '\\n' ~ ('«' if message.role == 'assistant' else '') ~ message.content -}}

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from families import build
 from runs import events_of, make_run, write_jsonl
+from template_recipes import plain
+from template_shapes import SHAPES
+from tokenizer_kit import tokenizer
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
@@ -11,9 +14,18 @@ from engine.cli.watch import data_warnings
 from engine.config import Layer, resolve
 from engine.metrics.score import Answer, score
 from engine.metrics.thoughts import parts
+from engine.records import Example
 from engine.worker.data import prepare
 from engine.worker.template import ChatTemplate
-from engine.worker.thinking import decode, thinking_scores, thinks_less
+from engine.worker.thinking import (
+    Thoughts,
+    decode,
+    has_thought,
+    in_known_tags,
+    thinking_scores,
+    thinks_less,
+    without_thoughts,
+)
 from engine.worker.train import train
 
 # As Qwen3's: an empty thought before the last answer that has none, thoughts of earlier turns left out.
@@ -163,20 +175,86 @@ def test_how_much_answers_think(reasoning):
 
 
 def test_a_thought_that_the_prompt_opens_is_seen_as_one(reasoning):
-    tokenizer = AutoTokenizer.from_pretrained(reasoning)
+    template = ChatTemplate(AutoTokenizer.from_pretrained(reasoning))
+    tokenizer = template.tokenizer
     prompt, closed = (
         tokenizer(text)["input_ids"] for text in ("<|im_start|>assistant\n<think>\n", "<|im_start|>assistant\n" + EMPTY)
     )
     answers = [tokenizer("I see.\n</think>\n\nyes<|im_end|>")["input_ids"], tokenizer("yes")["input_ids"]]
-    opened, plain = decode(tokenizer, [prompt, closed], answers)
+    opened, plain = decode(template, [prompt, closed], answers)
     assert parts(opened).thought == "I see." and parts(opened).answer == "yes" and plain == "yes"
 
 
 def test_tags_that_are_special_tokens_are_not_lost(reasoning):
     tokenizer = AutoTokenizer.from_pretrained(reasoning)
     tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
-    (text,) = decode(tokenizer, [[]], [tokenizer("[THINK]a[/THINK]b<|im_end|>")["input_ids"]])
+    (text,) = decode(ChatTemplate(tokenizer), [[]], [tokenizer("[THINK]a[/THINK]b<|im_end|>")["input_ids"]])
     assert text == "[THINK]a[/THINK]b"
+
+
+def of_shape(name: str) -> ChatTemplate:
+    tokens = tokenizer(SHAPES[name].family)
+    tokens.chat_template = plain(SHAPES[name].source)
+    return ChatTemplate(tokens)
+
+
+CHANNELS = {
+    "gpt-oss": (
+        "<|channel|>analysis<|message|>",
+        "<|end|><|start|>assistant",
+        "<|channel|>final<|message|>",
+        "<|return|>",
+    ),
+    "gemma4": ("<|channel>thought\n", "\n<channel|>", "", "<turn|>"),
+    "qwen3": ("<think>\n", "\n</think>\n\n", "", "<|im_end|>"),
+    "command-r7b": (
+        "<|START_THINKING|>",
+        "<|END_THINKING|>",
+        "<|START_RESPONSE|>",
+        "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>",
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", CHANNELS)
+def test_answers_are_read_whatever_channel_a_template_has_for_thoughts(shape):
+    template, (opening, closing, before, end) = of_shape(shape), CHANNELS[shape]
+    written = [f"{opening}hm hm{closing}{before}Paris{end}", f"{before}Paris{end}", f"{opening}and on and on"]
+    written.append(f"{opening}{closing}{before}Paris{end}")
+    ids = [template.tokenizer(text, add_special_tokens=False)["input_ids"] for text in written]
+    texts = decode(template, [template.encode_prompt(Example(messages=ROWS[0]["messages"][:1]))] * 4, ids)
+    found = [parts(text) for text in texts]
+    assert [(one.thought, one.answer, one.closed) for one in found] == [
+        ("hm hm", "Paris", True), ("", "Paris", True), ("and on and on", "", False), ("", "Paris", True)
+    ]  # fmt: skip
+    scores = thinking_scores(template, texts, [])
+    assert (scores["eval/thinking_share"], scores["eval/thinking_unclosed"]) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize("shape", CHANNELS)
+def test_thoughts_in_a_channel_of_the_template_s_own_are_taken_out_too(shape):
+    template, (opening, closing, _, _) = of_shape(shape), CHANNELS[shape]
+    messages = (*ROWS[0]["messages"][:1], {"role": "assistant", "content": f"{opening}hm{closing}so"})
+    example = Example(messages=messages)
+    assert has_thought(example, template.thought_tags)
+    assert without_thoughts(example, template.thought_tags).messages[1]["content"] == "so"
+    assert parts(in_known_tags(messages[1]["content"], template.thought_tags)).thought == "hm"
+
+
+def test_an_empty_thought_in_such_a_channel_is_found_and_not_trained(reasoning):
+    tokens = AutoTokenizer.from_pretrained(reasoning)
+    tokens.chat_template = REASONING.replace("<think>", "[[muse]]").replace("</think>", "[[say]]")
+    template = ChatTemplate(tokens)
+    example = Example(messages=tuple(ROWS[0]["messages"]))
+    encoded, thought, empty = Thoughts(template, "no_loss_on_empty").look(example, template.encode_chats([example])[0])
+    assert empty and not thought
+    assert tokens.decode(encoded.ids[encoded.trained].tolist()).startswith("plain")
+
+
+def test_what_a_template_has_the_model_write_before_every_answer_is_no_part_of_it():
+    template = of_shape("hunyuan")
+    ids = template.tokenizer("助手：Paris<|eos|>", add_special_tokens=False)["input_ids"]
+    assert decode(template, [[]], [ids]) == ["Paris"]
 
 
 def test_a_template_that_knows_no_thoughts_has_no_such_scores(tiny_model):
@@ -194,7 +272,7 @@ def test_a_run_that_unlearns_to_think_says_so(reasoning, tmp_path, monkeypatch):
     from engine.worker import evaluate
 
     said = iter([["<think>\na\n</think>\n\nb"], ["b"], ["b"]])
-    monkeypatch.setattr(evaluate, "decode", lambda tokenizer, prompts, written: next(said) * len(prompts))
+    monkeypatch.setattr(evaluate, "decode", lambda template, prompts, written: next(said) * len(prompts))
     rows = write_jsonl(tmp_path / "rows.jsonl", [row(f"answer {number}") for number in range(8)])
     changes = {"eval__metrics": ["exact_match"], "eval__max_new_tokens": 2, "eval__every": 1, "train__max_steps": 2}
     folder = make_run(tmp_path, reasoning, rows, **changes)

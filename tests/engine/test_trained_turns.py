@@ -386,3 +386,56 @@ def test_a_base_whose_tokenizer_ends_documents_only_is_scored_by_its_answers(tmp
     assert generation_ends(model) == [6141]
     template = ChatTemplate(AutoTokenizer.from_pretrained(base), ends=generation_ends(model))
     assert template.stop_token_ids == (6141, 6143)
+
+
+AFTER_RESULTS = (
+    "{% for m in messages %}{% if m.role == 'tool' %}"
+    "{{ '<|im_start|>tool\\n<r>' + m.content + '</r>' + ('' if loop.last else '\\n') + '<|im_end|>' }}"
+    "{% else %}" + HEAD + "{{ m.content or '' }}" + CALLS + "{{ '<|im_end|>\\n' }}{% endif %}{% endfor %}" + PROMPT
+)
+
+
+def test_white_space_that_differs_behind_a_result_does_not_move_the_turn() -> None:
+    """As in Hermes' template: a prompt lacks a line end behind a result that the conversation has."""
+    talk = (user("q"), calling({"a": 1}), result("found"), said("It is 5."))
+    template = make(AFTER_RESULTS)
+    (encoded,) = template.encode_chats([Example(messages=talk)])
+    text = template.tokenizer.decode(encoded.ids[encoded.trained].tolist())
+    assert text == f'CALL look {{"a": 1}}{E}It is 5.{E}'
+
+
+def test_an_empty_text_beside_a_call_makes_no_empty_answer() -> None:
+    """As in the templates of distilled R1: whatever is not null is written as an answer of its own."""
+    template = make(
+        "{% for m in messages %}{% if m.tool_calls %}{{ '<|im_start|>a\\n' }}"
+        + CALLS
+        + "{{ '<|im_end|>' }}{% endif %}{% if m.role != 'assistant' or m.content is not none %}"
+        + HEAD
+        + "{{ m.content }}{{ '<|im_end|>\\n' }}{% endif %}{% endfor %}"
+        + PROMPT
+    )
+    talk = (user("q"), calling({"a": 1}, text=""), result("found"), said("It is 5."))
+    (encoded,) = template.encode_chats([Example(messages=talk)])
+    assert f"{S}assistant\n{E}" not in template.tokenizer.decode(encoded.ids.tolist())
+
+
+def test_arguments_stay_arguments_though_their_text_is_shorter() -> None:
+    """As in Gemma 4's: a text of arguments is written as it is, and is not what the model is to write."""
+    write = (
+        "{% for c in m.tool_calls or [] %}{{ c.function.name }}"
+        "{% if c.function.arguments is mapping %}{% for k, v in c.function.arguments.items() %}{{ ' ' ~ k }}"
+        "{{ ' is set to the value of ' ~ v }}{% endfor %}{% else %}{{ c.function.arguments }}{% endif %}{% endfor %}"
+    )
+    template = make(template_of("{{ m.content or '' }}" + write))
+    (encoded,) = template.encode_chats([Example(messages=(user("q"), calling({"a": "one"})))])
+    assert "look a is set to the value of one" in template.tokenizer.decode(encoded.ids.tolist())
+
+
+def test_a_template_that_reads_the_description_of_every_parameter_shows_its_ends() -> None:
+    """As in Command R+'s: without descriptions it refuses the tools, and then nothing of it is seen."""
+    reads = "{% for t in tools %}{% for p in t.function.parameters.properties.values() %}{{ p.description + '' }}"
+    tokenizer = copy.deepcopy(_starter())
+    tokenizer.eos_token = X
+    tokenizer.chat_template = template_of("{{ m.content or '' }}" + CALLS, begin=reads + "{% endfor %}{% endfor %}")
+    template = ChatTemplate(tokenizer)
+    assert E in template.tokenizer.convert_ids_to_tokens(list(template.stop_token_ids))

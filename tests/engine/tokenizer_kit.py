@@ -190,7 +190,7 @@ FAMILIES: dict[str, Family] = {
         "o200k",
         "<|endoftext|>:s <|assistant|>:s <|end|>:s <|user|>:s <|system|>:s <|tool|>:s <|/tool|> <|tool_call|> "
         "<|/tool_call|> <|tool_response|>:s",
-        "<|end|>", "<|endoftext|>",
+        "<|endoftext|>", "<|endoftext|>",
     ),
     "command-r": Family("cohere", _COHERE_TOKENS, "<|END_OF_TURN_TOKEN|>", "<BOS_TOKEN>", "<BOS_TOKEN>"),
     "command-r7b": Family("cohere", _COHERE2_TOKENS, "<|END_OF_TURN_TOKEN|>", "<BOS_TOKEN>", "<BOS_TOKEN>"),
