@@ -27,7 +27,7 @@ from engine.store.records import RunState
 from tui.actor import Acted, Actor
 from tui.driver import Driver
 from tui.feed import Answer, Feed, Updated
-from tui.format import plural, visible
+from tui.format import cells, plural, visible
 from tui.glass import Glass
 from tui.ground import Ground
 from tui.keys import Keymap
@@ -261,7 +261,7 @@ class FinetopApp(App, inherit_bindings=False):
             return  # nobody asked for it
         self.asking = False
         if message.error:
-            self.say(f"{message.what}: {message.error}", "failed")
+            self.say_whole(message.what, message.error, "failed")
         elif message.then is not None:
             message.then(message.outcomes)
         if message.warning:
@@ -277,6 +277,14 @@ class FinetopApp(App, inherit_bindings=False):
         for screen in self.screen_stack:
             if hasattr(screen, "show_news"):
                 screen.show_news()
+
+    def say_whole(self, what: str, text: str, role: str = "text") -> None:
+        """`what: text` above the footer; what that line has no room for is shown whole, too, until the next key."""
+        self.say(f"{what}: {text}", role)
+        if cells(self.news.text) + 2 > self.size.width:
+            from tui.screens.dialogs import Notice
+
+            self.push_screen(Notice(what, text.split("\n")))
 
     def copy_to_clipboard(self, text: str) -> None:
         """Through the terminal (OSC 52), which works over SSH. A path may hold bytes that are no text."""

@@ -209,7 +209,7 @@ def run_resume(options: argparse.Namespace) -> int:
         for run_id, point in wanted.items():
             outcome = control.resume(run_id, point, changes)
             outcomes.append((outcome, point))
-            for note in control.notes if outcome else ():
+            for note in outcome.notes:
                 print(visible(f"{run_id}: {note}"), file=sys.stderr)
     return report([(outcome, f"queued again, from {point}") for outcome, point in outcomes], options.json)
 

@@ -21,6 +21,7 @@ from engine.compare.report import subject_text
 from engine.config import Layer, read_run, resolve
 from engine.errors import ConfigError, InputError
 from engine.home import Workspace
+from engine.journal import NAME
 from engine.process import DONE, STOPPED
 from engine.runs import create_run, write_config
 from engine.store import queue, reads, rebuild, schema
@@ -351,6 +352,13 @@ def test_early_stopping_goes_by_it_too_and_says_that_training_never_helped(two_s
     assert train(folder, stop=NeverStop()) == DONE
     (stop,) = [event for event in events_of(folder, "event") if event["event"] == "early-stop"]
     assert stop["step"] == 4 and "the best is 8.0000 at its start, never better" in stop["message"]
+    # Killed between its last save and its last words, it ends where it would have ended.
+    events = [line for line in (folder / NAME).read_text("utf-8").splitlines(True) if "early-stop" not in line]
+    (folder / NAME).write_text("".join(events[:-1]), "utf-8")
+    assert train(folder, stop=NeverStop()) == DONE
+    (again,) = [event for event in events_of(folder, "event") if event["event"] == "early-stop"]
+    assert (again["step"], again["message"]) == (4, stop["message"])
+    assert [event["step"] for event in events_of(folder, "metric")] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

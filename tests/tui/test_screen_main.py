@@ -30,6 +30,7 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple] = []
         self.refuse = ""
+        self.notes: tuple[str, ...] = ()
 
     def __getattr__(self, name: str) -> Any:
         def call(*values: Any, **named: Any) -> Any:
@@ -41,7 +42,9 @@ class Recorder:
                 return 12
             if name == "start_daemon":
                 return True
-            return Outcome(not self.refuse, values[0] if values else 0, RunState.DONE, self.refuse)
+            if name == "choose_best":
+                return "Best goes by accuracy."
+            return Outcome(not self.refuse, values[0] if values else 0, RunState.DONE, self.refuse, self.notes)
 
         return call
 
@@ -215,6 +218,51 @@ async def test_resume_offers_the_checkpoints_that_are_there(filled):
         assert isinstance(shown.app.screen, Choose)
         await shown.press("j", "enter")
         await shown.asked("resume", 5, "1200")
+
+
+@played
+async def test_what_there_is_to_know_of_a_resume_is_shown_whole(filled):
+    """The rates of a longer course, files that moved; and a refusal that one line has no room for."""
+    async with Shown(filled) as shown:
+        shown.control.notes = (f"the rate goes from 3e-05 to 5e-05 {'x' * 200} at step 41.", "data.files: lies at /b")
+        for keys in (["r", "enter"], ["4", "r"]):
+            await shown.go(5)
+            await shown.press(*keys)
+            notice = await until(lambda: isinstance(shown.app.screen, Notice) and shown.app.screen)
+            text = " ".join("".join(part for part, _ in line) for line in notice.lines)
+            assert "run 5: the rate goes from 3e-05 to 5e-05" in text and "lies at /b" in text
+            assert "x" * 200 in text.replace(" ", "")
+            await shown.press("enter")
+        shown.control.refuse = "run 5 was ended by early stopping\n" + "more patience " * 20
+        await shown.go(5)
+        await shown.press("r", "enter")
+        notice = await until(lambda: isinstance(shown.app.screen, Notice) and shown.app.screen)
+        assert sum("more patience" in "".join(part for part, _ in line) for line in notice.lines) > 2
+
+
+@played
+async def test_another_metric_says_which_checkpoint_is_best(tmp_path):
+    filler = Filler(tmp_path)
+    run_id, active = filler.add("one"), filler.add("two")
+    filler.train(active, 200)
+    filler.train(run_id, 400)
+    more = [{"kind": "eval", "step": 400, "values": {"eval/accuracy": 0.5, "eval/smoothness": 7.0}}]
+    filler.journal(run_id, *more, {"kind": "state", "state": "done", "step": 400})
+    filler.finish(run_id, RunState.DONE)
+    async with Shown(tmp_path) as shown:
+        await shown.go(run_id)
+        await shown.press("4", "b")
+        choices = {value: line for value, line in shown.app.screen.choices}
+        assert list(choices) == ["loss:min", "accuracy:max", "smoothness:max", "smoothness:min", ""]
+        assert [value for value, line in choices.items() if "so far" in line[-1][0]] == ["loss:min"]
+        await shown.press("j", "enter")
+        await shown.asked("choose_best", run_id, "accuracy:max")
+        assert shown.news == f"run {run_id}: Best goes by accuracy."
+        await shown.press("b", "G", "enter", *"f1:max", "enter")
+        await shown.asked("choose_best", run_id, "f1:max")
+        await shown.go(active)
+        await shown.press("4", "b")
+        assert shown.news == f"best: run {active} is running; it can be told once it has ended"
 
 
 @played
