@@ -180,6 +180,19 @@ class Control:
         if self.workspace.database.exists() and not client.status(self.workspace).running:
             takein.ended(self._writer(), folder, exit_code)
 
+    # for whoever shows runs
+
+    def keep_up(self) -> None:
+        """Let the store know what it could not hear of: runs that were trained before there was one, or copied here,
+        and, where no daemon reads the journals of those at work, what they have written since."""
+        if not self.workspace.database.exists() and not self.workspace.run_ids():
+            return
+        conn = self._writer()
+        takein.take_in_unknown(conn, self.workspace)
+        if not client.status(self.workspace).running:
+            for run in reads.active(conn):
+                import_journal(conn, run.id, self._place(run))
+
     # wishes
 
     def stop(self, run_id: int) -> Outcome:

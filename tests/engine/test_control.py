@@ -443,6 +443,28 @@ def test_a_waiting_run_is_not_trained_by_hand_beside_the_queue(workspace, contro
     assert run_of(workspace, run_id).state is RunState.QUEUED
 
 
+def test_whoever_shows_runs_keeps_up_with_those_trained_by_hand(workspace, settings):
+    """In a new folder, and as they go on, where no daemon reads what they write."""
+    with Control(workspace) as control, Control(workspace) as shown:
+        shown.keep_up()
+        assert not workspace.database.exists(), "there is nothing to keep"
+        run_id, folder = control.train(settings())
+        write(folder, line("state", state="starting", pid=os.getpid()), line("state", state="running", step=0))
+        at_work = open(folder / "log.txt", "wb")  # noqa: SIM115, a worker holds it as long as it lives
+        fcntl.flock(at_work, fcntl.LOCK_EX)
+        shown.keep_up()
+        assert run_of(workspace, run_id).state is RunState.RUNNING
+        write(folder, metric(7, loss=0.5))
+        shown.keep_up()
+        run = run_of(workspace, run_id)
+        assert (run.state, run.step, run.train_loss) == (RunState.RUNNING, 7, 0.5)
+        other, folder = control.train(settings())
+        write(folder, line("state", state="done", step=3))
+        shown.keep_up()
+        assert run_of(workspace, other).state is RunState.DONE
+        at_work.close()
+
+
 def test_training_by_hand_makes_no_database(workspace, settings):
     with Control(workspace) as control:
         _, folder = control.train(settings())

@@ -1,6 +1,7 @@
 """The main screen by its keys: what is asked of the control, what is refused and why, what is drawn after it."""
 
 import asyncio
+import fcntl
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 from fill import HOSTILE, Filler
 from stage import played, press, until
 
+from engine.config import RunConfig
 from engine.home import Workspace
+from engine.journal import Journal
 from engine.store.records import Outcome, RunState
 from tui.app import FinetopApp
 from tui.keys import ACTIONS, BY_ID, Keymap
@@ -34,7 +37,7 @@ class Recorder:
 
     def __getattr__(self, name: str) -> Any:
         def call(*values: Any, **named: Any) -> Any:
-            if name not in ("seen", "close"):
+            if name not in ("seen", "close", "keep_up"):
                 self.calls.append((name, *values, *named.values()))
             if name == "run_bytes":
                 return 1_400_000_000
@@ -238,6 +241,30 @@ async def test_what_there_is_to_know_of_a_resume_is_shown_whole(filled):
         await shown.press("r", "enter")
         notice = await until(lambda: isinstance(shown.app.screen, Notice) and shown.app.screen)
         assert sum("more patience" in "".join(part for part, _ in line) for line in notice.lines) > 2
+
+
+@played
+async def test_runs_that_were_trained_by_hand_in_a_new_folder_are_shown(tmp_path):
+    folder = tmp_path / "runs" / "1"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(RunConfig().to_json(), "utf-8")
+    journal = Journal(folder)
+    journal.write("state", state="starting", pid=1)
+    journal.write("state", state="running", step=0)
+    at_work = open(folder / "log.txt", "wb")  # noqa: SIM115, a worker holds it as long as it lives
+    fcntl.flock(at_work, fcntl.LOCK_EX)
+    looks_only = FinetopApp(Workspace(tmp_path), Settings(theme="dark"), readonly=True)
+    async with looks_only.run_test(size=(80, 24)):
+        await until(lambda: isinstance(looks_only.screen, MainScreen) and looks_only.snapshot.taken)
+        await until(lambda: "runs.db does not know yet" in " ".join(looks_only.screen.runs.shown_text()))
+    assert not Workspace(tmp_path).database.exists()
+    app = FinetopApp(Workspace(tmp_path), Settings(theme="dark"))
+    async with app.run_test(size=(80, 24)):
+        await until(lambda: app.snapshot.run(1) is not None)
+        journal.metric(7, {"train/loss": 0.5})
+        await until(lambda: app.snapshot.run(1).step == 7)
+    journal.close()
+    at_work.close()
 
 
 @played
