@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import __version__, best, journal
-from engine.checkpoints import path_of, steps
+from engine.checkpoints import path_of, steps, untrained_note
 from engine.config import MAY_CHANGE_ON_RESUME, Layer, Resolved, RunConfig, diff, from_groups, read_run
 from engine.errors import EngineError, InputError
 from engine.home import CHECKPOINTS
@@ -77,6 +77,8 @@ def look(folder: Path, layers: Sequence[Layer], point: str = "latest", *, as_ano
         if not as_another_run:
             raise InputError(*spent)
         notes.append(". ".join(spent))
+    if point != "latest" and (note := untrained_note(checkpoint_folder(folder, point))):
+        notes.append(f"@{point}: {note}")
     if leap := schedule_note(folder, after.config, point):
         notes.append(leap)
     asked = {path for layer in layers for path in layer.values}
@@ -159,8 +161,8 @@ def _spent_patience(folder: Path, after: RunConfig, point: str) -> tuple[str, st
     return (
         f"run {folder.name} was ended by early stopping: at step {step:,} {count} no better "
         f"{metric_name(criterion.key)}, and train.early_stopping is {patience}, so it would end again at once",
-        f"With more patience it goes on: --set train.early_stopping=N, above {without_better}, or 0 for none. More "
-        "epochs (--epochs) alone do not change that.",
+        f"With more patience it goes on: finetop resume {folder.name} --set train.early_stopping=N, above "
+        f"{without_better}, or 0 for none. More epochs (--epochs) alone do not change that.",
     )
 
 

@@ -401,7 +401,9 @@ class Acts(Base):
             if text:
                 self._choose_best(run, text)
             else:
-                self.ask(Prompt("best by, as METRIC or METRIC:min", "", lambda said: self._choose_best(run, said)))
+                self.ask(
+                    Prompt(f"best of {run.id} by (METRIC, METRIC:min)", "", lambda said: self._choose_best(run, said))
+                )
 
         self.app.push_screen(Choose(f"Best of run {run.id} goes by", choices, chosen))
 
