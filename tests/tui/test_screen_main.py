@@ -241,6 +241,11 @@ async def test_what_there_is_to_know_of_a_resume_is_shown_whole(filled):
         await shown.press("r", "enter")
         notice = await until(lambda: isinstance(shown.app.screen, Notice) and shown.app.screen)
         assert sum("more patience" in "".join(part for part, _ in line) for line in notice.lines) > 2
+    async with Shown(filled, size=(60, 16)) as shown:
+        shown.app.say_whole("resume", "as wide as it has room for " * 8, "warning")
+        notice = await until(lambda: isinstance(shown.app.screen, Notice) and shown.app.screen)
+        await until(lambda: notice.is_mounted)
+        assert max(sum(len(part) for part, _ in line) for line in notice.lines) <= 50
 
 
 @played
