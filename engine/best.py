@@ -64,6 +64,15 @@ def parse(text: str) -> Criterion:
     return Criterion(key, lower)
 
 
+def criteria(key: str) -> list[str]:
+    """The texts, as `eval.best` takes them in full, by which a metric of the journal may rule: both directions where
+    nobody knows which is the good one."""
+    try:
+        return [parse(key).text]
+    except ValueError:
+        return [f"{key.removeprefix('eval/')}:{direction}" for direction in ("max", "min")]
+
+
 @functools.lru_cache
 def of_text(text: str | None) -> Criterion:
     """As stored or journalled, by whatever version: the loss for what cannot be read."""

@@ -67,6 +67,17 @@ def delete(folder: Path, step: int, busy: bool, force: bool) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
+def untrained_note(path: Path) -> str:
+    """What is to be said of the checkpoint in the folder `path` where nothing has been trained in it; else nothing."""
+    match = STEP_NAME.fullmatch(path.name)
+    if match is None or int(match[1]):
+        return ""
+    link = path.parent / "best"
+    is_best = link.is_symlink() and os.readlink(link) == path.name
+    never = "; they are its best, since none that is kept was evaluated better" if is_best else ""
+    return f"these are the untrained weights of step 0, which the run started from{never}"
+
+
 def link_weights(checkpoint: Path, to: Path) -> None:
     """All of a checkpoint but its optimizer, as hard links where the file system has them: no bytes are copied.
 

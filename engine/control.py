@@ -61,8 +61,6 @@ class Control:
         self._busy_seconds, self._on_wait = busy_seconds, on_wait
         self.warning = ""
         """Why no daemon could be started that acts on what was changed; front ends tell it."""
-        self.notes: tuple[str, ...] = ()
-        """What there is to say of the run that was resumed last."""
         self._conn: Connection | None = None
 
     def close(self) -> None:
@@ -182,6 +180,19 @@ class Control:
         if self.workspace.database.exists() and not client.status(self.workspace).running:
             takein.ended(self._writer(), folder, exit_code)
 
+    # for whoever shows runs
+
+    def keep_up(self) -> None:
+        """Let the store know what it could not hear of: runs that were trained before there was one, or copied here,
+        and, where no daemon reads the journals of those at work, what they have written since."""
+        if not self.workspace.database.exists() and not self.workspace.run_ids():
+            return
+        conn = self._writer()
+        takein.take_in_unknown(conn, self.workspace)
+        if not client.status(self.workspace).running:
+            for run in reads.active(conn):
+                import_journal(conn, run.id, self._place(run))
+
     # wishes
 
     def stop(self, run_id: int) -> Outcome:
@@ -211,7 +222,8 @@ class Control:
         return queue.move(self._writer(), run_id, to)
 
     def resume(self, run_id: int, point: str = "latest", changes: Mapping[str, Any] | None = None) -> Outcome:
-        """Queue an ended run again, to go on from a checkpoint; `changes` may be such as do not make it another run."""
+        """Queue an ended run again, to go on from a checkpoint; `changes` may be such as do not make it another run.
+        The outcome's notes say where its files lie by now, and what becomes of its learning rate."""
         conn = self._writer()
         run = reads.run(conn, run_id)
         if run is None or run.state not in ENDED or run.trashed is not None:
@@ -219,7 +231,6 @@ class Control:
         folder = self.workspace.runs / str(run_id)
         if worker_alive(folder):
             return Outcome(False, run_id, run.state, f"run {run_id} still has a worker, which has not left yet")
-        self.notes = ()
         try:
             step = None if point == "latest" else step_of(checkpoint_folder(folder, point))
             found = resume.look(folder, [Layer("resume", dict(changes))] if changes else [], point)
@@ -233,13 +244,12 @@ class Control:
                 )
             resume.apply(folder, found)
             queue.put_settings(conn, run_id, found.settings.config.flat(), found.settings.origin)
-            self.notes = found.notes
         except EngineError as error:
             return _refused(run, error)
         outcome = queue.resume(conn, run_id, step)
         if outcome:
             self._see_to_daemon()
-        return outcome
+        return dataclasses.replace(outcome, notes=found.notes) if outcome else outcome
 
     def choose_best(self, run_id: int, by: str) -> str:
         """Let another metric say which of an ended run's checkpoints is the best, from its evaluations; what that came

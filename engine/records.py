@@ -1,6 +1,12 @@
-"""Frozen values that cross walls between parts. No behaviour, no imports from the engine."""
+"""Frozen values that cross walls between parts. Hardly any behaviour, no imports from the engine."""
 
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+_MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +102,23 @@ class DataReport:
     @property
     def bad_rows(self) -> int:
         return sum(file.bad_rows for file in self.files)
+
+
+def rows_told(reports: Sequence[DataReport], further: Sequence[Problem] = ()) -> dict[str, Any]:
+    """What became of the rows of some data, JSON-ready, as in the journal's `data`; `further`: what a tokenizer and a
+    chat template found wrong with them, or worth a note."""
+    problems = [*(problem for report in reports for problem in report.problems), *further]
+    counts = sum((Counter(report.problem_counts) for report in reports), Counter(one.code for one in further))
+    return {
+        "thoughts_dropped": sum(report.thoughts_dropped for report in reports),
+        "files": [dataclasses.asdict(file) for report in reports for file in report.files],
+        "problems": [dataclasses.asdict(problem) for problem in problems[:_MAX_PROBLEMS]],
+        "problem_counts": dict(counts),
+        "rows": {
+            "given": sum(report.rows for report in reports),
+            "read": sum(report.read_rows for report in reports),
+            "refused": sum(report.bad_rows for report in reports),
+            "set_aside": sum(report.set_aside for report in reports),
+        },
+        "left_out": [line for report in reports for line in report.left_out],
+    }

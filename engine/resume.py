@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import __version__, journal
-from engine.checkpoints import path_of, steps
+from engine import __version__, best, journal
+from engine.checkpoints import path_of, steps, untrained_note
 from engine.config import MAY_CHANGE_ON_RESUME, Layer, Resolved, RunConfig, diff, from_groups, read_run
 from engine.errors import EngineError, InputError
 from engine.home import CHECKPOINTS
+from engine.metrics.names import metric_name
 from engine.moved import (
     base_of,
     hashes_of,
@@ -38,6 +39,7 @@ from engine.runs import (
     overlaid,
     path_hashes,
     read_meta,
+    step_of,
     write_config,
 )
 
@@ -71,6 +73,12 @@ def look(folder: Path, layers: Sequence[Layer], point: str = "latest", *, as_ano
             raise
         notes.append(" ".join(error.message.split()))
     _insist_on_files(folder, after.config)
+    if spent := _spent_patience(folder, after.config, point):
+        if not as_another_run:
+            raise InputError(*spent)
+        notes.append(". ".join(spent))
+    if point != "latest" and (note := untrained_note(checkpoint_folder(folder, point))):
+        notes.append(f"@{point}: {note}")
     if leap := schedule_note(folder, after.config, point):
         notes.append(leap)
     asked = {path for layer in layers for path in layer.values}
@@ -107,18 +115,55 @@ def undo(folder: Path) -> None:
 
 def schedule_note(folder: Path, after: RunConfig, point: str = "latest") -> str:
     """What a course of another length does to the learning rate; empty where nothing, or where nobody can tell."""
-    place = folder / CHECKPOINTS
     plans = [event for event in journal.read(folder)[0] if event["kind"] == "plan"]
-    if not plans or not steps(place):
+    if not plans or not steps(folder / CHECKPOINTS):
         return ""
     with contextlib.suppress(EngineError, OSError, ValueError, KeyError, TypeError):
-        checkpoint = path_of(place, steps(place)[-1]) if point == "latest" else checkpoint_folder(folder, point)
+        checkpoint = _starting_point(folder, point)
         manifest = json.loads((checkpoint / "manifest.json").read_text("utf-8"))
         before = from_groups(manifest["config"], "checkpoint")  # without `auto`
         flat = after.flat()
         longer = {path: flat[path] for path in ("train.epochs", "train.max_steps") if flat[path] != "auto"}
         return jump(before, before.replace(longer), plans[-1]["examples"], manifest["step"])
     return ""
+
+
+def _starting_point(folder: Path, point: str) -> Path:
+    """The checkpoint that a run which has any goes on from, if it is whole."""
+    place = folder / CHECKPOINTS
+    return path_of(place, steps(place)[-1]) if point == "latest" else checkpoint_folder(folder, point)
+
+
+def _spent_patience(folder: Path, after: RunConfig, point: str) -> tuple[str, str] | None:
+    """Of a run that early stopping ended, resumed where it did and with no more patience: that it would end again
+    before its first step, and what to do."""
+    patience, place = after.train.early_stopping, folder / CHECKPOINTS
+    events = list(journal.effective(journal.read(folder)[0])) if patience and steps(place) else []
+    state = next((event.get("state") for event in reversed(events) if event["kind"] == "state"), None)
+    if state != "done":
+        return None
+    step, criterion = step_of(_starting_point(folder, point)), best.of_text(after.eval.best)
+    values: dict[int, float | None] = {}
+    for event in events:
+        if event["kind"] == "eval" and criterion.key in event["values"]:
+            values[event["step"]] = event["values"][criterion.key]
+        elif event["kind"] == "best":  # those that were worked out afterwards
+            values |= dict(event.get("scores", {}).get(criterion.key, ()))
+    top, without_better = None, 0
+    for value in (values[at] for at in sorted(values) if at <= step):
+        if value is not None and criterion.better(value, top):
+            top, without_better = value, 0
+        else:
+            without_better += 1
+    if without_better < patience:
+        return None
+    count = "the last evaluation had" if without_better == 1 else f"the last {without_better:,} evaluations had"
+    return (
+        f"run {folder.name} was ended by early stopping: at step {step:,} {count} no better "
+        f"{metric_name(criterion.key)}, and train.early_stopping is {patience}, so it would end again at once",
+        f"With more patience it goes on: finetop resume {folder.name} --set train.early_stopping=N, above "
+        f"{without_better}, or 0 for none. More epochs (--epochs) alone do not change that.",
+    )
 
 
 PLACES = (*LISTS_OF_PATHS, "model.name", "model.revision", "data.template")

@@ -2,7 +2,8 @@
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ class Target:
     tokenizer: str
     """Folder or hub name; a checkpoint brings its own, with the chat template in force."""
     config: RunConfig
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The folder of a run's checkpoint; None: the model is none."""
+        return None if self.step is None else Path(self.adapter or self.base)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -70,6 +76,12 @@ def find_targets(workspace: Workspace, names: list[str]) -> list[Target]:
         else:
             found.append(_folder_or_hub(workspace, name))
     return found
+
+
+def with_settings(targets: list[Target], settings: Mapping[str, Any]) -> list[Target]:
+    """The same models, loaded and asked by these settings. Raises InputError for what they cannot be."""
+    layer = Layer("--set", dict(settings))
+    return [replace(one, config=resolve([Layer("run", one.config.flat()), layer]).config) for one in targets]
 
 
 def _is_run(name: str) -> bool:

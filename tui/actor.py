@@ -46,12 +46,14 @@ class Actor(threading.Thread):
         post: Callable[[Message], Any],
         make: Callable[[], Any] | None = None,
         readonly: bool = False,
+        busy_seconds: float | None = None,
     ) -> None:
+        """`busy_seconds`: how long a change waits for another process that writes; None: as a command does."""
         super().__init__(name="actor", daemon=True)
         self._workspace = workspace
         self._post = post
         self._make = make or self._control
-        self._readonly = readonly
+        self._readonly, self._busy_seconds = readonly, busy_seconds
         self._asked: queue.SimpleQueue = queue.SimpleQueue()
         self._doing: tuple[str, float] | None = None
 
@@ -98,4 +100,5 @@ class Actor(threading.Thread):
     def _control(self) -> Any:
         from engine.control import Control  # with the writer: 10 ms, needed at the first change only
 
-        return Control(self._workspace, self._readonly)
+        patience = {} if self._busy_seconds is None else {"busy_seconds": self._busy_seconds}
+        return Control(self._workspace, self._readonly, **patience)

@@ -5,16 +5,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from engine.best import criteria, of_text
 from engine.sizes import bytes_text
 from engine.store.records import Run, RunState
 from tui import format
 from tui.format import Line, listed, plural, visible
 from tui.news import since_last_time
-from tui.screens.dialogs import Choose, Confirm
+from tui.screens.dialogs import Choose, Confirm, Notice
 from tui.snapshot import Snapshot
 from tui.widgets.checkpoints import eval_of, kept_words
 from tui.widgets.prompt import Prompt
-from tui.widgets.run import WHY
+from tui.widgets.run import WHY, eval_charts
 
 if TYPE_CHECKING:
     from tui.screens.main import MainScreen as Base
@@ -100,6 +101,8 @@ class Acts(Base):
             if gone:
                 return f"resume: the files of step {point.step} are gone"
             return "" if run.ended else f"resume: run {run.id} {_state_words(run)}"
+        if action_id == "checkpoints.best" and not run.ended:
+            return f"best: run {run.id} {_state_words(run)}; it can be told once it has ended"
         if action_id == "checkpoints.fork" and gone:
             return f"fork: the files of step {point.step} are gone"
         if action_id == "checkpoints.delete" and point.pinned:
@@ -144,11 +147,17 @@ class Acts(Base):
             parts = [f"{done} {listed(won)}" if won else "", f"{off} {listed(ended)}" if ended else ""]
             said = " · ".join(filter(None, parts))
             if lost:
-                self.host.say(f"{verb}: {lost[0].why}" + (f" · {said}" if said else ""), "warning")
+                self.host.say_whole(verb, lost[0].why + (f"\n{said}" if said else ""), "warning")
             else:
                 self.host.say(said)
+            self._tell_notes(outcomes)
 
         self.host.actor.do(verb, *(lambda control, run=run: call(control, run) for run in runs), then=then)
+
+    def _tell_notes(self, outcomes: Sequence[Any]) -> None:
+        """What there is to know of the runs that were changed, beside that it was done."""
+        if notes := [f"run {outcome.run_id}: {note}" for outcome in outcomes if outcome for note in outcome.notes]:
+            self.app.push_screen(Notice("Before it goes on", notes))
 
     def do_main_stop(self) -> None:
         self._do("stop", "stops after this step:", _can_stop, lambda control, run: control.stop(run.id), _OFF_QUEUE)
@@ -238,11 +247,11 @@ class Acts(Base):
         point = "latest" if newest else str(step)
 
         def then(outcomes: list[Any]) -> None:
-            outcome = outcomes[0]
-            self.host.say(
-                f"run {run.id} is queued to go on from step {step}" if outcome else f"resume: {outcome.why}",
-                "text" if outcome else "warning",
-            )
+            if outcome := outcomes[0]:
+                self.host.say(f"run {run.id} is queued to go on from step {step}")
+                self._tell_notes(outcomes)
+            else:
+                self.host.say_whole("resume", outcome.why, "warning")
 
         self.host.actor.do("resume", lambda control: control.resume(run.id, point), then=then)
 
@@ -374,6 +383,35 @@ class Acts(Base):
         """A new run from the checkpoint's weights, edited first."""
         point = self.checkpoints.checkpoint
         self._new_run(parent=(point.run_id, point.step))
+
+    def do_checkpoints_best(self) -> None:
+        """Which metric says what the best is: one that was measured, or any that can be worked out."""
+        run, series = self.checkpoints.run, self.checkpoints.detail.series
+        choices: list[tuple[Any, Line]] = []
+        for text in (text for keys in eval_charts(series) for key in keys for text in criteria(key)):
+            by = of_text(text)
+            one = series[by.key]
+            value, step = (one.low, one.low_step) if by.lower else (one.high, one.high_step)
+            words = f"{format.loss(value):>8} at step {format.count(step)}" if value is not None else ""
+            so_far = "   so far" if text == run.best_by else ""
+            choices.append((text, [(format.fit(visible(text), 28), "text"), (words + so_far, "dim")]))
+        choices.append(("", [("another metric …", "text")]))
+
+        def chosen(text: str) -> None:
+            if text:
+                self._choose_best(run, text)
+            else:
+                self.ask(
+                    Prompt(f"best of {run.id} by (METRIC, METRIC:min)", "", lambda said: self._choose_best(run, said))
+                )
+
+        self.app.push_screen(Choose(f"Best of run {run.id} goes by", choices, chosen))
+
+    def _choose_best(self, run: Run, by: str) -> None:
+        def then(outcomes: list[Any]) -> None:
+            self.host.say_whole(f"run {run.id}", outcomes[0])
+
+        self.host.actor.do("best", lambda control: control.choose_best(run.id, by), then=then)
 
     def do_checkpoints_compare(self) -> None:
         point = self.checkpoints.checkpoint

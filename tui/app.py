@@ -21,13 +21,14 @@ from textual.app import App
 from textual.message import Message
 from textual.widgets import Input
 
+from engine.errors import EngineError
 from engine.home import Workspace, config_folder
 from engine.store.filters import SORTS
 from engine.store.records import RunState
 from tui.actor import Acted, Actor
 from tui.driver import Driver
 from tui.feed import Answer, Feed, Updated
-from tui.format import plural, visible
+from tui.format import cells, plural, visible
 from tui.glass import Glass
 from tui.ground import Ground
 from tui.keys import Keymap
@@ -38,6 +39,10 @@ from tui.snapshot import Snapshot, View
 from tui.theme import Look, choose, speaks_utf8
 from tui.widgets.pane import Lines
 
+KEEP_UP_SECONDS = 2.0
+"""How often to look for runs that the store could not hear of; without a daemon their values come so often, too."""
+KEEP_UP_BUSY_SECONDS = 0.2
+"""For how long that waits for a database which another process writes to; it is done again anyway."""
 LOOKED_SECONDS = 2.0
 """Who leaves sooner has not looked."""
 PATIENCE_SECONDS = 2.0
@@ -100,6 +105,8 @@ class FinetopApp(App, inherit_bindings=False):
         self._told_event = 0
         self.failed_with = ""
         self.actor = Actor(workspace, self.post_message, control, readonly)
+        self._keeper = Actor(workspace, self.post_message, control, busy_seconds=KEEP_UP_BUSY_SECONDS)
+        """Beside it, so that nothing which was asked for waits behind what nobody asked for."""
         self.asking = False
         """Whether what a question says is being found out: the next key is its answer."""
         self._typed: deque[events.Key | events.Paste] = deque()
@@ -122,10 +129,29 @@ class FinetopApp(App, inherit_bindings=False):
 
             self.push_screen(Welcome())
 
+        if not self.workspace.database.exists() and self.workspace.run_ids():
+            self._keep_up()  # without it there is nothing to show
+        else:
+            self.set_timer(KEEP_UP_SECONDS, self._keep_up)  # after the first picture: see `looked`
+
+    def _keep_up(self) -> None:
+        """Take in runs that lie in the workspace, as any command does. What goes wrong the feed meets, too."""
+
+        def call(control: Any) -> None:
+            with contextlib.suppress(EngineError):
+                control.keep_up()
+
+        def then(outcomes: list[Any]) -> None:
+            self.set_timer(KEEP_UP_SECONDS, self._keep_up)
+
+        if not self.readonly:
+            self._keeper.do("", call, then=then)
+
     def on_unmount(self) -> None:
         self.memory.save()
         self.feed.stop()
         self.actor.stop()
+        self._keeper.stop()
 
     def leave(self) -> None:
         """End the screen; runs and daemon go on. What was typed behind it is not for runs."""
@@ -256,12 +282,14 @@ class FinetopApp(App, inherit_bindings=False):
                 screen.answered(message)
 
     async def on_acted(self, message: Acted) -> None:
+        if not message.what:  # nobody asked for it
+            if message.then is not None and not message.error:
+                message.then(message.outcomes)
+            return
         self.feed.refresh()
-        if message.error and not message.what:
-            return  # nobody asked for it
         self.asking = False
         if message.error:
-            self.say(f"{message.what}: {message.error}", "failed")
+            self.say_whole(message.what, message.error, "failed")
         elif message.then is not None:
             message.then(message.outcomes)
         if message.warning:
@@ -277,6 +305,14 @@ class FinetopApp(App, inherit_bindings=False):
         for screen in self.screen_stack:
             if hasattr(screen, "show_news"):
                 screen.show_news()
+
+    def say_whole(self, what: str, text: str, role: str = "text") -> None:
+        """`what: text` above the footer; what that line has no room for is shown whole, too, until the next key."""
+        self.say(f"{what}: {text}", role)
+        if cells(self.news.text) + 2 > self.size.width:
+            from tui.screens.dialogs import Notice
+
+            self.push_screen(Notice(what, text.split("\n")))
 
     def copy_to_clipboard(self, text: str) -> None:
         """Through the terminal (OSC 52), which works over SSH. A path may hold bytes that are no text."""

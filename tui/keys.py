@@ -95,6 +95,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("checkpoints.delete", ("d",), "delete", "delete the checkpoint's files", "checkpoints", 4, True),
     Action("checkpoints.fork", ("f",), "fork", "new run from its weights, other settings", "checkpoints", 6, True),
     Action("checkpoints.compare", ("c",), "compare", "beside the best; the best beside the newest", "checkpoints", 7),
+    Action("checkpoints.best", ("b",), "best by", "let another metric say which is best", "checkpoints", 8, True),
     Action("checkpoints.resume", ("r",), "resume here", "go on from this checkpoint", "checkpoints", 5, True),
     # charts
     Action("chart.metric", ("m",), "metric", "next metric", "chart", 3),

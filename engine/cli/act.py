@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from engine.checkpoints import untrained_note
 from engine.cli.settings import add_setting_flags, given_layers, named_setting
 from engine.cli.stored import acting, add_runs_argument, chosen_runs, find_run, open_store, report
 from engine.cli.text import bytes_text, visible
@@ -209,7 +210,7 @@ def run_resume(options: argparse.Namespace) -> int:
         for run_id, point in wanted.items():
             outcome = control.resume(run_id, point, changes)
             outcomes.append((outcome, point))
-            for note in control.notes if outcome else ():
+            for note in outcome.notes:
                 print(visible(f"{run_id}: {note}"), file=sys.stderr)
     return report([(outcome, f"queued again, from {point}") for outcome, point in outcomes], options.json)
 
@@ -223,7 +224,9 @@ def run_fork(options: argparse.Namespace) -> int:
     for layer in given_layers(options):
         changes |= layer.values
     name = str(changes.pop("run.name", ""))
-    find_run(open_store(workspace), run_id)
+    run = find_run(open_store(workspace), run_id)
+    if note := untrained_note(checkpoint_folder(workspace.place(run_id, run.trashed is not None), point)):
+        print(visible(f"{options.checkpoint}: {note}"), file=sys.stderr)
     with acting(workspace) as control:
         forked = control.fork(run_id, point, changes, name)
     if options.json:

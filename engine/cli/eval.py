@@ -2,12 +2,15 @@
 
 import argparse
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from engine.best import LOSS
-from engine.cli.scoring import ask_worker, shown_path
+from engine.cli.scoring import ask_worker, shown_path, tell_untrained
+from engine.cli.settings import add_chosen_flags, chosen_settings
 from engine.cli.text import Column, output_width, plain, print_json, table, visible, wrap_cells
+from engine.cli.watch import data_warnings
 from engine.config import Layer, RunConfig, resolve
 from engine.errors import InputError
 from engine.home import Workspace, find_workspace
@@ -17,7 +20,7 @@ from engine.metrics.score import DESCRIPTIONS, METRICS, results_order
 from engine.moved import located
 from engine.runs import absolute
 from engine.score_inputs import check_scores
-from engine.targets import Target, find_targets
+from engine.targets import Target, find_targets, with_settings
 
 _LOSS = "loss"
 _CONFUSIONS = 8
@@ -60,6 +63,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser.add_argument("--seed", type=int, default=0, help="of answers drawn, and of the examples of --shots")
     parser.add_argument("--micro-tokens", type=int, default=0, metavar="N", help="tokens per pass for the loss")
     parser.add_argument("--name", default="", help="of the evaluation's folder; default: the data file's")
+    add_chosen_flags(parser, "--max-length", "--map", "--objective")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.set_defaults(run=run)
 
@@ -69,12 +73,14 @@ def run(options: argparse.Namespace) -> int:
     check_sampling(options)
     if options.shots < 0:
         raise InputError(f"--shots {options.shots}: give a number of examples")
-    targets = find_targets(workspace, options.targets)
+    settings = chosen_settings(options)
+    targets = with_settings(find_targets(workspace, options.targets), settings)
     request = {
         "task": "eval",
         "workspace": str(workspace.root),
         "targets": [target.to_json() for target in targets],
-        "reading": _reading(options, workspace, targets).flat(),
+        "reading": _reading(options, workspace, targets, settings).flat(),
+        "settings": settings,
         "files": options.data,
         "metrics": _metrics(options.metrics),
         "shots": options.shots,
@@ -83,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
         "micro_tokens": options.micro_tokens,
         "name": options.name,
     }
+    tell_untrained(targets)
     results = list(ask_worker(request))
     if options.json:
         print_json([one["result"] | {"folder": one["folder"]} for one in results])
@@ -109,7 +116,9 @@ def _metrics(text: str | None) -> list[str] | None:
     return [name for name in names if name != _LOSS]
 
 
-def _reading(options: argparse.Namespace, workspace: Workspace, targets: list[Target]) -> RunConfig:
+def _reading(
+    options: argparse.Namespace, workspace: Workspace, targets: list[Target], settings: dict[str, Any]
+) -> RunConfig:
     """The settings that decide what the examples are and how they are scored: of --run, else of the first run named."""
     if options.run_id is not None:
         config = located(workspace.run_folder(options.run_id)).config
@@ -125,8 +134,8 @@ def _reading(options: argparse.Namespace, workspace: Workspace, targets: list[Ta
         "eval.max_new_tokens": options.max_new_tokens,
         "eval.metrics": _metrics(options.metrics),
     }
-    layer = Layer("eval", absolute({key: value for key, value in given.items() if value is not None}))
-    reading = resolve([Layer("run", config.flat()), layer]).config
+    flags = Layer("eval", absolute({key: value for key, value in given.items() if value is not None}))
+    reading = resolve([Layer("run", config.flat()), Layer("--set", settings), flags]).config
     check_scores(reading.eval)
     return reading
 
@@ -142,10 +151,8 @@ def _print(results: list[dict[str, Any]]) -> None:
     files = ", ".join(Path(file["path"]).name for file in first["data"]["files"])
     part = "the validation part of " if first["data"].get("part") else ""
     print(visible(f"{first['data']['examples']:,} examples of {part}{files}".replace("\n", " ")))
-    if first["data"].get("skipped"):
-        print(f"{first['data']['skipped']:,} more were skipped: nothing in them to answer, or too long")
-    if first["data"].get("bad_rows"):
-        print(f"{first['data']['bad_rows']:,} rows could not be read: `finetop data check` says why")
+    for line in _rows_told(results):
+        print(visible(line))
     print()
     print("\n".join(table(columns, rows, output_width(), indent=2)))
     if how := _how(first, generation):
@@ -169,6 +176,21 @@ def _print(results: list[dict[str, Any]]) -> None:
     if len(results) > 1:
         names = [plain(one["target"]) if one["result"]["run"] else shown_path(one["folder"]) for one in results]
         print(visible(f"how sure the difference is: finetop compare {' '.join(names)}"))
+
+
+def _rows_told(results: list[dict[str, Any]]) -> Iterator[str]:
+    """What became of every row, in the words of the plan; of further models where their templates take others."""
+    from engine.cli.plan_text import rows_of  # with the plan's words: 20 ms, which --help need not pay
+
+    for file in results[0]["result"]["data"]["files"]:
+        if file["rows"] != file["read_rows"]:
+            yield f"{Path(file['path']).name}: {rows_of(file)}"
+    told: list[list[str]] = []
+    for one in results:
+        lines = data_warnings(one["result"]["data"], more="`finetop data check`")
+        if lines not in told:
+            yield from [f"with {one['target']}:", *lines] if told else lines
+            told.append(lines)
 
 
 def _how(result: dict[str, Any], generation: dict[str, Any]) -> list[str]:

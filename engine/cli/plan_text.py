@@ -176,7 +176,7 @@ def data_lines(report: dict[str, Any]) -> list[str]:
         columns = ", ".join(f"{role}={column}" for role, column in file["columns"].items())
         lines.append(f"  {visible(file['path'])}")
         lines.append(
-            f"    {_rows_of(file)}; {file['container']}, {file['encoding']}, "
+            f"    {rows_of(file)}; {file['container']}, {file['encoding']}, "
             f"{file['format']}{f' ({visible(columns)})' if columns else ''}; sha256 {file['sha256'][:12]}"
         )
     for name in ("train", "val"):
@@ -193,7 +193,7 @@ def data_lines(report: dict[str, Any]) -> list[str]:
     return lines + [f"  {visible(line)}" for line in data_warnings(data, PLAN_PROBLEMS)]
 
 
-def _rows_of(file: dict[str, Any]) -> str:
+def rows_of(file: dict[str, Any]) -> str:
     """What became of every row that was given."""
     aside = f", {file['set_aside']:,} set aside" if file.get("set_aside") else ""
     used = f": {file['read_rows']:,} read" if "read_rows" in file and (file["bad_rows"] or aside) else ""

@@ -2,17 +2,21 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine import journal
 from engine.cli.eval import check_sampling
-from engine.cli.scoring import ask_worker
+from engine.cli.scoring import ask_worker, tell_untrained
+from engine.cli.settings import add_chosen_flags, chosen_settings
 from engine.cli.text import fit, output_width, plain, print_json, visible, wrap_cells
+from engine.cli.watch import data_warnings
 from engine.errors import InputError
 from engine.home import find_workspace
-from engine.targets import find_targets
+from engine.records import rows_told
+from engine.targets import find_targets, with_settings
 
 _WIDEST = 160
 _UNKNOWN_WIDTH = 100
@@ -49,6 +53,7 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
     sample.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (default 256)")
     sample.add_argument("--temperature", type=float, default=0.0, help="0, the default: the likeliest token each time")
     sample.add_argument("--seed", type=int, default=0, help="of answers drawn")
+    add_chosen_flags(sample, "--map")
     form = sample.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print prompts and answers as JSON")
     form.add_argument("--markdown", action="store_true", help="print them as Markdown")
@@ -71,10 +76,11 @@ def run_sample(options: argparse.Namespace) -> int:
     check_sampling(options)
     if options.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens {options.max_new_tokens}: must be at least 1")
-    targets = find_targets(workspace, options.targets)
+    settings = chosen_settings(options)
+    targets = with_settings(find_targets(workspace, options.targets), settings)
     prompts = [[{"role": "user", "content": text}] for text in options.prompt]
     if options.prompts:
-        prompts += read_prompts(Path(options.prompts))
+        prompts += read_prompts(Path(options.prompts), targets[0].config.data.map if settings.get("data.map") else {})
     if not prompts:
         raise InputError("nothing to ask", "Give --prompt TEXT, or --prompts FILE.")
     if options.system:
@@ -88,6 +94,7 @@ def run_sample(options: argparse.Namespace) -> int:
         "temperature": options.temperature,
         "seed": options.seed,
     }
+    tell_untrained(targets)
     texts: list[list[str]] = [[] for _ in targets]
     for said in ask_worker(request):
         texts[said["index"]] = said["texts"]
@@ -111,11 +118,11 @@ def run_sample(options: argparse.Namespace) -> int:
     return 0
 
 
-def read_prompts(path: Path) -> list[list[dict[str, Any]]]:
+def read_prompts(path: Path, mapping: Mapping[str, str] | None = None) -> list[list[dict[str, Any]]]:
     """Conversations to be answered: the lines of a .txt file, or the questions of a data file. Raises InputError.
 
     In JSON lines a row may be a text, {"prompt": text} or {"messages": [...]}; what stands after the last question, the
-    answer, is left out.
+    answer, is left out. `mapping`: which columns are what, as in data.map. Rows that are left out are told on stderr.
     """
     try:
         raw = path.read_text("utf-8-sig") if path.suffix in (".txt", ".jsonl", ".ndjson") else None
@@ -130,7 +137,10 @@ def read_prompts(path: Path) -> list[list[dict[str, Any]]]:
         from engine.formats import read_data
 
         found = []
-        for example in read_data(str(path), use="evaluation").examples:
+        report = read_data(str(path), mapping=mapping or None, use="evaluation")
+        for line in data_warnings(rows_told([report]), more="`finetop data check`"):
+            print(visible(line), file=sys.stderr)
+        for example in report.examples:
             last = max(i for i, message in enumerate(example.messages) if message["role"] == "assistant")
             found.append(list(example.messages[:last]))
     if not found:

@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.checkpoints import untrained_note
 from engine.cli.live import LiveLine
 from engine.cli.text import plain, visible
 from engine.errors import EngineError
 from engine.process import MEMORY_HINT, how_it_left, worker_command, worker_environment
+from engine.targets import Target
 
 _PLAIN_LINE_SECONDS = 10.0
 _LAST_LINES = 5
@@ -62,6 +64,13 @@ def ask_worker(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 worker.kill()
             worker.wait()
             worker.stdout.close()
+
+
+def tell_untrained(targets: Sequence[Target]) -> None:
+    """On stderr, which of the checkpoints that are to be asked have learnt nothing."""
+    for target in targets:
+        if target.checkpoint and (note := untrained_note(target.checkpoint)):
+            print(visible(f"{target.name}: {note}"), file=sys.stderr)
 
 
 def _died(code: int, complaints: Any) -> EngineError:

@@ -70,6 +70,25 @@ def _add_flags(group: argparse._ArgumentGroup, flags: dict[str, tuple[str, str]]
     )
 
 
+def add_chosen_flags(parser: argparse.ArgumentParser, *flags: str) -> None:
+    """Some of these flags and --set, for a command that takes its settings from runs; read by `flag_layers`."""
+    for flag in flags:
+        path, text = _FLAGS[flag]
+        parser.add_argument(flag, dest=path, metavar=flag[2:].upper().replace("-", "_"), help=text)
+    text = "a data., eval. or model. setting to go by instead of the run's"
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=text)
+
+
+def chosen_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What `add_chosen_flags` was given, by path. Raises InputError for settings of training."""
+    given: dict[str, Any] = {}
+    for layer in flag_layers(options):
+        given |= absolute(layer.values)
+    if other := [path for path in given if not path.startswith(("data.", "eval.", "model.", "method.objective"))]:
+        raise InputError(f"--set {other[0]}: nothing is trained here", "It takes settings of data, eval and model.")
+    return given
+
+
 def resolve_settings(options: argparse.Namespace) -> Resolved:
     """Preset, config file and flags, merged and checked. Raises ConfigError or InputError."""
     resolved = resolve(with_sample(given_layers(options)))

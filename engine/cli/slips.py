@@ -60,7 +60,8 @@ def _flags_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> l
 def _hint(word: str, flags: list[str]) -> str:
     if not word.startswith("-"):
         if os.path.exists(word) or word.lower().endswith((".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")):
-            return f"Data is given with a flag: --data-file {word[:200]}"
+            flag = next((flag for flag in ("--data-file", "--data", "--prompts") if flag in flags), "--data-file")
+            return f"Data is given with a flag: {flag} {word[:200]}"
         return "Quote values that hold spaces; lists are given as a,b,c."
     from engine.config import SETTINGS
 

@@ -212,10 +212,12 @@ class Watcher:
 
 _WORKER_CODES = ("template", "nothing-trained")
 """Problems the worker finds after the files were read; each leaves a row out."""
+_MORE = "`finetop plan` with the same flags"
 
 
-def data_warnings(report: dict[str, Any], shown: int = 5) -> list[str]:
-    """What the user should know of rows that are not used as they stand, with the first `shown` of each kind."""
+def data_warnings(report: dict[str, Any], shown: int = 5, more: str = _MORE) -> list[str]:
+    """What the user should know of rows that are not used as they stand, with the first `shown` of each kind; `more`
+    shows others. `report`: the journal's event `data`, or what an evaluation says of its rows."""
     counts = report["problem_counts"]
     lines = files_told(report)
     left_out = sum(file["bad_rows"] for file in report["files"]) + sum(counts.get(code, 0) for code in _WORKER_CODES)
@@ -230,18 +232,23 @@ def data_warnings(report: dict[str, Any], shown: int = 5) -> list[str]:
         what = f"{_rows(control)} used though a text holds the model's own control tokens"
         lines += _problem_lines(report, shown, what, {CONTROL_TOKEN: control})
     if max(left_out, sum(notes.values()), control or 0) > shown and shown < PLAN_PROBLEMS:
-        lines.append("  `finetop plan` with the same flags shows more of them")
-    for name in ("train", "val"):
-        part = report[name]
+        lines.append(f"  {more} shows more of them")
+    for name, part in _parts(report):
         lines += differing_lines(name, part)
-        if part["cut_tokens"]:
-            lines.append(
-                f"{name}: {part['overlong']:,} examples are longer than data.max_length: {part['cut_tokens']:,} "
-                f"tokens cut, {part['cut_supervised']:,} of them answers"
-            )
-        elif part["overlong"]:
-            lines.append(f"{name}: {part['overlong']:,} examples are longer than data.max_length")
+        if part["overlong"]:
+            many = "1 example is" if part["overlong"] == 1 else f"{part['overlong']:,} examples are"
+            how = ""
+            if part["cut_tokens"]:
+                how = f": {part['cut_tokens']:,} tokens cut, {part['cut_supervised']:,} of them answers"
+            elif part.get("overlong_skipped"):
+                how = f": {part['overlong_skipped']:,} left out (data.overlong=skip)"
+            lines.append(f"{name}: {many} longer than data.max_length{how}")
     return lines + _thought_lines(report)
+
+
+def _parts(report: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """What tokenizing did to each set of examples there is, by the set's name."""
+    return [(name, report[name]) for name in ("train", "val", "eval") if name in report]
 
 
 def _thought_lines(report: dict[str, Any]) -> list[str]:
@@ -249,8 +256,7 @@ def _thought_lines(report: dict[str, Any]) -> list[str]:
     lines = []
     if dropped := report.get("thoughts_dropped"):
         lines.append(f"thoughts were taken out of {dropped:,} examples (data.thinking=drop)")
-    for name in ("train", "val"):
-        part = report[name]
+    for name, part in _parts(report):
         if thoughts := part.get("thoughts"):
             lines.append(f"{name}: {thoughts:,} of {part['examples']:,} examples have thoughts")
         if empty := part.get("empty_thoughts"):

@@ -130,6 +130,7 @@ def _run(workspace: Workspace, letter: str, name: str, conn: Any, run_id: int, p
         step = last = _step_of(conn, run, point, reached)
     elif best.step is not None:
         step = best.step
+    if best.step is not None and point in ("", "best"):
         no_better = "" if best.improved else f"{best.metric} {best.words(lambda value: f'{value:.4g}')}"
     title = run.name or Path(run.model).name
     subject = Subject(letter, name, run_id, title, run.state, step, last, not point, best.criterion, no_better)

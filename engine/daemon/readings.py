@@ -19,7 +19,7 @@ from engine.daemon.limits import Limits
 from engine.files import write_whole
 from engine.home import Workspace
 from engine.monitor.thin import DAY, STEPS, HistoryPoint, thin
-from engine.monitor.usage import RunUsage, advance, run_memory
+from engine.monitor.usage import RunUsage, advance, ended, run_memory
 from engine.monitor.values import GpuSample, Snapshot, as_plain
 from engine.monitor.watch import Monitor
 from engine.store import queue, reads, samples
@@ -45,6 +45,8 @@ class _Course:
     last_step: int = 0
     last_point: float = -math.inf
     """By `monotonic()`."""
+    sharers: int = 1
+    """How many runs hold its GPUs at once."""
     others_bytes: int = 0
     total_bytes: int | None = None
 
@@ -76,6 +78,8 @@ class Readings:
         self._committed = self._kept_usage = time.monotonic()
         self._thinned_at = 0.0
         self._thinned_until: float | None = None
+        self._watched_from = time.time()
+        """A run that began later was seen from its first second on."""
         self._deaf_until = 0.0
         """Figures that were taken before the clock was set do not go with those from after it."""
 
@@ -91,6 +95,7 @@ class Readings:
 
     def clock_moved(self) -> None:
         """The clock was set: begin anew with what is reckoned from one reading to the next."""
+        self._watched_from = time.time()
         self._deaf_until = time.monotonic() + _DEAF_SECONDS
         self._newest.clear()
         self._thinned_until = None
@@ -101,7 +106,7 @@ class Readings:
         """The live workers: run to pid and start time."""
         self._monitor.watch(workers)
         for run_id in self._courses.keys() - workers.keys():
-            self._keep_usage(run_id)
+            self._end(run_id)
             del self._courses[run_id]
 
     def card(self, run_id: int) -> Card:
@@ -134,7 +139,9 @@ class Readings:
         course = self._courses.get(run.id)
         if course is None:
             course = self._courses[run.id] = _Course(self._kept(run.id), last_step=run.step)
-        course.usage = advance(course.usage, gpus, run.id, sharers=sharers)
+        since = run.started if run.started and run.started >= self._watched_from else None
+        course.usage = advance(course.usage, gpus, run.id, sharers=sharers, since=since)
+        course.sharers = sharers
         others = [
             process.memory_bytes or 0 for gpu in gpus for process in gpu.processes or () if process.owner == "not ours"
         ]
@@ -159,6 +166,16 @@ class Readings:
             if values:
                 samples.add_run_readings(self._conn, run.id, run.step, values)
             course.last_step, course.last_point = run.step, now
+
+    def _end(self, run_id: int) -> None:
+        """Its worker is gone: what came after the last figures and after the last point."""
+        course, run = self._courses[run_id], reads.run(self._conn, run_id)
+        gone = run.finished if run is not None and run.finished is not None else time.time()
+        course.usage = ended(course.usage, gone, sharers=course.sharers)
+        self._keep_usage(run_id)
+        values = course.take()
+        if values and run is not None and run.step > course.last_step:
+            samples.add_run_readings(self._conn, run_id, run.step, values)
 
     def _kept(self, run_id: int) -> RunUsage:
         """Its totals from earlier attempts."""

@@ -15,6 +15,7 @@ from engine.formats.jsonrows import Item
 from engine.formats.layouts import EXAM_COLUMNS, EXAM_WORDS, Layout, layout_of, unused_with_text
 from engine.formats.parts import TRAIN, USES, VALIDATION, part_of_name, part_of_value
 from engine.formats.preference import verdict_columns
+from engine.formats.ratings import Ratings
 from engine.formats.rows import build_example
 from engine.formats.shapes import file_shape
 from engine.formats.sources import Origin
@@ -83,6 +84,7 @@ class _File:
     used: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    ratings: Ratings = field(default_factory=Ratings)
 
     def described(self) -> tuple[str, ...]:
         lines = list(dict.fromkeys(self.notes))
@@ -91,7 +93,7 @@ class _File:
         for part, rows in self.aside.items():
             lines.append(f"{_rows(rows)} of the split '{part}' set aside; {self.name}:{part} reads them")
         lines += [EXAM_WORDS.format(column) for column in self.ignored if normalise(column) in EXAM_COLUMNS]
-        return tuple(lines)
+        return (*lines, *self.ratings.lines())
 
 
 class Reading:
@@ -251,6 +253,8 @@ class Reading:
                 built = build_example(row, layout.shape, self._system, name, line)
                 ignored = (*unused_with_text(row, layout.unused), *built.unread)
                 self._count_ignored(file, ignored)
+                if layout.unused and layout.shape.kind in ("chat", "pair"):
+                    file.ratings.see(row, layout.unused)
             except RowFault as fault:
                 file.bad += 1
                 shown = fault.value if fault.value is not None else row

@@ -48,11 +48,20 @@ class RunUsage:
         return None if self.energy_joules is None else self.energy_joules / 3600.0
 
 
-def advance(usage: RunUsage, gpus: Sequence[GpuSample], run: RunId, *, sharers: int = 1) -> RunUsage:
-    """Adds one sample of each GPU the run holds. Energy of a GPU held by several runs is split evenly."""
+def advance(
+    usage: RunUsage, gpus: Sequence[GpuSample], run: RunId, *, sharers: int = 1, since: float | None = None
+) -> RunUsage:
+    """Adds one sample of each GPU the run holds. Energy of a GPU held by several runs is split evenly.
+
+    `since`: when the run got its GPUs, where that was seen: what lies between that and the first sample is reckoned by
+    the power of that sample.
+    """
     for gpu in gpus:
         before = usage.last.get(gpu.uuid)
         now = _Seen(gpu.taken_at, gpu.power_watts, gpu.energy_joules)
+        if before is None and since is not None and abs(now.taken_at - since) <= GAP_SECONDS:
+            before = _at(now, since)
+            usage = replace(usage, last={**usage.last, gpu.uuid: before})
         if before is not None and now.taken_at <= before.taken_at:
             continue  # the same figures again: a stale sample
         usage = replace(
@@ -63,6 +72,21 @@ def advance(usage: RunUsage, gpus: Sequence[GpuSample], run: RunId, *, sharers: 
         if before is not None:
             usage = _add(usage, before, now, sharers)
     return usage
+
+
+def ended(usage: RunUsage, when: float, *, sharers: int = 1) -> RunUsage:
+    """Adds what lies between the last samples and the run's end, by the power of these samples."""
+    for last in usage.last.values():
+        if 0 < when - last.taken_at <= GAP_SECONDS:
+            usage = _add(usage, last, _at(last, when), sharers)
+    return replace(usage, last={})
+
+
+def _at(seen: _Seen, when: float) -> _Seen:
+    """What would have been seen a little earlier or later, at the same power."""
+    known = None not in (seen.power_watts, seen.energy_joules)
+    energy = seen.energy_joules + seen.power_watts * (when - seen.taken_at) if known else None
+    return _Seen(when, seen.power_watts, energy)
 
 
 def _add(usage: RunUsage, before: _Seen, now: _Seen, sharers: int) -> RunUsage:

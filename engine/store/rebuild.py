@@ -22,7 +22,7 @@ from engine.process import started_at, worker_alive
 from engine.store import queue
 from engine.store.connect import write, writer
 from engine.store.ingest import import_journal
-from engine.store.records import ACTIVE, NewRun
+from engine.store.records import ACTIVE, NewRun, RunState
 
 _TAKEN_OVER = (
     "name", "note", "tags", "sweep", "preset", "priority", "position", "held", "trashed", "share", "estimate_bytes",
@@ -175,7 +175,11 @@ def _adopt(conn: sqlite3.Connection, run_id: int) -> None:
     pid = row[0] if row and isinstance(row[0], int) else None
     queue.begin(conn, run_id, pid, started_at(pid) if pid else None, platform.node())
     conn.execute("UPDATE runs SET attempts = 1 WHERE id = ?", (run_id,))
-    conn.execute("UPDATE runs SET state = 'running' WHERE id = ? AND step > 0", (run_id,))
+    last = conn.execute(
+        "SELECT message FROM events WHERE run_id = ? AND kind = 'state' ORDER BY id DESC LIMIT 1", (run_id,)
+    ).fetchone()
+    runs = last == (RunState.RUNNING.value,)
+    conn.execute("UPDATE runs SET state = 'running' WHERE id = ? AND (step > 0 OR ?)", (run_id, runs))
 
 
 def _follow_disk(conn: sqlite3.Connection, run_id: int, folder: Path) -> None:

@@ -178,6 +178,8 @@ class Outcome:
     state: RunState | None = None
     """The run's state afterwards; None if there is no such run."""
     why: str = ""
+    notes: tuple[str, ...] = ()
+    """What the user should know of a change that was made."""
 
     def __bool__(self) -> bool:
         return self.won

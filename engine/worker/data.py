@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ from engine.config import RunConfig
 from engine.data.report import length_histogram
 from engine.errors import DataError
 from engine.formats import NOTE_CODES, check_bad_share, label_set, read_data, split_examples
-from engine.records import DataReport, Example, Problem
+from engine.records import DataReport, Example, Problem, rows_told
 from engine.source_names import groups
 from engine.turn_notes import CONTROL_TOKEN, DIFFERING, DROPPED, control_token_line
 from engine.worker.packing import TokenSet
@@ -44,6 +43,8 @@ class TokenCounts:
     longest: int = 0
     overlong: int = 0
     """Examples longer than max_length (for plain text: documents cut into several examples)."""
+    overlong_skipped: int = 0
+    """Those of them that are left out for it."""
     cut_tokens: int = 0
     cut_supervised: int = 0
     turns: int = 0
@@ -108,7 +109,7 @@ def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
         train, _ = encode_chats(config, template, examples, counts["train"], problems)
         val, val_examples = encode_chats(config, template, val_examples, counts["val"], problems)
     for name, tokens in (("train", train), ("val", val)):
-        _count(counts[name], tokens)
+        count(counts[name], tokens)
     rows = len(report.examples) + len(given)
     _check_refused(problems, rows, config.data.max_bad_share)
     if len(train) == 0:
@@ -221,7 +222,10 @@ def encode_chats(
                 kept_examples.append(row.example)
             else:
                 counts.skipped += 1
-                problems += [problem] if problem.code != OVERLONG else []
+                if problem.code == OVERLONG:
+                    counts.overlong_skipped += 1
+                else:
+                    problems.append(problem)
     return TokenSet.join(kept), kept_examples
 
 
@@ -314,7 +318,8 @@ def split_chunks(pieces: list[Piece], fraction: float, seed: int) -> tuple[list[
     return train, [piece for piece, key in zip(pieces, keys, strict=True) if key < border]
 
 
-def _count(counts: TokenCounts, tokens: TokenSet) -> None:
+def count(counts: TokenCounts, tokens: TokenSet) -> None:
+    """Take down how many and how long the examples are that are left."""
     lengths = tokens.lengths
     counts.examples = len(tokens)
     counts.tokens = int(lengths.sum())
@@ -330,25 +335,17 @@ def _summary(
     labels: Sequence[str],
     fraction: float,
 ) -> dict[str, Any]:
-    shown = [problem for report in reports for problem in report.problems]
-    shown += sorted(problems, key=lambda problem: problem.code in NOTE_CODES)
-    bad = sum((Counter(report.problem_counts) for report in reports), Counter(p.code for p in problems))
     return {
-        "thoughts_dropped": sum(report.thoughts_dropped for report in reports),
-        "files": [dataclasses.asdict(file) for report in reports for file in report.files],
-        "problems": [dataclasses.asdict(problem) for problem in shown[:_MAX_PROBLEMS]],
-        "problem_counts": dict(bad),
+        **rows_told(reports, in_order(problems)),
         "labels": len(labels),
-        "rows": {
-            "given": sum(report.rows for report in reports),
-            "read": sum(report.read_rows for report in reports),
-            "refused": sum(report.bad_rows for report in reports),
-            "set_aside": sum(report.set_aside for report in reports),
-        },
-        "left_out": [line for report in reports for line in report.left_out],
         "val_from": "file" if len(reports) > 1 else "split" if reports[0].validation else f"{fraction:g} of the rows",
         **{name: dataclasses.asdict(value) for name, value in counts.items()},
     }
+
+
+def in_order(problems: list[Problem]) -> list[Problem]:
+    """What leaves a row out comes first: not all of them are shown."""
+    return sorted(problems, key=lambda problem: problem.code in NOTE_CODES)
 
 
 def data_hashes(data: Prepared) -> dict[str, str]:

@@ -1,15 +1,26 @@
 """The examples a model is evaluated on: of files, or a run's own validation data, as in its training."""
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine.config import RunConfig
 from engine.errors import DataError, InputError
-from engine.formats import NOTE_CODES, label_set, split_examples
+from engine.formats import label_set, split_examples
 from engine.metrics.thoughts import TAGS
-from engine.records import Example, Problem
-from engine.worker.data import TokenCounts, encode_chats, encode_texts, read_source, split_chunks, training_use
+from engine.records import DataReport, Example, rows_told
+from engine.worker.data import (
+    TokenCounts,
+    count,
+    encode_chats,
+    encode_texts,
+    in_order,
+    read_source,
+    split_chunks,
+    training_use,
+)
 from engine.worker.evaluate import key_of, with_shots
 from engine.worker.packing import TokenSet
 from engine.worker.template import ChatTemplate
@@ -28,12 +39,10 @@ class Sources:
     """The training data without them, for examples in the prompt; empty where it was not needed."""
     labels: tuple[str, ...]
     """The label set of the training data, else that of the examples; empty when they are no classification."""
-    files: tuple[dict, ...]
-    """Path and sha256 of each file the examples come from."""
     own: bool
     """The run's own validation data."""
-    bad_rows: int = 0
-    """Rows that could not be read."""
+    report: DataReport
+    """Of the reading of these files, also where only a part of what they hold is evaluated on."""
     held_out: bool = False
     """A share of the run's training data; for plain text it is still to be taken."""
 
@@ -67,8 +76,7 @@ def read_sources(config: RunConfig, files: Sequence[str], with_train: bool) -> S
         if not examples:
             raise InputError("the run has no validation data", "Give --data FILE.")
     labels = labels or label_set(report.examples) or ()
-    named = tuple({"path": file.path, "sha256": file.sha256} for file in report.files)
-    return Sources(examples, train, labels, named, not files, report.bad_rows, held_out)
+    return Sources(examples, train, labels, not files, report, held_out)
 
 
 def choose_shots(sources: Sources, count: int, seed: int) -> list[Example]:
@@ -97,12 +105,13 @@ class EvalSet:
     keys: list[str]
     files: list[str]
     """Where each is from."""
-    skipped: int
+    told: dict[str, Any]
+    """What became of the rows, as in the journal's `data`; the counts of tokenizing under `eval`."""
 
 
 def encode(config: RunConfig, template: ChatTemplate, sources: Sources, shots: Sequence[Example] = ()) -> EvalSet:
     """Cut to data.max_length as in training; with examples in the prompt nothing is cut. Raises DataError."""
-    counts, problems = TokenCounts(), list[Problem]()
+    counts, problems = TokenCounts(), []
     if config.method.objective == "pretrain":
         if shots:
             raise InputError("--shots needs questions and answers; this run learned plain text")
@@ -122,6 +131,11 @@ def encode(config: RunConfig, template: ChatTemplate, sources: Sources, shots: S
         tokens, kept = encode_chats(config, template, asked, counts, problems)
         keys, files = [known[id(example)] for example in kept], [example.file for example in kept]
     if not len(tokens):
-        said = f": {min(problems, key=lambda problem: problem.code in NOTE_CODES)}" if problems else ""
-        raise DataError(f"no example is left to evaluate on{said}", "Check data.max_length and the chat template.")
-    return EvalSet(tokens, kept, keys, files, counts.skipped)
+        said = f": {in_order(problems)[0]}" if problems else ""
+        raise DataError(
+            f"no example is left to evaluate on{said}",
+            f"Examples are cut to {config.data.max_length:,} tokens; --max-length N cuts them elsewhere.",
+        )
+    count(counts, tokens)
+    told = rows_told([sources.report], in_order(problems)) | {"eval": dataclasses.asdict(counts)}
+    return EvalSet(tokens, kept, keys, files, told)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.checkpoints import untrained_note
 from engine.config import RunConfig, from_groups
 from engine.errors import CheckpointError, EngineError, InputError
 from engine.sizes import bytes_text
@@ -129,7 +130,8 @@ def _write(
     full = config.method.kind == "full"
     source = str(last.path) if full else given_model(config.model) or model_source(config.model)
     tokenizer = AutoTokenizer.from_pretrained(str(last.path), trust_remote_code=config.model.trust_remote_code)
-    notes = [] if full else base_notes(last, config, source)
+    notes = [f"Mind that {note}."] if (note := untrained_note(last.path)) else []
+    notes += [] if full else base_notes(last, config, source)
     say("loading the model in full precision")
     model = _as_trained(last, config, source)
     ends: tuple[int, ...] = ()

@@ -28,6 +28,12 @@ _LOGITS_BYTES = 2**28
 _SLIDING = ("sliding_attention", "chunked_attention")
 
 
+_TOO_LONG = (
+    "A question with each of the labels behind it has to fit, and data.max_length does not cut it: leave the longest "
+    "questions out, or let the label be written (--classify generate; in training eval.classify=generate)."
+)
+
+
 @dataclass(frozen=True)
 class Choice:
     label: str
@@ -52,7 +58,7 @@ def choose_labels(
     if prompts and table_positions(loss_of.model) is not None:
         longest = max(range(len(prompts)), key=lambda i: len(encoded[i]))
         chats = _answered(template, prompts[longest], labels)
-        check_positions(loss_of.model, max(len(chat.ids) for chat in chats))
+        check_positions(loss_of.model, max(len(chat.ids) for chat in chats), _TOO_LONG)
     shared = _shared_tails(template, prompts, encoded, labels) if isinstance(loss_of, PackedLoss) else None
     slow = list(range(len(prompts)))
     if shared:

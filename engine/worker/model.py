@@ -113,7 +113,7 @@ def _look_for_hub(config: ModelConfig) -> None:
         raise ModelError(
             f"'{config.name}' is no folder here and not in the hub's cache ({hub_cache()}), and {constants.ENDPOINT} "
             f"cannot be reached: {first_line(error)}",
-            "Give a folder: --model FOLDER. Or: HF_ENDPOINT names a mirror of the hub, HF_HOME another cache; "
+            "Give its folder instead of the name. Or: HF_ENDPOINT names a mirror of the hub, HF_HOME another cache; "
             "`hf download NAME --local-dir FOLDER` makes a copy on a machine with a network.",
         ) from None
 
@@ -188,14 +188,14 @@ def model_facts(model: PreTrainedModel) -> ModelFacts:
     return facts_of(model.config.to_dict(), modules, [name for name, _ in model.named_parameters()])
 
 
-def check_positions(model: PreTrainedModel, longest: int) -> None:
+def check_positions(model: PreTrainedModel, longest: int, hint: str = "") -> None:
     """ModelError where positions are looked up in a table that ends before `longest` tokens: on a GPU that would be a
-    bare assert, too.
+    bare assert, too. `hint`: what to do, where it is no example of a data file that is too long.
     """
     limit = table_positions(model)
     if limit is not None and longest > limit:
         refusal = position_refusal(longest, limit)
-        raise ModelError(refusal.message, refusal.hint)
+        raise ModelError(refusal.message, hint or refusal.hint)
 
 
 def table_positions(model: PreTrainedModel) -> int | None:

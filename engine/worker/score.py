@@ -17,6 +17,9 @@ from typing import Any
 
 _CPU_TOKENS, _GPU_TOKENS = 4096, 16384
 """Tokens of one pass; halved where they do not fit."""
+_FEWER_SHOTS = (
+    "With examples in its prompt nothing is cut: give --shots a smaller number, or leave the longest rows out."
+)
 
 
 def main() -> int:
@@ -99,7 +102,7 @@ def _evaluate(request: dict[str, Any], said: _Said) -> None:
         template = shelf.template(target)
         chosen = encode(reading, template, sources, shots)
         began = time.monotonic()
-        with shelf.take(target, template, chosen.tokens) as subject:
+        with shelf.take(target, template, chosen.tokens, _FEWER_SHOTS if shots else "") as subject:
             said.doubts(shelf, target.name)
 
             def tell(doing: str, done: int, of: int, name: str = target.name) -> None:
@@ -119,7 +122,8 @@ def _evaluate(request: dict[str, Any], said: _Said) -> None:
             if measured.command_failed:
                 raise measured.command_failed
             result = describe(measured, subject, asked, time.monotonic() - began)
-        result["data"] |= {"files": list(sources.files), "skipped": chosen.skipped, "bad_rows": sources.bad_rows}
+        skipped, bad_rows = chosen.told["eval"]["skipped"], sources.report.bad_rows
+        result["data"] |= {**chosen.told, "skipped": skipped, "bad_rows": bad_rows}
         if sources.own:
             result["data"]["part"] = "validation"
         result["generation"]["shots"] = request["shots"]
@@ -160,6 +164,8 @@ def _keep(
     same = [result[key] for key in ("metrics", "normalisation", "generation", "template")] + [result["data"]["key"]]
     if "command" in result:
         same.append(result["command"])
+    if request["settings"]:
+        same.append(request["settings"])
     if not of_run:  # folders of the same name may hold different models
         same.append(os.path.realpath(model) if os.path.isdir(model) else model)
     digest = hashlib.sha256(json.dumps(same).encode()).hexdigest()[:6]
@@ -199,7 +205,7 @@ def _sample(request: dict[str, Any], said: _Said) -> None:
         template = shelf.template(target)
         prompts = [asked_of(target.config, messages) for messages in request["prompts"]]
         tokens = prompt_tokens([template.encode_prompt(prompt) for prompt in prompts])
-        with shelf.take(target, template, tokens) as subject:
+        with shelf.take(target, template, tokens, "Ask in fewer tokens.") as subject:
             said.doubts(shelf, target.name)
             texts = subject.write(
                 prompts,

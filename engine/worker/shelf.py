@@ -63,8 +63,9 @@ class Shelf:
         return choose_precision(target.config, self.device)
 
     @contextlib.contextmanager
-    def take(self, target: Target, template: ChatTemplate, tokens: TokenSet) -> Iterator[Subject]:
+    def take(self, target: Target, template: ChatTemplate, tokens: TokenSet, too_long: str = "") -> Iterator[Subject]:
         """The target's model in evaluation mode. On some of `tokens` it is proven that they may be packed.
+        `too_long`: what to do about those that the model has no positions for, see `check_positions`.
 
         Raises ModelError or CheckpointError when the weights cannot be loaded or are not as they were written.
         """
@@ -82,7 +83,7 @@ class Shelf:
             self._model.eval()
             inner = causal_lm(self._model)
             check_vocabulary(inner, int(tokens.ids.max()))
-            check_positions(inner, int(tokens.lengths.max()))
+            check_positions(inner, int(tokens.lengths.max()), too_long)
             probe = make_pack(tokens, probe_indices(tokens)).to(self.device)
             with precision.context():
                 loss_of, _ = choose_loss(

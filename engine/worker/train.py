@@ -272,11 +272,14 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
         refuse_broken_model(model, config, probe_loss(loss_of, probe, precision) if first is None else first)
         save()
 
-    patience = config.train.early_stopping
+    def out_of_patience() -> bool:
+        return 0 < config.train.early_stopping <= progress.evals_without_better
+
+    early = out_of_patience()  # the run was ended between its last save and its last word
     measured_steps = 0
     order_of = -1
     model.train()
-    while progress.step < plan.total_steps:
+    while progress.step < plan.total_steps and not early:
         if stop.asked:
             break
         began = time.perf_counter()
@@ -339,21 +342,20 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
         due = epoch_end if config.eval.every == "epoch" else progress.step % config.eval.every == 0
         if due or last_step:
             judge()
-        early = bool(patience) and progress.evals_without_better >= patience
+        early = out_of_patience()
         new_best = config.save.keep_best and progress.best_step == progress.step
         step_due = config.save.every and progress.step % config.save.every == 0
         if epoch_end or step_due or new_best or last_step or early:
             save()
-        if early:
-            journal.write(
-                "event",
-                event="early-stop",
-                step=progress.step,
-                message=f"No better {metric_name(criterion.key)} in {progress.evals_without_better} "
-                f"evaluation{'s' * (progress.evals_without_better != 1)}: {progress.best_words}.",
-            )
-            break
 
+    if early:
+        journal.write(
+            "event",
+            event="early-stop",
+            step=progress.step,
+            message=f"No better {metric_name(criterion.key)} in {progress.evals_without_better} "
+            f"evaluation{'s' * (progress.evals_without_better != 1)}: {progress.best_words}.",
+        )
     if stop.asked and progress.step < plan.total_steps:
         if checkpoint.steps(checkpoints)[-1:] != [progress.step]:
             save()

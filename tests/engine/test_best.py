@@ -13,7 +13,9 @@ from storekit import line, metric, write
 
 from engine import evaluations
 from engine.best import Best, Criterion, parse
-from engine.checkpoints import steps
+from engine.checkpoints import link, path_of, steps, untrained_note
+from engine.cli import eval as cli_eval
+from engine.cli import sample as cli_sample
 from engine.cli.main import main
 from engine.cli.watch import Watcher
 from engine.compare.comparison import compare
@@ -21,8 +23,9 @@ from engine.compare.report import subject_text
 from engine.config import Layer, read_run, resolve
 from engine.errors import ConfigError, InputError
 from engine.home import Workspace
+from engine.journal import NAME
 from engine.process import DONE, STOPPED
-from engine.runs import create_run, write_config
+from engine.runs import ADAPTER, create_run, write_config
 from engine.store import queue, reads, rebuild, schema
 from engine.store.connect import reader, writer
 from engine.store.ingest import import_journal
@@ -181,6 +184,39 @@ def test_a_run_that_got_worse_says_so_and_ranks_by_what_training_made(workspace,
     assert row.values == (2.0, 8.72) and row.best == 0
     assert found.diagnoses[1][0].finding == "no better"
     assert "never better" in told("compare", good, worse)
+    named = compare(workspace, [str(good), f"{worse}@best", f"{worse}@0", f"{worse}@30"])
+    assert [one.no_better != "" for one in named.subjects] == [False, True, False, False]
+    assert "never better" in subject_text(named.subjects[1])
+
+
+def test_whoever_names_an_untrained_checkpoint_is_told(workspace, told, capsys, monkeypatch):
+    """The best of a run that never got better, and step 0 by any other name: wherever one is loaded or started from."""
+    workspace.root.mkdir()
+    data = write_jsonl(workspace.root / "d.jsonl", [{"prompt": "a", "completion": "b"}])
+    run_id = made(workspace, evaluated(0, 1.0), evaluated(3, 2.0), end="stopped", data=str(data))
+    place = workspace.runs / str(run_id) / "checkpoints"
+    for step in (0, 3):
+        folder = path_of(place, step)
+        folder.mkdir(parents=True)
+        (folder / ADAPTER).write_text('{"r": 16}')
+        (folder / "manifest.json").write_text(json.dumps({"step": step, "config": {}}))
+        event = {"path": f"checkpoints/{folder.name}", "bytes": 1, "kept": ["latest", *([] if step else ["best"])]}
+        write(place.parent, line("checkpoint", step=step, **event))
+    link(place, "best", 0)
+    link(place, "latest", 3)
+    monkeypatch.setattr(cli_eval, "ask_worker", lambda request: iter(()))
+    monkeypatch.setattr(cli_eval, "_print", lambda results: None)
+    monkeypatch.setattr(cli_sample, "ask_worker", lambda request: iter([{"index": i, "texts": ["x"]} for i in (0, 1)]))
+    untrained, never = "untrained weights of step 0", "they are its best"
+    for words in (["eval"], ["sample", "--prompt", "x"]):
+        said = told(words[0], f"{run_id}@best", f"{run_id}@latest", *words[1:])
+        assert f"{run_id}@best: these are the {untrained}" in said and never in said
+        assert said.count(untrained) == 1
+    assert untrained in told("eval", place / "step-00000000") and untrained not in told("eval", f"{run_id}@base")
+    assert untrained in told("fork", f"{run_id}@best") and untrained not in told("fork", f"{run_id}@3")
+    assert untrained in told("resume", f"{run_id}@0")
+    link(place, "best", 3)
+    assert untrained_note(path_of(place, 0)) and never not in untrained_note(path_of(place, 0))
 
 
 def test_what_a_store_of_an_older_version_called_best_is_put_right(tmp_path):
@@ -351,6 +387,13 @@ def test_early_stopping_goes_by_it_too_and_says_that_training_never_helped(two_s
     assert train(folder, stop=NeverStop()) == DONE
     (stop,) = [event for event in events_of(folder, "event") if event["event"] == "early-stop"]
     assert stop["step"] == 4 and "the best is 8.0000 at its start, never better" in stop["message"]
+    # Killed between its last save and its last words, it ends where it would have ended.
+    events = [line for line in (folder / NAME).read_text("utf-8").splitlines(True) if "early-stop" not in line]
+    (folder / NAME).write_text("".join(events[:-1]), "utf-8")
+    assert train(folder, stop=NeverStop()) == DONE
+    (again,) = [event for event in events_of(folder, "event") if event["event"] == "early-stop"]
+    assert (again["step"], again["message"]) == (4, stop["message"])
+    assert [event["step"] for event in events_of(folder, "metric")] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

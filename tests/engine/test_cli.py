@@ -169,7 +169,7 @@ def test_a_hub_that_cannot_be_reached_is_told_once_with_what_to_do(tmp_path, cha
     # huggingface_hub reads these variables when it is imported, which a forked worker has behind it.
     monkeypatch.setattr(sys.modules[__name__], "FINETOP", SPAWNING_FINETOP)
     said = told(finetop(tmp_path, "plan", "--model", "nobody/nothing", "--data-file", chats), 2)
-    assert "'nobody/nothing' is no folder here and not in the hub's cache" in said and "--model FOLDER" in said
+    assert "'nobody/nothing' is no folder here and not in the hub's cache" in said and "Give its folder" in said
     assert said.count("127.0.0.1:9") == 1 and "Retrying" not in said
 
 

@@ -212,6 +212,36 @@ def test_a_done_run_goes_on_only_when_there_is_more_to_do(workspace, control, se
     assert read_meta(workspace.runs / str(run_id))["data"], "what was known of the data is kept"
 
 
+def test_a_run_out_of_patience_is_resumed_with_more_of_it_or_earlier(workspace, control, settings):
+    """Else it would end again before its first step: said before anything of it is touched."""
+    run_id = ended(workspace, control, settings, 3, 6, 9, state="running", train__early_stopping=2, train__epochs=3)
+    folder = workspace.runs / str(run_id)
+    losses = {0: 3.0, 3: 2.0, 6: None, 9: 2.0}  # no better: not a number, and just as good
+    write(folder, *(line("eval", step=step, values={"eval/loss": loss}) for step, loss in losses.items()))
+    write(folder, line("state", state="done", step=9))
+    import_journal(control._writer(), run_id, folder)
+    before = (folder / "config.json").read_bytes()
+    for point, changes in (("latest", {}), ("9", {}), ("latest", {"train.epochs": 9, "train.early_stopping": 1})):
+        why = control.resume(run_id, point, changes).why
+        assert "ended by early stopping: at step 9 the last 2 evaluations had no better eval loss" in why
+        assert "train.early_stopping=N, above 2" in why and "--epochs" in why
+    assert (folder / "config.json").read_bytes() == before
+    assert run_of(workspace, run_id).state is RunState.DONE
+    for point, changes in (("6", {}), ("latest", {"train.early_stopping": 3}), ("latest", {"train.early_stopping": 0})):
+        assert control.resume(run_id, point, changes), point
+        control.stop(run_id)
+        queue.finish(control._writer(), run_id, RunState.DONE, None)
+
+
+def test_a_run_killed_before_it_could_say_that_it_ended_early_is_resumed(workspace, control, settings):
+    """Its worker then says so; see test_best."""
+    run_id = ended(workspace, control, settings, 3, state="running", train__early_stopping=1)
+    folder = workspace.runs / str(run_id)
+    write(folder, *(line("eval", step=step, values={"eval/loss": 2.0}) for step in (0, 3)))
+    queue.finish(control._writer(), run_id, RunState.FAILED, None)
+    assert control.resume(run_id)
+
+
 def test_a_run_whose_worker_has_not_left_is_neither_resumed_nor_removed(workspace, control, settings):
     run_id = ended(workspace, control, settings, 3)
     with open(workspace.runs / str(run_id) / "log.txt", "wb") as log:
@@ -411,6 +441,28 @@ def test_a_waiting_run_is_not_trained_by_hand_beside_the_queue(workspace, contro
         control.refuse_by_hand(run_id)
     control.began(workspace.runs / str(run_id), os.getpid())
     assert run_of(workspace, run_id).state is RunState.QUEUED
+
+
+def test_whoever_shows_runs_keeps_up_with_those_trained_by_hand(workspace, settings):
+    """In a new folder, and as they go on, where no daemon reads what they write."""
+    with Control(workspace) as control, Control(workspace) as shown:
+        shown.keep_up()
+        assert not workspace.database.exists(), "there is nothing to keep"
+        run_id, folder = control.train(settings())
+        write(folder, line("state", state="starting", pid=os.getpid()), line("state", state="running", step=0))
+        at_work = open(folder / "log.txt", "wb")  # noqa: SIM115, a worker holds it as long as it lives
+        fcntl.flock(at_work, fcntl.LOCK_EX)
+        shown.keep_up()
+        assert run_of(workspace, run_id).state is RunState.RUNNING
+        write(folder, metric(7, loss=0.5))
+        shown.keep_up()
+        run = run_of(workspace, run_id)
+        assert (run.state, run.step, run.train_loss) == (RunState.RUNNING, 7, 0.5)
+        other, folder = control.train(settings())
+        write(folder, line("state", state="done", step=3))
+        shown.keep_up()
+        assert run_of(workspace, other).state is RunState.DONE
+        at_work.close()
 
 
 def test_training_by_hand_makes_no_database(workspace, settings):

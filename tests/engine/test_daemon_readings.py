@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -77,6 +78,29 @@ def test_totals_go_on_from_one_attempt_and_daemon_to_the_next(store, running, tm
     assert totals["gpu_seconds"] == 8.0
     assert totals["energy_joules"] == 8 * 300.0
     assert totals["peak_memory_bytes"] == 10 * GIB
+
+
+def test_the_first_and_the_last_second_of_a_run_count(store, running, tmp_path):
+    """What lies between a run's start and the first figures, and between the last ones and its end."""
+    readings = Readings(store, Workspace(tmp_path), Limits())
+    begun = time.time() + 1
+    for second in (-0.4, 0.6, 1.6, 2.6):  # the first figures are from before it
+        seen = snapshot(begun + second, 1)
+        seen = replace(seen, gpus=(replace(seen.gpus[0], energy_joules=5000 + 300.0 * second),))
+        readings.take(seen, [running._replace(started=begun, step=int(second > 0))], {"0": seen.gpus[0]})
+    store.execute("UPDATE runs SET state = 'done', step = 3, finished = ? WHERE id = 1", (begun + 3.5,))
+    readings.watch({})
+    totals = json.loads(reads.recall(store, usage_key(1)))
+    assert totals["gpu_seconds"] == pytest.approx(3.5, abs=1e-6)
+    assert totals["energy_joules"] == pytest.approx(3.5 * 300, abs=0.01) and totals["energy_from"] == "counter"
+    assert [step for step, _ in points(store, "gpu/util")] == [1, 3]
+    # Nobody knows what a run did that was at work before this daemon was.
+    late = Readings(store, Workspace(tmp_path), Limits())
+    for second in (4.0, 5.0):
+        seen = snapshot(begun + second, 1)
+        late.take(seen, [running._replace(started=begun - 2)], {"0": seen.gpus[0]})
+    late.close()
+    assert json.loads(reads.recall(store, usage_key(1)))["gpu_seconds"] == pytest.approx(4.5, abs=1e-6)
 
 
 def test_a_card_knows_what_others_hold_and_what_the_run_held_at_most(store, running, tmp_path):

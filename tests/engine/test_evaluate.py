@@ -205,7 +205,7 @@ def test_a_file_can_be_evaluated_when_the_training_data_is_gone(tmp_path):
     config = RunConfig().replace({"data.files": [str(tmp_path / "gone.csv")]})
     rows = [{"prompt": f"q{n}", "completion": f"answer {n}"} for n in range(40)]
     sources = read_sources(config, [str(write_jsonl(tmp_path / "test.jsonl", [*rows, {"prompt": 5}]))], with_train=True)
-    assert len(sources.examples) == 40 and sources.bad_rows == 1 and sources.train == ()
+    assert len(sources.examples) == 40 and sources.report.bad_rows == 1 and sources.train == ()
     with pytest.raises(InputError, match=r"--shots 2: there are 0 training examples"):
         choose_shots(sources, 2, seed=0)
     with pytest.raises(InputError, match=r"gone\.csv"):

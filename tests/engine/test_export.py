@@ -25,6 +25,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from engine.checkpoints import link
 from engine.cli.main import main
 from engine.errors import CheckpointError, InputError
 from engine.worker import export, gguf_file, gguf_vocab
@@ -67,7 +68,12 @@ def test_every_kind_of_adapter_merges(changes, models, tmp_path):
 
 def test_a_full_fine_tune_is_handed_over_and_has_no_adapter(models, tmp_path):
     path = saved(tmp_path, models("qwen2.5"), method__kind="full")
-    assert export.export(path, tmp_path / "out", "merged").difference == 0.0
+    path = path.rename(path.with_name("step-00000000"))
+    link(path.parent, "best", 0)
+    done = export.export(path, tmp_path / "out", "merged")
+    assert done.difference == 0.0
+    assert any("untrained weights of step 0" in note and "none that is kept" in note for note in done.notes)
+    assert "untrained weights of step 0" in (tmp_path / "out" / "README.md").read_text("utf-8")
     with pytest.raises(InputError, match="no adapter"):
         export.export(path, tmp_path / "adapter", "adapter")
     assert not (tmp_path / "adapter").exists()

@@ -6,6 +6,7 @@ from families import tokenizer
 from runs import NeverStop, events_of, make_run, write_jsonl
 from transformers import AutoModelForCausalLM, GPT2Config, OPTConfig
 
+from engine.cli.main import main
 from engine.errors import InputError, ModelError
 from engine.records import Example
 from engine.worker import attention
@@ -74,12 +75,26 @@ def test_answers_end_with_the_table_and_a_prompt_that_fills_it_gets_none(model_f
         check_positions(model, 65)
 
 
+@pytest.mark.parametrize("model_folder", ["gpt2"], indirect=True)
+def test_eval_and_sample_say_what_their_user_can_do_about_it_and_it_helps(model_folder, tmp_path, capsys, fork_server):
+    data = rows(tmp_path / "long.jsonl", 60)
+    ask = ["eval", str(model_folder), "--workspace", str(tmp_path), "--data", str(data), "--metrics", "loss"]
+    assert main(ask) == 2
+    assert "table of 64 positions" in (said := capsys.readouterr().err) and "--max-length 64" in said
+    assert main([*ask, "--max-length", "64", "--set", "data.train_on=all"]) == 0
+    assert "12 examples are longer than data.max_length" in capsys.readouterr().out
+    ask[0] = "sample"
+    assert main([*ask[:4], "--prompt", "moon " * 80]) == 2
+    assert "Ask in fewer tokens" in (said := capsys.readouterr().err) and "--max-length" not in said
+
+
 def test_labels_that_would_stand_beyond_it_are_refused_in_words(model_folder):
     attention.register()
     model = AutoModelForCausalLM.from_pretrained(model_folder, attn_implementation=attention.NAME).eval()
     template = ChatTemplate(tokenizer())
     prompt = Example(messages=({"role": "user", "content": "moon " * 12},))
-    with pytest.raises(ModelError, match="table of 64 positions"):
+    with pytest.raises(ModelError, match="table of 64 positions") as caught:
         choose_labels(
             PackedLoss(model), template, [prompt], ["a", "river of a very long name indeed, and on"], PRECISION
         )
+    assert "eval.classify=generate" in caught.value.hint and "--max-length" not in caught.value.hint

@@ -1,6 +1,7 @@
 """`finetop eval`, `finetop sample` and `finetop samples`, through worker processes."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -8,14 +9,18 @@ from pathlib import Path
 import pytest
 from runs import events_of, make_run, write_jsonl
 
-from engine import evaluations
+from engine import evaluations, formats
 from engine.cli.main import main
 from engine.cli.sample import read_prompts, side_by_side, wrap
 from engine.cli.text import cells
+from engine.cli.watch import data_warnings
+from engine.config import read_run
 from engine.errors import InputError
 from engine.home import Workspace
 from engine.process import DONE
 from engine.targets import find_targets
+from engine.worker.data import prepare
+from engine.worker.shelf import Shelf
 from engine.worker.train import train
 
 pytestmark = pytest.mark.usefixtures("fork_server")
@@ -89,6 +94,37 @@ def test_a_file_is_scored_with_examples_in_the_prompt(workspace, capsys):
     lines = evaluations.read_predictions(folder)
     assert [line["prompt"] for line in lines] == ["apple number 99", "月亮 number 98", "apple number 97"]
     assert all(line["text"] is not None and line["tokens"] < 12 for line in lines)  # the loss is on the answer alone
+
+
+def test_what_became_of_each_row_is_told_as_in_the_plan(workspace, capsys, tmp_path):
+    rows = [{"prompt": "apple number 5", "completion": "fruit"}, {"prompt": "apple number 6"}, {"prompt": "a" * 300}]
+    rows += [{"prompt": "say it all " * 40, "completion": "moon"}, {"prompt": "月亮 number 7", "completion": "sky"}]
+    rows[2]["completion"] = "fruit"
+    path = write_jsonl(
+        tmp_path / "mixed.jsonl", rows + [{"prompt": f"apple {n}", "completion": "fruit"} for n in range(40)]
+    )
+    code, out, err = _ask(capsys, workspace, "eval", "1@latest", "--data", str(path), "--metrics", "loss")
+    assert code == 0, err
+    config = read_run(workspace / "runs" / "1").config.replace({"data.files": [str(path)], "data.val_fraction": 0.0})
+    planned = prepare(config, Shelf().template(find_targets(Workspace(workspace), ["1@latest"])[0])).report
+    words = [line.replace("train: ", "eval: ") for line in data_warnings(planned, more="`finetop data check`")]
+    assert any(line.startswith("3 rows are left out: 1 ") for line in words), words
+    assert [line for line in words if line not in out.splitlines()] == []
+    assert "45 rows: 44 read, 1 bad" in out
+    code, out, err = _ask(capsys, workspace, "eval", "1@latest", "--data", str(path), "--metrics", "loss", "--json")
+    (result,) = json.loads(out)
+    assert result["data"]["rows"] == planned["rows"] and result["data"]["problem_counts"] == planned["problem_counts"]
+    assert len(read_prompts(path)) == 44
+    assert "1 row is left out: 1 " in capsys.readouterr().err
+
+
+def test_flags_that_refusals_of_data_name_are_those_of_eval_too(capsys):
+    """Each hint of what reads data is of use where data is evaluated on, not only where it is trained on."""
+    texts = [path.read_text("utf-8") for path in (Path(formats.__file__).parent).glob("*.py")]
+    named = {flag for text in texts for flag in re.findall(r"--[a-z]+(?:-[a-z]+)*", text)} | {"--max-length"}
+    with pytest.raises(SystemExit):
+        main(["eval", "--help"])
+    assert sorted(named - set(re.findall(r"--[a-z-]+", capsys.readouterr().out))) == []
 
 
 def test_two_adapters_of_one_name_keep_an_evaluation_each(workspace, capsys, tmp_path):

@@ -1,6 +1,7 @@
 """The main screen by its keys: what is asked of the control, what is refused and why, what is drawn after it."""
 
 import asyncio
+import fcntl
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 from fill import HOSTILE, Filler
 from stage import played, press, until
 
+from engine.config import RunConfig
 from engine.home import Workspace
+from engine.journal import Journal
 from engine.store.records import Outcome, RunState
 from tui.app import FinetopApp
 from tui.keys import ACTIONS, BY_ID, Keymap
@@ -30,10 +33,11 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple] = []
         self.refuse = ""
+        self.notes: tuple[str, ...] = ()
 
     def __getattr__(self, name: str) -> Any:
         def call(*values: Any, **named: Any) -> Any:
-            if name not in ("seen", "close"):
+            if name not in ("seen", "close", "keep_up"):
                 self.calls.append((name, *values, *named.values()))
             if name == "run_bytes":
                 return 1_400_000_000
@@ -41,7 +45,9 @@ class Recorder:
                 return 12
             if name == "start_daemon":
                 return True
-            return Outcome(not self.refuse, values[0] if values else 0, RunState.DONE, self.refuse)
+            if name == "choose_best":
+                return "Best goes by accuracy."
+            return Outcome(not self.refuse, values[0] if values else 0, RunState.DONE, self.refuse, self.notes)
 
         return call
 
@@ -215,6 +221,80 @@ async def test_resume_offers_the_checkpoints_that_are_there(filled):
         assert isinstance(shown.app.screen, Choose)
         await shown.press("j", "enter")
         await shown.asked("resume", 5, "1200")
+
+
+@played
+async def test_what_there_is_to_know_of_a_resume_is_shown_whole(filled):
+    """The rates of a longer course, files that moved; and a refusal that one line has no room for."""
+    async with Shown(filled) as shown:
+        shown.control.notes = (f"the rate goes from 3e-05 to 5e-05 {'x' * 200} at step 41.", "data.files: lies at /b")
+        for keys in (["r", "enter"], ["4", "r"]):
+            await shown.go(5)
+            await shown.press(*keys)
+            notice = await until(lambda: isinstance(shown.app.screen, Notice) and shown.app.screen)
+            text = " ".join("".join(part for part, _ in line) for line in notice.lines)
+            assert "run 5: the rate goes from 3e-05 to 5e-05" in text and "lies at /b" in text
+            assert "x" * 200 in text.replace(" ", "")
+            await shown.press("enter")
+        shown.control.refuse = "run 5 was ended by early stopping\n" + "more patience " * 20
+        await shown.go(5)
+        await shown.press("r", "enter")
+        notice = await until(lambda: isinstance(shown.app.screen, Notice) and shown.app.screen)
+        assert sum("more patience" in "".join(part for part, _ in line) for line in notice.lines) > 2
+    async with Shown(filled, size=(60, 16)) as shown:
+        shown.app.say_whole("resume", "as wide as it has room for " * 8, "warning")
+        notice = await until(lambda: isinstance(shown.app.screen, Notice) and shown.app.screen)
+        await until(lambda: notice.is_mounted)
+        assert max(sum(len(part) for part, _ in line) for line in notice.lines) <= 50
+
+
+@played
+async def test_runs_that_were_trained_by_hand_in_a_new_folder_are_shown(tmp_path):
+    folder = tmp_path / "runs" / "1"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(RunConfig().to_json(), "utf-8")
+    journal = Journal(folder)
+    journal.write("state", state="starting", pid=1)
+    journal.write("state", state="running", step=0)
+    at_work = open(folder / "log.txt", "wb")  # noqa: SIM115, a worker holds it as long as it lives
+    fcntl.flock(at_work, fcntl.LOCK_EX)
+    looks_only = FinetopApp(Workspace(tmp_path), Settings(theme="dark"), readonly=True)
+    async with looks_only.run_test(size=(80, 24)):
+        await until(lambda: isinstance(looks_only.screen, MainScreen) and looks_only.snapshot.taken)
+        await until(lambda: "runs.db does not know yet" in " ".join(looks_only.screen.runs.shown_text()))
+    assert not Workspace(tmp_path).database.exists()
+    app = FinetopApp(Workspace(tmp_path), Settings(theme="dark"))
+    async with app.run_test(size=(80, 24)):
+        await until(lambda: app.snapshot.run(1) is not None)
+        journal.metric(7, {"train/loss": 0.5})
+        await until(lambda: app.snapshot.run(1).step == 7)
+    journal.close()
+    at_work.close()
+
+
+@played
+async def test_another_metric_says_which_checkpoint_is_best(tmp_path):
+    filler = Filler(tmp_path)
+    run_id, active = filler.add("one"), filler.add("two")
+    filler.train(active, 200)
+    filler.train(run_id, 400)
+    more = [{"kind": "eval", "step": 400, "values": {"eval/accuracy": 0.5, "eval/smoothness": 7.0}}]
+    filler.journal(run_id, *more, {"kind": "state", "state": "done", "step": 400})
+    filler.finish(run_id, RunState.DONE)
+    async with Shown(tmp_path) as shown:
+        await shown.go(run_id)
+        await shown.press("4", "b")
+        choices = {value: line for value, line in shown.app.screen.choices}
+        assert list(choices) == ["loss:min", "accuracy:max", "smoothness:max", "smoothness:min", ""]
+        assert [value for value, line in choices.items() if "so far" in line[-1][0]] == ["loss:min"]
+        await shown.press("j", "enter")
+        await shown.asked("choose_best", run_id, "accuracy:max")
+        assert shown.news == f"run {run_id}: Best goes by accuracy."
+        await shown.press("b", "G", "enter", *"f1:max", "enter")
+        await shown.asked("choose_best", run_id, "f1:max")
+        await shown.go(active)
+        await shown.press("4", "b")
+        assert shown.news == f"best: run {active} is running; it can be told once it has ended"
 
 
 @played

@@ -89,10 +89,15 @@ class Notice(Dialog):
 
     def __init__(self, heading: str, words: Sequence[str] = ()) -> None:
         super().__init__()
-        self.heading = heading
-        self.lines: list[Line] = [[(part, "text")] for text in words for part in wrap(text, 64)]
+        self.heading, self.words = heading, words
+        self.lines = self._wrapped(64)
+
+    def _wrapped(self, width: int) -> list[Line]:
+        return [[(part, "text")] for text in self.words for part in wrap(text, width)]
 
     def box(self) -> Pane:
+        if self.words:
+            self.lines = self._wrapped(min(64, self.app.size.width - 10))
         return _Words(self.heading, self.lines, self.keys)
 
     def box_size(self, width: int, height: int) -> tuple[int, int]:

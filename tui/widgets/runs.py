@@ -166,6 +166,14 @@ class RunsPane(Rows):
             ]
         if not snapshot.taken:
             return []
+        if app.readonly and app.workspace.run_ids():
+            unknown = "There are runs in this folder that runs.db does not know yet."
+            hint = "`finetop ls` takes them in, and so does the screen without --readonly."
+            return [
+                [],
+                *([("   " + text, "text")] for text in format.wrap(unknown, width - 6)),
+                *([("   " + text, "dim")] for text in format.wrap(hint, width - 6)),
+            ]
         return [
             [],
             [("   No runs yet.", "bright")],

@@ -1,0 +1,77 @@
+"""Numbers beside answers that say how good these are: nothing is learnt from them, and bad answers are trained as well.
+
+Verdicts of yes and no are `preference`'s, which refuses the bad. Where a rating stops being good only its owner knows,
+so it is told how many answers have a low one.
+"""
+
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from engine.formats.columns import normalise
+from engine.formats.faults import excerpt
+from engine.formats.preference import worse_columns
+
+_WORDS = {
+    "rating", "ratings", "rate", "rated", "score", "scores", "scoring", "reward", "rewards", "star", "stars", "grade",
+    "grades", "quality", "helpfulness", "honesty", "truthfulness", "correctness", "coherence", "harmlessness",
+    "instruction_following", "评分", "得分", "分数", "打分", "质量",
+}  # fmt: skip
+_MOST = 20
+"""Columns of which the numbers are kept, eight bytes each."""
+
+
+class Ratings:
+    """What the rows of one file hold of them."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, array] = {}
+        self._rates: dict[str, bool] = {}
+
+    def see(self, row: dict, unused: Sequence[str]) -> None:
+        """Take down the ratings in a row that is read, among its columns that serve for nothing else."""
+        for column in unused:
+            rates = self._rates.get(column)
+            if rates is None:
+                rates = self._rates[column] = _rates(column)
+            if rates:
+                for name, value in _numbers(column, row.get(column)):
+                    if name in self._values or len(self._values) < _MOST:
+                        self._values.setdefault(name, array("d")).append(value)
+
+    def lines(self) -> list[str]:
+        """What to say of those that differ from answer to answer."""
+        return [_line(name, values) for name, values in self._values.items() if min(values) < max(values)]
+
+
+def _rates(column: str) -> bool:
+    """`score`, `avg_rating`, `score_chosen`, but not the score of a worse answer."""
+    name = normalise(column)
+    words = {name, *re.split(r"[\W_]+", name)}
+    return bool(words & _WORDS) and not worse_columns([column])
+
+
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for key, one in value.items():
+            if not isinstance(one, dict):
+                yield from _numbers(f"{name}.{key}", one)
+        return
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15:  # NaN is not
+        yield name, float(value)
+
+
+def _line(name: str, values: array) -> str:
+    low, high = min(values), max(values)
+    middle = (low + high) / 2
+    few = sum(value <= middle for value in values)
+    return (
+        f"'{excerpt(name)}' looks like a rating ({low:.6g} to {high:.6g}): all answers count alike, also "
+        f"those of the {few:,} of {len(values):,} rows with {middle:.6g} or less; take out what is not good enough"
+    )
