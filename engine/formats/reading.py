@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import DataError
-from engine.formats.columns import Shape, find_shape, mapped_shape, normalise
+from engine.formats.columns import Shape, find_shape, mapped_shape
 from engine.formats.containers import Container, read_rows, recognise
 from engine.formats.encoding import Scan, scan
 from engine.formats.faults import NOTE_CODES, Fault, Remark, RowFault, Section, excerpt, kind, visible
 from engine.formats.jsonrows import Item
-from engine.formats.layouts import EXAM_COLUMNS, EXAM_WORDS, Layout, layout_of, unused_with_text
+from engine.formats.layouts import Layout, exam_words, layout_of, unused_with_text
 from engine.formats.parts import TRAIN, USES, VALIDATION, part_of_name, part_of_value
-from engine.formats.preference import verdict_columns
+from engine.formats.preference import verdict_columns, worse_rows
 from engine.formats.rows import build_example
 from engine.formats.shapes import file_shape
 from engine.formats.sources import Origin
@@ -82,6 +82,8 @@ class _File:
     aside: Counter[str] = field(default_factory=Counter)
     used: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
+    flags: dict[str, Counter[bool]] = field(default_factory=dict)
+    """Columns that hold true or false and are not read, with how often each; but for 50 of them."""
     notes: list[str] = field(default_factory=list)
 
     def described(self) -> tuple[str, ...]:
@@ -90,8 +92,11 @@ class _File:
             lines.append(f"{_rows(self.used[VALIDATION])} of the split '{VALIDATION}', used for validation")
         for part, rows in self.aside.items():
             lines.append(f"{_rows(rows)} of the split '{part}' set aside; {self.name}:{part} reads them")
-        lines += [EXAM_WORDS.format(column) for column in self.ignored if normalise(column) in EXAM_COLUMNS]
-        return tuple(lines)
+        for column, values in self.flags.items():
+            if values[True] and values[False]:
+                no = f"'{visible(column)}' is false in {_rows(values[False])}, which are trained like the others"
+                lines.append(f"{no}; if it calls their answers bad, take them out")
+        return (*lines, *exam_words(self.ignored))
 
 
 class Reading:
@@ -137,7 +142,7 @@ class Reading:
         self, origin: Origin, items_again: Callable[[], Iterator[Item]], container: Container, scanned: Scan | None
     ) -> Iterator[Opened | Row | DataFile]:
         name = origin.name
-        items = items_again()
+        items = _unwrapped(items_again())
         first = []
         first_rows: list[dict] = []
         for item in items:
@@ -149,8 +154,6 @@ class Reading:
         if not any(isinstance(item, (tuple, Fault)) for item in first):
             raise DataError(f"{name} has no rows", "Give a file with at least one row below the column names.")
         items = itertools.chain(first, items)
-        if first_rows and _is_enveloped(first_rows[0]):
-            items, first_rows = _opened_envelopes(items), [row["row"] for row in first_rows if _is_enveloped(row)]
         shape = None
         if first_rows:
             try:
@@ -201,7 +204,7 @@ class Reading:
             return None
         # One of them is wanted, and only the whole file tells which there are.
         present, part = set(), ""
-        for item in items_again():
+        for item in _unwrapped(items_again()):
             if isinstance(item, Section):
                 part = part_of_name(item.key)
             elif isinstance(item, tuple) and isinstance(item[1], dict):
@@ -213,12 +216,13 @@ class Reading:
         layouts: dict[tuple, Layout] = {}
         name, part = file.name, file.part
         given = read = 0
+        worse = ""
         # Most data knows no splits, and nothing is to be counted then.
         plain_used = file.wanted is None or "" in file.wanted
         for item in items:
             if not isinstance(item, tuple):
                 if isinstance(item, Section):
-                    part = part_of_name(item.key) or file.part
+                    part, worse = part_of_name(item.key) or file.part, worse_rows(item.key)
                 elif isinstance(item, Remark):
                     file.notes.append(item.message)
                 else:
@@ -246,10 +250,14 @@ class Reading:
                         continue
                 else:
                     self.trains = True
+                if worse:
+                    raise RowFault("preference", worse)
                 for guard in layout.guards:
                     guard(row)
                 built = build_example(row, layout.shape, self._system, name, line)
-                ignored = (*unused_with_text(row, layout.unused), *built.unread)
+                ignored = (*built.unread,)
+                if layout.unused:
+                    ignored += self._unused(file, row, layout.unused, built.example)
                 self._count_ignored(file, ignored)
             except RowFault as fault:
                 file.bad += 1
@@ -294,6 +302,15 @@ class Reading:
         )
         return Row(file.name, fault.line, problem=problem, part=part if file.kept_part else "", rows=fault.rows)
 
+    def _unused(self, file: _File, row: dict, unused: tuple[str, ...], example: Example) -> tuple[str, ...]:
+        """Columns with text that the example does not hold; those that say yes or no are counted."""
+        for column in unused:
+            if isinstance(row[column], bool) and (column in file.flags or len(file.flags) < _MOST_IGNORED):
+                file.flags.setdefault(column, Counter())[row[column]] += 1
+        names = unused_with_text(row, unused)
+        held = {message["content"] for message in example.messages} if names else ()
+        return tuple(name for name in names if not (isinstance(row[name], str) and row[name] in held))
+
     def _count_ignored(self, file: _File, names: tuple[str, ...]) -> None:
         for name in names:
             if name in file.ignored or len(file.ignored) < _MOST_IGNORED:
@@ -329,17 +346,24 @@ class Reading:
         return shape or file_shape
 
 
-def _is_enveloped(row: dict) -> bool:
-    """A row of the hub's viewer: {"row_idx": 0, "row": {...}, "truncated_cells": []}."""
-    return "row_idx" in row and isinstance(row.get("row"), dict)
-
-
-def _opened_envelopes(items: Iterable[Item]) -> Iterator[Item]:
+def _unwrapped(items: Iterator[Item]) -> Iterator[Item]:
+    """The rows within what the first row is wrapped in: the hub's viewer, or a list that is a conversation itself."""
+    passed = []
     for item in items:
-        if isinstance(item, tuple) and isinstance(item[1], dict) and _is_enveloped(item[1]):
-            yield item[0], item[1]["row"]
-        else:
-            yield item
+        passed.append(item)
+        if isinstance(item, tuple):
+            items = itertools.chain(passed, items)
+            return map(_row_within, items) if _row_within(item) is not item else items
+    return iter(passed)
+
+
+def _row_within(item: Item) -> Item:
+    row = item[1] if isinstance(item, tuple) else None
+    if isinstance(row, dict) and "row_idx" in row and isinstance(row.get("row"), dict):
+        return item[0], row["row"]  # {"row_idx": 0, "row": {...}, "truncated_cells": []}
+    if isinstance(row, list) and row and all(isinstance(one, dict) and ("role" in one or "from" in one) for one in row):
+        return item[0], {"messages": row}
+    return item
 
 
 def _numbered(row: Any, message: str) -> str:

@@ -1,7 +1,9 @@
 """Calls of tools and what tools there are, as people write them -> as chat templates want them."""
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from engine.formats.faults import RowFault, encodable, kind
@@ -81,11 +83,23 @@ def read_tools(value: Any, column: str) -> tuple[dict, ...]:
     if value is None or value == "":
         return ()
     tools = []
-    for index, tool in enumerate(as_list(value, column)):
+    for index, tool in enumerate(_declared(as_list(value, column))):
         if isinstance(tool, dict) and "function" not in tool and isinstance(tool.get("name"), str):
+            if "parameters" not in tool and "input_schema" in tool:  # Anthropic
+                tool = {"parameters" if key == "input_schema" else key: value for key, value in tool.items()}
             tool = {"type": "function", "function": tool}
         if not isinstance(tool, dict) or not isinstance(tool.get("function"), dict):
             raise RowFault("bad-tools", f"'{column}[{index}]' describes no function", tool)
         encodable(json.dumps(tool, ensure_ascii=False, default=str), f"{column}[{index}]")
         tools.append(tool)
     return tuple(tools)
+
+
+def _declared(tools: list) -> Iterator[Any]:
+    """Each tool, also where it is JSON text (columns of texts in Parquet), or several stand in one (Gemini)."""
+    for tool in tools:
+        if isinstance(tool, str):
+            with contextlib.suppress(ValueError):
+                tool = parse(tool)
+        inner = tool.get("functionDeclarations", tool.get("function_declarations")) if isinstance(tool, dict) else None
+        yield from inner if isinstance(inner, list) else [tool]
