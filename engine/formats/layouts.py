@@ -36,7 +36,7 @@ EXAM_COLUMNS = frozenset(
 )
 _TRANSCRIPT = re.compile(
     r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|\[/INST\]|### ?(?:Human|Assistant|Instruction|Response):"
-    r"|<\|(?:user|assistant|prompter)\|>|\[(?:Human|User)\]:|(?:\A|\n)\s*(?:Human|User|USER|用户)\s*[:：]",
+    r"|<\|(?:user|assistant|prompter)\|>|\[(?:Human|User)\]:|(?:\A|\n)[ \t]*(?:Human|User|USER|用户)[ \t]*[:：]",
 )
 """Marks of a conversation that is written into one text: ChatML, Llama, Gemma, Vicuna, Guanaco, MOSS, HH."""
 _BY_TURNS = re.compile("dialog|conv|chat|turn|utter|message|data|对话")

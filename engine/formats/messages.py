@@ -16,7 +16,7 @@ from engine.formats.faults import RowFault, encodable, kind
 from engine.formats.lists import as_list, holds_text
 from engine.formats.media import refuse_media
 from engine.formats.preference import is_verdict
-from engine.formats.tools import called_before, read_call, read_tools, written_calls
+from engine.formats.tools import calls_a_tool, read_call, read_tools, written_calls
 
 _ROLES = {
     "system": "system",
@@ -54,7 +54,7 @@ _ASKED = ("human", "user", "input", "question", "prompt", "instruction", "query"
 _ANSWERED = ("assistant", "gpt", "bot", "output", "answer", "response", "completion")
 _SPOKEN = re.compile(r"\s*(问|答|用户|助手|Human|Assistant|User|Q|A)\s*[:：]\s*")
 _OPENING = re.compile(r"\s*(Human|User|问|用户)\s*[:：]")
-_AWAITING = re.compile(r"\n\s*(Assistant|AI|答|助手)\s*[:：]\s*\Z")
+_AWAITING = re.compile(r"\n[ \t]*(Assistant|AI|答|助手)[ \t]*[:：]\Z")
 
 
 def read_messages(items: Any, column: str, unread: set[str] | None = None) -> list[dict]:
@@ -94,11 +94,13 @@ def read_transcript(text: str, where: str) -> list[dict] | None:
 
     None for any other text: it must begin as a person speaks and end where the assistant would.
     """
+    text = text.strip()
     spoken = _OPENING.match(text)
-    if not spoken or not _AWAITING.search(text):
+    awaiting = _AWAITING.search(text) if spoken else None
+    if not awaiting:
         return None
-    asks, answers = spoken[1], _AWAITING.search(text)[1]
-    pieces = re.split(rf"(?:\A|\n)\s*({re.escape(asks)}|{re.escape(answers)})\s*[:：][ \t]*", text)
+    asks, answers = spoken[1], awaiting[1]
+    pieces = re.split(rf"(?:\A|\n)[ \t]*({re.escape(asks)}|{re.escape(answers)})[ \t]*[:：]", text)
     speakers, said = pieces[1::2], [piece.strip() for piece in pieces[2::2]]
     if asks == answers or speakers != [asks, answers] * (len(speakers) // 2) or not all(said[:-1]):
         return None
@@ -304,8 +306,9 @@ def check_order(messages: list[dict], column: str) -> int:
     last = len(roles) - 1 - roles[::-1].index("assistant")
     if roles[0] != "system" and "user" not in roles[: last + 1]:
         raise RowFault("no-user", "no user message before the assistant's, nothing to answer")
-    for index in [at for at, role in enumerate(roles[: last + 1]) if role == "tool"] if "tool" in roles else ():
-        if not called_before(messages, index):
+    for index in range(last) if "tool" in roles else ():
+        first_result = roles[index] == "tool" and (index == 0 or roles[index - 1] != "tool")
+        if first_result and (index == 0 or not calls_a_tool(messages[index - 1])):
             raise RowFault(
                 "role-order",
                 f"'{column}[{index}]' is a tool's result, but no tool was called before it; write the call as "

@@ -21,15 +21,11 @@ _LOOKED_AT = 20_000
 """Characters of an answer in which a call is looked for."""
 
 
-def called_before(messages: list[dict], index: int) -> bool:
-    """Whether the tool's result at `index` follows a call, also one that is written into an answer's text."""
-    at = index - 1
-    while at >= 0 and messages[at]["role"] == "tool":
-        at -= 1
-    if at < 0 or messages[at]["role"] != "assistant":
+def calls_a_tool(message: dict) -> bool:
+    """Whether a message calls, be it in an answer's text; a tool's results may follow it."""
+    if message["role"] != "assistant":
         return False
-    caller = messages[at]
-    return bool(caller.get("tool_calls") or _CALL_IN_TEXT.search((caller["content"] or "")[:_LOOKED_AT]))
+    return bool(message.get("tool_calls") or _CALL_IN_TEXT.search((message["content"] or "")[:_LOOKED_AT]))
 
 
 def calls_of_tools(text: str, tools: tuple[dict, ...]) -> list[dict] | None:
