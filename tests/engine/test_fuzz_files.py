@@ -63,6 +63,9 @@ LARGE = {
             ]
         }
     ),
+    "broken.json": '[{"prompt": "q", "completion": "a"}, {"prompt": '
+    + "\n" * 3 * MANY
+    + '!}, {"prompt": "q", "completion": "a"}]',
     "lines.jsonl": json.dumps({"prompt": "Human: x" + "\n" * 10 * MANY + "Assistant:", "completion": "a"}),
 }
 
