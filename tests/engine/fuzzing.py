@@ -350,7 +350,7 @@ def source_of(dice: random.Random, folder: Path) -> str:
                     lambda: (path / "loop").symlink_to(path),
                     lambda: (path / "gone.jsonl").symlink_to(path / "nothing"),
                     lambda: os.mkfifo(path / "pipe.jsonl"),
-                    lambda: (path / "train" / "x.csv").mkdir(parents=True),
+                    lambda: (path / "more" / "x.csv").mkdir(parents=True),
                     lambda: (path / "data-00000-of-00001.arrow").write_bytes(b"ARROW1"),
                 ]
             )()
