@@ -43,9 +43,12 @@ def build_example(row: dict, shape: Shape, system: str | None, file: str, line: 
     left_out = check_order(messages, column.get("messages", "messages"))
     if left_out:
         del messages[-left_out:]
-    named = [f"{column.get('messages', 'messages')}[].{key}" for key in unread]
-    named += _add_system(messages, row, column.get("system", ""), system)
-    tools, not_read = _tools(row, shape, messages)
+    named = [f"{column.get('messages', 'messages')}[].{key}" for key in unread] if unread else []
+    if system or "system" in column:
+        named += _add_system(messages, row, column.get("system", ""), system)
+    tools, not_read = (), ()
+    if "tools" in column or messages[0]["role"] == "system":
+        tools, not_read = _tools(row, shape, messages)
     if tools and shape.kind == "pair" and len(messages[-1]) == 2:
         calls = calls_of_tools(messages[-1]["content"], tools)
         if calls:
