@@ -4,7 +4,6 @@ import itertools
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from engine.data.boundaries import Boundaries
+from engine.data.comparing import PARTS, between_rows
 from engine.data.damage import find_control, find_damage
-from engine.data.groups import near_pairs
 from engine.data.kinds import KINDS
 from engine.data.personal import find_personal
 from engine.data.pool import Pool
-from engine.data.report import CheckReport, Find, Lengths, length_histogram, size_verdict
+from engine.data.report import CheckReport, Find, Lengths, Progress, length_histogram, size_verdict
 from engine.data.tokens import TokenCounter
 from engine.formats import Row, stream_data
 from engine.formats.faults import Remark, excerpt
@@ -26,16 +25,10 @@ from engine.formats.split import LabelCounts, plain
 from engine.records import DataFile, Example
 from engine.turn_notes import CONTROL_TOKEN, DROPPED
 
-_SHORT_LABEL = 64
-"""Characters up to which two different answers to one question contradict each other; longer ones may both be right."""
 _LONG_MEDIAN = 40
 """Characters of the median answer from which on very short answers stand out."""
 _SHORT_SHARE = 20
 _KIND_OF_NOTE = {CONTROL_TOKEN: "control-tokens", **dict.fromkeys(DROPPED, "left-out")}
-_PARTS = ("", "the validation file", "the test file")
-
-Progress = Callable[[str, int, int], None]
-"""(what is being done, done, of how many)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +194,7 @@ class _Checker:
             if not source:
                 continue
 
-            def advance(done: int, total: int, what: str = _PARTS[part]) -> None:
+            def advance(done: int, total: int, what: str = PARTS[part]) -> None:
                 progress(f"reading {what}", done, total)
 
             options = {**reading, "objective": objective_for(source), "use": ("", "validation", "evaluation")[part]}
@@ -209,66 +202,12 @@ class _Checker:
                 if isinstance(item, Row) and item.example is not None:
                     self._pool.add(item.example, part)
 
-    # Between rows
-
     def compare(self, progress: Progress) -> None:
+        """What is found between rows, the finds of each kind in the order of the rows."""
         pool = self._pool
-        own = len(self._place)
-        questions = np.array(pool.question, np.uint64) ^ np.array(pool.frame, np.uint64)
-        answers = np.array(pool.answer, np.uint64)
-        taught = answers ^ np.array(pool.thoughts, np.uint64)
-        between: list[tuple[int, str, str, int]] = []
-        for group in pool.groups(questions):
-            mine = group[group < own].tolist()
-            others = group[group >= own]
-            if mine and len(others):
-                where = _PARTS[pool.part[others[0]]]
-                between += [(row, "leaks", f"the question is also in {where},", int(others[0])) for row in mine]
-            between += self._same_question(mine, answers, taught)
-        between += self._nearly(own, progress)
-        # The finds of each kind in the order of the rows.
-        for row, kind, message, other in sorted(between):
+        for row, kind, message, other in sorted(between_rows(pool, len(self._place), progress)):
             shown = pool.texts(row)[0][:200] if len(self._finds[kind]) < (self._max_finds or len(pool)) else ""
             self._found(kind, self._place[row], pool.where(row), message, shown, other)
-
-    def _same_question(
-        self, rows: list[int], answers: np.ndarray, taught: np.ndarray
-    ) -> Iterator[tuple[int, str, str, int]]:
-        """Answers are compared without thoughts and weights; duplicates are the same in these as well."""
-        first_with: dict[int, int] = {}
-        first_teaching: dict[int, int] = {}
-        for row in rows:
-            first_with.setdefault(int(answers[row]), row)
-            first = first_teaching.setdefault(int(taught[row]), row)
-            if first != row:
-                yield row, "duplicates", "the same as", first
-        if len(first_with) < 2:
-            return
-        firsts = list(first_with.values())
-        chars = self._pool.answer_chars
-        short = all(chars[row] <= _SHORT_LABEL for row in firsts)
-        kind = "contradictions" if short else "several-answers"
-        for row in rows:
-            other = next(first for first in firsts if answers[first] != answers[row])
-            said = ""
-            if short:
-                one, two = (self._pool.texts(which)[1].strip() for which in (row, other))
-                said = f"answered '{one}' here, '{two}' at"
-            yield row, kind, said or "answered otherwise at", other
-
-    def _nearly(self, own: int, progress: Progress) -> Iterator[tuple[int, str, str, int]]:
-        def advance(done: int, total: int) -> None:
-            progress("comparing", done, total)
-
-        pool = self._pool
-        told: set[tuple[int, str]] = set()
-        for row, other, share in near_pairs(pool, answers=True, advance=advance):
-            # Rows of the data come before those of the other files, so the earlier row is the data's.
-            kind, at, beside = ("near-duplicates", row, other) if row < own else ("near-leaks", other, row)
-            if other < own and (at, kind) not in told:
-                told.add((at, kind))
-                what = "like" if kind == "near-duplicates" else f"like one in {_PARTS[pool.part[row]]},"
-                yield at, kind, f"{share:.0%} {what}", beside
 
     # What was found
 

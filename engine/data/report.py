@@ -1,12 +1,16 @@
 """What a check found, as frozen values; JSON-ready by `dataclasses.asdict`."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from engine.data.kinds import KINDS
 from engine.records import DataFile
+
+Progress = Callable[[str, int, int], None]
+"""(what is being done, done, of how many)"""
 
 FEW, GOOD, BEST = 100, 500, 2000
 """Rows: below FEW too few to learn from; from GOOD on good; from BEST on best for classification."""

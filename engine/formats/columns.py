@@ -25,19 +25,22 @@ LABELS = (
     "标签", "类别", "分类", "意图",
 )  # fmt: skip
 TEXTS = ("text", "content", "document", "文本", "内容", "正文")
-SYSTEMS = ("system", "system_prompt", "系统")
+SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "系统")
+REASONING = ("reasoning_content", "complex_cot")
+"""Columns with the thought before an answer; `reasoning` and `thinking` may as well say on or off."""
 CONTEXTS = ("context",)
+_ANSWER_ENDINGS = ("answer", "answers", "response", "responses", "completion", "solution", "output")
 MESSAGES = ("messages",)
 CONVERSATIONS = ("conversations", "conversation", "contents")
 TOOLS = ("tools", "functions")
 
 FORMATS = ("openai", "sharegpt", "alpaca", "prompt-completion", "question-answer", "classification", "text")
-ROLES = ("prompt", "completion", "input", "history", "system", "text", "label", "messages", "tools")
+ROLES = ("prompt", "completion", "reasoning", "input", "history", "system", "text", "label", "messages", "tools")
 """What a column can be mapped to with --map."""
 
 KNOWN_NAMES = frozenset(
     (*PROMPTS, *ANSWERS, *LABELED_TEXTS, *LABELS, *TEXTS, *SYSTEMS, *CONTEXTS, *MESSAGES, *CONVERSATIONS)
-) | {"tools", "functions", "history", "chosen", "rejected"}
+) | {"tools", "functions", "history", "chosen", "rejected", *REASONING}
 
 Find = Callable[..., str | None]
 
@@ -75,9 +78,15 @@ def find_shape(columns: Iterable[str], format: str = "auto") -> Shape | None:
     for name, finder in _FINDERS.items():
         if format in ("auto", name):
             shape = finder(find)
-            if shape:
+            if shape and not (format == "auto" and _asks_more(shape, by_name)):
                 return shape
     return None
+
+
+def _asks_more(shape: Shape, names: Iterable[str]) -> bool:
+    """Whether what looks like the class of a question is a column beside its answer, whose name is not known."""
+    asked = shape.kind == "classification" and normalise(shape.columns["text"]) in PROMPTS
+    return asked and any(name.rpartition("_")[2] in _ANSWER_ENDINGS for name in names)
 
 
 def mapped_shape(columns: Iterable[str], mapping: dict[str, str]) -> Shape | None:
@@ -101,6 +110,7 @@ def mapped_shape(columns: Iterable[str], mapping: dict[str, str]) -> Shape | Non
     if "prompt" in mapping or "completion" in mapping:
         prompt, completion = given("prompt") or find(*PROMPTS), given("completion") or find(*ANSWERS)
         roles = {"prompt": prompt, "completion": completion, "input": given("input"), "history": given("history")}
+        roles["reasoning"] = given("reasoning") or find(*REASONING)
         return _shape("mapped", "pair", ("prompt", "completion"), {**roles, **extra})
     if "text" in mapping:
         return _shape("mapped", "text", ("text",), {"text": mapping["text"]})
@@ -120,7 +130,7 @@ def _openai(find: Find) -> Shape | None:
 
 def _sharegpt(find: Find) -> Shape | None:
     # UltraChat and HuatuoGPT: {"id": …, "data": ["question", "answer", …]}; a lone `data` may be anything.
-    turns = find(*CONVERSATIONS) or (find("data") if find("id") else None)
+    turns = find(*CONVERSATIONS) or (find("data") if find("id") and not find("annotations") else None)
     columns = {"messages": turns, "system": find(*SYSTEMS), "tools": find(*TOOLS)}
     return _shape("sharegpt", "chat", ("messages",), columns)
 
@@ -129,19 +139,25 @@ def _alpaca(find: Find) -> Shape | None:
     more = find("input", *CONTEXTS)
     answer = find("output") or (find("response") if more else None)
     columns = {"prompt": find("instruction"), "input": more, "completion": answer}
-    columns |= {"history": find("history"), "system": find(*SYSTEMS), "tools": find(*TOOLS)}
+    columns |= {"history": find("history"), **_beside_pairs(find)}
     return _shape("alpaca", "pair", ("prompt", "completion"), columns)
 
 
 def _prompt_completion(find: Find) -> Shape | None:
-    columns = {"prompt": find("prompt"), "completion": find("completion"), "system": find(*SYSTEMS)}
-    return _shape("prompt-completion", "pair", ("prompt", "completion"), {**columns, "tools": find(*TOOLS)})
+    columns = {"prompt": find("prompt"), "completion": find("completion"), **_beside_pairs(find)}
+    return _shape("prompt-completion", "pair", ("prompt", "completion"), columns)
 
 
 def _question_answer(find: Find) -> Shape | None:
-    columns = {"prompt": find(*PROMPTS), "completion": find(*ANSWERS), "input": find(*CONTEXTS)}
-    columns |= {"history": find("history"), "system": find(*SYSTEMS), "tools": find(*TOOLS)}
-    return _shape("question-answer", "pair", ("prompt", "completion"), columns)
+    beside = _beside_pairs(find)
+    # What an API answers is a content beside a thought.
+    answer = find(*ANSWERS) or (find("content") if beside["reasoning"] else None)
+    columns = {"prompt": find(*PROMPTS), "completion": answer, "input": find(*CONTEXTS), "history": find("history")}
+    return _shape("question-answer", "pair", ("prompt", "completion"), columns | beside)
+
+
+def _beside_pairs(find: Find) -> dict[str, str | None]:
+    return {"reasoning": find(*REASONING), "system": find(*SYSTEMS), "tools": find(*TOOLS)}
 
 
 def _classification(find: Find) -> Shape | None:

@@ -3,6 +3,7 @@
 The file's name is asked only where the content leaves it open: whether 'a,b' in the first line is a header or prose.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -175,6 +176,26 @@ def read_rows(
     if container.name == "txt":
         return _read_document(lines)
     return read_table(lines, container.dialect)
+
+
+def unwrapped(items: Iterator[Item]) -> Iterator[Item]:
+    """The rows within what the first row is wrapped in: the hub's viewer, or a list that is a conversation itself."""
+    passed = []
+    for item in items:
+        passed.append(item)
+        if isinstance(item, tuple):
+            items = itertools.chain(passed, items)
+            return map(_row_within, items) if _row_within(item) is not item else items
+    return iter(passed)
+
+
+def _row_within(item: Item) -> Item:
+    row = item[1] if isinstance(item, tuple) else None
+    if isinstance(row, dict) and "row_idx" in row and isinstance(row.get("row"), dict):
+        return item[0], row["row"]  # {"row_idx": 0, "row": {...}, "truncated_cells": []}
+    if isinstance(row, list) and row and all(isinstance(one, dict) and ("role" in one or "from" in one) for one in row):
+        return item[0], {"messages": row}
+    return item
 
 
 def _read_document(lines) -> Iterator[Item]:

@@ -76,6 +76,7 @@ def _read_object(scanner: Scanner, row_names: frozenset[str], is_row: IsRow) -> 
     row: dict[str, Any] = {}
     starts: dict[str, int] = {}
     wrapped: set[str] = set()
+    holds_columns = False
     scanner.position += 1
     try:
         while (opening := scanner.peek()) != "}":
@@ -89,8 +90,8 @@ def _read_object(scanner: Scanner, row_names: frozenset[str], is_row: IsRow) -> 
             if scanner.peek() != ":":
                 scanner.complain("Expecting ':' delimiter")
             scanner.position += 1
-            known = any(name.strip().casefold() in row_names for name in (key, *row)) or key in _DESCRIPTIVE
-            if scanner.peek() == "[" and not known and scanner.peek(1) == "{":
+            holds_columns = holds_columns or key.strip().casefold() in row_names
+            if scanner.peek() == "[" and not holds_columns and key not in _DESCRIPTIVE and scanner.peek(1) == "{":
                 wrapped.add(key)
                 yield Section(key)
                 yield from _read_list(scanner)

@@ -188,7 +188,8 @@ class Scanner:
             own = re.match(r'\{\s*("(?:[^"\\]|\\.)*")\s*:', self._text[start : start + _LONGEST_OPENING])
             keys = {own[1][1:-1]} if own else set()
         names = "|".join(re.escape(json.dumps(key, ensure_ascii=False)) for key in sorted(keys)) or '"'
-        return re.compile(rf"(?:\A|[,\[}}\]\n])\s*(\{{\s*(?:{names}))")
+        # No \s* behind a line break: in a stretch of empty lines it would be tried from each of them.
+        return re.compile(rf"(?:(?:\A|[,\[}}\]])\s*|(?<=\n)[^\S\n]*)(\{{\s*(?:{names}))")
 
     def _skip_to_like(self, start: int) -> tuple[bool, int]:
         """Move behind `start` to the next object that can only be a row; (found, rows passed over without the first).

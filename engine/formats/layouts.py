@@ -3,7 +3,8 @@
 And for rows that have no shape finetop knows: the name of their format, and what would make them readable.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from engine.formats.preference import compared_columns, pair_guard, verdict_guar
 
 EXAM_COLUMNS = frozenset(
     [
+        "a",
         "choices",
         "options",
         "candidates",
@@ -32,7 +34,13 @@ EXAM_COLUMNS = frozenset(
         "choice_d",
     ]
 )
-EXAM_WORDS = "'{}' looks like the choices of exam questions, which are asked without: write them into the question"
+_TRANSCRIPT = re.compile(
+    r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|\[/INST\]|### ?(?:Human|Assistant|Instruction|Response):"
+    r"|<\|(?:user|assistant|prompter)\|>|\[(?:Human|User)\]:|(?:\A|\n)[ \t]*(?:Human|User|USER|用户)[ \t]*[:：]",
+)
+"""Marks of a conversation that is written into one text: ChatML, Llama, Gemma, Vicuna, Guanaco, MOSS, HH."""
+_BY_TURNS = re.compile("dialog|conv|chat|turn|utter|message|data|对话")
+_LOOKED_AT = 20_000
 _NUMBERS = (int, float, type(None))
 Guard = Callable[[dict], None]
 
@@ -60,6 +68,16 @@ def layout_of(columns: Sequence[str], shape: Shape, mapped: bool, zero_is_bad: f
     return Layout(shape, tuple(filter(None, guards)), unused, split)
 
 
+def exam_words(ignored: Iterable[str]) -> list[str]:
+    """What to say of ignored columns that are the choices of exam questions."""
+    choices = [f"'{excerpt(column)}'" for column in ignored if normalise(column) in EXAM_COLUMNS]
+    if not choices:
+        return []
+    looks = "looks" if len(choices) == 1 else "look"
+    said = f"{looks} like the choices of exam questions, which are asked without: write them into the question"
+    return [f"{', '.join(choices)} {said}"]
+
+
 def unused_with_text(row: dict, unused: Sequence[str]) -> list[str]:
     return [column for column in unused if not isinstance(row[column], _NUMBERS) and holds_text(row[column])]
 
@@ -81,10 +99,63 @@ def known_layout(columns: Sequence[str], row: dict) -> tuple[str, str] | None:
     if sides:
         how = "Keep the better answer of each row in one column, and name it: --map prompt=COLUMN,completion=COLUMN."
         return f"holds answers to be compared ({', '.join(sides[:4])}), which is preference data", how
+    for column, value in row.items():
+        mark = _TRANSCRIPT.search(value[:_LOOKED_AT]) if isinstance(value, str) else None
+        if mark:
+            how = f'Cut it at marks such as "{excerpt(mark[0].strip())}" into messages: {{"messages": [...]}}.'
+            return f"holds whole conversations as one text each ('{excerpt(column)}')", how
+        if _is_conversation(value, any_role=True) and not _is_conversation(value):
+            how = "Add the answers: as messages of the assistant, or as a column 'completion' beside."
+            return f"holds questions without answers ('{excerpt(column)}'), as for reinforcement learning", how
     return None
 
 
 _KNOWN = (
+    (
+        {"role", "content"},
+        "holds single messages, a row each",
+        'Write each conversation as one row: {"messages": [{"role": …, "content": …}, …]}.',
+    ),
+    (
+        {"translation"},
+        "holds translations, the languages of a row in one object (OPUS, WMT)",
+        "Write the two languages as columns 'prompt' and 'completion', with what to do in the prompt.",
+    ),
+    (
+        {"question", "choices", "answerkey"},
+        "holds exam questions with their choices beside (ARC, CommonsenseQA)",
+        "Write the choices into the question, and the right one as 'answer'.",
+    ),
+    (
+        {"instruction", "instances"},
+        "holds several instances of each instruction (Self-Instruct)",
+        "Write each instance as a row of its own: instruction, input, output.",
+    ),
+    (
+        {"segments"},
+        "holds pieces of text that are trained or not (axolotl's segments)",
+        'Write them as messages: {"messages": [{"role": …, "content": …}, …]}.',
+    ),
+    (
+        {"tokens", "ner_tags"},
+        "holds words with a tag for each (CoNLL)",
+        "Write the sentence as 'prompt' and what is to be found in it as 'completion'.",
+    ),
+    (
+        {"rasa_nlu_data"},
+        "holds Rasa's training data",
+        "Write the list under common_examples to a file of its own; its columns text and intent are read.",
+    ),
+    (
+        {"mapping", "current_node"},
+        "is an export of ChatGPT: trees of messages",
+        'Write one path of each tree as messages: {"messages": [{"role": …, "content": …}, …]}.',
+    ),
+    (
+        {"data", "annotations"},
+        "is an export of Label Studio",
+        "Export it as CSV, or write text and label of each row as columns 'text' and 'label'.",
+    ),
     (
         {"message_tree_id", "prompt"},
         "holds OpenAssistant trees: each question has several ranked replies",
@@ -138,7 +209,8 @@ def _guess(columns: Sequence[str], rows: Sequence[dict]) -> str:
     texts = []
     for column in columns:
         values = [row[column] for row in rows if row.get(column) not in (None, "")]
-        if values and all(_is_conversation(value) for value in values):
+        by_turns = bool(_BY_TURNS.search(normalise(column)))
+        if values and all(_is_conversation(value, by_turns) for value in values):
             return f"--map {_role_of('messages', column)}"
         if values and all(isinstance(value, str) for value in values) and "=" not in column and "," not in column:
             texts.append(column)
@@ -151,8 +223,12 @@ def _role_of(role: str, column: str) -> str:
     return f"{role}={excerpt(column)}"
 
 
-def _is_conversation(value: Any) -> bool:
+def _is_conversation(value: Any, by_turns: bool = False, any_role: bool = False) -> bool:
+    """Whether a value is a list of messages with an answer; `by_turns`: or of texts; `any_role`: or without answers."""
     if not isinstance(value, list) or not value:
         return False
-    by_turns = len(value) > 1 and all(isinstance(one, str) for one in value)
-    return by_turns or all(isinstance(one, dict) and ("role" in one or "from" in one) for one in value)
+    if all(isinstance(one, str) for one in value):
+        return by_turns and len(value) > 1
+    if not all(isinstance(one, dict) and ("role" in one or "from" in one) for one in value):
+        return False
+    return any_role or any(one.get("role", one.get("from")) not in ("system", "user", "human") for one in value)

@@ -3,8 +3,8 @@
 In: OpenAI's role/content, ShareGPT's from/value, content as a text or as text parts, tool arguments as a JSON string,
 texts by turns, pairs of question and answer. Out: dicts with `role` (system, user, assistant, tool) and `content`,
 where given `tool_calls` (arguments as objects, for chat templates), `tool_call_id`, `name`, `reasoning_content`,
-`weight`. A conversation has at most one system message, at its start, a user or a system message before the
-assistant's, and ends with the assistant.
+`weight`, in a system message `tools`. A conversation has at most one system message, at its start, a user or a system
+message before the assistant's, and ends with the assistant.
 """
 
 import json
@@ -15,7 +15,8 @@ from engine.formats.columns import normalise
 from engine.formats.faults import RowFault, encodable, kind
 from engine.formats.lists import as_list, holds_text
 from engine.formats.media import refuse_media
-from engine.formats.tools import called_before, read_call, written_calls
+from engine.formats.preference import is_verdict
+from engine.formats.tools import calls_a_tool, read_call, read_tools, written_calls
 
 _ROLES = {
     "system": "system",
@@ -26,6 +27,8 @@ _ROLES = {
     "gpt": "assistant",
     "chatgpt": "assistant",
     "chatbot": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
     "model": "assistant",
     "tool": "tool",
     "function": "tool",
@@ -38,15 +41,20 @@ _ROLES = {
     "tool_call": "call",
 }
 _MEDIA = ("image", "audio", "video", "file")
+_PART_TEXTS = ("text", "refusal", "value")
+"""Keys of a part's text: OpenAI's, a refusal of OpenAI's, LLaMA-Factory v1's."""
 _READ_KEYS = frozenset({"role", "from", "content", "value", "name", "tool_call_id"})
 _ASSISTANT_KEYS = ("tool_calls", "function_call", "refusal")
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _WEIGHTS = ("weight", "loss_weight")
-_TRAINED = ("loss", "train")
-"""Whether an assistant message is trained on: as a number (OpenAI, LLaMA-Factory), as a truth (swift, axolotl)."""
+_TRAINED = ("loss", "train", "output_with_loss")
+"""Whether an assistant message is trained on: as a number (OpenAI, LLaMA-Factory), as a truth (swift, axolotl,
+XTuner)."""
 _ASKED = ("human", "user", "input", "question", "prompt", "instruction", "query")
 _ANSWERED = ("assistant", "gpt", "bot", "output", "answer", "response", "completion")
 _SPOKEN = re.compile(r"\s*(问|答|用户|助手|Human|Assistant|User|Q|A)\s*[:：]\s*")
+_OPENING = re.compile(r"\s*(Human|User|问|用户)\s*[:：]")
+_AWAITING = re.compile(r"\n[ \t]*(Assistant|AI|答|助手)[ \t]*[:：]\Z")
 
 
 def read_messages(items: Any, column: str, unread: set[str] | None = None) -> list[dict]:
@@ -62,7 +70,7 @@ def read_messages(items: Any, column: str, unread: set[str] | None = None) -> li
     for index, item in enumerate(items):
         pair = None if isinstance(item, dict) and "role" in item else _pair_keys(item)
         if pair:
-            messages += _read_pair(item, pair, f"{column}[{index}]", unread)
+            messages += _read_pair(item, pair, f"{column}[{index}]", unread, first=not messages)
         else:
             messages.append(_read_message(item, f"{column}[{index}]", unread))
     return messages
@@ -81,6 +89,27 @@ def _by_turns(texts: list[str], column: str) -> list[dict]:
     return messages
 
 
+def read_transcript(text: str, where: str) -> list[dict] | None:
+    """The turns of a question that is a conversation up to the next answer: 'Human: … Assistant:' (BELLE, HH).
+
+    None for any other text: it must begin as a person speaks and end where the assistant would.
+    """
+    text = text.strip()
+    spoken = _OPENING.match(text)
+    awaiting = _AWAITING.search(text) if spoken else None
+    if not awaiting:
+        return None
+    asks, answers = spoken[1], awaiting[1]
+    pieces = re.split(rf"(?:\A|\n)[ \t]*({re.escape(asks)}|{re.escape(answers)})[ \t]*[:：]", text)
+    speakers, said = pieces[1::2], [piece.strip() for piece in pieces[2::2]]
+    if asks == answers or speakers != [asks, answers] * (len(speakers) // 2) or not all(said[:-1]):
+        return None
+    return [
+        {"role": ("user", "assistant")[index % 2], "content": encodable(turn, where)}
+        for index, turn in enumerate(said[:-1])
+    ]
+
+
 def _pair_keys(item: Any) -> tuple[str, str] | None:
     """The keys of question and answer where an item holds both (Firefly, Capybara) and has no role."""
     if not isinstance(item, dict) or "role" in item or "from" in item:
@@ -91,13 +120,21 @@ def _pair_keys(item: Any) -> tuple[str, str] | None:
     return (asked, answered) if asked and answered else None
 
 
-def _read_pair(item: dict, keys: tuple[str, str], where: str, unread: set[str]) -> list[dict]:
-    unread.update(key for key in item if key not in keys and holds_text(item[key]))
+def _read_pair(item: dict, keys: tuple[str, str], where: str, unread: set[str], first: bool) -> list[dict]:
+    """Question and answer; before the first of them a system prompt (XTuner)."""
     messages = []
+    system = item.get("system") if first else None
+    if isinstance(system, str) and system.strip():
+        messages.append({"role": "system", "content": encodable(system, f"{where}.system")})
+    read = {*keys, *_WEIGHTS, *_TRAINED, *(["system"] if messages else [])}
+    unread.update(str(key) for key in item.keys() - read if _tells(key, item[key]))
     for role, key in zip(("user", "assistant"), keys, strict=True):
         message = {"role": role, "content": _content(item[key], role, f"{where}.{key}", item)}
         _check_filled(message, f"{where}.{key}", item)
         messages.append(message)
+    weight = _weight(item, where)
+    if weight is not None:
+        messages[-1]["weight"] = weight
     return messages
 
 
@@ -108,11 +145,11 @@ def _read_message(item: Any, where: str, unread: set[str]) -> dict:
     role = item.get(key)
     if role is None:
         raise RowFault("no-role", f"'{where}' has no '{key}'; use system, user, assistant or tool", item)
-    if not isinstance(role, str) or role.strip().lower() not in _ROLES:
+    if not isinstance(role, str) or normalise(role) not in _ROLES:
         shown = f"'{role}'" if isinstance(role, str) else kind(role)
         names = "system, human, gpt or tool" if key == "from" else "system, user, assistant or tool"
         raise RowFault("bad-role", f"'{where}.{key}' is {shown[:60]}; use {names}", item)
-    role = _ROLES[role.strip().lower()]
+    role = _ROLES[normalise(role)]
     field = "value" if "value" in item and item.get("content") is None else "content"
     content = item.get(field)
     if content is None and "parts" in item:
@@ -140,6 +177,8 @@ def _read_beside(message: dict, item: dict, role: str, field: str, where: str, u
         if calls:
             calls = as_list(calls, f"{where}.tool_calls")
             message["tool_calls"] = [read_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)]
+    if role == "system" and isinstance(item.get("tools"), list):
+        message["tools"] = read_tools(item["tools"], f"{where}.tools")
     if message["role"] == "assistant":
         key = _thought_key(item)
         if key:
@@ -162,15 +201,20 @@ def _note_unread(item: dict, role: str, field: str, unread: set[str]) -> None:
     read = {field, *_READ_KEYS}
     if item.get("content") and item.get("value"):
         read.discard("value")
+    if role == "system":
+        read.add("tools")
     if role in ("assistant", "call"):
         read.update(_ASSISTANT_KEYS if role == "assistant" else (), _WEIGHTS)
         if _thought_key(item):
             read.update(_THOUGHTS)
         if item.get("content"):
             read.discard("refusal")
-    for key in item.keys() - read:
-        if holds_text(item[key]):
-            unread.add(str(key))
+    unread.update(str(key) for key in item.keys() - read if _tells(key, item[key]))
+
+
+def _tells(key: Any, value: Any) -> bool:
+    """Whether something is lost where this key of a message is not read: text, or what says how good an answer is."""
+    return holds_text(value) or (value is not None and is_verdict(str(key)))
 
 
 def _weight(item: dict, where: str) -> int | None:
@@ -213,7 +257,7 @@ def _part(part: Any, where: str) -> str:
         return encodable(part, where)
     if not isinstance(part, dict):
         raise RowFault("wrong-type", f"'{where}' is {kind(part)}; a content part has a type and a text", part)
-    part_type = str(part.get("type", "text"))
+    part_type = _part_type(part)
     for medium in _MEDIA:
         if medium in part_type:
             plural = "audio" if medium == "audio" else f"{medium}s"
@@ -223,14 +267,28 @@ def _part(part: Any, where: str) -> str:
             "calls and results are not read from content parts; write calls as 'tool_calls', results with role 'tool'"
         )
         raise RowFault("not-text", f"{said} ('{where}' is of type '{part_type[:40]}')", part)
-    if part_type in ("thinking", "reasoning", "redacted_thinking"):
+    if "thinking" in part_type or "reasoning" in part_type or part.get("thought") is True:
         said = "thoughts are not read from content parts; write them as 'reasoning_content' of the message"
         raise RowFault("not-text", f"{said} ('{where}' is of type '{part_type}')", part)
-    # OpenAI, a refusal of OpenAI's, LLaMA-Factory v1.
-    text = next((part[key] for key in ("text", "refusal", "value") if part.get(key) is not None), None)
+    text = next((part[key] for key in _PART_TEXTS if part.get(key) is not None), None)
     if not isinstance(text, str):
         raise RowFault("wrong-type", f"'{where}.text' is {kind(text)}; it must be a text", part)
     return encodable(text, where)
+
+
+def _part_type(part: dict) -> str:
+    """What a part says it is; where it does not, its keys (Gemini's functionCall, Bedrock's toolUse and image)."""
+    if "type" in part or any(key in part for key in _PART_TEXTS):
+        return str(part.get("type", "text")).lower()
+    inline = part.get("inlineData", part.get("inline_data"))
+    names = [*part, inline.get("mimeType", "")] if isinstance(inline, dict) else part
+    return " ".join(map(str, names)).lower()
+
+
+def text_of(content: Any, where: str) -> str:
+    """A system prompt written as text parts (Bedrock), also within an object of `parts` (Gemini)."""
+    content = content["parts"] if isinstance(content, dict) and "parts" in content else content
+    return _content(content, "system", where, {}) or ""
 
 
 def check_order(messages: list[dict], column: str) -> int:
@@ -248,8 +306,9 @@ def check_order(messages: list[dict], column: str) -> int:
     last = len(roles) - 1 - roles[::-1].index("assistant")
     if roles[0] != "system" and "user" not in roles[: last + 1]:
         raise RowFault("no-user", "no user message before the assistant's, nothing to answer")
-    for index in [at for at, role in enumerate(roles[: last + 1]) if role == "tool"] if "tool" in roles else ():
-        if not called_before(messages, index):
+    for index in range(last) if "tool" in roles else ():
+        first_result = roles[index] == "tool" and (index == 0 or roles[index - 1] != "tool")
+        if first_result and (index == 0 or not calls_a_tool(messages[index - 1])):
             raise RowFault(
                 "role-order",
                 f"'{column}[{index}]' is a tool's result, but no tool was called before it; write the call as "

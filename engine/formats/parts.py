@@ -13,6 +13,8 @@ _NAMES = {
 }  # fmt: skip
 _SHARD = re.compile(r"([-_.]\d+)+([-_.]of[-_.]\d+)?$|[-_.]part[-_.]?\d+$", re.IGNORECASE)
 _ENDS = re.compile(r"^([^\W\d_]+)(?=$|[\W\d_])|(?:^|[\W_])([^\W\d_]+)\d*$")
+_LONGEST_NAME = 255
+"""Characters of a name that a file can have; a key may be any text."""
 COLUMNS = ("split", "partition", "data_split", "dataset_split")
 """Columns in which a row can say which part it belongs to."""
 
@@ -31,6 +33,8 @@ def part_of_name(name: str) -> str:
 
     So 'train', 'squad_test', 'dev-00000-of-00002' and 'test2' do; 'unit-test-questions' and 'latest' do not.
     """
+    if len(name) > _LONGEST_NAME:
+        return ""
     name = _SHARD.sub("", name.strip().casefold())
     for match in _ENDS.finditer(name):
         if part := _NAMES.get(match[1] or match[2]):

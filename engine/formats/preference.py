@@ -15,10 +15,14 @@ _BETTER = {"chosen", "preferred", "winner"}
 _VERDICTS = (
     "label", "labels", "kto_tag", "desirable", "is_desirable", "preferred", "is_preferred", "chosen", "is_chosen",
     "accepted", "is_accepted", "acceptable", "is_acceptable", "correct", "is_correct", "good", "is_good", "liked",
-    "thumbs_up", "upvoted", "is_answer", "feedback",
+    "thumbs_up", "upvoted", "is_answer", "feedback", "rating", "vote", "is_safe", "safe", "passed", "is_valid", "valid",
 )  # fmt: skip
 """Columns that say of an answer beside them whether it is a good one (TRL's KTO, LLaMA-Factory, WikiQA)."""
-_BAD = ("false", "bad", "rejected", "undesirable", "dislike", "thumbs_down")
+_BAD = ("false", "bad", "rejected", "undesirable", "dislike", "thumbs_down", "thumbs-down", "down", "unsafe", "👎")
+_DISMISSED = ("reject", "rejected", "ignore")
+"""What Prodigy's `answer` says of labels that are wrong or were not judged."""
+_BAD_WORDS = {"negative", "neg", "bad", "worse", "wrong", "incorrect"} | _WORSE
+_ANSWER_WORDS = {"answer", "answers", "resp", "response", "responses", "output", "outputs", "completion", "reply"}
 _SIDES = re.compile(
     r"(?:response|answer|output|completion|conversation|human_ref|summary|generation|text)s?_?(a|b|j|k|0|1|2)$"
 )
@@ -32,7 +36,15 @@ def worse_columns(columns: Sequence[str]) -> list[str]:
 
 def _is_worse(name: str) -> bool:
     words = set(re.split(r"[\W_]+", name))
-    return bool(words & _WORSE) or ("preferred" in words and bool(words & {"non", "not", "less"}))
+    if words & _WORSE or ("preferred" in words and words & {"non", "not", "less"}):
+        return True
+    return bool(words & _ANSWER_WORDS) and bool(words & {"neg", "negative", "bad", "worse"})
+
+
+def worse_rows(key: str) -> str:
+    """What is wrong with rows under this key of a file, such as 'Negative Examples'; '' where nothing is."""
+    words = set(re.split(r"[\W_]+", normalise(key)))
+    return f"it stands under '{key}', among answers that are not to be learnt" if words & _BAD_WORDS else ""
 
 
 def is_pair(row: dict, worse: Sequence[str]) -> bool:
@@ -83,6 +95,10 @@ def pair_guard(columns: Sequence[str]) -> Callable[[dict], None] | None:
     return guard
 
 
+def is_verdict(name: str) -> bool:
+    return normalise(name) in _VERDICTS
+
+
 def verdict_columns(rows: Sequence[dict]) -> frozenset[str]:
     """Columns of these rows in which 0 says that an answer is bad: they hold nothing but 0, 1 and -1."""
     values: dict[str, set] = {}
@@ -96,6 +112,8 @@ def verdict_columns(rows: Sequence[dict]) -> frozenset[str]:
 def verdict_guard(columns: Sequence[str], shape: Shape, zero_is_bad: frozenset[str]) -> Callable[[dict], None] | None:
     """Raises RowFault for answers that a column beside them calls bad; None where no column does."""
     used = set(shape.columns.values())
+    if shape.kind == "classification":
+        return _dismissed_guard([column for column in columns if normalise(column) == "answer" and column not in used])
     verdicts = [column for column in columns if normalise(column) in _VERDICTS and column not in used]
     if shape.kind not in ("chat", "pair") or not verdicts:
         return None
@@ -114,6 +132,16 @@ def verdict_guard(columns: Sequence[str], shape: Shape, zero_is_bad: frozenset[s
                 )
 
     return guard
+
+
+def _dismissed_guard(columns: Sequence[str]) -> Callable[[dict], None] | None:
+    def guard(row: dict) -> None:
+        for column in columns:
+            if _verdict(row.get(column)) in _DISMISSED:
+                message = f"'{column}' is {row[column]}: an annotation that was not accepted (Prodigy)"
+                raise RowFault("preference", message, row)
+
+    return guard if columns else None
 
 
 def _verdict(value: object) -> str:

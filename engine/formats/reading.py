@@ -3,30 +3,28 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import DataError
-from engine.formats.columns import Shape, find_shape, mapped_shape, normalise
-from engine.formats.containers import Container, read_rows, recognise
+from engine.formats.columns import Shape, find_shape, mapped_shape
+from engine.formats.containers import Container, read_rows, recognise, unwrapped
 from engine.formats.encoding import Scan, scan
 from engine.formats.faults import NOTE_CODES, Fault, Remark, RowFault, Section, excerpt, kind, visible
 from engine.formats.jsonrows import Item
-from engine.formats.layouts import EXAM_COLUMNS, EXAM_WORDS, Layout, layout_of, unused_with_text
-from engine.formats.parts import TRAIN, USES, VALIDATION, part_of_name, part_of_value
-from engine.formats.preference import verdict_columns
-from engine.formats.ratings import Ratings
+from engine.formats.layouts import Layout, layout_of
+from engine.formats.parts import TRAIN, USES, part_of_name, part_of_value
+from engine.formats.preference import verdict_columns, worse_rows
 from engine.formats.rows import build_example
 from engine.formats.shapes import file_shape
 from engine.formats.sources import Origin
+from engine.formats.tally import FileTally
 from engine.records import DataFile, Example, Problem
 
 _PEEK_ROWS = 50
 """Rows looked at before deciding what the columns of a file mean."""
 _MOST_SHAPES = 10_000
 """Different sets of columns remembered per file; a file in which every row has its own does not fill the memory."""
-_MOST_IGNORED = 50
-"""Names of ignored columns that are counted per file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,38 +60,6 @@ class Opened:
     encoding: str = ""
     columns: tuple[str, ...] = ()
     """The columns met in its first rows."""
-
-
-@dataclass(slots=True)
-class _File:
-    """What is found out about a file while its rows pass."""
-
-    name: str
-    part: str
-    """The split of all its rows, by the file's name."""
-    wanted: frozenset[str] | None
-    """Splits that are used, '' for rows of none; None for all."""
-    kept_part: bool
-    """Rows come with the split they belong to; else they are simply the data."""
-    for_training: bool
-    zero_is_bad: frozenset[str] = frozenset()
-    given: int = 0
-    read: int = 0
-    bad: int = 0
-    aside: Counter[str] = field(default_factory=Counter)
-    used: Counter[str] = field(default_factory=Counter)
-    ignored: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
-    ratings: Ratings = field(default_factory=Ratings)
-
-    def described(self) -> tuple[str, ...]:
-        lines = list(dict.fromkeys(self.notes))
-        if self.used[VALIDATION] and self.for_training:
-            lines.append(f"{_rows(self.used[VALIDATION])} of the split '{VALIDATION}', used for validation")
-        for part, rows in self.aside.items():
-            lines.append(f"{_rows(rows)} of the split '{part}' set aside; {self.name}:{part} reads them")
-        lines += [EXAM_WORDS.format(column) for column in self.ignored if normalise(column) in EXAM_COLUMNS]
-        return (*lines, *self.ratings.lines())
 
 
 class Reading:
@@ -139,7 +105,7 @@ class Reading:
         self, origin: Origin, items_again: Callable[[], Iterator[Item]], container: Container, scanned: Scan | None
     ) -> Iterator[Opened | Row | DataFile]:
         name = origin.name
-        items = items_again()
+        items = unwrapped(items_again())
         first = []
         first_rows: list[dict] = []
         for item in items:
@@ -151,8 +117,6 @@ class Reading:
         if not any(isinstance(item, (tuple, Fault)) for item in first):
             raise DataError(f"{name} has no rows", "Give a file with at least one row below the column names.")
         items = itertools.chain(first, items)
-        if first_rows and _is_enveloped(first_rows[0]):
-            items, first_rows = _opened_envelopes(items), [row["row"] for row in first_rows if _is_enveloped(row)]
         shape = None
         if first_rows:
             try:
@@ -164,7 +128,7 @@ class Reading:
         wanted = self._wanted(origin, items_again, shape, first, columns)
         kept_part = USES[self.use][1] and not origin.only and not origin.whole
         training = self.use == "training"
-        file = _File(name, origin.part, wanted, kept_part, training, verdict_columns(first_rows))
+        file = FileTally(name, origin.part, wanted, kept_part, training, verdict_columns(first_rows))
         yield Opened(name, container, encoding, columns)
         yield from self._read_rows(file, items, shape)
         yield DataFile(
@@ -203,7 +167,7 @@ class Reading:
             return None
         # One of them is wanted, and only the whole file tells which there are.
         present, part = set(), ""
-        for item in items_again():
+        for item in unwrapped(items_again()):
             if isinstance(item, Section):
                 part = part_of_name(item.key)
             elif isinstance(item, tuple) and isinstance(item[1], dict):
@@ -211,16 +175,17 @@ class Reading:
         chosen = next((part for part in order if part in present), TRAIN)
         return frozenset({chosen} | ({""} if chosen == TRAIN else set()))
 
-    def _read_rows(self, file: _File, items: Iterable[Item], file_shape: Shape | None) -> Iterator[Row]:
+    def _read_rows(self, file: FileTally, items: Iterable[Item], file_shape: Shape | None) -> Iterator[Row]:
         layouts: dict[tuple, Layout] = {}
         name, part = file.name, file.part
         given = read = 0
+        worse = ""
         # Most data knows no splits, and nothing is to be counted then.
         plain_used = file.wanted is None or "" in file.wanted
         for item in items:
             if not isinstance(item, tuple):
                 if isinstance(item, Section):
-                    part = part_of_name(item.key) or file.part
+                    part, worse = part_of_name(item.key) or file.part, worse_rows(item.key)
                 elif isinstance(item, Remark):
                     file.notes.append(item.message)
                 else:
@@ -248,11 +213,12 @@ class Reading:
                         continue
                 else:
                     self.trains = True
+                if worse:
+                    raise RowFault("preference", worse)
                 for guard in layout.guards:
                     guard(row)
                 built = build_example(row, layout.shape, self._system, name, line)
-                ignored = (*unused_with_text(row, layout.unused), *built.unread)
-                self._count_ignored(file, ignored)
+                ignored = file.not_learnt(row, layout.unused, built)
                 if layout.unused and layout.shape.kind in ("chat", "pair"):
                     file.ratings.see(row, layout.unused)
             except RowFault as fault:
@@ -275,7 +241,7 @@ class Reading:
         file.given += given
         file.read += read
 
-    def _is_used(self, file: _File, part: str, rows: int) -> bool:
+    def _is_used(self, file: FileTally, part: str, rows: int) -> bool:
         """Whether rows of this split are; counted either way."""
         if file.kept_part and part:
             self.splits.add(part)
@@ -287,7 +253,7 @@ class Reading:
         file.aside[part or TRAIN] += rows
         return False
 
-    def _fault(self, file: _File, fault: Fault, part: str) -> Row | None:
+    def _fault(self, file: FileTally, fault: Fault, part: str) -> Row | None:
         if fault.code not in NOTE_CODES:
             file.given += fault.rows
             if not self._is_used(file, part, fault.rows):
@@ -297,11 +263,6 @@ class Reading:
             file.name, fault.line, fault.code, fault.message, fault.excerpt, is_excerpt=True, rows=fault.rows
         )
         return Row(file.name, fault.line, problem=problem, part=part if file.kept_part else "", rows=fault.rows)
-
-    def _count_ignored(self, file: _File, names: tuple[str, ...]) -> None:
-        for name in names:
-            if name in file.ignored or len(file.ignored) < _MOST_IGNORED:
-                file.ignored[name] += 1
 
     def _note(
         self, file: str, line: int, code: str, message: str, shown: Any, *, is_excerpt: bool = False, rows: int = 1
@@ -318,7 +279,7 @@ class Reading:
             gathered.append((self._told, problem))
         return problem
 
-    def _layout(self, columns: tuple, file_shape: Shape, file: _File) -> Layout:
+    def _layout(self, columns: tuple, file_shape: Shape, file: FileTally) -> Layout:
         return layout_of(columns, self._row_shape(columns, file_shape), bool(self.mapping), file.zero_is_bad)
 
     def _row_shape(self, columns: tuple, file_shape: Shape) -> Shape:
@@ -333,27 +294,10 @@ class Reading:
         return shape or file_shape
 
 
-def _is_enveloped(row: dict) -> bool:
-    """A row of the hub's viewer: {"row_idx": 0, "row": {...}, "truncated_cells": []}."""
-    return "row_idx" in row and isinstance(row.get("row"), dict)
-
-
-def _opened_envelopes(items: Iterable[Item]) -> Iterator[Item]:
-    for item in items:
-        if isinstance(item, tuple) and isinstance(item[1], dict) and _is_enveloped(item[1]):
-            yield item[0], item[1]["row"]
-        else:
-            yield item
-
-
 def _numbered(row: Any, message: str) -> str:
     """With the row's number, where the line does not tell it."""
     number = getattr(row, "number", 0)
     return f"row {number:,}: {message}" if number else message
-
-
-def _rows(number: int) -> str:
-    return f"{number:,} {'row' if number == 1 else 'rows'}"
 
 
 def _count(number: int, what: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from engine.formats.columns import Shape
 from engine.formats.faults import RowFault, encodable, kind
 from engine.formats.lists import as_list, holds_text
-from engine.formats.messages import check_order, read_messages
+from engine.formats.messages import check_order, read_messages, read_transcript, text_of
 from engine.formats.tools import calls_of_tools, read_tools
 from engine.records import Example
 
@@ -43,32 +43,50 @@ def build_example(row: dict, shape: Shape, system: str | None, file: str, line: 
     left_out = check_order(messages, column.get("messages", "messages"))
     if left_out:
         del messages[-left_out:]
-    if messages[0]["role"] != "system":
-        own = row.get(column["system"]) if "system" in column else None
-        system = _flat(own, column["system"]) if own not in (None, "") else system
-        if system and system.strip():
-            messages.insert(0, _message("system", system))
-    named = tuple(f"{column.get('messages', 'messages')}[].{key}" for key in unread) if unread else ()
-    tools = ()
-    if "tools" in column:
-        tools, not_tools = _tools(row, shape)
-        named += not_tools
-        if tools and shape.kind == "pair" and len(messages[-1]) == 2:
-            calls = calls_of_tools(messages[-1]["content"], tools)
-            if calls:
-                messages[-1] |= {"content": None, "tool_calls": calls}
-    return Built(Example(messages=tuple(messages), tools=tools, file=file, line=line), left_out, named)
+    named = [f"{column.get('messages', 'messages')}[].{key}" for key in unread] if unread else []
+    if system or "system" in column:
+        named += _add_system(messages, row, column.get("system", ""), system)
+    tools, not_read = (), ()
+    if "tools" in column or messages[0]["role"] == "system":
+        tools, not_read = _tools(row, shape, messages)
+    if tools and shape.kind == "pair" and len(messages[-1]) == 2:
+        calls = calls_of_tools(messages[-1]["content"], tools)
+        if calls:
+            messages[-1] |= {"content": None, "tool_calls": calls}
+    more = column.get("input", "")
+    if more and isinstance(row[column["prompt"]], list) and holds_text(row.get(more)):
+        named.append(more)  # beside a list of messages it has no place
+    example = Example(messages=tuple(messages), tools=tools, file=file, line=line)
+    return Built(example, left_out, (*named, *not_read))
 
 
-def _tools(row: dict, shape: Shape) -> tuple[tuple[dict, ...], tuple[str, ...]]:
-    """(tools, columns that were taken for tools and are something else, as beside a question they may be)."""
-    column = shape.columns["tools"]
+def _add_system(messages: list[dict], row: dict, column: str, system: str | None) -> list[str]:
+    """Put the row's system prompt before its messages, or else the one that was given; the column if it is not read."""
+    own = row.get(column) if column else None
+    if isinstance(own, (dict, list)):
+        own = text_of(own, column)
+    own = None if own in (None, "") else _flat(own, column)
+    if messages[0]["role"] == "system":
+        return [column] if own and own.strip() and own.strip() != messages[0]["content"].strip() else []
+    system = system if own is None else own
+    if system and system.strip():
+        messages.insert(0, _message("system", system))
+    return []
+
+
+def _tools(row: dict, shape: Shape, messages: list[dict]) -> tuple[tuple[dict, ...], tuple[str, ...]]:
+    """(tools, columns or keys that are not read: what a question has beside it may be no tools)."""
+    inside = messages[0].pop("tools", ()) if messages[0]["role"] == "system" else ()
+    column = shape.columns.get("tools", "")
     try:
-        return read_tools(row.get(column), column), ()
+        tools = read_tools(row.get(column), column) if column else ()
     except RowFault:
         if shape.format not in ("alpaca", "question-answer") or _looks_like_tools(row[column]):
             raise
-    return (), (column,) if holds_text(row[column]) else ()
+        return inside, (column,) if holds_text(row[column]) else ()
+    if tools and inside and tools != inside:
+        return tools, (f"{shape.columns.get('messages', 'messages')}[].tools",)
+    return tools or inside, ()
 
 
 def _looks_like_tools(value: Any) -> bool:
@@ -93,16 +111,24 @@ def _pair(row: dict, column: dict[str, str], unread: set[str]) -> list[dict]:
         messages += read_messages(prompt, column["prompt"], unread)
     else:
         question = _text(row, column["prompt"], "empty-prompt", "the question")
+        if "\n" in question and (turns := read_transcript(question, column["prompt"])):
+            *earlier, last = turns
+            messages, question = messages + earlier, last["content"]
         more = row.get(column["input"]) if "input" in column else None
         if more is not None and (more := _flat(more, column["input"])).strip():
             question = f"{question}\n\n{more}"
         messages.append(_message("user", question))
     if _is_messages(completion):
-        return messages + read_messages(completion, column["completion"], unread)
-    if isinstance(completion, dict):
-        completion = _spans(completion, column["completion"])
-    answer = _filled(completion, column["completion"], "empty-answer", "the assistant's answer")
-    return [*messages, _message("assistant", answer)]
+        messages += read_messages(completion, column["completion"], unread)
+    else:
+        if isinstance(completion, dict):
+            completion = _spans(completion, column["completion"])
+        answer = _filled(completion, column["completion"], "empty-answer", "the assistant's answer")
+        messages.append(_message("assistant", answer))
+    thought = row.get(column["reasoning"]) if "reasoning" in column else None
+    if thought is not None and (thought := _flat(thought, column["reasoning"])).strip():
+        messages[-1].setdefault("reasoning_content", thought)
+    return messages
 
 
 def _is_messages(value: Any) -> bool:

@@ -1,7 +1,9 @@
 """Calls of tools and what tools there are, as people write them -> as chat templates want them."""
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from engine.formats.faults import RowFault, encodable, kind
@@ -19,15 +21,11 @@ _LOOKED_AT = 20_000
 """Characters of an answer in which a call is looked for."""
 
 
-def called_before(messages: list[dict], index: int) -> bool:
-    """Whether the tool's result at `index` follows a call, also one that is written into an answer's text."""
-    at = index - 1
-    while at >= 0 and messages[at]["role"] == "tool":
-        at -= 1
-    if at < 0 or messages[at]["role"] != "assistant":
+def calls_a_tool(message: dict) -> bool:
+    """Whether a message calls, be it in an answer's text; a tool's results may follow it."""
+    if message["role"] != "assistant":
         return False
-    caller = messages[at]
-    return bool(caller.get("tool_calls") or _CALL_IN_TEXT.search((caller["content"] or "")[:_LOOKED_AT]))
+    return bool(message.get("tool_calls") or _CALL_IN_TEXT.search((message["content"] or "")[:_LOOKED_AT]))
 
 
 def calls_of_tools(text: str, tools: tuple[dict, ...]) -> list[dict] | None:
@@ -81,11 +79,23 @@ def read_tools(value: Any, column: str) -> tuple[dict, ...]:
     if value is None or value == "":
         return ()
     tools = []
-    for index, tool in enumerate(as_list(value, column)):
+    for index, tool in enumerate(_declared(as_list(value, column))):
         if isinstance(tool, dict) and "function" not in tool and isinstance(tool.get("name"), str):
+            if "parameters" not in tool and "input_schema" in tool:  # Anthropic
+                tool = {"parameters" if key == "input_schema" else key: value for key, value in tool.items()}
             tool = {"type": "function", "function": tool}
         if not isinstance(tool, dict) or not isinstance(tool.get("function"), dict):
             raise RowFault("bad-tools", f"'{column}[{index}]' describes no function", tool)
         encodable(json.dumps(tool, ensure_ascii=False, default=str), f"{column}[{index}]")
         tools.append(tool)
     return tuple(tools)
+
+
+def _declared(tools: list) -> Iterator[Any]:
+    """Each tool, also where it is JSON text (columns of texts in Parquet), or several stand in one (Gemini)."""
+    for tool in tools:
+        if isinstance(tool, str):
+            with contextlib.suppress(ValueError):
+                tool = parse(tool)
+        inner = tool.get("functionDeclarations", tool.get("function_declarations")) if isinstance(tool, dict) else None
+        yield from inner if isinstance(inner, list) else [tool]

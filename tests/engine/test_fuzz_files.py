@@ -1,5 +1,6 @@
 """Damaged files of every format through all that reads them: a report or words, in time, each row accounted for."""
 
+import json
 import os
 import time
 
@@ -44,6 +45,43 @@ def test_part_of_a_folder_is_no_single_file(tmp_path):
         (folder / name).write_text('{"prompt": "a", "completion": "b"}\n' * 3)
     with pytest.raises(InputError, match="is a folder"):
         split(f"{folder}:train", val=0.3)
+
+
+MANY = 30_000
+_NAMES = [f"c{number}" for number in range(MANY)]
+_CALLS = {"role": "assistant", "content": "a", "tool_calls": [{"name": "f", "arguments": "{}"}]}
+LARGE = {
+    "columns.csv": f"prompt,completion,{','.join(_NAMES)}\nq,a{',x' * MANY}\n",
+    "columns.json": json.dumps({name: ["q", "a"] for name in ("prompt", "completion", *_NAMES)}),
+    "results.jsonl": json.dumps(
+        {
+            "messages": [
+                {"role": "user", "content": "q"},
+                _CALLS,
+                *[{"role": "tool", "content": "r"}] * MANY,
+                {"role": "assistant", "content": "a"},
+            ]
+        }
+    ),
+    "broken.json": '[{"prompt": "q", "completion": "a"}, {"prompt": '
+    + "\n" * 3 * MANY
+    + '!}, {"prompt": "q", "completion": "a"}]',
+    "lines.jsonl": json.dumps({"prompt": "Human: x" + "\n" * 10 * MANY + "Assistant:", "completion": "a"}),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_many_columns_messages_and_lines_take_time_in_proportion(tmp_path, name):
+    (tmp_path / name).write_text(LARGE[name])
+    with fuzzing.limited(3):
+        assert read_data(str(tmp_path / name)).read_rows in (1, 2)
+
+
+def test_columns_whose_numbered_names_are_taken_are_told_apart(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("x (3),x,x,prompt,completion\n1,2,3,q,a\n")
+    report = read_data(str(table))
+    assert report.read_rows == 1 and report.files[0].ignored == {"x (3)": 1, "x": 1, "x (3) (3)": 1}
 
 
 @pytest.mark.long
