@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from formatkit import ASKED, CHAT, HI_HELLO, PAIR, SAID, lines, turns, writer
 
 from engine.errors import DataError
 from engine.formats import check_bad_share, read_data
@@ -10,31 +11,12 @@ from engine.formats import check_bad_share, read_data
 
 @pytest.fixture
 def write(tmp_path):
-    def _write(content, name="data.jsonl"):
-        path = tmp_path / name
-        path.write_text(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False), "utf-8")
-        return str(path)
-
-    return _write
-
-
-def lines(*rows) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def turns(example) -> list[tuple]:
-    return [(message["role"], message["content"]) for message in example.messages]
+    return writer(tmp_path, "data.jsonl")
 
 
 def accounted(report):
     assert report.rows == report.read_rows + report.bad_rows + report.set_aside
     return report
-
-
-PAIR = {"prompt": "hi", "completion": "hello"}
-ASKED, SAID = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}
-HI_HELLO = [("user", "hi"), ("assistant", "hello")]
-CHAT = {"messages": [ASKED, SAID]}
 
 
 # ---- read ----------------------------------------------------------------------------------------------------------

@@ -4,13 +4,13 @@ import json
 import random
 
 import pytest
+from formatkit import PAIR, writer
 
 from engine.errors import DataError
 from engine.formats import check_bad_share, files_told, read_data
 from engine.formats.parts import part_of_name
 from engine.formats.sources import find_origins
 
-PAIR = {"prompt": "hi", "completion": "hello"}
 CSV = "prompt,completion\nq,a\nr,b\n"
 
 
@@ -20,13 +20,7 @@ def pairs(count, start=0):
 
 @pytest.fixture
 def write(tmp_path):
-    def _write(content, name="data.json"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
-        return str(path)
-
-    return _write
+    return writer(tmp_path, "data.json")
 
 
 def asked(examples):
