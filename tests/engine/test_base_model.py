@@ -331,3 +331,19 @@ def test_what_only_the_worker_finds_out_leaves_the_run_as_it_was(done, state):
     with pytest.raises(RuntimeError), reported(done):
         train(done, stop=StopAfter(1))
         raise RuntimeError("later")
+
+
+def test_a_data_file_whose_name_is_not_utf8_is_trained_on_and_listed(tiny_model, chats, tmp_path, capsys):
+    data = tmp_path / os.fsdecode(b"\xca\xfd\xbe\xdd.jsonl")
+    shutil.copy(chats, data)
+    folder = make_run(tmp_path, tiny_model, data, train__max_steps=1)
+    assert train(folder, stop=NeverStop()) == DONE
+    resume.apply(folder, resume.look(folder, [Layer("--max-steps", {"train.max_steps": 2})]))
+    assert train(folder, stop=NeverStop()) == DONE
+    assert checkpoint.find(folder / "checkpoints", "latest")[0].manifest["data"].keys() == {str(data)}
+    queued = ["add", "--data-file", str(data), "--model", str(tiny_model), "--workspace", str(tmp_path)]
+    for command in (["ls", "--workspace", str(tmp_path)], queued, ["ls", "--workspace", str(tmp_path)]):
+        assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert shown.count(r"\udcca\udcfd\udcbe\udcdd-lora") >= 2
+    shown.encode()
