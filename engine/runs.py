@@ -24,7 +24,7 @@ from engine.config import (
     read_run,
     resolve,
 )
-from engine.errors import InputError
+from engine.errors import InputError, encodable
 from engine.files import write_whole
 from engine.fingerprint import changes, fingerprints
 from engine.home import CHECKPOINTS, CONFIG, Workspace
@@ -63,7 +63,8 @@ def named(config: RunConfig) -> RunConfig:
     if config.run.name:
         return config
     stem = Path(config.data.files[0]).stem if config.data.files else "nothing"
-    return config.replace({"run.name": f"{Path(config.model.name).name}-{stem}-{config.method.kind}".lower()})
+    name = f"{Path(config.model.name).name}-{stem}-{config.method.kind}".lower()
+    return config.replace({"run.name": encodable(name)})  # a file's name may hold any byte
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

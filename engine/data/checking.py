@@ -1,7 +1,9 @@
 """Read a data source once and tell what is wrong with it, row by row and between rows."""
 
 import itertools
+import re
 import time
+import unicodedata
 from array import array
 from collections import Counter
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from engine.turn_notes import CONTROL_TOKEN, DROPPED
 _LONG_MEDIAN = 40
 """Characters of the median answer from which on very short answers stand out."""
 _SHORT_SHARE = 20
+_BETWEEN_WORDS = re.compile(r"(?<=[^\W_])[\s_\u2010-\u2015-]+(?=[^\W_])")
 _KIND_OF_NOTE = {CONTROL_TOKEN: "control-tokens", **dict.fromkeys(DROPPED, "left-out")}
 
 
@@ -84,6 +87,12 @@ def gather(
 def objective_for(source: str | list[str]) -> str:
     """Documents are welcome beside conversations; in a folder, text files beside others are notes about the data."""
     return "sft" if isinstance(source, str) and Path(source).is_dir() else "pretrain"
+
+
+def _as_read(label: str) -> str:
+    """A label as people see it: without regard to case, Unicode form, spacing and what cannot be seen."""
+    seen = "".join(char for char in plain(label) if unicodedata.category(char) != "Cf")
+    return _BETWEEN_WORDS.sub(" ", seen)
 
 
 class _Checker:
@@ -261,7 +270,7 @@ class _Checker:
         """Labels that people read as one, told at the first row of each but the most frequent."""
         first: dict[str, str] = {}
         for label, count in labels.items():
-            other = first.setdefault(plain(label), label)
+            other = first.setdefault(_as_read(label), label)
             if other != label:
                 row = self._label_rows[label]
                 message = f"'{label}' ({count:,} rows) and '{other}' ({labels[other]:,} rows), which is first at"

@@ -19,7 +19,7 @@ KINDS: dict[str, Kind] = {
     "identity": Kind("identity, card and account numbers", True, True),
     "leaks": Kind("questions that are also in the validation or test file", True, True),
     "contradictions": Kind("the same question with contradicting answers", True, True),
-    "labels": Kind("labels that differ in case or Unicode form only", True, False, "write them alike"),
+    "labels": Kind("labels that differ in case, spacing or Unicode form only", True, False, "write them alike"),
     "encoding": Kind("damaged text", True, True),
     "control-tokens": Kind("texts with control tokens of the model", True, True, "they end an answer or split a turn"),
     "no-answer-left": Kind("answers beyond max_length, nothing is learnt", True, True, "raise --max-length"),

@@ -3,7 +3,7 @@
 These are what `DataFrame.to_json` writes (orient columns, index, split), `Dataset.to_dict`, and many scripts.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from engine.formats.columns import CONVERSATIONS, MESSAGES, normalise
@@ -57,7 +57,9 @@ def _parts(line: int, row: dict[str, Any], starts: dict[str, int], is_row: IsRow
 def _split_table(line: int, columns: list, data: list) -> Iterator[Item] | None:
     if not all(isinstance(column, str) for column in columns) or not all(isinstance(row, list) for row in data):
         return None
-    return _numbered(line, (dict(zip(columns, row, strict=False)) for row in data))
+    from engine.formats.tables import column_names  # and csv, which other JSON does without
+
+    return _numbered(line, data, column_names(columns))
 
 
 def _columns(line: int, row: dict[str, Any], is_row: IsRow) -> Iterator[Item] | None:
@@ -93,13 +95,15 @@ def _by_column(line: int, columns: dict[str, list], beside: Iterable[str] = ()) 
     names = ", ".join(f"'{excerpt(name)}'" for name in beside)
     if names:
         yield Remark(f"beside its columns the file holds {names}, from which nothing is learnt")
-    yield from _numbered(
-        line, (dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True))
-    )
+    yield from _numbered(line, zip(*columns.values(), strict=True), list(columns))
 
 
-def _numbered(line: int, rows: Iterable[dict]) -> Iterator[Item]:
+def _numbered(line: int, rows: Iterable[Sequence], columns: list[str]) -> Iterator[Item]:
     for number, cells in enumerate(rows, 1):
-        row = NumberedRow(cells)
+        if len(cells) != len(columns):
+            said = f"row {number:,}: {len(cells)} cells, {len(columns)} columns"
+            yield Fault(line, "wrong-columns", said, excerpt(cells))
+            continue
+        row = NumberedRow(zip(columns, cells, strict=True))
         row.number = number
         yield line, row

@@ -55,10 +55,14 @@ class Layout:
     """The column that says which part of the data a row belongs to; '' for none."""
 
 
-def layout_of(columns: Sequence[str], shape: Shape, mapped: bool, zero_is_bad: frozenset[str]) -> Layout:
-    """`mapped`: the user said which columns serve, so a worse answer beside them was meant to be left out."""
+def layout_of(
+    columns: Sequence[str], shape: Shape, mapped: bool, zero_is_bad: frozenset[str], split: str = ""
+) -> Layout:
+    """`mapped`: the user said which columns serve, so a worse answer beside them was meant to be left out. `split`: the
+    column that says a row's part by its content, where none does by its name."""
     used = set(shape.columns.values())
-    split = next((column for column in columns if normalise(column) in SPLIT_COLUMNS and column not in used), "")
+    by_name = (column for column in columns if normalise(column) in SPLIT_COLUMNS and column not in used)
+    split = next(by_name, split if split in columns and split not in used else "")
     guards = (
         None if mapped else pair_guard(columns),
         verdict_guard(columns, shape, zero_is_bad),

@@ -1,6 +1,7 @@
 """Training, validation and test parts of a data set, told by the names people give to files, keys and rows."""
 
 import re
+from collections.abc import Sequence
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
@@ -11,6 +12,7 @@ _NAMES = {
     "test": TEST, "testing": TEST, "holdout": TEST,
     "训练集": TRAIN, "验证集": VALIDATION, "测试集": TEST,
 }  # fmt: skip
+_HELD_OUT = re.compile(r"h[eo]ld[-_ ]?out")
 _SHARD = re.compile(r"([-_.]\d+)+([-_.]of[-_.]\d+)?$|[-_.]part[-_.]?\d+$", re.IGNORECASE)
 _ENDS = re.compile(r"^([^\W\d_]+)(?=$|[\W\d_])|(?:^|[\W_])([^\W\d_]+)\d*$")
 _LONGEST_NAME = 255
@@ -35,7 +37,7 @@ def part_of_name(name: str) -> str:
     """
     if len(name) > _LONGEST_NAME:
         return ""
-    name = _SHARD.sub("", name.strip().casefold())
+    name = _SHARD.sub("", _plain(name))
     for match in _ENDS.finditer(name):
         if part := _NAMES.get(match[1] or match[2]):
             return part
@@ -44,4 +46,19 @@ def part_of_name(name: str) -> str:
 
 def part_of_value(value: object) -> str:
     """The part a row's own column names."""
-    return _NAMES.get(value.strip().casefold(), "") if isinstance(value, str) else ""
+    return _NAMES.get(_plain(value), "") if isinstance(value, str) else ""
+
+
+def split_column(rows: Sequence[dict]) -> str:
+    """The column, whatever its name, that says which part a row belongs to: it holds nothing but names of parts, that
+    of the training part among them. '' for none."""
+    held: dict[str, set[str]] = {}
+    for row in rows:
+        for column, value in row.items():
+            if value not in (None, ""):
+                held.setdefault(column, set()).add(part_of_value(value))
+    return next((column for column, parts in held.items() if TRAIN in parts and "" not in parts), "")
+
+
+def _plain(name: str) -> str:
+    return _HELD_OUT.sub("holdout", name.strip().casefold())

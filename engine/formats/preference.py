@@ -19,6 +19,8 @@ _VERDICTS = (
 )  # fmt: skip
 """Columns that say of an answer beside them whether it is a good one (TRL's KTO, LLaMA-Factory, WikiQA)."""
 _BAD = ("false", "bad", "rejected", "undesirable", "dislike", "thumbs_down", "thumbs-down", "down", "unsafe", "👎")
+_NO = ("no", "n", "f", "wrong", "incorrect")
+"""Bad where the column asks about the answer; in a `label` they may be the answer of a yes-or-no question."""
 _DISMISSED = ("reject", "rejected", "ignore")
 """What Prodigy's `answer` says of labels that are wrong or were not judged."""
 _BAD_WORDS = {"negative", "neg", "bad", "worse", "wrong", "incorrect"} | _WORSE
@@ -122,7 +124,8 @@ def verdict_guard(columns: Sequence[str], shape: Shape, zero_is_bad: frozenset[s
         for column in verdicts:
             value = row.get(column)
             said = _verdict(value)
-            if said in _BAD or (said in ("0", "-1") and column in zero_is_bad):
+            no = said in _NO and normalise(column) not in ("label", "labels")
+            if no or said in _BAD or (said in ("0", "-1") and column in zero_is_bad):
                 shown = "false" if value is False else f"{value}"[:20]
                 raise RowFault(
                     "preference",

@@ -13,7 +13,7 @@ from engine.formats.encoding import Scan, scan
 from engine.formats.faults import NOTE_CODES, Fault, Remark, RowFault, Section, excerpt, kind, visible
 from engine.formats.jsonrows import Item
 from engine.formats.layouts import Layout, layout_of
-from engine.formats.parts import TRAIN, USES, part_of_name, part_of_value
+from engine.formats.parts import TRAIN, USES, part_of_name, part_of_value, split_column
 from engine.formats.preference import verdict_columns, worse_rows
 from engine.formats.rows import build_example
 from engine.formats.shapes import file_shape
@@ -125,10 +125,11 @@ class Reading:
                 raise DataError(visible(error.message), visible(error.hint or "")) from None
         encoding = scanned.encoding if scanned and container.name != "parquet" else ""
         columns = tuple(dict.fromkeys(column for row in first_rows for column in row))
-        wanted = self._wanted(origin, items_again, shape, first, columns)
+        split = split_column(first_rows)
+        wanted = self._wanted(origin, items_again, shape, first, columns, split)
         kept_part = USES[self.use][1] and not origin.only and not origin.whole
         training = self.use == "training"
-        file = FileTally(name, origin.part, wanted, kept_part, training, verdict_columns(first_rows))
+        file = FileTally(name, origin.part, wanted, kept_part, training, verdict_columns(first_rows), split)
         yield Opened(name, container, encoding, columns)
         yield from self._read_rows(file, items, shape)
         yield DataFile(
@@ -153,6 +154,7 @@ class Reading:
         shape: Shape | None,
         first: list[Item],
         columns: tuple[str, ...],
+        split: str,
     ) -> frozenset[str] | None:
         """The splits within a file whose rows are used; None where all are."""
         if origin.only:
@@ -162,7 +164,7 @@ class Reading:
             return None if self.use == "all" else frozenset((*order, ""))
         if origin.part or origin.whole:
             return None  # the file itself was chosen
-        split = layout_of(columns, shape, True, frozenset()).split if shape else ""
+        split = layout_of(columns, shape, True, frozenset(), split).split if shape else ""
         if not split and not any(isinstance(item, Section) and part_of_name(item.key) for item in first):
             return None
         # One of them is wanted, and only the whole file tells which there are.
@@ -185,6 +187,7 @@ class Reading:
         for item in items:
             if not isinstance(item, tuple):
                 if isinstance(item, Section):
+                    file.sections.append((item.key, given))
                     part, worse = part_of_name(item.key) or file.part, worse_rows(item.key)
                 elif isinstance(item, Remark):
                     file.notes.append(item.message)
@@ -238,6 +241,7 @@ class Reading:
                     problem = self._note(name, line, "trailing-turn", message, row)
                 part_told = own if own and file.kept_part else ""
                 yield Row(name, line, row, built.example, problem, part_told, ignored=ignored)
+        file.note_sections(given)
         file.given += given
         file.read += read
 
@@ -280,7 +284,8 @@ class Reading:
         return problem
 
     def _layout(self, columns: tuple, file_shape: Shape, file: FileTally) -> Layout:
-        return layout_of(columns, self._row_shape(columns, file_shape), bool(self.mapping), file.zero_is_bad)
+        shape = self._row_shape(columns, file_shape)
+        return layout_of(columns, shape, bool(self.mapping), file.zero_is_bad, file.split)
 
     def _row_shape(self, columns: tuple, file_shape: Shape) -> Shape:
         """How a row with these columns is read: as the file is, else as another kind of conversation."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from engine.errors import DataError
 from engine.formats.columns import Shape, find_shape, mapped_shape, normalise
+from engine.formats.columnwise import NumberedRow
 from engine.formats.layouts import known_layout, map_hint
 from engine.formats.preference import is_pair, pair_words, worse_columns
 
@@ -32,7 +33,8 @@ def file_shape(
             "Use --objective pretrain to learn from the text itself"
             + ("." if container == "txt" else map_hint(columns, rows, ", or say which column is which: ")),
         )
-    _refuse_repeated(name, rows, shape, mapping, is_table=container in ("csv", "tsv", "parquet"))
+    is_table = container in ("csv", "tsv", "parquet") or any(isinstance(row, NumberedRow) for row in rows)
+    _refuse_repeated(name, rows, shape, mapping, is_table)
     return shape
 
 

@@ -53,18 +53,18 @@ class Dialect:
         )
 
 
-def find_dialect(lines: Sequence[str]) -> tuple[Dialect, list[str], float] | None:
+def find_dialect(lines: Sequence[str], delimiters: str = ",\t;|") -> tuple[Dialect, list[str], float] | None:
     """The dialect in which the most records have as many cells as the header, its column names, and that share."""
     sample = [(number, line, None) for number, line in enumerate(islice(lines, _SAMPLE_LINES), 1)]
     said = _ANNOUNCED.match(lines[0]) if lines else None
     if said:
-        found = find_dialect(lines[1:])
+        found = find_dialect(lines[1:], said[1])
         if found:
             return replace(found[0], announced=True), *found[1:]
         header = read_header(((1, line, None) for line in lines[1:]), Dialect(said[1]))
         return (Dialect(said[1], announced=True), header, 1.0) if header else None
     best: tuple[tuple, Dialect, list[str], float] | None = None
-    for order, delimiter in enumerate(",\t;|"):
+    for order, delimiter in enumerate(delimiters):
         if not any(delimiter in line for _, line, _ in sample[:20]):
             continue
         # Other ways of quoting are tried only where the text shows them: they would read doubled quotes wrongly.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from engine.formats.faults import visible
 from engine.formats.layouts import exam_words, unused_with_text
-from engine.formats.parts import VALIDATION
+from engine.formats.parts import VALIDATION, part_of_name
 from engine.formats.ratings import Ratings
 from engine.formats.rows import Built
 
@@ -27,6 +27,8 @@ class FileTally:
     """Rows come with the split they belong to; else they are simply the data."""
     for_training: bool
     zero_is_bad: frozenset[str] = frozenset()
+    split: str = ""
+    """The column that says each row's split by what it holds, whatever it is called."""
     given: int = 0
     read: int = 0
     bad: int = 0
@@ -37,6 +39,18 @@ class FileTally:
     """Columns that hold true or false and are not read, with how often each; but for 50 of them."""
     notes: list[str] = field(default_factory=list)
     ratings: Ratings = field(default_factory=Ratings)
+    sections: list[tuple[str, int]] = field(default_factory=list)
+    """Keys that lists of rows stand under, and how many rows came before each."""
+
+    def note_sections(self, rows: int) -> None:
+        """Say which of `rows` are trained on although others are in splits: those under keys that name none."""
+        if self.part or not any(part_of_name(key) for key, _ in self.sections):
+            return
+        ends = [*(start for _, start in self.sections[1:]), rows]
+        for (key, start), end in zip(self.sections, ends, strict=True):
+            if end > start and not part_of_name(key):
+                said = f"{_rows(end - start)} under '{visible(key)}', which names no split, read as training rows"
+                self.notes.append(said)
 
     def described(self) -> tuple[str, ...]:
         lines = list(dict.fromkeys(self.notes))
@@ -55,12 +69,11 @@ class FileTally:
         names = built.unread
         if unused:
             for column in unused:
-                value = row[column]
-                if (value is True or value is False) and (column in self.flags or len(self.flags) < _MOST_NAMES):
-                    self.flags.setdefault(column, Counter())[value] += 1
+                if isinstance(row[column], bool) and (column in self.flags or len(self.flags) < _MOST_NAMES):
+                    self.flags.setdefault(column, Counter())[row[column]] += 1
             if with_text := unused_with_text(row, unused):
-                held = [message["content"] for message in built.example.messages]
-                names += tuple([name for name in with_text if row[name] not in held])
+                held = {message["content"] for message in built.example.messages}
+                names += tuple(name for name in with_text if not (isinstance(row[name], str) and row[name] in held))
         for name in names:
             if name in self.ignored or len(self.ignored) < _MOST_NAMES:
                 self.ignored[name] += 1

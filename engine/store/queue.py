@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from engine.errors import encodable
 from engine.store import metrics
 from engine.store.connect import write
 from engine.store.errors import StoreError
@@ -116,7 +117,8 @@ def _insert(conn: sqlite3.Connection, run_id: int, new: NewRun) -> None:
         "total_steps": new.total_steps,
     }
     conn.execute(
-        f"INSERT INTO runs({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", tuple(values.values())
+        f"INSERT INTO runs({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
+        [encodable(value) if isinstance(value, str) else value for value in values.values()],
     )
     put_settings(conn, run_id, new.settings, new.origins)
     conn.executemany("INSERT OR IGNORE INTO dependencies VALUES (?, ?)", [(run_id, after) for after in new.after])
@@ -510,4 +512,5 @@ def _state(conn: sqlite3.Connection, run_id: int) -> RunState | None:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    """What is not UTF-8, such as bytes of a file's name, as JSON's own escape."""
+    return encodable(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str))

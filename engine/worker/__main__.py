@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.report is not None:
             from engine.worker.report import report
 
-            json.dump(report(options.folder, options.report), sys.stdout, ensure_ascii=False)
+            json.dump(report(options.folder, options.report), sys.stdout)
             return 0
         # A stop asked for while torch is still being imported must not be lost.
         from engine.worker.signals import StopRequest

@@ -1,17 +1,42 @@
 """The model an adapter belongs to, known by its content: what a checkpoint says of it, and whether it still is that."""
 
-from collections.abc import Mapping
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.config import ModelConfig, RunConfig
+from engine.config import RunConfig
 from engine.errors import CheckpointError
 from engine.moved import located
 from engine.plan.model_facts import find_folder
 from engine.weights import Fingerprint, Fingerprinting, weight_files
+from engine.worker.model import model_source
 
 BASE = "base"
-"""Key of a manifest: sha256, tensors and bytes of the base model's weights, and the commit of one from the hub."""
+"""Key of a manifest: sha256, tensors and bytes of the base model's weights, its `config`, the commit of one from the
+hub."""
+_OF_NO_MATTER = frozenset(
+    [
+        "_name_or_path",
+        "architectures",
+        "auto_map",
+        "transformers_version",
+        "dtype",
+        "torch_dtype",
+        "use_cache",
+        "id2label",
+        "label2id",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "return_dict",
+        "output_attentions",
+        "output_hidden_states",
+    ]
+)
+"""Keys of config.json that change nothing in what the weights compute."""
 
 
 class BaseWeights:
@@ -21,7 +46,8 @@ class BaseWeights:
         """`source`: the folder it is loaded from, where that is not the model's own."""
         source = None if source == config.model.name else source
         self.name = source or config.model.name
-        self._model = ModelConfig(name=source) if source else config.model
+        elsewhere = {"name": source, "revision": "", "checkpoint": ""} if source else {}
+        self._model = dataclasses.replace(config.model, **elsewhere)
         self._reading: Fingerprinting | None = None
         self._folder: Path | None = None
         self.begin()
@@ -43,7 +69,21 @@ class BaseWeights:
         if found is None:
             return None
         snapshot = self._folder and self._folder.parent.name == "snapshots"
-        return found.to_json() | ({"commit": self._folder.name} if snapshot else {})
+        commit = {"commit": self._folder.name} if snapshot else {}
+        return found.to_json() | commit | {"config": self._config}
+
+    @functools.cached_property
+    def _config(self) -> dict[str, Any]:
+        """What config.json says of how the weights are used, defaults included; empty where it cannot be read."""
+        from transformers import AutoConfig
+
+        revision, trust = self._model.revision or None, self._model.trust_remote_code
+        try:
+            said = AutoConfig.from_pretrained(model_source(self._model), revision=revision, trust_remote_code=trust)
+        except Exception:  # anything may be wrong with it: who loads the model tells
+            return {}
+        kept = {key: value for key, value in said.to_dict().items() if key not in _OF_NO_MATTER}
+        return json.loads(json.dumps(kept, default=str))
 
     def refuse_other(self, manifest: Mapping[str, Any]) -> str:
         """CheckpointError where it is not the base of the checkpoint with this manifest. What there is to say else:
@@ -59,6 +99,12 @@ class BaseWeights:
         if now is None:
             return f"The weights of {self.name} could not be read: whether they are still the same was not checked."
         if now.sha256 == before["sha256"]:
+            if changed := list(_changes(before.get("config"), self._config)):
+                raise CheckpointError(
+                    f"the base is not the one this run was trained on: in the config.json of {self.name} "
+                    f"{'; '.join(changed)}",
+                    "Put the model back that the run was trained on.",
+                )
             return ""
         commit = f"; on the hub it was commit {before['commit']}" if before.get("commit") else ""
         raise CheckpointError(
@@ -67,6 +113,15 @@ class BaseWeights:
             "Put the model back that the run was trained on. Where it lies elsewhere by now, a resume takes "
             "--model FOLDER.",
         )
+
+
+def _changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Settings that both have and that differ, in words: another version of the library may know more, or fewer."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before.keys() & now.keys() - _OF_NO_MATTER:
+            yield from _changes(before[key], now[key], f"{path}.{key}" if path else key)
+    elif path and before != now:
+        yield f"{path} was {json.dumps(before)[:200]}, is {json.dumps(now)[:200]}"
 
 
 def base_notes(last: Any, config: RunConfig, source: str) -> list[str]:

@@ -22,7 +22,7 @@ from torch import nn
 
 from engine.checkpoints import STEP_NAME, is_pinned, path_of, steps
 from engine.config import SaveConfig
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, encodable
 from engine.files import sync_folder
 from engine.worker.answer_ends import write_generation_config
 
@@ -96,7 +96,8 @@ def save(
     files = {path.name: _fsync_and_hash(path) for path in sorted(temporary.iterdir())}
     manifest = {"step": step, "epoch": epoch, **manifest, "files": files}
     manifest[_CHECKSUM] = _checksum(manifest)
-    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), "utf-8")
+    # What is not UTF-8, bytes of a file's name, becomes JSON's own escape, and is the same again when read.
+    (temporary / MANIFEST).write_text(encodable(json.dumps(manifest, indent=1, ensure_ascii=False)), "utf-8")
     _fsync_and_hash(temporary / MANIFEST)
     sync_folder(temporary)
     before_rename()
@@ -138,7 +139,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _checksum(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    ).hexdigest()
 
 
 def _check_files(path: Path, files: dict[str, Any]) -> None:

@@ -432,7 +432,7 @@ def main(arguments: list[str] | None = None) -> int:
         except Exception as error:
             say(traceback.format_exc())
             code, said = 1, {"error": f"{type(error).__name__}: {error}", "hint": "", "exit_code": 1}
-    print(json.dumps(said, ensure_ascii=False))
+    print(json.dumps(said))
     return code
 
 

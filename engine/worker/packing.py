@@ -6,6 +6,7 @@ its step number to find its place. A forward pass holds whole examples end to en
 
 import bisect
 import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,13 @@ class TokenSet:
         """Its (ids, trained)."""
         span = slice(self.offsets[index], self.offsets[index + 1])
         return self.ids[span], self.trained[span]
+
+    def digest(self) -> str:
+        """By what it is known again: its tokens, which of them are trained, and where examples begin."""
+        found = hashlib.blake2b(digest_size=16)
+        for array in (self.ids, self.trained, self.offsets):
+            found.update(np.ascontiguousarray(array))
+        return found.hexdigest()
 
     def largest_step(self, examples: int) -> int:
         """Tokens of so many of the longest examples: no optimizer step of that size has more."""

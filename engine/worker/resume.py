@@ -51,6 +51,19 @@ def refuse_other_run(
         )
 
 
+def other_tokens(last: Checkpoint, now: Mapping[str, Any]) -> str:
+    """What to say where the same data have become other tokens since the checkpoint, mostly nothing. `now`: what its
+    manifest would be."""
+    if last.manifest.get("tokens") in (None, now["tokens"]):
+        return ""
+    was = last.manifest["versions"]
+    newer = [
+        f"{name} {was[name]} -> {version}" for name, version in now["versions"].items() if was.get(name) != version
+    ]
+    why = f"with {', '.join(newer)}" if newer else "the model's tokenizer or chat template has changed"
+    return f"The same data are other tokens now, or others of them are trained, than at step {last.step}: {why}."
+
+
 def _elsewhere(
     last: Checkpoint, before: RunConfig, config: RunConfig, same_data: bool, templates: Mapping[str, str]
 ) -> list[str]:

@@ -64,6 +64,7 @@ from engine.worker.resume import (
     command_changes,
     compare_probe,
     load_adapter,
+    other_tokens,
     probe_indices,
     probe_loss,
     refuse_other_run,
@@ -118,9 +119,12 @@ def train_together(folder: Path, resume_from: str, stop: StopRequest, ranks: Ran
         "versions": versions(),
         "ranks": ranks.count,
         "command": command_of(config, folder),
+        "tokens": data.train.digest(),
     }
     if last:
         refuse_other_run(last, config, facts["data"], read_meta(folder).get("files"))
+        if doubt := other_tokens(last, facts):
+            journal.write("event", event="tokens-changed", message=doubt)
     for change in [] if last else data_changes(folder, settings.config):
         journal.write("event", event="data-changed", message=f"Since the run was queued: {change}.")
     journal.write("data", **data.report)

@@ -22,8 +22,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from engine.worker.__main__ import main as work
 from engine.worker.__main__ import set_environment
@@ -149,24 +150,35 @@ def _start(channel: socket.socket, request: dict[str, Any], descriptors: list[in
 
 
 def _become_worker(request: dict[str, Any], log: int) -> None:
-    """In the fork: what a new process would have been given. Never returns."""
+    """In the fork: the worker of a run. Never returns."""
+
+    def run() -> int:
+        sys.argv = ["engine.worker", request["folder"], "--from", request["from"]]
+        _name_process(f"finetop-{Path(request['folder']).name}")
+        _draw_anew()
+        return work(sys.argv[1:])
+
+    become((os.open(os.devnull, os.O_RDONLY), log, log), request, run)
+
+
+def become(streams: Sequence[int], given: Mapping[str, Any], run: Callable[[], int]) -> NoReturn:
+    """In a fork: what a new process would have been given, and its ending, with the exit code that `run` returns.
+
+    `streams` become its standard input, output and error; `given` holds its `environment` and its folder, `cwd`.
+    """
     code = 1
     try:
         os.setsid()
-        null = os.open(os.devnull, os.O_RDONLY)
-        for source, target in ((null, 0), (log, 1), (log, 2)):
+        for target, source in enumerate(streams):
             os.dup2(source, target)
         os.closerange(3, _highest_descriptor() + 1)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
-        os.environ.update(request["environment"])
-        os.chdir(request["cwd"])
-        sys.argv = ["engine.worker", request["folder"], "--from", request["from"]]
-        _name_process(f"finetop-{Path(request['folder']).name}")
-        _draw_anew()
-        code = work(sys.argv[1:])
+        os.environ.update(given["environment"])
+        os.chdir(given["cwd"])
+        code = run()
     except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else 1
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException:
         import traceback
 

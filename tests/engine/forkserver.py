@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from engine.daemon.warm import NO_THREADS
 
@@ -137,21 +138,17 @@ def _fork(channel: socket.socket) -> int:
             os.close(descriptor)
         channel.send(json.dumps({"pid": pid}).encode())
         return pid
+    request = json.loads(data)
+    _become(descriptors, request)
+
+
+def _become(descriptors: list[int], request: dict) -> NoReturn:
     import runpy
-    import traceback
     import warnings
 
-    request = json.loads(data)
-    code = 1
-    try:
-        os.setsid()
-        for target, source in enumerate(descriptors):
-            os.dup2(source, target)
-        os.closerange(3, 4096)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.environ.clear()
-        os.environ.update(request["environment"])
-        os.chdir(request["cwd"])
+    from engine.worker.warm import become
+
+    def run() -> int:
         sys.argv = [request["what"], *request["words"]]
         if request["kind"] == "-c":
             sys.argv[0] = "-c"
@@ -161,16 +158,9 @@ def _fork(channel: socket.socket) -> int:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*found in sys.modules after import.*", RuntimeWarning)
                 runpy.run_module(module, run_name="__main__", alter_sys=True)
-        code = 0
-    except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+        return 0
+
+    become(descriptors, request, run)
 
 
 if __name__ == "__main__":

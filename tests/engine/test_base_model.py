@@ -121,6 +121,35 @@ def test_a_base_that_changed_is_refused_in_resume_export_eval_and_sample(done, t
     assert before[:12] in caught.value.message and not (tmp_path / "out").exists()
 
 
+def test_a_base_whose_weights_are_used_otherwise_is_another(done, tmp_path):
+    root = done.parent.parent
+    resume.apply(done, resume.look(done, []))
+    file = root / "models" / "base" / "config.json"
+    was = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps(was | {"rms_norm_eps": 0.5}), "utf-8")
+    with pytest.raises(CheckpointError, match=r"in the config.json of .* rms_norm_eps was 1e-06, is 0.5"):
+        export(done / "checkpoints" / "latest", tmp_path / "out", "merged", run_folder=done)
+    resume.apply(done, resume.look(done, EPOCHS_3))
+    with pytest.raises(CheckpointError, match="rms_norm_eps"), reported(done):
+        train(done, stop=NeverStop())
+    assert read_run(done).config.train.epochs == 2
+
+    # What changes nothing in what they compute, and what another version of the library leaves out, is no difference.
+    here = {key: value for key, value in was.items() if key != "rms_norm_eps"}
+    file.write_text(json.dumps(here | {"transformers_version": "9", "use_cache": False, "made_by": "a test"}), "utf-8")
+    export(done / "checkpoints" / "latest", tmp_path / "out", "merged", run_folder=done)
+
+
+def test_a_tokenizer_or_template_that_changed_under_a_run_is_told(done):
+    resume.apply(done, resume.look(done, []))
+    template = done.parent.parent / "models" / "base" / "chat_template.jinja"
+    template.write_text(template.read_text("utf-8").replace("<|im_end|>", " <|im_end|>"), "utf-8")
+    resume.apply(done, resume.look(done, EPOCHS_3))
+    assert train(done, stop=NeverStop()) == DONE
+    (said,) = (event["message"] for event in events_of(done, "event") if event["event"] == "tokens-changed")
+    assert "the model's tokenizer or chat template has changed" in said
+
+
 def test_a_checkpoint_that_does_not_know_its_base_works_and_says_so(done, tmp_path):
     root = done.parent.parent
     resume.apply(done, resume.look(done, []))
@@ -302,3 +331,19 @@ def test_what_only_the_worker_finds_out_leaves_the_run_as_it_was(done, state):
     with pytest.raises(RuntimeError), reported(done):
         train(done, stop=StopAfter(1))
         raise RuntimeError("later")
+
+
+def test_a_data_file_whose_name_is_not_utf8_is_trained_on_and_listed(tiny_model, chats, tmp_path, capsys):
+    data = tmp_path / os.fsdecode(b"\xca\xfd\xbe\xdd.jsonl")
+    shutil.copy(chats, data)
+    folder = make_run(tmp_path, tiny_model, data, train__max_steps=1)
+    assert train(folder, stop=NeverStop()) == DONE
+    resume.apply(folder, resume.look(folder, [Layer("--max-steps", {"train.max_steps": 2})]))
+    assert train(folder, stop=NeverStop()) == DONE
+    assert checkpoint.find(folder / "checkpoints", "latest")[0].manifest["data"].keys() == {str(data)}
+    queued = ["add", "--data-file", str(data), "--model", str(tiny_model), "--workspace", str(tmp_path)]
+    for command in (["ls", "--workspace", str(tmp_path)], queued, ["ls", "--workspace", str(tmp_path)]):
+        assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert shown.count(r"\udcca\udcfd\udcbe\udcdd-lora") >= 2
+    shown.encode()

@@ -291,6 +291,13 @@ def test_labels_that_differ_in_case_or_form_only_are_told_with_their_counts(tmp_
     assert report.failed
 
 
+@pytest.mark.parametrize("twin", ["lost\u200b card", "lost_card", "Lost-Card", "lost\u2013card"])
+def test_labels_that_look_alike_are_told(tmp_path, twin):
+    labels = ["lost card"] * 6 + [twin] * 5 + ["c", "c++", "1", "-1"] * 3
+    path = lines(tmp_path / "a.jsonl", *[{"text": f"number {n} is late", "label": one} for n, one in enumerate(labels)])
+    assert [find.line for find in check(path).finds if find.kind == "labels"] == [7]
+
+
 # ---- splits and what is left out -----------------------------------------------------------------------------------
 
 

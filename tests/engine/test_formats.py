@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 
 import pytest
+from formatkit import CHAT, HI_HELLO, PAIR, lines, turns, writer
 
 from engine.errors import DataError, InputError
 from engine.formats import check_bad_share, read_data
@@ -17,31 +18,12 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 @pytest.fixture
 def write(tmp_path):
     """Write a file without a telling name and return its path."""
-
-    def _write(content, name="data", encoding="utf-8"):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
-        return str(path)
-
-    return _write
-
-
-def lines(*rows) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def turns(example) -> list[tuple]:
-    return [(message["role"], message["content"]) for message in example.messages]
+    return writer(tmp_path, "data")
 
 
 def problem(report):
     assert len(report.problems) == 1, report.problems
     return report.problems[0]
-
-
-PAIR = {"prompt": "hi", "completion": "hello"}
-CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
-HI_HELLO = [("user", "hi"), ("assistant", "hello")]
 
 
 # ---- formats -------------------------------------------------------------------------------------------------------

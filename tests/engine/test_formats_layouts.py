@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from formatkit import ASKED, CHAT, HI_HELLO, PAIR, SAID, lines, turns, writer
 
 from engine.errors import DataError
 from engine.formats import check_bad_share, read_data
@@ -10,31 +11,12 @@ from engine.formats import check_bad_share, read_data
 
 @pytest.fixture
 def write(tmp_path):
-    def _write(content, name="data.jsonl"):
-        path = tmp_path / name
-        path.write_text(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False), "utf-8")
-        return str(path)
-
-    return _write
-
-
-def lines(*rows) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def turns(example) -> list[tuple]:
-    return [(message["role"], message["content"]) for message in example.messages]
+    return writer(tmp_path, "data.jsonl")
 
 
 def accounted(report):
     assert report.rows == report.read_rows + report.bad_rows + report.set_aside
     return report
-
-
-PAIR = {"prompt": "hi", "completion": "hello"}
-ASKED, SAID = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}
-HI_HELLO = [("user", "hi"), ("assistant", "hello")]
-CHAT = {"messages": [ASKED, SAID]}
 
 
 # ---- read ----------------------------------------------------------------------------------------------------------
@@ -121,6 +103,8 @@ def test_excel_may_say_its_delimiter_first(write):
     report = accounted(read_data(write("sep=;\nquestion;answer\nhi;hello\nho;\n", "data.csv")))
     assert turns(report.examples[0]) == HI_HELLO
     assert (report.examples[0].line, report.problems[0].line, report.rows) == (3, 4, 2)
+    many_commas = write("sep=;\na, b, c;question;answer\n1, 2, 3;hi;hello\n", "data.csv")
+    assert turns(read_data(many_commas).examples[0]) == HI_HELLO
 
 
 def test_weights_of_llamafactory_swift_and_axolotl_are_understood(write):
@@ -250,6 +234,7 @@ def test_one_pair_among_good_rows_is_a_bad_row_and_a_mapping_says_which_is_meant
         ("label", False, True),
         ("label", "false", "true"),
         ("kto_tag", False, True),
+        ("is_good", "no", "yes"),
         ("label", 0, 1),
         ("is_correct", 0.0, 1.0),
     ],
@@ -341,6 +326,19 @@ def test_a_name_over_two_columns_is_refused_until_one_is_chosen(write, header):
     given = caught.value.hint.split('--map "')[1].split('"')[0]
     mapping = dict(pair.split("=") for pair in given.split(","))
     assert len(read_data(path, mapping=mapping).examples) == 2
+
+
+def test_a_table_in_json_keeps_its_cells_and_columns_apart(write):
+    twice = write({"columns": ["text", "text", "label"], "data": [["id1", "my card", "card"], ["id2", "late", "card"]]})
+    with pytest.raises(DataError, match="stands over columns 1 and 2"):
+        read_data(twice)
+    examples = read_data(twice, mapping={"text": "text (2)", "label": "label"}).examples
+    assert [example.messages[0]["content"] for example in examples] == ["my card", "late"]
+
+    data = [["hi", "hello", "and more"], ["hi"], ["hi", "hello"]]
+    report = accounted(read_data(write({"columns": ["prompt", "completion"], "data": data})))
+    assert (len(report.examples), report.problem_counts) == (1, {"wrong-columns": 2})
+    assert "row 1: 3 cells, 2 columns" in report.problems[0].message
 
 
 def test_parquet_columns_of_one_name_are_told_apart(tmp_path):

@@ -4,13 +4,13 @@ import json
 import random
 
 import pytest
+from formatkit import PAIR, writer
 
 from engine.errors import DataError
 from engine.formats import check_bad_share, files_told, read_data
 from engine.formats.parts import part_of_name
 from engine.formats.sources import find_origins
 
-PAIR = {"prompt": "hi", "completion": "hello"}
 CSV = "prompt,completion\nq,a\nr,b\n"
 
 
@@ -20,13 +20,7 @@ def pairs(count, start=0):
 
 @pytest.fixture
 def write(tmp_path):
-    def _write(content, name="data.json"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
-        return str(path)
-
-    return _write
+    return writer(tmp_path, "data.json")
 
 
 def asked(examples):
@@ -44,7 +38,7 @@ def counted(report):
     [
         ("train", "train"), ("squad_test", "test"), ("dev-00000-of-00002", "validation"), ("test2", "test"),
         ("Validation", "validation"), ("my.val", "validation"), ("test-00001-of-00003-0f3b5d17", "test"),
-        ("测试集", "test"),
+        ("测试集", "test"), ("heldout", "test"), ("held_out_questions", "test"), ("hold-out", "test"),
         ("latest", ""), ("unit-test-questions", ""), ("contest", ""), ("trainer", ""), ("devices", ""), ("data", ""),
         ("", ""),
     ],
@@ -62,14 +56,18 @@ def by_column(parts):
     return "".join(json.dumps({**row, "split": part}) + "\n" for part, rows in parts.items() for row in rows)
 
 
+def by_any_column(parts):
+    return by_column(parts).replace('"split"', '"usage"')
+
+
 def columnwise(parts):
     return json.dumps({part: {key: [row[key] for row in rows] for key in PAIR} for part, rows in parts.items()})
 
 
 @pytest.mark.parametrize(
     "written",
-    [json.dumps(SPLITS), json.dumps(SPLITS, indent=1), by_column(SPLITS), columnwise(SPLITS)],
-    ids=["one-line", "indented", "column", "columnwise"],
+    [json.dumps(SPLITS), json.dumps(SPLITS, indent=1), by_column(SPLITS), by_any_column(SPLITS), columnwise(SPLITS)],
+    ids=["one-line", "indented", "column", "any-column", "columnwise"],
 )
 def test_the_training_split_is_trained_on_and_the_test_split_never(write, written):
     path = write(written)
@@ -84,6 +82,13 @@ def test_the_training_split_is_trained_on_and_the_test_split_never(write, writte
     assert asked(read_data(path, use="evaluation").examples) == asked_of("test")
     for part in SPLITS:
         assert asked(read_data(f"{path}:{part}").examples) == asked_of(part)
+
+
+def test_rows_under_a_key_that_names_no_split_are_told_where_others_are_in_splits(write):
+    report = read_data(write({"train": pairs(5), "bonus": pairs(2, 70), "test": pairs(3, 50)}))
+    assert counted(report) == (10, 7, 0, 0, 3)
+    assert "2 rows under 'bonus', which names no split, read as training rows" in report.files[0].notes
+    assert not read_data(write({"one": pairs(5), "two": pairs(2, 70)})).files[0].notes
 
 
 def asked_of(part):
