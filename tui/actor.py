@@ -100,5 +100,6 @@ class Actor(threading.Thread):
     def _control(self) -> Any:
         from engine.control import Control  # with the writer: 10 ms, needed at the first change only
 
-        patience = {} if self._busy_seconds is None else {"busy_seconds": self._busy_seconds}
-        return Control(self._workspace, self._readonly, **patience)
+        if self._busy_seconds is None:
+            return Control(self._workspace, self._readonly)
+        return Control(self._workspace, self._readonly, busy_seconds=self._busy_seconds)

@@ -69,11 +69,12 @@ class FileTally:
         names = built.unread
         if unused:
             for column in unused:
-                if isinstance(row[column], bool) and (column in self.flags or len(self.flags) < _MOST_NAMES):
-                    self.flags.setdefault(column, Counter())[row[column]] += 1
+                value = row[column]
+                if (value is True or value is False) and (column in self.flags or len(self.flags) < _MOST_NAMES):
+                    self.flags.setdefault(column, Counter())[value] += 1
             if with_text := unused_with_text(row, unused):
-                held = {message["content"] for message in built.example.messages}
-                names += tuple(name for name in with_text if not (isinstance(row[name], str) and row[name] in held))
+                held = [message["content"] for message in built.example.messages]
+                names += tuple([name for name in with_text if row[name] not in held])
         for name in names:
             if name in self.ignored or len(self.ignored) < _MOST_NAMES:
                 self.ignored[name] += 1

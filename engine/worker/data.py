@@ -217,10 +217,10 @@ def encode_chats(
                 if problem is None or problem.code != OVERLONG:
                     counts.cut_tokens += max(0, len(encoded.ids) - limit)
                     counts.cut_supervised += int(encoded.trained[limit:].sum())
-            if problem is None:
+            if problem is None and encoded is not None:
                 kept.append((encoded.ids[: row.kept], encoded.trained[: row.kept]))
                 kept_examples.append(row.example)
-            else:
+            elif problem is not None:
                 counts.skipped += 1
                 if problem.code == OVERLONG:
                     counts.overlong_skipped += 1

@@ -1,6 +1,7 @@
 """What a chat template leaves out of an answer that it writes: told by notes, or refused where it is the answer."""
 
 from collections.abc import Callable
+from functools import partial
 
 from engine.errors import DataError
 from engine.turn_notes import REASONING_DROPPED, TEXT_DROPPED
@@ -31,7 +32,7 @@ def left_out(chat: RenderedChat, view: View, k: int, span: Region) -> tuple[str,
         if names.index(name) == number and written.count(name) < names.count(name):
             raise DataError("the chat template leaves out the assistant's tool calls")
         if not all(leaf in written for leaf in leaves(arguments)) and not _holds(
-            chat, view, k, span, lambda message, number=number: other_arguments(message, number)
+            chat, view, k, span, partial(other_arguments, only=number)
         ):
             raise DataError(f"the chat template leaves out the arguments of the assistant's call of {name}")
     return notes

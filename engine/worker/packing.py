@@ -50,7 +50,7 @@ class TokenSet:
         """By what it is known again: its tokens, which of them are trained, and where examples begin."""
         found = hashlib.blake2b(digest_size=16)
         for array in (self.ids, self.trained, self.offsets):
-            found.update(np.ascontiguousarray(array))
+            found.update(np.ascontiguousarray(array).data)
         return found.hexdigest()
 
     def largest_step(self, examples: int) -> int:

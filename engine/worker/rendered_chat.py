@@ -4,7 +4,7 @@ words in a message, which shows where that one stands."""
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from engine.errors import DataError
 from engine.records import Example
@@ -15,7 +15,8 @@ Region = tuple[int, int]
 """Start and end in a text."""
 
 
-class View(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class View:
     """The text of a conversation's first `count` messages."""
 
     text: str
