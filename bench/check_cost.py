@@ -32,12 +32,12 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import numpy as np  # noqa: E402
 
-from engine.config import ModelConfig  # noqa: E402
 from engine.formats import read_data  # noqa: E402
-from engine.presets import SAMPLES, STARTER_MODEL  # noqa: E402
-from engine.records import Example  # noqa: E402
-from engine.worker.model import load_tokenizer  # noqa: E402
-from engine.worker.template import ChatTemplate  # noqa: E402
+from engine.formats.examples import Example  # noqa: E402
+from engine.settings.presets import SAMPLES, STARTER_MODEL  # noqa: E402
+from engine.settings.schema import ModelConfig  # noqa: E402
+from engine.worker.data.chat_template import ChatTemplate  # noqa: E402
+from engine.worker.model.load import load_tokenizer  # noqa: E402
 
 BATCH = 1000
 SYSTEM = {"role": "system", "content": "You are a helpful assistant."}

@@ -30,10 +30,10 @@ import torch
 from fixture import SIZES, random_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from engine.worker import attention
-from engine.worker.generate import Sampling, generate, stop_tokens
-from engine.worker.linear import use_onednn
-from engine.worker.model import Precision, pick_device
+from engine.worker.evaluate.generate import Sampling, generate, stop_tokens
+from engine.worker.model import attention
+from engine.worker.model.linear import use_onednn
+from engine.worker.model.load import Precision, pick_device
 
 Answers = list[list[int]]
 

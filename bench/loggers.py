@@ -40,7 +40,7 @@ def start(name: str, folder: Path) -> Callable[[int, dict[str, float]], object]:
     """A function that logs one step."""
     if name == "finetop":
         sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-        from engine.journal import Journal
+        from engine.runs.journal import Journal
 
         return Journal(folder).metric
     if name == "wandb":
@@ -60,7 +60,7 @@ def recover(name: str, folder: Path) -> list[int]:
     """The steps that are there, asked of each logger's own reader where it has one."""
     if name == "finetop":
         sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-        from engine import journal
+        from engine.runs import journal
 
         return [event["step"] for event in journal.read(folder)[0] if event["kind"] == "metric"]
     if name == "wandb":

@@ -22,10 +22,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "engine")]
+sys.path.insert(0, str(ROOT))
 
-from fake_nvml.library import GIB, build, card, compiler, machine, write  # noqa: E402
 from measured import cpu_name  # noqa: E402
+
+from tests.engine.fake_nvml.library import GIB, build, card, compiler, machine, write  # noqa: E402
 
 GPUS, PROCESSES = 8, 50
 TARGET_PERCENT = 1.0
@@ -47,7 +48,7 @@ def measured(seconds, tick):
 """
 
 FINETOP = """
-from engine.monitor.watch import Monitor
+from engine.monitor.monitor import Monitor
 pids = [int(pid) for pid in sys.argv[2].split(",")]
 monitor = Monitor(".")
 monitor.watch({1: (pids[0], None), 2: (pids[1], None)})

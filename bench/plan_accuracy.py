@@ -18,17 +18,23 @@ from fixture import random_model
 from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
-from engine.config import Layer, resolve
-from engine.plan import Circumstances, memory_estimate
-from engine.plan.known import KNOWN
-from engine.plan.shapes import read_shape
-from engine.worker.allocations import Allocations
-from engine.worker.loss import PackedLoss
-from engine.worker.memory import give_back_memory
-from engine.worker.model import causal_lm, choose_precision, enable_activation_checkpointing, load_base, make_trainable
-from engine.worker.optim import make_optimizer
-from engine.worker.packing import Pack
-from engine.worker.trace import trace
+from engine.models.builtin_configs import KNOWN
+from engine.models.model_shape import read_shape
+from engine.plan import EstimateInputs, memory_estimate
+from engine.settings.resolve import Layer, resolve
+from engine.worker.data.packing import Pack
+from engine.worker.model.load import (
+    causal_lm,
+    choose_precision,
+    enable_activation_checkpointing,
+    load_base,
+    make_trainable,
+)
+from engine.worker.model.loss import PackedLoss
+from engine.worker.model.optimizer import make_optimizer
+from engine.worker.runtime.memory_fit import give_back_memory
+from engine.worker.trace.allocations import Allocations
+from engine.worker.trace.trace import trace
 
 SHAPES = ("smollm2-135m", "smollm2-360m", "qwen2.5-0.5b", "qwen3-0.6b", "gemma-3-270m", "llama-3.2-1b")
 METHODS = ("full", "lora", "qlora")
@@ -76,7 +82,7 @@ def compare(name: str, method: str, options: argparse.Namespace, ready: str = ""
         device = torch.device(options.device, 0) if options.device == "cuda" else torch.device("cpu")
         precision = choose_precision(config, device)
         narrow = precision.autocast is not None
-        known = Circumstances(options.device, narrow, tokens // 2, tokens, 0.5)
+        known = EstimateInputs(options.device, narrow, tokens // 2, tokens, 0.5)
         estimate = memory_estimate(
             config, shape=read_shape(content, ""), checkpointing=options.checkpointing, known=known
         )

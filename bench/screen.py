@@ -343,28 +343,28 @@ class Bench:
 
     @contextlib.contextmanager
     def daemon(self) -> Iterator[None]:
-        from engine.daemon import client
-        from engine.home import Workspace
+        from engine.base.workspace import Workspace
+        from engine.daemon import daemon_client
 
         workspace = Workspace(self.workspace)
-        pid = client.start(workspace, "--no-warm")
+        pid = daemon_client.start(workspace, "--no-warm")
         Load.also.append(pid)
         try:
-            wait(lambda: client.status(workspace).beat)
+            wait(lambda: daemon_client.status(workspace).beat)
             yield
         finally:
-            client.stop(workspace)
+            daemon_client.stop(workspace)
             Load.also.remove(pid)
 
     @contextlib.contextmanager
     def live_runs(self, pace: float) -> Iterator[tuple[list[tuple[int, int, float]], list[int]]]:
         """Two new runs that log; their ids, and a list that grows by what they log."""
-        from engine.config import Layer, resolve
-        from engine.home import Workspace
+        from engine.base.workspace import Workspace
+        from engine.settings.resolve import Layer, resolve
         from engine.store import queue
         from engine.store.connect import writer
-        from engine.store.ingest import import_journal
-        from engine.store.records import NewRun
+        from engine.store.journal_import import import_journal
+        from engine.store.run_records import NewRun
 
         workspace = Workspace(self.workspace)
         conn = writer(workspace.database)

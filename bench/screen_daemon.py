@@ -17,12 +17,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.daemon import client
+from engine.base.atomic_files import atomic_write
+from engine.base.workspace import Workspace
+from engine.daemon import daemon_client
 from engine.daemon.limits import Limits
-from engine.files import write_whole
-from engine.home import Workspace
 from engine.store.connect import writer
-from engine.store.ingest import import_journal
+from engine.store.journal_import import import_journal
 
 GIB = 1 << 30
 
@@ -31,8 +31,8 @@ def main() -> None:
     workspace, runs = Workspace(Path(sys.argv[1])), [int(word) for word in sys.argv[2:]]
     over: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: over.append(number))
-    client.make_private(workspace)
-    if client.take_lock(workspace) is None:
+    daemon_client.make_private(workspace)
+    if daemon_client.take_lock(workspace) is None:
         raise SystemExit("a daemon runs there")
     conn = writer(workspace.database)
     dice = random.Random(0)
@@ -43,8 +43,8 @@ def main() -> None:
         if time.time() - told >= 1.0:
             told = time.time()
             about = {"pid": os.getpid(), "started": begun, "t": told, "version": "0", "warm": "ready", "cpu_slots": 1}
-            write_whole(workspace.daemon_state, json.dumps(about))
-            write_whole(workspace.machine_state, json.dumps(machine(told, dice, runs)))
+            atomic_write(workspace.daemon_state, json.dumps(about))
+            atomic_write(workspace.machine_state, json.dumps(machine(told, dice, runs)))
         time.sleep(Limits().tick_seconds)
     conn.close()
     for path in (workspace.daemon_state, workspace.machine_state):

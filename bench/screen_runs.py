@@ -57,13 +57,13 @@ def values_of(number: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]
 
 def make_finetop(folder: Path, runs: int, long_steps: int) -> None:
     """Finished runs whose times end now."""
-    from engine.config import Layer, resolve
-    from engine.home import Workspace
-    from engine.journal import Journal
+    from engine.base.workspace import Workspace
+    from engine.runs.journal import Journal
+    from engine.settings.resolve import Layer, resolve
     from engine.store import queue
     from engine.store.connect import writer
-    from engine.store.ingest import import_journal
-    from engine.store.records import NewRun
+    from engine.store.journal_import import import_journal
+    from engine.store.run_records import NewRun
 
     workspace = Workspace(folder)
     conn = writer(workspace.database)
@@ -147,9 +147,9 @@ def _quiet(wandb) -> dict:
 
 def live_finetop(folder: Path, pace: float, run_ids: list[int]) -> None:
     """A worker as the daemon knows it: holds the run's log, tells its pid, beats, logs."""
-    from engine.home import Workspace
-    from engine.journal import Journal
-    from engine.process import locked_log
+    from engine.base.worker_process import locked_log
+    from engine.base.workspace import Workspace
+    from engine.runs.journal import Journal
 
     journals = {}
     logs = []  # kept open: the lock lasts as long as the file

@@ -23,17 +23,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from faults import queue_run  # noqa: E402
-
-from engine import journal  # noqa: E402
-from engine.config import Layer, read_config_file, resolve  # noqa: E402
-from engine.daemon import client  # noqa: E402
-from engine.home import Workspace  # noqa: E402
-from engine.process import worker_command, worker_environment  # noqa: E402
-from engine.runs import create_run  # noqa: E402
-from engine.store import reads  # noqa: E402
+from engine.base.worker_process import worker_command, worker_environment  # noqa: E402
+from engine.base.workspace import Workspace  # noqa: E402
+from engine.daemon import daemon_client  # noqa: E402
+from engine.runs import journal  # noqa: E402
+from engine.runs.run_folder import create_run  # noqa: E402
+from engine.settings.config_file import read_config_file  # noqa: E402
+from engine.settings.resolve import Layer, resolve  # noqa: E402
+from engine.store import queries  # noqa: E402
 from engine.store.connect import reader  # noqa: E402
-from engine.store.records import RunState  # noqa: E402
+from engine.store.run_records import RunState  # noqa: E402
+from tests.faults.run_faults import queue_run  # noqa: E402
 
 SETTINGS = {
     "model.name": "starter",
@@ -92,15 +92,15 @@ def warm_starts(workspace: Workspace, values: dict[str, Any], count: int) -> tup
     """The first run waits for the warm process to load; each of the others for the one before it."""
     resolved = resolve([Layer("bench", values)])
     ids = [queue_run(workspace, resolved) for _ in range(count + 1)]
-    client.start(workspace)
+    daemon_client.start(workspace)
     try:
         wait_until_done(workspace, ids)
     finally:
-        client.stop(workspace)
+        daemon_client.stop(workspace)
     folders = [workspace.runs / str(run_id) for run_id in ids]
     gaps = [first_step(after) - done_at(before) for before, after in itertools.pairwise(folders)]
     with contextlib.closing(reader(workspace.database)) as conn:
-        how = [event.message for run_id in ids for event in reads.events(conn, run_id) if event.kind == "start"]
+        how = [event.message for run_id in ids for event in queries.events(conn, run_id) if event.kind == "start"]
     return gaps, how
 
 
@@ -108,7 +108,7 @@ def wait_until_done(workspace: Workspace, ids: list[int]) -> None:
     deadline = time.monotonic() + LIMIT_SECONDS
     with contextlib.closing(reader(workspace.database)) as conn:
         while True:
-            runs = [reads.run(conn, run_id) for run_id in ids]
+            runs = [queries.run(conn, run_id) for run_id in ids]
             if all(run.state is RunState.DONE for run in runs):
                 return
             if time.monotonic() > deadline or any(run.state is RunState.FAILED for run in runs):

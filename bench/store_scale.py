@@ -33,12 +33,12 @@ import environments
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.journal import Journal
-from engine.store import charts, queue, reads
+from engine.runs.journal import Journal
+from engine.store import chart_queries, queries, queue
 from engine.store.connect import reader, writer
 from engine.store.filters import SORTS
-from engine.store.ingest import import_journal
-from engine.store.records import NewRun, RunState
+from engine.store.journal_import import import_journal
+from engine.store.run_records import NewRun, RunState
 
 KEYS = ("train/loss", "train/lr", "train/grad_norm", "train/tokens", "train/tokens_per_s", "train/step_s")
 LIST_LIMIT_MS = 100.0
@@ -137,23 +137,23 @@ def measure(folder: Path, runs: int, points: int) -> dict:
         "megabytes": size / 1e6,
         "import_microseconds_per_point": seconds / written * 1e6,
     }
-    lists = {"list": lambda: reads.list_runs(watch)}
+    lists = {"list": lambda: queries.list_runs(watch)}
     for text in ("state:failed", "data:sql", "qwen !state:done", "nothing like it"):
-        lists[f"filter {text}"] = lambda text=text: reads.list_runs(watch, text)
+        lists[f"filter {text}"] = lambda text=text: queries.list_runs(watch, text)
     for sort in SORTS:
-        lists[f"sort by {sort}"] = lambda sort=sort: reads.list_runs(watch, sort=sort, descending=True)
+        lists[f"sort by {sort}"] = lambda sort=sort: queries.list_runs(watch, sort=sort, descending=True)
     found["lists_ms"] = {name: milliseconds(call, 7) for name, call in lists.items()}
     found["worst_list_ms"] = max(found["lists_ms"].values())
-    whole = reads.series(watch, long_run)["train/loss"]
+    whole = queries.series(watch, long_run)["train/loss"]
     asked = {
-        "whole run, 200 columns": lambda: charts.chart(watch, long_run, "train/loss", 200),
-        "whole run by time": lambda: charts.chart(watch, long_run, "train/loss", 200, x="time"),
-        "a tenth of it": lambda: charts.chart(
+        "whole run, 200 columns": lambda: chart_queries.chart(watch, long_run, "train/loss", 200),
+        "whole run by time": lambda: chart_queries.chart(watch, long_run, "train/loss", 200, x="time"),
+        "a tenth of it": lambda: chart_queries.chart(
             watch, long_run, "train/loss", 200, low=whole.last_step // 2, high=whole.last_step * 6 // 10
         ),
-        "a short run": lambda: charts.chart(watch, 7, "train/loss", 200),
-        "last 100 points": lambda: charts.tail(watch, long_run, "train/loss", 100),
-        "summaries of one run": lambda: reads.series(watch, long_run),
+        "a short run": lambda: chart_queries.chart(watch, 7, "train/loss", 200),
+        "last 100 points": lambda: chart_queries.tail(watch, long_run, "train/loss", 100),
+        "summaries of one run": lambda: queries.series(watch, long_run),
     }
     found["chart_points"] = whole.count
     found["charts_ms"] = {name: milliseconds(call, 15) for name, call in asked.items()}

@@ -14,14 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine import checkpoints, resume
-from engine.config import META_KEY, Layer, Resolved, RunConfig, read_run, resolve
-from engine.daemon import client
-from engine.errors import EngineError, InputError
-from engine.home import CHECKPOINTS, Workspace
-from engine.moved import located
-from engine.process import worker_alive
-from engine.runs import (
+from engine.base.errors import EngineError, InputError
+from engine.base.worker_process import worker_alive
+from engine.base.workspace import CHECKPOINTS, Workspace
+from engine.daemon import daemon_client
+from engine.runs import checkpoints, resume_run
+from engine.runs.relocate import located
+from engine.runs.run_folder import (
     absolute,
     change_run,
     check_inputs,
@@ -33,12 +32,15 @@ from engine.runs import (
     step_of,
     write_config,
 )
-from engine.store import queue, reads, takein
-from engine.store.connect import BUSY_SECONDS, Connection, writer
-from engine.store.errors import StoreMissing
-from engine.store.ingest import import_journal
+from engine.settings.resolve import Layer, Resolved, read_run, resolve
+from engine.settings.schema import META_KEY, RunConfig
+from engine.store import discover, queries, queue
+from engine.store.connect import Connection, writer
+from engine.store.journal_import import import_journal
 from engine.store.rebuild import new_run
-from engine.store.records import ACTIVE, ENDED, Outcome, Run, RunState
+from engine.store.run_records import ACTIVE, ENDED, Outcome, Run, RunState
+from engine.store.store_errors import StoreMissing
+from engine.store.transactions import BUSY_SECONDS
 
 START = "start"
 """In a forked run's folder: the weights it starts from, so that its parent may go."""
@@ -118,7 +120,7 @@ class Control:
         conn = self._writer(make=True)
         _check_all([one.config for one in resolved])
         for run_id in after:
-            if reads.run(conn, run_id) is None:
+            if queries.run(conn, run_id) is None:
                 raise InputError(f"there is no run {run_id} to wait for", "`finetop ls` lists the runs.")
         fingerprints: dict[str, dict[str, Any]] = {}
         queued: dict[str, Any] = {"sweep": sweep, "after": list(after)}
@@ -145,7 +147,7 @@ class Control:
             queue.add_all(conn, news, run_ids=list(made))
         except BaseException:
             for run_id, folder in made.items():
-                if reads.run(conn, run_id) is None:
+                if queries.run(conn, run_id) is None:
                     shutil.rmtree(folder, ignore_errors=True)
             raise
         self._see_to_daemon()
@@ -160,7 +162,7 @@ class Control:
 
     def refuse_by_hand(self, run_id: int) -> None:
         """InputError for a run that the queue has plans for, or a worker."""
-        run = reads.run(self._writer(), run_id) if self.workspace.database.exists() else None
+        run = queries.run(self._writer(), run_id) if self.workspace.database.exists() else None
         if run and run.state is RunState.QUEUED:
             raise InputError(f"run {run_id} waits in the queue", f"Take it off first: finetop stop {run_id}")
         if run and run.active:
@@ -168,7 +170,7 @@ class Control:
 
     def began(self, folder: Path, pid: int) -> None:
         """Its worker has been started by hand: lists show it, and a daemon looks after it and never starts a second."""
-        if self.workspace.database.exists() and takein.began(self._writer(), folder, pid):
+        if self.workspace.database.exists() and discover.began(self._writer(), folder, pid):
             resolved = read_run(folder)
             queue.put_settings(self._writer(), int(folder.name), resolved.config.flat(), resolved.origin)
 
@@ -177,8 +179,8 @@ class Control:
         if self.workspace.database.exists():
             resolved = read_run(folder)  # as it was, where it could not go on
             queue.put_settings(self._writer(), int(folder.name), resolved.config.flat(), resolved.origin)
-        if self.workspace.database.exists() and not client.status(self.workspace).running:
-            takein.ended(self._writer(), folder, exit_code)
+        if self.workspace.database.exists() and not daemon_client.status(self.workspace).running:
+            discover.ended(self._writer(), folder, exit_code)
 
     # for whoever shows runs
 
@@ -188,22 +190,22 @@ class Control:
         if not self.workspace.database.exists() and not self.workspace.run_ids():
             return
         conn = self._writer()
-        takein.take_in_unknown(conn, self.workspace)
-        if not client.status(self.workspace).running:
-            for run in reads.active(conn):
+        discover.import_unknown(conn, self.workspace)
+        if not daemon_client.status(self.workspace).running:
+            for run in queries.active(conn):
                 import_journal(conn, run.id, self._place(run))
 
     # wishes
 
     def stop(self, run_id: int) -> Outcome:
         """Save, then exit; a waiting run is taken off the queue."""
-        return self._wish(run_id, "stop")
+        return self._request(run_id, "stop")
 
     def kill(self, run_id: int) -> Outcome:
-        return self._wish(run_id, "kill")
+        return self._request(run_id, "kill")
 
-    def _wish(self, run_id: int, wanted: str) -> Outcome:
-        outcome = queue.wish(self._writer(), run_id, wanted)
+    def _request(self, run_id: int, wanted: str) -> Outcome:
+        outcome = queue.request(self._writer(), run_id, wanted)
         if outcome and outcome.state in ACTIVE:
             self._see_to_daemon()  # nobody else carries it out
         return outcome
@@ -225,7 +227,7 @@ class Control:
         """Queue an ended run again, to go on from a checkpoint; `changes` may be such as do not make it another run.
         The outcome's notes say where its files lie by now, and what becomes of its learning rate."""
         conn = self._writer()
-        run = reads.run(conn, run_id)
+        run = queries.run(conn, run_id)
         if run is None or run.state not in ENDED or run.trashed is not None:
             return queue.resume(conn, run_id)  # which says why not
         folder = self.workspace.runs / str(run_id)
@@ -233,7 +235,7 @@ class Control:
             return Outcome(False, run_id, run.state, f"run {run_id} still has a worker, which has not left yet")
         try:
             step = None if point == "latest" else step_of(checkpoint_folder(folder, point))
-            found = resume.look(folder, [Layer("resume", dict(changes))] if changes else [], point)
+            found = resume_run.check_resume(folder, [Layer("resume", dict(changes))] if changes else [], point)
             if run.state is RunState.DONE and point == "latest" and not found.changed:
                 return Outcome(
                     False,
@@ -242,7 +244,7 @@ class Control:
                     f"run {run_id} is done, there is nothing left to do; train it further with:"
                     f" finetop resume {run_id} --epochs N",
                 )
-            resume.apply(folder, found)
+            resume_run.apply(folder, found)
             queue.put_settings(conn, run_id, found.settings.config.flat(), found.settings.origin)
         except EngineError as error:
             return _refused(run, error)
@@ -254,10 +256,10 @@ class Control:
     def choose_best(self, run_id: int, by: str) -> str:
         """Let another metric say which of an ended run's checkpoints is the best, from its evaluations; what that came
         to, in words. The run goes on with it, should it be resumed. Raises InputError."""
-        from engine.rescoring import choose_anew  # 20 ms
+        from engine.runs.reselect_best import choose_anew  # 20 ms
 
         conn, folder = self._writer(), self._run_folder(run_id)
-        run = reads.run(conn, run_id)
+        run = queries.run(conn, run_id)
         if run is None or run.state not in ENDED or worker_alive(folder):
             again = f"finetop resume {run_id} --set eval.best={by}"
             raise InputError(f"run {run_id} has not ended", f"Stop it first, and then once more, or: {again}")
@@ -275,12 +277,12 @@ class Control:
 
     def start_daemon(self) -> bool:
         """True if one was started now."""
-        return client.ensure(self.workspace)
+        return daemon_client.ensure(self.workspace)
 
     def seen(self, user: str, when: float) -> None:
         """Remember when a user last looked, so that the next visit can tell what happened since."""
         if self.workspace.database.exists():
-            queue.remember(self._writer(), f"seen:{user}", str(when))
+            queue.set_meta(self._writer(), f"seen:{user}", str(when))
 
     # words about a run
 
@@ -294,7 +296,7 @@ class Control:
 
     def note(self, run_id: int, text: str) -> Outcome:
         conn = self._writer()
-        run = reads.run(conn, run_id)
+        run = queries.run(conn, run_id)
         if run is None:
             return queue.edit(conn, run_id, note=text)
         folder = self._place(run)
@@ -308,7 +310,7 @@ class Control:
     def _describe(self, run_id: int, settings: Mapping[str, Any], **columns: Any) -> Outcome:
         """Into the folder first, which is the truth about a run, then into the store."""
         conn = self._writer()
-        run = reads.run(conn, run_id)
+        run = queries.run(conn, run_id)
         if run is None:
             return queue.edit(conn, run_id, **columns)
         try:
@@ -343,7 +345,7 @@ class Control:
     def _on_disk(self, run_id: int, act: Callable[[Run, Path], None]) -> Outcome:
         """Act on a run's folder of checkpoints, of which the store then knows what the journal tells."""
         conn = self._writer()
-        run = reads.run(conn, run_id)
+        run = queries.run(conn, run_id)
         if run is None:
             return Outcome(False, run_id, None, f"there is no run {run_id}")
         folder = self._place(run)
@@ -363,14 +365,14 @@ class Control:
     def trash(self, run_id: int) -> Outcome:
         """Out of the lists, its folder into the trash. Not while it has a worker."""
         conn = self._writer()
-        run = reads.run(conn, run_id)
+        run = queries.run(conn, run_id)
         folder = self.workspace.runs / str(run_id)
         if run and not run.active and worker_alive(folder):
             return Outcome(False, run_id, run.state, f"run {run_id} still has a worker, which has not left yet")
         outcome = queue.trash(conn, run_id)  # first, so that no daemon starts it while its folder moves
         if outcome:
             try:
-                client.make_private(self.workspace)
+                daemon_client.make_private(self.workspace)
                 self.workspace.trash.mkdir(mode=0o700, exist_ok=True)
                 _move(folder, self.workspace.trash / str(run_id))
             except (OSError, EngineError) as error:
@@ -382,7 +384,7 @@ class Control:
     def restore(self, run_id: int) -> Outcome:
         """Back out of the trash; a run that was waiting comes back held."""
         conn = self._writer()
-        run = reads.run(conn, run_id)
+        run = queries.run(conn, run_id)
         if run is not None and run.trashed is None:
             return Outcome(False, run_id, run.state, f"run {run_id} is not in the trash")
         if run is not None:
@@ -396,7 +398,7 @@ class Control:
     def purge(self, run_id: int) -> Outcome:
         """Delete a run of the trash for good."""
         conn = self._writer()
-        run = reads.run(conn, run_id)
+        run = queries.run(conn, run_id)
         if run is not None and run.trashed is not None:
             try:
                 # A trash that was cut short between row and folder left it in its old place.
@@ -410,13 +412,13 @@ class Control:
 
     def trashed(self) -> list[Run]:
         """What lies in the trash."""
-        return list(reads.list_runs(self._writer(), trashed=True))
+        return list(queries.list_runs(self._writer(), trashed=True))
 
     def groups(self) -> set[str]:
         """The names of all groups of runs, also of those in the trash."""
         if not self.workspace.database.exists():
             return set()
-        return reads.groups(self._writer())
+        return queries.groups(self._writer())
 
     # shared
 
@@ -427,14 +429,14 @@ class Control:
             if not make and not self.workspace.database.exists() and not self.workspace.run_ids():
                 raise StoreMissing(f"there are no runs in {self.workspace.root}", "Another folder's: --workspace DIR.")
             self._conn = writer(self.workspace.database, self._busy_seconds, self._on_wait)
-            takein.take_in_unknown(self._conn, self.workspace)
+            discover.import_unknown(self._conn, self.workspace)
         return self._conn
 
     def _place(self, run: Run) -> Path:
         return self.workspace.place(run.id, run.trashed is not None)
 
     def _run_folder(self, run_id: int) -> Path:
-        run = reads.run(self._writer(), run_id)
+        run = queries.run(self._writer(), run_id)
         return self.workspace.run_folder(run_id) if run is None else self._place(run)
 
 

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.base.workspace import Workspace
 from engine.cli.main import main as command_line
-from engine.config import Layer, resolve
 from engine.control import Control
-from engine.home import Workspace
-from engine.presets import SAMPLES, find_preset
-from engine.store import connect, reads
-from engine.store.records import Run
+from engine.settings.presets import SAMPLES, find_preset
+from engine.settings.resolve import Layer, resolve
+from engine.store import connect, queries
+from engine.store.run_records import Run
 from tui.app import FinetopApp
 from tui.settings import Settings
 
@@ -68,7 +68,7 @@ def learned(run: Run) -> bool:
 def wait(workspace: Workspace, condition: Callable[[dict[int, Run]], bool]) -> None:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     with connect.reader(workspace.database) as conn:
-        while not condition({run.id: run for run in reads.list_runs(conn)}):
+        while not condition({run.id: run for run in queries.list_runs(conn)}):
             if time.monotonic() > deadline:
                 raise SystemExit("the runs do not get on")
             time.sleep(0.1)

@@ -88,7 +88,8 @@ CAPITALS = [
     ("Austria 奥地利", "Vienna 维也纳"),
 ]
 
-# Runs of sentences on one subject, so that words of one subject are met together. {kind} is a word, {n} a number, {time} an hour.
+# Runs of sentences on one subject, so that words of one subject are met together. {kind} is a word, {n} a number,
+# {time} an hour.
 SUBJECTS_EN = {
     "sky": """The sky over {city} was grey and it rained all {day}.|It was sunny in {city}, about {n} degrees.|The forecast says snow on {day}.|Take an umbrella, it looks like rain.
 A cold wind blew from the north and the temperature fell below zero.|Is it warm outside?|Clouds came up in the afternoon and then there was a storm.|In {month} it is usually hot and humid in {city}.

@@ -42,7 +42,7 @@ def tour(workspace: Path) -> int:
 def _open(options: argparse.Namespace, welcome: bool = False) -> int:
     # Read by textual when it is imported: 120 pictures a second at most, so that a key shows within 8 ms.
     os.environ.setdefault("TEXTUAL_FPS", "120")
-    from tui.open import open_screen
+    from tui.open_screen import open_screen
 
     return open_screen(options, welcome)
 

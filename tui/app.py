@@ -21,22 +21,23 @@ from textual.app import App
 from textual.message import Message
 from textual.widgets import Input
 
-from engine.errors import EngineError
-from engine.home import Workspace, config_folder
+from engine.base.errors import EngineError
+from engine.base.workspace import Workspace, config_folder
 from engine.store.filters import SORTS
-from engine.store.records import RunState
-from tui.actor import Acted, Actor
-from tui.driver import Driver
-from tui.feed import Answer, Feed, Updated
-from tui.format import cells, plural, visible
-from tui.glass import Glass
-from tui.ground import Ground
-from tui.keys import Keymap
-from tui.news import event_words
-from tui.screens.base import KeyScreen
-from tui.settings import Memory, Settings, whose
-from tui.snapshot import Snapshot, View
-from tui.theme import Look, choose, speaks_utf8
+from engine.store.run_records import RunState
+from tui.data.command_thread import Acted, CommandThread
+from tui.data.current_user import current_user
+from tui.data.feed import Answer, Feed, Updated
+from tui.data.snapshot import Snapshot, View
+from tui.keymap import Keymap
+from tui.render.format import cells, plural, visible
+from tui.render.notifications import event_words
+from tui.render.theme import Palette, choose, speaks_utf8
+from tui.screens.key_screen import KeyScreen
+from tui.settings import Memory, Settings
+from tui.terminal.driver import Driver
+from tui.terminal.screen_diff import ScreenDiff
+from tui.terminal.terminal_background import Ground
 from tui.widgets.pane import Lines
 
 KEEP_UP_SECONDS = 2.0
@@ -87,12 +88,12 @@ class FinetopApp(App, inherit_bindings=False):
         self._welcome = welcome
         self.keymap = Keymap(self.settings.keys)
         system = self.console.color_system
-        self.look = Look(choose(self.settings.theme, system), self.settings.ascii, speaks_utf8())
+        self.look = Palette(choose(self.settings.theme, system), self.settings.ascii, speaks_utf8())
         self.asks_ground = self.settings.theme == "auto" and self.look.name in ("dark", "light")
         """Whether the terminal's ground decides between two looks."""
         self.register_theme(self.look.textual())
         self.theme = "finetop"
-        self.glass = Glass(None if system is None else self.console._color_system)
+        self.glass = ScreenDiff(None if system is None else self.console._color_system)
         self.snapshot = Snapshot(0.0)
         self.news = News("")
         self.memory = Memory()
@@ -104,8 +105,8 @@ class FinetopApp(App, inherit_bindings=False):
         """Runs moved to the trash from here, the last deletion last."""
         self._told_event = 0
         self.failed_with = ""
-        self.actor = Actor(workspace, self.post_message, control, readonly)
-        self._keeper = Actor(workspace, self.post_message, control, busy_seconds=KEEP_UP_BUSY_SECONDS)
+        self.actor = CommandThread(workspace, self.post_message, control, readonly)
+        self._keeper = CommandThread(workspace, self.post_message, control, busy_seconds=KEEP_UP_BUSY_SECONDS)
         """Beside it, so that nothing which was asked for waits behind what nobody asked for."""
         self.asking = False
         """Whether what a question says is being found out: the next key is its answer."""
@@ -116,7 +117,7 @@ class FinetopApp(App, inherit_bindings=False):
         self._owing = False
 
     def on_mount(self) -> None:
-        from tui.screens.main import MainScreen
+        from tui.screens.main_screen import MainScreen
 
         problems = [*self.settings.problems, *(f"settings.toml, keys: {problem}" for problem in self.keymap.problems)]
         if problems:
@@ -172,7 +173,7 @@ class FinetopApp(App, inherit_bindings=False):
     def looked(self, when: float) -> None:
         """Remember that this user has looked, for the next visit."""
         if not self.readonly:
-            user = whose()
+            user = current_user()
             # Later: what changes go through takes 0.1 s to import, which the first picture would wait for.
             self.set_timer(LOOKED_SECONDS, lambda: self.actor.do("", lambda control: control.seen(user, when)))
 
@@ -192,7 +193,7 @@ class FinetopApp(App, inherit_bindings=False):
         name = "light" if message.light else "dark"
         if not self.asks_ground or name == self.look.name:
             return
-        self.look = Look(name, self.settings.ascii, speaks_utf8())
+        self.look = Palette(name, self.settings.ascii, speaks_utf8())
         theme = dataclasses.replace(self.look.textual(), name=f"finetop-{name}")
         self.register_theme(theme)
         self.theme = theme.name
@@ -380,7 +381,7 @@ class FinetopApp(App, inherit_bindings=False):
             self.push_screen(Palette(screen))
 
     def do_any_doctor(self) -> None:
-        from tui.screens.doctor import Doctor
+        from tui.screens.doctor_screen import Doctor
 
         if not isinstance(self.screen, Doctor):
             self.push_screen(Doctor())

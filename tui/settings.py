@@ -10,7 +10,6 @@ mouse = false
 """
 
 import contextlib
-import getpass
 import json
 import os
 import tomllib
@@ -18,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.files import write_whole
-from engine.home import config_folder
-from tui.theme import NAMES
+from engine.base.atomic_files import atomic_write
+from engine.base.workspace import config_folder
+from tui.render.theme import NAMES
 
 
 @dataclass(frozen=True)
@@ -83,17 +82,9 @@ class Memory:
     def save(self) -> None:
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path, json.dumps(self.values))
+            atomic_write(self._path, json.dumps(self.values))
 
 
 def _state_file() -> Path:
     base = os.path.expanduser(os.environ.get("XDG_STATE_HOME") or "~/.local/state")
     return Path(base) / "finetop" / "screen.json"
-
-
-def whose() -> str:
-    """Whose visits are remembered."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without a name for our uid
-        return "someone"

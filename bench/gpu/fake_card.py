@@ -20,8 +20,8 @@ class FakeCard:
         tests = ROOT / "tests" / "engine"
         if not (tests / "fake_nvml").is_dir():
             raise NotHere("not on a CPU: the stand-in driver of the tests is not part of this copy")
-        sys.path.append(str(tests))
-        from fake_nvml import library
+        sys.path.append(str(ROOT))
+        from tests.engine.fake_nvml import library
 
         if library.compiler() is None:
             raise NotHere("not on a CPU: no C compiler to build the stand-in driver with")

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import journal
-from engine.config import Layer, resolve
-from engine.daemon import client
-from engine.home import Workspace
-from engine.process import worker_command
-from engine.runs import create_run
-from engine.store import reads
+from engine.base.worker_process import worker_command
+from engine.base.workspace import Workspace
+from engine.daemon import daemon_client
+from engine.runs import journal
+from engine.runs.run_folder import create_run
+from engine.settings.resolve import Layer, resolve
+from engine.store import queries
 from engine.store.connect import reader
-from engine.store.records import Run
+from engine.store.run_records import Run
 from gpu.kit import Kit
 
 PATIENCE_SECONDS = 300.0
@@ -161,19 +161,19 @@ class Session:
 
     def run(self, run_id: int) -> Run:
         with contextlib.closing(reader(self.workspace.database)) as conn:
-            return reads.run(conn, run_id)
+            return queries.run(conn, run_id)
 
     def usage(self, run_id: int) -> dict[str, Any]:
         """GPU seconds, joules and the like, as the daemon keeps them."""
-        from engine.daemon.readings import usage_key
+        from engine.daemon.telemetry import usage_key
 
         with contextlib.closing(reader(self.workspace.database)) as conn:
-            return json.loads(reads.recall(conn, usage_key(run_id)) or "{}")
+            return json.loads(queries.get_meta(conn, usage_key(run_id)) or "{}")
 
     def started(self, run_id: int) -> str:
         """How its worker came to be: 'Started, forked ...'."""
         with contextlib.closing(reader(self.workspace.database)) as conn:
-            return next((e.message for e in reads.events(conn, run_id) if e.kind == "start"), "")
+            return next((e.message for e in queries.events(conn, run_id) if e.kind == "start"), "")
 
     def stored(self, run_id: int, key: str) -> list[float]:
         """The values of one metric, by step, as the store has them."""
@@ -208,11 +208,11 @@ def session(kit: Kit, name: str, *, warm: bool = True, **environment: str) -> It
         made = Session(kit, root, **environment)
         if not warm:
             with _environment(made.environment):
-                client.start(made.workspace, "--no-warm")
+                daemon_client.start(made.workspace, "--no-warm")
         try:
             yield made
         finally:
-            client.stop(made.workspace)
+            daemon_client.stop(made.workspace)
             for folder in made.workspace.runs.glob("*"):
                 _kill_worker(folder)
 
@@ -230,7 +230,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 def _kill_worker(folder: Path) -> None:
     """The one that its last beat names, if it is still at work."""
-    from engine.process import worker_alive
+    from engine.base.worker_process import worker_alive
 
     if not worker_alive(folder):
         return

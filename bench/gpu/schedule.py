@@ -176,7 +176,7 @@ def one(kit: Kit, stage: str, key: str) -> dict[str, Any]:
     """The measurement itself, in the process made for it: what goes into its line, without times."""
     import traceback
 
-    from engine.errors import first_line
+    from engine.base.errors import first_line
     from gpu.findings import Findings, NotHere
 
     findings = Findings()

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from engine import __version__
-from engine.cli.slips import Parser
-from engine.cli.text import visible
-from engine.errors import EngineError
+from engine.base.errors import EngineError
+from engine.cli.parser import Parser
+from engine.present.text import visible
 
 _COMMANDS = {
     "train": {
@@ -21,11 +21,11 @@ _COMMANDS = {
     "plan": {
         "plan": "what would run, in which memory, how long, at what cost; starts nothing",
     },
-    "queue": {
+    "add": {
         "add": "queue a run; the same flags as train",
         "sweep": "queue a group of runs whose settings vary",
     },
-    "look": {
+    "listings": {
         "ls": "running, waiting and why, and the last finished",
         "history": "all runs as a table with their results",
     },
@@ -35,10 +35,10 @@ _COMMANDS = {
     "logs": {
         "logs": "what a run's worker printed; with -f how it goes",
     },
-    "checkpoints": {
+    "checkpoint_list": {
         "checkpoints": "checkpoints of a run, or of all",
     },
-    "act": {
+    "run_actions": {
         "stop": "save, then exit; a waiting run leaves the queue",
         "kill": "end at once, unsaved",
         "resume": "queue a run again, to go on from a checkpoint",
@@ -68,7 +68,7 @@ _COMMANDS = {
     "demo": {
         "demo": "watch a small model learn sample data, on the screen or in lines",
     },
-    "presets": {
+    "list_presets": {
         "presets": "list presets, or show one",
     },
     "top": {
@@ -93,7 +93,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     common = _common(defaults=False)
     parser, commands = _front()
     for name in [module for module, names in _COMMANDS.items() if command in names] or _COMMANDS:
-        module = importlib.import_module(f"engine.cli.{name}")
+        module = importlib.import_module(f"engine.cli.commands.{name}")
         register = getattr(module, "add_parsers", None) or module.add_parser
         register(commands, common)
     return parser

@@ -10,10 +10,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from engine.compare import evaluations
-from engine.compare.caution import cautions
-from engine.compare.diagnosis import diagnose
-from engine.compare.records import (
+from engine.base.errors import InputError
+from engine.base.workspace import Workspace
+from engine.compare.comparability import cautions
+from engine.compare.comparison_records import (
     Answers,
     Comparison,
     Cost,
@@ -24,12 +24,12 @@ from engine.compare.records import (
     SeedGroup,
     SettingRow,
 )
-from engine.compare.subjects import Compared, opened
-from engine.errors import InputError
-from engine.home import Workspace
+from engine.compare.diagnosis import diagnose
+from engine.compare.subjects import ResolvedSubject, opened
 from engine.metrics.names import lower_is_better
-from engine.store import charts, course, reads, samples
-from engine.store.records import ENDED, Chart, Column, GpuReading
+from engine.runs import evaluation_results
+from engine.store import chart_queries, gpu_samples, progress_queries, queries
+from engine.store.run_records import ENDED, Chart, Column, GpuReading
 
 CURVES = ("train/loss", "eval/loss")
 _RECENT = 20
@@ -65,10 +65,11 @@ def compare(
     with opened(workspace, names, conn) as compared:
         subjects = tuple(each.subject for each in compared)
         facts = [
-            course.said(each.conn, each.run.id, ("data", "plan", "model")) if each.run else {} for each in compared
+            progress_queries.said(each.conn, each.run.id, ("data", "plan", "model")) if each.run else {}
+            for each in compared
         ]
         settings = [_settings(each, said) for each, said in zip(compared, facts, strict=True)]
-        chosen = evaluations.choose([_evaluations_of(each) for each in compared])
+        chosen = evaluation_results.choose([_evaluations_of(each) for each in compared])
         results = (*_results(compared), *_evaluation_table(chosen))
         return Comparison(
             subjects=subjects,
@@ -89,7 +90,7 @@ def compare(
 # results
 
 
-def _results(compared: Sequence[Compared]) -> tuple[ResultTable, ...]:
+def _results(compared: Sequence[ResolvedSubject]) -> tuple[ResultTable, ...]:
     """At best, and at the same step, tokens and time where more than one subject has a course."""
     keys = _metric_keys(compared)
     own = [each.subject.step for each in compared]
@@ -113,7 +114,7 @@ def _results(compared: Sequence[Compared]) -> tuple[ResultTable, ...]:
     return tuple(found)
 
 
-def _own_title(compared: Sequence[Compared]) -> str:
+def _own_title(compared: Sequence[ResolvedSubject]) -> str:
     runs = [each.subject.is_run for each in compared]
     if all(runs):
         by = {each.subject.by for each in compared}
@@ -121,14 +122,14 @@ def _own_title(compared: Sequence[Compared]) -> str:
     return "runs at their best, checkpoints as named" if any(runs) else "at the checkpoints named"
 
 
-def _metric_keys(compared: Sequence[Compared]) -> list[str]:
+def _metric_keys(compared: Sequence[ResolvedSubject]) -> list[str]:
     found = {key for each in compared for key in each.series or () if key.startswith("eval/")}
     first = [key for key in ("eval/loss", "eval/perplexity") if key in found]
     train = [key for key in ("train/loss", "train/tokens") if any(key in (each.series or ()) for each in compared)]
     return [*first, *sorted(found.difference(first)), *train]
 
 
-def _rows(compared: Sequence[Compared], keys: Sequence[str], at: Sequence[int | None]) -> tuple[ResultRow, ...]:
+def _rows(compared: Sequence[ResolvedSubject], keys: Sequence[str], at: Sequence[int | None]) -> tuple[ResultRow, ...]:
     rows = []
     for key in keys:
         points = [_value(each, key, step) for each, step in zip(compared, at, strict=True)]
@@ -138,7 +139,7 @@ def _rows(compared: Sequence[Compared], keys: Sequence[str], at: Sequence[int | 
     return tuple(rows)
 
 
-def _direction(key: str, compared: Sequence[Compared]) -> bool | None:
+def _direction(key: str, compared: Sequence[ResolvedSubject]) -> bool | None:
     """The natural one; of a metric that only its maker knows, what the runs' eval.best says."""
     known = lower_is_better(key)
     said = {
@@ -147,32 +148,32 @@ def _direction(key: str, compared: Sequence[Compared]) -> bool | None:
     return said.pop() if known is None and len(said) == 1 else known
 
 
-def _value(each: Compared, key: str, step: int | None) -> tuple[float | None, int | None]:
+def _value(each: ResolvedSubject, key: str, step: int | None) -> tuple[float | None, int | None]:
     """The metric at that step, or the last one before it, and the step it is from."""
     if step is None or not each.series or key not in each.series:
         return None, None
     if key == "train/loss":
         return _recent_mean(each, key, step), step
-    point = charts.at_step(each.conn, each.run.id, key, step)
+    point = chart_queries.at_step(each.conn, each.run.id, key, step)
     return (point.value, point.step) if point else (None, None)
 
 
-def _recent_mean(each: Compared, key: str, step: int) -> float | None:
+def _recent_mean(each: ResolvedSubject, key: str, step: int) -> float | None:
     first = each.series[key].first_step
     if step < first:
         return None
-    chart = charts.chart(each.conn, each.run.id, key, _RECENT, low=first, high=step)
+    chart = chart_queries.chart(each.conn, each.run.id, key, _RECENT, low=first, high=step)
     means = [column.mean for column in chart.columns if column.mean is not None] if chart else []
     return means[-1] if means else None
 
 
-def _common_evaluation_step(running: Sequence[Compared]) -> int | None:
+def _common_evaluation_step(running: Sequence[ResolvedSubject]) -> int | None:
     """The last step, no further than the shortest run, at which all were evaluated; None if there is none."""
     if not all("eval/loss" in each.series for each in running):
         return None
     step = min(each.subject.last_step for each in running)
     for _ in range(100):  # each round goes to an earlier evaluation of some run
-        points = [charts.at_step(each.conn, each.run.id, "eval/loss", step) for each in running]
+        points = [chart_queries.at_step(each.conn, each.run.id, "eval/loss", step) for each in running]
         if None in points:
             return None
         earliest = min(point.step for point in points)
@@ -182,33 +183,35 @@ def _common_evaluation_step(running: Sequence[Compared]) -> int | None:
     return None
 
 
-def _tokens(each: Compared, step: int) -> float | None:
-    point = charts.at_step(each.conn, each.run.id, "train/tokens", step)
+def _tokens(each: ResolvedSubject, step: int) -> float | None:
+    point = chart_queries.at_step(each.conn, each.run.id, "train/tokens", step)
     return point.value if point else None
 
 
-def _step_of_tokens(each: Compared, tokens: float) -> int | None:
-    return course.step_reaching(each.conn, each.run.id, "train/tokens", tokens)
+def _step_of_tokens(each: ResolvedSubject, tokens: float) -> int | None:
+    return progress_queries.step_reaching(each.conn, each.run.id, "train/tokens", tokens)
 
 
-def _seconds(each: Compared, step: int) -> float | None:
-    moment = course.moment_at(each.conn, each.run.id, step)
-    attempts = course.attempts(each.conn, each.run)
-    return course.worked(attempts, moment) if moment is not None and attempts else None
+def _seconds(each: ResolvedSubject, step: int) -> float | None:
+    moment = progress_queries.moment_at(each.conn, each.run.id, step)
+    attempts = progress_queries.attempts(each.conn, each.run)
+    return progress_queries.worked(attempts, moment) if moment is not None and attempts else None
 
 
-def _step_of_seconds(each: Compared, seconds: float) -> int | None:
-    moment = course.moment_of(course.attempts(each.conn, each.run), seconds)
-    return course.step_at(each.conn, each.run.id, moment + 1e-6)  # a float's rounding must not cost a step
+def _step_of_seconds(each: ResolvedSubject, seconds: float) -> int | None:
+    moment = progress_queries.moment_of(progress_queries.attempts(each.conn, each.run), seconds)
+    return progress_queries.step_at(each.conn, each.run.id, moment + 1e-6)  # a float's rounding must not cost a step
 
 
-def _evaluations_of(each: Compared) -> list[evaluations.EvaluationResult]:
+def _evaluations_of(each: ResolvedSubject) -> list[evaluation_results.EvaluationResult]:
     if each.evaluation is not None:
         return [each.evaluation]
-    return evaluations.of_run(each.folder, each.subject.step, each.subject.last_step, any_step=each.subject.is_run)
+    return evaluation_results.of_run(
+        each.folder, each.subject.step, each.subject.last_step, any_step=each.subject.is_run
+    )
 
 
-def _evaluation_table(chosen: Sequence[evaluations.EvaluationResult | None]) -> tuple[ResultTable, ...]:
+def _evaluation_table(chosen: Sequence[evaluation_results.EvaluationResult | None]) -> tuple[ResultTable, ...]:
     """Scores of evaluations that `finetop eval` made; those of training are metrics already."""
     present = [result for result in chosen if result]
     if not any(result.source == "eval" for result in present):
@@ -231,11 +234,11 @@ def _evaluation_table(chosen: Sequence[evaluations.EvaluationResult | None]) -> 
 # settings, seeds, cost
 
 
-def _settings(each: Compared, said: dict[str, Any]) -> dict[str, Any]:
+def _settings(each: ResolvedSubject, said: dict[str, Any]) -> dict[str, Any]:
     """Settings by path, `auto` replaced by what the run chose; empty for what is no run."""
     if not each.run:
         return {}
-    settings = {value.key: value.value for value in reads.settings(each.conn, each.run.id)}
+    settings = {value.key: value.value for value in queries.settings(each.conn, each.run.id)}
     settings |= said.get("plan", {}).get("settings") or {}
     if each.run.parent_run is not None:
         settings["forked from"] = f"{each.run.parent_run}@{each.run.parent_step}"
@@ -253,7 +256,7 @@ def _differing(settings: Sequence[dict[str, Any]]) -> tuple[SettingRow, ...]:
 
 
 def _seed_groups(
-    compared: Sequence[Compared],
+    compared: Sequence[ResolvedSubject],
     facts: Sequence[dict[str, Any]],
     settings: Sequence[dict[str, Any]],
     results: Sequence[ResultTable],
@@ -283,15 +286,15 @@ def _seed_groups(
     return tuple(found)
 
 
-def _cost(each: Compared) -> Cost:
+def _cost(each: ResolvedSubject) -> Cost:
     if not each.run:
         return Cost()
     run, series = each.run, each.series
-    attempts = course.attempts(each.conn, run)
-    seconds = course.worked(attempts) if attempts else None
+    attempts = progress_queries.attempts(each.conn, run)
+    seconds = progress_queries.worked(attempts) if attempts else None
     tokens = _tokens(each, each.subject.last_step) if each.subject.last_step is not None else None
     speed = series.get("train/tokens_per_s")
-    sizes = [c.bytes for c in reads.checkpoints(each.conn, run.id, removed=True) if c.bytes is not None]
+    sizes = [c.bytes for c in queries.checkpoints(each.conn, run.id, removed=True) if c.bytes is not None]
     gpu_seconds, joules, peak = _gpu_use(each)
     if gpu_seconds is None and seconds is not None and run.gpus:
         gpu_seconds = seconds * len(run.gpus)
@@ -306,15 +309,15 @@ def _cost(each: Compared) -> Cost:
     )
 
 
-def _gpu_use(each: Compared) -> tuple[float | None, float | None, int | None]:
+def _gpu_use(each: ResolvedSubject) -> tuple[float | None, float | None, int | None]:
     """GPU seconds, joules and peak memory: as the daemon has kept them, else what worker and readings tell."""
-    kept = json.loads(reads.recall(each.conn, f"usage:{each.run.id}") or "{}")
+    kept = json.loads(queries.get_meta(each.conn, f"usage:{each.run.id}") or "{}")
     seconds, joules, peak = (kept.get(name) for name in ("gpu_seconds", "energy_joules", "peak_memory_bytes"))
     if peak is None:
-        told = course.said(each.conn, each.run.id, ("memory",)).get("memory", {})
+        told = progress_queries.said(each.conn, each.run.id, ("memory",)).get("memory", {})
         peak = told.get("reserved_bytes") or told.get("peak_bytes")
     if joules is None:
-        joules = _integrated(samples.gpu_readings(each.conn, run_id=each.run.id))
+        joules = _integrated(gpu_samples.gpu_readings(each.conn, run_id=each.run.id))
     return seconds, joules, peak
 
 
@@ -334,27 +337,29 @@ def _integrated(readings: Sequence[GpuReading]) -> float | None:
 # curves, answers, diagnoses
 
 
-def _curves(compared: Sequence[Compared], key: str, x: str, columns: int) -> tuple[Chart | None, ...]:
+def _curves(compared: Sequence[ResolvedSubject], key: str, x: str, columns: int) -> tuple[Chart | None, ...]:
     """One chart for each subject over the range of the longest; a checkpoint's ends where it stands."""
     ends = [_end(each, x) for each in compared if each.run and each.series and key in each.series]
     high = max((end for end in ends if end is not None), default=None)
     return tuple(_curve(each, key, x, columns, high) for each in compared)
 
 
-def _end(each: Compared, x: str) -> float | None:
+def _end(each: ResolvedSubject, x: str) -> float | None:
     step = each.subject.last_step
     if step is None or x == "step":
         return step
     if x == "tokens":
         return _tokens(each, step)
-    begin, end = (course.moment_at(each.conn, each.run.id, at) for at in (each.series["train/loss"].first_step, step))
+    begin, end = (
+        progress_queries.moment_at(each.conn, each.run.id, at) for at in (each.series["train/loss"].first_step, step)
+    )
     return end - begin if begin is not None and end is not None else None
 
 
-def _curve(each: Compared, key: str, x: str, columns: int, high: float | None) -> Chart | None:
+def _curve(each: ResolvedSubject, key: str, x: str, columns: int, high: float | None) -> Chart | None:
     if not each.run or high is None or not each.series or key not in each.series:
         return None
-    chart = charts.chart(each.conn, each.run.id, key, columns, x, low=0, high=high)
+    chart = chart_queries.chart(each.conn, each.run.id, key, columns, x, low=0, high=high)
     if chart is None or each.subject.is_run:
         return chart
     until = each.subject.last_step
@@ -363,13 +368,16 @@ def _curve(each: Compared, key: str, x: str, columns: int, high: float | None) -
 
 
 def _answers(
-    compared: Sequence[Compared], chosen: Sequence[evaluations.EvaluationResult | None], limit: int
+    compared: Sequence[ResolvedSubject], chosen: Sequence[evaluation_results.EvaluationResult | None], limit: int
 ) -> tuple[Answers, ...]:
     """Of evaluations on the same examples where all have one, else what was sampled during training."""
     if limit <= 0:
         return ()
     if None not in chosen and len({result.data_key for result in chosen}) == 1:
-        told = [evaluations.by_example(evaluations.read_predictions(result.folder, limit)) for result in chosen]
+        told = [
+            evaluation_results.by_example(evaluation_results.read_predictions(result.folder, limit))
+            for result in chosen
+        ]
         if any(prediction.text is not None for prediction in told[0].values()):
             steps = tuple(result.step for result in chosen)
             common = [key for key in told[0] if all(key in each for each in told)]
@@ -386,15 +394,15 @@ def _answers(
     return _sampled(compared, limit)
 
 
-def _sampled(compared: Sequence[Compared], limit: int) -> tuple[Answers, ...]:
+def _sampled(compared: Sequence[ResolvedSubject], limit: int) -> tuple[Answers, ...]:
     texts: dict[str, dict[int, str]] = {}
     references: dict[str, str | None] = {}
     steps: list[int | None] = []
     for index, each in enumerate(compared):
         until = each.subject.step
-        step = course.sampled_step(each.conn, each.run.id, until) if each.run and until is not None else None
+        step = progress_queries.sampled_step(each.conn, each.run.id, until) if each.run and until is not None else None
         steps.append(step)
-        for sample in reads.samples(each.conn, each.run.id, step) if step is not None else ():
+        for sample in queries.samples(each.conn, each.run.id, step) if step is not None else ():
             prompt = str(sample.detail.get("prompt", ""))
             texts.setdefault(prompt, {})[index] = str(sample.detail.get("text", ""))
             if sample.detail.get("reference") is not None:
@@ -411,7 +419,7 @@ def _sampled(compared: Sequence[Compared], limit: int) -> tuple[Answers, ...]:
     )
 
 
-def _diagnoses(each: Compared) -> tuple[Diagnosis, ...]:
+def _diagnoses(each: ResolvedSubject) -> tuple[Diagnosis, ...]:
     if not each.run or not each.subject.is_run:
         return ()
     keys = [key for key in each.series if key.startswith(("eval/", "train/loss")) and "@" not in key]
@@ -429,12 +437,12 @@ def _diagnoses(each: Compared) -> tuple[Diagnosis, ...]:
     return (Diagnosis(Finding.NO_BETTER, each.subject.no_better, _NO_BETTER_ADVICE), *others)
 
 
-def _columns(each: Compared, key: str) -> tuple[Column, ...]:
-    chart = charts.chart(each.conn, each.run.id, key, 100)
+def _columns(each: ResolvedSubject, key: str) -> tuple[Column, ...]:
+    chart = chart_queries.chart(each.conn, each.run.id, key, 100)
     return chart.columns if chart else ()
 
 
-def _unfinished(compared: Sequence[Compared]) -> tuple[str, ...]:
+def _unfinished(compared: Sequence[ResolvedSubject]) -> tuple[str, ...]:
     found = []
     for each in compared:
         if each.run and each.run.state not in ENDED:

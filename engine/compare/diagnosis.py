@@ -1,6 +1,6 @@
 """What a run's curves show, and why one may say so. Pure: columns of charts in, findings out.
 
-The thresholds are judgements, chosen on drawn curves (tests/engine/test_compare_diagnosis.py) so that ordinary noise
+The thresholds are judgements, chosen on drawn curves (tests/engine/compare/test_diagnosis.py) so that ordinary noise
 of a training loss is never reported: it is better to say nothing than to send somebody after a fault that is none.
 """
 
@@ -8,8 +8,8 @@ import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 
-from engine.compare.records import Diagnosis, Finding
-from engine.store.records import Column
+from engine.compare.comparison_records import Diagnosis, Finding
+from engine.store.run_records import Column
 
 _ENOUGH_COLUMNS = 10
 _ENOUGH_EVALUATIONS = 3

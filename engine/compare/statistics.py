@@ -161,7 +161,7 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def needed_for_proportions(wins: int, losses: int, examples: int, *, power: float = POWER) -> int | None:
+def required_examples_for_proportions(wins: int, losses: int, examples: int, *, power: float = POWER) -> int | None:
     """Examples with which McNemar's test would find such a difference with that power (Connor 1987).
 
     None when there is no difference to find.
@@ -174,7 +174,7 @@ def needed_for_proportions(wins: int, losses: int, examples: int, *, power: floa
     return math.ceil((root / difference) ** 2)
 
 
-def needed_for_means(differences: Any, weights: Any = None, *, power: float = POWER) -> int | None:
+def required_examples_for_means(differences: Any, weights: Any = None, *, power: float = POWER) -> int | None:
     """Examples with which a mean difference of this size and scatter would be found with that power; None if zero."""
     import numpy as np
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import journal
-from engine.compare.evaluations import EvaluationResult, read_result
-from engine.compare.records import LETTERS, Subject
-from engine.errors import InputError
-from engine.evaluations import FOLDER
-from engine.home import CONFIG, Workspace, parse_checkpoint_name
-from engine.store import connect, course, reads
-from engine.store.errors import StoreMissing, StoreOlder
-from engine.store.records import Checkpoint, Run, Series
+from engine.base.errors import InputError
+from engine.base.workspace import CONFIG, Workspace, parse_checkpoint_name
+from engine.compare.comparison_records import LETTERS, Subject
+from engine.runs import journal
+from engine.runs.evaluation_folder import FOLDER
+from engine.runs.evaluation_results import EvaluationResult, read_result
+from engine.store import connect, progress_queries, queries
+from engine.store.run_records import Checkpoint, Run, Series
+from engine.store.store_errors import StoreMissing, StoreOlder
 
 _IMPORTED_LATE_SECONDS = 5.0
 """A journal silent for so long and not wholly in the store: nobody imports it. (The daemon takes half a second.)"""
@@ -25,7 +25,7 @@ _CHECKPOINT_FOLDER = re.compile(r"step-(\d{8,})|best|latest|epoch-\d+")
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ResolvedSubject:
     """A subject, and where to read about it."""
 
     subject: Subject
@@ -40,7 +40,7 @@ class Compared:
 
 
 @contextlib.contextmanager
-def opened(workspace: Workspace, names: Sequence[str], conn: Any = None) -> Iterator[tuple[Compared, ...]]:
+def opened(workspace: Workspace, names: Sequence[str], conn: Any = None) -> Iterator[tuple[ResolvedSubject, ...]]:
     """What the names stand for. Runs the store lacks, or lags behind, are read from their folders for the while.
 
     Raises InputError for a name that stands for nothing, CheckpointError never: that a checkpoint's files are gone
@@ -83,13 +83,13 @@ def _parse(workspace: Workspace, name: str) -> tuple[int | None, str]:
     return run_id, point if "@" in name else ""
 
 
-def _evaluation(workspace: Workspace, letter: str, name: str) -> Compared:
+def _evaluation(workspace: Workspace, letter: str, name: str) -> ResolvedSubject:
     for folder in (Path(name).expanduser(), workspace.root / FOLDER / name):
         result = read_result(folder)
         if result:
             title = f"{result.model} on {result.data}" if result.data else result.model
             subject = Subject(letter, name, result.run_id, title, None, result.step, result.step, is_run=False)
-            return Compared(subject, evaluation=result)
+            return ResolvedSubject(subject, evaluation=result)
     raise InputError(
         f"'{name[:200]}' names neither a run, a checkpoint nor an evaluation",
         "Name a run (41), a checkpoint (41@best) or an evaluation's folder (runs/41/evaluations/...).",
@@ -99,7 +99,7 @@ def _evaluation(workspace: Workspace, letter: str, name: str) -> Compared:
 def _store_of(stack: contextlib.ExitStack, workspace: Workspace, run_id: int, conn: Any) -> Any:
     """A store that knows the run as it is now: the workspace's, else one made for it from its folder."""
     folder = workspace.runs / str(run_id)
-    imported = course.imported_bytes(conn, run_id) if conn is not None else None
+    imported = progress_queries.imported_bytes(conn, run_id) if conn is not None else None
     if imported is not None:
         try:
             status = (folder / journal.NAME).stat()
@@ -115,14 +115,14 @@ def _store_of(stack: contextlib.ExitStack, workspace: Workspace, run_id: int, co
         config = json.loads((folder / CONFIG).read_text("utf-8"))
     except (OSError, ValueError):
         config = {}
-    return stack.enter_context(contextlib.closing(course.read_folder(run_id, folder, config)))
+    return stack.enter_context(contextlib.closing(progress_queries.read_folder(run_id, folder, config)))
 
 
-def _run(workspace: Workspace, letter: str, name: str, conn: Any, run_id: int, point: str) -> Compared:
-    run = reads.run(conn, run_id)
+def _run(workspace: Workspace, letter: str, name: str, conn: Any, run_id: int, point: str) -> ResolvedSubject:
+    run = queries.run(conn, run_id)
     if run is None:  # deleted between two looks
         raise InputError(f"there is no run {run_id} in {workspace.root}")
-    series = reads.series(conn, run_id)
+    series = queries.series(conn, run_id)
     reached = max((s.last_step for key, s in series.items() if key.startswith(("train/", "eval/"))), default=None)
     step = last = reached
     no_better, best = "", run.best
@@ -134,12 +134,12 @@ def _run(workspace: Workspace, letter: str, name: str, conn: Any, run_id: int, p
         no_better = "" if best.improved else f"{best.metric} {best.words(lambda value: f'{value:.4g}')}"
     title = run.name or Path(run.model).name
     subject = Subject(letter, name, run_id, title, run.state, step, last, not point, best.criterion, no_better)
-    return Compared(subject, conn, run, workspace.runs / str(run_id), series)
+    return ResolvedSubject(subject, conn, run, workspace.runs / str(run_id), series)
 
 
 def _step_of(conn: Any, run: Run, point: str, reached: int | None) -> int:
     """The step a named checkpoint of the run stands at."""
-    checkpoints = reads.checkpoints(conn, run.id, removed=True)
+    checkpoints = queries.checkpoints(conn, run.id, removed=True)
     if point.isdecimal():
         step = int(point)
         if step in {checkpoint.step for checkpoint in checkpoints} or step <= (reached if reached is not None else -1):

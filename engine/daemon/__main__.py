@@ -5,9 +5,9 @@ import logging
 import sys
 from pathlib import Path
 
-from engine.daemon.loop import Options, serve
-from engine.errors import EngineError
-from engine.home import Workspace
+from engine.base.errors import EngineError
+from engine.base.workspace import Workspace
+from engine.daemon.main_loop import Options, serve
 
 
 def main(arguments: list[str] | None = None) -> int:

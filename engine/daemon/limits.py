@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from engine.sizes import GIB, MIB
+from engine.base.units import GIB, MIB
 
 IDLE_EXIT = "idle_exit_seconds"
 """Kept with the workspace under this name: every daemon of it leaves after so long without runs."""

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.base.worker_process import cores, worker_environment
 from engine.daemon.scheduler import ActiveRun, Dependency, ForeignProcess, Gpu, WaitingRun
+from engine.monitor.cuda_visible_devices import environment, visible_gpus
+from engine.monitor.samples import GpuSample, Snapshot
 from engine.monitor.usage import run_memory
-from engine.monitor.values import GpuSample, Snapshot
-from engine.monitor.visible import environment, visible
-from engine.process import cores, worker_environment
-from engine.store.records import Run, RunState
+from engine.store.run_records import Run, RunState
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -34,7 +34,7 @@ def machine(snapshot: Snapshot, environ: Mapping[str, str], driver: Path = _DRIV
     if not snapshot.gpus:
         # A driver that is loaded and tells nothing is a fault of the moment; without one this is a CPU machine.
         return Machine(trouble=f"the GPU driver does not answer: {snapshot.gpu_problem}" if driver.exists() else "")
-    ours = visible(snapshot.gpus, environ).gpus
+    ours = visible_gpus(snapshot.gpus, environ).gpus
     answering = [gpu for gpu in ours if not gpu.stale and gpu.memory_free_bytes is not None]
     if ours and not answering:
         return Machine(trouble=f"no GPU answers: {ours[0].problem or snapshot.gpu_problem or 'its figures are old'}")

@@ -18,11 +18,11 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from engine.sizes import GIB, span_text
+from engine.base.units import GIB, span_text
 
 CPU_SLOTS = "cpu_slots"
 """The fact in the store that says how many runs may train on the CPU at the same time."""
-FOREIGN_TRIFLE_BYTES = GIB
+FOREIGN_MEMORY_IGNORED_BYTES = GIB
 """A display server or an idle notebook; a GPU with more than this of others is no place for a run of unknown size."""
 
 
@@ -208,9 +208,9 @@ def _place(run: WaitingRun, slots: list[_Slot]) -> Decision:
     never = _never(run, allowed, slots)
     if never:
         return Wait(run.id, WaitKind.NEVER, never)
-    fitting = [slot for slot in allowed if slot.kept_for is None and _fits(run, slot)]
+    fitting = [slot for slot in allowed if slot.kept_for is None and _fits_on(run, slot)]
     if len(fitting) >= wanted:
-        chosen = sorted(fitting, key=lambda slot: (len(slot.runs), _crowd(slot), slot.gpu.total_bytes))[:wanted]
+        chosen = sorted(fitting, key=lambda slot: (len(slot.runs), _most_on_a_gpu(slot), slot.gpu.total_bytes))[:wanted]
         for slot in chosen:
             slot.free -= run.estimate_bytes or 0
             slot.runs.append(run.id)
@@ -219,33 +219,33 @@ def _place(run: WaitingRun, slots: list[_Slot]) -> Decision:
     wait = _explain(run, allowed, fitting)
     keepable = [slot for slot in allowed if slot.kept_for is None and _will_fit(run, slot)]
     if len(keepable) >= wanted:
-        keepable.sort(key=lambda slot: (slot not in fitting, len(slot.runs), _crowd(slot)))
+        keepable.sort(key=lambda slot: (slot not in fitting, len(slot.runs), _most_on_a_gpu(slot)))
         for slot in keepable[:wanted]:
             slot.kept_for = run
     return wait
 
 
-def _fits(run: WaitingRun, slot: _Slot) -> bool:
+def _fits_on(run: WaitingRun, slot: _Slot) -> bool:
     """Whether the run may start on this GPU now."""
     if slot.runs and (slot.exclusive or not run.share or run.estimate_bytes is None):
         return False
     if run.estimate_bytes is None:
-        return _crowd(slot) == 0
+        return _most_on_a_gpu(slot) == 0
     return run.estimate_bytes <= slot.free
 
 
 def _will_fit(run: WaitingRun, slot: _Slot) -> bool:
     """Whether it may once our own runs on this GPU have ended, others' processes staying as they are."""
     if run.estimate_bytes is None:
-        return _crowd(slot) == 0
+        return _most_on_a_gpu(slot) == 0
     if not slot.runs:
         return run.estimate_bytes <= slot.free
     return run.estimate_bytes <= slot.gpu.total_bytes - slot.foreign_bytes
 
 
-def _crowd(slot: _Slot) -> int:
+def _most_on_a_gpu(slot: _Slot) -> int:
     """Bytes of other people's processes, if they are worth speaking of."""
-    return slot.foreign_bytes if slot.foreign_bytes > FOREIGN_TRIFLE_BYTES else 0
+    return slot.foreign_bytes if slot.foreign_bytes > FOREIGN_MEMORY_IGNORED_BYTES else 0
 
 
 # the reasons, in words

@@ -19,26 +19,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine import journal
-from engine.config import read_run
-from engine.daemon import aftermath, processes
-from engine.daemon.aftermath import Card
-from engine.daemon.endings import End, Ending, Evidence, judge
+from engine.base.errors import EngineError, InputError
+from engine.base.units import span_text
+from engine.base.worker_process import locked_log, spawn_worker, started_at, worker_alive
+from engine.base.workspace import LOG, Workspace
+from engine.daemon import process_control, retry_policy
+from engine.daemon.exit_status import ExitCause, ExitEvidence, ExitStatus, classify_exit
+from engine.daemon.forkserver_client import ForkServer, ForkServerUnavailable
 from engine.daemon.limits import Limits
-from engine.daemon.warm import Warm, WarmUnavailable
-from engine.errors import EngineError, InputError
-from engine.home import LOG, Workspace
-from engine.process import locked_log, spawn_worker, started_at, worker_alive
-from engine.sizes import span_text
-from engine.store import queue, reads
-from engine.store.connect import Connection, DatabaseError, write
-from engine.store.errors import StoreError
-from engine.store.ingest import import_journal
-from engine.store.records import ACTIVE, Event, Run, RunState
+from engine.daemon.retry_policy import GpuMemory
+from engine.runs import journal
+from engine.settings.resolve import read_run
+from engine.store import queries, queue
+from engine.store.connect import Connection, DatabaseError
+from engine.store.journal_import import import_journal
+from engine.store.run_records import ACTIVE, Event, Run, RunState
+from engine.store.store_errors import StoreError
+from engine.store.transactions import write
 
 _STATUS_SECONDS = 1.0
 """How long the exit code of a worker that is gone may take to arrive through the warm process."""
-_FIRST_BEAT_SECONDS = 600.0
+_FIRST_HEARTBEAT_SECONDS = 600.0
 """A worker's first beat comes before torch is imported; a Python on a sick network drive may take minutes to start."""
 _TAIL_BYTES = 1 << 16
 _ALL = 1_000_000
@@ -77,7 +78,7 @@ class Worker:
     """The run's `beat` and `beat_due` that `due_at` was reckoned from."""
     due_at: float | None = None
     """When the next sign of life is due."""
-    gone_at: float | None = None
+    exited_at: float | None = None
     overdue_at: float | None = None
     hung_at: float | None = None
     reported: bool = False
@@ -89,9 +90,9 @@ class Worker:
 class Supervisor:
     conn: Connection
     workspace: Workspace
-    warm: Warm
+    warm: ForkServer
     limits: Limits
-    card_of: Callable[[int], Card]
+    card_of: Callable[[int], GpuMemory]
     """What is known of the GPUs of a run, for one that ran out of memory."""
     command: Sequence[str] | None = None
     """Stands in for `python -m engine.worker`."""
@@ -99,7 +100,7 @@ class Supervisor:
     statuses: dict[int, int] = field(default_factory=dict)
     """Of children that were reaped: pid to wait status."""
     _host: str = field(default_factory=platform.node)
-    _boot: str = field(default_factory=processes.boot_id)
+    _boot: str = field(default_factory=process_control.boot_id)
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -117,7 +118,7 @@ class Supervisor:
         if run is None:
             return False
         folder = self.workspace.runs / str(run_id)
-        worker = Worker(run, folder, oom_kills=processes.oom_kills())
+        worker = Worker(run, folder, oom_kills=process_control.oom_kills())
         try:
             how = self._launch(worker, environment)
         except InputError:  # a worker has it: forked after all while we waited in vain, or started by hand just now
@@ -126,8 +127,8 @@ class Supervisor:
         except OSError as error:
             reason = f"no worker could be started: {error.strerror or error}"
             reason += f" ({error.filename})" if error.filename else ""
-            ending = Ending(End.NOT_STARTED, RunState.FAILED, reason)
-            self._settle(worker, ending, reason, reads.events(self.conn, run_id, limit=_ALL))
+            ending = ExitStatus(ExitCause.NOT_STARTED, RunState.FAILED, reason)
+            self._record_exit(worker, ending, reason, queries.events(self.conn, run_id, limit=_ALL))
             return False
         self.workers[run_id] = worker
         where = f" on GPU {', '.join(gpus)}" if gpus else ""
@@ -145,7 +146,7 @@ class Supervisor:
             with locked_log(folder) as held:
                 try:
                     worker.pid = self.warm.start(folder, point, environment, self.workspace.root, held)
-                except WarmUnavailable as reason:
+                except ForkServerUnavailable as reason:
                     log.warning("run %d is spawned, not forked: %s", run.id, reason)
         how = "forked"
         if worker.pid is None:
@@ -159,7 +160,7 @@ class Supervisor:
 
     def follow(self) -> None:
         """Compare the store's active runs with the workers known; find workers again, and carry out wishes."""
-        rows = {run.id: run for run in (*reads.active(self.conn), *reads.unsettled(self.conn))}
+        rows = {run.id: run for run in (*queries.active(self.conn), *queries.unsettled(self.conn))}
         for run in rows.values():
             worker = self.workers.get(run.id)
             if worker is None:
@@ -167,14 +168,14 @@ class Supervisor:
             if worker is not None:
                 worker.run = run
                 worker.wanted = run.wanted or worker.wanted
-                self._grant(worker)
+                self._send_requested_signal(worker)
 
     def _adopt(self, run: Run) -> Worker | None:
         """A run that has a worker, or was to get one, of which this daemon knows nothing."""
         if run.host not in (None, self._host):
             return None  # another machine's, over a shared file system
         folder = self.workspace.runs / str(run.id)
-        recorded, kills = run.pid is not None, processes.oom_kills()
+        recorded, kills = run.pid is not None, process_control.oom_kills()
         worker = Worker(run, folder, run.pid, run.pid_started, recorded=recorded, oom_kills=kills)
         if run.pid is None and not worker_alive(folder):
             if import_journal(self.conn, run.id, folder).events:
@@ -202,7 +203,7 @@ class Supervisor:
         if started is None:
             return
         # A later process of that number began after the line was written; or the clock was set, and it holds the log.
-        if started <= said_at + processes.START_TOLERANCE_SECONDS or processes.has_log(pid, worker.folder):
+        if started <= said_at + process_control.START_TOLERANCE_SECONDS or process_control.has_log(pid, worker.folder):
             worker.pid, worker.started = pid, started
 
     def _record(self, worker: Worker, message: str = "") -> None:
@@ -210,23 +211,23 @@ class Supervisor:
         with write(self.conn):
             queue.started(self.conn, worker.run.id, worker.pid, worker.started or 0.0)
             self._note(
-                worker, aftermath.START, message or f"Started (pid {worker.pid}).", pid=worker.pid, boot=self._boot
+                worker, retry_policy.START, message or f"Started (pid {worker.pid}).", pid=worker.pid, boot=self._boot
             )
         worker.recorded = True
 
     # -- wishes --------------------------------------------------------------------------------------------------
 
-    def _grant(self, worker: Worker) -> None:
+    def _send_requested_signal(self, worker: Worker) -> None:
         """Stop: asked to save and leave, as long as it takes. Kill: ended at once, with all its processes."""
-        if worker.wanted == worker.told or worker.pid is None or worker.told == "kill" or worker.gone_at:
+        if worker.wanted == worker.told or worker.pid is None or worker.told == "kill" or worker.exited_at:
             return
         if worker.run.state not in ACTIVE:
             return
         if worker.wanted == "stop":
-            processes.tell(worker.pid, signal.SIGTERM)
+            process_control.send_signal(worker.pid, signal.SIGTERM)
             message = "Asked to save and leave."
         else:
-            processes.kill_session(worker.pid)
+            process_control.kill_session(worker.pid)
             message = "Killed, as you wished."
         worker.told = worker.wanted
         log.info("run %d: %s", worker.run.id, message)
@@ -245,31 +246,35 @@ class Supervisor:
                     worker.seen = now
         return anything
 
-    def heed(self) -> None:
+    def check_heartbeats(self) -> None:
         """Broken promises: reported, and after a long silence taken for a hang. Called once a second."""
         now = time.monotonic()
-        kills = processes.oom_kills()
+        kills = process_control.oom_kills()
         for worker in self.workers.values():
             due = _due_at(worker, now)
-            if worker.gone_at is None:
+            if worker.exited_at is None:
                 worker.oom_kills = kills
             if due is None or worker.pid is None or now <= due + self.limits.overdue_seconds:
                 worker.overdue_at, worker.reported = None, False
                 continue
-            if worker.overdue_at and processes.disk_is_full(worker.folder):
+            if worker.overdue_at and process_control.disk_is_full(worker.folder):
                 worker.overdue_at = now  # it cannot write a sign of life, and waits until it can
             # Counted from when this daemon first saw it, by a clock that nobody sets and that sleeps with the machine.
             worker.overdue_at = worker.overdue_at or now
             silence = now - worker.overdue_at
             if not worker.reported:
-                suspended = "; its process is suspended" if processes.is_suspended(worker.pid) else ""
+                suspended = "; its process is suspended" if process_control.is_suspended(worker.pid) else ""
                 self._note(worker, "overdue", f"No sign of life where one was promised{suspended}.")
                 worker.reported = True
                 log.warning("run %d is overdue%s", worker.run.id, suspended)
-            if silence > self.limits.hung_seconds and not worker.hung_at and not processes.is_suspended(worker.pid):
+            if (
+                silence > self.limits.hung_seconds
+                and not worker.hung_at
+                and not process_control.is_suspended(worker.pid)
+            ):
                 worker.hung_at = now
                 log.warning("run %d hangs and is killed", worker.run.id)
-                processes.kill_session(worker.pid)  # first: the note may not go through
+                process_control.kill_session(worker.pid)  # first: the note may not go through
                 self._note(worker, "hung", f"Killed after {span_text(silence)} without a sign of life.")
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -279,17 +284,17 @@ class Supervisor:
         anything = False
         for worker in list(self.workers.values()):
             with self._trouble_of(worker):
-                anything |= self._look(worker)
+                anything |= self._poll_worker(worker)
         ours = {worker.pid for worker in self.workers.values()}
         self.statuses = {pid: status for pid, status in self.statuses.items() if pid in ours}
         return anything
 
-    def _look(self, worker: Worker) -> bool:
+    def _poll_worker(self, worker: Worker) -> bool:
         if worker.pid is None:
             if worker_alive(worker.folder):
                 self._identify(worker)
-            elif worker.gone_at is None:
-                worker.gone_at = time.monotonic()  # one more look: its last lines may hold its pid, and its end
+            elif worker.exited_at is None:
+                worker.exited_at = time.monotonic()  # one more look: its last lines may hold its pid, and its end
                 self._identify(worker)
             else:
                 del self.workers[worker.run.id]  # `follow` finds that nobody has it
@@ -302,34 +307,34 @@ class Supervisor:
             if worker.process and worker.status is not None:
                 worker.process.returncode = worker.status  # reaped by us, not by subprocess
         if worker.status is None:
-            if processes.is_alive(worker.pid, worker.started, worker.folder):
+            if process_control.is_alive(worker.pid, worker.started, worker.folder):
                 return False
-            worker.gone_at = worker.gone_at or time.monotonic()
-            if time.monotonic() - worker.gone_at < _STATUS_SECONDS:
+            worker.exited_at = worker.exited_at or time.monotonic()
+            if time.monotonic() - worker.exited_at < _STATUS_SECONDS:
                 return False
-        self._conclude(worker)
+        self._on_worker_exit(worker)
         return True
 
-    def _conclude(self, worker: Worker) -> None:
+    def _on_worker_exit(self, worker: Worker) -> None:
         """Its process is gone: what became of the run, and whether it is started again."""
         if started_at(worker.pid) is None:
-            processes.kill_session(worker.pid)  # loaders and helpers it left behind
+            process_control.kill_session(worker.pid)  # loaders and helpers it left behind
         import_journal(self.conn, worker.run.id, worker.folder)
-        run = reads.run(self.conn, worker.run.id)
+        run = queries.run(self.conn, worker.run.id)
         if run is None:
             del self.workers[worker.run.id]
             return
         worker.run = run
-        events = reads.events(self.conn, run.id, limit=_ALL)
+        events = queries.events(self.conn, run.id, limit=_ALL)
         hung = time.monotonic() - worker.overdue_at if worker.hung_at and worker.overdue_at else None
-        ending = judge(
-            Evidence(
+        ending = classify_exit(
+            ExitEvidence(
                 worker.status,
-                _said(worker, events),
-                worker.told or worker.wanted or _told_before(events),
+                _last_output(worker, events),
+                worker.told or worker.wanted or _signal_sent_before(events),
                 _is_ours(worker, events),
                 hung,
-                processes.oom_kills() - worker.oom_kills,
+                process_control.oom_kills() - worker.oom_kills,
                 self._rebooted(worker, events),
                 run.step,
             )
@@ -338,45 +343,45 @@ class Supervisor:
         with contextlib.suppress(EngineError):  # as they were, where it could not go on
             settings = read_run(worker.folder)
             queue.put_settings(self.conn, run.id, settings.config.flat(), settings.origin)
-        story = processes.last_lines(worker.folder / LOG) if ending.state is not RunState.DONE else None
-        self._settle(worker, ending, story, events)
+        story = process_control.last_lines(worker.folder / LOG) if ending.state is not RunState.DONE else None
+        self._record_exit(worker, ending, story, events)
 
-    def _settle(self, worker: Worker, ending: Ending, story: str | None, events: Sequence[Event]) -> None:
+    def _record_exit(self, worker: Worker, ending: ExitStatus, story: str | None, events: Sequence[Event]) -> None:
         """Into the store, in one transaction with what comes after: nobody finds a failure that nobody looks after."""
         conn, run_id = self.conn, worker.run.id
         with write(conn):
             told = (ending.reason, story or None, ending.exit_code)
-            if ending.end is End.ASKED:
+            if ending.end is ExitCause.ASKED:
                 queue.interrupt(conn, run_id, ending.reason or "")
             if not queue.finish(conn, run_id, ending.state, *told):
                 queue.explain(conn, run_id, *told)
             why = ending.reason or worker.run.reason or ""
-            if ending.end not in (End.DONE, End.STOPPED) and (why or ending.state is RunState.FAILED):
+            if ending.end not in (ExitCause.DONE, ExitCause.STOPPED) and (why or ending.state is RunState.FAILED):
                 self._note(worker, "ended", f"{ending.end}: {why}".strip(": "))
             if not worker.wanted:
-                self._again(worker, ending, events)
+                self._maybe_restart(worker, ending, events)
         self.workers.pop(run_id, None)
 
-    def _again(self, worker: Worker, ending: Ending, events: Sequence[Event]) -> None:
-        if ending.end is not End.NOT_STARTED and not _is_ours(worker, events):
+    def _maybe_restart(self, worker: Worker, ending: ExitStatus, events: Sequence[Event]) -> None:
+        if ending.end is not ExitCause.NOT_STARTED and not _is_ours(worker, events):
             return  # whoever started it by hand is told, and decides
         try:
             settings = read_run(worker.folder).config.flat()
         except EngineError:
             settings = {}
         card = self.card_of(worker.run.id)
-        again = aftermath.decide(worker.run, ending, events, settings, card, self.limits)
-        if again and aftermath.carry_out(self.conn, worker.run, worker.folder, again, card):
+        again = retry_policy.decide(worker.run, ending, events, settings, card, self.limits)
+        if again and retry_policy.apply(self.conn, worker.run, worker.folder, again, card):
             log.info("run %d: %s", worker.run.id, again.message)
 
     def _rebooted(self, worker: Worker, events: Sequence[Event]) -> bool:
         """Whether the machine was started after the worker. Start times serve only where the boot is not on record:
         they move when the clock is set.
         """
-        boot = next((event.detail.get("boot") for event in reversed(events) if event.kind == aftermath.START), None)
+        boot = next((event.detail.get("boot") for event in reversed(events) if event.kind == retry_policy.START), None)
         if boot and self._boot:
             return boot != self._boot
-        return worker.started is not None and processes.rebooted_since(worker.started)
+        return worker.started is not None and process_control.rebooted_since(worker.started)
 
     # -- shared --------------------------------------------------------------------------------------------------
 
@@ -410,7 +415,7 @@ def _due_at(worker: Worker, now: float) -> float | None:
         worker.promise = promise
         worker.due_at = None if said is None or due is None else now + max(due - said, 0.0)
     if worker.due_at is None and worker.run.state is RunState.STARTING:
-        return worker.known_at + _FIRST_BEAT_SECONDS
+        return worker.known_at + _FIRST_HEARTBEAT_SECONDS
     return worker.due_at
 
 
@@ -422,11 +427,11 @@ def _last_pid(folder: Path) -> tuple[int | None, float]:
     return (said["pid"], float(said["t"])) if said else (None, 0.0)
 
 
-def _said(worker: Worker, events: Sequence[Event]) -> dict | None:
+def _last_output(worker: Worker, events: Sequence[Event]) -> dict | None:
     """The last state in the journal of this very worker, where it is one that ends a run."""
     said, ours = None, False
     for event in events:
-        if event.kind == aftermath.START and event.detail.get("pid") == worker.pid:
+        if event.kind == retry_policy.START and event.detail.get("pid") == worker.pid:
             ours = True
         if event.kind != "state":
             continue
@@ -441,16 +446,16 @@ def _said(worker: Worker, events: Sequence[Event]) -> dict | None:
 
 def _is_ours(worker: Worker, events: Sequence[Event]) -> bool:
     """Whether a daemon started it: by hand, one has no such event."""
-    last = next((event for event in reversed(events) if event.kind == aftermath.START), None)
+    last = next((event for event in reversed(events) if event.kind == retry_policy.START), None)
     return last is not None and last.detail.get("pid") == worker.pid
 
 
-def _told_before(events: Sequence[Event]) -> str | None:
+def _signal_sent_before(events: Sequence[Event]) -> str | None:
     """What a daemon before this one had told the worker: the wish itself is gone once the journal says stopped."""
     for event in reversed(events):
         if event.kind in ("stop", "kill"):
             return event.kind
-        if event.kind == aftermath.START:
+        if event.kind == retry_policy.START:
             break
     return None
 

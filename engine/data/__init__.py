@@ -5,29 +5,29 @@ No torch. The names are handed on when they are first used.
 
 from typing import TYPE_CHECKING
 
-from engine.lazy import handing_on
+from engine.base.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from engine.data.checking import check
-    from engine.data.cleaning import clean
-    from engine.data.conversion import convert
-    from engine.data.kinds import KINDS
-    from engine.data.report import CheckReport, Find
-    from engine.data.showing import show
-    from engine.data.splitting import split
+    from engine.data.check_data import check
+    from engine.data.check_report import CheckReport, Issue
+    from engine.data.clean_data import clean
+    from engine.data.convert_data import convert
+    from engine.data.issue_types import ISSUE_TYPES
+    from engine.data.show_data import show
+    from engine.data.split_data import split
 
-__all__ = ["KINDS", "CheckReport", "Find", "check", "clean", "convert", "show", "split"]
+__all__ = ["ISSUE_TYPES", "CheckReport", "Issue", "check", "clean", "convert", "show", "split"]
 
-__getattr__ = handing_on(
+__getattr__ = lazy_exports(
     __name__,
     {
-        "KINDS": "kinds",
-        "CheckReport": "report",
-        "Find": "report",
-        "check": "checking",
-        "clean": "cleaning",
-        "convert": "conversion",
-        "show": "showing",
-        "split": "splitting",
+        "ISSUE_TYPES": "issue_types",
+        "CheckReport": "check_report",
+        "Issue": "check_report",
+        "check": "check_data",
+        "clean": "clean_data",
+        "convert": "convert_data",
+        "show": "show_data",
+        "split": "split_data",
     },
 )

@@ -6,15 +6,15 @@ the readers.
 
 from typing import TYPE_CHECKING
 
-from engine.lazy import handing_on
+from engine.base.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from engine.formats.columns import FORMATS, ROLES
-    from engine.formats.faults import NOTE_CODES
     from engine.formats.read import read_data, stream_data
-    from engine.formats.reading import Opened, Row
-    from engine.formats.report import check_bad_share, files_told
-    from engine.formats.split import example_key, label_set, split_examples
+    from engine.formats.read_report import check_bad_share, files_told
+    from engine.formats.row_errors import NOTE_CODES
+    from engine.formats.row_stream import Opened, Row
+    from engine.formats.train_val_split import example_key, label_set, split_examples
 
 __all__ = [
     "FORMATS",
@@ -31,20 +31,20 @@ __all__ = [
     "stream_data",
 ]
 
-__getattr__ = handing_on(
+__getattr__ = lazy_exports(
     __name__,
     {
         "FORMATS": "columns",
-        "NOTE_CODES": "faults",
-        "Opened": "reading",
+        "NOTE_CODES": "row_errors",
+        "Opened": "row_stream",
         "ROLES": "columns",
-        "Row": "reading",
-        "check_bad_share": "report",
-        "example_key": "split",
-        "files_told": "report",
-        "label_set": "split",
+        "Row": "row_stream",
+        "check_bad_share": "read_report",
+        "example_key": "train_val_split",
+        "files_told": "read_report",
+        "label_set": "train_val_split",
         "read_data": "read",
-        "split_examples": "split",
+        "split_examples": "train_val_split",
         "stream_data": "read",
     },
 )

@@ -4,10 +4,10 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from engine.errors import DataError, first_line
-from engine.formats.faults import Fault
-from engine.formats.jsonrows import Item
-from engine.formats.tables import column_names
+from engine.base.errors import DataError, first_line
+from engine.formats.delimited import column_names
+from engine.formats.json_lines import Item
+from engine.formats.row_errors import RowError
 
 _BATCH_ROWS = 1000
 
@@ -30,7 +30,7 @@ def read_parquet(path: str, size_bytes: int, advance: Callable[[int], None] | No
             for row in _python_rows(batch):
                 number += 1
                 if isinstance(row, UnicodeDecodeError):
-                    yield Fault(number, "bad-encoding", f"a text that is not UTF-8: {row.reason}")
+                    yield RowError(number, "bad-encoding", f"a text that is not UTF-8: {row.reason}")
                 else:
                     yield number, with_class_names(row, names)
             if advance:

@@ -46,7 +46,7 @@ Find = Callable[..., str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Schema:
     """How a row with certain columns becomes an example."""
 
     format: str
@@ -63,7 +63,7 @@ def normalise(name: str) -> str:
     return name.strip(" \t\ufeff").casefold().replace(" ", "_").replace("-", "_")
 
 
-def find_shape(columns: Iterable[str], format: str = "auto") -> Shape | None:
+def find_schema(columns: Iterable[str], format: str = "auto") -> Schema | None:
     """The shape of rows with these columns, of one format when it is named; None when nothing fits."""
     by_name: dict[str, str] = {}
     for column in columns:
@@ -83,13 +83,13 @@ def find_shape(columns: Iterable[str], format: str = "auto") -> Shape | None:
     return None
 
 
-def _asks_more(shape: Shape, names: Iterable[str]) -> bool:
+def _asks_more(shape: Schema, names: Iterable[str]) -> bool:
     """Whether what looks like the class of a question is a column beside its answer, whose name is not known."""
     asked = shape.kind == "classification" and normalise(shape.columns["text"]) in PROMPTS
     return asked and any(name.rpartition("_")[2] in _ANSWER_ENDINGS for name in names)
 
 
-def mapped_shape(columns: Iterable[str], mapping: dict[str, str]) -> Shape | None:
+def mapped_schema(columns: Iterable[str], mapping: dict[str, str]) -> Schema | None:
     """The shape a mapping asks for; what it leaves open is found by name; None when these columns do not have it."""
     columns = list(columns)
     if any(column not in columns for column in mapping.values()):
@@ -103,71 +103,73 @@ def mapped_shape(columns: Iterable[str], mapping: dict[str, str]) -> Shape | Non
     given = mapping.get
     extra = {"system": given("system") or find(*SYSTEMS), "tools": given("tools") or find(*TOOLS)}
     if "messages" in mapping:
-        return _shape("mapped", "chat", ("messages",), {"messages": mapping["messages"], **extra})
+        return _schema("mapped", "chat", ("messages",), {"messages": mapping["messages"], **extra})
     if "label" in mapping:
         text = given("text") or given("prompt") or find(*LABELED_TEXTS)
-        return _shape("mapped", "classification", ("text", "label"), {"text": text, "label": mapping["label"], **extra})
+        return _schema(
+            "mapped", "classification", ("text", "label"), {"text": text, "label": mapping["label"], **extra}
+        )
     if "prompt" in mapping or "completion" in mapping:
         prompt, completion = given("prompt") or find(*PROMPTS), given("completion") or find(*ANSWERS)
         roles = {"prompt": prompt, "completion": completion, "input": given("input"), "history": given("history")}
         roles["reasoning"] = given("reasoning") or find(*REASONING)
-        return _shape("mapped", "pair", ("prompt", "completion"), {**roles, **extra})
+        return _schema("mapped", "pair", ("prompt", "completion"), {**roles, **extra})
     if "text" in mapping:
-        return _shape("mapped", "text", ("text",), {"text": mapping["text"]})
-    found = find_shape(columns)
-    return _shape("mapped", found.kind, found.required, {**found.columns, **mapping}) if found else None
+        return _schema("mapped", "text", ("text",), {"text": mapping["text"]})
+    found = find_schema(columns)
+    return _schema("mapped", found.kind, found.required, {**found.columns, **mapping}) if found else None
 
 
-def _shape(format: str, kind: str, required: Sequence[str], columns: dict[str, str | None]) -> Shape | None:
+def _schema(format: str, kind: str, required: Sequence[str], columns: dict[str, str | None]) -> Schema | None:
     found = {role: column for role, column in columns.items() if column}
-    return Shape(format, kind, found, tuple(required)) if all(role in found for role in required) else None
+    return Schema(format, kind, found, tuple(required)) if all(role in found for role in required) else None
 
 
-def _openai(find: Find) -> Shape | None:
+def _openai(find: Find) -> Schema | None:
     columns = {"messages": find(*MESSAGES), "system": find(*SYSTEMS), "tools": find(*TOOLS)}
-    return _shape("openai", "chat", ("messages",), columns)
+    return _schema("openai", "chat", ("messages",), columns)
 
 
-def _sharegpt(find: Find) -> Shape | None:
+def _sharegpt(find: Find) -> Schema | None:
     # UltraChat and HuatuoGPT: {"id": …, "data": ["question", "answer", …]}; a lone `data` may be anything.
     turns = find(*CONVERSATIONS) or (find("data") if find("id") and not find("annotations") else None)
     columns = {"messages": turns, "system": find(*SYSTEMS), "tools": find(*TOOLS)}
-    return _shape("sharegpt", "chat", ("messages",), columns)
+    return _schema("sharegpt", "chat", ("messages",), columns)
 
 
-def _alpaca(find: Find) -> Shape | None:
+def _alpaca(find: Find) -> Schema | None:
     more = find("input", *CONTEXTS)
     answer = find("output") or (find("response") if more else None)
     columns = {"prompt": find("instruction"), "input": more, "completion": answer}
     columns |= {"history": find("history"), **_beside_pairs(find)}
-    return _shape("alpaca", "pair", ("prompt", "completion"), columns)
+    return _schema("alpaca", "pair", ("prompt", "completion"), columns)
 
 
-def _prompt_completion(find: Find) -> Shape | None:
+def _prompt_completion(find: Find) -> Schema | None:
     columns = {"prompt": find("prompt"), "completion": find("completion"), **_beside_pairs(find)}
-    return _shape("prompt-completion", "pair", ("prompt", "completion"), columns)
+    return _schema("prompt-completion", "pair", ("prompt", "completion"), columns)
 
 
-def _question_answer(find: Find) -> Shape | None:
+def _question_answer(find: Find) -> Schema | None:
     beside = _beside_pairs(find)
     # What an API answers is a content beside a thought.
     answer = find(*ANSWERS) or (find("content") if beside["reasoning"] else None)
     columns = {"prompt": find(*PROMPTS), "completion": answer, "input": find(*CONTEXTS), "history": find("history")}
-    return _shape("question-answer", "pair", ("prompt", "completion"), columns | beside)
+    return _schema("question-answer", "pair", ("prompt", "completion"), columns | beside)
 
 
 def _beside_pairs(find: Find) -> dict[str, str | None]:
     return {"reasoning": find(*REASONING), "system": find(*SYSTEMS), "tools": find(*TOOLS)}
 
 
-def _classification(find: Find) -> Shape | None:
+def _classification(find: Find) -> Schema | None:
     label = find(*LABELS)
     columns = {"text": find(*LABELED_TEXTS, but=label), "label": label, "system": find(*SYSTEMS)}
-    return _shape("classification", "classification", ("text", "label"), columns)
+    return _schema("classification", "classification", ("text", "label"), columns)
 
 
-def _text(find: Find) -> Shape | None:
-    return _shape("text", "text", ("text",), {"text": find(*TEXTS)})
+def _text(find: Find) -> Schema | None:
+    return _schema("text", "text", ("text",), {"text": find(*TEXTS)})
 
 
 _FINDERS = {

@@ -8,14 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from engine.errors import DataError
-from engine.formats.columns import KNOWN_NAMES, find_shape, normalise
-from engine.formats.columnwise import is_table
+from engine.base.errors import DataError
+from engine.formats.column_tables import is_table
+from engine.formats.columns import KNOWN_NAMES, find_schema, normalise
+from engine.formats.delimited import Dialect, find_dialect, read_header, read_table
 from engine.formats.encoding import Scan, is_binary, read_lines, suffix, whole_text
-from engine.formats.faults import Fault, excerpt
-from engine.formats.jsonfile import read_json
-from engine.formats.jsonrows import Item, parse, read_json_lines
-from engine.formats.tables import Dialect, find_dialect, read_header, read_table
+from engine.formats.json_document import read_json
+from engine.formats.json_lines import Item, parse, read_json_lines
+from engine.formats.row_errors import RowError, excerpt
 
 _FOREIGN = (
     (b"PK\x03\x04", "a zip archive or an Excel workbook", "Unpack it, or save the sheet as CSV in UTF-8."),
@@ -88,7 +88,7 @@ def row_test(mapped_columns: frozenset[str]) -> Callable[[Iterable[str]], bool]:
         keys = list(keys)
         if mapped_columns and mapped_columns <= set(keys):
             return True
-        shape = find_shape(keys)
+        shape = find_schema(keys)
         return bool(shape) and shape.kind != "text"
 
     return is_row
@@ -201,17 +201,17 @@ def _row_within(item: Item) -> Item:
 def _read_document(lines) -> Iterator[Item]:
     """The file as one text; lines that are broken are left out of it and reported."""
     kept: list[str] = []
-    faults: list[Fault] = []
+    faults: list[RowError] = []
     for number, text, fault in lines:
         if fault:
             at = max(text.find("\ufffd"), text.find("\0"), 0)
-            faults.append(Fault(number, "broken-line", f"{fault[1]}; the line is left out", excerpt(text, at)))
+            faults.append(RowError(number, "broken-line", f"{fault[1]}; the line is left out", excerpt(text, at)))
         else:
             kept.append(text)
     if len(faults) > (len(kept) + len(faults)) * _MOST_BAD_TEXT_LINES:
         first = faults[0]
         message = f"{len(faults)} of {len(kept) + len(faults)} lines are broken, the first: {first.message}"
-        yield Fault(first.line, "bad-encoding", message.removesuffix("; the line is left out"), first.excerpt)
+        yield RowError(first.line, "bad-encoding", message.removesuffix("; the line is left out"), first.excerpt)
         return
     yield from faults
     yield 1, {"text": "".join(kept).replace("\r\n", "\n")}

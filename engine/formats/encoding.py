@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from engine.errors import DataError
+from engine.base.errors import DataError
 
 HEAD_BYTES = 256 * 1024
 _CHUNK_BYTES = 1 << 20
@@ -32,7 +32,7 @@ _ASCII_RUNS = re.compile(r"[\x00-\x7f]+")
 _COMMON_GB_LEADS = bytes([*range(0xA1, 0xA4), *range(0xB0, 0xD8)])
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1b\0"))
 
-LineFault = tuple[str, str]
+LineError = tuple[str, str]
 """(code, message) of a line that is not valid in the file's encoding."""
 
 
@@ -172,7 +172,7 @@ def is_binary(scanned: Scan) -> bool:
 
 def read_lines(
     scanned: Scan, advance: Callable[[int], None] | None = None
-) -> Iterator[tuple[int, str, LineFault | None]]:
+) -> Iterator[tuple[int, str, LineError | None]]:
     """Yield (line number, text with its line end, fault or None); a faulty line comes with U+FFFD in it.
 
     `advance` is called now and then with the bytes read so far.
@@ -217,7 +217,7 @@ def _split(file, newline: bytes) -> Iterator[bytes]:
         yield carry
 
 
-def _describe(raw: bytes, encoding: str, error: UnicodeDecodeError) -> LineFault:
+def _describe(raw: bytes, encoding: str, error: UnicodeDecodeError) -> LineError:
     column = len(raw[: error.start].decode(encoding, errors="replace")) + 1
     name = {"utf-8": "UTF-8", "gb18030": "GB18030"}.get(encoding, "UTF-16")
     guess = ""

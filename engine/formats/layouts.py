@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.formats.columns import LABELS, Shape, normalise
-from engine.formats.faults import excerpt
-from engine.formats.lists import holds_text
+from engine.formats.columns import LABELS, Schema, normalise
+from engine.formats.list_values import holds_text
 from engine.formats.media import media_guard
-from engine.formats.parts import COLUMNS as SPLIT_COLUMNS
 from engine.formats.preference import compared_columns, pair_guard, verdict_guard
+from engine.formats.row_errors import excerpt
+from engine.formats.split_names import COLUMNS as SPLIT_COLUMNS
 
 EXAM_COLUMNS = frozenset(
     [
@@ -47,7 +47,7 @@ Guard = Callable[[dict], None]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    shape: Shape
+    shape: Schema
     guards: tuple[Guard, ...]
     """Each raises RowFault for a row that must not be trained on."""
     unused: tuple[str, ...]
@@ -56,7 +56,7 @@ class Layout:
 
 
 def layout_of(
-    columns: Sequence[str], shape: Shape, mapped: bool, zero_is_bad: frozenset[str], split: str = ""
+    columns: Sequence[str], shape: Schema, mapped: bool, zero_is_bad: frozenset[str], split: str = ""
 ) -> Layout:
     """`mapped`: the user said which columns serve, so a worse answer beside them was meant to be left out. `split`: the
     column that says a row's part by its content, where none does by its name."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from engine.formats.columns import normalise
-from engine.formats.faults import RowFault, excerpt
+from engine.formats.row_errors import RowRejected, excerpt
 
 _MEDIUM = re.compile(
     r"(image|img|picture|photo|audio|video|frame)s?(?:_(?:path|url|uri|file|name|id|byte|base64|b64|bytes)s?)?$"
@@ -33,7 +33,7 @@ def media_guard(columns: Sequence[str]) -> Callable[[dict], None] | None:
                 continue
             name = normalise(column)
             if _SURE.match(name) or _has_place(row):
-                raise RowFault("not-text", _words(column, name), {column: row[column]})
+                raise RowRejected("not-text", _words(column, name), {column: row[column]})
 
     return guard
 
@@ -48,7 +48,7 @@ def refuse_media(item: dict, where: str) -> None:
     """RowFault where a message carries pictures beside its text (Ollama's `images`)."""
     for key in media_columns([key for key in item if isinstance(key, str)]):
         if item[key] not in (None, "", [], {}) and _SURE.match(normalise(key)):
-            raise RowFault("not-text", _words(f"{where}.{key}", normalise(key)), {key: excerpt(item[key])})
+            raise RowRejected("not-text", _words(f"{where}.{key}", normalise(key)), {key: excerpt(item[key])})
 
 
 def _has_place(row: dict) -> bool:

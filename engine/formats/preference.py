@@ -7,8 +7,8 @@ what can be done. Column names are compared as in `columns.normalise`.
 import re
 from collections.abc import Callable, Sequence
 
-from engine.formats.columns import ANSWERS, CONVERSATIONS, MESSAGES, PROMPTS, Shape, normalise
-from engine.formats.faults import RowFault
+from engine.formats.columns import ANSWERS, CONVERSATIONS, MESSAGES, PROMPTS, Schema, normalise
+from engine.formats.row_errors import RowRejected
 
 _WORSE = {"rejected", "reject", "dispreferred", "unpreferred", "loser", "rejection"}
 _BETTER = {"chosen", "preferred", "winner"}
@@ -92,7 +92,7 @@ def pair_guard(columns: Sequence[str]) -> Callable[[dict], None] | None:
         if is_pair(row, worse):
             what, how = pair_words(columns, worse, row)
             what = what.replace("preference pairs", "a preference pair")
-            raise RowFault("preference", f"{what}, which finetop does not train on. {how}", row)
+            raise RowRejected("preference", f"{what}, which finetop does not train on. {how}", row)
 
     return guard
 
@@ -111,7 +111,7 @@ def verdict_columns(rows: Sequence[dict]) -> frozenset[str]:
     return frozenset(column for column, held in values.items() if held <= {"0", "1", "-1", "true", "false"})
 
 
-def verdict_guard(columns: Sequence[str], shape: Shape, zero_is_bad: frozenset[str]) -> Callable[[dict], None] | None:
+def verdict_guard(columns: Sequence[str], shape: Schema, zero_is_bad: frozenset[str]) -> Callable[[dict], None] | None:
     """Raises RowFault for answers that a column beside them calls bad; None where no column does."""
     used = set(shape.columns.values())
     if shape.kind == "classification":
@@ -127,7 +127,7 @@ def verdict_guard(columns: Sequence[str], shape: Shape, zero_is_bad: frozenset[s
             no = said in _NO and normalise(column) not in ("label", "labels")
             if no or said in _BAD or (said in ("0", "-1") and column in zero_is_bad):
                 shown = "false" if value is False else f"{value}"[:20]
-                raise RowFault(
+                raise RowRejected(
                     "preference",
                     f"'{column}' is {shown}: a bad answer (KTO and the like), which finetop does not train on. Keep "
                     "only the rows where it is true; if it means something else, give the column another name",
@@ -142,7 +142,7 @@ def _dismissed_guard(columns: Sequence[str]) -> Callable[[dict], None] | None:
         for column in columns:
             if _verdict(row.get(column)) in _DISMISSED:
                 message = f"'{column}' is {row[column]}: an annotation that was not accepted (Prodigy)"
-                raise RowFault("preference", message, row)
+                raise RowRejected("preference", message, row)
 
     return guard if columns else None
 

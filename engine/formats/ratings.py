@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine.formats.columns import normalise
-from engine.formats.faults import excerpt
 from engine.formats.preference import worse_columns
+from engine.formats.row_errors import excerpt
 
 _WORDS = {
     "rating", "ratings", "rate", "rated", "score", "scores", "scoring", "reward", "rewards", "star", "stars", "grade",

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterator
 
-from engine.errors import DataError, InputError
+from engine.base.errors import DataError, InputError
 from engine.formats.columns import FORMATS, ROLES
-from engine.formats.faults import Remark
-from engine.formats.parts import VALIDATION
-from engine.formats.reading import Opened, Reading, Row
-from engine.formats.report import complaint
-from engine.formats.shapes import nearest
+from engine.formats.examples import DataFile, DataReport
+from engine.formats.read_report import data_error
+from engine.formats.row_errors import Remark
+from engine.formats.row_stream import Opened, Reading, Row
+from engine.formats.schema_detection import nearest
 from engine.formats.sources import find_sources
-from engine.records import DataFile, DataReport
+from engine.formats.split_names import VALIDATION
 
 __all__ = ["Opened", "Row", "read_data", "stream_data"]
 
@@ -52,7 +52,7 @@ def read_data(
         tuple(files), tuple(examples), reading.problems(), dict(reading.counts), tuple(validation), tuple(left_out)
     )
     if not report.examples:
-        raise complaint(report, "no usable row")
+        raise data_error(report, "no usable row")
     return report
 
 

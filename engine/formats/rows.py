@@ -4,12 +4,12 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from engine.formats.columns import Shape
-from engine.formats.faults import RowFault, encodable, kind
-from engine.formats.lists import as_list, holds_text
+from engine.formats.columns import Schema
+from engine.formats.examples import Example
+from engine.formats.list_values import as_list, holds_text
 from engine.formats.messages import check_order, read_messages, read_transcript, text_of
-from engine.formats.tools import calls_of_tools, read_tools
-from engine.records import Example
+from engine.formats.row_errors import RowRejected, encodable, kind
+from engine.formats.tool_calls import calls_of_tools, read_tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +23,13 @@ class Built:
     """Keys of messages (as 'messages[].key') and columns that hold text and are not understood."""
 
 
-def build_example(row: dict, shape: Shape, system: str | None, file: str, line: int) -> Built:
+def build_example(row: dict, shape: Schema, system: str | None, file: str, line: int) -> Built:
     """What the row teaches. `system` goes before conversations that have no system message of their own."""
     column = shape.columns
     for role in shape.required:
         if column[role] not in row:
             have = ", ".join(map(str, row)) or "nothing"
-            raise RowFault("missing-column", f"'{column[role]}' is missing; the row has {have[:200]}", row)
+            raise RowRejected("missing-column", f"'{column[role]}' is missing; the row has {have[:200]}", row)
     if shape.kind == "text":
         return Built(Example(text=_text(row, column["text"], "empty-text", "the text"), file=file, line=line))
     unread: set[str] = set()
@@ -74,13 +74,13 @@ def _add_system(messages: list[dict], row: dict, column: str, system: str | None
     return []
 
 
-def _tools(row: dict, shape: Shape, messages: list[dict]) -> tuple[tuple[dict, ...], tuple[str, ...]]:
+def _tools(row: dict, shape: Schema, messages: list[dict]) -> tuple[tuple[dict, ...], tuple[str, ...]]:
     """(tools, columns or keys that are not read: what a question has beside it may be no tools)."""
     inside = messages[0].pop("tools", ()) if messages[0]["role"] == "system" else ()
     column = shape.columns.get("tools", "")
     try:
         tools = read_tools(row.get(column), column) if column else ()
-    except RowFault:
+    except RowRejected:
         if shape.format not in ("alpaca", "question-answer") or _looks_like_tools(row[column]):
             raise
         return inside, (column,) if holds_text(row[column]) else ()
@@ -104,7 +104,7 @@ def _pair(row: dict, column: dict[str, str], unread: set[str]) -> list[dict]:
     if "history" in column and row.get(column["history"]) not in (None, ""):
         for turn in as_list(row[column["history"]], column["history"]):
             if not isinstance(turn, (list, tuple)) or len(turn) != 2:
-                raise RowFault("wrong-type", f"'{column['history']}' must hold pairs of question and answer", turn)
+                raise RowRejected("wrong-type", f"'{column['history']}' must hold pairs of question and answer", turn)
             messages.append(_message("user", _filled(turn[0], column["history"], "empty-prompt", "a question")))
             messages.append(_message("assistant", _filled(turn[1], column["history"], "empty-answer", "an answer")))
     if _is_messages(prompt):
@@ -136,7 +136,7 @@ def _is_messages(value: Any) -> bool:
         return False
     if "rank" in value[0] or "score" in value[0]:
         said = "several ranked answers to one question (Nectar and the like): keep the best one as a text"
-        raise RowFault("preference", said, value)
+        raise RowRejected("preference", said, value)
     return True
 
 
@@ -147,7 +147,7 @@ def _spans(value: dict, column: str) -> Any:
     texts = value["text"] if isinstance(value["text"], (list, tuple)) else [value["text"]]
     distinct = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
     if len(distinct) > 1:
-        raise RowFault("wrong-type", f"'{column}' holds {len(distinct)} different answers (SQuAD); keep one", value)
+        raise RowRejected("wrong-type", f"'{column}' holds {len(distinct)} different answers (SQuAD); keep one", value)
     return distinct[0] if distinct else None
 
 
@@ -158,7 +158,7 @@ def _text(row: dict, column: str, code: str, what: str) -> str:
 def _filled(value: Any, column: str, code: str, what: str) -> str:
     text = "" if value is None else _flat(value, column)
     if not text.strip():
-        raise RowFault(code, f"{what} is empty ('{column}')")
+        raise RowRejected(code, f"{what} is empty ('{column}')")
     return text
 
 
@@ -170,9 +170,9 @@ def _flat(value: Any, column: str) -> str:
         value = str(value)
     if isinstance(value, (list, tuple)):
         more = " (answers from best to worst? keep the best)" if len(value) == 2 and isinstance(value[0], str) else ""
-        raise RowFault("wrong-type", f"'{column}' is a list of {len(value)}; it must be one text{more}", value)
+        raise RowRejected("wrong-type", f"'{column}' is a list of {len(value)}; it must be one text{more}", value)
     if not isinstance(value, str):
-        raise RowFault("wrong-type", f"'{column}' is {kind(value)}; it must be a text", value)
+        raise RowRejected("wrong-type", f"'{column}' is {kind(value)}; it must be a text", value)
     return encodable(value, column)
 
 

@@ -7,8 +7,8 @@ the mean over its examples, but for macro-F1, which has no value for a single on
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from engine.metrics import classify, structure, text
-from engine.metrics.thoughts import answer_of
+from engine.metrics import classification, structured_output, text_overlap
+from engine.metrics.reasoning import answer_of
 
 GENERATED = ("exact_match", "contains", "rouge_l", "chrf", "json_valid", "json_schema", "number_match")
 """Scores of a generated answer."""
@@ -74,26 +74,26 @@ def means(answers: Sequence[Answer], metrics: Sequence[str], classified: bool) -
     if classified and "macro_f1" in metrics:
         pairs = [(answer.label, answer.reference) for answer in answers if answer.reference is not None]
         if pairs:
-            found["eval/macro_f1"] = classify.macro_f1(*map(list, zip(*pairs, strict=True)))
+            found["eval/macro_f1"] = classification.macro_f1(*map(list, zip(*pairs, strict=True)))
     return found
 
 
 def _one(name: str, answer: str, reference: str, normalisation: str, schema: str) -> float | None:
     match name:
         case "exact_match":
-            return text.exact_match(answer, reference, normalisation)
+            return text_overlap.exact_match(answer, reference, normalisation)
         case "contains":
-            return text.contains(answer, reference, normalisation)
+            return text_overlap.contains(answer, reference, normalisation)
         case "rouge_l":
-            return text.rouge_l(answer, reference)
+            return text_overlap.rouge_l(answer, reference)
         case "chrf":
-            return text.chrf(answer, reference)
+            return text_overlap.chrf(answer, reference)
         case "json_valid":
-            return structure.json_valid(answer)
+            return structured_output.json_valid(answer)
         case "json_schema":
-            return structure.json_schema(answer, schema)
+            return structured_output.json_schema(answer, schema)
         case "number_match":
-            return structure.number_match(answer, reference)
+            return structured_output.number_match(answer, reference)
     raise KeyError(name)
 
 

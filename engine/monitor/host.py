@@ -6,8 +6,8 @@ from pathlib import Path
 
 import psutil
 
-from engine.monitor.values import DiskSample, HostSample
-from engine.process import cores
+from engine.base.worker_process import cores
+from engine.monitor.samples import DiskSample, HostSample
 
 _Counters = tuple[float, int, int]
 """`monotonic()`, bytes read, bytes written."""

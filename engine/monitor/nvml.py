@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.monitor.values import GpuProcess, GpuSample
+from engine.monitor.samples import GpuProcess, GpuSample
 
 RESCAN_SECONDS = 30.0
 """How often cards, MIG slices and limits are looked up again, and a missing driver is tried again."""
@@ -21,7 +21,7 @@ CALM_SECONDS = 5.0
 
 NO_LIBRARY = "No NVIDIA driver found (libnvidia-ml.so.1). CPU runs still work."
 
-_HELD_BACK = (
+_THROTTLE_REASONS = (
     (0x002, "set clocks"),
     (0x004, "power cap"),
     (0x008, "hardware slowdown"),
@@ -217,7 +217,7 @@ class Nvml:
             "power_watts": _over(ask(nvml.nvmlDeviceGetPowerUsage), 1000),
             "sm_clock_mhz": ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
             "memory_clock_mhz": ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM),
-            "held_back": _held_back(ask(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)),
+            "held_back": _throttle_reasons(ask(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)),
             "fan_percent": ask(nvml.nvmlDeviceGetFanSpeed),
             "energy_joules": _over(ask(nvml.nvmlDeviceGetTotalEnergyConsumption), 1000),
             "processes": None if device.slices else self._processes(device),
@@ -361,8 +361,8 @@ def _times(kilobytes: int | None) -> int | None:
     return None if _known(kilobytes) is None else kilobytes * 1024
 
 
-def _held_back(bits: int | None) -> tuple[str, ...] | None:
-    return None if bits is None else tuple(word for bit, word in _HELD_BACK if bits & bit)
+def _throttle_reasons(bits: int | None) -> tuple[str, ...] | None:
+    return None if bits is None else tuple(word for bit, word in _THROTTLE_REASONS if bits & bit)
 
 
 def _text(raw: bytes | str | None) -> str | None:

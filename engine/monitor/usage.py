@@ -8,7 +8,7 @@ told apart as `unseen_gpu_seconds`. A slice has neither, so its energy stays Non
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from engine.monitor.values import GpuSample, RunId
+from engine.monitor.samples import GpuSample, RunId
 
 GAP_SECONDS = 10.0
 """Ten missed rounds: what the power did in between is a guess."""

@@ -8,7 +8,7 @@ input, since PEFT hands it on in float32 and autocast turns that into a new bflo
 
 from dataclasses import dataclass
 
-from engine.plan.shapes import Linear, Shape
+from engine.models.model_shape import Linear, ModelShape
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Adapter:
         return self.targets is None or linear.name in self.targets
 
 
-def kept_per_token(shape: Shape, how: Arithmetic, adapter: Adapter | None, longest: int) -> int:
+def kept_per_token(shape: ModelShape, how: Arithmetic, adapter: Adapter | None, longest: int) -> int:
     """Bytes per token and layer between forward and backward pass, with examples of `longest` tokens."""
     kept = _norms(shape, how) + _attention(shape, how, longest) + _mlp(shape, how)
     groups: dict[str, int] = {}
@@ -72,7 +72,7 @@ def kept_per_token(shape: Shape, how: Arithmetic, adapter: Adapter | None, longe
     return kept + sum(groups.values())
 
 
-def passing_per_token(shape: Shape, how: Arithmetic, adapter: Adapter | None) -> int:
+def passing_per_token(shape: ModelShape, how: Arithmetic, adapter: Adapter | None) -> int:
     """Bytes per token that come and go inside the backward pass of one layer: the most of two moments in its MLP.
 
     At the product gate * up there are three gradients of the MLP's width. Where the last matrix has an adapter, what it
@@ -93,13 +93,13 @@ def _own_input(linear: Linear, how: Arithmetic, adapter: Adapter) -> int:
     return (how.products + (how.mask if adapter.dropout else 0)) * linear.inputs
 
 
-def _norms(shape: Shape, how: Arithmetic) -> int:
+def _norms(shape: ModelShape, how: Arithmetic) -> int:
     """The input of each in float32; where its weight is trained, the normed input too."""
     heads = shape.query + shape.key if shape.kind in ("qwen3", "gemma3_text") else 0  # queries and keys are normed
     return (4 + (how.weights if how.full else 0)) * (shape.norms * shape.hidden + heads)
 
 
-def _attention(shape: Shape, how: Arithmetic, longest: int) -> int:
+def _attention(shape: ModelShape, how: Arithmetic, longest: int) -> int:
     key = shape.key if how.fused else shape.query  # repeated for each query head where the kernel wants it so
     if shape.softcapped:
         # scores after tanh, and the weights in float32 and in the products' type, over the tokens of the example
@@ -108,7 +108,7 @@ def _attention(shape: Shape, how: Arithmetic, longest: int) -> int:
     return how.products * (2 * shape.query + 2 * key + whole) + 4 * shape.heads
 
 
-def _mlp(shape: Shape, how: Arithmetic) -> int:
+def _mlp(shape: ModelShape, how: Arithmetic) -> int:
     """What the activation function and the product gate * up are made of. What goes into the last matrix is its own."""
     if shape.kind == "phi":
         return 4 * how.products * shape.inner  # GELU written out in its four factors

@@ -7,7 +7,7 @@ FEW, SOME = 50, 500
 
 
 @dataclass(frozen=True)
-class Facts:
+class DatasetStats:
     """What is known of data and settings once the data has been read."""
 
     examples: int
@@ -57,20 +57,20 @@ _NEW_FACTS = (
 )
 
 
-def advise(facts: Facts) -> list[Advice]:
+def advise(facts: DatasetStats) -> list[Advice]:
     """What a careful colleague would say, most important first; empty where there is nothing to say."""
     found: list[Advice] = []
     say = lambda *parts: found.append(Advice(*parts))  # noqa: E731
     _about_size(facts, say)
     _about_rows(facts, say)
     _about_lengths(facts, say)
-    _about_course(facts, say)
+    _about_epochs(facts, say)
     _about_validation(facts, say)
     _about_the_tool(facts, say)
     return found
 
 
-def _about_size(facts: Facts, say) -> None:
+def _about_size(facts: DatasetStats, say) -> None:
     if facts.objective == "pretrain":
         return
     if facts.examples < FEW:
@@ -90,7 +90,7 @@ def _about_size(facts: Facts, say) -> None:
         )
 
 
-def _about_rows(facts: Facts, say) -> None:
+def _about_rows(facts: DatasetStats, say) -> None:
     if facts.duplicates > 0.05 * facts.examples:
         say(
             "duplicates",
@@ -117,7 +117,7 @@ def _about_rows(facts: Facts, say) -> None:
         )
 
 
-def _about_lengths(facts: Facts, say) -> None:
+def _about_lengths(facts: DatasetStats, say) -> None:
     if facts.overlong:
         lost = (
             f"{facts.skipped:,} are left out"
@@ -148,7 +148,7 @@ def _about_lengths(facts: Facts, say) -> None:
         )
 
 
-def _about_course(facts: Facts, say) -> None:
+def _about_epochs(facts: DatasetStats, say) -> None:
     high = 1e-4 if facts.method == "full" else 1e-3
     if facts.learning_rate > high:
         say(
@@ -168,7 +168,7 @@ def _about_course(facts: Facts, say) -> None:
         )
 
 
-def _about_validation(facts: Facts, say) -> None:
+def _about_validation(facts: DatasetStats, say) -> None:
     if facts.validation == 0:
         say(
             "no-validation",
@@ -186,7 +186,7 @@ def _about_validation(facts: Facts, say) -> None:
         )
 
 
-def _about_the_tool(facts: Facts, say) -> None:
+def _about_the_tool(facts: DatasetStats, say) -> None:
     if facts.dated > 0.2:
         say(
             "facts-that-change",

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import InputError
-from engine.home import config_folder
+from engine.base.errors import InputError
+from engine.base.workspace import config_folder
 
 SHIPPED = Path(__file__).with_name("prices.toml")
 

@@ -8,16 +8,16 @@ the layers keep for the backward pass, and logits at supervised positions only, 
 import math
 from dataclasses import dataclass, field
 
-from engine.config import RunConfig
+from engine.models.model_shape import Linear, ModelShape, find_shape
 from engine.plan.activations import Adapter, Arithmetic, kept_per_token, passing_per_token
-from engine.plan.shapes import Linear, Shape, find_shape
+from engine.settings.schema import RunConfig
 
 ENOUGH_TOKENS = 2048
-"""Tokens in a pass that keep a GPU busy: what the worker is content with (engine.worker.memory)."""
+"""Tokens in a pass that keep a GPU busy: what the worker is content with (engine.worker.runtime.memory_fit)."""
 CPU_TOKENS = 4096
 """The most the worker puts in a pass on a CPU."""
 LOGITS_BUDGET_BYTES = 2**30
-"""float32 logits of one chunk (engine.worker.loss)."""
+"""float32 logits of one chunk (engine.worker.model.loss)."""
 CUDA_CONTEXT_BYTES = 600 * 2**20
 """CUDA's context and the kernels loaded into it. Assumed: since CUDA 11.7, which loads kernels when they are first
 used, it begins at some 300 MB (pytorch issue 107667) and grows with each kind of kernel."""
@@ -52,13 +52,13 @@ class MemoryEstimate:
     activation_checkpointing: bool
     device: str
     """'cuda' or 'cpu'."""
-    shape: Shape = field(repr=False)
+    shape: ModelShape = field(repr=False)
     source: str = "arithmetic"
     """'arithmetic', 'trace', or either of them corrected by this machine's own runs, in words."""
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class EstimateInputs:
     """What is known beside the settings. What is None is taken from them, on the safe side."""
 
     device: str = "cuda"
@@ -81,10 +81,10 @@ class Circumstances:
 def memory_estimate(
     config: RunConfig,
     *,
-    shape: Shape | None = None,
+    shape: ModelShape | None = None,
     micro_tokens: int | None = None,
     checkpointing: bool | None = None,
-    known: Circumstances | None = None,
+    known: EstimateInputs | None = None,
 ) -> MemoryEstimate | None:
     """Peak memory of the run; None for a model whose shape is not known.
 
@@ -95,7 +95,7 @@ def memory_estimate(
     shape = shape or find_shape(config.model)
     if shape is None:
         return None
-    known = known or Circumstances()
+    known = known or EstimateInputs()
     how, adapter = arithmetic(config, known), adapter_of(config)
     if checkpointing is None:
         setting = config.train.activation_checkpointing
@@ -106,7 +106,7 @@ def memory_estimate(
     if config.model.attention == "plain":
         tokens = min(tokens, longest)
     supervised = max(1, round(tokens * (UNKNOWN_SUPERVISED if known.supervised is None else known.supervised)))
-    held = _held(config, shape, how, adapter, trainable, checkpointing)
+    held = _resident_bytes(config, shape, how, adapter, trainable, checkpointing)
     one_layer = tokens * kept_per_token(shape, how, adapter, longest)
     embedded = tokens * 6 * shape.hidden
     of_layers = tokens * how.weights * shape.hidden * shape.layers if checkpointing else shape.layers * one_layer
@@ -127,7 +127,7 @@ def memory_estimate(
         moments.append(before | {"activations": kept, "logits": 2 * logits // 3, "workspace": workspace})
     after_forward = {}
     if how.full and "casts" in held and checkpointing and known.device == "cuda":
-        # Recomputing in autograd's own thread drops the copies autocast had kept (engine.worker.trace).
+        # Recomputing in autograd's own thread drops the copies autocast had kept (engine.worker.trace.trace).
         after_forward = {"casts": held["casts"] // (shape.layers + 1)}
     moments += [
         before | after_forward | {"activations": of_layers + again + passing, "workspace": largest},
@@ -161,8 +161,8 @@ def memory_estimate(
     )
 
 
-def arithmetic(config: RunConfig, known: Circumstances) -> Arithmetic:
-    """In what types the worker computes; the same decisions as engine.worker.model.choose_precision."""
+def arithmetic(config: RunConfig, known: EstimateInputs) -> Arithmetic:
+    """In what types the worker computes; the same decisions as engine.worker.model.load.choose_precision."""
     full = config.method.kind == "full"
     wanted = config.model.dtype
     if wanted == "float32" or (wanted == "auto" and not known.bfloat16):
@@ -184,7 +184,7 @@ def adapter_of(config: RunConfig) -> Adapter | None:
     return Adapter(lora.r, lora.dropout > 0, lora.dora, targets)
 
 
-def adapter_numbers(shape: Shape, adapter: Adapter) -> int:
+def adapter_numbers(shape: ModelShape, adapter: Adapter) -> int:
     """Trained numbers of a LoRA adapter: rank times inputs and outputs of each matrix (Hu et al. 2021)."""
     adapted = [linear for linear in shape.linears if adapter.adapts(linear)]
     of_layer = sum(adapter.rank * (linear.inputs + linear.outputs) for linear in adapted)
@@ -193,7 +193,7 @@ def adapter_numbers(shape: Shape, adapter: Adapter) -> int:
     return shape.layers * of_layer
 
 
-def pass_tokens(config: RunConfig, known: Circumstances) -> int:
+def pass_tokens(config: RunConfig, known: EstimateInputs) -> int:
     """Tokens of the largest forward pass the estimate is for."""
     if config.train.micro_tokens != "auto":
         wanted = config.train.micro_tokens
@@ -202,7 +202,7 @@ def pass_tokens(config: RunConfig, known: Circumstances) -> int:
     return max(known.longest_of(config), min(wanted, known.step_tokens or wanted))
 
 
-def logits_bytes(shape: Shape, how: Arithmetic, supervised: int) -> int:
+def logits_bytes(shape: ModelShape, how: Arithmetic, supervised: int) -> int:
     """Logits in float32, which become their own gradient, and once more in the type of the products."""
     rows = min(supervised, max(1, LOGITS_BUDGET_BYTES // (4 * shape.vocabulary)))
     each = 6 if how.cast else 4
@@ -217,8 +217,8 @@ def packed_bytes(linear: Linear) -> tuple[int, int]:
     return math.ceil(linear.weights / 2), blocks + 4 * math.ceil(blocks / _BLOCK_ABSMAX) + _CODES
 
 
-def _held(
-    config: RunConfig, shape: Shape, how: Arithmetic, adapter: Adapter | None, trainable: int, checkpointing: bool
+def _resident_bytes(
+    config: RunConfig, shape: ModelShape, how: Arithmetic, adapter: Adapter | None, trainable: int, checkpointing: bool
 ) -> dict[str, int]:
     """What is there from the first optimizer step on."""
     parts: dict[str, int] = {}
@@ -240,12 +240,12 @@ def _held(
     return parts
 
 
-def _cast_numbers(shape: Shape) -> int:
+def _cast_numbers(shape: ModelShape) -> int:
     """Autocast keeps a copy in bfloat16 of every trained matrix and bias it has met, until the pass is over."""
     return shape.matrices + shape.biases + (shape.head or shape.embedding)
 
 
-def _kept_casts(config: RunConfig, shape: Shape, checkpointing: bool) -> int:
+def _kept_casts(config: RunConfig, shape: ModelShape, checkpointing: bool) -> int:
     """A frozen float32 matrix is cast anew in each pass, and the backward pass keeps the copy."""
     head = shape.head or shape.embedding
     if config.method.kind == "qlora":

@@ -18,19 +18,24 @@ from sqlite3 import Error as DatabaseError
 from typing import Any
 from urllib.parse import quote
 
-from engine.store.errors import StoreError, StoreForeign, StoreMissing, StoreNewer, StoreOlder, from_sqlite, is_busy
+from engine.store.store_errors import (
+    StoreError,
+    StoreForeign,
+    StoreMissing,
+    StoreNewer,
+    StoreOlder,
+    from_sqlite,
+    is_busy,
+)
+from engine.store.transactions import APPLICATION_ID, BUSY_SECONDS
 
-APPLICATION_ID = 0x46744F70
-"""'FtOp' in the file's header: a runs.db without it was not made by us."""
 SCHEMA_VERSION = 2
 """The number of migrations in `schema`; kept here so that opening an up-to-date database imports nothing heavy."""
-BUSY_SECONDS = 30.0
-"""How long a writer waits for another: a backup or a stuck disk may hold the lock for 10 s and more."""
 NOTICE_SECONDS = 1.0
 """A wait of this length is felt. Writers of our own hold the lock for a tenth of it."""
 
 
-class _Telling(sqlite3.Connection):
+class BusyAwareConnection(sqlite3.Connection):
     """A connection that tells once when it has to wait for another process, and only then waits as long as it may.
 
     SQLite has a hook for that, which Python's module does not hand out.
@@ -67,7 +72,7 @@ def writer(
             conn = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None)
         else:
             conn = sqlite3.connect(
-                path, timeout=min(NOTICE_SECONDS, busy_seconds), isolation_level=None, factory=_Telling
+                path, timeout=min(NOTICE_SECONDS, busy_seconds), isolation_level=None, factory=BusyAwareConnection
             )
             conn.on_wait, conn.busy_seconds = on_wait, busy_seconds
     except sqlite3.Error as error:
@@ -135,27 +140,6 @@ def _version(conn: sqlite3.Connection, path: Path) -> int:
 
 
 @contextlib.contextmanager
-def write(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """One write transaction: all of it or nothing. Inside another `write` it is a part of that one."""
-    if conn.in_transaction:
-        yield conn
-        return
-    try:
-        conn.execute("BEGIN IMMEDIATE")
-        try:
-            yield conn
-            conn.execute("COMMIT")
-        except BaseException:
-            if conn.in_transaction:
-                conn.execute("ROLLBACK")
-            raise
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError)):
-            raise  # ours, not the database's
-        raise from_sqlite(error) from error
-
-
-@contextlib.contextmanager
 def snapshot(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """Several reads of one and the same state."""
     if conn.in_transaction:
@@ -185,34 +169,13 @@ class Changes:
         return True
 
 
-def journal_mode(conn: sqlite3.Connection) -> str:
-    """'wal', or what the file system allowed instead (network drives lack the shared memory that WAL needs)."""
-    return conn.execute("PRAGMA journal_mode").fetchone()[0]
-
-
-def use_wal(conn: sqlite3.Connection, limit_seconds: float = BUSY_SECONDS) -> str:
-    """Switch to WAL, which several new processes may attempt at once: SQLite does not wait for that lock by itself."""
-    deadline = time.monotonic() + limit_seconds
-    while True:
-        try:
-            return conn.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-        except sqlite3.OperationalError as error:
-            if not is_busy(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-
-
 __all__ = [
-    "APPLICATION_ID",
     "SCHEMA_VERSION",
     "Changes",
     "Connection",
     "DatabaseError",
     "StoreError",
-    "journal_mode",
     "reader",
     "snapshot",
-    "use_wal",
-    "write",
     "writer",
 ]

@@ -7,7 +7,7 @@ is looked for in name, model, data, tags, note, group and id. An unknown field i
 import shlex
 from typing import Any
 
-from engine.best import LOSS
+from engine.metrics.best_evaluation import LOSS
 
 _COLUMNS = {
     "name": "name",

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from engine.errors import encodable
-from engine.store import metrics
-from engine.store.connect import write
-from engine.store.errors import StoreError
-from engine.store.records import ACTIVE, ENDED, NewRun, Outcome, Run, RunState
+from engine.base.errors import encodable
+from engine.store import series
 from engine.store.rows import RUN_COLUMNS, run_of
+from engine.store.run_records import ACTIVE, ENDED, NewRun, Outcome, Run, RunState
+from engine.store.store_errors import StoreError
+from engine.store.transactions import write
 
 _ACTIVE = ", ".join(f"'{state}'" for state in sorted(ACTIVE))
 _ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
@@ -280,7 +280,7 @@ def note(
 # wishes of people: any process
 
 
-def wish(conn: sqlite3.Connection, run_id: int, wanted: str) -> Outcome:
+def request(conn: sqlite3.Connection, run_id: int, wanted: str) -> Outcome:
     """Ask for 'stop' (save, then exit) or 'kill'. A waiting run is stopped at once; a kill is never softened.
 
     What an earlier attempt left, when it ended and why, stands: the time in the queue after it was no work.
@@ -459,14 +459,14 @@ def purge(conn: sqlite3.Connection, run_id: int) -> Outcome:
     with write(conn):
         if not conn.execute("SELECT 1 FROM runs WHERE id = ? AND trashed IS NOT NULL", (run_id,)).fetchone():
             return Outcome(False, run_id, _state(conn, run_id), f"run {run_id} is not in the trash")
-        metrics.drop_run(conn, run_id)
+        series.drop_run(conn, run_id)
         for table in ("settings", "dependencies", "events", "checkpoints", "evaluations", "samples", "gpu_samples"):
             conn.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
         conn.execute("DELETE FROM runs WHERE id = ?", (run_id,))
         return Outcome(True, run_id)
 
 
-def remember(conn: sqlite3.Connection, name: str, value: str) -> None:
+def set_meta(conn: sqlite3.Connection, name: str, value: str) -> None:
     """Keep a small fact, such as when a user last looked (`seen:kim`)."""
     with write(conn):
         conn.execute("INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value))

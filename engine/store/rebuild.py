@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.home import PINNED, Workspace, folder_ids
-from engine.process import started_at, worker_alive
+from engine.base.worker_process import started_at, worker_alive
+from engine.base.workspace import PINNED, Workspace, folder_ids
 from engine.store import queue
-from engine.store.connect import write, writer
-from engine.store.ingest import import_journal
-from engine.store.records import ACTIVE, NewRun, RunState
+from engine.store.connect import writer
+from engine.store.journal_import import import_journal
+from engine.store.run_records import ACTIVE, NewRun, RunState
+from engine.store.transactions import write
 
 _TAKEN_OVER = (
     "name", "note", "tags", "sweep", "preset", "priority", "position", "held", "trashed", "share", "estimate_bytes",
@@ -89,7 +90,7 @@ def rebuild(root: Path) -> Rebuilt:
     fresh = root / "runs.db.rebuild"
     for suffix in ("", "-wal", "-shm"):
         fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
-    former = _Former(path)
+    former = OldDatabase(path)
     problems: list[str] = []
     points = 0
     workspace = Workspace(root)
@@ -115,7 +116,7 @@ def rebuild(root: Path) -> Rebuilt:
     return Rebuilt(len(folders), points, tuple(problems), old)
 
 
-def _take(conn: sqlite3.Connection, folder: Path, former: "_Former", problems: list[str]) -> int:
+def _take(conn: sqlite3.Connection, folder: Path, former: "OldDatabase", problems: list[str]) -> int:
     run_id = int(folder.name)
     # Nothing starts by surprise: what never ran comes back held, unless it is known not to have been.
     held = bool(former.runs.get(run_id, {}).get("held", True))
@@ -206,7 +207,7 @@ def _json_file(path: Path, problems: list[str]) -> dict[str, Any]:
     return {}
 
 
-class _Former:
+class OldDatabase:
     """What the old database knew and no folder does; empty where it cannot be read."""
 
     def __init__(self, path: Path) -> None:

@@ -4,7 +4,7 @@ import functools
 import json
 from typing import Any
 
-from engine.store.records import Run, RunState
+from engine.store.run_records import Run, RunState
 
 RUN_COLUMNS = ", ".join(Run._fields)
 """The columns of `runs` in the order of Run's fields."""

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.store.connect import APPLICATION_ID, BUSY_SECONDS, use_wal, write
-from engine.store.errors import StoreError
+from engine.store.store_errors import StoreError
+from engine.store.transactions import APPLICATION_ID, BUSY_SECONDS, use_wal, write
 
 
 @contextlib.contextmanager

@@ -3,12 +3,12 @@
 import argparse
 import contextlib
 import json
-import logging
 import os
 import sys
 import traceback
-import warnings
 from pathlib import Path
+
+from engine.worker.runtime.environment import set_environment
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,24 +18,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--report", type=int, metavar="N", help="print the data report with N examples; train nothing")
     options = parser.parse_args(arguments)
 
-    from engine.errors import EngineError
+    from engine.base.errors import EngineError
 
     try:
         if options.report is not None:
-            from engine.worker.report import report
+            from engine.worker.data_report import report
 
             json.dump(report(options.folder, options.report), sys.stdout)
             return 0
         # A stop asked for while torch is still being imported must not be lost.
-        from engine.worker.signals import StopRequest
+        from engine.worker.runtime.stop_signal import StopRequest
 
         stop = StopRequest()
         _announce(options.folder)
         set_environment()
-        from engine.worker.life import reported
-        from engine.worker.train import train
+        from engine.worker.runtime.heartbeat import report_failure
+        from engine.worker.train.loop import train
 
-        with reported(options.folder):
+        with report_failure(options.folder):
             return train(options.folder, options.resume_from, stop)
     except EngineError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
@@ -45,29 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def set_environment() -> None:
-    """What libraries read when they are loaded, and what they need not say."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    if "OMP_WAIT_POLICY" not in os.environ:
-        # GNU OpenMP's threads spin for milliseconds at each barrier; where another program wants the core, two runs
-        # side by side then crawl. 10,000 turns are some 30 us: a twentieth slower on a quiet machine.
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    _quieten()
-
-
-def _quieten() -> None:
-    """Keep two warnings out of the logs of all runs: libraries talk to each other there, and nobody can act on it."""
-    # peft 0.21 asks transformers 5 by the old name.
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-    # bitsandbytes looks for a faster CPU kernel when it is imported, in a package that it does not require.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
-        lambda record: not str(record.msg).startswith("Failed to load CPU gemm_4bit_forward")
-    )
-
-
 def _announce(folder: Path) -> None:
     """A first beat before torch is imported. Its pid is how a daemon finds a worker that another daemon started."""
-    from engine.journal import Journal
+    from engine.runs.journal import Journal
 
     with contextlib.suppress(OSError):  # whatever is wrong with the folder is told by who reads its config
         journal = Journal(folder)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forkserver import ForkServer
+
+from tests.engine.forkserver import ForkServer
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -43,7 +44,7 @@ def fork_server(
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen2.5 of two layers with a ChatML tokenizer."""
-    from families import build
+    from tests.engine.families import build
 
     return build("qwen2.5", tmp_path_factory.mktemp("models") / "tiny")
 
@@ -51,7 +52,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def base_that_ends_documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """See `exportkit`: it ends turns with <|im_end|>, though its end token is <|endoftext|>."""
-    from exportkit import base_that_ends_documents
+    from tests.engine.worker.export.exportkit import base_that_ends_documents
 
     return base_that_ends_documents(tmp_path_factory.mktemp("models") / "documents")
 

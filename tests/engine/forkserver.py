@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from engine.daemon.warm import NO_THREADS
+from engine.daemon.forkserver_client import NO_THREADS
 
 ROOT = Path(__file__).parents[2]
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -87,14 +87,14 @@ class ForkServer:
 
 
 def serve(address: str) -> None:
-    from engine.worker import warm
+    from engine.worker import forkserver
 
-    warm._load()
-    import engine.worker.export
-    import engine.worker.score
-    import engine.worker.trace  # noqa: F401
+    forkserver._load()
+    import engine.worker.export.export
+    import engine.worker.serve
+    import engine.worker.trace.trace  # noqa: F401
 
-    assert not warm._unsafe(), warm._unsafe()
+    assert not forkserver._unsafe(), forkserver._unsafe()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(f"{address}.new")
     listener.listen(64)
@@ -146,7 +146,7 @@ def _become(descriptors: list[int], request: dict) -> NoReturn:
     import runpy
     import warnings
 
-    from engine.worker.warm import become
+    from engine.worker.forkserver import become
 
     def run() -> int:
         sys.argv = [request["what"], *request["words"]]

@@ -6,22 +6,22 @@ import os
 from pathlib import Path
 
 import pytest
-from storekit import line, metric, write
 
-from engine import fingerprint
-from engine.config import Layer, read_run, resolve
+from engine.base.errors import EngineError, InputError
+from engine.base.workspace import PINNED, Workspace
 from engine.control import Control
-from engine.errors import EngineError, InputError
-from engine.home import PINNED, Workspace
-from engine.journal import NAME
-from engine.runs import data_changes, read_meta
-from engine.store import queue, reads
+from engine.runs import data_fingerprint
+from engine.runs.journal import NAME
+from engine.runs.run_folder import data_changes, read_meta
+from engine.settings.resolve import Layer, read_run, resolve
+from engine.store import queries, queue
 from engine.store.connect import reader, writer
-from engine.store.errors import StoreMissing
-from engine.store.ingest import import_journal
+from engine.store.discover import import_unknown
+from engine.store.journal_import import import_journal
 from engine.store.rebuild import rebuild
-from engine.store.records import RunState
-from engine.store.takein import take_in_unknown
+from engine.store.run_records import RunState
+from engine.store.store_errors import StoreMissing
+from tests.engine.store.storekit import line, metric, write
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def settings(data):
 
 
 def run_of(workspace: Workspace, run_id: int):
-    return reads.run(reader(workspace.database), run_id)
+    return queries.run(reader(workspace.database), run_id)
 
 
 def checkpoint(workspace: Workspace, run_id: int, step: int, *names: str, adapter: dict | None = None) -> Path:
@@ -119,29 +119,29 @@ def test_a_touched_file_with_the_same_content_has_not_changed(workspace, control
 
 
 def test_a_large_file_is_known_by_pieces_and_a_change_between_them_by_its_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(fingerprint, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(data_fingerprint, "WHOLE_BYTES", 1000)
     path = tmp_path / "large.jsonl"
     path.write_bytes(os.urandom(3 << 20))
-    before = fingerprint.fingerprints([str(path)], plain_text=False)
+    before = data_fingerprint.fingerprints([str(path)], plain_text=False)
     assert set(before[str(path)]) == {"bytes", "mtime_ns", "sampled"}
-    assert fingerprint.changes(before, [str(path)], plain_text=False) == []
+    assert data_fingerprint.changes(before, [str(path)], plain_text=False) == []
     with open(path, "r+b") as file:
         file.seek(100_000)  # between two pieces
         file.write(b"another")
     os.utime(path, (2, 2))
-    assert "was written to since" in fingerprint.changes(before, [str(path)], plain_text=False)[0]
+    assert "was written to since" in data_fingerprint.changes(before, [str(path)], plain_text=False)[0]
     with open(path, "r+b") as file:
         file.write(b"another")
     os.utime(path, (3, 3))
-    assert "its content is another" in fingerprint.changes(before, [str(path)], plain_text=False)[0]
+    assert "its content is another" in data_fingerprint.changes(before, [str(path)], plain_text=False)[0]
 
 
 def test_a_folder_of_data_tells_of_files_that_came_and_went(tmp_path):
     for name in ("a.jsonl", "b.jsonl"):
         (tmp_path / name).write_text("{}\n")
-    before = fingerprint.fingerprints([str(tmp_path)], plain_text=False)
+    before = data_fingerprint.fingerprints([str(tmp_path)], plain_text=False)
     (tmp_path / "b.jsonl").rename(tmp_path / "c.jsonl")
-    said = fingerprint.changes(before, [str(tmp_path)], plain_text=False)
+    said = data_fingerprint.changes(before, [str(tmp_path)], plain_text=False)
     assert said == [f"{tmp_path / 'b.jsonl'} is gone", f"{tmp_path / 'c.jsonl'} is new"]
 
 
@@ -151,10 +151,10 @@ def test_of_several_runs_all_are_queued_or_none(workspace, control, settings):
     assert "gone.csv" in told.value.message, "every problem at once"
     with pytest.raises(InputError, match="no run 99 to wait for"):
         control.add_all([settings(), settings()], after=[99])
-    assert workspace.run_ids() == [] and reads.queue(reader(workspace.database)) == ()
+    assert workspace.run_ids() == [] and queries.queue(reader(workspace.database)) == ()
     ids = control.add_all([settings(), settings()], sweep="组", held=True)
     assert ids == [1, 2]
-    assert {run.sweep for run in reads.queue(reader(workspace.database))} == {"组"} == control.groups()
+    assert {run.sweep for run in queries.queue(reader(workspace.database))} == {"组"} == control.groups()
 
 
 def test_a_failure_while_the_store_is_written_leaves_no_folder(workspace, control, settings, monkeypatch):
@@ -207,7 +207,7 @@ def test_a_done_run_goes_on_only_when_there_is_more_to_do(workspace, control, se
     assert "a resumed run stays the run it was" in refused.why and not refused
     assert control.resume(run_id, changes={"train.epochs": 3})
     assert read_run(workspace.runs / str(run_id)).config.train.epochs == 3
-    kept = {setting.key: setting.value for setting in reads.settings(reader(workspace.database), run_id)}
+    kept = {setting.key: setting.value for setting in queries.settings(reader(workspace.database), run_id)}
     assert kept["train.epochs"] == 3
     assert read_meta(workspace.runs / str(run_id))["data"], "what was known of the data is kept"
 
@@ -293,7 +293,7 @@ def test_a_pin_is_a_marker_in_the_folder_and_outlives_the_database(workspace, co
     for suffix in ("", "-wal", "-shm"):
         (workspace.root / f"runs.db{suffix}").unlink(missing_ok=True)
     rebuild(workspace.root)
-    assert {c.step: c.pinned for c in reads.checkpoints(reader(workspace.database), run_id)} == {3: True, 6: False}
+    assert {c.step: c.pinned for c in queries.checkpoints(reader(workspace.database), run_id)} == {3: True, 6: False}
     assert control.pin(run_id, 3, False) and control.delete_checkpoint(run_id, 3)
 
 
@@ -303,7 +303,7 @@ def test_a_deleted_checkpoint_leaves_its_names_to_the_newest_and_the_only_one_st
     assert control.delete_checkpoint(run_id, 6)
     assert sorted(os.listdir(folder)) == ["latest", "step-00000003"]
     assert os.readlink(folder / "latest") == "step-00000003"
-    (left,) = reads.checkpoints(reader(workspace.database), run_id)
+    (left,) = queries.checkpoints(reader(workspace.database), run_id)
     assert (left.step, left.kept) == (3, ("latest",))
     assert "only checkpoint" in control.delete_checkpoint(run_id, 3).why
     assert control.delete_checkpoint(run_id, 3, force=True)
@@ -402,7 +402,7 @@ def test_runs_trained_by_hand_come_into_the_store_and_never_into_the_queue(works
     with open(alive / "log.txt", "wb") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
         control.add(settings())
-    states = {run.id: (run.state, run.pid) for run in reads.list_runs(reader(workspace.database))}
+    states = {run.id: (run.state, run.pid) for run in queries.list_runs(reader(workspace.database))}
     assert states == {
         int(done.name): (RunState.DONE, None),
         int(torn.name): (RunState.INTERRUPTED, None),
@@ -410,8 +410,8 @@ def test_runs_trained_by_hand_come_into_the_store_and_never_into_the_queue(works
         5: (RunState.QUEUED, None),
     }
     assert int(young.name) not in states, "its worker may not have said a word yet"
-    assert [run.id for run in reads.queue(reader(workspace.database))] == [5]
-    assert take_in_unknown(writer(workspace.database), workspace) == []
+    assert [run.id for run in queries.queue(reader(workspace.database))] == [5]
+    assert import_unknown(writer(workspace.database), workspace) == []
 
 
 def test_a_worker_started_by_hand_is_told_of_and_its_end_too(workspace, control, settings):

@@ -35,7 +35,8 @@ def loaded_by(statement: str) -> set[str]:
     [
         "import engine.cli.main",
         "import tui.__main__",
-        "import engine.config, engine.journal, engine.home, engine.presets, engine.process, engine.records",
+        "import engine.settings.schema, engine.settings.presets, engine.runs.journal",
+        "import engine.base.workspace, engine.base.worker_process, engine.formats.examples",
         "import engine.formats",
         "from engine.cli.main import build_parser; build_parser().format_help()",
         "from engine.cli.main import main; import io, contextlib\n"

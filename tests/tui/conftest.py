@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from fill import fill
+
+from tests.tui.fill import fill
 
 NOW = 1_790_000_000.0
 """The moment at which pictures are taken; a Monday in September 2026, in UTC."""

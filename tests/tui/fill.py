@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine.config import RunConfig
-from engine.home import Workspace
-from engine.store import connect, ingest, queue
-from engine.store.records import NewRun, RunState
+from engine.base.workspace import Workspace
+from engine.settings.schema import RunConfig
+from engine.store import connect, journal_import, queue, transactions
+from engine.store.run_records import NewRun, RunState
 
 GIB = 1 << 30
 HOSTILE = "evil \x1b[2J\x1b]0;owned\x07 [bold red]名字[/] \u202etxt"
@@ -73,7 +73,7 @@ class Filler:
         with open(self.folder(run_id) / "journal.jsonl", "a", encoding="utf-8") as file:
             for event in events:
                 file.write(json.dumps({"t": self.now, **event}, ensure_ascii=False) + "\n")
-        ingest.import_journal(self.conn, run_id, self.folder(run_id))
+        journal_import.import_journal(self.conn, run_id, self.folder(run_id))
 
     def log(self, run_id: int, lines: list[str]) -> None:
         (self.folder(run_id) / "log.txt").write_text("\n".join(lines) + "\n", "utf-8")
@@ -123,7 +123,7 @@ class Filler:
         self, run_id: int, state: RunState, reason: str | None = None, error: str | None = None, ago: float = 600
     ) -> None:
         queue.finish(self.conn, run_id, state, reason, error)
-        with connect.write(self.conn):
+        with transactions.write(self.conn):
             self.conn.execute(
                 "UPDATE runs SET finished = ?, started = ? WHERE id = ?",
                 (self.now - ago, self.now - ago - 3720, run_id),
@@ -234,7 +234,7 @@ def fill_many(root: Path, runs: int) -> None:
     """A store of so many finished runs, for looks at size."""
     conn = connect.writer(Workspace(root).database)
     now = time.time()
-    with connect.write(conn):
+    with transactions.write(conn):
         for index in range(runs):
             run_id = queue.add(
                 conn, NewRun(name=f"run-{index}-qwen3-sql", model="qwen", data="d.jsonl", total_steps=100)

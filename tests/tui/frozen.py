@@ -13,13 +13,13 @@ if "FINETOP_NOW" in os.environ:
 
 import platform  # noqa: E402
 
-from engine.daemon import client  # noqa: E402
-from engine.home import Workspace  # noqa: E402
+from engine.base.workspace import Workspace  # noqa: E402
+from engine.daemon import daemon_client  # noqa: E402
 
 platform.node = lambda: "a100-lab"
 workspace = Workspace(Path(sys.argv[sys.argv.index("--workspace") + 1]))
 if workspace.daemon_state.exists():
-    lock = client.take_lock(workspace)
+    lock = daemon_client.take_lock(workspace)
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"4242", 0)  # the pid that daemon.json names
 

@@ -10,7 +10,7 @@ from typing import Any
 from textual import events
 from textual.screen import Screen
 
-from engine.home import Workspace
+from engine.base.workspace import Workspace
 from tui.app import FinetopApp
 from tui.settings import Settings
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.config import Layer, resolve
-from engine.store import metrics, queue
-from engine.store.connect import write, writer
-from engine.store.ingest import import_journal
-from engine.store.records import NewRun
+from engine.settings.resolve import Layer, resolve
+from engine.store import queue, series
+from engine.store.connect import writer
+from engine.store.journal_import import import_journal
+from engine.store.run_records import NewRun
+from engine.store.transactions import write
 
 
 def line(kind: str, t: float, **fields: Any) -> str:
@@ -99,11 +100,11 @@ def add_long_run(root: Path, points: int) -> int:
     run_id = add_run(root, name="long", steps=1, total=points * 2, state="running", eval_every=10**9)
     conn = writer(root / "runs.db")
     dice = random.Random(1)
-    known = metrics.summaries(conn, run_id)
+    known = series.summaries(conn, run_id)
     for first in range(2, points + 1, 100_000):
         steps = range(first, min(first + 100_000, points + 1))
         with write(conn):
-            metrics.add_points(
+            series.add_points(
                 conn,
                 run_id,
                 {

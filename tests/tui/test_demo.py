@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from terminal import Terminal
 
-from engine.cli import demo
-from engine.config import Layer, resolve
+from engine.base.workspace import Workspace
+from engine.cli.commands import demo
 from engine.control import Control
-from engine.daemon import client
+from engine.daemon import daemon_client
 from engine.daemon.limits import IDLE_EXIT
-from engine.home import Workspace
-from engine.presets import SAMPLES
-from engine.store import connect, queue, reads
+from engine.settings.presets import SAMPLES
+from engine.settings.resolve import Layer, resolve
+from engine.store import connect, queries, queue
+from tests.tui.real_terminal import Terminal
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def workspace(tmp_path):
         for run in listed(place):
             control.kill(run.id)
         until(lambda: not any(run.active for run in listed(place)))
-    client.stop(place)
+    daemon_client.stop(place)
 
 
 def listed(place: Workspace) -> list[Any]:
     with contextlib.closing(connect.reader(place.database)) as conn:
-        return list(reads.list_runs(conn))
+        return list(queries.list_runs(conn))
 
 
 def until(condition: Callable[[], Any], limit: float = 60.0) -> None:
@@ -79,7 +79,7 @@ def test_a_newcomer_sees_two_runs_train_and_compares_them_and_nothing_stays_behi
         terminal.shows("4 Checkpoints")
         terminal.send("q")
         assert terminal.left(40) == 0
-    assert not client.status(workspace).running
+    assert not daemon_client.status(workspace).running
     assert {str(run.state) for run in listed(workspace)} <= {"stopped", "done"}
     until(lambda: not processes_in(workspace.root))
 
@@ -87,17 +87,17 @@ def test_a_newcomer_sees_two_runs_train_and_compares_them_and_nothing_stays_behi
 def test_after_a_hang_up_no_daemon_stays_for_ever(workspace):
     terminal = Terminal(["-m", "tui", "demo", "--workspace", str(workspace.root)], 120, 36)
     terminal.shows("lr=2e-3")
-    terminal.until(lambda: client.status(workspace).beat)
+    terminal.until(lambda: daemon_client.status(workspace).beat)
     os.close(terminal.fd)
     until(lambda: os.waitpid(terminal.pid, os.WNOHANG)[0])
-    assert client.status(workspace).running, "runs go on, so somebody must look after them"
+    assert daemon_client.status(workspace).running, "runs go on, so somebody must look after them"
     with contextlib.closing(connect.writer(workspace.database)) as conn:
-        assert int(reads.recall(conn, IDLE_EXIT)) > 0
-        queue.remember(conn, IDLE_EXIT, "1")
+        assert int(queries.get_meta(conn, IDLE_EXIT)) > 0
+        queue.set_meta(conn, IDLE_EXIT, "1")
     with Control(workspace) as control:
         for run in listed(workspace):
             control.kill(run.id)
-    until(lambda: not client.status(workspace).running)
+    until(lambda: not daemon_client.status(workspace).running)
     until(lambda: not processes_in(workspace.root))
 
 
@@ -112,7 +112,7 @@ def test_without_a_terminal_it_trains_in_lines(workspace):
     out, err = process.communicate(timeout=60)
     assert b"learns to tell what people ask for" in said[0]
     assert b"run 1 stopped at step" in err and b"\x1b" not in out + err
-    assert not workspace.database.exists() and not client.status(workspace).running
+    assert not workspace.database.exists() and not daemon_client.status(workspace).running
 
 
 def toured(workspace: Workspace, tour: Callable[[Path], int]) -> None:
@@ -144,7 +144,7 @@ def test_in_a_workspace_with_runs_the_demo_joins_the_queue_and_changes_nothing_e
     toured(workspace, lambda root: 0)
     assert [str(run.state) for run in listed(workspace)] == ["queued"] * 3
     with contextlib.closing(connect.reader(workspace.database)) as conn:
-        assert reads.recall(conn, IDLE_EXIT) is None and reads.recall(conn, "cpu_slots") is None
+        assert queries.get_meta(conn, IDLE_EXIT) is None and queries.get_meta(conn, "cpu_slots") is None
     assert capsys.readouterr().out == ""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli.main import build_parser
-from tui.keys import BY_ID, written
+from tui.keymap import BY_ID, written
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "README.md"

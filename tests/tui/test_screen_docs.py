@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from tui.keys import ACTIONS, PLACES, written
+from tui.keymap import ACTIONS, PLACES, written
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "screen.md"
 

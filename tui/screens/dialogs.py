@@ -7,8 +7,8 @@ from textual import events
 from textual.app import ComposeResult
 from textual.geometry import Region
 
-from tui.format import Line, cells, cut, fit, line_cells, visible, wrap
-from tui.screens.base import KeyScreen, lay
+from tui.render.format import Line, cells, cut, fit, line_cells, visible, wrap
+from tui.screens.key_screen import KeyScreen, lay
 from tui.widgets.bars import Footer
 from tui.widgets.pane import Pane
 from tui.widgets.rows import Row, Rows
@@ -223,7 +223,7 @@ class Help(Dialog):
         self.first = [place for place in places if place not in ("any",)]
 
     def box(self) -> Pane:
-        from tui.keys import ACTIONS, PLACES, written
+        from tui.keymap import ACTIONS, PLACES, written
 
         keymap = self.host.keymap
         rows: list[tuple[str, str, str]] = []
@@ -277,7 +277,7 @@ class Palette(Dialog):
         self.below = below
 
     def box(self) -> Pane:
-        from tui.keys import written
+        from tui.keymap import written
 
         commands = []
         keymap = self.host.keymap

@@ -2,11 +2,11 @@
 
 from textual.widgets import Input
 
-from engine.store.records import RunState
-from tui import format
-from tui.format import Line, cells, cut, fit_line, line_cells, plural
-from tui.keys import BY_ID, written
-from tui.snapshot import Snapshot
+from engine.store.run_records import RunState
+from tui.data.snapshot import Snapshot
+from tui.keymap import BY_ID, written
+from tui.render import format
+from tui.render.format import Line, cells, cut, fit_line, line_cells, plural
 from tui.widgets.pane import Lines
 
 _LITTLE_DISK = 5_000_000_000

@@ -10,8 +10,8 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.format import Line, cells, cut, fit_line, line_cells, visible
-from tui.theme import Look
+from tui.render.format import Line, cells, cut, fit_line, line_cells, visible
+from tui.render.theme import Palette
 
 
 class Lines(Widget, can_focus=False, inherit_bindings=False):
@@ -30,7 +30,7 @@ class Lines(Widget, can_focus=False, inherit_bindings=False):
         return []
 
     @property
-    def look(self) -> Look:
+    def look(self) -> Palette:
         return self.app.look  # type: ignore[attr-defined]
 
     def repaint(self) -> None:

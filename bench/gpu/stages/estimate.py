@@ -20,7 +20,8 @@ CASES = (
     ("llama-1b", "llama-3.2-1b", "lora", False, 40),
     ("7b", "qwen2.5-7b", "lora", True, 55),
 )
-"""Model, its shape in engine.plan.known, method, whether activations are recomputed, seconds. What weighs differs:
+"""Model, its shape in engine.models.builtin_configs, method, whether activations are recomputed, seconds. What weighs
+differs:
 moments and casts; activations; four bits; another kind; the weights of 7B."""
 
 

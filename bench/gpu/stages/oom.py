@@ -27,7 +27,7 @@ ROOM = 0.55
 _FAIL_ABOVE = """
 import sys
 import torch
-from engine.worker import loss
+from engine.worker.model import loss
 from engine.worker.__main__ import main
 
 whole, limit = loss.PackedLoss.backward, int(sys.argv.pop(1))

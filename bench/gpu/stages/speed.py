@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from engine.process import cores
+from engine.base.worker_process import cores
 from gpu.findings import Findings, Measurement
 from gpu.kit import CHATS, Kit
 
@@ -203,11 +203,11 @@ def _stepper(kit: Kit, model: str) -> Any:
     """An optimizer step of LoRA on the chats, made of the worker's own parts."""
     import numpy as np
 
-    from engine.config import Layer, resolve
-    from engine.worker.data import prepare
-    from engine.worker.linear import use_onednn
-    from engine.worker.loss import PackedLoss
-    from engine.worker.model import (
+    from engine.settings.resolve import Layer, resolve
+    from engine.worker.data.chat_template import ChatTemplate
+    from engine.worker.data.tokenize import prepare
+    from engine.worker.model.linear import use_onednn
+    from engine.worker.model.load import (
         causal_lm,
         choose_precision,
         load_base,
@@ -215,10 +215,10 @@ def _stepper(kit: Kit, model: str) -> Any:
         make_trainable,
         pick_device,
     )
-    from engine.worker.optim import make_optimizer
-    from engine.worker.parallel import Ranks
-    from engine.worker.template import ChatTemplate
-    from engine.worker.train import forward_backward, set_up_torch
+    from engine.worker.model.loss import PackedLoss
+    from engine.worker.model.optimizer import make_optimizer
+    from engine.worker.train.data_parallel import Ranks
+    from engine.worker.train.loop import forward_backward, set_up_torch
     from gpu.runs import settings
 
     fixture: Path = kit.fixture(model)

@@ -11,7 +11,7 @@ import json
 import signal
 from pathlib import Path
 
-from engine import journal
+from engine.runs import journal
 from gpu.findings import Findings, Measurement
 from gpu.kit import CHATS, Kit
 from gpu.records import source_hash

@@ -24,7 +24,7 @@ def first_steps(kit: Kit) -> Findings:
 
     from start_latency import cold_starts, warm_starts
 
-    from engine.home import Workspace
+    from engine.base.workspace import Workspace
 
     findings = Findings()
     os.environ.update(kit.environment())

@@ -4,7 +4,8 @@
 """
 
 import pytest
-from fake_nvml.library import FakeNvml, build, compiler
+
+from tests.engine.fake_nvml.library import FakeNvml, build, compiler
 
 
 def _built(factory, name: str, *flags: str):

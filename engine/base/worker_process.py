@@ -1,0 +1,125 @@
+"""Starting a worker: a process of its own, in its own session, with its output in the run's log."""
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from engine.base.errors import InputError
+from engine.base.workspace import LOG, PACKAGE_ROOT
+
+_LOCK_ATTEMPTS = 4
+"""Who only looks whether there is a worker (`worker_alive`) holds the lock for some microseconds."""
+DONE, STOPPED = 0, 3
+"""How a worker leaves: to its end, or asked to stop and saved. 1: the run failed, 2: wrong input
+(engine.base.errors)."""
+MEMORY_HINT = "The system kills the largest process when memory runs out: `dmesg` tells."
+"""For a process that SIGKILL has ended."""
+
+
+def worker_command(*arguments: str, module: str = "engine.worker") -> list[str]:
+    # -P: a folder called engine/ where the user happens to stand must not be taken for ours.
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def worker_environment() -> dict[str, str]:
+    """Ours, in which a Python elsewhere finds the engine where we did."""
+    before = os.environ.get("PYTHONPATH")
+    return os.environ | {"PYTHONPATH": f"{PACKAGE_ROOT}{os.pathsep}{before}" if before else str(PACKAGE_ROOT)}
+
+
+def spawn_worker(
+    folder: Path,
+    resume_from: str = "latest",
+    *,
+    command: Sequence[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen:
+    """Start training the run in `folder`. The worker outlives the terminal and whoever started it.
+
+    `command` stands in for `python -m engine.worker` and takes the same words. Raises InputError while another worker
+    of that run is alive.
+    """
+    words = [str(folder), "--from", resume_from]
+    with locked_log(folder) as log:
+        return subprocess.Popen(
+            [*command, *words] if command else worker_command(*words),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=worker_environment() if environment is None else environment,
+            start_new_session=True,
+        )
+
+
+def locked_log(folder: Path) -> BinaryIO:
+    """The run's log, open for appending and locked: who inherits it holds the lock until its last process is gone.
+
+    Raises InputError while another worker of that run is alive.
+    """
+    log = open(folder / LOG, "ab")  # noqa: SIM115, the caller closes it
+    for attempt in range(_LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return log
+        except OSError as error:
+            if not is_held(error):
+                return log  # a file system without locks, such as some network drives
+        if attempt:
+            time.sleep(0.01)
+    log.close()
+    raise InputError(
+        f"run {folder.name} is being trained already", f"Its worker goes on in the background; see {log.name}"
+    )
+
+
+def how_it_left(code: int) -> str:
+    """What a process that nobody has heard from did, by its exit code: `was killed by SIGKILL`, `left with code 3`."""
+    if code >= 0:
+        return f"left with code {code}"
+    return f"was killed by {signal_name(-code, f'signal {-code}')}"
+
+
+def worker_alive(folder: Path) -> bool:
+    """Whether a worker has this run, whoever started it: it holds the lock on its log."""
+    try:
+        with open(folder / LOG, "rb") as log:
+            fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return is_held(error)
+    return False
+
+
+def signal_name(number: int, unknown: str = "unknown") -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return unknown
+
+
+def is_held(error: OSError) -> bool:
+    """Whether a lock was not given because another process has it."""
+    return error.errno in (errno.EAGAIN, errno.EACCES)
+
+
+def started_at(pid: int) -> float | None:
+    """When a process started, in epoch seconds: with its pid it is told from a later one of the same number."""
+    import psutil  # 20 ms
+
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,147 @@
+"""The workspace: where runs.db, run folders, locks and logs live."""
+
+import contextlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.base.errors import InputError
+
+DATABASE = "runs.db"
+CONFIG = "config.json"
+LOG = "log.txt"
+CHECKPOINTS = "checkpoints"
+PINNED = "pinned"
+"""A file of this name in a checkpoint's folder keeps it, whatever the retention settings say."""
+STATE = ".finetop"
+"""Holds the daemon's lock, log and beat, and the trash."""
+ENVIRONMENT = "FINETOP_WORKSPACE"
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+"""Holds engine/, tui/ and presets/, in a checkout as in an installed environment."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    root: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def database(self) -> Path:
+        return self.root / DATABASE
+
+    @property
+    def trash(self) -> Path:
+        """The folders of removed runs, until they are purged."""
+        return self.root / STATE / "trash"
+
+    @property
+    def private(self) -> Path:
+        """What is finetop's own: the daemon's lock, log and figures, and the trash."""
+        return self.root / STATE
+
+    @property
+    def daemon_lock(self) -> Path:
+        return self.private / "daemon.lock"
+
+    @property
+    def daemon_log(self) -> Path:
+        return self.private / "daemon.log"
+
+    @property
+    def daemon_state(self) -> Path:
+        """What the daemon says of itself, rewritten every second."""
+        return self.private / "daemon.json"
+
+    @property
+    def machine_state(self) -> Path:
+        """What GPUs and host are doing, rewritten every second."""
+        return self.private / "machine.json"
+
+    def run_ids(self) -> list[int]:
+        """The ids of all run folders, ascending."""
+        return folder_ids(self.runs)
+
+    def run_folder(self, run_id: int) -> Path:
+        """The folder of an existing run. Raises InputError naming the runs there are."""
+        folder = self.runs / str(run_id)
+        if not folder.is_dir():
+            ids = self.run_ids()
+            known = f"the newest is {ids[-1]}" if ids else "there are none yet"
+            raise InputError(
+                f"there is no run {run_id} in {self.root}; {known}", "Runs of another folder: --workspace DIR."
+            )
+        return folder
+
+    def place(self, run_id: int, trashed: bool) -> Path:
+        """Where a run's folder lies, if it is there: among the others, or in the trash."""
+        return (self.trash if trashed else self.runs) / str(run_id)
+
+    def new_run(self, beyond: int = 0) -> tuple[int, Path]:
+        """A new run's id, larger than `beyond`, and empty folder. mkdir is atomic: two processes never get the same."""
+        try:
+            self.runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+            run_id = max([beyond, *self.run_ids(), *folder_ids(self.trash)])
+            while True:
+                run_id += 1
+                folder = self.runs / str(run_id)
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir(mode=0o700)
+                    return run_id, folder
+        except OSError as error:
+            raise InputError(
+                f"no run can be made in {self.runs}: {error.strerror}", "Choose another folder with --workspace DIR."
+            ) from None
+
+
+def folder_ids(folder: Path) -> list[int]:
+    """The ids of the run folders in a folder, ascending."""
+    try:
+        return sorted(int(name) for name in os.listdir(folder) if _RUN_ID.fullmatch(name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def find_workspace(given: str | None = None) -> Workspace:
+    """--workspace, else $FINETOP_WORKSPACE, else the nearest folder upward that holds runs.db, else here.
+
+    A folder called runs/ alone is no sign: other programs make such folders too.
+    """
+    chosen = given or os.environ.get(ENVIRONMENT)
+    if chosen:
+        root = Path(os.path.realpath(os.path.expanduser(chosen)))
+        if os.path.exists(root) and not root.is_dir():
+            raise InputError(f"the workspace {root} is a file, not a folder")
+        return Workspace(root)
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise InputError(
+            "the folder you are in no longer exists", "Change to another, or give --workspace DIR."
+        ) from None
+    for folder in (here, *here.parents):
+        if (folder / DATABASE).exists():
+            return Workspace(folder)
+    return Workspace(here)
+
+
+def config_folder() -> Path:
+    """Where the user's own files for finetop lie: presets, prices, settings of the screen."""
+    return Path(os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")) / "finetop"
+
+
+_RUN_ID = re.compile("[1-9][0-9]{0,17}")
+_CHECKPOINT = re.compile("(?P<run>[1-9][0-9]{0,17})(@(?P<point>best|latest|[0-9]{1,18}|epoch-[0-9]{1,18}))?")
+
+
+def parse_checkpoint_name(text: str) -> tuple[int, str]:
+    """`41@best`, `41@1200`, `41@epoch-3`, or `41` for its latest: the run's id and the checkpoint's name in it."""
+    match = _CHECKPOINT.fullmatch(text)
+    if not match:
+        raise InputError(
+            f"'{text[:60]}' names no checkpoint", "Name one as 41@best, 41@latest, 41@1200 (a step) or 41@epoch-3."
+        )
+    return int(match["run"]), match["point"] or "latest"

@@ -1,0 +1,126 @@
+"""`finetop checkpoints`: what was saved of a run, or of all."""
+
+import argparse
+import dataclasses
+import sys
+from itertools import repeat
+from typing import Any
+
+from engine.base.errors import InputError
+from engine.base.units import bytes_text
+from engine.base.workspace import CHECKPOINTS, Workspace, find_workspace
+from engine.cli.run_args import find_run, open_control, open_store, run_number
+from engine.present.text import Column, ago, number, output_width, print_json, table, visible
+from engine.store import queries
+from engine.store.run_records import Checkpoint
+
+_EXAMPLES = """\
+examples:
+  finetop checkpoints 41
+  finetop checkpoints 41 --pin 1200
+  finetop checkpoints 41 --best macro_f1
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    style = argparse.RawDescriptionHelpFormatter
+    checkpoints = commands.add_parser(
+        "checkpoints",
+        help="checkpoints of a run, or of all",
+        epilog=_EXAMPLES,
+        formatter_class=style,
+        parents=[common],
+    )
+    checkpoints.add_argument("id", metavar="ID", nargs="?", type=run_number, help="the run (default: all)")
+    checkpoints.add_argument("--pin", type=int, metavar="STEP", help="keep it, whatever the save. settings say")
+    checkpoints.add_argument("--unpin", type=int, metavar="STEP", help="let the save. settings decide again")
+    checkpoints.add_argument(
+        "--best", metavar="METRIC[:max|:min]", help="let another metric say which is the best; eval.best from now on"
+    )
+    checkpoints.add_argument("--json", action="store_true", help="print as JSON")
+    checkpoints.set_defaults(run=run_checkpoints)
+
+
+def run_checkpoints(options: argparse.Namespace) -> int:
+    workspace = find_workspace(options.workspace)
+    conn = open_store(workspace)
+    for step, pinned in ((options.pin, True), (options.unpin, False)):
+        if step is None:
+            continue
+        if options.id is None:
+            raise InputError("whose checkpoint?", "finetop checkpoints 41 --pin 1200")
+        with open_control(workspace) as control:
+            outcome = control.pin(options.id, step, pinned)
+        if not outcome:
+            raise InputError(outcome.why)
+    if options.best is not None:
+        if options.id is None:
+            raise InputError("which run's best?", "finetop checkpoints 41 --best macro_f1")
+        with open_control(workspace) as control:
+            words = control.choose_best(options.id, options.best)
+        print(visible(f"run {options.id}: {words}"), file=sys.stderr)
+    if options.id is not None:
+        find_run(conn, options.id)
+    found = queries.checkpoints(conn, options.id)
+    if options.json:
+        print_json([checkpoint_json(one, workspace) for one in found])
+    elif found:
+        print("\n".join(checkpoint_table(found, workspace, output_width())))
+    else:
+        print("no checkpoints yet", file=sys.stderr)
+    return 0
+
+
+_CHECKPOINT_COLUMNS = [
+    Column("checkpoint"),
+    Column("names", least=8),
+    Column("epoch", right=True),
+    Column("eval loss", right=True),
+    Column("size", right=True),
+    Column("resumable"),
+    Column("comes from", least=6),
+    Column("made", right=True),
+]
+
+
+def checkpoint_table(found: tuple[Checkpoint, ...], workspace: Workspace, width: int, indent: int = 0) -> list[str]:
+    rows = []
+    for one in found:
+        loss = one.eval.get("eval/loss")
+        came = ""
+        if one.parent_step is not None:
+            came = f"{one.parent_run}@{one.parent_step}"
+        rows.append(
+            [
+                f"{one.run_id}@{one.step}",
+                " ".join([*map(_label, one.kept, repeat(one.step)), *(["pinned"] if one.pinned else [])]),
+                "" if one.epoch is None else f"{one.epoch:.2f}",
+                "" if loss is None else number(loss),
+                "" if one.bytes is None else bytes_text(one.bytes),
+                _resumable(one, workspace),
+                came,
+                ago(one.time),
+            ]
+        )
+    return table(_CHECKPOINT_COLUMNS, rows, width, indent)
+
+
+def _label(label: str, step: int) -> str:
+    """`best` is no achievement where nothing has been trained."""
+    return "best-is-untrained" if label == "best" and step == 0 else label
+
+
+def _resumable(one: Checkpoint, workspace: Workspace) -> str:
+    for base in (workspace.runs, workspace.trash):
+        folder = base / str(one.run_id) / (one.path or f"{CHECKPOINTS}/step-{one.step:08d}")
+        if folder.is_dir():
+            return "yes" if (folder / "training_state.pt").exists() else "weights only"
+    return "gone"
+
+
+def checkpoint_json(one: Checkpoint, workspace: Workspace) -> dict[str, Any]:
+    return {
+        "name": f"{one.run_id}@{one.step}",
+        **dataclasses.asdict(one),
+        "resumable": _resumable(one, workspace) == "yes",
+    }

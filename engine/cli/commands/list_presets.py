@@ -1,0 +1,70 @@
+"""`finetop presets [NAME]`."""
+
+import argparse
+import sys
+from typing import Any
+
+from engine.base.errors import EngineError, InputError
+from engine.present.text import cells, fit, plain, print_json, visible
+from engine.settings.presets import Preset, all_presets, find_preset, user_folder
+from engine.settings.resolve import Layer, resolve
+
+
+def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "presets",
+        help="list presets, or show one",
+        parents=[common],
+        epilog="examples:\n  finetop presets\n  finetop presets quick\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", nargs="?", help="show this preset's notes and settings")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    chosen = [find_preset(options.name)] if options.name else all_presets()
+    if options.json:
+        print_json([_row(preset, strict=bool(options.name)) for preset in chosen])
+    elif options.name:
+        settings = chosen[0].settings()
+        lines = [chosen[0].head, ""] if chosen[0].head else []
+        lines += [f"  {path} = {value}" for path, value in settings.items()]
+        print(visible("\n".join([*lines, "", str(chosen[0].path)])))
+        if problem := _problem(chosen[0]):
+            print(f"\ncannot be used: {visible(problem)}", file=sys.stderr)
+    else:
+        width = max(cells(plain(preset.name)) for preset in chosen)
+        for preset in chosen:
+            problem = _problem(preset)
+            words = f"cannot be used: {problem}" if problem else preset.summary or _settings_in_a_line(preset)
+            print(f"{fit(plain(preset.name), width)}  {plain(words)}")
+        print(f"\n`finetop presets NAME` shows one. Your own: TOML files in {user_folder()}")
+    return 0
+
+
+def _problem(preset: Preset) -> str:
+    """Why it cannot be used; "" if it can. What it leaves open, such as the data, is no problem."""
+    try:
+        resolve([Layer(f"preset {preset.name}", preset.settings())])
+    except EngineError as error:
+        problems = getattr(error, "problems", None) or [error.message]
+        return "; ".join(
+            one.removeprefix(f"preset {preset.name}: ").removeprefix(f"{preset.path}: ") for one in problems
+        )
+    return ""
+
+
+def _settings_in_a_line(preset: Preset) -> str:
+    return ", ".join(f"{path} = {value}" for path, value in preset.settings().items())
+
+
+def _row(preset: Preset, strict: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": preset.name, "path": str(preset.path), "head": preset.head}
+    try:
+        return row | {"settings": preset.settings()}
+    except InputError as error:
+        if strict:
+            raise
+        return row | {"problem": error.message}  # one bad file of the user's does not hide the others

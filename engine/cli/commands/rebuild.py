@@ -1,0 +1,39 @@
+"""`finetop rebuild`: runs.db anew from the run folders."""
+
+import argparse
+
+from engine.base.workspace import find_workspace
+from engine.daemon import daemon_client
+from engine.present.text import print_json, visible
+from engine.store.rebuild import rebuild
+
+_EXAMPLES = "examples:\n  finetop rebuild\n  finetop rebuild --workspace ~/work --json\n"
+
+
+def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "rebuild",
+        help="make runs.db anew from the run folders",
+        description="Makes runs.db anew from runs/ and the trash, for when it is lost or damaged. The old one is kept. "
+        "What never ran comes back held, unless the old database still says otherwise.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common],
+    )
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    workspace = find_workspace(options.workspace)
+    with daemon_client.exclusive(workspace):
+        found = rebuild(workspace.root)
+    if options.json:
+        print_json({"runs": found.runs, "points": found.points, "problems": found.problems, "old": found.old})
+        return 1 if found.problems else 0
+    print(f"{found.runs:,} runs and {found.points:,} points in {workspace.database}")
+    if found.old:
+        print(f"the former database is {found.old}")
+    for problem in found.problems:
+        print(visible(f"! {problem}"))
+    return 1 if found.problems else 0

@@ -1,0 +1,330 @@
+"""`finetop stop`, `kill`, `resume`, `fork`, `hold`, `release`, `move`, `rm`, `restore`: what is done to runs."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from engine.base.errors import EngineError, InputError
+from engine.base.units import bytes_text
+from engine.base.workspace import Workspace, find_workspace, parse_checkpoint_name
+from engine.cli.run_args import add_runs_argument, chosen_runs, find_run, open_control, open_store, print_outcomes
+from engine.cli.settings_flags import add_setting_flags, given_layers, named_setting
+from engine.control import Control, folder_bytes
+from engine.daemon import daemon_client
+from engine.present.text import visible
+from engine.runs.checkpoints import untrained_note
+from engine.runs.run_folder import checkpoint_folder, step_of
+from engine.settings.coerce import parse_value
+from engine.store import queries
+from engine.store.connect import Changes, Connection
+from engine.store.run_records import ACTIVE, Outcome, RunState
+
+_POLL_SECONDS = 0.2
+_DAEMON_SECONDS = 15.0
+"""A daemon that has just been started has the lock by then, on a busy machine too."""
+_PLACES = ("up", "down", "top", "bottom")
+
+
+def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    def parser(name: str, help: str, run: Callable[[argparse.Namespace], int], *examples: str) -> Any:
+        made = commands.add_parser(
+            name,
+            help=help,
+            epilog="examples:\n" + "".join(f"  finetop {example}\n" for example in examples),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=[common],
+        )
+        made.add_argument("--json", action="store_true", help="print what became of each as JSON")
+        made.set_defaults(run=run)
+        return made
+
+    stop = parser("stop", "save, then exit; a waiting run leaves the queue", run_stop, "stop 41 42", "stop 41 --wait")
+    add_runs_argument(stop, "runs to stop")
+    stop.add_argument("--wait", action="store_true", help="return when they have ended")
+    kill = parser("kill", "end at once, unsaved", run_kill, "kill 41", "kill 40-45 --yes")
+    add_runs_argument(kill, "runs to kill")
+    kill.add_argument("--yes", action="store_true", help="do not ask")
+    resume = parser(
+        "resume",
+        "queue a run again, to go on from a checkpoint",
+        run_resume,
+        "resume 41@1200",
+        "resume --interrupted",
+        "resume 41 --epochs 5",
+    )
+    resume.add_argument("runs", nargs="*", metavar="ID[@CKPT]", help="runs: 41, 41@best, 41@1200, 41@epoch-3, 40-45")
+    resume.add_argument("--interrupted", action="store_true", help="every run whose worker vanished with the machine")
+    resume.add_argument("--epochs", help="passes over the data in all")
+    resume.add_argument("--max-steps", help="stop after so many optimizer steps in all")
+    resume.add_argument("--data-file", action="append", metavar="FILE", help="where the same data lies by now")
+    resume.add_argument("--val-file", action="append", metavar="FILE", help="the same of validation data")
+    resume.add_argument("--model", metavar="FOLDER", help="where the same base model lies by now")
+    resume.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="another setting that may change"
+    )
+    fork = parser(
+        "fork",
+        "queue a new run from a checkpoint, with other settings",
+        run_fork,
+        "fork 41@best --learning-rate 5e-5 --name gentler",
+        "fork 41@1200 --data-file more.jsonl --set lora.dropout=0.1",
+    )
+    fork.add_argument("checkpoint", metavar="ID[@CKPT]", help="where it starts: 41, 41@best, 41@1200, 41@epoch-3")
+    add_setting_flags(fork)
+    hold = parser("hold", "keep waiting runs from starting", run_hold, "hold 40-45", "hold --filter group:sweep-2")
+    add_runs_argument(hold, "runs to hold")
+    release = parser("release", "let held runs take their turn", run_release, "release 40-45", "release 43")
+    add_runs_argument(release, "runs to release")
+    move = parser("move", "change a run's place in the queue", run_move, "move 41 top", "move 41 3")
+    move.add_argument("id", metavar="ID", help="a waiting run")
+    move.add_argument("to", metavar="WHERE", help="up, down, top, bottom, or its new place from 1 on")
+    rm = parser(
+        "rm",
+        "move runs to the trash, or delete a checkpoint",
+        run_rm,
+        "rm 38-40",
+        "rm 41@600",
+        "rm --purge",
+    )
+    add_runs_argument(rm, "runs, or one checkpoint as 41@600")
+    rm.add_argument("--purge", action="store_true", help="empty the trash, or delete the runs that are named for good")
+    rm.add_argument("--yes", action="store_true", help="do not ask before something is deleted for good")
+    restore = parser("restore", "take runs back out of the trash", run_restore, "restore 38", "restore 38-40")
+    add_runs_argument(restore, "runs in the trash")
+
+
+# wishes
+
+
+def run_stop(options: argparse.Namespace) -> int:
+    words = {RunState.STOPPED: "taken off the queue"}
+    workspace = find_workspace(options.workspace)
+    conn = open_store(workspace)
+    ids = chosen_runs(options, conn)
+    with open_control(workspace) as control:
+        outcomes = [control.stop(run_id) for run_id in ids]
+    if options.wait:
+        _wait_for(workspace, conn, [outcome.run_id for outcome in outcomes if outcome])
+        outcomes = [_after(conn, outcome) if outcome else outcome for outcome in outcomes]
+        words = {state: f"{state}" for state in RunState}
+    return print_outcomes([(o, words.get(o.state, "saves and stops")) for o in outcomes], options.json)
+
+
+def _wait_for(workspace: Workspace, conn: Connection, ids: list[int]) -> None:
+    """Until none of them is active any more. EngineError when there is no daemon to end them."""
+    changes = Changes(conn)
+    daemon_seen = time.monotonic()
+    while True:
+        if changes.changed() and not any((run := queries.run(conn, run_id)) and run.active for run_id in ids):
+            return
+        if daemon_client.status(workspace).running:
+            daemon_seen = time.monotonic()
+        elif time.monotonic() - daemon_seen > _DAEMON_SECONDS:
+            raise EngineError(
+                "no daemon is there to stop the run", f"finetop daemon start; its log is {workspace.daemon_log}"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _after(conn: Connection, outcome: Outcome) -> Outcome:
+    run = queries.run(conn, outcome.run_id)
+    return Outcome(True, outcome.run_id, run.state if run else None)
+
+
+def run_kill(options: argparse.Namespace) -> int:
+    workspace = find_workspace(options.workspace)
+    conn = open_store(workspace)
+    ids = chosen_runs(options, conn)
+    working = [run for run_id in ids if (run := queries.run(conn, run_id)) and run.active]
+    names = ", ".join(f"{run.id} ({run.name})" for run in working)
+    if working and not options.yes and not _agreed(f"End {names} at once, unsaved?", for_good=False):
+        return 1
+    with open_control(workspace) as control:
+        outcomes = [control.kill(run_id) for run_id in ids]
+    return print_outcomes(
+        [(o, "will be killed" if o.state in ACTIVE else "taken off the queue") for o in outcomes], options.json
+    )
+
+
+def run_hold(options: argparse.Namespace) -> int:
+    return _each(options, Control.hold, "held")
+
+
+def run_release(options: argparse.Namespace) -> int:
+    return _each(options, Control.release, "takes its turn")
+
+
+def _each(options: argparse.Namespace, act: Callable[[Control, int], Outcome], words: str) -> int:
+    workspace = find_workspace(options.workspace)
+    ids = chosen_runs(options, open_store(workspace))
+    with open_control(workspace) as control:
+        return print_outcomes([(act(control, run_id), words) for run_id in ids], options.json)
+
+
+def run_move(options: argparse.Namespace) -> int:
+    if options.to not in _PLACES and not (options.to.isdecimal() and int(options.to)):
+        raise InputError(f"'{options.to[:40]}' is no place", "up, down, top, bottom, or a number from 1 on.")
+    to = options.to if options.to in _PLACES else int(options.to) - 1
+    workspace = find_workspace(options.workspace)
+    conn = open_store(workspace)
+    (run_id,) = chosen_runs(argparse.Namespace(runs=[options.id]), conn)
+    with open_control(workspace) as control:
+        outcome = control.move(run_id, to)
+    order = [run.id for run in queries.queue(conn)]
+    place = f"is number {order.index(run_id) + 1} of {len(order)} that wait" if run_id in order else ""
+    return print_outcomes([(outcome, place)], options.json)
+
+
+def run_resume(options: argparse.Namespace) -> int:
+    workspace = find_workspace(options.workspace)
+    conn = open_store(workspace)
+    changes = dict(map(named_setting, options.set))
+    for path, value in (("train.epochs", options.epochs), ("train.max_steps", options.max_steps)):
+        if value is not None:
+            changes[path] = parse_value(value)
+    for path, value in (
+        ("data.files", options.data_file),
+        ("data.val_files", options.val_file),
+        ("model.name", options.model),
+    ):
+        if value:
+            changes[path] = value
+    wanted: dict[int, str] = {}
+    if options.interrupted:
+        wanted = {run.id: "latest" for run in queries.list_runs(conn, "state:interrupted", sort="id")}
+        if not wanted and not options.runs:
+            print("no run was interrupted", file=sys.stderr)
+            return 0
+    for word in options.runs:
+        if "@" in word:
+            run_id, point = parse_checkpoint_name(word)
+            wanted[run_id] = point
+        else:
+            wanted |= dict.fromkeys(chosen_runs(argparse.Namespace(runs=[word]), conn), "latest")
+    if not wanted:
+        raise InputError("which run?", "finetop resume 41, finetop resume 41@1200, or finetop resume --interrupted")
+    with open_control(workspace) as control:
+        outcomes = []
+        for run_id, point in wanted.items():
+            outcome = control.resume(run_id, point, changes)
+            outcomes.append((outcome, point))
+            for note in outcome.notes:
+                print(visible(f"{run_id}: {note}"), file=sys.stderr)
+    return print_outcomes([(outcome, f"queued again, from {point}") for outcome, point in outcomes], options.json)
+
+
+def run_fork(options: argparse.Namespace) -> int:
+    run_id, point = parse_checkpoint_name(options.checkpoint)
+    if options.save_config:
+        raise InputError("--save-config is for new runs", "A fork's settings are in config.json in its folder.")
+    workspace = find_workspace(options.workspace)
+    changes: dict[str, Any] = {}
+    for layer in given_layers(options):
+        changes |= layer.values
+    name = str(changes.pop("run.name", ""))
+    run = find_run(open_store(workspace), run_id)
+    if note := untrained_note(checkpoint_folder(workspace.place(run_id, run.trashed is not None), point)):
+        print(visible(f"{options.checkpoint}: {note}"), file=sys.stderr)
+    with open_control(workspace) as control:
+        forked = control.fork(run_id, point, changes, name)
+    if options.json:
+        print(json.dumps({"run": forked, "parent": run_id, "folder": str(workspace.runs / str(forked))}))
+    else:
+        print(forked)
+    return 0
+
+
+# the trash
+
+
+def run_rm(options: argparse.Namespace) -> int:
+    workspace = find_workspace(options.workspace)
+    conn = open_store(workspace)
+    if any("@" in word for word in options.runs):
+        return _delete_checkpoints(options, workspace, conn)
+    if options.purge:
+        return _purge(options, workspace, conn)
+    ids = chosen_runs(options, conn)
+    with open_control(workspace) as control:
+        sizes = {run_id: control.run_bytes(run_id) for run_id in ids}
+        outcomes = [control.trash(run_id) for run_id in ids]
+    if not options.json and any(outcomes):
+        total = sum(sizes[outcome.run_id] for outcome in outcomes if outcome)
+        print(
+            f"{bytes_text(total)} moved to the trash; `finetop restore` takes them back, `finetop rm --purge` deletes",
+            file=sys.stderr,
+        )
+    return print_outcomes(
+        [(outcome, f"in the trash ({bytes_text(sizes[outcome.run_id])})") for outcome in outcomes], options.json
+    )
+
+
+def _purge(options: argparse.Namespace, workspace: Workspace, conn: Connection) -> int:
+    """Delete for good: what is named (moved to the trash first), or all that lies there."""
+    if options.runs or options.filter is not None:
+        ids = chosen_runs(options, conn, trashed=options.filter is not None)
+    else:
+        ids = [run.id for run in queries.list_runs(conn, sort="id", trashed=True)]
+        if not ids:
+            print("the trash is empty", file=sys.stderr)
+            return 0
+    with open_control(workspace) as control:
+        sizes = {run_id: control.run_bytes(run_id) for run_id in ids}
+        runs = "1 run" if len(ids) == 1 else f"{len(ids):,} runs"
+        if not options.yes and not _agreed(f"Delete {runs} for good ({bytes_text(sum(sizes.values()))})?"):
+            return 1
+        outcomes = []
+        for run_id in ids:
+            run = queries.run(conn, run_id)
+            outcome = control.trash(run_id) if run and run.trashed is None else Outcome(True, run_id)
+            outcomes.append(control.purge(run_id) if outcome else outcome)
+    return print_outcomes([(o, f"deleted ({bytes_text(sizes[o.run_id])})") for o in outcomes], options.json)
+
+
+def _delete_checkpoints(options: argparse.Namespace, workspace: Workspace, conn: Connection) -> int:
+    outcomes = []
+    with open_control(workspace) as control:
+        for word in options.runs:
+            run_id, point = parse_checkpoint_name(word)
+            if "@" not in word:
+                raise InputError("runs and checkpoints cannot be removed together", "Two commands, please.")
+            find_run(conn, run_id)
+            folder = checkpoint_folder(workspace.run_folder(run_id), point)
+            step = step_of(folder)
+            others = queries.checkpoints(conn, run_id)
+            size = folder_bytes(folder)
+            last = ", its only checkpoint: without it the run can only start anew" if len(others) <= 1 else ""
+            if not options.yes and not _agreed(f"Delete {run_id}@{step} for good ({bytes_text(size)}){last}?"):
+                return 1
+            outcome = control.delete_checkpoint(run_id, step, force=True)  # that it is the only one has just been said
+            outcomes.append((outcome, f"checkpoint of step {step} deleted ({bytes_text(size)})"))
+    return print_outcomes(outcomes, options.json)
+
+
+def run_restore(options: argparse.Namespace) -> int:
+    workspace = find_workspace(options.workspace)
+    conn = open_store(workspace)
+    ids = chosen_runs(options, conn, trashed=True)
+    with open_control(workspace) as control:
+        outcomes = [control.restore(run_id) for run_id in ids]
+    held = "back, held: `finetop release` lets it start"
+    return print_outcomes(
+        [(o, held if o.state is RunState.QUEUED else f"back, {o.state}") for o in outcomes], options.json
+    )
+
+
+def _agreed(question: str, for_good: bool = True) -> bool:
+    """Ask on a terminal. Elsewhere a command means what it says, but what is deleted for good takes a --yes."""
+    if not sys.stdin.isatty():
+        if for_good:
+            raise InputError(f"{question} Nobody is there to answer", "Say --yes.")
+        return True
+    print(visible(f"{question} [y/N] "), end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline().strip().lower()
+    if answer not in ("y", "yes"):
+        print("nothing was done", file=sys.stderr)
+        return False
+    return True

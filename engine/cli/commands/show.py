@@ -1,0 +1,269 @@
+"""`finetop show`: the whole story of a run."""
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.base.errors import EngineError
+from engine.base.units import bytes_text
+from engine.base.workspace import LOG, find_workspace
+from engine.cli.commands.checkpoint_list import checkpoint_json, checkpoint_table
+from engine.cli.commands.listings import state_word, steps_text
+from engine.cli.run_args import as_json, busy_seconds, find_run, open_store, run_number
+from engine.metrics.best_evaluation import LOSS, Best, Criterion
+from engine.metrics.names import lower_is_better
+from engine.present import event_text
+from engine.present.log_tail import PIECE, tail
+from engine.present.text import (
+    ago,
+    clock,
+    cut,
+    duration,
+    first_line,
+    number,
+    output_width,
+    print_json,
+    value_text,
+    visible,
+    wrap_cells,
+)
+from engine.runs.run_folder import data_changes
+from engine.settings.resolve import Resolved, read_run
+from engine.settings.schema import SETTINGS
+from engine.store import queries
+from engine.store.run_records import Checkpoint, Event, Run, RunState, Series
+
+_EXAMPLES = "examples:\n  finetop show 41\n  finetop show 41 --json | jq .settings\n"
+_EVENTS_SHOWN = 12
+_LOG_LINES = 8
+_CHECKPOINTS_SHOWN = 6
+_DETAILS = ("data", "plan", "model", "memory")
+"""Events that hold figures rather than words; `show` has them in their places."""
+
+
+def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    style = argparse.RawDescriptionHelpFormatter
+    show = commands.add_parser(
+        "show",
+        help="one run: state, settings, events, checkpoints, what went wrong",
+        epilog=_EXAMPLES,
+        formatter_class=style,
+        parents=[common],
+    )
+    show.add_argument("id", metavar="ID", type=run_number, help="the run")
+    show.add_argument("--all", action="store_true", help="every setting and every event")
+    show.add_argument("--json", action="store_true", help="print as JSON")
+    show.set_defaults(run=run_show)
+
+
+def run_show(options: argparse.Namespace) -> int:
+    workspace = find_workspace(options.workspace)
+    conn = open_store(workspace)
+    run = find_run(conn, options.id)
+    folder = workspace.place(run.id, run.trashed is not None)
+    resolved, problem = _settings(folder)
+    changes = data_changes(folder, resolved.config) if resolved and run.state is RunState.QUEUED else []
+    events, checkpoints = queries.events(conn, run.id), queries.checkpoints(conn, run.id)
+    waits_for = [after for after, _ in queries.dependencies(conn).get(run.id, ())]
+    series = queries.series(conn, run.id)
+    memory = _memory(run, events, series)
+    if options.json:
+        settings = {
+            setting.key: {"value": setting.value, "origin": setting.origin}
+            for setting in queries.settings(conn, run.id)
+        }
+        print_json(
+            as_json(
+                run,
+                folder=str(folder),
+                after=waits_for,
+                error=queries.error(conn, run.id),
+                data_changes=changes,
+                memory=memory,
+                settings=settings,
+                metrics={key: _series_json(one) for key, one in series.items()},
+                events=[dataclasses.asdict(event) for event in events],
+                checkpoints=[checkpoint_json(one, workspace) for one in checkpoints],
+            )
+        )
+        return 0
+    width = output_width()
+    lines = _head(run, folder, waits_for, memory, _scores(series))
+    if changes:
+        lines += ["", "what the run is made of is not what it was when it was queued"]
+        lines += [row for change in changes for row in _indented(change, width, 2)]
+    lines += _wrong(run, folder, events, queries.error(conn, run.id), width)
+    lines += _settings_lines(resolved, options.all) if resolved else ["", f"settings: {problem}"]
+    worth = [event for event in events if event.kind not in _DETAILS] if not options.all else events
+    shown = worth if options.all else worth[-_EVENTS_SHOWN:]
+    if shown:
+        left_out = len(worth) - len(shown)
+        lines += ["", "events" + (f" ({left_out:,} earlier ones: --all)" if left_out else "")]
+        lines += [f"  {clock(event.time)}  {_words(event)}" for event in shown]
+    if checkpoints:
+        listed = checkpoints if options.all else _worth_listing(checkpoints)
+        more = len(checkpoints) - len(listed)
+        lines += ["", "checkpoints" + (f" ({more:,} more: finetop checkpoints {run.id})" if more else "")]
+        lines += checkpoint_table(listed, workspace, width, indent=2)
+    for line in lines:
+        for piece in visible(line).split("\n"):
+            print(cut(piece, width))
+    return 0
+
+
+def _settings(folder: Path) -> tuple[Resolved | None, str]:
+    try:
+        return read_run(folder), ""
+    except EngineError as error:
+        return None, error.message
+
+
+def _scores(series: dict[str, Series]) -> list[str]:
+    """The last value of each score of the answers and, where more or less of it is better, its best."""
+    lines: list[str] = []
+    for key in sorted(series):
+        name, one = key.removeprefix("eval/"), series[key]
+        if name == key or name in ("loss", "perplexity") or one.last is None:
+            continue
+        lower = lower_is_better(key)
+        best = "" if lower is None or one.count < 2 else _best_words(one.standing(Criterion(key, lower)))
+        since = " at its start, not evaluated since" if one.last_step == 0 else ""
+        lines.append(f"  {'' if lines else 'scores':<8}  {name} {number(one.last)}{since}{best}")
+    return lines
+
+
+def _head(run: Run, folder: Path, waits_for: list[int], memory: dict[str, Any], scores: list[str]) -> list[str]:
+    lines = [f"run {run.id}  {run.name}", f"  state     {_state_line(run)}"]
+    if run.total_steps or run.step:
+        share = f"  ({run.step / run.total_steps:.0%})" if run.total_steps else ""
+        left = run.seconds_left
+        lines.append(f"  step      {steps_text(run)}{share}" + (f"  {duration(left)} of training left" if left else ""))
+    lines += _losses(run)
+    lines += scores
+    if run.started is not None:
+        attempts = f"  in {run.attempts} attempts" if run.attempts > 1 else ""
+        lines.append(f"  time      {duration(busy_seconds(run))}{attempts}  started {clock(run.started)}")
+    if run.tokens_per_second:
+        lines.append(f"  speed     {run.tokens_per_second:,.0f} tokens/s  {run.step_seconds or 0:.3g} s a step")
+    if memory:
+        words = {"predicted_bytes": "predicted", "measured_bytes": "measured at most"}
+        lines.append(
+            "  memory    " + "  ".join(f"{words[key]} {bytes_text(value)}" for key, value in memory.items() if value)
+        )
+    if run.gpus:
+        lines.append(f"  GPU       {', '.join(run.gpus)}")
+    if waits_for and run.state is RunState.QUEUED:
+        lines.append(f"  after     {', '.join(map(str, waits_for))}")
+    if run.parent_run is not None:
+        lines.append(f"  from      {run.parent_run}@{run.parent_step}")
+    if run.sweep:
+        lines.append(f"  group     {run.sweep}")
+    if run.tags:
+        lines.append(f"  tags      {' '.join(run.tags)}")
+    if run.note:
+        lines.append(f"  note      {run.note}")
+    return [*lines, f"  folder    {folder}"]
+
+
+def _losses(run: Run) -> list[str]:
+    best, by_loss = run.best, run.best.criterion == LOSS
+    losses = [] if run.train_loss is None else [number(run.train_loss)]
+    if by_loss and best.value is None and best.start is not None:
+        losses.append(f"eval loss {best.words(number)}")
+    elif run.eval_loss is not None or losses:
+        losses.append(f"eval loss {number(run.eval_loss)}{_best_words(best) if by_loss else ''}")
+    lines = [f"  loss      {'  '.join(losses)}"] if losses else []
+    if not by_loss:
+        lines.append(f"  best      by {best.criterion.words}: {best.words(number) or 'not evaluated yet'}")
+    return lines
+
+
+def _best_words(best: Best) -> str:
+    """After the last value: the best, or that there was none."""
+    words = best.words(number)
+    return f"  {'best ' if best.improved else ''}{words}" if words else ""
+
+
+def _state_line(run: Run) -> str:
+    if run.trashed is not None:
+        return f"in the trash, was {run.state.value}"
+    if run.state is RunState.QUEUED:
+        return f"{state_word(run)}: {run.wait_reason}" if run.wait_reason and not run.held else state_word(run)
+    when = f"  {ago(run.finished)}" if run.finished is not None and run.ended else ""
+    reason = f": {first_line(run.reason)}" if run.reason else ""
+    code = f" (exit code {run.exit_code})" if run.exit_code and run.state is RunState.FAILED else ""
+    return f"{state_word(run)}{reason}{code}{when}"
+
+
+def _wrong(run: Run, folder: Path, events: Sequence[Event], error: str, width: int) -> list[str]:
+    """What went wrong, uncut, with the last words of the log where they say more."""
+    if run.state not in (RunState.FAILED, RunState.INTERRUPTED):
+        return []
+    lines = ["", "what went wrong", *_indented(run.reason or "nobody knows", width, 2)]
+    hint = next((event.detail["hint"] for event in reversed(events) if event.detail.get("hint")), "")
+    lines += _indented(hint, width, 2) if hint else []
+    story = error.strip().splitlines()[-_LOG_LINES:]
+    story = story or tail(folder / LOG, _LOG_LINES)
+    told = {line.strip() for line in f"{run.reason or ''}\n{hint}\n".split("\n")}
+    if not {line.strip() for line in story} <= told:
+        lines.append(f"  last lines of {folder / LOG}:")
+        lines += [row for line in story for row in _indented(line[:PIECE], width, 4)]
+    if run.step and run.state is RunState.FAILED:
+        lines.append(f"  go on from the last checkpoint: finetop resume {run.id}")
+    return lines
+
+
+def _indented(text: str, width: int, indent: int) -> list[str]:
+    pad = " " * indent
+    pieces = visible(text).split("\n")
+    return [row for piece in pieces for row in wrap_cells(piece, max(width, indent + 20), pad, pad)]
+
+
+def _settings_lines(resolved: Resolved, everything: bool) -> list[str]:
+    flat = resolved.config.flat()
+    shown = [
+        path
+        for path in SETTINGS  # a name that nobody gave is made of model and data: it says nothing here
+        if everything
+        or (flat[path] != SETTINGS[path].default and (path, resolved.origin[path]) != ("run.name", "default"))
+    ]
+    if not shown:
+        return []
+    width = max(map(len, shown))
+    title = "settings" if everything else "settings that differ from the defaults"
+    lines = ["", title]
+    for path in shown:
+        lines.append(f"  {path:<{width}}  {value_text(flat[path])}  ({resolved.origin[path]})")
+    return lines
+
+
+def _memory(run: Run, events: Sequence[Event], series: Mapping[str, Series]) -> dict[str, Any]:
+    """Bytes on each GPU: what was predicted, and the most that was measured."""
+    found: dict[str, Any] = {}
+    if run.estimate_bytes is not None:
+        found["predicted_bytes"] = run.estimate_bytes
+    peaks = [event.detail for event in events if event.kind == "memory"]
+    if peaks:  # the worker's own peak, so far; on a GPU what it took from the card
+        found["measured_bytes"] = peaks[-1].get("reserved_bytes") or peaks[-1].get("peak_bytes")
+    elif (card := series.get("gpu/memory")) and card.high is not None:
+        found["measured_bytes"] = int(card.high)
+    return found
+
+
+def _series_json(series: Series) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(series).items() if name not in ("run_id", "key")}
+
+
+def _words(event: Event) -> str:
+    said = event_text.describe_event(event.kind, event.message, event.detail)
+    name = "" if event.kind == "state" else event_text.event_name(event.kind, event.message)
+    return ": ".join(filter(None, (name, said)))
+
+
+def _worth_listing(found: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
+    """The newest ones, and those that somebody chose or that are the best."""
+    return tuple(
+        one for place, one in enumerate(found) if place < _CHECKPOINTS_SHOWN or one.pinned or "best" in one.kept
+    )

@@ -1,0 +1,106 @@
+"""Asking a worker process to evaluate or to answer: the request goes in, its progress is shown, its lines come back."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.base.errors import EngineError
+from engine.base.worker_process import MEMORY_HINT, how_it_left, worker_command, worker_environment
+from engine.cli.progress_line import LiveLine
+from engine.present.text import plain, visible
+from engine.runs.checkpoints import untrained_note
+from engine.runs.model_refs import ModelRef
+
+_PLAIN_LINE_SECONDS = 10.0
+_LAST_LINES = 5
+
+
+def ask_worker(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The worker's lines other than its progress, as they come. Raises EngineError with what the worker complains of.
+
+    It shares our terminal's process group: Ctrl-C ends both.
+    """
+    import tempfile  # 10 ms, which --help need not pay
+
+    shown = _Shown()
+    with tempfile.TemporaryFile() as complaints:
+        worker = subprocess.Popen(
+            worker_command(module="engine.worker.serve"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            env=worker_environment(),
+        )
+        assert worker.stdin and worker.stdout
+        try:
+            with contextlib.suppress(BrokenPipeError), worker.stdin:  # it died at once: told below
+                worker.stdin.write(json.dumps(request).encode())
+            for line in worker.stdout:
+                said = json.loads(line)
+                if said["kind"] == "progress":
+                    shown.show(said)
+                    continue
+                shown.clear()
+                if said["kind"] == "note":
+                    print(visible(said["message"]), file=sys.stderr)
+                    continue
+                if said["kind"] == "error":
+                    error = EngineError(said["message"], said["hint"])
+                    error.exit_code = said["exit_code"]
+                    raise error
+                yield said
+            if worker.wait() != 0:
+                raise _died(worker.returncode, complaints)
+        finally:
+            shown.clear()
+            if worker.poll() is None:
+                worker.kill()
+            worker.wait()
+            worker.stdout.close()
+
+
+def tell_untrained(targets: Sequence[ModelRef]) -> None:
+    """On stderr, which of the checkpoints that are to be asked have learnt nothing."""
+    for target in targets:
+        if target.checkpoint and (note := untrained_note(target.checkpoint)):
+            print(visible(f"{target.name}: {note}"), file=sys.stderr)
+
+
+def _died(code: int, complaints: Any) -> EngineError:
+    size = complaints.seek(0, os.SEEK_END)
+    complaints.seek(max(0, size - 20_000))
+    tail = complaints.read().decode("utf-8", "replace").strip().splitlines()[-_LAST_LINES:]
+    hint = MEMORY_HINT if code == -signal.SIGKILL else ""
+    return EngineError("\n".join([f"the worker {how_it_left(code)}", *tail]), hint)
+
+
+class _Shown:
+    """The worker's progress: on a terminal one line that is written over; elsewhere a line now and then."""
+
+    def __init__(self) -> None:
+        self._line = LiveLine(sys.stderr)
+        self._last = 0.0
+
+    def show(self, said: dict[str, Any]) -> None:
+        text = plain(said["doing"]) + (f" {said['done']:,} of {said['of']:,}" if said["of"] else " …")
+        if self._line.on:
+            self._line.draw(text)
+        elif time.monotonic() - self._last >= _PLAIN_LINE_SECONDS:
+            self._last = time.monotonic()
+            self._line.say(text)
+
+    def clear(self) -> None:
+        self._line.clear()
+
+
+def shown_path(path: str) -> str:
+    """Relative to where the user stands, if it lies below."""
+    here, given = Path.cwd(), Path(path)
+    return str(given.relative_to(here)) if given.is_relative_to(here) else str(given)

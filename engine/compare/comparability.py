@@ -1,0 +1,117 @@
+"""What makes a comparison unfair, said in plain words."""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from engine.compare.comparison_records import Subject
+from engine.runs.evaluation_results import EvaluationResult
+
+_SCORED_BY = ("data.train_on", "data.max_length", "data.overlong", "data.system")
+"""Settings that decide which tokens an eval loss is taken on, or what stands before them."""
+
+
+def cautions(
+    subjects: Sequence[Subject],
+    facts: Sequence[Mapping[str, Any]],
+    settings: Sequence[Mapping[str, Any]],
+    chosen: Sequence[EvaluationResult | None],
+) -> tuple[str, ...]:
+    """One sentence for each thing that differs and should not.
+
+    `facts` is what each run's journal says under 'data' and 'plan', `settings` its settings by path, `chosen` the
+    evaluations whose predictions are paired.
+    """
+    letters = [subject.letter for subject in subjects]
+    data = [said.get("data") or {} for said in facts]
+    found = []
+
+    held_out = [_validation(said, own) for said, own in zip(data, settings, strict=True)]
+    if sides := _sides(letters, held_out):
+        found.append(f"The validation data differ ({sides}): their losses and scores are not of the same examples.")
+    elif sides := _sides(letters, [(said.get("val") or {}).get("supervised") if said else None for said in data]):
+        why = [path for path in _SCORED_BY if _sides(letters, [own.get(path) for own in settings])]
+        because = f", by {' and '.join(why)}" if why else ", by another tokenizer or template"
+        found.append(
+            f"The eval loss is taken on other tokens ({sides} tokens{because}): losses per token cannot be compared."
+        )
+    found += _changed_files(letters, data)
+    if sides := _sides(letters, [own.get("data.template") for own in settings]):
+        found.append(f"The chat template differs ({sides}).")
+
+    results = [result for result in chosen if result]
+    names = [letter for letter, result in zip(letters, chosen, strict=True) if result]
+    if sides := _sides(names, [result.data_key for result in results], [r.data or "?" for r in results]):
+        found.append(f"The evaluations are on different examples ({sides}), so they are not paired.")
+    else:
+        if sides := _sides(names, [r.template for r in results], [r.template[:8] or "?" for r in results]):
+            found.append(f"The evaluations used different chat templates ({sides}).")
+        if sides := _sides(names, [r.normalisation for r in results]):
+            found.append(f"Answers were normalised differently before they were scored ({sides}).")
+        if sides := _sides(names, [_command(r) for r in results]):
+            found.append(f"Answers were scored by different programs, or one that changed ({sides}).")
+        if sides := _sides(names, [_generated(result) for result in results]):
+            found.append(f"Answers were generated differently ({sides}).")
+    return tuple(found)
+
+
+def _validation(said: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
+    """What identifies a run's validation data, in words; None while the run has not told."""
+    if not said:
+        return None
+    files = said.get("files") or ()
+    count = (said.get("val") or {}).get("examples")
+    examples = f"{count:,} examples" if isinstance(count, int) else "some"
+    if said.get("val_from") == "file":
+        named = len(settings.get("data.val_files") or ()) or 1
+        # The validation files are listed last (docs/journal.md); a folder or hub name may stand for several.
+        return f"{examples} of {_files(files[-named:])}"
+    if said.get("val_from") == "split":
+        return f"{examples}, the validation split of {_files(files)}"
+    seed = f", seed {settings['data.seed']}" if settings.get("data.seed") else ""
+    return f"{examples}, {settings.get('data.val_fraction', '?')} of {_files(files)}{seed}"
+
+
+def _files(files: Sequence[Mapping[str, Any]]) -> str:
+    return " and ".join(f"{Path(str(f.get('path'))).name} {str(f.get('sha256'))[:8]}" for f in files)
+
+
+def _changed_files(letters: Sequence[str], data: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Files of one path whose content differs between runs."""
+    seen: dict[str, dict[str, list[str]]] = {}
+    for letter, said in zip(letters, data, strict=True):
+        for file in said.get("files") or ():
+            seen.setdefault(str(file.get("path")), {}).setdefault(str(file.get("sha256")), []).append(letter)
+    return [
+        f"{Path(path).name} has changed between the runs: "
+        + ", ".join(f"{'/'.join(who)} {sha[:8]}" for sha, who in versions.items())
+        for path, versions in seen.items()
+        if len(versions) > 1
+    ]
+
+
+def _command(result: EvaluationResult) -> str:
+    """What scored the answers beside finetop's own metrics, with the hashes of its files."""
+    files = result.command.get("files") or {}
+    return " ".join([str(result.command.get("text") or ""), *(str(sha)[:8] for sha in files.values())]).strip()
+
+
+def _generated(result: EvaluationResult) -> str:
+    return ", ".join(f"{key} {value}" for key, value in sorted(result.generation.items()))
+
+
+def _sides(letters: Sequence[str], values: Sequence[Any], words: Sequence[Any] | None = None) -> str:
+    """`A, B: this; C: that` where the known values differ, else nothing."""
+    known = [
+        (json.dumps(value, sort_keys=True, default=str), letter, word)
+        for letter, value, word in zip(letters, values, words or values, strict=True)
+        if value not in (None, "")
+    ]
+    if len({value for value, _, _ in known}) < 2:
+        return ""
+    known.sort(key=lambda item: item[0])
+    sides = [list(side) for _, side in groupby(known, key=lambda item: item[0])]
+    sides.sort(key=lambda side: side[0][1])
+    return "; ".join(f"{', '.join(letter for _, letter, _ in side)}: {side[0][2]}" for side in sides)

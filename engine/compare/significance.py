@@ -1,0 +1,197 @@
+"""Is the difference real: two subjects' predictions on the same examples, and what they prove, in words."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.compare import statistics
+from engine.compare.comparison_records import Comparison, Evidence
+from engine.metrics.names import lower_is_better, metric_name
+from engine.runs.evaluation_results import Prediction, by_example, read_predictions
+
+_SURE = 1 - statistics.LEVEL
+_FEW = 10
+"""Below so many examples no interval is worth printing as evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """One metric of two subjects, example by example."""
+
+    key: str
+    first: int
+    second: int
+    firsts: Sequence[float]
+    seconds: Sequence[float]
+    weights: Sequence[float]
+    """Tokens for losses, else ones."""
+
+    @property
+    def right_or_wrong(self) -> bool:
+        return self.key != "loss" and set(self.firsts) | set(self.seconds) <= {0.0, 1.0}
+
+
+def with_evidence(comparison: Comparison, *, resamples: int = statistics.RESAMPLES, seed: int = 0) -> Comparison:
+    """The comparison with each pair's metrics tested on the examples that both were evaluated on.
+
+    Takes tenths of a second: reads the predictions and resamples them. The same predictions and seed give the same
+    figures.
+    """
+    pairs, notes = _paired(comparison)
+    evidence: list[Evidence] = []
+    for key in dict.fromkeys(pair.key for pair in pairs):
+        evidence += _evidence(comparison, [pair for pair in pairs if pair.key == key], resamples, seed)
+    notes += _seed_variance(comparison, evidence)
+    return dataclasses.replace(comparison, evidence=tuple(evidence), notes=(*comparison.notes, *notes))
+
+
+def _seed_variance(comparison: Comparison, evidence: Sequence[Evidence]) -> list[str]:
+    """A sure difference between two seeds of one setting is a measure of what a seed alone can do."""
+    notes = []
+    for members in dict.fromkeys(group.members for group in comparison.groups):
+        sure = {
+            metric_name(f"eval/{each.key}")
+            for each in evidence
+            if each.p < _SURE and {each.first, each.second} <= set(members)
+        }
+        if sure:
+            who = ", ".join(comparison.subjects[i].letter for i in members)
+            notes.append(
+                f"{who} differ in their seed alone, and yet surely in {', '.join(sorted(sure))}: that is the luck of "
+                "training. Another setting must differ by more than this to be the reason."
+            )
+    return notes
+
+
+def _paired(comparison: Comparison) -> tuple[list[_Pairs], list[str]]:
+    read: dict[Path, dict[tuple[str, int], Prediction]] = {}
+    for folder in comparison.evaluations:
+        if folder is not None and folder not in read:
+            read[folder] = by_example(read_predictions(folder))
+    found: list[_Pairs] = []
+    notes: list[str] = []
+    letters = [subject.letter for subject in comparison.subjects]
+    without = [letter for letter, folder in zip(letters, comparison.evaluations, strict=True) if not read.get(folder)]
+    if without:
+        asked = ", ".join(s.asked for s in comparison.subjects if s.letter in without)
+        notes.append(
+            f"{' and '.join(without)} {'have' if len(without) > 1 else 'has'} no predictions kept, so how sure the "
+            f"differences are cannot be said: finetop eval {asked} --data FILE makes them."
+        )
+    for first, second in itertools.combinations(range(len(letters)), 2):
+        a, b = (read.get(comparison.evaluations[i]) or {} for i in (first, second))
+        if not a or not b:
+            continue
+        common = [key for key in a if key in b]
+        who = f"{letters[first]} and {letters[second]}"
+        if len(common) < _FEW:
+            notes.append(f"{who} have {len(common)} examples in common: too few to judge.")
+            continue
+        if len(common) < max(len(a), len(b)):
+            notes.append(f"{who} have {len(common):,} of {max(len(a), len(b)):,} examples in common; only these count.")
+        pairs = [(a[key], b[key]) for key in common]
+        if loss := _losses(pairs, first, second, who, notes):
+            found.append(loss)
+        names = dict.fromkeys(name for key in common for name in a[key].scores)
+        for name in names:
+            scored = [(x.scores[name], y.scores[name]) for x, y in pairs if name in x.scores and name in y.scores]
+            if len(scored) >= _FEW:
+                firsts, seconds = zip(*scored, strict=True)
+                found.append(_Pairs(name, first, second, firsts, seconds, [1.0] * len(scored)))
+    return found, notes
+
+
+def _losses(
+    pairs: Sequence[tuple[Prediction, Prediction]], first: int, second: int, who: str, notes: list[str]
+) -> _Pairs | None:
+    known = [(a, b) for a, b in pairs if None not in (a.loss, b.loss) and a.tokens and b.tokens]
+    if len(known) < _FEW:
+        return None
+    if any(a.tokens != b.tokens for a, b in known):
+        notes.append(f"{who} cut the same answers into other tokens, so their losses per token cannot be compared.")
+        return None
+    firsts, seconds, tokens = zip(*((a.loss, b.loss, a.tokens) for a, b in known), strict=True)
+    return _Pairs("loss", first, second, firsts, seconds, tokens)
+
+
+def _evidence(comparison: Comparison, pairs: Sequence[_Pairs], resamples: int, seed: int) -> list[Evidence]:
+    """One metric's pairs, their p values corrected together."""
+    raw = []
+    for pair in pairs:
+        differences = [b - a for a, b in zip(pair.firsts, pair.seconds, strict=True)]
+        n = len(differences)
+        if pair.right_or_wrong:
+            wins, losses = differences.count(1.0), differences.count(-1.0)
+            interval = statistics.paired_proportions(wins, losses, n)
+            p, test = statistics.mcnemar_test(wins, losses), "McNemar"
+            needed = statistics.required_examples_for_proportions(wins, losses, n)
+        else:
+            wins = losses = None
+            interval = statistics.paired_bootstrap(differences, pair.weights, resamples=resamples, seed=seed)
+            p, test = statistics.sign_flip_test(differences, resamples=resamples, seed=seed), "sign flip"
+            needed = statistics.required_examples_for_means(differences, pair.weights)
+        raw.append((pair, n, wins, losses, interval, p, test, needed))
+    corrected = statistics.holm([each[5] for each in raw])
+    found = []
+    for (pair, n, wins, losses, interval, _, test, needed), p in zip(raw, corrected, strict=True):
+        total = math.fsum(pair.weights)
+        evidence = Evidence(
+            key=pair.key,
+            first=pair.first,
+            second=pair.second,
+            examples=n,
+            values=(math.fsum(pair.firsts) / total, math.fsum(pair.seconds) / total),
+            difference=interval.estimate,
+            low=interval.low,
+            high=interval.high,
+            p=p,
+            test=test,
+            wins=wins,
+            losses=losses,
+            needed=None if p < _SURE or needed is None else max(needed, n + 1),
+            sentence="",
+        )
+        letters = [comparison.subjects[i].letter for i in (pair.first, pair.second)]
+        found.append(dataclasses.replace(evidence, sentence=describe(evidence, *letters, len(pairs))))
+    return found
+
+
+def describe(evidence: Evidence, first: str, second: str, comparisons: int = 1) -> str:
+    """What one piece of evidence says, for somebody who has never heard of a p value."""
+    lower = lower_is_better(evidence.key) is True
+    second_is_better = evidence.difference != 0 and (evidence.difference < 0) == lower
+    better, worse = (second, first) if second_is_better else (first, second)
+    name, n = metric_name(f"eval/{evidence.key}"), f"{evidence.examples:,}"
+    chance = p_text(evidence.p) + (f" after Holm's correction for {comparisons} comparisons" if comparisons > 1 else "")
+    if evidence.wins is not None and evidence.losses is not None:
+        more, fewer = max(evidence.wins, evidence.losses), min(evidence.wins, evidence.losses)
+        seen = f"on {more:,} of {n} questions, worse on {fewer:,}"
+        brief = f"{better} is better on {more:,}, worse on {fewer:,}"
+        is_better = f"{better} is better{f' than {worse}' if comparisons > 1 else ''}"
+    else:
+        sign = 1 if evidence.difference > 0 else -1
+        low, high = sorted((sign * evidence.low, sign * evidence.high))
+        span = f"95 % interval {low:.2g} to {high:.2g}"
+        seen = f"by {abs(evidence.difference):.3g} ({span}) over {n} examples"
+        is_better = f"{better} is {'lower' if lower else 'higher'}{f' than {worse}' if comparisons > 1 else ''}"
+        brief = f"{is_better} by {abs(evidence.difference):.2g}, {span}"
+    if evidence.p < _SURE:
+        return f"{name}: {is_better} {seen}: unlikely to be luck, {chance}."
+    unsure = f"{name}: {first} and {second} cannot be told apart with {n} examples"
+    if not evidence.difference:
+        return f"{unsure}: no difference was seen."
+    return f"{unsure} ({brief}, {chance}); {_required_text(evidence.needed)} would be needed."
+
+
+def p_text(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.095 else f"p = {p:.2f}"
+
+
+def _required_text(needed: int | None) -> str:
+    if needed is None or needed > 1_000_000:
+        return "more than a million"
+    digits = 10 ** max(0, len(str(needed)) - 2)
+    return f"about {math.ceil(needed / digits) * digits:,}"

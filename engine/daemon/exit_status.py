@@ -1,0 +1,153 @@
+"""How a worker ended: a pure function from what is known to a verdict.
+
+The journal is believed first: it is the worker's own word. What it could not say any more is read off its exit code or
+signal, what the system's counters say of its OOM killer, and what was wished of it.
+"""
+
+import enum
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.base.units import span_text
+from engine.base.worker_process import DONE, STOPPED, signal_name
+from engine.store.run_records import RunState
+
+_WRONG_INPUT = 2
+
+
+class ExitCause(enum.StrEnum):
+    """In one word, as events and retries know it."""
+
+    DONE = "done"
+    STOPPED = "stopped"
+    KILLED = "killed"
+    """By wish."""
+    ASKED = "asked"
+    """To save and leave, by something that is not us: a machine that shuts down, an administrator."""
+    INPUT = "input"
+    NOT_FINITE = "not-finite"
+    GPU_MEMORY = "out-of-memory"
+    HOST_MEMORY = "oom-killer"
+    EXCEPTION = "exception"
+    EXIT = "exit"
+    """Left with a code and without a word."""
+    SIGNAL = "signal"
+    HUNG = "hung"
+    VANISHED = "vanished"
+    REBOOT = "reboot"
+    NOT_STARTED = "not-started"
+
+
+RETRYABLE = frozenset(
+    {
+        ExitCause.EXCEPTION,
+        ExitCause.EXIT,
+        ExitCause.SIGNAL,
+        ExitCause.HOST_MEMORY,
+        ExitCause.HUNG,
+        ExitCause.VANISHED,
+        ExitCause.REBOOT,
+        ExitCause.NOT_STARTED,
+    }
+    | {ExitCause.GPU_MEMORY, ExitCause.ASKED}
+)
+"""What may go well another time. Wrong input stays wrong, and a run repeats its NaN to the bit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitEvidence:
+    """What is known of a worker that is gone."""
+
+    status: int | None = None
+    """As wait(2) has it; None where it was no child of ours."""
+    said: Mapping[str, Any] | None = None
+    """The last `state` of its journal, if this attempt wrote one."""
+    wanted: str | None = None
+    """'stop' or 'kill', as wished before it ended."""
+    ours: bool = True
+    """The queue started it, not somebody by hand, who may also have ended it."""
+    hung_seconds: float | None = None
+    """We killed it after so long a silence."""
+    oom_kills: int = 0
+    """How many processes the system's OOM killer took while it was dying."""
+    rebooted: bool = False
+    """The machine started after the worker did."""
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    end: ExitCause
+    state: RunState
+    reason: str | None
+    """None where the journal has said it."""
+    exit_code: int | None = None
+    """Of the process; 128 + the signal's number, as a shell has it."""
+
+
+def classify_exit(evidence: ExitEvidence) -> ExitStatus:
+    """What to call it."""
+    status, said = evidence.status, evidence.said or {}
+    code = None if status is None else exit_code(status)
+    state = said.get("state")
+    where = f" at step {evidence.step}" if evidence.step else ""
+    if "refused" in said:
+        end = ExitCause.INPUT if said.get("cause") == "failed" else _exit_cause(said, code)
+        return ExitStatus(end, RunState(str(state)), None, code)
+    if state == "done":
+        return ExitStatus(ExitCause.DONE, RunState.DONE, None, code)
+    if state == "stopped" and evidence.ours and not evidence.wanted:
+        reason = f"asked to leave by something other than finetop; saved{where}"
+        return ExitStatus(ExitCause.ASKED, RunState.INTERRUPTED, reason, code)
+    if state == "stopped":
+        return ExitStatus(ExitCause.STOPPED, RunState.STOPPED, None, code)
+    if state == "failed":
+        return ExitStatus(_exit_cause(said, code), RunState.FAILED, None, code)
+    if evidence.wanted == "kill":
+        return ExitStatus(ExitCause.KILLED, RunState.STOPPED, f"killed by you{where}", code)
+    if evidence.hung_seconds is not None:
+        reason = f"hung: no sign of life for {span_text(evidence.hung_seconds)} beyond what it had promised{where}"
+        return ExitStatus(ExitCause.HUNG, RunState.FAILED, reason, code)
+    if evidence.rebooted:
+        return ExitStatus(ExitCause.REBOOT, RunState.INTERRUPTED, f"the machine was restarted{where}", code)
+    number = None if status is None else _signal(status)
+    if evidence.oom_kills and (number == signal.SIGKILL or status is None):
+        reason = f"killed by the system, whose memory ran out{where}"
+        return ExitStatus(ExitCause.HOST_MEMORY, RunState.FAILED, reason, code)
+    if evidence.wanted == "stop" and number == signal.SIGTERM:
+        return ExitStatus(ExitCause.STOPPED, RunState.STOPPED, f"stopped while loading{where}", code)
+    if number is not None:
+        reason = f"killed by signal {number} ({signal_name(number)}){where}, which finetop did not send"
+        return ExitStatus(ExitCause.SIGNAL, RunState.FAILED, reason, code)
+    if code is None:
+        return ExitStatus(ExitCause.VANISHED, RunState.INTERRUPTED, f"its process vanished{where}")
+    if code == DONE:
+        return ExitStatus(
+            ExitCause.EXIT, RunState.FAILED, f"its process ended without saying that it was done{where}", code
+        )
+    if code == STOPPED:
+        return ExitStatus(ExitCause.STOPPED, RunState.STOPPED, f"stopped{where}", code)
+    if code == _WRONG_INPUT:
+        return ExitStatus(ExitCause.INPUT, RunState.FAILED, "could not begin; the log says why", code)
+    return ExitStatus(ExitCause.EXIT, RunState.FAILED, f"its process ended with code {code}{where}", code)
+
+
+def _exit_cause(said: Mapping[str, Any], code: int | None) -> ExitCause:
+    named = {
+        "input": ExitCause.INPUT,
+        "not-finite": ExitCause.NOT_FINITE,
+        "out-of-memory": ExitCause.GPU_MEMORY,
+        "exception": ExitCause.EXCEPTION,
+    }
+    return named.get(str(said.get("cause")), ExitCause.INPUT if code == _WRONG_INPUT else ExitCause.EXCEPTION)
+
+
+def exit_code(status: int) -> int:
+    number = _signal(status)
+    return status >> 8 & 0xFF if number is None else 128 + number
+
+
+def _signal(status: int) -> int | None:
+    return status & 0x7F or None

@@ -1,0 +1,399 @@
+"""The daemon's round, four times a second: what has ended, what was logged, what is wished, what starts.
+
+Each part acts on the difference between the store and the world, so a part that fails, because the database is locked
+or the disk full, is simply done in the next round. The daemon can be killed at any line.
+"""
+
+import contextlib
+import logging
+import os
+import select
+import shutil
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from engine import __version__
+from engine.base.errors import EngineError
+from engine.base.units import bytes_text
+from engine.base.workspace import Workspace
+from engine.daemon import daemon_client, placement, process_control
+from engine.daemon.forkserver_client import ForkServer
+from engine.daemon.limits import IDLE_EXIT, Limits
+from engine.daemon.placement import Machine
+from engine.daemon.scheduler import CPU_SLOTS, Start, State, WaitKind, decide
+from engine.daemon.supervisor import Supervisor
+from engine.daemon.telemetry import Telemetry, publish
+from engine.store import queries, queue
+from engine.store.connect import Changes, Connection, DatabaseError, writer
+from engine.store.discover import import_unknown
+from engine.store.store_errors import StoreForeign, StoreNewer
+from engine.store.transactions import write
+
+_FIRST_FIGURES_SECONDS = 5.0
+_PAUSE_AFTER_TROUBLE_SECONDS = 1.0
+CLOCK = "clock"
+"""The fact that keeps which boot of the machine it was, and by how much clock and uptime differed."""
+
+log = logging.getLogger("daemon")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a daemon is to behave; tests give it other limits and another program for a worker."""
+
+    idle_exit_seconds: float = 0.0
+    """Leave after so long without runs; 0: as the workspace says, else stay."""
+    command: Sequence[str] | None = None
+    """Stands in for `python -m engine.worker`."""
+    warm: bool = True
+    limits: Limits = Limits()
+
+
+class Daemon:
+    """One workspace's daemon. The caller holds the lock."""
+
+    def __init__(self, workspace: Workspace, lock: int, options: Options = Options()) -> None:
+        self.workspace, self.options, self.limits = workspace, options, options.limits
+        self._lock_file = os.fstat(lock)
+        self._conn = writer(workspace.database, busy_seconds=self.limits.database_seconds)
+        self._database_file = os.stat(workspace.database)
+        self._changes = Changes(self._conn)
+        off = "switched off" if not options.warm else "runs are given another worker" if options.command else ""
+        self._warm = ForkServer(off)
+        self._readings = Telemetry(self._conn, workspace, self.limits)
+        self._supervisor = Supervisor(
+            self._conn, workspace, self._warm, self.limits, self._readings.card, options.command
+        )
+        self._machine = Machine()
+        self._cpu_slots = 1
+        self._started = time.time()
+        self._leaving = ""
+        self._dirty = True
+        """Something has changed that `Changes` does not tell: our own writes, an end, the warm process."""
+        self._next_second = self._next_schedule = 0.0
+        self._busy_at = time.monotonic()
+        self._trouble = ""
+        self._said_later: dict[int, float] = {}
+        self._clock: float | None = None
+        """The difference between clock and uptime when it was last looked at."""
+        self._wake = _Wake()
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Until told to leave; why it left. Workers go on without it."""
+        process_control.adopt_orphans()
+        with contextlib.suppress(EngineError, DatabaseError):  # every command that looks does it, too
+            import_unknown(self._conn, self.workspace)
+        self._readings.start()
+        self._readings.wait(_FIRST_FIGURES_SECONDS)
+        log.info("daemon %s for %s, pid %d", __version__, self.workspace.root, os.getpid())
+        try:
+            while not self._leaving:
+                self._round()
+                if not self._leaving:
+                    self._wait()
+        finally:
+            self._close()
+        log.info("leaving: %s", self._leaving)
+        return self._leaving
+
+    def handle_signals(self, foreground: bool) -> None:
+        """SIGTERM and SIGINT: leave. Losing the terminal matters only to a daemon that was started in one."""
+        self._wake.install()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, frame: self.leave(f"asked by {signal.Signals(number).name}"))
+        hang_up = (lambda number, frame: self.leave("the terminal is gone")) if foreground else signal.SIG_IGN
+        signal.signal(signal.SIGHUP, hang_up)
+
+    def leave(self, why: str) -> None:
+        """After the present round. Safe to call from a signal handler."""
+        self._leaving = self._leaving or why
+        self._wake.now()
+
+    def has_work(self) -> bool:
+        """Whether a run waits that may start. Asked once more after the lock was given up."""
+        return any(not run.held for run in queries.queue(self._conn))
+
+    def _close(self) -> None:
+        with contextlib.suppress(EngineError, DatabaseError):
+            self._readings.close()
+        self._warm.leave()
+
+    def _wait(self) -> None:
+        """Until the next round is due, a child ends, or the warm process has news."""
+        files = [self._wake.fileno(), *([self._warm.fileno()] if self._warm.fileno() >= 0 else [])]
+        select.select(files, [], [], self.limits.tick_seconds)
+        self._wake.clear()
+
+    # -- one round -----------------------------------------------------------------------------------------------
+
+    def _round(self) -> None:
+        try:
+            self._mind_clock()
+            self._collect()
+            logged = self._supervisor.read_journals()
+            changed = self._changes.changed() or self._dirty
+            if changed or logged:
+                self._dirty = False
+                self._supervisor.follow()
+            if changed:
+                self._next_schedule = 0.0
+            now = time.monotonic()
+            if now >= self._next_second:
+                self._next_second = now + 1.0
+                self._second()
+            if now >= self._next_schedule:
+                self._next_schedule = now + self.limits.schedule_seconds
+                self._schedule()
+            self._trouble = ""
+        except (StoreForeign, StoreNewer):
+            raise  # no round will mend that
+        except (EngineError, DatabaseError, OSError) as error:
+            self._put_off(str(error), log.warning)  # a locked database, a full disk
+        except Exception as error:  # a fault of ours in one round must not leave all runs without a daemon
+            self._put_off(f"{type(error).__name__}: {error}", log.exception)
+
+    def _put_off(self, trouble: str, tell: Callable[[str, str], None]) -> None:
+        """The rest of the round is done in the next; why is said once."""
+        self._dirty = True
+        if trouble != self._trouble:
+            tell("%s", trouble)
+        self._trouble = trouble
+        if not self._leaving:
+            time.sleep(min(_PAUSE_AFTER_TROUBLE_SECONDS, self.limits.tick_seconds * 4))
+
+    def _mind_clock(self) -> None:
+        """When the clock is set, what is going on is moved along: when it began, when it is due, when it is retried.
+
+        The difference is kept in the store, so that a clock set while no daemon ran is noticed, too.
+        """
+        offset = process_control.clock_offset()
+        before, self._clock = self._clock, offset
+        if before is not None and abs(offset - before) < self.limits.clock_seconds:
+            return
+        boot = process_control.boot_id() or "-"
+        known = (queries.get_meta(self._conn, CLOCK) or "").split()
+        moved = offset - float(known[1]) if len(known) == 2 and known[0] == boot else 0.0
+        if len(known) == 2 and known[0] == boot and abs(moved) < self.limits.clock_seconds:
+            return
+        self._clock = None  # until it is in the store
+        with write(self._conn):
+            if moved:
+                queue.clock_moved(self._conn, moved)
+            queue.set_meta(self._conn, CLOCK, f"{boot} {offset!r}")
+        self._clock = offset
+        if moved:
+            log.warning("the clock was set by %+.0f s", moved)
+            self._started += moved
+            self._said_later.clear()
+            self._readings.clock_moved()
+            self._dirty = True
+            self._next_second = 0.0  # daemon.json tells the time, too
+
+    def _collect(self) -> None:
+        """Children that have ended, and workers that are gone."""
+        ended = process_control.reap()
+        self._supervisor.statuses.update(ended)
+        for pid, status in ended.items():
+            if self._warm.reaped(pid, status):
+                self._dirty = True
+        self._warm.listen()
+        for news in self._warm.news:
+            log.info("%s", news)
+            self._dirty = True
+        self._warm.news.clear()
+        if self._supervisor.collect():
+            self._dirty = True
+
+    def _second(self) -> None:
+        """What is done once a second."""
+        # What is queued in another runs.db than the one open here would never be seen.
+        files = ((self.workspace.daemon_lock, self._lock_file), (self.workspace.database, self._database_file))
+        if not all(_same_file(path, known) for path, known in files):
+            self.leave("the workspace is gone")
+            return
+        self._supervisor.check_heartbeats()
+        workers = self._supervisor.workers.values()
+        self._readings.watch({w.run.id: (w.pid, w.started) for w in workers if w.pid is not None})
+        snapshot = self._readings.latest()
+        self._machine = placement.machine(snapshot, os.environ)
+        self._cpu_slots = cpu_slots(self._conn)
+        self._readings.take(snapshot, [worker.run for worker in workers], self._machine.samples)
+        self._tell()
+        bound_file(self.workspace.daemon_log, self.limits.log_bytes)
+        self._rest(bool(workers))
+
+    def _tell(self) -> None:
+        content = {
+            "pid": os.getpid(),
+            "started": self._started,
+            "t": time.time(),
+            "version": __version__,
+            "warm": self._warm.state,
+            "cpu_slots": self._cpu_slots,
+        }
+        publish(self.workspace.daemon_state, content)
+
+    def _rest(self, busy: bool) -> None:
+        """With nothing to do: give back the warm process' memory, and leave if that is wished."""
+        now = time.monotonic()
+        if busy or self.has_work():
+            self._busy_at = now
+        idle = now - self._busy_at
+        if idle > self.limits.warm_idle_seconds:
+            self._warm.leave()
+        if 0 < (self.options.idle_exit_seconds or idle_exit_seconds(self._conn)) < idle:
+            self.leave(f"nothing to do for {idle:.0f} s")
+
+    # -- what starts ---------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        waiting = queries.queue(self._conn)
+        if not waiting:
+            return
+        if any(not run.held for run in waiting):
+            # Loaded when it is first needed: a workspace that is only looked at keeps its memory.
+            self._warm.ensure_started()
+        if self._machine.trouble:
+            queue.set_waiting(self._conn, {run.id: (WaitKind.BUSY.value, self._machine.trouble) for run in waiting})
+            return
+        after = queries.dependencies(self._conn)
+        active = [worker.run for worker in self._supervisor.workers.values()]
+        state = State(
+            waiting=tuple(placement.waiting_run(run, after.get(run.id, ())) for run in waiting),
+            active=tuple(placement.active_run(run, self._machine.samples) for run in active),
+            gpus=self._machine.gpus,
+            cpu_slots=self._cpu_slots,
+            disk_full=self._disk_full(),
+            now=time.time(),
+        )
+        patience = self._warm.state == "loading" and self._warm.loading_seconds() < self.limits.warm_patience_seconds
+        by_id = {run.id: run for run in waiting}
+        reasons: dict[int, tuple[str, str]] = {}
+        for decision in decide(state):
+            if not isinstance(decision, Start):
+                if self._worth_saying(decision.run, decision.kind, by_id[decision.run].wait_kind):
+                    reasons[decision.run] = (decision.kind.value, decision.reason)
+            elif why := self._supervisor.may_start(decision.run):
+                reasons[decision.run] = (WaitKind.BUSY.value, why)
+            elif not patience:
+                self._start(decision, by_id[decision.run].gpus_wanted)
+        queue.set_waiting(self._conn, reasons)
+
+    def _start(self, decision: Start, gpus_wanted: int) -> None:
+        gpus = [self._machine.samples[gpu] for gpu in decision.gpus]
+        environment = placement.run_environment(gpus, gpus_wanted, bool(self._machine.gpus), self._cpu_slots)
+        self._supervisor.start(decision.run, decision.gpus, environment)
+        self._dirty = True
+
+    def _worth_saying(self, run_id: int, kind: WaitKind, stored: str | None) -> bool:
+        """A pause that counts down is written every 10 s: each write makes every front end read anew."""
+        if kind is not WaitKind.LATER or stored != kind.value:
+            return True
+        now = time.monotonic()
+        if now - self._said_later.get(run_id, 0.0) < 10.0:
+            return False
+        self._said_later[run_id] = now
+        return True
+
+    def _disk_full(self) -> str:
+        try:
+            free = shutil.disk_usage(self.workspace.root).free
+        except OSError as error:
+            return f"the disk of {self.workspace.root} does not answer: {error.strerror}"
+        reserve = self.limits.disk_reserve_bytes
+        if free >= reserve:
+            return ""
+        return f"the disk is full: {bytes_text(free)} free, nothing starts below {bytes_text(reserve)}"
+
+
+class _Wake:
+    """A pipe that makes `select` return when a signal arrives: the end of a child, or being told to leave."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else _pipe()
+
+    def fileno(self) -> int:
+        return self._read
+
+    def install(self) -> None:
+        """Let the interpreter write into it on every signal that has a handler. Main thread only."""
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+
+    def now(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._write, b".")
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._read, 512):
+                pass
+
+
+def _pipe() -> tuple[int, int]:
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    return ends
+
+
+def _same_file(path: os.PathLike, known: os.stat_result) -> bool:
+    """Whether the path still names that file: somebody may have deleted or replaced it, or the folder it is in."""
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # a network drive that is away for a moment
+    return (there.st_dev, there.st_ino) == (known.st_dev, known.st_ino)
+
+
+def cpu_slots(conn: Connection) -> int:
+    """How many runs may train on the CPU at the same time; 1 unless somebody said otherwise."""
+    said = queries.get_meta(conn, CPU_SLOTS)
+    return int(said) if said is not None and said.isdecimal() else 1
+
+
+def idle_exit_seconds(conn: Connection) -> float:
+    """After how long without runs a daemon of this workspace leaves; 0: never, unless somebody said otherwise."""
+    said = queries.get_meta(conn, IDLE_EXIT)
+    return float(said) if said is not None and said.isdecimal() else 0.0
+
+
+def bound_file(path: os.PathLike, limit: int) -> None:
+    """Keep the last quarter of a log that has grown beyond `limit`. It is written with O_APPEND, so in place."""
+    with contextlib.suppress(OSError):
+        if os.path.getsize(path) <= limit:
+            return
+        with open(path, "r+b") as file:
+            file.seek(-limit // 4, os.SEEK_END)
+            kept = file.read()
+            file.seek(0)
+            file.truncate()
+            file.write(kept[kept.find(b"\n") + 1 :])
+
+
+def serve(workspace: Workspace, options: Options = Options(), foreground: bool = False) -> int:
+    """Be the daemon of a workspace until told to leave; the exit code. 0 at once where another one is.
+
+    Main thread only: it takes SIGTERM and SIGINT for the wish to leave.
+    """
+    while True:
+        lock = daemon_client.take_lock(workspace)
+        if lock is None:
+            log.info("another daemon has the workspace")
+            return 0
+        try:
+            daemon = Daemon(workspace, lock, options)
+            daemon.handle_signals(foreground)
+            why = daemon.run()
+        finally:
+            os.close(lock)
+        # Whoever queued a run just before the lock was given up saw a daemon, and started none.
+        if why.startswith("nothing to do") and daemon.has_work():
+            continue
+        return 0

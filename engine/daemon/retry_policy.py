@@ -1,0 +1,127 @@
+"""After a worker's end: whether its run is started again, when, and with what.
+
+A run that memory ended goes on from its last checkpoint with half the tokens a pass, which changes nothing in what is
+learned. Other failures are tried again as often as the user asked (`run.retries`), after growing pauses.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.base.errors import EngineError
+from engine.base.units import span_text
+from engine.daemon.exit_status import RETRYABLE, ExitCause, ExitStatus
+from engine.daemon.limits import Limits
+from engine.runs.run_folder import change_run
+from engine.settings.resolve import Layer
+from engine.store import queue
+from engine.store.connect import Connection
+from engine.store.run_records import Event, Run
+
+MEMORY_RESTART, RETRY, START = "memory-restart", "retry", "start"
+"""Events by which a daemon knows what it, or the one before it, has done already."""
+_SMALLEST_PASS = 8
+_MARGIN = 1.1
+"""Beside its peak a run needs room for the allocator's fragments."""
+_LARGEST_SHARE = 0.95
+"""No card is ever wholly free: driver and display keep some."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """The GPU a run was on when it ended, as far as anyone knows."""
+
+    total_bytes: int | None = None
+    others_bytes: int = 0
+    """Held by processes that are none of ours."""
+    peak_bytes: int | None = None
+    """The most the run has held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Start the run again."""
+
+    event: str
+    message: str
+    pause_seconds: float
+    micro_tokens: int | None = None
+    """Tokens per forward pass from now on; None: as before."""
+
+
+def decide(
+    run: Run, ending: ExitStatus, events: Sequence[Event], settings: dict, card: GpuMemory, limits: Limits
+) -> Restart | None:
+    """`Again`, or None where the run stays ended. Pure: `events` are the run's, `settings` its own by path."""
+    if ending.end not in RETRYABLE:
+        return None
+    if ending.end is ExitCause.GPU_MEMORY and settings.get("run.on_oom") != "fail":
+        again = _after_out_of_memory(run, events, settings, card, limits)
+        if again:
+            return again
+    used = sum(event.kind == RETRY for event in events)
+    if used >= run.retries:
+        return None
+    pause = min(limits.retry_first_seconds * limits.retry_growth**used, limits.retry_last_seconds)
+    return Restart(RETRY, f"Retry {used + 1} of {run.retries} in {span_text(pause)}.", pause)
+
+
+def _after_out_of_memory(
+    run: Run, events: Sequence[Event], settings: dict, card: GpuMemory, limits: Limits
+) -> Restart | None:
+    before = [event for event in events if event.kind == MEMORY_RESTART]
+    if len(before) >= limits.memory_restarts:
+        return None
+    others = card.others_bytes > 0
+    if before and before[-1].step == run.step and not others:
+        return None  # the step that did not fit then does not fit now, with the whole card to itself
+    in_use = _tokens_per_pass(events, settings)
+    fewer = max(in_use // 2, _SMALLEST_PASS) if in_use else None
+    if fewer is None and not others:
+        return None  # not even the model fits
+    what = f"with {fewer} tokens a pass instead of {in_use}" if fewer else "as it was"
+    when = " once others leave it enough memory" if others else ""
+    message = f"Out of GPU memory: goes on from its last checkpoint {what}{when}. The result is the same."
+    return Restart(MEMORY_RESTART, message, 0.0, fewer)
+
+
+def _tokens_per_pass(events: Sequence[Event], settings: dict) -> int | None:
+    """As the worker last said; else as set."""
+    said = next((event.detail["micro_tokens"] for event in reversed(events) if "micro_tokens" in event.detail), None)
+    value = said or settings.get("train.micro_tokens")
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def apply(conn: Connection, run: Run, folder: Path, again: Restart, card: GpuMemory) -> bool:
+    """Queue the run again. False where somebody else was quicker, or its settings cannot be written."""
+    if again.micro_tokens:
+        try:
+            layer = Layer(MEMORY_RESTART, {"train.micro_tokens": again.micro_tokens})
+            changed = change_run(folder, [layer])
+        except EngineError as error:
+            queue.note(conn, run.id, MEMORY_RESTART, f"Not started again: {error.message}", step=run.step)
+            return False
+        queue.put_settings(conn, run.id, changed.config.flat(), changed.origin)
+    if again.event == MEMORY_RESTART and card.others_bytes:
+        queue.edit(conn, run.id, estimate_bytes=_needed(run, card))
+    # Where it died before its first step, the checkpoint it was to start from is still the one that was asked for.
+    point = run.resume_step if run.resume_step is not None and run.step <= run.resume_step else None
+    not_before = time.time() + again.pause_seconds if again.pause_seconds else None
+    outcome = queue.resume(conn, run.id, point, not_before)
+    if outcome:
+        queue.note(conn, run.id, again.event, again.message, step=run.step)
+    return bool(outcome)
+
+
+def _needed(run: Run, card: GpuMemory) -> int | None:
+    """What must be free before it is tried again: more than there was, for within its step it had tried with less.
+
+    At least half of what others hold has to go; if that is too little, the next time is waited for longer. None, which
+    waits for a card without others, where nobody knows how large it is.
+    """
+    if not card.total_bytes:
+        return None
+    had = card.total_bytes - card.others_bytes
+    needed = max(had + card.others_bytes // 2, round((card.peak_bytes or 0) * _MARGIN), run.estimate_bytes or 0)
+    return min(needed, round(card.total_bytes * _LARGEST_SHARE))

@@ -1,0 +1,85 @@
+"""The account of one file while its rows pass: how many are read, bad or set aside, and what of them is not learnt."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from engine.formats.layouts import exam_words, unused_with_text
+from engine.formats.ratings import Ratings
+from engine.formats.row_errors import visible
+from engine.formats.rows import Built
+from engine.formats.split_names import VALIDATION, part_of_name
+
+_MOST_NAMES = 50
+"""Names of columns that are counted per file."""
+
+
+@dataclass(slots=True)
+class FileTally:
+    """What is found out about a file while its rows pass."""
+
+    name: str
+    part: str
+    """The split of all its rows, by the file's name."""
+    wanted: frozenset[str] | None
+    """Splits that are used, '' for rows of none; None for all."""
+    kept_part: bool
+    """Rows come with the split they belong to; else they are simply the data."""
+    for_training: bool
+    zero_is_bad: frozenset[str] = frozenset()
+    split: str = ""
+    """The column that says each row's split by what it holds, whatever it is called."""
+    given: int = 0
+    read: int = 0
+    bad: int = 0
+    aside: Counter[str] = field(default_factory=Counter)
+    used: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
+    flags: dict[str, Counter[bool]] = field(default_factory=dict)
+    """Columns that hold true or false and are not read, with how often each; but for 50 of them."""
+    notes: list[str] = field(default_factory=list)
+    ratings: Ratings = field(default_factory=Ratings)
+    sections: list[tuple[str, int]] = field(default_factory=list)
+    """Keys that lists of rows stand under, and how many rows came before each."""
+
+    def note_sections(self, rows: int) -> None:
+        """Say which of `rows` are trained on although others are in splits: those under keys that name none."""
+        if self.part or not any(part_of_name(key) for key, _ in self.sections):
+            return
+        ends = [*(start for _, start in self.sections[1:]), rows]
+        for (key, start), end in zip(self.sections, ends, strict=True):
+            if end > start and not part_of_name(key):
+                said = f"{_rows(end - start)} under '{visible(key)}', which names no split, read as training rows"
+                self.notes.append(said)
+
+    def described(self) -> tuple[str, ...]:
+        lines = list(dict.fromkeys(self.notes))
+        if self.used[VALIDATION] and self.for_training:
+            lines.append(f"{_rows(self.used[VALIDATION])} of the split '{VALIDATION}', used for validation")
+        for part, rows in self.aside.items():
+            lines.append(f"{_rows(rows)} of the split '{part}' set aside; {self.name}:{part} reads them")
+        for column, values in self.flags.items():
+            if values[True] and values[False]:
+                no = f"'{visible(column)}' is false in {_rows(values[False])}, which are trained like the others"
+                lines.append(f"{no}; if it calls their answers bad, take them out")
+        return (*lines, *exam_words(self.ignored), *self.ratings.lines())
+
+    def not_learnt(self, row: dict, unused: Sequence[str], built: Built) -> tuple[str, ...]:
+        """Columns and keys of a good row with text that its example does not hold; counted, as true and false are."""
+        names = built.unread
+        if unused:
+            for column in unused:
+                value = row[column]
+                if (value is True or value is False) and (column in self.flags or len(self.flags) < _MOST_NAMES):
+                    self.flags.setdefault(column, Counter())[value] += 1
+            if with_text := unused_with_text(row, unused):
+                held = [message["content"] for message in built.example.messages]
+                names += tuple([name for name in with_text if row[name] not in held])
+        for name in names:
+            if name in self.ignored or len(self.ignored) < _MOST_NAMES:
+                self.ignored[name] += 1
+        return names
+
+
+def _rows(number: int) -> str:
+    return f"{number:,} {'row' if number == 1 else 'rows'}"

@@ -1,0 +1,103 @@
+"""What the columns of a file mean, judged by its first rows; DataError in the user's words when they mean nothing."""
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from engine.base.errors import DataError
+from engine.formats.column_tables import NumberedRow
+from engine.formats.columns import Schema, find_schema, mapped_schema, normalise
+from engine.formats.layouts import known_layout, map_hint
+from engine.formats.preference import is_pair, pair_words, worse_columns
+
+
+def file_schema(
+    name: str, rows: Sequence[dict], container: str, mapping: dict[str, str], format: str, objective: str
+) -> Schema:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    if container == "txt":
+        if mapping or format not in ("auto", "text"):
+            raise DataError(f"{name} is plain text; it has no columns", "Leave out --map and the format.")
+        shape = find_schema(columns)
+    elif mapping:
+        shape = _mapped(name, columns, mapping)
+    else:
+        _refuse_pairs(name, rows)
+        shape = _found(name, columns, rows, format)
+    if shape.kind == "text" and objective == "sft":
+        known = known_layout(columns, rows[0])
+        if known:
+            raise DataError(f"{name} {known[0]}", known[1])
+        raise DataError(
+            f"{name} is plain text: it has no answers to learn from",
+            "Use --objective pretrain to learn from the text itself"
+            + ("." if container == "txt" else map_hint(columns, rows, ", or say which column is which: ")),
+        )
+    is_table = container in ("csv", "tsv", "parquet") or any(isinstance(row, NumberedRow) for row in rows)
+    _refuse_repeated(name, rows, shape, mapping, is_table)
+    return shape
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    by_lower = {one.lower(): one for one in names}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+def _mapped(name: str, columns: list[str], mapping: dict[str, str]) -> Schema:
+    for role, column in mapping.items():
+        if column not in columns:
+            raise DataError(
+                f"{name} has no column '{column}' (mapped to {role}){nearest(column, columns)}",
+                f"Its columns: {', '.join(columns)[:500]}",
+            )
+    shape = mapped_schema(columns, mapping)
+    if shape is None:
+        raise DataError(f"{name}: mapping {', '.join(mapping)} is not enough to make an example", map_hint(columns))
+    return shape
+
+
+def _found(name: str, columns: list[str], rows: Sequence[dict], format: str) -> Schema:
+    found = [(tuple(row), find_schema(row, format)) for row in rows]
+    formats = Counter(shape.format for _, shape in found if shape)
+    if formats:
+        winner = formats.most_common(1)[0][0]
+        of_winner = dict.fromkeys(
+            column for keys, shape in found if shape and shape.format == winner for column in keys
+        )
+        return find_schema(of_winner, winner)
+    known = known_layout(columns, rows[0])
+    if known:
+        raise DataError(f"{name} {known[0]}", known[1])
+    if format != "auto":
+        raise DataError(f"{name} does not have the columns of format '{format}'", map_hint(columns, rows))
+    raise DataError(f"{name} has no columns that finetop knows", map_hint(columns, rows))
+
+
+def _refuse_pairs(name: str, rows: Sequence[dict]) -> None:
+    """DataError for a file of preference pairs; single ones among other rows are refused with their line."""
+    pairs = [row for row in rows if is_pair(row, worse_columns(tuple(row)))]
+    if len(pairs) * 2 > len(rows):
+        what, how = pair_words(tuple(pairs[0]), worse_columns(tuple(pairs[0])), pairs[0])
+        raise DataError(f"{name} holds {what}, which finetop does not train on", how)
+
+
+def _refuse_repeated(name: str, rows: Sequence[dict], shape: Schema, mapping: dict[str, str], is_table: bool) -> None:
+    """DataError where two columns of one row have the name that is used: which one is meant cannot be known."""
+    from engine.formats.delimited import plain_name  # and csv, which JSON does without
+
+    def bare(column: str) -> str:
+        return normalise(plain_name(column) if is_table else column)
+
+    for columns in dict.fromkeys(tuple(row) for row in rows):
+        for role, column in shape.columns.items():
+            twins = [other for other in columns if bare(other) == bare(column)]
+            if len(twins) < 2 or column not in twins or mapping.get(role) == column:
+                continue
+            places = " and ".join(str(columns.index(twin) + 1) for twin in twins)
+            given = {each: shape.columns[each] for each in shape.required} | {role: twins[1]}
+            which = ",".join(f"{each}={given[each]}" for each in given)
+            raise DataError(
+                f"{name}: the name '{plain_name(column)}' stands over columns {places}",
+                f'Give each column its own name, or say which is meant: --map "{which}" takes the second.',
+            )

@@ -1,0 +1,251 @@
+"""`eval.command`: a program of the user's that scores the answers of an evaluation.
+
+It gets the lines of predictions.jsonl whose example was answered on its standard input, and writes one JSON object of
+numbers to its standard output, or as the last line of it. No shell reads the command: it is parted into words as a
+shell would, and the first is the program.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.base.errors import InputError
+from engine.base.worker_process import signal_name
+from engine.metrics.names import MAIN_SCORES
+
+MOST_NUMBERS = 50
+_OUTPUT_BYTES = 1 << 20
+"""Of each of its two outputs."""
+_SCRIPT = re.compile(r".+\.(py|sh|bash|pl|rb|js|ts|R|jl|lua|jar)")
+_NAME = re.compile(r"[^\W\d][\w.-]{0,59}(@[\w.-]{1,60})?")
+_TAKEN = frozenset({"loss", "perplexity", *MAIN_SCORES})
+_POLL_SECONDS = 0.02
+_ALIVE_SECONDS = 0.5
+_LARGE_BYTES = 64 << 20
+"""Of a file: beyond it hashing would be felt at every evaluation."""
+
+
+class CommandFailed(InputError):
+    """The command gave no numbers; the message says why, in words."""
+
+
+@dataclass(frozen=True)
+class ScoreCommand:
+    """The program and its words, where it runs, and for how long it may."""
+
+    text: str
+    folder: Path
+    seconds: float
+
+    @property
+    def words(self) -> list[str]:
+        return parse(self.text)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """sha256 of each file that its words name, by its path: what the numbers hang on, as far as it can be seen.
+
+        Of the program itself where it is a script; of a very large file size and time instead.
+        """
+        found = {}
+        program, *words = [Path(self.folder, os.path.expanduser(word)) for word in self.words]
+        for path in [program, *words]:
+            with contextlib.suppress(OSError, ValueError):
+                if path.is_file() and (path is not program or _is_script(path)):
+                    found[str(path)] = _known_by(path)
+        return found
+
+    def identity(self) -> dict[str, Any]:
+        """What is kept of it beside its numbers, JSON-ready."""
+        return {"text": self.text, "files": self.files}
+
+    def changes(self, before: Mapping[str, Any] | None) -> list[str]:
+        """In words, how it is another than the one of that identity; empty where it is the same."""
+        return changed(before, self.identity())
+
+    def numbers(self, lines: Iterable[Mapping[str, Any]], alive: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """What it says of these predictions. Raises CommandFailed; `alive` is called again and again meanwhile."""
+        import tempfile  # 5 ms
+
+        with tempfile.TemporaryDirectory(prefix="finetop-score-") as scratch:
+            given, out, err = (Path(scratch, name) for name in ("in", "out", "err"))
+            text = "".join(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)
+            given.write_bytes(text.encode("utf-8", "replace"))
+            self._run(given, out, err, alive)
+            return read_numbers(out.read_bytes().decode("utf-8", "replace"))
+
+    def _run(self, given: Path, out: Path, err: Path, alive: Callable[[], None]) -> None:
+        try:
+            with open(given, "rb") as stdin, open(out, "wb") as stdout, open(err, "wb") as stderr:
+                process = subprocess.Popen(
+                    self.words,
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    cwd=self.folder,
+                    process_group=0,  # so that what it starts ends with it
+                )
+        except OSError as error:
+            raise CommandFailed(f"eval.command {self.text}: {error.strerror or error}", _HINT) from None
+        until = time.monotonic() + self.seconds
+        try:
+            told = 0.0
+            while process.poll() is None:
+                time.sleep(_POLL_SECONDS)
+                if time.monotonic() - told >= _ALIVE_SECONDS:
+                    told = time.monotonic()
+                    alive()
+                if time.monotonic() > until:
+                    raise CommandFailed(
+                        f"eval.command took longer than {self.seconds:g} s and was ended", "Raise eval.command_seconds."
+                    )
+                if max(out.stat().st_size, err.stat().st_size) > _OUTPUT_BYTES:
+                    raise CommandFailed(f"eval.command wrote more than {_OUTPUT_BYTES >> 20} MiB and was ended", _HINT)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.returncode:
+            code = process.returncode
+            how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with status {code}"
+            said = _last_line(err)
+            raise CommandFailed(f"eval.command {how}{f': {said}' if said else ''}", _HINT)
+
+
+_HINT = "Try it by hand: it reads a run's evaluations/step-*/predictions.jsonl, see docs/evaluation.md."
+
+
+def parse(text: str) -> list[str]:
+    """The command's words. Raises InputError."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"eval.command {text}: {str(error).lower()}", "Quotes come in pairs.") from None
+    if not words or not words[0]:
+        raise InputError("eval.command names no program", "Such as: python score.py")
+    return words
+
+
+def check_command(text: str, folder: Path) -> None:
+    """That its program and its scripts are there. Raises InputError."""
+    words = parse(text)
+    program = os.path.expanduser(words[0])
+    if shutil.which(program if os.sep not in program else os.path.join(folder, program)) is None:
+        there = "cannot be run" if os.path.exists(os.path.join(folder, program)) else "is not there"
+        raise InputError(f"eval.command {text}: the program {words[0]} {there}", "Such as: python score.py")
+    for word in words[1:]:
+        path = os.path.join(folder, os.path.expanduser(word))
+        if _SCRIPT.fullmatch(word) and not os.path.exists(path):
+            raise InputError(f"eval.command {text}: there is no file {path}", "Give its path from where you stand.")
+
+
+def absolute_command(text: str) -> str:
+    """The files among its words, and its program, by their whole paths, so that it means the same from anywhere.
+
+    What cannot be read as a command is left as it is, for `check_command` to refuse.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return text
+    if not words or "\0" in text:
+        return text
+    program = shutil.which(os.path.expanduser(words[0]))
+    words[0] = os.path.abspath(program) if program else words[0]
+    rest = [os.path.abspath(os.path.expanduser(word)) if _is_file(word) else word for word in words[1:]]
+    return shlex.join([words[0], *rest])
+
+
+def _is_file(word: str) -> bool:
+    try:
+        return os.path.isfile(os.path.expanduser(word))
+    except ValueError:
+        return False
+
+
+def read_numbers(output: str) -> dict[str, float]:
+    """The object that is the whole output, or its last line: libraries like to print. Raises CommandFailed."""
+    lines = output.strip().splitlines()
+    if not lines:
+        raise CommandFailed("eval.command wrote nothing to its standard output", _HINT)
+    content = None
+    for text in (output, lines[-1]):
+        try:
+            content = json.loads(text)
+            break
+        except (ValueError, RecursionError):
+            continue
+    if not isinstance(content, dict):
+        raise CommandFailed(f"eval.command wrote no JSON object of numbers: {_shown(lines[-1])}", _HINT)
+    if len(content) > MOST_NUMBERS:
+        raise CommandFailed(f"eval.command gave {len(content):,} numbers; {MOST_NUMBERS} are the most", _HINT)
+    return {name: value for name, value in ((name, _number(name, value)) for name, value in content.items())
+            if value is not None}  # fmt: skip
+
+
+def _number(name: str, value: Any) -> float | None:
+    if not _NAME.fullmatch(name):
+        raise CommandFailed(f"eval.command: {_shown(name)} is no name for a metric", "Letters, digits, '_', '-', '.'.")
+    if name.partition("@")[0] in _TAKEN:
+        raise CommandFailed(f"eval.command gives '{name}', which finetop measures itself", "Give it another name.")
+    if value is None:
+        return None
+    try:
+        if not isinstance(value, bool) and isinstance(value, int | float) and not math.isinf(value):
+            return float(value)
+    except OverflowError:
+        pass
+    raise CommandFailed(f"eval.command: '{name}' is {_shown(json.dumps(value))}, which is no number", _HINT)
+
+
+def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> list[str]:
+    """In words, how the command is another one than before; empty where it is the same, or nobody knows."""
+    before, now = before or {}, now or {}
+    if before.get("text") != now.get("text"):
+        return [f"eval.command was {before.get('text') or 'not set'} and is {now.get('text') or 'not set'}"]
+    was, there = before.get("files") or {}, now.get("files") or {}
+    return [f"{path} has changed" for path in there if was.get(path) not in (None, there[path])] + [
+        f"{path} is gone" for path in was if path not in there
+    ]
+
+
+def _is_script(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"#!"
+
+
+def _known_by(path: Path) -> str:
+    with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_size > _LARGE_BYTES:
+            return f"{status.st_size} bytes of {status.st_mtime_ns}"
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _last_line(path: Path) -> str:
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 4000))
+        lines = file.read().decode("utf-8", "replace").strip().splitlines()
+    return _shown(lines[-1].strip()) if lines else ""
+
+
+def _shown(text: str) -> str:
+    shown = "".join(char if char.isprintable() else "�" for char in text)
+    return shown if len(shown) <= 300 else shown[:299] + "…"
+
+
+def answered(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The predictions that a command is given."""
+    return [line for line in lines if line.get("text") is not None]

@@ -1,0 +1,39 @@
+"""What a model is called: a folder, or a name on the hub."""
+
+import os
+import re
+
+from engine.base.errors import InputError
+
+ADAPTER = "adapter_config.json"
+
+
+_HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
+"""What the hub lets a model be called, told loosely: it knows stricter rules, and refuses by them itself."""
+
+
+def is_path(name: str) -> bool:
+    """Whether a model's name can only be that of a folder: names on the hub have one slash at most."""
+    return name.startswith(("/", "./", "../", "~")) or name.count("/") > 1
+
+
+def check_model_name(name: str) -> None:
+    """That `name` is a model's folder, or can be a name on the hub. Raises InputError."""
+    if name == "starter":
+        return
+    folder = os.path.expanduser(name)
+    if not name:
+        raise InputError("model.name is empty", "Give a folder, a hub name such as org/name, or 'starter'.")
+    if os.path.isfile(folder):
+        raise InputError(f"the model {name} is a file", "Give the folder of a Hugging Face model.")
+    if os.path.isdir(folder):
+        if not os.path.exists(os.path.join(folder, "config.json")):
+            what = "is an adapter" if os.path.exists(os.path.join(folder, ADAPTER)) else "is no model"
+            raise InputError(f"{name} {what}: it holds no config.json", "Give the folder of a Hugging Face model.")
+    elif is_path(name):
+        raise InputError(f"there is no model folder {name}", "Give an existing folder, or a hub name: org/name.")
+    elif not _HUB_NAME.fullmatch(name):
+        raise InputError(
+            f"there is no folder {name}, and no model of the hub can have that name",
+            "Give an existing folder, or a hub name: letters, digits, '-', '_' and '.', as org/name.",
+        )

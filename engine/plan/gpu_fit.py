@@ -1,0 +1,136 @@
+"""What fits on which card: tokens in a pass as the worker would find them, and the cheapest changes that help."""
+
+from dataclasses import dataclass
+
+from engine.base.units import GIB
+from engine.models.model_shape import ModelShape
+from engine.plan.memory import ENOUGH_TOKENS, EstimateInputs, MemoryEstimate, memory_estimate
+from engine.settings.schema import RunConfig
+
+SHARE = 0.9
+"""Share of a card the worker lets a pass take (engine.worker.runtime.memory_fit)."""
+
+
+@dataclass(frozen=True)
+class GpuSpec:
+    name: str
+    total_bytes: int
+    free_bytes: int | None = None
+    """None: nothing else is on it."""
+
+    @property
+    def usable_bytes(self) -> int:
+        """What the worker lets its passes take of it."""
+        others = self.total_bytes - self.free_bytes if self.free_bytes is not None else 0
+        return int(SHARE * self.total_bytes) - others
+
+
+COMMON_GPUS = tuple(GpuSpec(f"a card of {size} GB", size * GIB) for size in (24, 48, 80))
+"""Shown where the machine has no GPU: an RTX 4090 or A10, an L40S or A6000, an A100 or H100."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    card: GpuSpec
+    estimate: MemoryEstimate
+    """With the passes it would be run with on this card; where it does not fit, with the smallest."""
+    fits: bool
+    """The expected peak stays within what the worker may take."""
+    surely: bool
+    """The high estimate does too."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting that would be changed, beside those before it in the list."""
+
+    settings: dict[str, object]
+    why: str
+    """What it costs."""
+    expected: int
+    """Peak bytes with it and all changes before it."""
+    fits: bool
+
+
+def fit(config: RunConfig, card: GpuSpec, known: EstimateInputs, shape: ModelShape) -> Fit:
+    """As the worker goes about it: twice the tokens as long as they fit; recompute activations where too few do."""
+    setting = config.train.activation_checkpointing
+    longest = known.longest_of(config)
+    enough = min(known.step_tokens or ENOUGH_TOKENS, ENOUGH_TOKENS)
+    best: MemoryEstimate | None = None
+    for checkpointing in [setting] if isinstance(setting, bool) else [False, True]:
+        found = _largest(config, card, known, shape, checkpointing, longest)
+        if found and (best is None or found.micro_tokens > best.micro_tokens):
+            best = found
+        if best and best.micro_tokens >= enough:
+            break
+    if best is None:
+        recompute = setting is not False
+        smallest = memory_estimate(config, shape=shape, micro_tokens=longest, checkpointing=recompute, known=known)
+        return Fit(card, smallest, False, False)
+    return Fit(card, best, True, best.high <= card.usable_bytes)
+
+
+def _largest(
+    config: RunConfig, card: GpuSpec, known: EstimateInputs, shape: ModelShape, checkpointing: bool, longest: int
+) -> MemoryEstimate | None:
+    """The estimate with the most tokens a pass that fit; None where not even the longest example does."""
+    fixed = config.train.micro_tokens
+    tokens = longest if fixed == "auto" else max(longest, fixed)
+    best: MemoryEstimate | None = None
+    most = known.step_tokens or 16 * ENOUGH_TOKENS
+    while True:
+        estimate = memory_estimate(config, shape=shape, micro_tokens=tokens, checkpointing=checkpointing, known=known)
+        if estimate.expected > card.usable_bytes:
+            return best
+        best = estimate
+        if fixed != "auto" or tokens >= most:
+            return best
+        tokens = min(2 * tokens, most)
+
+
+def changes_that_fit(config: RunConfig, card: GpuSpec, known: EstimateInputs, shape: ModelShape) -> list[Change]:
+    """From the cheapest on, each upon those before it, until it fits. The last one says whether it does."""
+    made: list[Change] = []
+    present = fit(config, card, known, shape)
+    if present.fits:
+        return made
+    before = present.estimate.expected
+    for settings, why in _ladder(config, known):
+        changed = config.replace(settings)
+        if changed.method.kind != "full" and config.method.kind == "full":
+            changed = changed.replace({"model.dtype": "auto"})
+        result = fit(changed, card, known, shape)
+        expected = result.estimate.expected
+        if expected > 0.99 * before and not result.fits:
+            continue
+        made.append(Change(settings, why, expected, result.fits))
+        config, before = changed, expected
+        if result.fits:
+            break
+    return made
+
+
+def _ladder(config: RunConfig, known: EstimateInputs) -> list[tuple[dict[str, object], str]]:
+    """Changes by what they cost: time, then exactness, then what is learned."""
+    kind = config.method.kind
+    steps: list[tuple[dict[str, object], str]] = []
+    if config.train.activation_checkpointing is False:
+        steps.append(({"train.activation_checkpointing": True}, "a fourth to a third slower, the same result"))
+    if config.train.micro_tokens != "auto":
+        steps.append(({"train.micro_tokens": "auto"}, "smaller passes: slower, the same result"))
+    if config.optim.name == "adamw":
+        steps.append(({"optim.name": "adamw8bit"}, "moments in 8 bits: nearly the same result (Dettmers et al. 2022)"))
+    if kind == "lora":
+        steps.append(
+            ({"method.kind": "qlora"}, "base in 4 bits: slower, close to the same result (Dettmers et al. 2023)")
+        )
+    longest = known.longest_of(config)
+    if longest >= 512:
+        steps.append(({"data.max_length": longest // 2}, "longer examples are cut"))
+    if kind == "full":
+        steps.append(({"method.kind": "lora", "optim.name": "adamw"}, "an adapter: learns less, forgets less"))
+        steps.append(({"method.kind": "qlora"}, "base in 4 bits: slower, close to the same result"))
+    if longest >= 1024:
+        steps.append(({"data.max_length": longest // 4}, "longer examples are cut"))
+    return steps

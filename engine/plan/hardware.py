@@ -1,0 +1,95 @@
+"""What the machine at hand offers a run: its cards, its memory, and what earlier runs on it took."""
+
+import contextlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.base.errors import EngineError
+from engine.base.workspace import Workspace
+from engine.plan.gpu_fit import GpuSpec
+from engine.plan.throughput import PastRun
+
+
+@dataclass(frozen=True)
+class Hardware:
+    cards: tuple[GpuSpec, ...]
+    """The GPUs a CUDA program would see, in its order."""
+    no_cards: str
+    """Why there are none, in one line."""
+    memory_bytes: int | None
+    """Of the host, or of the control group where that is less."""
+    memory_free_bytes: int | None
+    card_watts: float | None
+    """Power limit of the first card."""
+    bfloat16: bool
+    """The device a run would take is good at bfloat16."""
+    gpu_names: tuple[str, ...] = ()
+    """All by which a run may be pinned to a GPU: indices and UUIDs, those of slices too."""
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.cards else "cpu"
+
+    @property
+    def device_name(self) -> str:
+        """As a run's journal has it."""
+        return self.cards[0].name if self.cards else "cpu"
+
+
+def detect_hardware(workspace: Workspace) -> Hardware:
+    """One round of the monitor: some hundredths of a second, two seconds at most where a driver hangs."""
+    from engine.monitor.cuda_visible_devices import visible_gpus  # psutil and pynvml: 40 ms
+    from engine.monitor.monitor import read_once
+
+    snapshot = read_once(workspace.root, seconds=2.0)
+    seen = visible_gpus(snapshot.gpus, os.environ)
+    cards = tuple(
+        GpuSpec(gpu.name or f"GPU {gpu.index}", gpu.memory_total_bytes, gpu.memory_free_bytes)
+        for gpu in seen.gpus
+        if gpu.memory_total_bytes
+    )
+    why = snapshot.gpu_problem or seen.doubt or ("" if cards else "CUDA_VISIBLE_DEVICES hides every GPU")
+    host = snapshot.host
+    total = free = None
+    if host and host.memory_total_bytes is not None:
+        total = min(host.memory_total_bytes, host.memory_limit_bytes or host.memory_total_bytes)
+        free = max(0, total - (host.memory_used_bytes or 0))
+    watts = next((gpu.power_limit_watts for gpu in seen.gpus if gpu.power_limit_watts), None)
+    narrow = card_is_good_at_bfloat16(cards[0].name) if cards else cpu_is_good_at_bfloat16()
+    names = tuple(str(gpu.index) for gpu in snapshot.gpus if gpu.parent is None)
+    names += tuple(gpu.uuid for gpu in snapshot.gpus)
+    return Hardware(cards, why, total, free, watts, narrow, names)
+
+
+_BEFORE_AMPERE = re.compile(r"\b(T4|V100S?|P100|P40|P4|M60|K80|GTX|TITAN|RTX 20\d\d|QUADRO (RTX|P\d+|GV100))\b")
+
+
+def card_is_good_at_bfloat16(name: str) -> bool:
+    """Compute capability 8.0, Ampere, and above; earlier cards by their names: NVML is asked no more."""
+    return not _BEFORE_AMPERE.search(name.upper())
+
+
+def cpu_is_good_at_bfloat16() -> bool:
+    """By the kernel's list of what the processor can, as torch finds out by asking it (engine.worker.model.load)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text("utf-8", "replace").split("flags", 1)[-1].split("\n", 1)[0].split()
+    except OSError:
+        return False
+    return bool({"amx_tile", "avx512_bf16"} & set(flags))
+
+
+def past_runs(workspace: Workspace) -> list[PastRun]:
+    """Earlier runs of this workspace; none where its database cannot be read now."""
+    from engine.store.connect import reader
+    from engine.store.past_runs import past_runs
+
+    if not workspace.database.exists():
+        return []
+    with contextlib.suppress(EngineError), contextlib.closing(reader(workspace.database)) as conn:
+        return [
+            PastRun(run.model, run.method, run.tokens_per_second, run.device, run.predicted_bytes, run.measured_bytes)
+            for run in past_runs(conn)
+        ]
+    return []

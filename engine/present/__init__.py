@@ -1,0 +1,1 @@
+"""Values as text for people: what the commands print and the screen shows."""

@@ -1,0 +1,173 @@
+"""What `data` tells as lines for a terminal: rows as they are trained, and a check's report: what the data is, what was
+found, most important first, the verdict."""
+
+import os.path
+from collections.abc import Iterator
+from typing import Any
+
+from engine.data.check_report import CheckReport, Issue, Lengths
+from engine.data.issue_types import ISSUE_TYPES
+from engine.formats.read_report import ignored_words
+from engine.formats.turn_notes import LINES
+from engine.present.text import cells, cut, marked, output_width, plain, trained_text, visible, wrap_cells
+
+_WIDEST = 100
+_BAR = 24
+_LABELS_SHOWN = 2
+_UNTRAINED = {"assistant": "assistant (weight 0)"}
+_LEFT_OUT = {"assistant": "assistant (left out by data.train_on)"}
+_FEW_ROWS = 10
+"""Rows of a label below which it is told: a validation share of a tenth holds one of them."""
+
+
+def printed(report: CheckReport) -> list[str]:
+    width = min(output_width(), _WIDEST)
+    lines = [*_head(report), *_size(report), *_found(report), *_advice(report), "", _verdict(report)]
+    return [cut(line, width) for line in _wrapped(lines, width)]
+
+
+def shown_rows(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Rows as `engine.data.show` gives them, each turn with what is trained of it marked."""
+    yield f"trained tokens {marked('like this', True)}"
+    for row in rows:
+        yield ""
+        where = f"{plain(row['file'])}:{row['line']}"
+        if "turns" not in row:
+            yield f"{where}: {'not trained: ' if 'error' in row else ''}{visible(row.get('error') or row['problem'])}"
+            continue
+        cut = f"; {row['cut']:,} more behind data.max_length are cut off" if row["cut"] else ""
+        yield f"{where}: {row['tokens']:,} tokens, {row['trained']:,} trained{cut}"
+        if row["problem"]:
+            yield f"  note: {visible(row['problem'])}"
+        if row["ignored"]:
+            yield f"  note: nothing is learnt from {plain(', '.join(row['ignored']))}"
+        for turn in row["turns"]:
+            yield from _turn(turn)
+
+
+def _turn(turn: dict[str, Any]) -> Iterator[str]:
+    untrained = _LEFT_OUT if "notes" in turn else _UNTRAINED
+    roles = turn["roles"] if turn["trained"] else [untrained.get(role, role) for role in turn["roles"]]
+    who = ", ".join(roles) or ("text" if turn["trained"] else "after it")
+    ends = ""
+    if "stop" in turn:
+        ends = f", ends at {plain(turn['stop'])}" if turn["stop"] else ", with no token that ends it"
+    count = f"{turn['tokens']:,} {'token' if turn['tokens'] == 1 else 'tokens'}"
+    yield f"  {who}: {count}{ends}"
+    yield trained_text(turn["pieces"], indent="    ")
+    for note in turn.get("notes", ()):
+        yield f"    note: {LINES.get(note, note)} [{note}]"
+    if turn.get("prompt") is not None:
+        yield "  asked otherwise: at this turn the model is given"
+        yield trained_text([(turn["prompt"], False)], indent="    ")
+
+
+def _head(report: CheckReport) -> Iterator[str]:
+    for file in report.files:
+        encoding = {"utf-8-sig": "UTF-8 with byte-order mark", "gb18030": "GB18030"}.get(
+            file.encoding, file.encoding.upper()
+        )
+        yield plain(file.path)
+        known = ", ".join(part for part in (file.container, encoding, file.format) if part)
+        columns = ", ".join(f"{role}={column}" for role, column in file.columns.items())
+        rows = f"{file.rows:,} {'row' if file.rows == 1 else 'rows'}"
+        bad = f", {file.bad_rows:,} of them bad" if file.bad_rows else ""
+        aside = f", {file.set_aside:,} set aside" if file.set_aside else ""
+        read = f": {file.read_rows:,} read" if bad or aside else ""
+        yield f"  {rows}{read}{bad}{aside}; {known}" + (f" ({plain(columns)})" if columns else "")
+        yield from (f"  · {plain(note)}" for note in file.notes)
+        if file.ignored:
+            yield f"  · nothing is learnt from {plain(ignored_words(file.ignored))}"
+    yield from (f"· {plain(line)}" for line in report.left_out)
+
+
+def _size(report: CheckReport) -> Iterator[str]:
+    lengths = report.lengths
+    if report.roles and set(report.roles) != {"text"}:
+        yield "  messages: " + ", ".join(f"{count:,} {role}" for role, count in report.roles.items())
+    if lengths.total:
+        yield (
+            f"  {lengths.unit}: {lengths.total:,} in all, {lengths.shortest:,} to {lengths.longest:,} a row, "
+            f"half of the rows up to {lengths.median:,}"
+        )
+        if lengths.cut_tokens:
+            yield f"  beyond max_length {lengths.max_length:,}: {lengths.cut_tokens:,} tokens, which are cut off"
+        yield from _histogram(lengths)
+        if lengths.unit == "characters":
+            yield "  tokens are counted with --model NAME"
+    yield from _labels(report.labels)
+
+
+def _histogram(lengths: Lengths) -> Iterator[str]:
+    most = max(lengths.histogram.values())
+    for length, count in lengths.histogram.items():
+        bar = "█" * max(1, round(_BAR * count / most))
+        yield f"    up to {length:>7,}  {bar:<{_BAR}} {count:>9,}"
+
+
+def _labels(labels: dict[str, int]) -> Iterator[str]:
+    if not labels:
+        return
+    counts = list(labels.values())
+    yield f"  {len(labels)} labels: {counts[0]:,} rows for the most frequent, {counts[-1]:,} for the rarest"
+    pairs = [f"{plain(label)} {count:,}" for label, count in labels.items()]
+    if len(pairs) > 2 * _LABELS_SHOWN:
+        pairs = [*pairs[:_LABELS_SHOWN], "…", *pairs[-_LABELS_SHOWN:]]
+    yield f"  such as {', '.join(pairs)}"
+    rare = sum(count < _FEW_ROWS for count in counts)
+    if rare:
+        yield f"  {rare} of them with less than {_FEW_ROWS} rows, too few to learn or to measure"
+
+
+def _found(report: CheckReport) -> Iterator[str]:
+    by_kind: dict[str, list[Issue]] = {}
+    for find in report.finds:
+        by_kind.setdefault(find.kind, []).append(find)
+    several = len(report.files) > 1
+    for kind, count in report.counts.items():
+        yield ""
+        known = ISSUE_TYPES[kind]
+        advice = f" ({known.advice})" if known.advice else ""
+        yield f"{'✗' if known.serious else '·'} {known.title}: {count:,}{advice}"
+        finds = by_kind.get(kind, [])
+        for find in finds:
+            yield from _find(find, several)
+        rows_told = len({(find.file, find.line) for find in finds})
+        if rows_told < count:
+            yield f"  and {count - rows_told:,} more (--all)"
+
+
+def _advice(report: CheckReport) -> Iterator[str]:
+    if report.advice:
+        yield ""
+        yield f"· no row with {', '.join(report.advice)}: worth some rows if users may send that"
+
+
+def _find(find: Issue, several: bool) -> Iterator[str]:
+    where = f"{find.file}:{find.line}" if several else f"line {find.line}"
+    other = ""
+    if find.other_line:
+        # Beside its own file a line says enough.
+        name = os.path.basename(find.other_file)
+        other = f" line {find.other_line}" if find.other_file == find.file else f" {name}:{find.other_line}"
+    yield f"  {plain(where)}: {plain(find.message)}{plain(other)}"
+    if find.excerpt:
+        yield f"      {plain(find.excerpt)}"
+
+
+def _verdict(report: CheckReport) -> str:
+    if report.failed:
+        rows = sum(report.serious.values())
+        return f"✗ {report.verdict}; {rows:,} serious finds, see ✗ above"
+    return f"✓ {report.verdict}; nothing serious found"
+
+
+def _wrapped(lines: list[str], width: int) -> Iterator[str]:
+    """Sentences that are too long go on below, indented; excerpts and bars are cut."""
+    for line in lines:
+        if line.startswith("    ") or cells(line) <= width:
+            yield line
+            continue
+        text = line.lstrip()
+        indent = " " * (len(line) - len(text))
+        yield from wrap_cells(text, width, indent, indent + "  ")

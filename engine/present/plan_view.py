@@ -1,0 +1,284 @@
+"""The plan as lines of text: pure, from what is known to lines."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.base.units import bytes_text
+from engine.metrics.best_evaluation import LOSS, parse
+from engine.metrics.scoring_command import ScoreCommand
+from engine.plan.forecast import Forecast, Memory
+from engine.plan.gpu_fit import Change, Fit
+from engine.plan.hardware import Hardware
+from engine.present.data_warnings import PLAN_PROBLEMS, data_warnings
+from engine.present.text import Column, cut, duration, table, value_text, visible
+from engine.runs.settings_checks import Finding
+from engine.settings.resolve import Resolved
+from engine.settings.schema import SETTINGS, RunConfig
+
+_PARTS = {
+    "weights": "weights of the model",
+    "quantisation": "constants of the 4-bit weights",
+    "adapter": "adapter",
+    "casts": "bfloat16 copies during a pass",
+    "gradients": "gradients",
+    "optimizer": "optimizer",
+    "activations": "activations",
+    "logits": "logits",
+    "workspace": "workspace",
+    "context": "CUDA context and libraries",
+}
+
+
+def estimate_line(needs: Memory, machine: Hardware) -> str:
+    """What is known before the data is read, in a line."""
+    size = bytes_text(needs.estimate.expected)
+    return f"memory: about {size} on {_device(machine, needs)}; reading the data for the rest"
+
+
+def verdict_lines(config: RunConfig, machine: Hardware, needs: Memory | None) -> list[str]:
+    """Whether it fits on this machine, and what would make it fit."""
+    if needs is None:
+        return [
+            f"  ? memory not known: {visible(config.model.name)} is no dense model that finetop knows, and its "
+            "config.json is neither in a folder nor in the hub's cache"
+        ]
+    estimate = needs.estimate
+    span = f"{bytes_text(estimate.expected)} expected, {bytes_text(estimate.high)} at most"
+    if not machine.cards:
+        if machine.memory_bytes is None or estimate.device != "cpu":
+            return [f"  ? {span}; {machine.no_cards.rstrip('.')}"]
+        mark, words = (
+            ("✓", "fits in this machine's memory")
+            if _cpu_is_enough(machine, needs)
+            else ("✗", "does not fit in this machine's memory")
+        )
+        return [f"  {mark} {words}: {span}, {_size(machine.memory_free_bytes or machine.memory_bytes)} free"]
+    best = max(needs.fits, key=lambda one: (one.surely, one.fits, one.card.usable_bytes))
+    name, free = visible(best.card.name), _size(_free(best))
+    if best.surely:
+        return [f"  ✓ fits on {name}: {span}, {free} free"]
+    if best.fits:
+        return [f"  ? fits on {name} if all goes as expected: {span}, {free} free"]
+    lines = [f"  ✗ does not fit on {name}: {span}, {free} free"]
+    if needs.changes and needs.changes[-1].fits:
+        lines.append(f"    it would with {' '.join(_flags(change) for change in needs.changes)}")
+    return lines
+
+
+def model_lines(config: RunConfig, needs: Memory) -> list[str]:
+    """How large the model is, and how much of it is trained."""
+    estimate = needs.estimate
+    return [
+        "model",
+        f"  {visible(config.model.name)}: {_count(estimate.parameters)} parameters, {_count(estimate.trainable)} "
+        f"trained ({estimate.trainable / estimate.parameters:.2%}); shape from {estimate.shape.source}",
+    ]
+
+
+def memory_lines(machine: Hardware, needs: Memory, width: int) -> list[str]:
+    """What the run needs by part, and where it fits."""
+    estimate = needs.estimate
+    lines = [
+        "memory",
+        f"  {_size(estimate.expected)} expected, {_size(estimate.low)} at least, {_size(estimate.high)} at most; "
+        f"{_how(needs)}",
+        f"  with {estimate.micro_tokens:,} tokens a pass, activations "
+        f"{'recomputed' if estimate.activation_checkpointing else 'kept'}, on {_device(machine, needs)}",
+    ]
+    titles = _PARTS | ({"context": "libraries and their kernels"} if estimate.device == "cpu" else {})
+    rows = [(titles.get(name, name), _size(size)) for name, size in estimate.parts.items() if size >= 500_000]
+    lines += table([Column("part"), Column("", right=True)], rows, width, indent=4)[1:]
+    lines += ["", *_where(machine, needs, width)]
+    return lines
+
+
+def _where(machine: Hardware, needs: Memory, width: int) -> list[str]:
+    lines = ["fits on"]
+    if not machine.cards:
+        lines.append(f"  {machine.no_cards.rstrip('.')}; cards of common sizes instead:")
+        if machine.memory_bytes is not None and needs.estimate.device == "cpu":
+            lines.insert(
+                1,
+                f"  {'✓' if _cpu_is_enough(machine, needs) else '✗'} this machine's CPU: "
+                f"{_size(machine.memory_bytes)} of memory, {_size(machine.memory_free_bytes)} free",
+            )
+    titles = [
+        Column(""),
+        Column("card", least=12),
+        Column("free", True),
+        Column("takes", True),
+        Column("in passes of"),
+    ]
+    lines += table(titles, [_card_row(one) for one in needs.fits], width, indent=2)
+    if needs.changes:
+        lines.append("  cheapest first, each with those before it:")
+        lines += [cut(f"    {_change(change)}", width) for change in needs.changes]
+    elif not any(one.fits for one in needs.fits):
+        lines.append("  no setting makes it fit; a smaller model would")
+    return lines
+
+
+def _cpu_is_enough(machine: Hardware, needs: Memory) -> bool:
+    return needs.estimate.expected <= (machine.memory_free_bytes or machine.memory_bytes or 0)
+
+
+def _free(one: Fit) -> int:
+    return one.card.free_bytes if one.card.free_bytes is not None else one.card.total_bytes
+
+
+def _card_row(one: Fit) -> tuple[str, ...]:
+    estimate = one.estimate
+    mark = "✓" if one.surely else "?" if one.fits else "✗"
+    how = f"{estimate.micro_tokens:,} tokens{', recomputing' if estimate.activation_checkpointing else ''}"
+    return mark, one.card.name, _size(_free(one)), _size(estimate.expected), how
+
+
+def _change(change: Change) -> str:
+    return f"{'✓' if change.fits else '·'} {_flags(change)}: {_size(change.expected)}; {change.why}"
+
+
+def _flags(change: Change) -> str:
+    return " ".join(f"--set {path}={_value(value)}" for path, value in change.settings.items())
+
+
+def settings_lines(resolved: Resolved, auto: dict[str, Any], everything: bool) -> list[str]:
+    """Settings that somebody gave or the data decides, or every one: its value, and where it came from."""
+    flat = resolved.config.flat()
+    shown = [path for path in SETTINGS if everything or path in auto or resolved.origin[path] not in ("default", "")]
+    width = max(map(len, shown), default=0)
+    lines = ["settings" if everything else "settings that are not the default (--all shows every one)"]
+    for path in shown:
+        text = f"auto → {auto[path]:g}" if path in auto else value_text(flat[path])
+        lines.append(f"  {path:<{width}}  {visible(text):<32}  {visible(resolved.origin[path])}")
+    return lines
+
+
+def evaluation_lines(config: RunConfig, report: dict[str, Any]) -> list[str]:
+    """What evaluations do beyond the usual: what best goes by, the user's program, the sources; nothing if nothing."""
+    lines = []
+    criterion = parse(config.eval.best)
+    if criterion != LOSS:
+        lines.append(f"  best checkpoint, early stopping and rankings go by the {criterion.words}")
+    if config.eval.command:
+        command = ScoreCommand(config.eval.command, Path.cwd(), config.eval.command_seconds)
+        lines.append(f"  answers are scored by {visible(command.text)}, which has {command.seconds:g} s each time")
+        lines += [f"    {visible(path)}; sha256 {sha[:12]}" for path, sha in command.files.items()]
+    if sources := report["data"]["val"].get("sources"):
+        shown = ", ".join(f"{visible(name)} ({count:,})" for name, count in sources.items())
+        lines.append(f"  loss and scores of each source beside the whole: {shown}")
+    return ["", "evaluation", *lines] if lines else []
+
+
+def data_lines(report: dict[str, Any]) -> list[str]:
+    """What the data files were found to be."""
+    data = report["data"]
+    lines = ["data"]
+    for file in data["files"]:
+        columns = ", ".join(f"{role}={column}" for role, column in file["columns"].items())
+        lines.append(f"  {visible(file['path'])}")
+        lines.append(
+            f"    {rows_of(file)}; {file['container']}, {file['encoding']}, "
+            f"{file['format']}{f' ({visible(columns)})' if columns else ''}; sha256 {file['sha256'][:12]}"
+        )
+    for name in ("train", "val"):
+        counts = data[name]
+        if counts["examples"]:
+            lines.append(
+                f"  {name}: {counts['examples']:,} examples, {counts['tokens']:,} tokens, {counts['supervised']:,} "
+                f"trained on, longest {counts['longest']:,}"
+            )
+            histogram = ", ".join(f"{length}: {count:,}" for length, count in counts["histogram"].items())
+            lines.append(f"    lengths up to: {histogram}")
+    if data["labels"]:
+        lines.append(f"  classification with {data['labels']} labels")
+    return lines + [f"  {visible(line)}" for line in data_warnings(data, PLAN_PROBLEMS)]
+
+
+def rows_of(file: dict[str, Any]) -> str:
+    """What became of every row that was given."""
+    aside = f", {file['set_aside']:,} set aside" if file.get("set_aside") else ""
+    used = f": {file['read_rows']:,} read" if "read_rows" in file and (file["bad_rows"] or aside) else ""
+    return f"{file['rows']:,} rows{used}, {file['bad_rows']:,} bad{aside}"
+
+
+def course_lines(report: dict[str, Any], way: Forecast) -> list[str]:
+    """Steps, tokens, time, cost and advice."""
+    plan = report["plan"]
+    lines = [
+        f"  {plan['total_steps']:,} optimizer steps, {plan['steps_per_epoch']:,} an epoch",
+        f"  {way.training_tokens:,} tokens in all; packing saves {report['padding_saved']:.0%} padding",
+    ]
+    if way.duration is None:
+        lines.append("  time not known; --probe measures it")
+    else:
+        took, speed = way.duration, way.duration.speed
+        span = f"{duration(took.seconds / speed.factor)} to {duration(took.seconds * speed.factor)}"
+        lines.append(
+            f"  {duration(took.seconds)} ({span}), {duration(took.evaluation_seconds)} of it evaluations, at "
+            f"{speed.tokens_per_second:,.0f} tokens/s by {visible(speed.source)}"
+        )
+    lines += _cost_lines(way)
+    if way.advice:
+        lines += ["", "advice"]
+        for piece in way.advice:
+            lines += [f"  · {visible(piece.message)}", f"    {piece.reason}", f"    {piece.source}"]
+    return lines
+
+
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """Where what was asked for and what the run will do differ."""
+    lines = ["", "not as asked"] if findings else []
+    for one in findings:
+        lines.append(f"  ! {visible(one.message)}")
+        lines += [f"    {visible(one.hint)}"] if one.hint else []
+    return lines
+
+
+def _cost_lines(way: Forecast) -> list[str]:
+    bill = way.cost
+    lines = []
+    if bill.kwh is not None:
+        price = (
+            f", {bill.electricity:,.2f} {visible(bill.currency)}".rstrip()
+            if bill.electricity is not None
+            else "; --price-kwh says what that costs"
+        )
+        lines.append(f"  {bill.kwh:,.2f} kWh at {bill.watts:,.0f} W ({bill.watts_from}){price}")
+    elif way.duration is not None:
+        lines.append("  electricity not known: no GPU tells its power; electricity.watts in prices.toml says it")
+    openai = ", ".join(f"{visible(model)} ${price:,.2f}" for model, price in bill.openai.items())
+    dated = ", ".join(part for part in (bill.prices_as_of, bill.prices_note) if part)
+    lines.append(f"  the same {bill.training_tokens:,} tokens at OpenAI (prices of {visible(dated)}): {openai}")
+    return lines
+
+
+def _how(needs: Memory) -> str:
+    how = "by a trace of one step" if needs.traced else "by arithmetic"
+    if needs.corrected_by:
+        runs = "a run" if needs.corrected_by == 1 else f"{needs.corrected_by} runs"
+        how += f", times {needs.known.correction:.2f} after {runs} on this machine"
+    return how
+
+
+def _device(machine: Hardware, needs: Memory) -> str:
+    if not machine.cards:
+        return "the CPU"
+    name = visible(machine.cards[0].name)
+    return f"each of {needs.gpus} × {name}, where all weights are held" if needs.gpus > 1 else name
+
+
+def _count(number: int) -> str:
+    """`7.62B`, `40.4M`, `9.5k`."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
+def _size(size: int | None) -> str:
+    return "n/a" if size is None else bytes_text(size)
+
+
+def _value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,120 @@
+"""What a front end may do to a run's checkpoint folders. The worker writes them
+(engine/worker/runtime/checkpoint.py)."""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+from pathlib import Path
+
+from engine.base.errors import CheckpointError
+from engine.base.workspace import PINNED
+
+STEP_NAME = re.compile(r"step-(\d{8,})")
+_NOT_WEIGHTS = ("training_state.pt", PINNED)
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of all whole checkpoints in a run's checkpoints folder, ascending."""
+    try:
+        return sorted(int(match[1]) for name in os.listdir(folder) if (match := STEP_NAME.fullmatch(name)))
+    except FileNotFoundError:
+        return []
+
+
+def is_pinned(folder: Path, step: int) -> bool:
+    return (path_of(folder, step) / PINNED).exists()
+
+
+def pin(folder: Path, step: int, pinned: bool) -> None:
+    """Set or take away the marker. Raises CheckpointError where there is no such checkpoint."""
+    marker = _existing(folder, step) / PINNED
+    try:
+        if pinned:
+            marker.touch(mode=0o600)
+        else:
+            marker.unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{marker} cannot be changed: {error.strerror}") from None
+
+
+def delete(folder: Path, step: int, busy: bool, force: bool) -> None:
+    """Delete a checkpoint for good. Raises CheckpointError where it must stay.
+
+    `busy`: a worker has the run, and goes on from its latest. `force`: also the only one there is.
+    """
+    path = _existing(folder, step)
+    there = steps(folder)
+    if is_pinned(folder, step):
+        raise CheckpointError(f"the checkpoint of step {step} is pinned", "Unpin it first.")
+    if busy and step == there[-1]:
+        raise CheckpointError(f"step {step} is the latest checkpoint of a run that is active", "Stop the run first.")
+    if len(there) == 1 and not force:
+        raise CheckpointError(f"step {step} is the only checkpoint: without it the run can only start anew")
+    doomed = folder / f".tmp-removed-{step}"  # renamed first, so that a crash leaves no half checkpoint
+    try:
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.rename(path, doomed)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be deleted: {error.strerror}") from None
+    for entry in folder.iterdir():
+        if entry.is_symlink() and os.readlink(entry) == path.name:
+            entry.unlink(missing_ok=True)
+    left = steps(folder)
+    if left and not busy and not (folder / "latest").exists():
+        with contextlib.suppress(FileExistsError):
+            (folder / "latest").symlink_to(path_of(folder, left[-1]).name)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def untrained_note(path: Path) -> str:
+    """What is to be said of the checkpoint in the folder `path` where nothing has been trained in it; else nothing."""
+    match = STEP_NAME.fullmatch(path.name)
+    if match is None or int(match[1]):
+        return ""
+    link = path.parent / "best"
+    is_best = link.is_symlink() and os.readlink(link) == path.name
+    never = "; they are its best, since none that is kept was evaluated better" if is_best else ""
+    return f"these are the untrained weights of step 0, which the run started from{never}"
+
+
+def link_weights(checkpoint: Path, to: Path) -> None:
+    """All of a checkpoint but its optimizer, as hard links where the file system has them: no bytes are copied.
+
+    A checkpoint's files are never written to again, so a link stays what it was when the checkpoint itself is deleted.
+    """
+    to.mkdir(mode=0o700)
+    for name in sorted(os.listdir(checkpoint)):
+        if name in _NOT_WEIGHTS or not (checkpoint / name).is_file():
+            continue
+        try:
+            os.link(checkpoint / name, to / name)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES):
+                raise CheckpointError(f"{checkpoint / name} cannot be kept for the fork: {error.strerror}") from None
+            try:
+                shutil.copy2(checkpoint / name, to / name)
+            except OSError as problem:
+                raise CheckpointError(f"{checkpoint / name} cannot be copied: {problem.strerror}") from None
+
+
+def link(folder: Path, name: str, step: int) -> None:
+    """Point `folder`/`name` at a step's checkpoint, in one atomic rename."""
+    temporary = folder / f".tmp-{name}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(path_of(folder, step).name)
+    os.replace(temporary, folder / name)
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where a step's checkpoint lies in a run's checkpoints folder."""
+    return folder / f"step-{step:08d}"
+
+
+def _existing(folder: Path, step: int) -> Path:
+    path = path_of(folder, step)
+    if not path.is_dir():
+        there = ", ".join(map(str, steps(folder))) or "none"
+        raise CheckpointError(f"there is no checkpoint of step {step}; there are {there}")
+    return path

@@ -1,0 +1,123 @@
+"""The journal of a run: one JSON line per event, only ever appended to.
+
+Each event is written by one `os.write`, so what was logged is with the kernel and outlives a SIGKILL of the worker.
+Kinds and their fields are described in docs/journal.md. Two rules bind every reader, and `read` follows them:
+a last line without its newline does not exist yet, and a line that is no JSON object (torn by a crash, then continued)
+is passed over. A `resume` line takes back what lies beyond its step; `effective` applies it.
+"""
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.base.atomic_files import DISK_FULL
+from engine.base.clock import uptime
+from engine.base.workspace import LOG
+
+NAME = "journal.jsonl"
+_DISK_FULL_RETRY_SECONDS = 5.0
+_STEP_KINDS = frozenset({"metric", "eval", "sample", "checkpoint", "event"})
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False).encode
+
+
+class Journal:
+    """Appends events to a run's journal. A full disk makes it wait, so that training pauses and nothing is lost."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log = folder / LOG
+        self._fd = os.open(folder / NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        size = os.fstat(self._fd).st_size
+        if size and os.pread(self._fd, 1, size - 1) != b"\n":
+            self._write_all(b"\n")  # a crash tore the last line: end it, so that the next event stands alone
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """One event. JSON has no NaN and no infinity: such a value is null, and named under `nonfinite`.
+
+        A state says how long the log was by then, so that it can be shown between the log's lines, which have no times;
+        a step says the time by a clock that nobody sets, too.
+        """
+        event = {"t": time.time(), "kind": kind, **fields}
+        if kind in ("metric", "resume"):
+            event["up"] = round(uptime(), 3)
+        if kind == "state":
+            with contextlib.suppress(OSError):
+                event["log_bytes"] = self._log.stat().st_size
+        try:
+            line = _encode(event)
+        except ValueError:
+            nonfinite: dict[str, str] = {}
+            line = _encode(_finite(event, "", nonfinite) | {"nonfinite": nonfinite})
+        self._write_all((line + "\n").encode("utf-8", "replace"))
+
+    def metric(self, step: int, values: dict[str, float]) -> None:
+        """The numbers of one optimizer step."""
+        self.write("metric", step=step, values=values)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _write_all(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except OSError as error:
+                if error.errno not in DISK_FULL:
+                    raise
+                time.sleep(_DISK_FULL_RETRY_SECONDS)
+
+
+def _finite(value: Any, name: str, nonfinite: dict[str, str]) -> Any:
+    """`value` with None for each float that is not finite; `nonfinite` takes what they were, by their keys."""
+    if isinstance(value, float) and not math.isfinite(value):
+        nonfinite[name] = str(value)
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item, str(key), nonfinite) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item, name, nonfinite) for item in value]
+    return value
+
+
+def read(folder: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """The whole events from byte `offset` on, and the offset to read from next time."""
+    try:
+        with open(folder / NAME, "rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    whole = data[: data.rfind(b"\n") + 1]
+    events = []
+    for line in whole.split(b"\n"):
+        with contextlib.suppress(ValueError, RecursionError):
+            event = json.loads(line)
+            if isinstance(event, dict) and isinstance(event.get("kind"), str):
+                events.append(event)
+    return events, offset + len(whole)
+
+
+def began(folder: Path) -> float | None:
+    """When the run began first, in epoch seconds; None where no journal says so."""
+    try:
+        with open(folder / NAME, "rb") as file:
+            event = json.loads(file.readline())
+    except (OSError, ValueError):
+        return None
+    when = event.get("t") if isinstance(event, dict) else None
+    return when if isinstance(when, int | float) else None
+
+
+def effective(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The events that count: those beyond a later `resume`'s step are dropped, so no step stands twice."""
+    kept: list[dict[str, Any]] = []
+    for event in events:
+        if event["kind"] == "resume":
+            last = event.get("from_step", -1)
+            kept = [old for old in kept if old["kind"] not in _STEP_KINDS or old.get("step", last) <= last]
+        kept.append(event)
+    return iter(kept)

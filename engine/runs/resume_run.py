@@ -1,0 +1,245 @@
+"""Before a run goes on: what may be changed, whether all it needs is there, and what a longer course does to its rate.
+
+`look` writes nothing and refuses what cannot be; `apply` writes what was found right, and `undo` takes that back where
+the worker finds that it cannot begin all the same. So a resume that cannot begin leaves the run as it was.
+"""
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine import __version__
+from engine.base.errors import EngineError, InputError
+from engine.base.workspace import CHECKPOINTS
+from engine.metrics import best_evaluation
+from engine.metrics.names import metric_name
+from engine.models.model_facts import find_folder
+from engine.models.model_name import check_model_name
+from engine.runs import journal
+from engine.runs.checkpoints import path_of, steps, untrained_note
+from engine.runs.lr_schedule import jump
+from engine.runs.relocate import (
+    base_of,
+    hashes_of,
+    is_missing,
+    known_data,
+    known_hashes,
+    located,
+    newest_manifest,
+    same_base,
+    with_places,
+)
+from engine.runs.run_folder import (
+    LISTS_OF_PATHS,
+    check_data,
+    check_inputs,
+    checkpoint_folder,
+    overlaid,
+    path_hashes,
+    read_meta,
+    step_of,
+    write_config,
+)
+from engine.settings.resolve import Layer, Resolved, from_groups, read_run
+from engine.settings.schema import MAY_CHANGE_ON_RESUME, RunConfig, diff
+
+_UNDO = "before_resume"
+"""In config.json, until the run has begun to go on: settings that were changed for it, each with value and origin."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    settings: Resolved
+    """As the run will have them."""
+    changed: bool
+    """Something beside the places of files is asked for."""
+    notes: tuple[str, ...]
+    """What its user should know before it goes on."""
+
+
+def check_resume(
+    folder: Path, layers: Sequence[Layer], point: str = "latest", *, as_another_run: bool = False
+) -> Resumed:
+    """What resuming the run in `folder` with these settings over its own would be. Raises InputError where it cannot
+    begin: other data, another base, other settings than may change, files that are not there. `as_another_run`: other
+    settings are no error but a note, for a plan, which starts nothing.
+    """
+    own, here = read_run(folder), located(folder)
+    moves = diff(own.config, here.config).items()
+    notes = [f"{path}: what was {_text(was)} lies at {_text(now)} now" for path, (was, now) in moves]
+    after = overlaid(here, layers)
+    try:
+        _refuse_other_course(folder, here.config, after.config)
+    except InputError as error:
+        if not as_another_run:
+            raise
+        notes.append(" ".join(error.message.split()))
+    _insist_on_files(folder, after.config)
+    if spent := _spent_patience(folder, after.config, point):
+        if not as_another_run:
+            raise InputError(*spent)
+        notes.append(". ".join(spent))
+    if point != "latest" and (note := untrained_note(checkpoint_folder(folder, point))):
+        notes.append(f"@{point}: {note}")
+    if leap := schedule_note(folder, after.config, point):
+        notes.append(leap)
+    asked = {path for layer in layers for path in layer.values}
+    return Resumed(after, bool(asked - set(PLACES)), tuple(notes))
+
+
+def apply(folder: Path, resumed: Resumed) -> None:
+    """Write the settings a run is resumed with, and what they were, for `undo`."""
+    before, after = read_run(folder), resumed.settings
+    changed = diff(before.config, after.config)
+    if not changed:
+        return
+    meta = with_places(folder, before.config, after.config) | {"version": __version__, "origin": after.origin}
+    meta[_UNDO] = {path: [was, before.origin[path]] for path, (was, _) in changed.items() if path not in PLACES}
+    write_config(folder, after.config, meta)
+
+
+def begun(folder: Path) -> None:
+    """The run goes on: what it was resumed with stays."""
+    meta = read_meta(folder)
+    if meta.pop(_UNDO, None) is not None:
+        write_config(folder, read_run(folder).config, meta)
+
+
+def undo(folder: Path) -> None:
+    """The run could not go on: its settings are what they were before it was resumed."""
+    meta, now = read_meta(folder), read_run(folder)
+    was = meta.pop(_UNDO, None)
+    if isinstance(was, dict):
+        config = now.config.replace({path: value for path, (value, _) in was.items()})
+        meta["origin"] = now.origin | {path: label for path, (_, label) in was.items()}
+        write_config(folder, config, meta)
+
+
+def schedule_note(folder: Path, after: RunConfig, point: str = "latest") -> str:
+    """What a course of another length does to the learning rate; empty where nothing, or where nobody can tell."""
+    plans = [event for event in journal.read(folder)[0] if event["kind"] == "plan"]
+    if not plans or not steps(folder / CHECKPOINTS):
+        return ""
+    with contextlib.suppress(EngineError, OSError, ValueError, KeyError, TypeError):
+        checkpoint = _starting_point(folder, point)
+        manifest = json.loads((checkpoint / "manifest.json").read_text("utf-8"))
+        before = from_groups(manifest["config"], "checkpoint")  # without `auto`
+        flat = after.flat()
+        longer = {path: flat[path] for path in ("train.epochs", "train.max_steps") if flat[path] != "auto"}
+        return jump(before, before.replace(longer), plans[-1]["examples"], manifest["step"])
+    return ""
+
+
+def _starting_point(folder: Path, point: str) -> Path:
+    """The checkpoint that a run which has any goes on from, if it is whole."""
+    place = folder / CHECKPOINTS
+    return path_of(place, steps(place)[-1]) if point == "latest" else checkpoint_folder(folder, point)
+
+
+def _spent_patience(folder: Path, after: RunConfig, point: str) -> tuple[str, str] | None:
+    """Of a run that early stopping ended, resumed where it did and with no more patience: that it would end again
+    before its first step, and what to do."""
+    patience, place = after.train.early_stopping, folder / CHECKPOINTS
+    events = list(journal.effective(journal.read(folder)[0])) if patience and steps(place) else []
+    state = next((event.get("state") for event in reversed(events) if event["kind"] == "state"), None)
+    if state != "done":
+        return None
+    step, criterion = step_of(_starting_point(folder, point)), best_evaluation.parse_criterion(after.eval.best)
+    values: dict[int, float | None] = {}
+    for event in events:
+        if event["kind"] == "eval" and criterion.key in event["values"]:
+            values[event["step"]] = event["values"][criterion.key]
+        elif event["kind"] == "best":  # those that were worked out afterwards
+            values |= dict(event.get("scores", {}).get(criterion.key, ()))
+    top, without_better = None, 0
+    for value in (values[at] for at in sorted(values) if at <= step):
+        if value is not None and criterion.better(value, top):
+            top, without_better = value, 0
+        else:
+            without_better += 1
+    if without_better < patience:
+        return None
+    count = "the last evaluation had" if without_better == 1 else f"the last {without_better:,} evaluations had"
+    return (
+        f"run {folder.name} was ended by early stopping: at step {step:,} {count} no better "
+        f"{metric_name(criterion.key)}, and train.early_stopping is {patience}, so it would end again at once",
+        f"With more patience it goes on: finetop resume {folder.name} --set train.early_stopping=N, above "
+        f"{without_better}, or 0 for none. More epochs (--epochs) alone do not change that.",
+    )
+
+
+PLACES = (*LISTS_OF_PATHS, "model.name", "model.revision", "data.template")
+"""Settings that may name another place on a resume, where the same content lies."""
+
+
+def _text(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _refuse_other_course(folder: Path, before: RunConfig, after: RunConfig) -> None:
+    """InputError for changes that would make the resumed run another run."""
+    lines = []
+    for path, (old, new) in diff(before, after).items():
+        if path.startswith(MAY_CHANGE_ON_RESUME):
+            continue
+        if path in PLACES:
+            lines += _other_content(folder, path, old, new, after)
+        else:
+            lines.append(f"{path} was {old!r}, would be {new!r}")
+    if lines:
+        raise InputError(
+            f"a resumed run stays the run it was:\n  {chr(10).join(lines)}",
+            "It may go on further (--epochs, --max-steps) and evaluate and save differently, and its files may lie "
+            "elsewhere; else start a new run.",
+        )
+
+
+def _other_content(folder: Path, path: str, old: Any, new: Any, after: RunConfig) -> list[str]:
+    """What is wrong with a new place; nothing where the same content lies there."""
+    if path in LISTS_OF_PATHS:
+        was = known_hashes(old, known_data(folder))
+        now = hashes_of(new, path, after)
+        same, what = was == now and bool(was), "data this run was trained on"
+    elif path in ("model.name", "model.revision"):
+        manifest = newest_manifest(folder)
+        if manifest and after.method.kind == "full":
+            return [f"{path} was {old!r}, would be {new!r}: its checkpoints hold all weights, no other is needed"]
+        if base_of(manifest) is None and is_missing(old):
+            return []
+        if base_of(manifest) is None:
+            return [f"{path} was {old!r}, would be {new!r}, and no checkpoint says what the base's weights were"]
+        same, what = same_base(find_folder(after.model), manifest), "base model this run was trained on"
+    else:
+        was, now = ((read_meta(folder).get("files") or {}).get(old), path_hashes(after).get(new))
+        same, what = was is not None and was == now, "template this run was trained with"
+    return [] if same else [f"{path}: {_text(new)} is not the {what} (its content is another)"]
+
+
+def _insist_on_files(folder: Path, config: RunConfig) -> None:
+    """InputError where data or model are not there; of a run that has no checkpoint yet, all that a new run needs."""
+    manifest = newest_manifest(folder)
+    if not manifest:
+        check_inputs(config)
+        return
+    try:
+        check_data(config)
+    except InputError as error:
+        where = "Where it lies elsewhere by now: --data-file FILE (--val-file for validation data)."
+        raise InputError(error.message, f"{error.hint} {where}".strip()) from None
+    if config.method.kind == "full":
+        return
+    try:
+        check_model_name(config.model.name)
+    except InputError as error:
+        raise InputError(error.message, "Where the same model lies elsewhere by now: --model FOLDER.") from None
+    place = find_folder(config.model)
+    commit = (manifest.get("base") or {}).get("commit")
+    commit = f"On the hub it was --set model.revision={commit}. " if commit else ""
+    if base_of(manifest) and place and not config.model.checkpoint and not same_base(place, manifest):
+        raise InputError(
+            f"the base is not the one this run was trained on: the weights in {place} have changed",
+            f"Put the model back that it was trained on. {commit}Where that lies elsewhere by now: --model FOLDER.",
+        )

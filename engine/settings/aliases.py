@@ -1,0 +1,50 @@
+"""What other trainers call our settings, and the nearest name to a mistyped one."""
+
+import difflib
+import functools
+
+from engine.settings.coerce import quoted_name
+from engine.settings.schema import SETTINGS
+
+_ELSEWHERE = {
+    "lr": "optim.learning_rate",
+    "num_train_epochs": "train.epochs",
+    "num_epochs": "train.epochs",
+    "per_device_train_batch_size": "train.batch_size",
+    "gradient_accumulation_steps": "train.batch_size",
+    "gradient_checkpointing": "train.activation_checkpointing",
+    "max_seq_length": "data.max_length",
+    "max_seq_len": "data.max_length",
+    "cutoff_len": "data.max_length",
+    "warmup_ratio": "optim.warmup",
+    "warmup_steps": "optim.warmup",
+    "lr_scheduler_type": "optim.schedule",
+    "max_grad_norm": "optim.grad_clip",
+    "model_name_or_path": "model.name",
+    "finetuning_type": "method.kind",
+    "lora_rank": "lora.r",
+    "rank": "lora.r",
+    "lora_target": "lora.targets",
+    "target_modules": "lora.targets",
+    "save_steps": "save.every",
+    "eval_steps": "eval.every",
+    "save_total_limit": "save.keep_last",
+}
+"""What other trainers call our settings; people bring these names with them."""
+
+
+@functools.lru_cache
+def nearest_setting(path: str) -> str:
+    """The settings that may have been meant by a name that is none, as the end of a message."""
+    last = path.split(".")[-1]
+    by_name: dict[str, list[str]] = {}
+    for known in SETTINGS:
+        by_name.setdefault(known.split(".")[1], []).append(known)
+        by_name.setdefault(known.replace(".", "_"), []).append(known)
+    if last in _ELSEWHERE:
+        near = [_ELSEWHERE[last]]
+    elif last in by_name:
+        near = by_name[last]
+    elif not (near := difflib.get_close_matches(path, SETTINGS, 1, 0.6)):
+        near = [known for name in difflib.get_close_matches(last, by_name, 1, 0.7) for known in by_name[name]]
+    return f"; did you mean {' or '.join(map(quoted_name, near))}?" if near else ""

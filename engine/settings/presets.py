@@ -1,0 +1,72 @@
+"""Presets: named TOML files of settings, shipped in presets/ and the user's own."""
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.base.errors import InputError
+from engine.base.workspace import PACKAGE_ROOT, config_folder
+from engine.settings.config_file import read_config_file
+
+SHIPPED = PACKAGE_ROOT / "presets"
+STARTER_MODEL = SHIPPED / "models" / "starter"
+SAMPLES = SHIPPED / "samples"
+
+
+def user_folder() -> Path:
+    """Where the user's own presets lie: $FINETOP_PRESETS, else finetop/presets in the XDG config folder."""
+    if given := os.environ.get("FINETOP_PRESETS"):
+        return Path(os.path.expanduser(given))
+    return config_folder() / "presets"
+
+
+@dataclass(frozen=True)
+class Preset:
+    name: str
+    path: Path
+    summary: str
+    """The first line of the comment head: what it is for."""
+    head: str
+    """The whole comment head: for what, what it needs, how to run it."""
+
+    def settings(self) -> dict[str, Any]:
+        return read_config_file(self.path)
+
+
+def all_presets() -> list[Preset]:
+    """Every preset by name; the user's own stand before shipped ones of the same name."""
+    found: dict[str, Preset] = {}
+    for folder in (SHIPPED, user_folder()):
+        if folder.is_dir():
+            for path in sorted(folder.glob("*.toml")):
+                found[path.stem] = _read(path)
+    return sorted(found.values(), key=lambda preset: preset.name)
+
+
+def find_preset(name: str) -> Preset:
+    presets = {preset.name: preset for preset in all_presets()}
+    if name not in presets:
+        near = difflib.get_close_matches(name[:200], presets, 1, 0.6)
+        hint = f"Your own presets are TOML files in {user_folder()}."
+        if os.sep in name or name.endswith((".toml", ".json")):
+            hint = f"A file of settings is given with --config {name}"
+        raise InputError(
+            f"there is no preset '{name[:60]}'; "
+            + (f"did you mean '{near[0]}'?" if near else f"there are {', '.join(presets)}"),
+            hint,
+        )
+    return presets[name]
+
+
+def _read(path: Path) -> Preset:
+    head = []
+    try:
+        for line in path.read_text("utf-8", errors="replace").splitlines():
+            if not line.startswith("#"):
+                break
+            head.append(line.removeprefix("#").strip())
+    except OSError as error:
+        head = [f"cannot be read: {error.strerror}"]
+    return Preset(path.stem, path, head[0] if head else "", "\n".join(head))

@@ -1,0 +1,139 @@
+"""From layers of values to one checked RunConfig, and where each value came from."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.base.errors import ConfigError
+from engine.metrics import best_evaluation
+from engine.metrics.names import MAIN_SCORES
+from engine.settings.aliases import nearest_setting
+from engine.settings.coerce import as_text, check_bounds, check_text, coerce, quoted_name
+from engine.settings.config_file import _by_path, read_groups
+from engine.settings.schema import META_KEY, SETTINGS, RunConfig
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A checked config and, for each setting's path, the layer its value came from."""
+
+    config: RunConfig
+    origin: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings from one place; `label` is how the plan names it, such as 'preset quick' or '--epochs'."""
+
+    label: str
+    values: Mapping[str, Any]
+
+
+def resolve(layers: Iterable[Layer]) -> Resolved:
+    """Merge layers, weakest first, over the defaults. Raises ConfigError with every problem found."""
+    problems: list[str] = []
+    chosen: dict[str, Any] = {}
+    origin = dict.fromkeys(SETTINGS, "default")
+    for layer in layers:
+        for path, value in layer.values.items():
+            known = SETTINGS.get(path)
+            if known is None:
+                problems.append(f"{layer.label}: there is no setting {quoted_name(path)}{nearest_setting(path[:200])}")
+                continue
+            try:
+                chosen[path] = coerce(value, known.type)
+                check_bounds(chosen[path], known)
+                check_text(chosen[path], path)
+                origin[path] = layer.label
+            except ValueError as error:
+                more = "; a program of your own is given as eval.command" if path == "eval.metrics" else ""
+                problems.append(f"{layer.label}: {path} is {as_text(value)}, but {error}{more}")
+                chosen.pop(path, None)
+    config = RunConfig().replace(chosen)
+    problems.extend(_cross_checks(config))
+    if problems:
+        raise ConfigError(problems, "`finetop plan` shows every setting, its value and where it came from.")
+    return Resolved(config, origin)
+
+
+def from_groups(groups: Mapping[str, Mapping[str, Any]], label: str) -> RunConfig:
+    """The checked config of settings that lie in their groups, as a checkpoint's manifest has them."""
+    flat = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    return resolve([Layer(label, flat)]).config
+
+
+def read_run(folder: Path) -> Resolved:
+    """The settings of an existing run, and where each came from when it was made."""
+    path = folder / "config.json"
+    content = read_groups(path)
+    resolved = resolve([Layer(str(path), _by_path(content, path))])
+    described = content.get(META_KEY)
+    origin = described.get("origin") if isinstance(described, dict) else None
+    if not isinstance(origin, dict):
+        return resolved
+    return Resolved(resolved.config, resolved.origin | {key: origin[key] for key in resolved.origin if key in origin})
+
+
+def auto_values(config: RunConfig, rows: int) -> dict[str, Any]:
+    """What `auto` stands for with so many training rows: settings by path, only those that were auto.
+
+    Under 100 rows: 4 epochs and half the rate; up to 1000: 3; above: 2. The batch grows with the square root of the
+    rows, so that small sets still get enough optimizer steps. Adapters take a ten times higher rate than full weights,
+    after Biderman et al. 2024, "LoRA Learns Less and Forgets Less", and Schulman et al. 2025, "LoRA Without Regret".
+    """
+    chosen: dict[str, Any] = {}
+    if config.train.epochs == "auto":
+        chosen["train.epochs"] = 4 if rows < 100 else 3 if rows <= 1000 else 2
+    if config.train.batch_size == "auto":
+        chosen["train.batch_size"] = max(1, min(32, 2 ** round(math.log2(max(1.0, math.sqrt(rows) / 4)))))
+    if config.optim.learning_rate == "auto":
+        rate = 2e-5 if config.method.kind == "full" else 2e-4
+        chosen["optim.learning_rate"] = rate / 2 if rows < 100 else rate
+    return chosen
+
+
+def _cross_checks(config: RunConfig) -> list[str]:
+    problems = []
+    if config.optim.warmup >= 1 and 0 < config.train.max_steps <= config.optim.warmup:
+        problems.append(
+            f"optim.warmup ({config.optim.warmup:g} steps) is not less than train.max_steps ({config.train.max_steps})"
+        )
+    betas = config.optim.betas
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        problems.append(f"optim.betas is {as_text(betas)}, but AdamW takes two numbers from 0 up to, not including, 1")
+    if config.train.early_stopping and not config.data.val_files and config.data.val_fraction == 0:
+        problems.append("train.early_stopping needs validation data: set data.val_fraction or give --val-file")
+    if config.lora.alpha <= 0 and config.method.kind != "full":
+        problems.append(f"lora.alpha is {config.lora.alpha:g}, but an adapter scaled by it would never do anything")
+    if config.method.objective == "pretrain" and config.eval.metrics:
+        problems.append(f"eval.metrics ({', '.join(config.eval.metrics)}) needs answers: not for objective pretrain")
+    if "json_schema" in config.eval.metrics and not config.eval.schema:
+        problems.append("eval.metrics json_schema needs a schema: set eval.schema to a JSON Schema file")
+    if config.method.objective == "pretrain" and config.eval.command:
+        problems.append("eval.command needs answers: not for objective pretrain")
+    problems += _check_best(config)
+    if config.method.kind == "qlora" and config.model.dtype == "float32" and config.optim.name == "paged_adamw8bit":
+        problems.append("optim.name paged_adamw8bit needs a GPU and bfloat16: set model.dtype to auto")
+    return problems
+
+
+def _check_best(config: RunConfig) -> list[str]:
+    """What eval.best names must be measured. What a command gives is known at the first evaluation only."""
+    chosen, measured = config.eval.best, ("loss", "perplexity", *config.eval.metrics)
+    try:
+        criterion = best_evaluation.parse(chosen)
+    except ValueError as error:
+        return [f"eval.best is {as_text(chosen)}, but {error}"]
+    name = criterion.name.partition("@")[0]
+    if name not in measured and not config.eval.command:
+        return [f"eval.best is {as_text(chosen)}, but {name} is not measured: there are {', '.join(measured)}; more by "
+                "eval.metrics, or by a program of yours, eval.command"]  # fmt: skip
+    if name not in measured and name in MAIN_SCORES:
+        return [f"eval.best is {as_text(chosen)}, but {name} is not among eval.metrics"]
+    if criterion != best_evaluation.LOSS and not config.data.val_files and config.data.val_fraction == 0:
+        return [
+            f"eval.best is {as_text(chosen)}, which needs validation data: set data.val_fraction or give --val-file"
+        ]
+    return []

@@ -1,0 +1,176 @@
+"""A sweep: settings that vary, and the runs that makes. Pure: words in, settings out.
+
+`learning_rate=1e-4,5e-5` is a list of values, `learning_rate=1e-5..1e-3:log` a range to draw from. A setting goes by
+its path, or by the last part of it where no other has the same.
+"""
+
+import itertools
+import json
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.base.errors import ConfigError, InputError
+from engine.settings.coerce import parse_value
+from engine.settings.resolve import Layer, Resolved, resolve
+from engine.settings.schema import SETTINGS
+
+LARGEST = 10_000
+"""More runs in one group than anyone has ever meant."""
+_FIRST = {"seed": "train.seed", "name": "run.name", "format": "data.format", "lr": "optim.learning_rate"}
+"""What a short name means that several settings share, or that no setting has."""
+_SHORT = {
+    "optim.learning_rate": "lr",
+    "optim.weight_decay": "wd",
+    "train.batch_size": "batch",
+    "train.max_steps": "steps",
+    "data.max_length": "length",
+}
+"""What people call a setting, where that is shorter than its own name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    low: float
+    high: float
+    log: bool
+    whole: bool
+    """Only whole numbers are drawn."""
+
+    def draw(self, dice: random.Random) -> float | int:
+        """One value: three significant digits are all that anyone wants to read in a run's name."""
+        if self.log:
+            value = math.exp(dice.uniform(math.log(self.low), math.log(self.high)))
+        elif self.whole:
+            return dice.randint(int(self.low), int(self.high))
+        else:
+            value = dice.uniform(self.low, self.high)
+        if self.whole:
+            return min(max(round(value), int(self.low)), int(self.high))
+        return min(max(float(f"{value:.3g}"), self.low), self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Varied:
+    """One setting that varies."""
+
+    path: str
+    choices: tuple[Any, ...] = ()
+    range: Range | None = None
+
+
+def parse_varied(text: str) -> Varied:
+    """`lora.r=8,16`, `lora.targets=["q_proj","v_proj"],all-linear` in JSON, or `optim.learning_rate=1e-5..1e-3:log`."""
+    name, equals, values = (part.strip() for part in text.partition("="))
+    if not equals or not name or not values:
+        raise InputError(f"'{text[:60]}': expected key=value,value", "Such as --grid learning_rate=1e-4,5e-5")
+    path = full_path(name)
+    if ".." in values and "," not in values:
+        return Varied(path, range=_range(path, values))
+    different = {json.dumps(value): value for value in _values(values)}
+    return Varied(path, choices=tuple(different.values()))
+
+
+def full_path(name: str) -> str:
+    """The path of a setting from its short name; what no setting goes by is left as it is, for `resolve` to refuse."""
+    name = name.replace("-", "_")
+    if name in SETTINGS:
+        return name
+    named = [path for path in SETTINGS if path.split(".")[1] == name]
+    if len(named) > 1 and name not in _FIRST:
+        raise InputError(f"several settings are called '{name}'", f"There are {', '.join(named)}.")
+    return _FIRST.get(name) or (named[0] if named else name)
+
+
+def grid(varied: Sequence[Varied]) -> list[dict[str, Any]]:
+    """Every combination, the last setting varying fastest."""
+    for one in varied:
+        if one.range:
+            raise InputError(f"{one.path} is a range: how many values of it?", "Draw from it with --random N.")
+    if math.prod(len(one.choices) for one in varied) > LARGEST:
+        raise InputError(f"that would be more than {LARGEST:,} runs", "Draw some of them with --random N.")
+    combinations = itertools.product(*(one.choices for one in varied))
+    return [{one.path: value for one, value in zip(varied, chosen, strict=True)} for chosen in combinations]
+
+
+def draw(varied: Sequence[Varied], count: int, seed: int) -> list[dict[str, Any]]:
+    """`count` different combinations, the same for the same seed."""
+    if not 1 <= count <= LARGEST:
+        raise InputError(f"--random takes a number from 1 to {LARGEST:,}")
+    if not any(one.range for one in varied):
+        every = grid(varied)
+        if count > len(every):
+            raise InputError(f"there are only {len(every)} combinations, and --random asks for {count}")
+        return random.Random(seed).sample(every, count)
+    dice = random.Random(seed)
+    found: dict[str, dict[str, Any]] = {}
+    for _ in range(100 * count):
+        drawn = {one.path: one.range.draw(dice) if one.range else dice.choice(one.choices) for one in varied}
+        found.setdefault(json.dumps(drawn), drawn)
+        if len(found) == count:
+            return list(found.values())
+    raise InputError(f"only {len(found)} different combinations were found, and --random asks for {count}")
+
+
+def runs(layers: Sequence[Layer], combinations: Sequence[dict[str, Any]], label: str) -> list[Resolved]:
+    """One checked run for each combination, named for what varies. Raises ConfigError with every problem of all.
+
+    The group is no part of the names: in a narrow column only their beginning is seen, and that is to be what differs.
+    """
+    short = _short_names(list(dict.fromkeys(path for combination in combinations for path in combination)))
+    made: list[Resolved] = []
+    problems: dict[str, None] = {}
+    for combination in combinations:
+        name = " ".join(
+            _shown(value) if path == "run.name" else f"{short[path]}={_shown(value)}"
+            for path, value in combination.items()
+        )
+        try:
+            made.append(resolve([*layers, Layer(label, combination), Layer("sweep", {"run.name": name})]))
+        except ConfigError as error:
+            problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise ConfigError(list(problems), "`finetop plan` shows every setting, its value and where it came from.")
+    return made
+
+
+def _short_names(paths: list[str]) -> dict[str, str]:
+    last = [_SHORT.get(path, path.split(".")[-1]) for path in paths]
+    return {path: name if last.count(name) == 1 else path for path, name in zip(paths, last, strict=True)}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):  # 2e-4, not 0.0002; 0.05, not 5e-2
+        digits, _, power = f"{value:.5e}".partition("e")
+        return min(f"{value:g}", f"{digits.rstrip('0').rstrip('.')}e{int(power)}", key=len)
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _values(text: str) -> list[Any]:
+    try:
+        found = json.loads(f"[{text}]")  # lists and quoted commas
+        if any(isinstance(value, list) for value in found) or '"' in text:
+            return found
+    except ValueError:
+        pass
+    return [parse_value(part.strip()) for part in text.split(",") if part.strip()]
+
+
+def _range(path: str, text: str) -> Range:
+    ends, _, how = text.partition(":")
+    low_text, _, high_text = ends.partition("..")
+    try:
+        low, high = float(low_text), float(high_text)
+    except ValueError:
+        raise InputError(f"{path}: '{text}' is no range", "Such as 1e-5..1e-3:log or 4..64") from None
+    if how not in ("", "log") or not (math.isfinite(low) and math.isfinite(high)) or low >= high:
+        raise InputError(f"{path}: '{text}' is no range", "Such as 1e-5..1e-3:log or 4..64, the smaller end first")
+    if how and low <= 0:
+        raise InputError(f"{path}: a logarithmic range begins above 0, not at {low:g}")
+    known = SETTINGS.get(path)
+    whole = known is not None and float not in (known.type, *getattr(known.type, "__args__", ()))
+    if whole and not (low.is_integer() and high.is_integer()):
+        raise InputError(f"{path} is a whole number, so its range has whole ends")
+    return Range(low, high, bool(how), whole)

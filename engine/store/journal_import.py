@@ -1,0 +1,473 @@
+"""journal.jsonl -> rows: incremental, idempotent, and all or nothing.
+
+The byte offset up to which a journal has been read is committed together with the rows it brought. Whoever is killed
+in the middle leaves the old offset and none of the rows; two importers at once find each other's offset and read on
+from there. A last line without its newline does not exist yet. A journal that became shorter than the offset, or
+begins otherwise than it did, has been replaced: the run's rows are dropped and it is read from its beginning.
+
+`resume` takes back points, evaluations, samples, checkpoints and events beyond its step; what happened to the run
+(its states) stays on record.
+"""
+
+import json
+import math
+import sqlite3
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+from engine.metrics.best_evaluation import parse_criterion
+from engine.store import series
+from engine.store.run_records import ACTIVE, ENDED, Imported
+from engine.store.store_errors import StoreError
+from engine.store.transactions import write
+
+JOURNAL = "journal.jsonl"
+CHUNK_BYTES = 1 << 20
+"""Read in one transaction: about 6,000 steps, which hold the write lock for 0.1 s."""
+CLOCK_SECONDS = 300.0
+"""A worker that took longer to start or to be taken note of than this is rarer than a clock that was set."""
+CLOCK_SET_SECONDS = 2.0
+"""Slewing keeps clock and uptime together; a difference that moves by so much between two steps was set."""
+HEAD_BYTES = 256
+"""A journal is recognised by its first bytes, which hold the time of its first event."""
+
+_STATES = {state.value for state in ACTIVE | ENDED}
+_ENDED = {state.value for state in ENDED}
+_ACTIVE_SQL = ", ".join(f"'{state}'" for state in sorted(ACTIVE))
+_COMMON = {"t", "kind", "step"}
+_NOT_STORED = ""
+_DOING_LENGTH = 40
+
+
+def import_journal(conn: sqlite3.Connection, run_id: int, folder: Path, whole_history: bool = False) -> Imported:
+    """Take in what `folder`'s journal has gained. `whole_history` believes its states, whatever the run's is."""
+    events = points = damaged = 0
+    restarted = False
+    while True:
+        offset, head = _position(conn, run_id)
+        try:
+            with open(folder / JOURNAL, "rb") as file:
+                lines, new_offset, new_head, replaced = _read(file, offset, head)
+        except FileNotFoundError:
+            return Imported(events, offset, points, damaged, restarted)
+        if not lines and not replaced:
+            return Imported(events, offset, points, damaged, restarted)
+        parsed, bad = _parse(lines)
+        with write(conn):
+            if _position(conn, run_id) != (offset, head):
+                continue  # another importer was quicker: look again
+            if replaced:
+                _forget(conn, run_id)
+                restarted = True
+            chunk = JournalImport(conn, run_id, whole_history)
+            points += chunk.take(parsed)
+            bad += chunk.unusable
+            if bad:
+                conn.execute(
+                    "INSERT INTO events(run_id, time, source, kind, message) VALUES (?, ?, 'journal', 'damaged', ?)",
+                    (run_id, time.time(), f"{bad} lines of the journal could not be read"),
+                )
+            conn.execute(
+                "UPDATE runs SET journal_offset = ?, journal_head = ? WHERE id = ?", (new_offset, new_head, run_id)
+            )
+        events += len(parsed)
+        damaged += bad
+
+
+def _position(conn: sqlite3.Connection, run_id: int) -> tuple[int, int]:
+    row = conn.execute("SELECT journal_offset, journal_head FROM runs WHERE id = ?", (run_id,)).fetchone()
+    if row is None:
+        raise StoreError(f"no run {run_id} in the store", "`finetop rebuild` reads the run folders anew.")
+    return row
+
+
+def _read(file: Any, offset: int, head: int) -> tuple[list[bytes], int, int, bool]:
+    """The next whole lines, the offset after them, the head's checksum there, and whether the file is another one."""
+    start = file.read(HEAD_BYTES)
+    known = min(HEAD_BYTES, offset)
+    replaced = offset > 0 and (len(start) < known or zlib.crc32(start[:known]) != head)
+    if not replaced and offset:
+        file.seek(offset - 1)
+        replaced = file.read(1) != b"\n"  # shorter than it was, or cut by a crash and grown beyond since
+    if replaced:
+        offset = 0
+    file.seek(offset)
+    data = file.read(CHUNK_BYTES)
+    end = data.rfind(b"\n") + 1
+    while not end and len(data) % CHUNK_BYTES == 0 and (more := file.read(CHUNK_BYTES)):
+        data += more  # one line longer than a chunk
+        end = data.rfind(b"\n") + 1
+    new_offset = offset + end
+    checksum = zlib.crc32(start[: min(HEAD_BYTES, new_offset)]) if new_offset else 0
+    return data[:end].split(b"\n")[:-1] if end else [], new_offset, checksum, replaced
+
+
+def _parse(lines: list[bytes]) -> tuple[list[dict[str, Any]], int]:
+    """The events, and how many lines were none. An empty line is what a torn one was ended with, not damage."""
+    events, bad = [], 0
+    for line in lines:
+        try:
+            event = json.loads(line)
+            if b"\\ud" in line or b"\\uD" in line:  # half of a surrogate pair is JSON, and no text for a database
+                event = json.loads(json.dumps(event, ensure_ascii=False).encode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            bad += bool(line.strip())
+            continue
+        if isinstance(event, dict) and isinstance(event.get("kind"), str):
+            events.append(event)
+        else:
+            bad += 1
+    return events, bad
+
+
+def _forget(conn: sqlite3.Connection, run_id: int) -> None:
+    """Drop what earlier imports brought. Pins are the user's, and stay as rows of removed checkpoints."""
+    series.drop_run(conn, run_id)
+    conn.execute("DELETE FROM events WHERE run_id = ? AND source = 'journal'", (run_id,))
+    conn.execute("DELETE FROM evaluations WHERE run_id = ?", (run_id,))
+    conn.execute("DELETE FROM samples WHERE run_id = ?", (run_id,))
+    conn.execute("DELETE FROM checkpoints WHERE run_id = ? AND NOT pinned", (run_id,))
+    conn.execute("UPDATE checkpoints SET removed = ? WHERE run_id = ?", (time.time(), run_id))
+    conn.execute("UPDATE runs SET step = 0, epoch = NULL WHERE id = ?", (run_id,))
+
+
+def _clock_of(conn: sqlite3.Connection, run_id: int) -> tuple[float | None, int]:
+    """By how much the clock of the run's worker differed from its uptime (None: not known), and the step beyond which
+    the steps are this worker's."""
+    row = conn.execute("SELECT value FROM facts WHERE name = ?", (f"clock:{run_id}",)).fetchone()
+    if row is None:
+        return None, -1
+    offset, went_on = row[0].split()
+    return float(offset), int(went_on)
+
+
+class JournalImport:
+    """One chunk of a journal on its way into the rows of one run, inside one transaction."""
+
+    def __init__(self, conn: sqlite3.Connection, run_id: int, whole_history: bool) -> None:
+        self._conn = conn
+        self._run_id = run_id
+        self._whole_history = whole_history
+        self._known = series.summaries(conn, run_id)
+        self._points: dict[str, list[tuple[int, float | None]]] = {}
+        self._clock = self._clock_step()
+        self._offset, self._went_on = _clock_of(conn, run_id)
+        self._run: dict[str, Any] = {}
+        self._written = 0
+        self._doing: str | None = _NOT_STORED
+        """What it does instead of steps."""
+        self.unusable = 0
+        """Events whose fields were of types that make no sense."""
+
+    def take(self, events: list[dict[str, Any]]) -> int:
+        """Write all of it; the number of points."""
+        handlers = {
+            "metric": self._metric,
+            "eval": self._eval,
+            "checkpoint": self._checkpoint,
+            "checkpoint-removed": self._checkpoint_removed,
+            "sample": self._sample,
+            "event": self._event,
+            "best": self._best,
+            "beat": self._beat,
+            "plan": self._plan,
+            "state": self._state,
+            "resume": self._resume,
+        }
+        for event in events:
+            moment = _number(event.get("t"))
+            self._run["beat"] = moment if moment is not None else time.time()
+            if "step" in event and not _is_step(event["step"]):
+                del event["step"]
+            try:
+                handlers.get(event["kind"], self._other)(event, self._run["beat"])
+            except (TypeError, ValueError, OverflowError, sqlite3.InterfaceError, sqlite3.ProgrammingError):
+                self.unusable += 1  # one line of nonsense must not stop the import of all that follow
+                continue
+            if "step" in event and event["kind"] in ("metric", "eval", "checkpoint"):
+                self._run["step"] = event["step"]
+        self._flush()
+        self._headline()
+        return self._written
+
+    # one method for each kind of line
+
+    def _metric(self, event: dict[str, Any], moment: float) -> None:
+        self._doing = None
+        step, values = event.get("step"), event.get("values")
+        if step is None or not isinstance(values, dict):
+            raise ValueError("a metric without step or values")
+        nonfinite = event.get("nonfinite")
+        for key, value in values.items():
+            if key == series.TIME_KEY:
+                continue  # the name is taken
+            if value is None and isinstance(nonfinite, dict):
+                value = _nonfinite(nonfinite.get(key))
+            elif value is not None and not isinstance(value, (int, float)):
+                continue
+            self._points.setdefault(key, []).append((step, None if value is None else float(value)))
+        if step > self._clock:
+            self._mind_clock(event, moment)
+            self._points.setdefault(series.TIME_KEY, []).append((step, moment))
+            self._clock = step
+
+    def _eval(self, event: dict[str, Any], moment: float) -> None:
+        self._metric(event, moment)
+        self._conn.execute(
+            "INSERT INTO evaluations(run_id, step, time, scores, detail) VALUES (?, ?, ?, ?, ?)",
+            (self._run_id, event.get("step"), moment, _json(event.get("values") or {}), _rest(event, {"values"})),
+        )
+
+    def _checkpoint(self, event: dict[str, Any], moment: float) -> None:
+        self._doing = None
+        step, kept = event.get("step"), event.get("kept") or []
+        if step is None:
+            raise ValueError("a checkpoint without a step")
+        parent_run, parent_step = self._parent(event.get("parent"), step)
+        self._take_labels({label for label in kept if label in ("best", "latest")}, step)
+        self._conn.execute(
+            "INSERT INTO checkpoints"
+            "(run_id, step, epoch, path, bytes, kept, eval, parent_run, parent_step, time, detail)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET epoch = excluded.epoch,"
+            " path = excluded.path, bytes = excluded.bytes, kept = excluded.kept, eval = excluded.eval,"
+            " parent_run = excluded.parent_run, parent_step = excluded.parent_step, time = excluded.time,"
+            " detail = excluded.detail, removed = NULL",
+            (
+                self._run_id,
+                step,
+                _number(event.get("epoch")),
+                event.get("path"),
+                event.get("bytes"),
+                _json(kept),
+                _json(event.get("eval") or {}),
+                parent_run,
+                parent_step,
+                moment,
+                _rest(event, {"epoch", "path", "bytes", "kept", "eval", "parent"}),
+            ),
+        )
+        if (epoch := _number(event.get("epoch"))) is not None:
+            self._run["epoch"] = epoch
+
+    def _take_labels(self, labels: set[str], but_of: int | None) -> None:
+        """Names that only one checkpoint has, from all others of the run."""
+        for row_step, row_kept in self._conn.execute(
+            "SELECT step, kept FROM checkpoints WHERE run_id = ? AND step IS NOT ?", (self._run_id, but_of)
+        ).fetchall():
+            before = json.loads(row_kept or "[]")
+            if labels.intersection(before):
+                left = _json([label for label in before if label not in labels])
+                self._conn.execute(
+                    "UPDATE checkpoints SET kept = ? WHERE run_id = ? AND step = ?", (left, self._run_id, row_step)
+                )
+
+    def _best(self, event: dict[str, Any], moment: float) -> None:
+        """Best was chosen anew, by another metric: its values where they were worked out afterwards, and the name."""
+        by, step, scores = event.get("by"), event.get("checkpoint"), event.get("scores") or {}
+        if not isinstance(by, str) or not (step is None or _is_step(step)) or not isinstance(scores, dict):
+            raise ValueError("a choice without its metric")
+        self._run["best_by"] = parse_criterion(by).text
+        for key, points in scores.items():
+            known = [(at, value) for at, value in points if _is_step(at) and _number(value) is not None]
+            self._points.setdefault(key, []).extend((at, float(value)) for at, value in known)
+        self._take_labels({"best"}, None)
+        row = self._conn.execute(
+            "SELECT kept FROM checkpoints WHERE run_id = ? AND step = ?", (self._run_id, step)
+        ).fetchone()
+        if row:
+            kept = _json([*json.loads(row[0] or "[]"), "best"])
+            self._conn.execute(
+                "UPDATE checkpoints SET kept = ? WHERE run_id = ? AND step = ?", (kept, self._run_id, step)
+            )
+        self._log("best", event, moment, str(event.get("message") or ""), {"by", "checkpoint", "scores"})
+
+    def _checkpoint_removed(self, event: dict[str, Any], moment: float) -> None:
+        self._conn.execute(
+            "UPDATE checkpoints SET removed = ?, kept = '[]' WHERE run_id = ? AND step = ?",
+            (moment, self._run_id, event.get("step")),
+        )
+
+    def _sample(self, event: dict[str, Any], moment: float) -> None:
+        self._conn.execute(
+            "INSERT INTO samples(run_id, step, time, detail) VALUES (?, ?, ?, ?)",
+            (self._run_id, event.get("step"), moment, _rest(event, set())),
+        )
+
+    def _event(self, event: dict[str, Any], moment: float) -> None:
+        self._log(str(event.get("event") or "event"), event, moment, str(event.get("message") or ""), {"event"})
+
+    def _other(self, event: dict[str, Any], moment: float) -> None:
+        self._log(event["kind"], event, moment, str(event.get("message") or ""), set())
+
+    def _beat(self, event: dict[str, Any], moment: float) -> None:
+        self._run["beat_due"] = moment + (_number(event.get("next")) or 0.0)
+        doing = event.get("doing")
+        self._doing = doing[:_DOING_LENGTH] if isinstance(doing, str) and doing != "training" else None
+
+    def _plan(self, event: dict[str, Any], moment: float) -> None:
+        if _is_step(event.get("total_steps")):
+            self._run["total_steps"] = event["total_steps"]
+        settings = event.get("settings")
+        if isinstance(settings, dict):
+            self._run["best_by"] = parse_criterion(settings.get("eval.best")).text
+        self._other(event, moment)
+
+    def _state(self, event: dict[str, Any], moment: float) -> None:
+        state = event.get("state")
+        self._doing = "loading" if state == "starting" else None
+        self._log("state", event, moment, str(state), {"state"})
+        if state not in _STATES:
+            return
+        found = {key: event[key] for key in ("reason", "error", "exit_code") if event.get(key) is not None}
+        found["state"] = state
+        total = event.get("total_steps", event.get("steps"))
+        if isinstance(total, int):
+            found["total_steps"] = total
+        if state in _ENDED:
+            found |= {"finished": moment, "wanted": None, "beat_due": None, "wait_reason": None}
+        elif self._whole_history and state == "starting":
+            found |= {"started": moment, "finished": None, "reason": None, "error": None, "exit_code": None}
+        # A run that has ended, or waits for its next attempt, is past what its journal still had to tell.
+        guard = "" if self._whole_history else f" AND state IN ({_ACTIVE_SQL})"
+        columns = ", ".join(f"{name} = ?" for name in found)
+        values = [_json(value) if isinstance(value, (dict, list)) else value for value in found.values()]
+        if state in _ENDED and (seconds := _number(event.get("seconds"))) is not None:
+            # Where the two disagree by more than starting and leaving take, the clock was set meanwhile.
+            columns += ", started = CASE WHEN abs(? - started - ?) > ? THEN ? - ? ELSE started END"
+            values += [moment, seconds, CLOCK_SECONDS, moment, seconds]
+        self._conn.execute(f"UPDATE runs SET {columns} WHERE id = ?{guard}", (*values, self._run_id))
+        if "step" in event:
+            self._run["step"] = event["step"]
+
+    def _resume(self, event: dict[str, Any], moment: float) -> None:
+        step = event.get("from_step")
+        if step != -1 and not _is_step(step):  # -1: from the beginning
+            raise ValueError("a resume without its step")
+        self._flush()
+        series.drop_beyond(self._conn, self._run_id, step, self._known)
+        for table in ("evaluations", "samples", "checkpoints"):
+            self._conn.execute(f"DELETE FROM {table} WHERE run_id = ? AND step > ?", (self._run_id, step))
+        self._conn.execute(
+            "DELETE FROM events WHERE run_id = ? AND step > ? AND source = 'journal' AND kind <> 'state'",
+            (self._run_id, step),
+        )
+        self._clock = self._clock_step()
+        self._offset, self._went_on = None, step
+        self._mind_clock(event, moment)
+        self._run["step"] = max(step, 0)
+        where = f"goes on from step {step}" if step >= 0 else "starts from the beginning"
+        self._log("resume", event, moment, where, {"from_step"}, max(step, 0))
+
+    # what they share
+
+    def _flush(self) -> None:
+        self._written += series.add_points(self._conn, self._run_id, self._points, self._known)
+        self._points = {}
+
+    def _mind_clock(self, event: dict[str, Any], moment: float) -> None:
+        """Where the clock was set since this worker's last step, the times of its steps are moved along."""
+        up = _number(event.get("up"))
+        if up is None:
+            return
+        before, offset = self._offset, moment - up
+        if before is not None and abs(offset - before) < CLOCK_SET_SECONDS:
+            return
+        if before is not None:
+            self._flush()
+            series.move_clock(self._conn, self._went_on, offset - before, self._known)
+        self._offset = offset
+        self._conn.execute(
+            "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+            (f"clock:{self._run_id}", f"{offset!r} {self._went_on}"),
+        )
+
+    def _clock_step(self) -> int:
+        clock = self._known.get(series.TIME_KEY)
+        return clock.last_step if clock else -1
+
+    def _headline(self) -> None:
+        """Copy into the run's row what lists show, so that a list reads one table."""
+        nothing = series.Summary(0)
+        train, evaluation = self._known.get("train/loss", nothing), self._known.get("eval/loss", nothing)
+        by = (
+            self._run.get("best_by")
+            or self._conn.execute("SELECT best_by FROM runs WHERE id = ?", (self._run_id,)).fetchone()[0]
+        )
+        criterion = parse_criterion(by)
+        best = series.best_of_series(self._conn, self._known.get(criterion.key, nothing), criterion)
+        self._run |= {
+            "train_loss": train.last,
+            "eval_loss": evaluation.last,
+            "best_eval": best.value,
+            "best_eval_step": best.step,
+            "start_eval": best.start,
+            "step_seconds": self._known.get("train/step_s", nothing).last,
+            "tokens_per_second": self._known.get("train/tokens_per_s", nothing).last,
+        }
+        columns = ", ".join(f"{name} = ?" for name in self._run)
+        self._conn.execute(f"UPDATE runs SET {columns} WHERE id = ?", (*self._run.values(), self._run_id))
+        if self._doing != _NOT_STORED:  # a waiting run's reason is the scheduler's
+            self._conn.execute(
+                f"UPDATE runs SET wait_reason = :doing WHERE id = :id AND state IN ({_ACTIVE_SQL})"
+                " AND wait_reason IS NOT :doing",
+                {"doing": self._doing, "id": self._run_id},
+            )
+
+    def _log(
+        self,
+        kind: str,
+        event: dict[str, Any],
+        moment: float,
+        message: str,
+        said: set[str],
+        step: int | None = None,
+    ) -> None:
+        self._conn.execute(
+            "INSERT INTO events(run_id, time, source, kind, step, message, detail)"
+            " VALUES (?, ?, 'journal', ?, ?, ?, ?)",
+            (self._run_id, moment, kind, event.get("step", step), message, _rest(event, said | {"message"})),
+        )
+
+    def _parent(self, parent: Any, step: int) -> tuple[int | None, int | None]:
+        """Where the training up to this checkpoint began: as said, else the one before, else the run's own parent."""
+        if isinstance(parent, dict):
+            return parent.get("run", self._run_id), parent.get("step")
+        if isinstance(parent, int):
+            return self._run_id, parent
+        row = self._conn.execute(
+            "SELECT run_id, step FROM checkpoints WHERE run_id = ? AND step < ? ORDER BY step DESC LIMIT 1",
+            (self._run_id, step),
+        ).fetchone()
+        if row is None:
+            row = self._conn.execute(
+                "SELECT parent_run, parent_step FROM runs WHERE id = ?", (self._run_id,)
+            ).fetchone()
+        return row
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None."""
+    try:
+        return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def _nonfinite(word: Any) -> float | None:
+    """'inf' and '-inf' as themselves; NaN is None, as SQLite has it."""
+    return {"inf": math.inf, "infinity": math.inf, "-inf": -math.inf, "-infinity": -math.inf}.get(str(word).lower())
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _rest(event: dict[str, Any], said: set[str]) -> str:
+    """The fields that have no column of their own."""
+    return _json({key: value for key, value in event.items() if key not in _COMMON and key not in said})

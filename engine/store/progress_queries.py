@@ -1,0 +1,136 @@
+"""How far a run had come: at which step it had seen so many tokens, or worked for so long. No reading of all points."""
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.store import chart_queries, queue
+from engine.store.connect import writer
+from engine.store.journal_import import CLOCK_SECONDS, import_journal
+from engine.store.rebuild import new_run
+from engine.store.rows import mapping
+from engine.store.run_records import ACTIVE, ENDED, Run
+from engine.store.series import TIME_KEY
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A time during which a worker had the run."""
+
+    began: float
+    ended: float
+
+
+def step_reaching(conn: sqlite3.Connection, run_id: int, key: str, value: float) -> int | None:
+    """The last step at which a rising series was at most `value`; None if it never was. Some 20 lookups by key."""
+    span = chart_queries.span(conn, run_id, key)
+    if span is None:
+        return None
+    _, low, high = span
+    found = None
+    while low <= high:
+        middle = (low + high) // 2
+        point = chart_queries.at_step(conn, run_id, key, middle)
+        if point is None or point.value is None or point.value <= value:
+            found, low = (point.step if point else found), middle + 1
+        else:
+            high = point.step - 1
+    return found
+
+
+def attempts(conn: sqlite3.Connection, run: Run) -> tuple[Attempt, ...]:
+    """When workers had the run, from the states in its journal.
+
+    A worker that was killed wrote no end: its attempt ends with the last state or point known before the next began.
+    """
+    rows = conn.execute(
+        "SELECT time, message, json_extract(detail, '$.seconds') FROM events"
+        " WHERE run_id = ? AND kind = 'state' ORDER BY id",
+        (run.id,),
+    ).fetchall()
+    active = {state.value for state in ACTIVE}
+    ended = {state.value for state in ENDED}
+    found: list[Attempt] = []
+    began = last = None
+    for moment, state, seconds in rows:
+        if state == "starting" or (began is None and state in active):
+            if began is not None:
+                found.append(Attempt(began, max(last, _last_point(conn, run.id, began, moment))))
+            began = moment
+        elif state in ended and began is not None:
+            if seconds is not None and abs(moment - began - seconds) > CLOCK_SECONDS:
+                began = moment - seconds  # the clock was set meanwhile
+            found.append(Attempt(began, moment))
+            began = None
+        last = moment
+    if began is not None:
+        found.append(Attempt(began, max(last, run.beat or 0.0, _last_point(conn, run.id, began, float("inf")))))
+    return tuple(found)
+
+
+def worked(attempts: Iterable[Attempt], until: float = float("inf")) -> float:
+    """Seconds of work before the moment `until`: pauses between attempts do not count."""
+    return sum(max(0.0, min(attempt.ended, until) - attempt.began) for attempt in attempts)
+
+
+def moment_of(attempts: Iterable[Attempt], seconds: float) -> float:
+    """The moment at which so many seconds had been worked; the reverse of `worked`."""
+    moment = float("-inf")
+    for attempt in attempts:
+        span = max(0.0, attempt.ended - attempt.began)
+        if seconds <= span:
+            return attempt.began + seconds
+        seconds -= span
+        moment = attempt.ended
+    return moment
+
+
+def step_at(conn: sqlite3.Connection, run_id: int, moment: float) -> int | None:
+    """The last step logged by that moment."""
+    return step_reaching(conn, run_id, TIME_KEY, moment)
+
+
+def moment_at(conn: sqlite3.Connection, run_id: int, step: int) -> float | None:
+    """When that step, or the last one before it, was logged."""
+    point = chart_queries.at_step(conn, run_id, TIME_KEY, step)
+    return point.value if point else None
+
+
+def said(conn: sqlite3.Connection, run_id: int, kinds: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """What the worker last said of each kind, such as 'data', 'plan' and 'model' (docs/journal.md)."""
+    found = {}
+    for kind in kinds:
+        row = conn.execute(
+            "SELECT detail FROM events WHERE run_id = ? AND kind = ? AND source = 'journal' ORDER BY id DESC LIMIT 1",
+            (run_id, kind),
+        ).fetchone()
+        if row:
+            found[kind] = mapping(row[0])
+    return found
+
+
+def sampled_step(conn: sqlite3.Connection, run_id: int, until: int) -> int | None:
+    """The last step up to `until` at which answers were sampled."""
+    return conn.execute("SELECT max(step) FROM samples WHERE run_id = ? AND step <= ?", (run_id, until)).fetchone()[0]
+
+
+def imported_bytes(conn: sqlite3.Connection, run_id: int) -> int | None:
+    """How much of the run's journal the store has taken in; None if it has no such run."""
+    row = conn.execute("SELECT journal_offset FROM runs WHERE id = ?", (run_id,)).fetchone()
+    return row[0] if row else None
+
+
+def read_folder(run_id: int, folder: Path, config: Mapping[str, Any]) -> sqlite3.Connection:
+    """One run's journal in a database in memory, for looking at a run that no store has, or not wholly."""
+    conn = writer(Path(":memory:"))
+    queue.add(conn, new_run(config), run_id)
+    import_journal(conn, run_id, folder, whole_history=True)
+    return conn
+
+
+def _last_point(conn: sqlite3.Connection, run_id: int, began: float, before: float) -> float:
+    step = step_reaching(conn, run_id, TIME_KEY, before)
+    moment = moment_at(conn, run_id, step) if step is not None else None
+    return moment if moment is not None and moment > began else began

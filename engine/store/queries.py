@@ -1,0 +1,252 @@
+"""What may be asked of the store, apart from charts. Takes any connection; returns frozen records."""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+
+from engine.metrics.best_evaluation import Best, Criterion
+from engine.store import filters
+from engine.store.rows import RUN_COLUMNS, mapping, run_of, strings
+from engine.store.run_records import ACTIVE, Checkpoint, Evaluation, Event, Run, RunState, Sample, Series, SettingValue
+from engine.store.series import SUMMARY, TIME_KEY, Summary, best_of_series
+
+_ACTIVE = ", ".join(f"'{state}'" for state in sorted(ACTIVE))
+_SCORES = (
+    "coalesce((SELECT e.scores FROM evaluations e WHERE e.run_id = checkpoints.run_id AND e.step = checkpoints.step"
+    " ORDER BY e.id DESC LIMIT 1), eval)"
+)
+_ALIKE = (
+    # The files' names first, which stand in the row itself: what is left to look up is little.
+    "data = :data AND best_eval IS NOT NULL AND trashed IS NULL AND best_by = :by"
+    + "".join(
+        f" AND (SELECT value FROM settings WHERE run_id = runs.id AND key = '{key}')"
+        f" IS (SELECT value FROM settings WHERE run_id = :id AND key = '{key}')"
+        for key in ("data.files", "data.val_files", "method.objective")
+    )
+)
+_CHECKPOINT = (
+    f"run_id, step, epoch, path, bytes, kept, {_SCORES}, parent_run, parent_step, time, pinned, removed, detail"
+)
+_SERIES = (
+    "s.run_id, k.key, s.count, s.nonfinite, s.first_step, s.first, s.last_step, s.last, s.low_step, s.low,"
+    " s.high_step, s.high FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id"
+)
+
+
+def list_runs(
+    conn: sqlite3.Connection,
+    matching: str = "",
+    sort: str | None = None,
+    descending: bool = False,
+    trashed: bool = False,
+    limit: int | None = None,
+) -> tuple[Run, ...]:
+    """Runs that match a filter (see `filters`), in order; reads one table and no points."""
+    condition, values = filters.where(matching)
+    rows = conn.execute(
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE trashed IS {'NOT ' if trashed else ''}NULL AND {condition}"
+        f" ORDER BY {filters.order(sort, descending)} LIMIT ?",
+        (*values, -1 if limit is None else limit),
+    )
+    return tuple(map(run_of, rows))
+
+
+def run(conn: sqlite3.Connection, run_id: int) -> Run | None:
+    row = conn.execute(f"SELECT {RUN_COLUMNS} FROM runs WHERE id = ?", (run_id,)).fetchone()
+    return run_of(row) if row else None
+
+
+def error(conn: sqlite3.Connection, run_id: int) -> str:
+    """The whole story of why a run ended: traceback, last lines. Not part of Run, since it may be long."""
+    row = conn.execute("SELECT error FROM runs WHERE id = ?", (run_id,)).fetchone()
+    return (row[0] if row else None) or ""
+
+
+def queue(conn: sqlite3.Connection) -> tuple[Run, ...]:
+    """The waiting runs, held ones too, in the order in which they will start."""
+    rows = conn.execute(
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE state = 'queued' AND trashed IS NULL"
+        " ORDER BY priority DESC, position, id"
+    )
+    return tuple(map(run_of, rows))
+
+
+def active(conn: sqlite3.Connection) -> tuple[Run, ...]:
+    """Runs that have a worker, or are being given one; `wanted` says what is wished of them."""
+    return tuple(
+        map(run_of, conn.execute(f"SELECT {RUN_COLUMNS} FROM runs WHERE state IN ({_ACTIVE}) ORDER BY started, id"))
+    )
+
+
+def unsettled(conn: sqlite3.Connection) -> tuple[Run, ...]:
+    """Runs whose journal says that they have ended, and of whose process nobody has taken note since."""
+    rows = conn.execute(f"SELECT {RUN_COLUMNS} FROM runs WHERE state NOT IN ({_ACTIVE}, 'queued') AND pid IS NOT NULL")
+    return tuple(map(run_of, rows))
+
+
+def counts(conn: sqlite3.Connection) -> dict[RunState, int]:
+    """How many runs are in each state, the trash left out."""
+    found = dict(conn.execute("SELECT state, count(*) FROM runs WHERE trashed IS NULL GROUP BY state"))
+    return {state: found.get(state.value, 0) for state in RunState}
+
+
+def failed_since(conn: sqlite3.Connection, moment: float) -> int:
+    """How many runs have failed since then, the trash left out."""
+    return conn.execute(
+        "SELECT count(*) FROM runs WHERE state = 'failed' AND finished >= ? AND trashed IS NULL", (moment,)
+    ).fetchone()[0]
+
+
+def standing(conn: sqlite3.Connection, run: Run) -> tuple[int, int]:
+    """Where a run's best evaluation stands among all runs on the same data that are judged by the same metric: its
+    place, from 1, and of how many. What they were before their first step does not count.
+
+    (0, n) for a run without an evaluation.
+    """
+    better, scored = conn.execute(
+        f"SELECT count(*) FILTER (WHERE {filters.BADNESS} < :badness), count(*) FROM runs WHERE {_ALIKE}",
+        {"badness": run.best.badness, "data": run.data, "id": run.id, "by": run.best_by},
+    ).fetchone()
+    return (0 if run.best_eval is None else better + 1), scored
+
+
+def rival(conn: sqlite3.Connection, run: Run) -> Run | None:
+    """The best other run that learned from the same files with the same objective and is judged by the same metric;
+    None where there is none.
+
+    Losses on other data, or of another objective, say nothing about each other.
+    """
+    row = conn.execute(
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE id <> :id AND {_ALIKE} ORDER BY {filters.BADNESS}, id LIMIT 1",
+        {"data": run.data, "id": run.id, "by": run.best_by},
+    ).fetchone()
+    return run_of(row) if row else None
+
+
+def groups(conn: sqlite3.Connection) -> set[str]:
+    """The names of all groups that runs were queued in."""
+    return {row[0] for row in conn.execute("SELECT DISTINCT sweep FROM runs WHERE sweep <> ''")}
+
+
+def dependencies(conn: sqlite3.Connection) -> dict[int, tuple[tuple[int, RunState | None], ...]]:
+    """For each waiting run, the runs it waits for and their states; None for one that was deleted."""
+    found: dict[int, list[tuple[int, RunState | None]]] = {}
+    for run_id, after, state, trashed in conn.execute(
+        "SELECT d.run_id, d.after_id, a.state, a.trashed FROM dependencies d JOIN runs r ON r.id = d.run_id"
+        " LEFT JOIN runs a ON a.id = d.after_id WHERE r.state = 'queued' ORDER BY d.run_id, d.after_id"
+    ):
+        gone = state is None or (trashed is not None and state != RunState.DONE)
+        found.setdefault(run_id, []).append((after, None if gone else RunState(state)))
+    return {run_id: tuple(after) for run_id, after in found.items()}
+
+
+def settings(conn: sqlite3.Connection, run_id: int) -> tuple[SettingValue, ...]:
+    rows = conn.execute("SELECT key, value, origin FROM settings WHERE run_id = ? ORDER BY key", (run_id,))
+    return tuple(SettingValue(key, json.loads(value), origin or "") for key, value, origin in rows)
+
+
+def events(
+    conn: sqlite3.Connection, run_id: int | None = None, after_id: int = 0, limit: int = 1000
+) -> tuple[Event, ...]:
+    """The last events of a run, or of all; `after_id` asks only for what came since."""
+    rows = conn.execute(
+        "SELECT id, run_id, time, kind, step, message, detail FROM events WHERE (? IS NULL OR run_id = ?) AND id > ?"
+        " ORDER BY id DESC LIMIT ?",
+        (run_id, run_id, after_id, limit),
+    ).fetchall()
+    return tuple(Event(*row[:5], row[5] or "", mapping(row[6])) for row in reversed(rows))
+
+
+def checkpoints(conn: sqlite3.Connection, run_id: int | None = None, removed: bool = False) -> tuple[Checkpoint, ...]:
+    """Checkpoints of a run, or of all, newest step first."""
+    rows = conn.execute(
+        f"SELECT {_CHECKPOINT} FROM checkpoints WHERE (? IS NULL OR run_id = ?) AND (? OR removed IS NULL)"
+        " ORDER BY run_id DESC, step DESC",
+        (run_id, run_id, removed),
+    )
+    return tuple(map(_checkpoint, rows))
+
+
+def lineage(conn: sqlite3.Connection, run_id: int, step: int) -> tuple[Checkpoint, ...]:
+    """A checkpoint and those its training came from, back through the runs it was forked from."""
+    found: list[Checkpoint] = []
+    seen: set[tuple[int, int]] = set()
+    at: tuple[int | None, int | None] = (run_id, step)
+    while at not in seen and None not in at:
+        seen.add(at)
+        row = conn.execute(f"SELECT {_CHECKPOINT} FROM checkpoints WHERE run_id = ? AND step = ?", at).fetchone()
+        if row is None:
+            break
+        found.append(_checkpoint(row))
+        at = found[-1].parent_run, found[-1].parent_step
+    return tuple(found)
+
+
+def evaluations(conn: sqlite3.Connection, run_id: int) -> tuple[Evaluation, ...]:
+    rows = conn.execute(
+        "SELECT run_id, step, time, scores, detail FROM evaluations WHERE run_id = ? ORDER BY step, id", (run_id,)
+    )
+    return tuple(Evaluation(*row[:3], mapping(row[3]), mapping(row[4])) for row in rows)
+
+
+def samples(conn: sqlite3.Connection, run_id: int, step: int | None = None) -> tuple[Sample, ...]:
+    rows = conn.execute(
+        "SELECT run_id, step, time, detail FROM samples WHERE run_id = ? AND (? IS NULL OR step = ?) ORDER BY step, id",
+        (run_id, step, step),
+    )
+    return tuple(Sample(*row[:3], mapping(row[3])) for row in rows)
+
+
+def series(conn: sqlite3.Connection, run_id: int) -> dict[str, Series]:
+    """The summary of each metric a run has logged."""
+    rows = conn.execute(
+        f"SELECT {_SERIES} WHERE s.run_id = ? AND s.count > 0 AND k.key <> ? ORDER BY k.key", (run_id, TIME_KEY)
+    )
+    return {row[1]: Series(*row) for row in rows}
+
+
+def series_of_many(conn: sqlite3.Connection, run_ids: Iterable[int], key: str) -> dict[int, Series]:
+    """One metric's summary in many runs: a column of a comparison."""
+    found = {}
+    for run_id in run_ids:
+        row = conn.execute(
+            f"SELECT {_SERIES} WHERE s.run_id = ? AND k.key = ? AND s.count > 0", (run_id, key)
+        ).fetchone()
+        if row:
+            found[run_id] = Series(*row)
+    return found
+
+
+def best_scores(conn: sqlite3.Connection, run_ids: Iterable[int], keys: Iterable[str]) -> dict[int, dict[str, Best]]:
+    """How each of these metrics, all of them better when higher, stands in each of these runs. Of the summaries alone,
+    but for runs that were never better than at their start."""
+    found: dict[int, dict[str, Best]] = {}
+    rows = conn.execute(
+        f"SELECT s.run_id, k.key, s.id, {SUMMARY} FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id"
+        " WHERE s.high IS NOT NULL AND s.run_id IN (SELECT value FROM json_each(?))"
+        " AND k.key IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(run_ids)), json.dumps(list(keys))),
+    ).fetchall()
+    for run_id, key, *summary in rows:
+        found.setdefault(run_id, {})[key] = best_of_series(conn, Summary(*summary), Criterion(key, False))
+    return found
+
+
+def get_meta(conn: sqlite3.Connection, name: str) -> str | None:
+    """A small fact kept by `queue.remember`."""
+    row = conn.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return row[0] if row else None
+
+
+def _checkpoint(row: tuple) -> Checkpoint:
+    return Checkpoint(
+        *row[:3],
+        row[3] or "",
+        row[4],
+        strings(row[5]),
+        mapping(row[6]),
+        *row[7:10],
+        bool(row[10]),
+        row[11],
+        mapping(row[12]),
+    )

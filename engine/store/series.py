@@ -1,0 +1,247 @@
+"""Points, one summary per series, and the pyramid that charts read.
+
+A series is one metric of one run. Its summary is kept up to date with every commit, so lists and comparisons never
+look at points. Its pyramid holds min, max, sum and count per bucket of 32, 128, 512, ... steps. A bucket is written
+once, when a point beyond its end arrives; what is not yet in a closed bucket is the tail, which charts read from the
+level below, at the bottom from the points: at most 3 buckets a level and 31 points. So an ordinary step touches no
+pyramid page at all, and the pyramid costs about 1.5 bytes a point.
+
+Points normally come in rising order of steps. One that does not (logged twice, or a run that resumed) takes the slow
+road: buckets from there on are written anew and the summary is counted again.
+"""
+
+import math
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from engine.metrics.best_evaluation import Best, Criterion
+
+BASE_SHIFT = 5
+LEVEL_SHIFT = 2
+LEVELS = 9
+"""Buckets of 32 * 4**level steps: 32, 128, ... 2 million, enough for 200 columns over 400 million steps."""
+TIME_KEY = "time"
+"""The series that holds the epoch seconds at which each step was logged."""
+
+_FINITE = "CASE WHEN abs(value) <= 1.7976931348623157e308 THEN value END"
+SUMMARY = "count, nonfinite, first_step, first, last_step, last, low_step, low, high_step, high"
+
+
+@dataclass(slots=True)
+class Summary:
+    """A row of metric_summary while it is being changed."""
+
+    id: int
+    count: int = 0
+    nonfinite: int = 0
+    first_step: int = -1
+    first: float | None = None
+    last_step: int = -1
+    last: float | None = None
+    low_step: int | None = None
+    low: float | None = None
+    high_step: int | None = None
+    high: float | None = None
+
+    def add(self, points: Iterable[tuple[int, float | None]]) -> None:
+        """Take in points that all lie beyond `last_step`, in order."""
+        step, value = self.last_step, self.last
+        for step, value in points:
+            if not self.count:
+                self.first_step, self.first = step, value
+            self.count += 1
+            if value is None or not math.isfinite(value):
+                self.nonfinite += 1
+                continue
+            if self.low is None or value < self.low:
+                self.low, self.low_step = value, step
+            if self.high is None or value > self.high:
+                self.high, self.high_step = value, step
+        self.last_step, self.last = step, value
+
+    def row(self) -> tuple:
+        return (
+            self.count,
+            self.nonfinite,
+            self.first_step,
+            self.first,
+            self.last_step,
+            self.last,
+            self.low_step,
+            self.low,
+            self.high_step,
+            self.high,
+            self.id,
+        )
+
+
+def summaries(conn: sqlite3.Connection, run_id: int) -> dict[str, Summary]:
+    """Every series of a run by its key."""
+    rows = conn.execute(
+        f"SELECT k.key, s.id, {SUMMARY} FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id WHERE s.run_id = ?",
+        (run_id,),
+    )
+    return {row[0]: Summary(*row[1:]) for row in rows}
+
+
+def best_of_series(conn: sqlite3.Connection, series: Summary, criterion: Criterion) -> Best:
+    """By the summary alone, but where the best value is that before the first step: then by the points."""
+    start = (
+        series.first if series.first_step == 0 and series.first is not None and math.isfinite(series.first) else None
+    )
+    value, step = (series.low, series.low_step) if criterion.lower else (series.high, series.high_step)
+    if step == 0:
+        order = "value, step" if criterion.lower else "value DESC, step"
+        row = conn.execute(
+            f"SELECT value, step FROM points WHERE series = ? AND step > 0 AND {_FINITE} IS NOT NULL"
+            f" ORDER BY {order} LIMIT 1",
+            (series.id,),
+        ).fetchone()
+        value, step = row or (None, None)
+    return Best(criterion, value, step, start)
+
+
+def add_points(
+    conn: sqlite3.Connection,
+    run_id: int,
+    points: Mapping[str, list[tuple[int, float | None]]],
+    known: dict[str, Summary],
+) -> int:
+    """Write points by key inside the caller's transaction; `known` is what `summaries` gave, and is kept true."""
+    written = 0
+    changed = []
+    for key, new in points.items():
+        if not new:
+            continue
+        series = known.get(key)
+        if series is None:
+            series = known[key] = _new_series(conn, run_id, key)
+        if not _rising(series.last_step, new):
+            new = sorted(dict(new).items())  # the last one logged for a step counts
+        rows = [(series.id, step, value) for step, value in new]
+        written += len(rows)
+        if new[0][0] > series.last_step:
+            conn.executemany("INSERT INTO points VALUES (?, ?, ?)", rows)
+            before = series.last_step
+            series.add(new)
+            changed.append(series.row())
+            _close_buckets(conn, series.id, before, series.last_step)
+        else:
+            conn.executemany("INSERT OR REPLACE INTO points VALUES (?, ?, ?)", rows)
+            _recount(conn, series)
+            _drop_buckets(conn, series.id, new[0][0])
+            _close_buckets(conn, series.id, new[0][0], series.last_step)
+    conn.executemany(
+        "UPDATE metric_summary SET count = ?, nonfinite = ?, first_step = ?, first = ?, last_step = ?, last = ?,"
+        " low_step = ?, low = ?, high_step = ?, high = ? WHERE id = ?",
+        changed,
+    )
+    return written
+
+
+def drop_beyond(conn: sqlite3.Connection, run_id: int, step: int, known: dict[str, Summary]) -> None:
+    """Take back every point of the run beyond `step`; `known` is kept true."""
+    for key, series in list(known.items()):
+        if series.last_step <= step:
+            continue
+        conn.execute("DELETE FROM points WHERE series = ? AND step > ?", (series.id, step))
+        _recount(conn, series)
+        _drop_buckets(conn, series.id, max(series.last_step, 0))
+        if not series.count:
+            conn.execute("DELETE FROM metric_summary WHERE id = ?", (series.id,))
+            del known[key]
+
+
+def move_clock(conn: sqlite3.Connection, step: int, seconds: float, known: dict[str, Summary]) -> None:
+    """The clock was set by so much: the times of the steps beyond `step` are moved along; `known` is kept true."""
+    series = known.get(TIME_KEY)
+    if series is None or series.last_step <= step:
+        return
+    conn.execute("UPDATE points SET value = value + ? WHERE series = ? AND step > ?", (seconds, series.id, step))
+    _recount(conn, series)
+    _drop_buckets(conn, series.id, step + 1)
+    _close_buckets(conn, series.id, step + 1, series.last_step)
+
+
+def drop_run(conn: sqlite3.Connection, run_id: int) -> None:
+    """Delete every point, bucket and summary of a run."""
+    for table in ("points", "metric_pyramid"):
+        conn.execute(f"DELETE FROM {table} WHERE series IN (SELECT id FROM metric_summary WHERE run_id = ?)", (run_id,))
+    conn.execute("DELETE FROM metric_summary WHERE run_id = ?", (run_id,))
+
+
+def _rising(step: int, points: list[tuple[int, float | None]]) -> bool:
+    for next_step, _ in points:
+        if next_step <= step:
+            return False
+        step = next_step
+    return True
+
+
+def _new_series(conn: sqlite3.Connection, run_id: int, key: str) -> Summary:
+    conn.execute("INSERT OR IGNORE INTO metric_keys(key) VALUES (?)", (key,))
+    cursor = conn.execute(
+        "INSERT INTO metric_summary(run_id, key_id, count, nonfinite)"
+        " SELECT ?, id, 0, 0 FROM metric_keys WHERE key = ?",
+        (run_id, key),
+    )
+    return Summary(cursor.lastrowid)
+
+
+def _close_buckets(conn: sqlite3.Connection, series: int, before: int, last: int) -> None:
+    """Write the buckets that became whole when the series' last step moved from `before` to `last`."""
+    before = max(before, 0)
+    shift = BASE_SHIFT
+    for level in range(LEVELS):
+        first_bucket, end_bucket = before >> shift, last >> shift
+        if first_bucket == end_bucket:
+            return  # a coarser bucket ends only where a finer one does
+        if level == 0:
+            conn.execute(
+                f"INSERT INTO metric_pyramid SELECT series, 0, step >> {BASE_SHIFT}, min({_FINITE}), max({_FINITE}),"
+                f" total({_FINITE}), count(*), count(*) - count({_FINITE}) FROM points"
+                f" WHERE series = ? AND step >= ? AND step < ? GROUP BY step >> {BASE_SHIFT}",
+                (series, first_bucket << shift, end_bucket << shift),
+            )
+        else:
+            conn.execute(
+                f"INSERT INTO metric_pyramid SELECT series, ?, bucket >> {LEVEL_SHIFT}, min(low), max(high),"
+                " total(total), sum(count), sum(nonfinite) FROM metric_pyramid"
+                f" WHERE series = ? AND level = ? AND bucket >= ? AND bucket < ? GROUP BY bucket >> {LEVEL_SHIFT}",
+                (level, series, level - 1, first_bucket << LEVEL_SHIFT, end_bucket << LEVEL_SHIFT),
+            )
+        shift += LEVEL_SHIFT
+
+
+def _drop_buckets(conn: sqlite3.Connection, series: int, step: int) -> None:
+    """Forget the buckets that hold `step` or lie beyond it."""
+    conn.executemany(
+        "DELETE FROM metric_pyramid WHERE series = ? AND level = ? AND bucket >= ?",
+        [(series, level, step >> (BASE_SHIFT + LEVEL_SHIFT * level)) for level in range(LEVELS)],
+    )
+
+
+def _recount(conn: sqlite3.Connection, series: Summary) -> None:
+    """Count a series' summary from its points; reads them all, which 1 million take 0.2 s for."""
+    count, finite = conn.execute(
+        f"SELECT count(*), count({_FINITE}) FROM points WHERE series = ?", (series.id,)
+    ).fetchone()
+    series.count, series.nonfinite = count, count - finite
+
+    def one(where: str, order: str) -> tuple[int | None, float | None]:
+        query = f"SELECT step, value FROM points WHERE series = ? {where} ORDER BY {order} LIMIT 1"
+        return conn.execute(query, (series.id,)).fetchone() or (None, None)
+
+    finite_only = f"AND {_FINITE} IS NOT NULL"
+    series.low_step, series.low = one(finite_only, "value, step")
+    series.high_step, series.high = one(finite_only, "value DESC, step")
+    first_step, series.first = one("", "step")
+    last_step, series.last = one("", "step DESC")
+    series.first_step = -1 if first_step is None else first_step
+    series.last_step = -1 if last_step is None else last_step
+    conn.execute(
+        "UPDATE metric_summary SET count = ?, nonfinite = ?, first_step = ?, first = ?, last_step = ?, last = ?,"
+        " low_step = ?, low = ?, high_step = ?, high = ? WHERE id = ?",
+        series.row(),
+    )

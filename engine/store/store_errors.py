@@ -1,0 +1,67 @@
+"""What can be wrong with runs.db.
+
+StoreError
+ ├─ StoreMissing    there is no runs.db here yet
+ ├─ StoreForeign    a runs.db that is not ours, or no database at all
+ ├─ StoreNewer      written by a newer finetop than this one
+ ├─ StoreOlder      not yet migrated (readers only; a writer migrates it)
+ ├─ StoreBusy       another process held the write lock for too long
+ └─ StoreFull       no room left on the disk
+"""
+
+import sqlite3
+from pathlib import Path
+
+from engine.base.errors import EngineError
+
+
+class StoreError(EngineError):
+    pass
+
+
+class StoreMissing(StoreError):
+    exit_code = 2
+
+
+class StoreForeign(StoreError):
+    exit_code = 2
+
+
+class StoreNewer(StoreError):
+    pass
+
+
+class StoreOlder(StoreError):
+    pass
+
+
+class StoreBusy(StoreError):
+    pass
+
+
+class StoreFull(StoreError):
+    pass
+
+
+def from_sqlite(error: sqlite3.Error, path: str | Path = "runs.db") -> StoreError:
+    """The same fault in the user's words."""
+    code = _code(error)
+    if is_busy(error):
+        return StoreBusy(f"{path} is locked by another process", "Try again when that is done with it.")
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFull(f"no room left on the disk that holds {path}", "Free some space; nothing was lost.")
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return StoreForeign(
+            f"{path} is damaged or no database: {error}",
+            "Move it away and run `finetop rebuild`: the run folders hold everything but the waiting order.",
+        )
+    return StoreError(f"{path}: {error}", "`finetop doctor` looks at the workspace's file system.")
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another process holds the lock."""
+    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -1,0 +1,1 @@
+"""From examples to tokens: templates, which tokens are trained, packing."""

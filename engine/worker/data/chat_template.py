@@ -1,0 +1,338 @@
+"""From a conversation to tokens, and which of them the model must learn to write.
+
+What a turn is trained on is what the model must write, from the prompt that the template gives at that turn until
+generation stops. `spans` finds it in the text that the template writes; here it is made into tokens, once, and every
+trained turn is held against inference:
+
+* the tokens before it are those of its generation prompt, as `encode_prompt` makes them;
+* fed one by one to the stop rule (`stop_token_ids`), generation ends with it, or where only closing tokens follow;
+* it holds the words of its own message.
+
+Where a template itself makes training and inference differ, the turn has notes that say so. A template that ends an
+answer without a token gets the tokenizer's end-of-text token appended.
+"""
+
+import dataclasses
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Encoding
+from transformers import PreTrainedTokenizerBase
+
+from engine.base.errors import DataError, InputError, ModelError
+from engine.formats.examples import Example
+from engine.formats.turn_notes import DIFFERING, EARLY_STOP, NO_STOP, PROMPT_DIFFERS
+from engine.metrics.reasoning import TAGS, has_tags
+from engine.runs.journal import began
+from engine.settings.schema import DataConfig
+from engine.worker.data.answer_spans import Span, Spans
+from engine.worker.data.rendering import Rendering
+from engine.worker.data.thought_channel import learn
+from engine.worker.data.turn_ends import observe
+
+PLAIN_TEMPLATE = """\
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}
+Assistant:{% generation %} {{ message.content }}{{ eos_token }}{% endgeneration %}{{ '\\n' }}
+{%- elif message.role == 'system' -%}
+{{ message.content }}{{ '\\n\\n' }}
+{%- else -%}
+{{ 'User' if message.role == 'user' else message.role }}: {{ message.content }}{{ '\\n' }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}Assistant:{%- endif -%}"""
+"""For base models, whose tokenizers have no chat template. Saved with the checkpoint like any other. The space before
+an answer is the model's to write: most tokenizers make one token of a space and the word after it."""
+
+_MOST_PROMPT_ENDS = 4096
+_ANCHOR = re.compile(r"(?<=\n)\S[^\n]*$")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One trained turn, as a range of tokens."""
+
+    message: int
+    """Its place in the example's messages."""
+    start: int
+    end: int
+    notes: tuple[str, ...] = ()
+    """What is said of it: codes of `engine.formats.turn_notes`."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    ids: np.ndarray
+    """int32, shape (tokens,)."""
+    trained: np.ndarray
+    """bool, shape (tokens,)."""
+    turns: tuple[Turn, ...] = ()
+    """Of a conversation, in order; those left out by `train_on` have nothing trained in their range."""
+
+
+class ChatTemplate:
+    """One tokenizer with the chat template in force. Raises ModelError when the template itself is unusable."""
+
+    stop_token_ids: tuple[int, ...]
+    """Where an answer ends, sorted: the tokens that the template is seen to end turns with, the tokenizer's end token,
+    and those of the model's generation config. One rule for training, evaluation, answers and exports."""
+    thought_tags: tuple[tuple[str, str], ...]
+    """What may open and close a thought: what the template puts there, then those known."""
+    writes_thoughts: bool
+    """The template knows of thoughts."""
+    openings: tuple[str, ...]
+    """What it has the model write before a plain answer, the longest first, such as the name of a channel; not an
+    empty thought."""
+    ending: str
+    """What it has the model write behind one, without special tokens."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: str = "auto",
+        ends: Iterable[int] = (),
+        now: datetime | None = None,
+    ) -> None:
+        """`template`: a Jinja file, or auto. `ends`: tokens that the model's generation config stops at. `now`: what
+        the template is told of the time."""
+        if template != "auto":
+            try:
+                tokenizer.chat_template = Path(template).read_text("utf-8")
+            except OSError as error:
+                raise InputError(f"data.template {template}: {error.strerror}") from None
+        elif not tokenizer.chat_template:
+            tokenizer.chat_template = PLAIN_TEMPLATE
+        if not tokenizer.is_fast:
+            raise ModelError("this tokenizer has no fast version, which is needed to tell the answers' tokens")
+        try:
+            self._rendering = Rendering(tokenizer, now or datetime.now())
+        except ValueError as error:
+            raise ModelError(f"the tokenizer's chat template: {error}", "Give data.template a Jinja file.") from None
+        self.tokenizer = tokenizer
+        self._bos = _leading_tokens(tokenizer)
+        # Some models add their end-of-turn token without calling it special; runs of white space are no such token.
+        added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
+        added |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        leading = {*tokenizer.convert_ids_to_tokens(self._bos), tokenizer.bos_token} - {tokenizer.eos_token, None}
+        seen = observe(self._rendering, added, leading)
+        stops = {added[text] for text in seen.stops} | {tokenizer.eos_token_id, *ends}
+        self.stop_token_ids = tuple(sorted(stops - {None}))
+        self._stops = frozenset(self.stop_token_ids)
+        channel = learn(self._rendering)
+        self.thought_tags = tuple(dict.fromkeys([*([channel] if channel else []), *TAGS]))
+        self.writes_thoughts = channel is not None or has_tags(tokenizer.get_chat_template())
+        said = {opening.strip() for opening in seen.openings if not has_tags(opening, self.thought_tags)}
+        closing = seen.closing
+        for token in tokenizer.added_tokens_decoder.values():
+            closing = closing.replace(token.content, "") if token.special else closing
+        self.ending = closing.strip()
+        self.openings = tuple(sorted(said - {""}, key=len, reverse=True))
+        self._added, self._added_ids = tuple(sorted(added, key=len, reverse=True)), frozenset(added.values())
+        self._after_call = added.get(seen.after_call, tokenizer.eos_token_id)
+        known = {text for text, i in added.items() if i in self._stops} if seen.stops else set(added)
+        self._spans = Spans(self._rendering, seen, known, self._last_token)
+        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        turns = {token for token in added if token in seen.header or any(token in text for text in seen.closings)}
+        control = {token for token in special | turns if token.strip() and "think" not in token}
+        self._control = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
+        self._swallows = any(token.lstrip or token.rstrip for token in tokenizer.added_tokens_decoder.values())
+        self._prompt_ends: dict[str, list[int]] = {}
+
+    def _last_token(self, text: str) -> str:
+        return next((token for token in self._added if text.endswith(token)), "") if text.endswith(self._added) else ""
+
+    def encode_chats(self, examples: Sequence[Example], train_on: str = "assistant") -> list[Encoded | DataError]:
+        """Tokens of each conversation, or why the template refuses it or hides its answers.
+
+        `train_on`: assistant, all answers; matching, those without a note in DIFFERING; all, every token.
+        """
+        rendered: list[tuple[str, list[Span]] | DataError] = []
+        for example in examples:
+            try:
+                rendered.append(self._spans.find(example))
+            except DataError as error:
+                rendered.append(error)
+        texts = [item[0] for item in rendered if not isinstance(item, DataError)]
+        encodings = iter(self._encodings(texts))
+        return [
+            item if isinstance(item, DataError) else self._encode(next(encodings), example, *item, train_on)
+            for example, item in zip(examples, rendered, strict=True)
+        ]
+
+    def _encodings(self, texts: list[str]) -> list[Encoding]:
+        """Without what the tokenizer class makes of them besides: lists of masks and types that nobody reads."""
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        return backend.encode_batch(texts, add_special_tokens=False)
+
+    def _ids(self, text: str) -> list[int]:
+        return self._encodings([text])[0].ids
+
+    def _encode(self, encoding: Encoding, example: Example, text: str, spans: list[Span], train_on: str) -> Encoded:
+        ids: list[int] = encoding.ids
+        apart: list[tuple[int, int]] = []
+        """Offsets, once prompt and answer are apart."""
+
+        def at(position: int) -> int:
+            return bisect_left(apart, (position,)) if apart else _token_at(encoding, position)
+
+        turns: list[tuple[int, int, int, tuple[str, ...]]] = []
+        for span in spans:
+            first, end, notes = at(span.start), at(span.end), span.notes
+            if PROMPT_DIFFERS in notes:
+                if self._has_prompt(ids[:first], text[: span.start], example, span.message):
+                    notes = tuple(note for note in notes if note != PROMPT_DIFFERS)
+            elif apart or not self._follows_prompt(encoding, ids, first, text, span.start):
+                # A token of prompt and answer together is one that the model cannot be asked for.
+                cut = None if apart else self._cut(ids, text, span.start)
+                if cut is None:
+                    notes = (PROMPT_DIFFERS, *notes)
+                else:
+                    ids, apart = cut
+                    first, end = at(span.start), at(span.end)
+            if span.is_open:  # the last; what may follow is a header that the template always writes
+                calls = example.messages[span.message].get("tool_calls")
+                closing = self._after_call if calls else self.tokenizer.eos_token_id
+                if closing is not None:
+                    ids, end = [*ids[:end], closing], end + 1
+            if stopped := self._stop_note(ids[first:end]):
+                notes = (*notes, stopped)
+            turns.append((span.message, first, end, notes))
+        count = len(ids)
+        ids, _ = self._with_bos(ids, [])
+        shift = len(ids) - count
+        trained = np.zeros(len(ids), dtype=bool)
+        if train_on == "all":
+            trained[shift:] = True
+        found = tuple(Turn(message, first + shift, end + shift, notes) for message, first, end, notes in turns)
+        for turn in found:
+            if train_on != "matching" or DIFFERING.keys().isdisjoint(turn.notes):
+                trained[turn.start : turn.end] = True
+        return Encoded(np.array(ids, dtype=np.int32), trained, found)
+
+    def _follows_prompt(self, encoding: Encoding, ids: list[int], first: int, text: str, start: int) -> bool:
+        """Whether the tokens before an answer are those of the prompt by itself.
+
+        What follows a text can change the tokens of its end only, and nothing before an added token or the beginning of
+        a line. So the end is looked at; where it differs, the whole prompt.
+        """
+        anchor = first - 1
+        lowest = max(0, first - 24)
+        while anchor >= lowest and ids[anchor] not in self._added_ids:
+            anchor -= 1
+        if anchor >= lowest:
+            begin = encoding.token_to_chars(anchor)[0]
+        else:
+            line = _ANCHOR.search(text, max(0, start - 80), start)
+            begin = line.start() if line else 0
+        tail = text[begin:start]
+        known = self._prompt_ends.get(tail)
+        if known is None:
+            known = self._ids(tail)
+            if len(self._prompt_ends) < _MOST_PROMPT_ENDS:
+                self._prompt_ends[tail] = known
+        if len(known) <= first and ids[first - len(known) : first] == known:
+            return True
+        return self._ids(text[:start]) == ids[:first]
+
+    def _has_prompt(self, ids: list[int], before: str, example: Example, message: int) -> bool:
+        """Whether these are the tokens of the prompt for this message, though the texts differ: in white space at their
+        end, or in such that added tokens swallow."""
+        try:
+            text = self._rendering.text(example.messages[:message], example.tools, prompt=True)
+        except DataError:
+            return False
+        return (self._swallows or text.rstrip() == before.rstrip()) and self._ids(text) == ids
+
+    def _cut(self, ids: list[int], text: str, at: int) -> tuple[list[int], list[tuple[int, int]]] | None:
+        """Tokens and offsets of the text as two; None where the tokenizer makes another text of it so."""
+        before, after = self._encodings([text[:at], text[at:]])
+        joined = [*before.ids, *after.ids]
+        if self.tokenizer.decode(joined) != self.tokenizer.decode(ids):
+            return None
+        return joined, [*before.offsets, *((start + at, end + at) for start, end in after.offsets)]
+
+    def _stop_note(self, ids: list[int]) -> str:
+        """What inference would make of these tokens: whether it ends with them, and only there."""
+        if ids and ids[-1] in self._stops and self._stops.isdisjoint(ids[:-1]):
+            return ""
+        first = next((place for place, token in enumerate(ids) if token in self._stops), None)
+        if first is None:
+            return NO_STOP
+        behind = [token for token in ids[first + 1 :] if token not in self._added_ids]
+        return EARLY_STOP if behind and self.tokenizer.decode(behind).strip() else ""
+
+    def separate(self, example: Example) -> list[Example]:
+        """The conversation up to each of its trained answers, with only that one trained."""
+        found = []
+        for k, message in enumerate(example.messages):
+            if message["role"] == "assistant" and message.get("weight", 1):
+                before = (m | {"weight": 0} if m["role"] == "assistant" else m for m in example.messages[:k])
+                found.append(dataclasses.replace(example, messages=(*before, message)))
+        return found
+
+    def control_tokens(self, example: Example) -> list[tuple[int, str]]:
+        """Where a message's text holds one of the model's control tokens: (place among the messages, the token)."""
+        found = []
+        for k, message in enumerate(example.messages):
+            for text in (message.get("content"), message.get("reasoning_content")):
+                if text and (match := self._control.search(text)):
+                    found.append((k, match[0]))
+        return found
+
+    def encode_text(self, text: str) -> Encoded:
+        """Tokens of a plain document, all trained, ended by the end-of-text token."""
+        ids = self._ids(text)
+        if self.tokenizer.eos_token_id is not None:
+            ids = [*ids, self.tokenizer.eos_token_id]
+        ids, trained = self._with_bos(ids, [True] * len(ids))
+        return Encoded(np.array(ids, dtype=np.int32), np.array(trained, dtype=bool))
+
+    def encode_prompt(self, example: Example) -> list[int]:
+        """Tokens of a conversation up to the point where the assistant is to answer. Raises DataError."""
+        text = self._rendering.text(example.messages, example.tools, prompt=True)
+        return self._with_bos(self._ids(text), [])[0]
+
+    def _with_bos(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
+        """The beginning-of-text token, once: many templates write it themselves, others leave it to the tokenizer."""
+        if ids[: len(self._bos)] != self._bos:
+            return [*self._bos, *ids], [*[False] * len(self._bos), *trained]
+        return ids, trained
+
+
+def _token_at(encoding: Encoding, position: int) -> int:
+    """The first token that begins at this character or behind it."""
+    found = encoding.char_to_token(position)
+    if found is not None and encoding.token_to_chars(found)[0] == position:
+        return found
+    count = len(encoding)
+    if count and encoding.token_to_chars(count - 1)[0] < position:
+        return count
+    # A list of all offsets takes many times as long.
+    return bisect_left(encoding.offsets, (position,))
+
+
+def clock_of(config: DataConfig, run: Path | None = None) -> datetime:
+    """The time that templates write: the one set, or when the run in this folder began, or now. Raises InputError."""
+    if config.clock != "auto":
+        try:
+            return datetime.fromisoformat(config.clock)
+        except ValueError:
+            raise InputError(f"data.clock {config.clock}: no date and time", "Write it as 2026-01-31 12:00.") from None
+    when = began(run) if run else None
+    return datetime.now() if when is None else datetime.fromtimestamp(when)
+
+
+def _leading_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer itself puts before a text: the beginning-of-text token, two of them for GLM-4, or nothing."""
+    plain, special = (tokenizer("a", add_special_tokens=flag)["input_ids"] for flag in (False, True))
+    for count in range(len(special) - len(plain) + 1):
+        if special[count : count + len(plain)] == plain:
+            return special[:count]
+    return special[:1] if special[:1] == [tokenizer.bos_token_id] else []

@@ -1,0 +1,89 @@
+"""What the plan wants to know of tokenised data: for memory, the sizes of passes; for advice, repeats and the like."""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from typing import Any
+
+import numpy as np
+
+from engine.models.model_facts import find_facts
+from engine.settings.schema import RunConfig
+from engine.worker.data.chat_template import ChatTemplate
+from engine.worker.data.packing import TokenSet
+from engine.worker.data.tokenize import Prepared
+
+_SAMPLED = 300
+_ASKS_FOR_WHAT_CHANGES = re.compile(
+    r"\b(today|tonight|yesterday|tomorrow|currently|right now|latest|up[- ]to[- ]date|this (week|month|year|quarter)|"
+    r"as of (today|now|20\d\d)|(stock|share|exchange|interest|current) (price|rate)s?|weather (in|for|forecast)|"
+    r"opening hours|who is the (current )?(president|ceo|prime minister))\b|"
+    r"今天|今日|目前|现在|最新|当前|本周|本月|今年|股价|汇率|天气",
+    re.IGNORECASE,
+)
+
+
+def data_stats(data: Prepared, config: RunConfig, template: ChatTemplate, batch_size: int) -> dict[str, Any]:
+    """JSON-ready numbers; see engine.plan.advice.DatasetStats and engine.plan.memory.EstimateInputs for what they
+    mean."""
+    train = data.train
+    lengths = train.lengths
+    found = {
+        "median_tokens": float(np.median(lengths)),
+        "median_answer_tokens": float(np.median(train.supervised)),
+        "longest": int(lengths.max()),
+        "step_tokens": train.largest_step(batch_size),
+        "supervised": round(float(train.trained.mean()), 4),
+        "dated": 0.0,
+        "beyond": beyond_positions(data, config),
+        "with_system": data.with_system,
+        **_repeats(train),
+    }
+    if config.method.objective == "sft":
+        found["dated"] = _dated(train, template)
+    else:
+        found |= {"contradictions": 0, "same_answer": 0.0}
+    return found
+
+
+def beyond_positions(data: Prepared, config: RunConfig) -> int:
+    """How many examples are longer than the model has positions, as far as this machine knows the model."""
+    limit = find_facts(config.model).positions
+    return 0 if limit is None else sum(int((tokens.lengths > limit).sum()) for tokens in (data.train, data.val))
+
+
+def _repeats(tokens: TokenSet) -> dict[str, Any]:
+    """Exact repeats, token for token; prompts with several answers; the share of the most frequent answer."""
+    seen: set[bytes] = set()
+    answers: dict[bytes, Counter[bytes]] = defaultdict(Counter)
+    repeats = 0
+    for index in range(len(tokens)):
+        ids, trained = tokens.example(index)
+        whole = _digest(ids)
+        repeats += whole in seen
+        seen.add(whole)
+        # The prompt of a conversation of several turns is all up to its first answer.
+        first = int(trained.argmax())
+        answers[_digest(ids[:first])][_digest(ids[first:])] += 1
+    every = Counter()
+    for counts in answers.values():
+        every.update(counts)
+    return {
+        "duplicates": repeats,
+        "contradictions": sum(sum(counts.values()) for counts in answers.values() if len(counts) > 1),
+        "same_answer": round(max(every.values(), default=0) / max(1, len(tokens)), 4),
+    }
+
+
+def _dated(tokens: TokenSet, template: ChatTemplate) -> float:
+    """Share of the examples whose prompt asks for what changes, among some hundred spread over the data."""
+    chosen = np.unique(np.linspace(0, len(tokens) - 1, min(_SAMPLED, len(tokens))).astype(int))
+    asked = 0
+    for index in chosen:
+        ids, trained = tokens.example(index)
+        asked += bool(_ASKS_FOR_WHAT_CHANGES.search(template.tokenizer.decode(ids[~trained].tolist())))
+    return round(asked / len(chosen), 4)
+
+
+def _digest(ids: np.ndarray) -> bytes:
+    return hashlib.blake2b(ids.tobytes(), digest_size=12).digest()

@@ -1,0 +1,202 @@
+"""Conversations as a chat template writes them.
+
+The template runs in transformers' own environment, compiled once. Only its clock is finetop's: a run renders by the
+time it began, so that two renderings agree to the second, and a resumed run reads what it read before.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+
+import jinja2
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.runtime import new_context
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import chat_template_utils
+
+from engine.base.errors import DataError
+
+Messages = Sequence[dict[str, Any]]
+
+_MARK = re.compile(r"\{%[-+]?\s*generation\b")
+_NULL = re.compile("None|null")
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+_OF_DICTS = frozenset(dir(dict))
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    template: jinja2.Template
+    marked: jinja2.Template
+    """The same with its `{% generation %}` blocks, which take longer."""
+    named: dict[str, Any]
+    """What every rendering may name: the environment's functions, special tokens, the clock."""
+    has_marks: bool
+
+
+class Rendering:
+    """One tokenizer's templates, rendered. Raises ValueError when none of several is the default."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, now: datetime) -> None:
+        self._tokenizer = tokenizer
+        named = {"documents": None, "strftime_now": lambda form: now.strftime(form), **tokenizer.special_tokens_map}
+        self._compiled = {tools: self._compile(tools, named) for tools in (False, True)}
+        self._forms: dict[tuple, Callable[[Messages], Messages]] = {}
+
+    def _compile(self, tools: bool, named: dict[str, Any]) -> _Compiled:
+        text = self._tokenizer.get_chat_template(tools=[{}] if tools else None)
+        marked = chat_template_utils._compile_jinja_template(text)
+        environment = marked.environment
+        if "getattr" not in vars(environment):
+            environment.getattr = functools.partial(_attribute, environment.getattr)
+        has_marks = bool(_MARK.search(text))
+        template = environment.overlay(extensions=[_Unmarked]).from_string(text) if has_marks else marked
+        return _Compiled(template, marked, {**marked.globals, **named}, has_marks)
+
+    def has_marks(self, tools: Sequence[dict]) -> bool:
+        """Whether the template says with `{% generation %}` what the assistant writes."""
+        return self._compiled[bool(tools)].has_marks
+
+    def text(self, messages: Messages, tools: Sequence[dict] = (), prompt: bool = False) -> str:
+        """The conversation, with `prompt` up to where the assistant is to answer. Raises DataError where the template
+        refuses it."""
+        return "".join(self._rendered(messages, tools, prompt))
+
+    def marked(self, messages: Messages, tools: Sequence[dict] = ()) -> tuple[str, list[tuple[int, int]]]:
+        """The conversation, and where in it `{% generation %}` blocks stand."""
+        marks: list[tuple[int, int]] = []
+        return "".join(self._rendered(messages, tools, False, marks)), marks
+
+    def _rendered(
+        self, messages: Messages, tools: Sequence[dict], prompt: bool, marks: list | None = None
+    ) -> list[str]:
+        messages = list(messages)
+        if not all(map(_is_plain, messages)):
+            messages = [_with_reasoning(message) for message in messages]
+            calls = [call["function"] for message in messages for call in message.get("tool_calls") or ()]
+            if calls or any(message.get("content", "") is None for message in messages):
+                messages = self._form(messages, calls, tools, prompt)(messages)
+        return self._blocks(messages, tools, prompt, marks)
+
+    def _blocks(self, messages: Messages, tools: Sequence[dict], prompt: bool, marks: list | None = None) -> list[str]:
+        compiled = self._compiled[bool(tools)]
+        template = compiled.template if marks is None else compiled.marked
+        values = {"messages": messages, "tools": list(tools) or None, "add_generation_prompt": prompt}
+        blocks: list[str] = []
+        try:
+            # Not `template.new_context`, which makes a set of all global names for templates that import others.
+            context = new_context(template.environment, template.name, template.blocks, compiled.named | values, True)
+            if marks is None:
+                blocks.extend(template.root_render_func(context))
+            else:
+                with template.environment.activate_tracker(blocks, marks):
+                    for block in template.root_render_func(context):
+                        blocks.append(block)
+        except Exception as error:  # a template may raise anything, jinja2.TemplateError above all
+            raise DataError(f"the chat template refuses this conversation: {error}") from None
+        return blocks
+
+    def _form(self, messages: Messages, calls: list[dict], tools: Sequence[dict], prompt: bool) -> Callable:
+        """Beside calls some templates want a content of null, some a text or none at all, and some want arguments as a
+        JSON text. The first form is taken in which the calls are there and nothing stands for null, for a dict that
+        only Python writes so, or, as the shortest text tells, for an empty answer beside them; for conversations of
+        one shape it is looked for once."""
+        parts = ((m["role"], m.get("content") and 1, bool(m.get("tool_calls"))) for m in messages)
+        shape = (bool(tools), prompt, *parts)
+        if shape not in self._forms:
+            values = [
+                repr(call["arguments"]) for call in calls if call["arguments"] and type(call["arguments"]) is dict
+            ]
+            names = {call["name"] for call in calls}
+            scores = []
+            for number, form in enumerate(_FORMS):
+                try:
+                    text = "".join(self._blocks(form(messages), tools, prompt))
+                except DataError:
+                    continue
+                called = sum(map(text.count, names))
+                nulls = len(_NULL.findall(text))
+                own = number >= _FIRST_OF_TEXTS  # other forms of arguments may be shorter, and wrong
+                scores.append((-called, sum(map(text.count, values)), nulls, own, len(text), number))
+            # Where none will do, null would be blamed for what is wrong otherwise.
+            self._forms[shape] = _FORMS[min(scores)[-1]] if scores else _content_empty
+        return self._forms[shape]
+
+
+class _Unmarked(Extension):
+    """`{% generation %}` blocks as nothing but a scope of their own."""
+
+    tags: ClassVar = {"generation"}
+    priority = 200  # above transformers' own, whose tag this is too
+
+    def parse(self, parser: Parser) -> jinja2.nodes.Scope:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)
+
+
+def _attribute(usual: Callable, value: Any, name: str) -> Any:
+    """`message.role` of a dict, without first asking for an attribute of that name, which takes most of the time of a
+    rendering. What the sandbox forbids are attributes; these are keys."""
+    if type(value) is dict and name not in _OF_DICTS and name in value:
+        return value[name]
+    return usual(value, name)
+
+
+def _is_plain(message: dict[str, Any]) -> bool:
+    """Whether it has a role and a content only, as most have: it is rendered for each answer behind it."""
+    return len(message) == 2 and message.get("content") is not None
+
+
+def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+    """Under every name that templates read it, as transformers does it."""
+    thought = next((message[key] for key in _REASONING if message.get(key) is not None), None)
+    return message if thought is None else {"thinking": thought, **message, "reasoning_content": thought}
+
+
+def _as_given(messages: Messages) -> Messages:
+    return messages
+
+
+def _content_empty(messages: Messages) -> Messages:
+    return [message | {"content": message.get("content") or ""} for message in messages]
+
+
+def _content_null(messages: Messages) -> Messages:
+    return [m | {"content": None} if m.get("tool_calls") and not m.get("content") else m for m in messages]
+
+
+def _content_absent(messages: Messages) -> Messages:
+    return [
+        {k: v for k, v in m.items() if k != "content"} if m.get("tool_calls") and not m.get("content") else m
+        for m in messages
+    ]
+
+
+def _arguments_as_text(messages: Messages) -> Messages:
+    return [_with_text_arguments(message) if message.get("tool_calls") else message for message in messages]
+
+
+def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    calls = []
+    for call in message["tool_calls"]:
+        arguments = call["function"]["arguments"]
+        written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        calls.append(call | {"function": call["function"] | {"arguments": written}})
+    return message | {"tool_calls": calls}
+
+
+_FORMS = (
+    _as_given,
+    _content_null,
+    _content_empty,
+    _content_absent,
+    _arguments_as_text,
+    lambda messages: _arguments_as_text(_content_empty(messages)),
+)
+_FIRST_OF_TEXTS = _FORMS.index(_arguments_as_text)

@@ -1,0 +1,44 @@
+"""What a chat template leaves out of an answer that it writes: told by notes, or refused where it is the answer."""
+
+from collections.abc import Callable
+from functools import partial
+
+from engine.base.errors import DataError
+from engine.formats.turn_notes import REASONING_DROPPED, TEXT_DROPPED
+from engine.worker.data.message_text import THOUGHTS, Loose, leaves, other_arguments, other_content
+from engine.worker.data.rendered_chat import Region, RenderedChat, View
+
+
+def left_out(chat: RenderedChat, view: View, k: int, span: Region) -> tuple[str, ...]:
+    """Notes of the thought, or of the words beside a call, that answer `k` lacks in this range of the text. Raises
+    DataError when it lacks what is said, or a call."""
+    message, calls = chat.messages[k], chat.calls(k)
+    written = Loose(view.text[span[0] : span[1]])
+    notes: tuple[str, ...] = ()
+    content = (message["content"] or "").strip()
+    thought = next((message[key] for key in THOUGHTS if message.get(key)), "")
+    inline, closed, said = content.rpartition("</think>")
+    if closed and content not in written:
+        thought, content = inline.replace("<think>", ""), said.strip()
+    if thought.strip() and thought not in written:
+        notes += (REASONING_DROPPED,)
+    if content and content not in written and not _holds(chat, view, k, span, other_content):
+        if not calls:
+            raise DataError("the chat template leaves out the assistant's answer")
+        notes += (TEXT_DROPPED,)
+    names = [call["function"]["name"] for call in calls]
+    for number, call in enumerate(calls):
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        if names.index(name) == number and written.count(name) < names.count(name):
+            raise DataError("the chat template leaves out the assistant's tool calls")
+        if not all(leaf in written for leaf in leaves(arguments)) and not _holds(
+            chat, view, k, span, partial(other_arguments, only=number)
+        ):
+            raise DataError(f"the chat template leaves out the arguments of the assistant's call of {name}")
+    return notes
+
+
+def _holds(chat: RenderedChat, view: View, k: int, span: Region, exchange: Callable[[dict], dict]) -> bool:
+    """Whether other words in the message would be seen in the span: a template may write them in its own way."""
+    region = chat.changed(view, k, exchange) if k < view.count else None
+    return region is not None and region[0] < span[1] and region[1] > span[0]

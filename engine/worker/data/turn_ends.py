@@ -1,0 +1,207 @@
+"""How a chat template begins and ends what the assistant writes, as seen in conversations of unmistakable words.
+
+A template does not say which token ends an answer, and neither need the tokenizer: its end token may be that of
+documents. So an answer, a call and two calls are rendered, last in a conversation and followed by more of it.
+"""
+
+import os
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.base.errors import DataError
+from engine.worker.data.rendering import Rendering
+
+_USER, _MORE, _ANSWER, _LAST = "kqzask", "kqzmore", "kqzanswer", "kqzlast"
+_NAME, _ARGUMENT, _ONE, _TWO, _RESULT = "kqzname", "kqzargument", "kqzone", "kqztwo", "kqzresult"
+_ID = "kqz456789"  # Mistral wants nine letters and digits
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": _NAME,
+        "description": "It looks.",  # templates may read a description, and that of every parameter
+        "parameters": {
+            "type": "object",
+            "properties": {_ARGUMENT: {"type": "string", "description": "It says where."}},
+            "required": [_ARGUMENT],
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class TurnEnds:
+    openings: tuple[str, ...]
+    """What a template may write between its generation prompt and a plain answer: nothing, or an empty thought. The
+    first of them stands in the last turn."""
+    closings: tuple[str, ...]
+    """What it writes behind an answer or a call, up to the end of turn, the longest first. May be empty."""
+    closing: str
+    """The one of `closings` that stands behind a plain answer at a conversation's end."""
+    stops: tuple[str, ...]
+    """The tokens, as text, that end a turn: the last of each closing that stands at a conversation's end, and where
+    there is none, the token that the next turn begins with."""
+    after_call: str
+    """The one of `stops` that ends a call; empty where none was seen."""
+    header: str
+    """What the generation prompt has behind the user's words."""
+    trailer: str
+    """The header that stands behind the end of turn at a conversation's end too, where a template always writes one."""
+    marks_enclose_more: bool
+    """`{% generation %}` blocks go on behind the end of turn."""
+
+
+def observe(rendering: Rendering, added: Collection[str], leading: Collection[str]) -> TurnEnds:
+    """`added`: the texts of the tokenizer's added tokens; `leading`: those that only begin a text."""
+    seen = _Seen(rendering, added, leading)
+    seen.answers(())
+    seen.answers((TOOL,))
+    seen.calls()
+    closings = sorted(set(seen.closings), key=len, reverse=True)
+    return TurnEnds(
+        tuple(dict.fromkeys(seen.openings)),
+        tuple(closings),
+        seen.closing,
+        tuple(sorted(set(seen.stops))),
+        seen.after_call,
+        seen.header,
+        seen.trailer,
+        seen.marks_enclose_more,
+    )
+
+
+class _Seen:
+    def __init__(self, rendering: Rendering, added: Collection[str], leading: Collection[str]) -> None:
+        self._rendering = rendering
+        self._leading = leading
+        by_length = sorted(added, key=len, reverse=True)
+        self._added = re.compile("|".join(map(re.escape, by_length)) or r"(?!)")
+        self._turn_opener = ""
+        self._always_opens = False
+        self.openings: list[str] = []
+        self.closings: list[str] = []
+        self.stops: list[str] = []
+        self.marks_enclose_more = False
+        self.after_call = self.closing = self.header = self.trailer = ""
+
+    def answers(self, tools: Sequence[dict]) -> None:
+        talk = [_user(_USER), _assistant(_ANSWER), _user(_MORE), _assistant(_LAST)]
+        for before in ([], [{"role": "system", "content": "kqzsystem"}]):
+            whole = self._text([*before, *talk], tools)
+            if whole and all(word in whole for word in (_USER, _ANSWER, _MORE, _LAST)):
+                break
+        else:
+            return
+        prompt = self._text([*before, *talk[:1]], tools, prompt=True)
+        alone = self._text([*before, *talk[:2]], tools)
+        opener = next((m[0] for m in self._added.finditer(whole[: whole.find(_USER)]) if m[0] not in self._leading), "")
+        self._turn_opener = opener
+        if prompt and _USER in prompt:
+            self.header = prompt.rpartition(_USER)[2]
+            for text in filter(None, (alone, whole)):
+                if text.startswith(prompt) and _ANSWER in text[len(prompt) :]:
+                    self.openings.append(text[len(prompt) :].partition(_ANSWER)[0])
+        if self._rendering.has_marks(tools):
+            _, marks = self._rendering.marked([*before, *talk], tools)
+            self.marks_enclose_more |= any(whole[:end][-1:].isspace() for _, end in marks)
+        self._always_opens = self._text([*before, *talk], tools, prompt=True) == whole
+        between = whole.partition(_ANSWER)[2].partition(_MORE)[0]
+        self._end(whole.rpartition(_LAST)[2], between, "", plain=True)
+
+    def calls(self) -> None:
+        ask, result = (
+            _user(_USER),
+            {"role": "tool", "content": _RESULT, "name": _NAME, "tool_call_id": _ID},
+        )
+        last = self._text([ask, _calls(_ONE)], (TOOL,))
+        if _ONE not in last:
+            return
+        self._always_opens = self._text([ask, _calls(_ONE)], (TOOL,), prompt=True) == last
+        whole = self._text([ask, _calls(_ONE), result, _assistant(_LAST)], (TOOL,))
+        pair = self._text([ask, _calls(_ONE, _TWO)], (TOOL,))
+        inner = pair.partition(_ONE)[2].partition(_TWO)[0] if _TWO in pair else ""
+        between = whole.partition(_ONE)[2].partition(_RESULT)[0] if _RESULT in whole else ""
+        self.after_call = self._end(last.rpartition(_ONE)[2], between, inner, plain=False)
+
+    def _end(self, last: str, between: str, inner: str, plain: bool) -> str:
+        """Take note of what stands behind a turn that is the last, and of what stands between it and the next; `inner`
+        stands between two calls of one turn. Returns the token that ends it, if any."""
+        shared = self._common(last, between)
+        # A header that is written whether asked for or not is no part of what ends a turn.
+        closing = self._closing(shared if self._always_opens and shared else last, inner, plain)
+        if closing:
+            self.closings.append(closing)
+            self.closing = self.closing or (closing if plain else "")
+            self.trailer = max(self.trailer, last.partition(closing)[2].lstrip(), key=len)
+            stop = self._tokens(closing)[-1][0]
+            # Phi-3 writes its documents' end token behind the end of turn, where nothing follows.
+            if both := self._closing(shared, inner, plain):
+                self.closings.append(both)
+                self.stops.append(self._tokens(both)[-1][0])
+            elif plain and (other := self._closing(between, inner, plain)):
+                self.closings.append(other)
+        else:
+            if self._always_opens:
+                self.trailer = max(self.trailer, self._header_of(last), key=len)
+            next_up = [m for m in self._tokens(between) if m[0] not in inner]
+            if not next_up or (plain and between[: next_up[0].start()].strip()):
+                return ""
+            stop = next_up[0][0]
+            if plain:
+                self.closings.append(between[: next_up[0].end()])
+        self.stops.append(stop)
+        return stop
+
+    def _common(self, one: str, other: str) -> str:
+        """What both texts begin with, without a part of an added token: many begin with `<|`."""
+        length = len(os.path.commonprefix((one, other)))
+        cut = next((m.start() for m in self._tokens(one) if m.start() < length < m.end()), length)
+        return one[:cut]
+
+    def _header_of(self, last: str) -> str:
+        """What a text ends with that generation prompts end with too, from the token on that opens turns."""
+        header = os.path.commonprefix((last[::-1], self.header[::-1]))[::-1]
+        at = header.rfind(self._turn_opener) if self._turn_opener else -1
+        return header[at:] if at >= 0 else ""
+
+    def _closing(self, text: str, inner: str, plain: bool) -> str:
+        """Up to the last added token, without the header of another turn; of a call, without its own tokens."""
+        own = [m for m in self._tokens(text)]
+        for number, match in enumerate(own):
+            if match[0] == self._turn_opener or (match[0] in self._leading and number):
+                own = own[:number]
+                break
+        if not own or own[-1][0] in inner:
+            return ""
+        begin = len(own) - 1
+        while begin and own[begin - 1][0] not in inner and not text[own[begin - 1].end() : own[begin].start()].strip():
+            begin -= 1
+        if plain and not text[: own[begin].start()].strip():
+            return text[: own[-1].end()]
+        return text[own[begin].start() : own[-1].end()]
+
+    def _tokens(self, text: str) -> list[re.Match[str]]:
+        return list(self._added.finditer(text))
+
+    def _text(self, messages: list[dict], tools: Sequence[dict], prompt: bool = False) -> str:
+        try:
+            return self._rendering.text(messages, tools, prompt)
+        except DataError:
+            return ""
+
+
+def _user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def _assistant(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def _calls(*values: str) -> dict[str, Any]:
+    calls = [
+        {"type": "function", "id": _ID, "function": {"name": _NAME, "arguments": {_ARGUMENT: value}}}
+        for value in values
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": calls}

@@ -1,0 +1,35 @@
+"""The dry run's share of work that needs a tokenizer: what the data is, how long the run would be, examples as seen."""
+
+from pathlib import Path
+from typing import Any
+
+from engine.settings.resolve import auto_values, read_run
+from engine.worker.data.chat_template import ChatTemplate, clock_of
+from engine.worker.data.data_stats import data_stats
+from engine.worker.data.tokenize import prepare
+from engine.worker.model.load import generation_ends, load_tokenizer
+from engine.worker.runtime.train_state import make_schedule
+from engine.worker.show_turns import pieces_of
+
+
+def report(folder: Path, shown: int) -> dict[str, Any]:
+    """JSON-ready: `data` and `plan` as in the journal, `auto` for the settings chosen, `facts` for the plan, `examples`
+    as pieces of text."""
+    config = read_run(folder).config
+    tokenizer, clock = load_tokenizer(config.model), clock_of(config.data)
+    template = ChatTemplate(tokenizer, config.data.template, generation_ends(config.model), clock)
+    data = prepare(config, template)
+    auto = auto_values(config, len(data.train))
+    plan = make_schedule(config.replace(auto), len(data.train))
+    lengths = data.train.lengths
+    batch = min(plan.batch_size, len(lengths))
+    rows = len(lengths) // batch * batch
+    padded = int(lengths[:rows].reshape(-1, batch).max(axis=1).sum()) * batch
+    return {
+        "auto": auto,
+        "data": data.report,
+        "plan": {"examples": plan.examples, "steps_per_epoch": plan.steps_per_epoch, "total_steps": plan.total_steps},
+        "facts": data_stats(data, config, template, plan.batch_size),
+        "padding_saved": 1 - int(lengths[:rows].sum()) / padded,
+        "examples": [pieces_of(template, *data.train.example(i)) for i in range(min(shown, len(data.train)))],
+    }

@@ -1,0 +1,1 @@
+"""Loss, answers and labels of a model on examples."""

@@ -1,0 +1,148 @@
+"""Models by target, ready to be measured: a base is loaded once and its adapters are switched."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer, PreTrainedModel
+
+from engine.base.errors import ModelError
+from engine.runs.model_refs import ModelRef
+from engine.settings.schema import RunConfig
+from engine.worker.data.chat_template import ChatTemplate, clock_of
+from engine.worker.data.packing import TokenSet, make_pack
+from engine.worker.evaluate.measure import LoadedModel
+from engine.worker.model.base_weights import BaseWeights
+from engine.worker.model.linear import use_onednn
+from engine.worker.model.load import (
+    Precision,
+    causal_lm,
+    check_positions,
+    check_vocabulary,
+    choose_precision,
+    generation_ends,
+    load_base,
+    load_tokenizer,
+    pick_device,
+)
+from engine.worker.model.loss import LOSS_TOLERANCE, choose_loss
+from engine.worker.runtime.checkpoint import read_manifest, verify_weights
+from engine.worker.runtime.memory_fit import give_back_memory
+from engine.worker.runtime.resume_checks import probe_indices
+
+
+class ModelCache:
+    """Holds one base model at a time, with every adapter that was put on it."""
+
+    def __init__(self) -> None:
+        self.device = pick_device()
+        self._key: tuple | None = None
+        self._model: Any = None
+        """The base, or the PeftModel around it."""
+        self._adapters: dict[str, str] = {}
+        self.doubts: dict[str, str] = {}
+        """By target: what could not be made sure of."""
+
+    def template(self, target: ModelRef) -> ChatTemplate:
+        """The checkpoint's own tokenizer and chat template; for a base model, what a run on it would use."""
+        folder, clock = Path(target.tokenizer), clock_of(target.config.data)
+        if target.step is None and not target.adapter:
+            model = _named(target)
+            return ChatTemplate(load_tokenizer(model), target.config.data.template, generation_ends(model), clock)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(folder), trust_remote_code=target.config.model.trust_remote_code
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise ModelError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+        return ChatTemplate(tokenizer, ends=generation_ends(target.config.model), now=clock)
+
+    def precision(self, target: ModelRef) -> Precision:
+        return choose_precision(target.config, self.device)
+
+    @contextlib.contextmanager
+    def take(
+        self, target: ModelRef, template: ChatTemplate, tokens: TokenSet, too_long: str = ""
+    ) -> Iterator[LoadedModel]:
+        """The target's model in evaluation mode. On some of `tokens` it is proven that they may be packed.
+        `too_long`: what to do about those that the model has no positions for, see `check_positions`.
+
+        Raises ModelError or CheckpointError when the weights cannot be loaded or are not as they were written.
+        """
+        precision = self.precision(target)
+        if target.step is not None:
+            verify_weights(Path(target.adapter or target.base))
+        base = BaseWeights(target.config, target.base) if target.step is not None and target.adapter else None
+        key = (target.base, target.config.model.revision, precision, target.config.method.kind == "qlora")
+        if key != self._key:
+            self._release()
+            self._model, self._key = self._load(target, precision), key
+        if base and (doubt := base.refuse_other(read_manifest(Path(target.adapter)))):
+            self.doubts[target.name] = doubt
+        with self._adapted(target):
+            self._model.eval()
+            inner = causal_lm(self._model)
+            check_vocabulary(inner, int(tokens.ids.max()))
+            check_positions(inner, int(tokens.lengths.max()), too_long)
+            probe = make_pack(tokens, probe_indices(tokens)).to(self.device)
+            with precision.context():
+                loss_of, _ = choose_loss(
+                    inner, probe, target.config.model.attention, LOSS_TOLERANCE[precision.autocast]
+                )
+            yield LoadedModel(loss_of, template, precision)
+
+    def _load(self, target: ModelRef, precision: Precision) -> PreTrainedModel:
+        config = target.config
+        if target.base != config.model.name:
+            config = config.replace({"model.name": target.base, "model.revision": ""})
+        if target.step is not None and not target.adapter:  # a full fine-tune: never quantised
+            config = config.replace({"method.kind": "full"})
+        model = load_base(config, precision)
+        model.requires_grad_(False)
+        use_onednn(model)
+        return model
+
+    @contextlib.contextmanager
+    def _adapted(self, target: ModelRef) -> Iterator[None]:
+        if not target.adapter:
+            bare = self._model.disable_adapter() if self._adapters else contextlib.nullcontext()
+            with bare:
+                yield
+            return
+        name = self._adapters.get(target.adapter)
+        if name is None:
+            from peft import PeftModel
+
+            name = f"adapter{len(self._adapters)}"
+            try:
+                if self._adapters:
+                    self._model.load_adapter(target.adapter, name)
+                else:
+                    self._model = PeftModel.from_pretrained(self._model, target.adapter, name)
+            except (OSError, ValueError, KeyError, RuntimeError) as error:
+                raise ModelError(f"the adapter {target.adapter} does not fit {target.base}: {error}") from error
+            self._adapters[target.adapter] = name
+            use_onednn(self._model)
+        self._model.set_adapter(name)
+        yield
+
+    def _release(self) -> None:
+        self._model, self._key = None, None
+        self._adapters.clear()
+        give_back_memory()
+
+
+def _named(target: ModelRef) -> Any:
+    """The model settings with the tokenizer's own place in them."""
+    config: RunConfig = target.config
+    if target.tokenizer == config.model.name:
+        return config.model
+    return config.replace({"model.name": target.tokenizer, "model.revision": ""}).model
+
+
+def prompt_tokens(prompts: list[list[int]]) -> TokenSet:
+    """Prompts as a token set on which the packed path can be tried; a prompt of one token stands in it twice."""
+    pairs = [(ids if len(ids) > 1 else ids * 2) for ids in prompts]
+    return TokenSet.join([(np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)) for ids in pairs])

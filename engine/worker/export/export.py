@@ -1,0 +1,458 @@
+"""`python -m engine.worker.export.export CHECKPOINT TARGET --to FORM`: hand a checkpoint over to other programs.
+
+The result appears under its name only when it is whole and proven: it is written beside the target, loaded again with
+nothing but transformers (and peft), and its logits are compared with those of the checkpoint as finetop runs it.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.base.errors import CheckpointError, EngineError, InputError
+from engine.base.units import bytes_text
+from engine.runs.checkpoints import untrained_note
+from engine.settings.resolve import from_groups
+from engine.settings.schema import RunConfig
+
+FORMS = ("adapter", "merged", "gguf")
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+EXACT = 1e-3
+"""Largest difference of a logit, in standard deviations of the checkpoint's logits, that the order of sums explains.
+Seen: under 1e-4. Merging and reading back must stay below it."""
+ROUNDING = 2.0
+"""The same for weights rounded to 16 bits, where nothing exact can be said: seen on the starter model 0.001 for float16
+and 0.025 for bfloat16, and it grows with depth. Beyond this the model is another one: a float16 that overflowed."""
+_PROBES = (
+    "The quick brown fox jumps over the lazy dog. 0123456789",
+    "高血压患者应当注意饮食，少吃盐，按时服药。",
+    "def add(a: int, b: int) -> int:\n    return a + b\n",
+    "I am still waiting on my card?",
+)
+_PROBE_TOKENS = 64
+_ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how far it is from the checkpoint."""
+
+    target: str
+    form: str
+    dtype: str
+    bytes: int
+    files: tuple[str, ...]
+    difference: float
+    """Largest difference of any logit to the checkpoint's."""
+    spread: float
+    """Standard deviation of the checkpoint's logits, to judge the difference by."""
+    same_first: float
+    """Share of the positions at which both would write the same token."""
+    trained_difference: float | None
+    """For QLoRA: the largest difference to the model as it was trained, on weights rounded to 4 bits."""
+    notes: tuple[str, ...]
+    ends: tuple[str, ...] = ()
+    """The tokens at which answers stop, the end of turn first; none where plain text was trained."""
+
+
+def export(
+    path: Path,
+    target: Path,
+    form: str,
+    dtype: str = "auto",
+    run_folder: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Exported:
+    """Write the checkpoint at `path` as `form` into the new folder `target`, and prove it.
+
+    Raises InputError for what cannot be exported so, CheckpointError when the checkpoint is damaged, the disk too
+    small, or the result not the same model; then nothing is left at `target`.
+    """
+    from engine.worker.model.base_weights import with_present_model
+    from engine.worker.runtime import checkpoint
+
+    refuse_target(target)
+    say("reading the checkpoint")
+    last = checkpoint.verify(path)
+    config = with_present_model(from_groups(last.manifest["config"], "checkpoint"), run_folder)
+    if form == "adapter" and config.method.kind == "full":
+        raise InputError("this run trained all weights, so it has no adapter", "Export it with --to merged.")
+    temporary = target.parent / f".{target.name}.part-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir(mode=0o700)
+        found = _write(last, config, temporary, form, dtype, run_folder, say)
+        if target.exists():
+            target.rmdir()
+        os.rename(temporary, target)
+    except OSError as error:
+        raise CheckpointError(f"{target} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return dataclasses.replace(found, target=str(target))
+
+
+def refuse_target(target: Path) -> None:
+    """InputError unless `target` can become a new folder."""
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise InputError(f"{target} exists and is no folder", "Name a folder that does not exist yet.")
+    if target.is_dir() and any(target.iterdir()):
+        raise InputError(f"{target} exists and is not empty", "Name another folder, or empty this one yourself.")
+
+
+def _write(
+    last: Any,
+    config: RunConfig,
+    folder: Path,
+    form: str,
+    dtype: str,
+    run_folder: Path | None,
+    say: Callable[[str], None],
+) -> Exported:
+    import torch
+    from transformers import AutoTokenizer
+
+    from engine.worker.data.chat_template import ChatTemplate
+    from engine.worker.export import model_card
+    from engine.worker.model.base_weights import base_notes
+    from engine.worker.model.generation_config import answer_ends, end_turns, stop_at, write_generation_config
+    from engine.worker.model.load import model_source
+    from engine.worker.runtime.initial_weights import given_model
+
+    full = config.method.kind == "full"
+    source = str(last.path) if full else given_model(config.model) or model_source(config.model)
+    tokenizer = AutoTokenizer.from_pretrained(str(last.path), trust_remote_code=config.model.trust_remote_code)
+    notes = [f"Mind that {note}."] if (note := untrained_note(last.path)) else []
+    notes += [] if full else base_notes(last, config, source)
+    say("loading the model in full precision")
+    model = _as_trained(last, config, source)
+    ends: tuple[int, ...] = ()
+    if config.method.objective == "sft":
+        ends = answer_ends(ChatTemplate(tokenizer), model)
+    if form == "gguf":
+        from engine.worker.export.gguf_loader import refuse_config
+
+        refuse_config(model if full else model.get_base_model())
+    # What reads GGUF knows no sliding window; within it there is no difference.
+    window = getattr(model.config, "sliding_window", None) if form == "gguf" else None
+    probes = _probe_ids(tokenizer, min(window or _PROBE_TOKENS, _PROBE_TOKENS))
+    wanted = _dtype(dtype, form, config)
+    reference = _logits(model, probes)
+    if config.method.kind == "qlora" and form != "adapter":
+        notes.append(
+            "Trained on weights rounded to 4 bits; merged into the full-precision weights of the base model, not into "
+            "the rounded ones."
+        )
+    size = _bytes_needed(model, last.path, form, wanted)
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise CheckpointError(
+            f"{bytes_text(size)} are needed in {folder.parent}, {bytes_text(free)} are free",
+            "Free some space, or export to another disk.",
+        )
+    say(f"writing {bytes_text(size)}")
+    if form == "adapter":
+        _copy_adapter(last.path, folder, source, config.model.revision)
+        end_turns(tokenizer, ends)
+        tokenizer.save_pretrained(folder)
+        write_generation_config(model, ends, folder)
+        del model
+        expected = reference
+        again: Callable[[], Any] = lambda: _plain_adapter(folder, config)  # noqa: E731
+    else:
+        merged = model if full else _merged(model)
+        del model
+        _insist(reference, _logits(merged, probes), "merging changed the model")
+        merged.config.use_cache = True  # training had switched it off
+        if form == "merged":
+            _cast(merged, getattr(torch, wanted))
+            merged.config = stop_at(merged.config, ends)  # SGLang and MLX read it there
+            merged.save_pretrained(folder)
+            write_generation_config(merged, ends, folder)
+            end_turns(tokenizer, ends)
+            tokenizer.save_pretrained(folder)
+            _cast(merged, torch.float32)
+            again = lambda: _plain_model(folder, **_trust(config))  # noqa: E731
+        else:
+            from engine.worker.export import gguf_file
+
+            file = folder / f"{_file_stem(config, last)}-{_GGUF_NAMES[wanted]}.gguf"
+            notes += gguf_file.write(merged, tokenizer, file, wanted, ends)
+            say("reading it back")
+            gguf_file.verify(merged, file)
+            gguf_file.round_matrices(merged, wanted)
+            # With a config: transformers does not read some sizes, such as Qwen3's heads, from the file but guesses.
+            shape = gguf_file.reading_config(merged)
+            again = lambda: _plain_model(folder, gguf_file=file.name, config=shape)  # noqa: E731
+        expected = _logits(merged, probes)  # of the weights as they were written
+        del merged
+    say("loading the result with transformers alone")
+    with _quiet():
+        loaded = again()
+    result = _logits(loaded, probes)
+    del loaded
+    _insist(expected, result, "what was written does not read back as the same model")
+    difference, spread, same = _compare(reference, result)
+    if not difference <= ROUNDING * spread:
+        raise CheckpointError(
+            f"rounding to {wanted} makes it another model: a logit differs by {difference:.3g}",
+            "Nothing was kept. Use --dtype float32, or bfloat16, which holds the same range.",
+        )
+    trained_difference = _difference_as_trained(last, config, source, probes, result)
+    files = tuple(sorted(entry.name for entry in folder.iterdir()))
+    done = Exported(
+        target=str(folder),
+        form=form,
+        dtype=wanted,
+        bytes=0,
+        files=(*files, "README.md"),
+        difference=difference,
+        spread=spread,
+        same_first=same,
+        trained_difference=trained_difference,
+        notes=tuple(notes),
+        ends=tuple(tokenizer.convert_ids_to_tokens(list(ends))),
+    )
+    (folder / "README.md").write_text(model_card.model_card(last, config, done, run_folder), "utf-8")
+    return dataclasses.replace(done, bytes=sum(entry.stat().st_size for entry in folder.iterdir()))
+
+
+def _insist(expected: Sequence[Any], found: Sequence[Any], what: str) -> None:
+    difference, spread, _ = _compare(expected, found)
+    if not difference <= EXACT * spread:  # nor where it is NaN
+        raise CheckpointError(
+            f"{what}: a logit differs by {difference:.3g}, where they scatter by {spread:.3g}",
+            "Nothing was kept. Please report it with the model's name and the versions of transformers and peft.",
+        )
+
+
+_GGUF_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+def _file_stem(config: RunConfig, last: Any) -> str:
+    name = config.run.name or Path(config.model.name).name
+    kept = "".join(char if char.isalnum() or char in "-_." else "-" for char in name).strip("-.")
+    return f"{kept[:60] or 'model'}-step-{last.step}"
+
+
+def _as_trained(last: Any, config: RunConfig, source: str) -> Any:
+    """The checkpoint's model in float32 on the CPU, an adapter unmerged on the full-precision weights of `source`."""
+    import psutil
+    import torch
+
+    from engine.worker.model.load import Precision, load_base, make_trainable
+    from engine.worker.runtime.resume_checks import load_adapter
+
+    full = config.method.kind == "full"
+    if (weights := _weight_bytes(Path(source))) is not None:
+        # Weights are mostly stored in 16 bits: twice that in float32, and some of it again while they are read.
+        needed, free = 2.5 * weights, psutil.virtual_memory().available
+        if needed > free:
+            raise CheckpointError(
+                f"about {bytes_text(needed)} of memory are needed, {bytes_text(free)} are free",
+                "Export on a machine with more memory; on a GPU server close what holds memory.",
+            )
+    plain = config.replace({"method.kind": "full" if full else "lora"})
+    model = load_base(plain, Precision(torch.device("cpu"), None, torch.float32), source)
+    if not full:
+        model = make_trainable(model, plain)
+        load_adapter(model, last)
+    return model.eval()
+
+
+def _weight_bytes(folder: Path) -> int | None:
+    sizes = [entry.stat().st_size for entry in folder.glob("*.safetensors")] if folder.is_dir() else []
+    return sum(sizes) or None
+
+
+def _dtype(dtype: str, form: str, config: RunConfig) -> str:
+    """The type of the written weights: for `auto` that of an adapter's as they are, else that of the base's files."""
+    import torch
+    from transformers import AutoConfig
+
+    from engine.worker.model.load import model_source
+
+    if form == "adapter":
+        if dtype not in ("auto", "float32"):
+            raise InputError("an adapter is handed over as it was trained, in float32", "Leave out --dtype.")
+        return "float32"
+    if dtype != "auto":
+        return dtype
+    with contextlib.suppress(Exception):  # anything may be wrong with a base's config; then float32 is right
+        stored = AutoConfig.from_pretrained(model_source(config.model), revision=config.model.revision or None).dtype
+        if stored in (torch.float16, torch.bfloat16):
+            return str(stored).removeprefix("torch.")
+    return "float32"
+
+
+def _bytes_needed(model: Any, path: Path, form: str, dtype: str) -> int:
+    spare = 50_000_000  # tokenizer, card, and what a file system takes for itself
+    if form == "adapter":
+        return spare + sum((path / name).stat().st_size for name in _ADAPTER_FILES)
+    each = 4 if dtype == "float32" else 2
+    return spare + each * sum(p.numel() for p in model.parameters())
+
+
+def _copy_adapter(path: Path, folder: Path, base: str, revision: str) -> None:
+    shutil.copy2(path / "adapter_model.safetensors", folder)
+    said = json.loads((path / "adapter_config.json").read_text("utf-8"))
+    said["base_model_name_or_path"] = base
+    if revision:
+        said["revision"] = revision
+    (folder / "adapter_config.json").write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _cast(model: Any, dtype: Any) -> None:
+    """The parameters alone: `model.to` would round the rotation's frequencies too, which no file holds."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def _merged(model: Any) -> Any:
+    with _quiet():
+        return model.merge_and_unload(safe_merge=True)  # refuses to merge NaN
+
+
+# loading the result as anybody would
+
+
+def _plain_model(folder: Path | str, revision: str | None = None, **options: Any) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = options.get("config") or AutoConfig.from_pretrained(str(folder), revision=revision, **options)
+    if getattr(shape.get_text_config(), "attn_logit_softcapping", None):
+        # Gemma 2: transformers 5.17 takes SDPA by default, which leaves the softcap out.
+        options["attn_implementation"] = "eager"
+    return AutoModelForCausalLM.from_pretrained(str(folder), revision=revision, dtype=torch.float32, **options).eval()
+
+
+def _plain_adapter(folder: Path, config: RunConfig) -> Any:
+    from peft import PeftModel
+
+    base = json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
+    model = _plain_model(base, config.model.revision or None, **_trust(config))
+    return PeftModel.from_pretrained(model, str(folder)).eval()
+
+
+def _trust(config: RunConfig) -> dict[str, bool]:
+    return {"trust_remote_code": True} if config.model.trust_remote_code else {}
+
+
+def _probe_ids(tokenizer: Any, limit: int) -> list[list[int]]:
+    """Short texts in several scripts, and a question as the chat template writes it."""
+    texts = list(_PROBES)
+    if tokenizer.chat_template:
+        with contextlib.suppress(Exception):  # some templates insist on more than one message
+            question = [{"role": "user", "content": _PROBES[-1]}]
+            texts.append(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
+    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"][:limit] for text in texts]
+    return [ids for ids in encoded if ids]
+
+
+def _logits(model: Any, probes: Sequence[list[int]]) -> list[Any]:
+    import torch
+
+    with torch.no_grad():
+        inputs = (torch.tensor([ids], device=model.device) for ids in probes)
+        return [model(input_ids=each, use_cache=False).logits[0].float().cpu() for each in inputs]
+
+
+def _compare(reference: Sequence[Any], result: Sequence[Any]) -> tuple[float, float, float]:
+    """Largest difference of a logit, standard deviation of the reference, share of positions with the same first."""
+    import torch
+
+    a, b = torch.cat(list(reference)), torch.cat(list(result))
+    width = min(a.shape[1], b.shape[1])
+    a, b = a[:, :width], b[:, :width]
+    return float((a - b).abs().max()), float(a.std()), float((a.argmax(-1) == b.argmax(-1)).float().mean())
+
+
+def _difference_as_trained(
+    last: Any, config: RunConfig, source: str, probes: Sequence[list[int]], result: list[Any]
+) -> float | None:
+    """For QLoRA: against the model on its 4-bit base. None where that cannot be run here."""
+    if config.method.kind != "qlora":
+        return None
+    from engine.worker.model.load import choose_precision, load_base, make_trainable, pick_device
+    from engine.worker.runtime.resume_checks import load_adapter
+
+    try:
+        precision = choose_precision(config, pick_device())
+        with _quiet():
+            model = make_trainable(load_base(config, precision, source), config)
+            load_adapter(model, last)
+            model.eval()
+            logits = _logits(model, probes)
+        return _compare(logits, result)[0]
+    except (EngineError, RuntimeError):  # no bitsandbytes, no room on the GPU
+        return None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' progress bars and their advice about what is done here on purpose."""
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m engine.worker.export.export", description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--to", choices=FORMS, required=True)
+    parser.add_argument("--dtype", choices=DTYPES, default="auto")
+    parser.add_argument("--run", type=Path, help="the run's folder, for its results")
+    options = parser.parse_args(arguments)
+    with _own_words() as say:
+        try:
+            done = export(options.checkpoint, options.target, options.to, options.dtype, options.run, say)
+            code, said = 0, dataclasses.asdict(done)
+        except EngineError as error:
+            code, said = error.exit_code, {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        except Exception as error:
+            say(traceback.format_exc())
+            code, said = 1, {"error": f"{type(error).__name__}: {error}", "hint": "", "exit_code": 1}
+    print(json.dumps(said))
+    return code
+
+
+@contextlib.contextmanager
+def _own_words() -> Iterator[Callable[[str], None]]:
+    """A way to speak to the terminal, while what libraries print (bars, advice) goes nowhere."""
+    ours, out = os.dup(2), os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        os.dup2(nowhere, 1)
+        yield lambda text: os.write(ours, f"{text}\n".encode("utf-8", "replace")) and None
+    finally:
+        sys.stdout.flush()
+        os.dup2(ours, 2)
+        os.dup2(out, 1)
+        for descriptor in (ours, out, nowhere):
+            os.close(descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

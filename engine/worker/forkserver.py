@@ -1,0 +1,214 @@
+"""`python -m engine.worker.forkserver FD`: a process that has everything imported, and forks a worker for each run.
+
+Importing torch, transformers and peft takes 5 to 6 s of a processor; a fork of a process that has done it takes some
+milliseconds. A fork copies only the thread that calls it, and no state of the GPU driver, so this process must have
+neither: it never trains, never touches CUDA, and looks before every fork whether some library has started a thread.
+
+FD is one end of a socket pair whose messages are whole (SOCK_SEQPACKET), each a JSON object. The daemon sends
+`{"folder", "from", "environment", "cwd"}` and with it the run's locked log as a file descriptor. It is told
+`{"ready": seconds}` or `{"off": reason}` once, `{"pid": n}` or `{"error": reason}` for each run, and `{"exited": n,
+"status": wait status}` for each worker. When the other end closes, the daemon is gone: this process leaves, and its
+workers go on without it.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from engine.worker.__main__ import main as work
+from engine.worker.runtime.environment import set_environment
+
+MESSAGE_BYTES = 1 << 17
+"""An environment is some KB; the kernel refuses single messages of more than about 200 KB."""
+_PRELOADED = (
+    "engine.worker.train.loop",
+    "engine.worker.runtime.heartbeat",
+    "peft.tuners.lora",
+    "safetensors.torch",
+    "tokenizers",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.generation.utils",
+    "transformers.integrations",
+)
+"""transformers imports its parts at first use; these are used by every run. The model's own part comes with a fork."""
+_PR_SET_NAME = 15
+
+
+def main() -> int:
+    """Serve until the daemon is gone; the exit code."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    began = time.monotonic()
+    # Stopping the daemon's session from a terminal is no reason to leave before it does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _load()
+        problem = _unsafe()
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+    if problem:
+        _tell(channel, {"off": problem})
+        return 1
+    gc.collect()
+    gc.freeze()  # a collection in a fork would touch, and so copy, every page that holds objects
+    _tell(channel, {"ready": round(time.monotonic() - began, 2)})
+    _serve(channel)
+    return 0
+
+
+def _load() -> None:
+    set_environment()
+    # Asked whether there is a GPU, torch would initialise CUDA, and no fork of this process could use it any more.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    import torch
+
+    # bitsandbytes, which peft imports, asks for it to print it in its diagnostics; the question initialises CUDA.
+    asked = torch.cuda.get_device_capability
+    torch.cuda.get_device_capability = lambda device=None: (8, 0)
+    try:
+        for name in _PRELOADED:
+            importlib.import_module(name)
+    finally:
+        torch.cuda.get_device_capability = asked
+
+
+def _unsafe() -> str:
+    """Why a fork of this process would not be safe; empty if it is."""
+    import torch
+
+    threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        return f"a library has started {threads - 1} threads"
+    if torch.cuda.is_initialized():
+        return "CUDA has been initialised"
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}").startswith("/dev/nvidia"):
+                return "a library has opened the GPU"
+    return ""
+
+
+def _serve(channel: socket.socket) -> None:
+    watched: dict[int, int] = {}
+    """pidfd of each worker -> its pid."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(channel, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is channel:
+                    message, descriptors = _receive(channel)
+                    if message is None:
+                        return
+                    pid = _start(channel, message, descriptors)
+                    if pid:
+                        descriptor = os.pidfd_open(pid)
+                        watched[descriptor] = pid
+                        selector.register(descriptor, selectors.EVENT_READ)
+                else:
+                    selector.unregister(key.fileobj)
+                    os.close(key.fd)
+                    pid, status = os.waitpid(watched.pop(key.fd), 0)
+                    _tell(channel, {"exited": pid, "status": status})
+
+
+def _receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    data, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 4)
+    return (json.loads(data) if data else None), descriptors
+
+
+def _tell(channel: socket.socket, message: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # the daemon is gone; the next look at the channel says so
+        channel.send(json.dumps(message).encode())
+
+
+def _start(channel: socket.socket, request: dict[str, Any], descriptors: list[int]) -> int:
+    """Fork the worker and say its pid; 0 if none was started."""
+    log = descriptors[0]
+    try:
+        problem = _unsafe()
+        if not problem and (pid := os.fork()) == 0:
+            _become_worker(request, log)
+    except OSError as error:
+        problem = f"no process could be made: {error.strerror}"
+    os.close(log)
+    if problem:
+        _tell(channel, {"error": problem})
+        return 0
+    _tell(channel, {"pid": pid})
+    return pid
+
+
+def _become_worker(request: dict[str, Any], log: int) -> None:
+    """In the fork: the worker of a run. Never returns."""
+
+    def run() -> int:
+        sys.argv = ["engine.worker", request["folder"], "--from", request["from"]]
+        _name_process(f"finetop-{Path(request['folder']).name}")
+        _draw_anew()
+        return work(sys.argv[1:])
+
+    become((os.open(os.devnull, os.O_RDONLY), log, log), request, run)
+
+
+def become(streams: Sequence[int], given: Mapping[str, Any], run: Callable[[], int]) -> NoReturn:
+    """In a fork: what a new process would have been given, and its ending, with the exit code that `run` returns.
+
+    `streams` become its standard input, output and error; `given` holds its `environment` and its folder, `cwd`.
+    """
+    code = 1
+    try:
+        os.setsid()
+        for target, source in enumerate(streams):
+            os.dup2(source, target)
+        os.closerange(3, _highest_descriptor() + 1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.environ.clear()
+        os.environ.update(given["environment"])
+        os.chdir(given["cwd"])
+        code = run()
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _highest_descriptor() -> int:
+    return max(int(name) for name in os.listdir("/proc/self/fd"))
+
+
+def _name_process(name: str) -> None:
+    """As `top` and `ps -o comm` show it: 15 bytes at most."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def _draw_anew() -> None:
+    """Python's and numpy's random state as a new process has it, not the same one in every run."""
+    import random
+
+    import numpy as np
+
+    random.seed()
+    np.random.seed()
+
+
+if __name__ == "__main__":
+    os._exit(main())  # threads that a library may have started keep nobody from leaving

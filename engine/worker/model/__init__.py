@@ -1,0 +1,1 @@
+"""The model: loading, attention, linear layers, loss, optimizer."""

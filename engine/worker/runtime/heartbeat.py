@@ -1,0 +1,143 @@
+"""What a worker tells of itself: beats, versions, what it loaded, and how it ended."""
+
+import contextlib
+import errno
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine import __version__
+from engine.base.errors import EngineError, NotFinite, OutOfMemory, first_line
+from engine.plan.throughput import device_label
+from engine.runs import journal
+from engine.runs.journal import Journal
+from engine.runs.resume_run import undo
+from engine.worker.model.load import Precision
+from engine.worker.model.loss import PackedLoss
+from engine.worker.model.out_of_memory import is_out_of_memory
+
+_HEARTBEAT_SECONDS = 5.0
+_NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class Heartbeat:
+    """Signs of life. Each promises when the next will come at the latest, so that slow is not taken for dead."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._last = 0.0
+
+    def promise(self, seconds: float, doing: str) -> None:
+        self._last = time.monotonic()
+        self._journal.write("beat", next=round(seconds, 1), doing=doing)
+
+    def renew(self, seconds: float, doing: str) -> None:
+        """The same promise again, where the last is some seconds old."""
+        if time.monotonic() - self._last >= _HEARTBEAT_SECONDS:
+            self.promise(seconds, doing)
+
+    def during_steps(self, step_seconds: float) -> None:
+        self.renew(max(30.0, 10 * step_seconds), "training")
+
+
+def versions() -> dict[str, str]:
+    import peft
+    import transformers
+
+    return {
+        "finetop": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+    }
+
+
+def describe(
+    model: nn.Module, inner: nn.Module, parameters: list[nn.Parameter], precision: Precision, loss_of: Any, ranks: int
+) -> dict[str, Any]:
+    """What was loaded, for the journal."""
+    device = torch.cuda.get_device_name(precision.device) if precision.device.type == "cuda" else "cpu"
+    return {
+        "class": type(inner).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trainable": sum(p.numel() for p in parameters),
+        "device": device_label(device, ranks),
+        "ranks": ranks,
+        "autocast": str(precision.autocast).removeprefix("torch."),
+        "weights": sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()}),
+        "path": "packed" if isinstance(loss_of, PackedLoss) else "plain",
+    }
+
+
+@contextlib.contextmanager
+def report_failure(folder: Path) -> Iterator[None]:
+    """Writes the reason of a failure into the journal, whatever it was, and lets it pass."""
+    began = time.monotonic()
+
+    def failed(reason: str, hint: str, cause: str) -> None:
+        seconds = round(time.monotonic() - began, 1)
+        with contextlib.suppress(OSError):
+            said = {"hint": hint, "cause": cause, "seconds": seconds}
+            writing, (stands, plan) = Journal(folder), _standing(folder)
+            if plan:
+                writing.write("plan", **plan)
+            if stands:
+                with contextlib.suppress(EngineError):
+                    undo(folder)
+                writing.write("state", **stands, refused=reason, **said)
+            else:
+                writing.write("state", state="failed", reason=reason, **said)
+
+    try:
+        yield
+    except Exception as error:
+        failed(**failure(error))
+        raise
+
+
+def _standing(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How a run had ended that was to be resumed and has not gone on, and its plan where another was written since.
+
+    Empty where it was another case: a run that had not ended, or that went on and failed later.
+    """
+    events, stands, another_plan = journal.read(folder)[0], {}, False
+    for event in reversed(events):
+        if event["kind"] == "plan" and stands:
+            told = {key: value for key, value in event.items() if key not in ("t", "kind")}
+            return stands, told if another_plan else {}
+        if stands:
+            continue
+        if event["kind"] == "resume" or event.get("state") == "failed":
+            break
+        another_plan |= event["kind"] == "plan"
+        if event.get("state") in ("done", "stopped"):
+            stands = {key: event[key] for key in ("state", "step", "reason") if key in event}
+    return stands, {}
+
+
+def failure(error: Exception) -> dict[str, str]:
+    """Reason, hint and cause, as the journal has them."""
+    if isinstance(error, EngineError):
+        return {"reason": error.message, "hint": error.hint, "cause": _cause(error)}
+    reason, hint, cause = f"{type(error).__name__}: {error}", "The log holds the traceback.", "exception"
+    if is_out_of_memory(error):
+        reason, cause = f"out of memory: {first_line(error)}", "out-of-memory"
+        hint = "`finetop top` shows who else holds memory."
+    elif isinstance(error, OSError) and error.errno in _NO_WRITING and error.filename:
+        reason = f"{error.filename} cannot be written: {error.strerror}"
+        hint = "It goes on from its last checkpoint once that is mended."
+    return {"reason": reason, "hint": hint, "cause": cause}
+
+
+def _cause(error: EngineError) -> str:
+    if isinstance(error, NotFinite):
+        return "not-finite"
+    if isinstance(error, OutOfMemory):
+        return "out-of-memory"
+    return "input" if error.exit_code == 2 else "failed"

@@ -1,0 +1,136 @@
+"""Tokens per forward pass: as many as fit, found by trying; and what to do when memory runs out all the same."""
+
+import gc
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.base.errors import OutOfMemory
+from engine.runs.journal import Journal
+from engine.settings.schema import RunConfig
+from engine.worker.data.packing import TokenSet, make_pack, plan_passes
+from engine.worker.model.load import Precision, enable_activation_checkpointing
+from engine.worker.model.loss import PackedLoss, UnpackedLoss
+from engine.worker.model.out_of_memory import is_out_of_memory
+from engine.worker.runtime.train_state import TrainState
+
+CPU_TOKENS = 4096
+"""On the CPU larger passes gain nothing, and memory is shared with everything else."""
+_ENOUGH_TOKENS = 2048
+"""Tokens that keep a GPU busy; more in a pass gains little."""
+_GPU_SHARE = 0.9
+"""Share of the card's memory, but for what others hold, that a trial may take; the rest is left to fragmentation and
+evaluation."""
+
+
+def find_micro_tokens(
+    loss_of: PackedLoss | UnpackedLoss,
+    tokens: TokenSet,
+    batch_size: int,
+    parameters: list[nn.Parameter],
+    precision: Precision,
+) -> tuple[int, bool]:
+    """Double the tokens per pass, forward and backward for real, until the card is full or a step holds no more.
+
+    Returns the tokens that fit, and whether they are enough to keep the device busy.
+    """
+    longest, step_tokens = int(tokens.lengths.max()), tokens.largest_step(batch_size)
+    if precision.device.type == "cpu":
+        return max(longest, min(step_tokens, CPU_TOKENS)), True
+    free, total = torch.cuda.mem_get_info(precision.device)
+    # Adam's two moments come with the first step; a trial has to leave room for them.
+    moments = sum(2 * 4 * p.numel() for p in parameters)
+    others = total - free - torch.cuda.memory_reserved(precision.device)
+    budget = trial_budget(total, others, moments)
+    fits, trial = 0, longest
+    by_length = np.argsort(-tokens.lengths, kind="stable")
+    with torch.random.fork_rng(precision.devices):
+        while True:
+            group = plan_passes(by_length[:batch_size], tokens.lengths, trial)[0]
+            torch.cuda.reset_peak_memory_stats(precision.device)
+            try:
+                with precision.context():
+                    loss_of.backward(make_pack(tokens, group).to(precision.device), 1.0)
+                peak = torch.cuda.max_memory_allocated(precision.device)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                peak = total
+            for parameter in parameters:
+                parameter.grad = None
+            torch.cuda.empty_cache()
+            if peak > budget:
+                break
+            fits = trial
+            if trial >= step_tokens:
+                break
+            trial = min(2 * trial, step_tokens)
+    return max(fits, longest), fits >= min(step_tokens, _ENOUGH_TOKENS)
+
+
+def trial_budget(total: int, others: int, moments: int) -> float:
+    """Bytes a trial may take of a card with `total` bytes, of which others hold some and Adam will need some."""
+    return _GPU_SHARE * (total - others) - moments
+
+
+def fit_memory(
+    journal: Journal,
+    progress: TrainState,
+    config: RunConfig,
+    loss_of: PackedLoss | UnpackedLoss,
+    tokens: TokenSet,
+    batch_size: int,
+    parameters: list[nn.Parameter],
+    precision: Precision,
+) -> None:
+    """Tokens per pass for this machine; where too few fit to keep it busy, activations are recomputed, not kept.
+
+    `batch_size`: examples of a step that this process takes.
+    """
+    if config.train.micro_tokens != "auto":
+        progress.micro_tokens = config.train.micro_tokens
+        return
+    if progress.activation_checkpointing:
+        enable_activation_checkpointing(loss_of.model)
+    progress.micro_tokens, enough = find_micro_tokens(loss_of, tokens, batch_size, parameters, precision)
+    if enough or config.train.activation_checkpointing != "auto":
+        return
+    progress.activation_checkpointing = True
+    enable_activation_checkpointing(loss_of.model)
+    before = progress.micro_tokens
+    progress.micro_tokens, _ = find_micro_tokens(loss_of, tokens, batch_size, parameters, precision)
+    journal.write(
+        "event",
+        event="activation-checkpointing",
+        message=f"Only {before:,} tokens fit in a pass; with activations recomputed, {progress.micro_tokens:,} do.",
+    )
+
+
+def give_back_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def halve_micro_batch(
+    journal: Journal, progress: TrainState, lengths: np.ndarray, config: RunConfig, failure: str
+) -> None:
+    """Halve the tokens per forward pass after running out of memory, or OutOfMemory where that cannot help."""
+    give_back_memory()
+    smallest_useful = int(lengths.max())
+    in_use = min(progress.micro_tokens, int(lengths.sum()))
+    if config.run.on_oom == "fail" or in_use <= smallest_useful:
+        raise OutOfMemory(
+            f"out of memory at step {progress.step + 1} with a single example of {smallest_useful} tokens: {failure}",
+            "Cheapest first: --set train.activation_checkpointing=true, a smaller data.max_length, --method qlora.",
+        )
+    progress.micro_tokens = max(in_use // 2, 8)
+    journal.write(
+        "event",
+        event="oom",
+        step=progress.step + 1,
+        message=f"Out of memory at step {progress.step + 1}; repeating it with {progress.micro_tokens} tokens a pass, "
+        "which changes nothing in the result.",
+        micro_tokens=progress.micro_tokens,
+    )

@@ -1,0 +1,221 @@
+"""`python -m engine.worker.serve < request.json`: evaluate models on data, or let them answer prompts.
+
+The request is one JSON object, made by `finetop eval` and `finetop sample` (engine/cli/commands/eval.py,
+engine/cli/commands/sample.py);
+what comes back on stdout is one JSON object a line, its `kind` being progress, result, answers or error.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+_CPU_TOKENS, _GPU_TOKENS = 4096, 16384
+"""Tokens of one pass; halved where they do not fit."""
+_FEWER_SHOTS = (
+    "With examples in its prompt nothing is cut: give --shots a smaller number, or leave the longest rows out."
+)
+
+
+def main() -> int:
+    from engine.base.errors import EngineError, first_line
+    from engine.worker.runtime.environment import set_environment
+
+    set_environment()
+    # What libraries print must not get between our lines.
+    out, sys.stdout = sys.stdout, sys.stderr
+    said = _Said(out)
+    try:
+        request = json.load(sys.stdin)
+        said.progress("loading libraries", 0, 0)
+        from engine.worker.model.out_of_memory import is_out_of_memory
+    except Exception:
+        traceback.print_exc()
+        return 1
+    try:
+        (_evaluate if request["task"] == "eval" else _sample)(request, said)
+        return 0
+    except EngineError as error:
+        said.tell("error", message=error.message, hint=error.hint, exit_code=error.exit_code)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        traceback.print_exc()
+        message, hint = f"{type(error).__name__}: {error}", ""
+        if is_out_of_memory(error):
+            message = f"out of memory: {first_line(error)}"
+            hint = "Even one example at a time does not fit. A shorter --max-new-tokens needs less."
+        said.tell("error", message=message, hint=hint, exit_code=1)
+        return 1
+
+
+class _Said:
+    """Lines for whoever started this process."""
+
+    def __init__(self, out: Any) -> None:
+        self._out = out
+        self._last = 0.0
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        self._out.write(json.dumps({"kind": kind, **fields}) + "\n")
+        self._out.flush()
+
+    def doubts(self, shelf: Any, target: str) -> None:
+        """Once for each target."""
+        if doubt := shelf.doubts.pop(target, ""):
+            self.tell("note", message=f"{target}: {doubt}")
+
+    def progress(self, doing: str, done: int, of: int) -> None:
+        """At most ten a second."""
+        now = time.monotonic()
+        if done and done < of and now - self._last < 0.1:
+            return
+        self._last = now
+        self.tell("progress", doing=doing, done=done, of=of)
+
+
+def _evaluate(request: dict[str, Any], said: _Said) -> None:
+    from engine.runs.model_refs import ModelRef
+    from engine.settings.resolve import Layer, resolve
+    from engine.worker.evaluate.eval_data import choose_shots, encode, read_sources
+    from engine.worker.evaluate.measure import describe, measure
+    from engine.worker.evaluate.model_cache import ModelCache
+    from engine.worker.train.loop import set_up_torch
+
+    targets = [ModelRef.from_json(one) for one in request["targets"]]
+    reading = resolve([Layer("request", request["reading"])]).config
+    said.progress("reading data", 0, 0)
+    sources = read_sources(reading, request["files"], with_train=True)
+    shots = choose_shots(sources, request["shots"], request["seed"])
+    asked = _asked(request, reading, sources.labels)
+    shelf = ModelCache()
+    set_up_torch(targets[0].config, shelf.device)
+    micro_tokens = request["micro_tokens"] or (_CPU_TOKENS if shelf.device.type == "cpu" else _GPU_TOKENS)
+    for target in targets:
+        said.progress(f"loading {target.name}", 0, 0)
+        template = shelf.template(target)
+        chosen = encode(reading, template, sources, shots)
+        began = time.monotonic()
+        with shelf.take(target, template, chosen.tokens, _FEWER_SHOTS if shots else "") as subject:
+            said.doubts(shelf, target.name)
+
+            def tell(doing: str, done: int, of: int, name: str = target.name) -> None:
+                said.progress(f"{name}: {doing}", done, of)
+
+            measured = measure(
+                subject,
+                chosen.tokens,
+                chosen.examples,
+                sources.labels,
+                asked,
+                micro_tokens,
+                tell,
+                chosen.keys,
+                chosen.files,
+            )
+            if measured.command_failed:
+                raise measured.command_failed
+            result = describe(measured, subject, asked, time.monotonic() - began)
+        skipped, bad_rows = chosen.told["eval"]["skipped"], sources.report.bad_rows
+        result["data"] |= {**chosen.told, "skipped": skipped, "bad_rows": bad_rows}
+        if sources.own:
+            result["data"]["part"] = "validation"
+        result["generation"]["shots"] = request["shots"]
+        path, result = _keep(request, target, result, measured.predictions())
+        said.tell("result", target=target.name, folder=str(path), result=result)
+
+
+def _asked(request: dict[str, Any], reading: Any, labels: tuple[str, ...]) -> Any:
+    """What to measure: what was asked for; else what the run's settings name; else what suits the data."""
+    from engine.worker.evaluate.generate import Sampling
+    from engine.worker.evaluate.measure import EvalSpec
+
+    metrics = request["metrics"]
+    if metrics is None:
+        metrics = reading.eval.metrics
+    nothing_asked = request["metrics"] is None and not metrics and not reading.eval.command
+    if nothing_asked and reading.method.objective == "sft":
+        metrics = ["accuracy", "macro_f1"] if labels else ["exact_match", "rouge_l"]
+    config = reading.replace({"eval.metrics": list(metrics)}).eval
+    sampling = Sampling(config.max_new_tokens, request["temperature"], request["seed"])
+    return dataclasses.replace(EvalSpec.of(config, Path(request["workspace"])), sampling=sampling)
+
+
+def _keep(
+    request: dict[str, Any], target: Any, result: dict[str, Any], predictions: list[dict[str, Any]]
+) -> tuple[Path, dict[str, Any]]:
+    """Write the folder of the evaluation: by a run's checkpoint, else among those of models that belong to no run.
+
+    The same data and settings give the same name, so that an evaluation done again replaces the one before.
+    """
+    from engine.runs import evaluation_folder
+
+    workspace, files = Path(request["workspace"]), result["data"]["files"]
+    stem = "validation" if "part" in result["data"] else Path(files[0]["path"]).stem if files else "data"
+    shots = f"{request['shots']}shot" if request["shots"] else ""
+    of_run = target.run is not None and target.step is not None
+    model = target.config.model.name if of_run else target.adapter or target.base
+    same = [result[key] for key in ("metrics", "normalisation", "generation", "template")] + [result["data"]["key"]]
+    if "command" in result:
+        same.append(result["command"])
+    if request["settings"]:
+        same.append(request["settings"])
+    if not of_run:  # folders of the same name may hold different models
+        same.append(os.path.realpath(model) if os.path.isdir(model) else model)
+    digest = hashlib.sha256(json.dumps(same).encode()).hexdigest()[:6]
+    name = f"{evaluation_folder.slug(request['name'] or stem, shots)}-{digest}"
+    if of_run:
+        folder = workspace / "runs" / str(target.run) / evaluation_folder.FOLDER
+        name = evaluation_folder.step_name(target.step, name)
+    else:
+        folder = workspace / evaluation_folder.FOLDER
+        name = f"{evaluation_folder.slug(Path(model).name)}-{name}"
+    result |= {
+        "run": target.run if of_run else None,
+        "step": target.step,
+        "model": model,
+        "name": name,
+        "source": "eval",
+        "asked": target.name,
+    }
+    return evaluation_folder.write(folder, name, result, predictions), result
+
+
+def _sample(request: dict[str, Any], said: _Said) -> None:
+    from engine.runs.model_refs import ModelRef
+    from engine.worker.evaluate.generate import Sampling
+    from engine.worker.evaluate.measure import to_prompt
+    from engine.worker.evaluate.model_cache import ModelCache, prompt_tokens
+    from engine.worker.train.loop import set_up_torch
+
+    shelf = ModelCache()
+    targets = [ModelRef.from_json(one) for one in request["targets"]]
+    set_up_torch(targets[0].config, shelf.device)
+    sampling = Sampling(request["max_new_tokens"], request["temperature"], request["seed"])
+    bases = [target.base for target in targets]
+    for index in sorted(range(len(targets)), key=lambda i: bases.index(bases[i])):  # so that a base is loaded once
+        target = targets[index]
+        said.progress(f"loading {target.name}", 0, 0)
+        template = shelf.template(target)
+        prompts = [to_prompt(target.config, messages) for messages in request["prompts"]]
+        tokens = prompt_tokens([template.encode_prompt(prompt) for prompt in prompts])
+        with shelf.take(target, template, tokens, "Ask in fewer tokens.") as subject:
+            said.doubts(shelf, target.name)
+            texts = subject.write(
+                prompts,
+                sampling,
+                lambda done, name=target.name: said.progress(f"{name}: answering", done, len(request["prompts"])),
+            )
+        said.tell("answers", target=target.name, index=index, texts=texts)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+        sys.exit(main())

@@ -1,0 +1,1 @@
+"""The memory of a run, measured on fake tensors."""

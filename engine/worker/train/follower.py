@@ -1,0 +1,130 @@
+"""`python -m engine.worker.train.follower`: one of the ranks beside rank 0; data_parallel.py says what they are to
+each other.
+
+It has rank 0's log, session and environment, writes nothing of its own, and does as it is told.
+"""
+
+import contextlib
+import ctypes
+import json
+import math
+import os
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+
+from engine.worker.runtime.environment import set_environment
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Never returns: a follower leaves at once, with no library to hold it up."""
+    rank, count, parent, channel, last_words, store = map(int, sys.argv[1:])
+    for number in (signal.SIGTERM, signal.SIGINT):  # sent to the whole session; rank 0 decides
+        signal.signal(number, signal.SIG_IGN)
+    die_with(parent)
+    code = 1
+    try:
+        set_environment()
+        follow(rank, count, Connection(channel), store)
+        code = 0
+    except Exception as error:
+        traceback.print_exc()
+        from engine.worker.runtime.heartbeat import failure
+
+        with contextlib.suppress(OSError):
+            os.write(last_words, json.dumps(failure(error)).encode())
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when `parent`, which started it, is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it went before that was arranged
+        os._exit(1)
+
+
+def follow(rank: int, count: int, channel: Connection, store: int) -> None:
+    """Load the run and take part in its steps, until rank 0 has nothing more to do."""
+    import torch
+
+    from engine.worker.data.packing import make_pack
+    from engine.worker.model.linear import use_onednn
+    from engine.worker.model.load import (
+        causal_lm,
+        choose_precision,
+        enable_activation_checkpointing,
+        load_base,
+        make_trainable,
+        pick_device,
+    )
+    from engine.worker.model.loss import LOSS_TOLERANCE, choose_loss
+    from engine.worker.model.optimizer import make_optimizer, set_learning_rate
+    from engine.worker.model.out_of_memory import is_out_of_memory
+    from engine.worker.runtime.checkpoint import load_state
+    from engine.worker.runtime.memory_fit import give_back_memory
+    from engine.worker.runtime.resume_checks import probe_indices
+    from engine.worker.train.data_parallel import Ranks, Step
+    from engine.worker.train.loop import forward_backward, set_up_torch
+
+    device = pick_device(rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    ranks = Ranks.following(rank, count, device, store, channel)
+    begin = ranks.hear()
+    if begin is None:
+        return
+    config, tokens = begin.config, begin.tokens
+    set_up_torch(config, device, count)
+
+    # The same model as rank 0's, by the same steps; its trained weights come with the order `spread`.
+    torch.manual_seed(config.train.seed)
+    precision = choose_precision(config, device)
+    model = make_trainable(load_base(config, precision, begin.source), config)
+    use_onednn(model)
+    optimizer = make_optimizer(model, config.optim)
+    inner = causal_lm(model)
+    probe = make_pack(tokens, probe_indices(tokens)).to(device)
+    model.eval()
+    with precision.context():
+        loss_of, _ = choose_loss(inner, probe, config.model.attention, LOSS_TOLERANCE[precision.autocast])
+    model.train()
+    if begin.resumed:
+        optimizer.load_state_dict(load_state(begin.resumed)["optimizer"])
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    ranks.connect(parameters, config.train.seed)
+
+    recomputing = False
+    while (order := ranks.hear()) not in (None, "leave"):
+        if order == "spread":
+            ranks.spread(parameters)
+        elif order == "verify":
+            ranks.verify(parameters)
+        elif isinstance(order, Step):
+            if order.activation_checkpointing and not recomputing:
+                enable_activation_checkpointing(inner)
+                recomputing = True
+            set_learning_rate(optimizer, order.rate)
+            failed = False
+            try:
+                loss, norm = forward_backward(
+                    loss_of, tokens, order.indices, order.micro_tokens, parameters, config, precision, ranks
+                )
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                failed = True  # on every rank: rank 0 orders the step again, in smaller passes
+            if not failed and math.isfinite(loss) and math.isfinite(norm):  # else rank 0 ends the run
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if failed:
+                give_back_memory()
+    ranks.leave()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""At a run's start: what cannot be is refused, and what differs from what was asked is put on record."""
+
+import math
+
+from torch import nn
+
+from engine.base.errors import NotFinite
+from engine.models.model_facts import find_facts
+from engine.runs.journal import Journal
+from engine.runs.lr_schedule import jump
+from engine.runs.settings_checks import DataFacts, Finding, check, given_by_hand, refuse
+from engine.settings.resolve import Resolved, from_groups
+from engine.settings.schema import RunConfig
+from engine.worker.data.data_stats import beyond_positions
+from engine.worker.data.tokenize import Prepared
+from engine.worker.runtime.checkpoint import Checkpoint
+from engine.worker.runtime.train_state import Schedule
+
+
+def check_run(
+    journal: Journal, settings: Resolved, config: RunConfig, data: Prepared, plan: Schedule, last: Checkpoint | None
+) -> None:
+    """Raises InputError. `settings` as they were given, `config` without `auto`; `last`: what the run goes on from."""
+    model = find_facts(config.model)
+    known = DataFacts(
+        train=len(data.train),
+        val=len(data.val),
+        longest=max(int(data.train.lengths.max()), int(data.val.lengths.max(initial=0))),
+        steps_per_epoch=plan.steps_per_epoch,
+        total_steps=plan.total_steps,
+        labels=len(data.labels),
+        beyond=beyond_positions(data, config),
+        with_system=data.with_system,
+    )
+    findings = check(config, given_by_hand(settings), model, known)
+    refuse(findings)
+    if last is None:
+        _journal_findings(journal, findings)
+        return
+    before = from_groups(last.manifest["config"], "checkpoint")
+    if leap := jump(before, config, len(data.train), last.step):
+        journal.write("event", event="schedule-changed", step=last.step, message=leap)
+
+
+def _journal_findings(journal: Journal, findings: list[Finding]) -> None:
+    for one in findings:
+        journal.write("event", event="not-as-asked", code=one.code, setting=one.setting, message=f"{one.message}.")
+
+
+def refuse_broken_model(model: nn.Module, config: RunConfig, loss: float) -> None:
+    """NotFinite where the loss before the first step is no number: no setting of the training mends that."""
+    if math.isfinite(loss):
+        return
+    name = config.model.checkpoint or config.model.name
+    broken = [name for name, weights in model.named_parameters() if not bool(weights.isfinite().all())]
+    what = "NaN" if math.isnan(loss) else "infinite"
+    if broken:
+        why = f"{len(broken):,} of its tensors hold numbers that are none, the first is {broken[0]}"
+        hint = "Copy the model again, or look at how it was made."
+    else:
+        why = "its weights are all numbers, but what is computed with them is not"
+        hint = "Its numbers may be too large for 16 bits: try --set model.dtype=float32."
+    raise NotFinite(f"the loss is {what} before the first step: {name} itself is at fault; {why}", hint)

@@ -1,0 +1,84 @@
+"""`finetop data` as a user meets it: exit codes, 80 columns, JSON, slips."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from engine.cli.main import main
+from engine.present.text import cells
+
+
+def rows(path: Path, *pairs: tuple[str, str]) -> str:
+    text = "".join(json.dumps({"prompt": q, "completion": a}, ensure_ascii=False) + "\n" for q, a in pairs)
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+def test_a_sound_file_leaves_with_0_and_a_serious_find_with_1(tmp_path, capsys):
+    good = rows(tmp_path / "good.jsonl", ("你好吗？", "很好"), ("and you?", "fine"))
+    assert main(["data", "check", good]) == 0
+    assert "nothing serious found" in capsys.readouterr().out
+    bad = rows(tmp_path / "bad.jsonl", ("is it open?", "yes"), ("is it open?", "no"))
+    assert main(["data", "check", bad]) == 1
+    out = capsys.readouterr().out
+    assert "line 1: answered 'yes' here, 'no' at line 2" in out
+    assert main(["data", "check", str(tmp_path / "none.jsonl")]) == 2
+
+
+def test_json_holds_every_find_and_nothing_else_is_printed(tmp_path, capsys):
+    path = rows(tmp_path / "a.jsonl", *[("the same", "again")] * 30)
+    assert main(["data", "check", path, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["counts"] == {"duplicates": 29} and len(report["finds"]) == 29
+    assert report["failed"] is False
+    assert report["finds"][0]["line"] == 2 and report["finds"][0]["other_line"] == 1
+
+
+def test_lines_fit_80_columns_and_text_of_the_file_is_never_obeyed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "我想咨询一下这张卡什么时候可以寄到家里来呢" * 9
+    path = rows(tmp_path / "a.jsonl", *[(f"\x1b[31m{long}", "yes"), (f"\x1b[31m{long}", "no")] * 9)
+    assert main(["data", "check", path]) == 1
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert max(cells(line) for line in out.splitlines()) <= 80
+    assert "and 13 more (--all)" in out
+    assert main(["data", "check", path, "--all"]) == 1
+    assert "more (--all)" not in capsys.readouterr().out
+
+
+def test_clean_convert_split_from_the_command_line(tmp_path, capsys):
+    source = rows(tmp_path / "a.jsonl", *[(f"question {n * 37:b}", f"answer {n}") for n in range(40)], ("q", ""))
+    assert main(["data", "clean", source, str(tmp_path / "b.jsonl")]) == 0
+    assert "40 of 41 rows" in capsys.readouterr().out
+    assert main(["data", "convert", str(tmp_path / "b.jsonl"), str(tmp_path / "c.json"), "--to", "sharegpt"]) == 0
+    assert main(["data", "split", str(tmp_path / "c.json"), "--val", "0.25", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == {"train": 30, "val": 10}
+    assert main(["data", "convert", source, str(tmp_path / "d.jsonl"), "--to", "openai"]) == 2
+    assert "a.jsonl:41" in capsys.readouterr().err
+
+
+def test_slips_are_told_with_the_way_out(tmp_path, capsys):
+    source = rows(tmp_path / "a.jsonl", ("q", "a"), ("r", "b"))
+    for words, said in (
+        (["clean", source, "x.jsonl", "--remove", "duplicate"], "did you mean 'duplicates'"),
+        (["split", source], "--val"),
+        (["split", source, "--val", "1.5"], "--val"),
+        (["convert", source, str(tmp_path / "x.csv"), "--to", "openai"], ".jsonl"),
+        (["check", source, "--map", "prompt"], "ROLE=COLUMN"),
+        (["check", source, "--max-length", "2"], "--max-length"),
+    ):
+        assert main(["data", *words]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_checking_loads_no_torch(tmp_path):
+    source = rows(tmp_path / "a.jsonl", ("q", "a"), ("call +49 30 901820", "b"))
+    code = (
+        "import sys\nfrom engine.cli.main import main\n"
+        f"main(['data', 'check', {source!r}])\nassert not {{'torch', 'transformers', 'pandas'}} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr

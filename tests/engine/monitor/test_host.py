@@ -1,0 +1,37 @@
+"""The host's figures, on any machine."""
+
+import os
+import time
+
+from engine.monitor.host import DiskReader, HostReader
+from engine.monitor.polling import Poller
+
+
+def test_host_figures_are_plausible_and_shares_are_since_the_last_read():
+    reader = HostReader()
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        pass
+    host = reader.read()
+    assert 0 < host.cpu_percent <= 100
+    assert 0 < host.memory_used_bytes < host.memory_total_bytes
+    assert host.cpu_count >= 1 and host.load_1min >= 0
+
+
+def test_disk_space_is_what_this_user_may_still_write(tmp_path):
+    disk = DiskReader(tmp_path).read()
+    free = os.statvfs(tmp_path)
+    assert abs(disk.free_bytes - free.f_bavail * free.f_frsize) < 1 << 30
+    assert disk.free_bytes < disk.total_bytes
+    assert disk.write_bytes_per_s is None, "one reading has no rate"
+
+
+def test_a_workspace_that_vanishes_is_a_failure_told_and_the_other_figures_go_on(tmp_path):
+    host, disk = HostReader(), DiskReader(tmp_path / "gone")
+    rounds = Poller(lambda: [("disk", disk.read), ("host", host.read)], period=0.01, name="test")
+    rounds.start()
+    end = time.monotonic() + 10
+    while rounds.finished < 3 and time.monotonic() < end:
+        time.sleep(0.01)
+    rounds.stop()
+    assert "disk" in rounds.failures and "host" in rounds.results

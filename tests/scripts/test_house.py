@@ -1,0 +1,76 @@
+"""What scripts/house.py counts, on sources made for it; and of the tree itself what has reached its bound."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from scripts import house
+
+
+def named(source: str) -> list[tuple[str, int, int]]:
+    return sorted((one.name, one.line, one.last_use) for one in house.bindings(ast.parse(source)))
+
+
+def test_every_kind_of_binding_is_counted_once():
+    source = (
+        "a: int = 0\n"
+        "def f(b, /, c, *d, e=1, **g):\n"
+        "    for h, i in c: pass\n"
+        "    with open(b) as j: pass\n"
+        "    if (k := 1): pass\n"
+        "    try: pass\n"
+        "    except OSError as l: pass\n"
+        "    return [m for m in d], lambda n: n\n"
+    )
+    assert [name for name, *_ in named(source)] == list("abcdeghijklmn")
+
+
+def test_a_binding_lives_until_its_scope_names_it_last():
+    source = "def f(found):\n    x = 1\n\n    def g():\n        return found\n\n\n"
+    source += "def h():\n    found = 2\n    return found\n"
+    assert ("found", 1, 5) in named(source) and ("found", 9, 10) in named(source)
+
+
+def test_circles_are_found_through_imports_inside_functions():
+    sources = {
+        "engine.a": "from engine import b\n",
+        "engine.b": "def f():\n    from engine.c import x\n",
+        "engine.c": "import engine.a\n",
+        "engine.d": "from engine.a import y\n",
+    }
+    graph = house.imports({name: ast.parse(text) for name, text in sources.items()})
+    assert house.circles(graph) == [["engine.a", "engine.b", "engine.c"]]
+
+
+def test_only_what_is_public_needs_a_docstring():
+    source = (
+        'class A:\n    """It is."""\n    def f(self): pass\n    def _g(self): pass\nclass _B:\n    def h(self): pass\n'
+    )
+    assert house.documented(ast.parse(source)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("found = 1\na = 2\nb = 3\nprint(found)\n", "live longer"),
+        ("def f():\n    pass\n", "documented"),
+        ("from engine import b\n", "circles"),
+    ],
+)
+def test_check_ends_with_1_where_a_bound_is_exceeded(tmp_path, capsys, source, complaint):
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "a.py").write_text(source)
+    (tmp_path / "engine" / "b.py").write_text("from engine import a\n")
+    assert house.main(["--root", str(tmp_path), "--check"]) == 1
+    assert complaint in capsys.readouterr().err
+    assert house.main(["--root", str(tmp_path)]) == 0
+
+
+def test_modules_have_names_of_their_own_and_import_in_one_direction(capsys):
+    sources = house.read(house.ROOT)
+    modules = {house.module_name(path, house.ROOT): tree for path, tree in sources.items()}
+    files = [house.module_name(path, house.ROOT) for path in sources if path.name != "__init__.py"]
+    assert len(house.duplicates(files)) <= house.MOST_DUPLICATES
+    assert house.circles(house.imports(modules)) == []
+    assert Path(house.ROOT, "engine").is_dir()

@@ -1,0 +1,1 @@
+"""What the screen knows and how it gets it: threads, processes, frozen values."""

@@ -1,0 +1,101 @@
+"""A first look at the data of a run that is being planned: rows, bad rows, what the columns mean.
+
+Reading may take minutes, so it is done by a process of its own (`python -m tui.data.data_preview`, the question as
+JSON on its
+stdin): it takes no time from the screen's threads, and ends when another question is asked.
+"""
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from engine.base.errors import DataError, EngineError
+from engine.settings.schema import RunConfig
+from tui.data.helper_process import HelperProcess
+
+_PROBLEMS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DataPreview:
+    rows: int = 0
+    bad_rows: int = 0
+    files: tuple[tuple[str, str, int], ...] = ()
+    """Path, format, rows."""
+    problems: tuple[str, ...] = ()
+    """What is not used of the data, then the first bad rows, by file and line."""
+    error: str = ""
+
+
+def preview(config: RunConfig, child: HelperProcess) -> DataPreview | None:
+    """Read the data as the run would; None if another question came in between."""
+    question = {
+        "files": config.data.files,
+        "val_files": config.data.val_files,
+        "mapping": config.data.map,
+        "format": config.data.format,
+        "system": config.data.system or None,
+        "objective": config.method.objective,
+    }
+    done = child.run([sys.executable, "-m", "tui.data.data_preview"], json.dumps(question))
+    if done is None:
+        return None
+    try:
+        answer = json.loads(done[1])
+    except ValueError:
+        return DataPreview(error=(done[2].strip().splitlines() or ["the data could not be read"])[-1])
+    answer["files"] = tuple(map(tuple, answer.get("files", ())))
+    answer["problems"] = tuple(answer.get("problems", ()))
+    return DataPreview(**answer)
+
+
+def token_report(config_path: str, child: HelperProcess) -> dict[str, Any] | str | None:
+    """What `finetop plan` finds out with the model's own tokenizer, or why it could not; None as above."""
+    done = child.run([sys.executable, "-m", "tui", "plan", "--config", config_path, "--json"])
+    if done is None:
+        return None
+    code, said, complained = done
+    try:
+        report = json.loads(said)
+        return report if code == 0 and isinstance(report, dict) else complained.strip() or "the plan could not be made"
+    except ValueError:
+        return complained.strip() or f"the plan could not be made (exit code {code})"
+
+
+def main() -> int:
+    from engine.formats import files_told, read_data
+
+    question = json.load(sys.stdin)
+    files, val_files = question.pop("files"), question.pop("val_files")
+    uses = [(files, "training-only" if val_files else "training"), (val_files, "validation")]
+    reports, error = [], ""
+    for source, use in uses:
+        try:
+            if source:
+                reports.append(read_data(source, use=use, max_problems=_PROBLEMS, **question))
+        except EngineError as failed:
+            error = error or failed.message
+            if isinstance(failed, DataError) and getattr(failed, "report", None):
+                reports.append(failed.report)
+    answer: dict[str, Any] = {"error": error}
+    if reports:
+        told = files_told(
+            {
+                "files": [dataclasses.asdict(file) for report in reports for file in report.files],
+                "left_out": [line for report in reports for line in report.left_out],
+            }
+        )
+        answer |= {
+            "rows": sum(report.rows for report in reports),
+            "bad_rows": sum(report.bad_rows for report in reports),
+            "files": [(file.path, file.format, file.rows) for report in reports for file in report.files],
+            "problems": [*told, *(str(problem) for report in reports for problem in report.problems)],
+        }
+    json.dump(answer, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""A helper process: it takes no time from the screen's threads, and can be ended."""
+
+import subprocess
+import threading
+
+
+class HelperProcess:
+    """One helper process at a time; asking again ends the one before."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen | None = None
+        self._closed = False
+
+    def run(self, command: list[str], stdin: str = "", seconds: float | None = None) -> tuple[int, str, str] | None:
+        """Exit code, stdout, stderr; None if it was ended for another question. Waits: not for the event loop.
+
+        Raises OSError where it cannot be started, and TimeoutExpired, once it was ended, after so many seconds.
+        """
+        with self._lock:
+            self._end()
+            if self._closed:
+                return None
+            process = self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        try:
+            said, complained = process.communicate(stdin, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        with self._lock:
+            if self._process is not process:
+                return None
+            self._process = None
+        return process.returncode, said, complained
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._end()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            process.kill()

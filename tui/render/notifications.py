@@ -1,0 +1,88 @@
+"""What is told in words: the last event, and what happened since someone last looked. Pure."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from engine.metrics.best_evaluation import LOSS
+from engine.store.run_records import Run, RunState
+from tui.data.snapshot import News
+from tui.render import format
+from tui.render.format import listed, plural, visible
+from tui.render.theme import LOOKS
+
+
+def since_last_time(runs: Sequence[Run], seen: float, now: float) -> list[str]:
+    """What ended and how, the best of it, and what got worse; nothing if nothing ended."""
+    ended = [run for run in runs if run.ended and run.finished is not None and run.finished > seen]
+    if not ended:
+        return []
+    pieces = []
+    for state, word in (
+        (RunState.DONE, "finished"),
+        (RunState.FAILED, "failed"),
+        (RunState.STOPPED, "stopped"),
+        (RunState.INTERRUPTED, "interrupted"),
+    ):
+        found = [run for run in ended if run.state is state]
+        if found:
+            pieces.append(f"{len(found)} {word} ({listed(sorted(run.id for run in found))})")
+    scored = [run for run in ended if run.best.improved]
+    if scored:
+        # Values of different metrics say nothing about each other: those by which most of the runs are judged.
+        by = Counter(run.best_by for run in scored).most_common(1)[0][0]
+        best = min((run for run in scored if run.best_by == by), key=_badness)
+        others = [run for run in runs if run.best_eval is not None and (run.data, run.best_by) == (best.data, by)]
+        first = all(_badness(run) >= _badness(best) for run in others)
+        pieces.append(
+            f"best {best.id} with {_metric(best)} {format.loss(best.best_eval)}"
+            + (f", best of {len(others)} on its data" if first and len(others) > 1 else "")
+        )
+    if worse := sorted(run.id for run in ended if run.best.improved is False):
+        pieces.append(f"never better than at the start: {listed(worse)}")
+    return pieces
+
+
+def event_words(news: News) -> tuple[str, str] | None:
+    """An event as the line above the footer tells it, and its role; None for what is not worth telling."""
+    event, run = news.event, news.run
+    name = f"{event.run_id} {visible(run.name)}" if run is not None else str(event.run_id)
+    if event.kind != "state":
+        return f"! {name}: {visible(event.message)}", "warning"
+    state = event.message
+    if state in ("starting", "saving"):
+        return None
+    if state == RunState.RUNNING:
+        return f"{LOOKS[RunState.RUNNING].glyph} {name} runs", "text"
+    if state not in set(RunState):
+        return None
+    known = LOOKS[RunState(state)]
+    if state == RunState.DONE:
+        return f"{known.glyph} {name} finished{_result(news)}", known.role
+    reason = event.detail.get("reason") or (run.reason if run else "")
+    return f"{known.glyph} {name} {known.word}{': ' + visible(str(reason)) if reason else ''}", known.role
+
+
+def _result(news: News) -> str:
+    if news.run is None or news.run.best_eval is None or not news.place:
+        return ""
+    if not news.run.best.improved:
+        return f": {_metric(news.run)} {news.run.best.words(format.loss)}"
+    place = "best" if news.place == 1 else _ordinal(news.place)
+    return f": {_metric(news.run)} {format.loss(news.run.best_eval)}" + (
+        f", {place} of {plural(news.scored, 'run')} on this data" if news.scored > 1 else ""
+    )
+
+
+def _badness(run: Run) -> float:
+    return run.best.badness or 0.0
+
+
+def _metric(run: Run) -> str:
+    """What a run is judged by, in short."""
+    return "eval" if run.best.criterion == LOSS else visible(run.best.criterion.name)
+
+
+def _ordinal(number: int) -> str:
+    """`2nd`, `11th`."""
+    word = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{word}"

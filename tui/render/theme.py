@@ -1,0 +1,206 @@
+"""What states and roles look like: glyph, word and colour, from truecolor down to one-coloured ASCII.
+
+Every state is told by glyph and word as well as by colour. Colours are from a set whose least distance between two
+states is 20 (CIE76) under simulated protan, deutan and tritan vision; plain green and red fall to 14.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+from textual.theme import BUILTIN_THEMES
+from textual.theme import Theme as TextualTheme
+
+from engine.store.run_records import Run, RunState
+from tui.render.format import Line, cells
+
+NAMES = ("auto", "dark", "light", "ansi", "mono")
+
+
+@dataclass(frozen=True, slots=True)
+class StateLook:
+    glyph: str
+    word: str
+    role: str
+
+
+LOOKS = {
+    RunState.QUEUED: StateLook("○", "waits", "queued"),
+    RunState.STARTING: StateLook("●", "start", "running"),
+    RunState.RUNNING: StateLook("●", "run", "running"),
+    RunState.SAVING: StateLook("●", "save", "running"),
+    RunState.DONE: StateLook("✔", "done", "done"),
+    RunState.STOPPED: StateLook("■", "stopped", "stopped"),
+    RunState.FAILED: StateLook("✖", "failed", "failed"),
+    RunState.INTERRUPTED: StateLook("!", "interrupted", "warning"),
+}
+HELD = StateLook("‖", "held", "warning")
+
+
+def look(run: Run) -> StateLook:
+    return HELD if run.state is RunState.QUEUED and run.held else LOOKS[run.state]
+
+
+# role: (dark, light, ansi, mono); each "foreground" or "attribute foreground"
+ROLES: dict[str, tuple[str, str, str, str]] = {
+    "text": ("#C8D0D8", "#20262C", "default", "default"),
+    "bright": ("bold #F2F5F7", "bold #000000", "bold default", "bold default"),
+    "dim": ("#76808A", "#6A737C", "dim default", "default"),
+    "title": ("bold #C8D0D8", "bold #20262C", "bold default", "bold default"),
+    "frame": ("#3A444D", "#A9B2BA", "dim default", "default"),
+    "focus": ("#8FA3B5", "#4A5A68", "default", "bold default"),
+    "key": ("#F0B429", "#8A5A00", "yellow", "bold default"),
+    "cursor": ("bold #4FB3F6", "bold #0B62A8", "bold bright_cyan", "bold default"),
+    "mark": ("reverse #C8D0D8", "reverse #20262C", "reverse default", "reverse default"),
+    "match": ("reverse #F0B429", "reverse #8A5A00", "reverse yellow", "reverse default"),
+    "differs": ("underline #F0B429", "underline #8A5A00", "underline yellow", "underline default"),
+    "running": ("#4FB3F6", "#0B62A8", "bright_cyan", "default"),
+    "done": ("#9FE0C0", "#1B6E48", "bright_green", "default"),
+    "queued": ("#76808A", "#5F6870", "default", "default"),
+    "warning": ("#F0B429", "#8A5A00", "yellow", "bold default"),
+    "failed": ("#F2552C", "#B3260A", "bold bright_red", "bold default"),
+    "stopped": ("#C8D0D8", "#20262C", "default", "default"),
+    "gauge": ("#4FB3F6", "#0B62A8", "cyan", "default"),
+    "gauge2": ("#B48EF0", "#6A3FB0", "magenta", "default"),
+    "stale": ("italic #76808A", "italic #6A737C", "dim default", "default"),
+    # Series of charts, A to D: told apart by dots and letters as well.
+    "series0": ("#4FB3F6", "#0B62A8", "bright_cyan", "default"),
+    "series1": ("#F0B429", "#8A5A00", "yellow", "default"),
+    "series2": ("#F2F5F7", "#20262C", "bright_white", "bold default"),
+    "series3": ("#F28AC6", "#A8246E", "bright_magenta", "default"),
+    # What a smoothed line leaves behind: raw values, in the same hue nearer to the ground.
+    "faint0": ("#2B5E80", "#9CC3E2", "dim cyan", "default"),
+    "faint1": ("#77602B", "#DDC596", "dim yellow", "default"),
+    "faint2": ("#666D74", "#AEB5BB", "dim white", "default"),
+    "faint3": ("#7A4C69", "#E0AECB", "dim magenta", "default"),
+}
+_GROUND = {"dark": "#101418", "light": "#FAFAF7", "ansi": "", "mono": ""}
+
+_ASCII = str.maketrans(
+    {
+        "●": "*",
+        "✔": "+",
+        "○": "o",
+        "‖": "=",
+        "✖": "x",
+        "■": "#",
+        "✓": ">",
+        "▌": ">",
+        "★": "*",
+        "·": ".",
+        "—": "-",
+        "–": "-",
+        "−": "-",
+        "…": "~",
+        "⏎": "/",
+        "→": ">",
+        "←": "<",
+        "↑": "^",
+        "↓": "v",
+        "▼": "v",
+        "▲": "^",
+        "‹": "<",
+        "›": ">",
+        "°": "'",
+        "×": "x",
+        "≥": ">",
+        "└": "+",
+        "█": "#",
+        "▏": ".",
+        "▎": ":",
+        "▍": ":",
+        "▋": "|",
+        "▊": "#",
+        "▉": "#",
+        **dict.fromkeys("┌┐┘├┤┬┴┼┏┓┗┛╭╮╰╯", "+"),
+        **dict.fromkeys("─━", "-"),
+        **dict.fromkeys("│┃", "|"),
+    }
+)
+
+
+class Palette:
+    """The look in force: turns lines into strips. Made once, when the screen opens."""
+
+    def __init__(self, name: str = "auto", ascii_only: bool = False, utf8: bool = True) -> None:
+        self.name = name
+        self.ascii_only = ascii_only or not utf8
+        self._utf8 = utf8
+        column = NAMES.index(name) - 1
+        ground = _GROUND[name]
+        self.ground = Style(bgcolor=ground) if ground else Style()
+        self.styles = {
+            role: self.ground + Style.parse(looks[column].replace("default", "").strip() or "none")
+            for role, looks in ROLES.items()
+        }
+        self._text = self.styles["text"]
+
+    def style(self, role: str) -> Style:
+        return self.styles.get(role, self._text)
+
+    def plain(self, text: str) -> str:
+        """Text as this terminal can draw it: ASCII where it must be."""
+        if not self.ascii_only or text.isascii():
+            return text
+        text = text.translate(_ASCII)
+        if text.isascii():
+            return text
+        return "".join(_ascii(char, self._utf8) for char in text)
+
+    def strip(self, line: Line, width: int) -> Strip:
+        """A line of exactly `width` cells as Textual draws it."""
+        style = self.style
+        if self.ascii_only:
+            return Strip([Segment(self.plain(text), style(role)) for text, role in line], width)
+        return Strip([Segment(text, style(role)) for text, role in line], width)
+
+    def textual(self) -> TextualTheme:
+        """The same look for Textual's own widgets (input lines)."""
+        if self.name in ("ansi", "mono"):
+            return dataclasses.replace(BUILTIN_THEMES["ansi-dark"], name="finetop")
+        dark = self.name == "dark"
+        ground = _GROUND[self.name]
+        return TextualTheme(
+            name="finetop",
+            primary="#4FB3F6" if dark else "#0B62A8",
+            foreground="#C8D0D8" if dark else "#20262C",
+            background=ground,
+            surface=ground,
+            panel=ground,
+            dark=dark,
+        )
+
+
+def _ascii(char: str, utf8: bool) -> str:
+    """Braille and blocks as characters of about the same ink; other writing stays if the terminal knows UTF-8."""
+    code = ord(char)
+    if 0x2800 <= code <= 0x28FF:
+        dots = (code - 0x2800).bit_count()
+        return " " if not dots else "." if dots < 3 else ":" if dots < 6 else "#"
+    if char.isascii() or (utf8 and not 0x2190 <= code <= 0x2BFF):
+        return char
+    return "?" * cells(char)
+
+
+def choose(wanted: str, color_system: str | None, environ: dict[str, str] | None = None) -> str:
+    """The look for `auto` and for what the terminal can do; `color_system` is rich's name for that."""
+    environ = dict(os.environ) if environ is None else environ
+    if environ.get("NO_COLOR") or color_system is None:
+        return "mono"
+    if wanted != "auto":
+        return wanted
+    if color_system == "standard":
+        return "ansi"
+    # Terminals that say what their ground is say it here: "15;0", the last number being the ground's colour.
+    ground = environ.get("COLORFGBG", "").rpartition(";")[2]
+    return "light" if ground in ("7", "15") else "dark"
+
+
+def speaks_utf8(environ: dict[str, str] | None = None) -> bool:
+    """Whether the locale promises UTF-8. Nothing set means a container, where it nearly always is."""
+    environ = dict(os.environ) if environ is None else environ
+    locale = next((environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if environ.get(name)), "")
+    return not locale or "utf" in locale.lower()

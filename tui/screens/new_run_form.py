@@ -1,0 +1,348 @@
+"""The form of a new run, without the screen: where it starts from, what was typed, what is wrong, which runs it makes.
+
+A field holds text. Where a setting takes one value, commas make several of it, and so a sweep; where it takes a list,
+` | ` does, and a list in JSON may hold commas. Everything else (types, bounds, what does not go together) is asked of
+`engine.settings.schema`, so that the form and the commands say the same.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+from engine.base.errors import ConfigError, EngineError, InputError
+from engine.models.model_facts import find_facts
+from engine.runs.run_folder import absolute, check_data, check_model
+from engine.runs.settings_checks import Finding, given_by_hand
+from engine.runs.settings_checks import check as check_asked
+from engine.settings import sweep
+from engine.settings.coerce import parse_value
+from engine.settings.eval_inputs import check_scores
+from engine.settings.resolve import Layer, Resolved, resolve
+from engine.settings.schema import PATHS, SETTINGS
+from tui.render import format
+from tui.render.format import Line
+
+USUAL = (
+    "data.files", "data.val_files", "data.max_length", "model.name", "method.kind", "method.objective", "lora.r",
+    "lora.alpha", "optim.learning_rate", "train.epochs", "train.batch_size", "train.max_steps", "train.seed",
+    "eval.every", "eval.metrics", "eval.prompts", "save.every", "run.name", "run.tags", "run.gpus",
+)  # fmt: skip
+"""What most runs are made with; the rest is shown on request, or where it was changed."""
+LABEL = "new run"
+"""The layer that what was typed comes from."""
+_FREE_TEXT = ("run.name", "data.system", "model.revision", "model.checkpoint", "data.template", "eval.schema")
+"""Texts in which a comma is a comma."""
+_MENTIONED = re.compile("|".join(re.escape(path) for path in sorted(SETTINGS, key=len, reverse=True)))
+MOST_RUNS = 100
+"""More at once is more likely a slip than a wish, and checking them takes 0.2 ms each; `finetop sweep` takes more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a form starts from."""
+
+    label: str = "default"
+    """'preset quick', 'run 41', or 'default'."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """For a copied run: where its values had come from."""
+
+    def value(self, path: str) -> Any:
+        return self.values.get(path, SETTINGS[path].default)
+
+    def origin(self, path: str) -> str:
+        return self.origins.get(path) or (self.label if path in self.values else "default")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    source: Source = Source()
+    typed: Mapping[str, str] = field(default_factory=dict)
+    """What was typed, by the setting's path; only what differs from the source."""
+
+    def text(self, path: str) -> str:
+        return self.typed[path] if path in self.typed else text_of(self.source.value(path))
+
+    def set(self, path: str, text: str) -> "Form":
+        """With another text in a field; the text of the source takes the change back."""
+        typed = {other: typed for other, typed in self.typed.items() if other != path}
+        if text.strip() != text_of(self.source.value(path)):
+            typed[path] = text.strip()
+        return dataclasses.replace(self, typed=typed)
+
+    def reset(self, path: str) -> "Form":
+        return self.set(path, text_of(self.source.value(path)))
+
+    def origin(self, path: str) -> str:
+        return LABEL if path in self.typed else self.source.origin(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What comes of a form."""
+
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """By setting: what is wrong with it."""
+    runs: tuple[Resolved, ...] = ()
+    """None while something is wrong."""
+    varied: Mapping[str, int] = field(default_factory=dict)
+    """How many values each setting of a sweep takes."""
+
+    @property
+    def count(self) -> int:
+        """How many runs it would be, wrong or right."""
+        count = 1
+        for values in self.varied.values():
+            count *= values
+        return count
+
+
+def text_of(value: Any) -> str:
+    """A value as it is typed."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        texts = [text_of(item) for item in value]
+        plain = all("," not in text and text == text.strip() and not text.startswith("[") for text in texts)
+        return ",".join(texts) if plain else json.dumps(list(value), ensure_ascii=False)
+    if isinstance(value, dict):
+        return ",".join(f"{key}={item}" for key, item in value.items())
+    return format.number(value)
+
+
+def alternatives(path: str, text: str) -> list[str]:
+    """The values of a field: one, or those of a sweep."""
+    if path in _FREE_TEXT or text.startswith("["):
+        return [text]
+    if takes_list(path):
+        parts = text.split(" | ")
+    elif path in PATHS and os.path.exists(os.path.expanduser(text)):
+        parts = [text]
+    else:
+        parts = text.split(",")
+    stripped = [part.strip() for part in parts if part.strip()]
+    return list(dict.fromkeys(stripped)) or [""]
+
+
+def takes_list(path: str) -> bool:
+    kinds = (SETTINGS[path].type, *typing.get_args(SETTINGS[path].type))
+    return any(typing.get_origin(kind) in (list, dict) for kind in kinds)
+
+
+def choices(path: str) -> tuple[str, ...]:
+    """The words a setting may be, for those that have few."""
+    kind = SETTINGS[path].type
+    if kind is bool:
+        return ("true", "false")
+    found: list[str] = []
+    for part in (kind, *typing.get_args(kind)):
+        if typing.get_origin(part) is list:
+            continue
+        if typing.get_origin(part) is Literal:
+            found += map(str, typing.get_args(part))
+        elif part is bool:
+            found += ["true", "false"]
+    return tuple(dict.fromkeys(found))
+
+
+def next_choice(path: str, text: str) -> str | None:
+    """The value after this one; None where a setting may be anything."""
+    offered = choices(path)
+    if len(offered) < 2 or takes_list(path):
+        return None
+    return offered[(offered.index(text) + 1) % len(offered)] if text in offered else offered[0]
+
+
+def kind_of(path: str) -> str:
+    """What a field takes, in words."""
+    known = SETTINGS[path]
+    words = {str: "text", int: "a whole number", float: "a number"}
+    parts = (known.type,) if isinstance(known.type, type) else typing.get_args(known.type)
+    if takes_list(path):
+        inner = [str(word) for part in parts if typing.get_origin(part) is Literal for word in typing.get_args(part)]
+        said = "pairs a=b,c=d" if typing.get_origin(known.type) is dict else "a list, with commas"
+        if inner:
+            said += f" of {', '.join(inner)}" if typing.get_origin(known.type) is list else f", or {' or '.join(inner)}"
+    else:
+        said = " or ".join([*(words[part] for part in parts if part in words), *choices(path)])
+    bounds = (("at least", known.at_least), ("at most", known.at_most))
+    return ", ".join([said, *(f"{word} {bound:g}" for word, bound in bounds if bound is not None)])
+
+
+@lru_cache(maxsize=512)
+def problem_of(path: str, text: str) -> str:
+    """What is wrong with a field by itself; empty when nothing is. All values of a sweep are looked at."""
+    if (
+        ".." in text
+        and path not in _FREE_TEXT
+        and not takes_list(path)
+        and re.fullmatch(r"[\d.e+-]+\.\.[\d.e+-]+(:\w+)?", text)
+    ):
+        return "a range is for `finetop sweep --random`; here values are listed: 1e-4,5e-5"
+    for alternative in alternatives(path, text):
+        try:
+            resolve([Layer("here", {path: value_of(path, alternative)})])
+        except ConfigError as error:
+            for problem in error.problems:
+                if problem.startswith("here: "):
+                    _, _, why = problem.partition(", but ")
+                    shown = f"{alternative} " if len(alternatives(path, text)) > 1 else ""
+                    return f"{shown}{why or problem.removeprefix('here: ')}"
+    return ""
+
+
+def value_of(path: str, text: str) -> Any:
+    """What a text means for a setting, as `--set` would read it."""
+    if takes_list(path) and text.startswith("["):
+        return parse_value(text)  # JSON, for items that hold commas
+    if SETTINGS[path].type is str or path in PATHS or takes_list(path):
+        return absolute({path: text})[path]
+    return parse_value(text)
+
+
+def check(form: Form) -> Checked:
+    """Every problem at once, and the runs if there is none. Looks at no file."""
+    problems = {path: why for path, text in form.typed.items() if (why := problem_of(path, text))}
+    several = {path: alternatives(path, text) for path, text in form.typed.items()}
+    varied = {path: len(values) for path, values in several.items() if len(values) > 1}
+    count = Checked(varied=varied).count
+    if count > MOST_RUNS:
+        worst = max(varied, key=lambda path: varied[path])
+        problems.setdefault(worst, f"that would be {count:,} runs; {MOST_RUNS} at once are the most here")
+    if "model.name" not in problems and not form.text("model.name"):
+        problems["model.name"] = "a folder, a hub name such as org/name, or 'starter'"
+    # What does not go together is looked for among the values that are right by themselves.
+    single = {
+        path: value_of(path, values[0])
+        for path, values in several.items()
+        if path not in problems and path not in varied
+    }
+    layers = [Layer(form.source.label, form.source.values), Layer(LABEL, single)]
+    combinations: list[dict[str, Any]] = [{}]
+    if varied and count <= MOST_RUNS and not problems.keys() & varied.keys():
+        made = [
+            sweep.Varied(path, tuple(value_of(path, value) for value in several[path]))
+            for path in SETTINGS
+            if path in varied
+        ]
+        combinations = sweep.grid(made)
+    runs: list[Resolved] = []
+    try:
+        if len(combinations) > 1:
+            runs = sweep.runs(layers, combinations, LABEL)
+        else:
+            runs = [resolve(layers)]
+    except ConfigError as error:
+        for problem in error.problems:
+            at = _MENTIONED.search(problem)
+            problems.setdefault(at[0] if at else "run.name", problem.removeprefix(f"{LABEL}: "))
+    if problems:
+        return Checked(problems, (), varied)
+    return Checked({}, tuple(_with_origins(form, one) for one in runs), varied)
+
+
+def group_name(form: Form) -> str:
+    """How the runs of a sweep are called together."""
+    name = form.text("run.name")
+    if name:
+        return name
+    stem = os.path.splitext(os.path.basename(form.text("data.files").split(",")[0]))[0]
+    return "-".join(part for part in (os.path.basename(form.text("model.name")), stem) if part).lower() or "sweep"
+
+
+def _with_origins(form: Form, resolved: Resolved) -> Resolved:
+    """A copied run's values keep where they had come from."""
+    kept = {
+        path: form.source.origin(path) if label == form.source.label else label
+        for path, label in resolved.origin.items()
+    }
+    return Resolved(resolved.config, kept)
+
+
+def check_files(runs: Sequence[Resolved]) -> dict[str, str]:
+    """What is wrong with data and model on this machine, by setting. Reads folders: not for the event loop."""
+    problems: dict[str, str] = {}
+    for config in {(str(r.config.data), str(r.config.model), r.config.method.kind): r.config for r in runs}.values():
+        try:
+            check_data(config)
+        except (EngineError, OSError) as error:
+            problems.setdefault("data.map" if "data.map" in str(error) else "data.files", _said(error))
+        try:
+            check_model(config)
+        except (EngineError, OSError) as error:
+            of_checkpoint = config.model.checkpoint and "the model " not in str(error)
+            problems.setdefault("model.checkpoint" if of_checkpoint else "model.name", _said(error))
+    for config in {str(r.config.eval): r.config.eval for r in runs}.values():
+        try:
+            check_scores(config)
+        except (EngineError, OSError) as error:
+            problems.setdefault("eval.schema" if "eval.schema" in str(error) else "eval.command", _said(error))
+    for one in (finding for resolved in runs for finding in findings(resolved)):
+        if one.refused:
+            problems.setdefault(one.setting, f"{one.message}. {one.hint}")
+    return problems
+
+
+def findings(resolved: Resolved) -> list[Finding]:
+    """What model and settings say of each other. Reads the model's files: not for the event loop."""
+    return check_asked(resolved.config, given_by_hand(resolved), find_facts(resolved.config.model))
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, InputError) and "no data to train on" in error.message:
+        return "give a data file, a folder or a hub name; tab completes"
+    return error.message if isinstance(error, EngineError) else str(error)
+
+
+def complete(path: str, text: str, offered: Sequence[str] = ()) -> tuple[str, list[str]]:
+    """The text completed as far as it is certain, and what it may go on with. Reads folders: not for the event loop.
+
+    `offered` are names that are no files: presets, models used before.
+    """
+    separator = max(text.rfind(","), text.rfind("|")) + 1
+    before, last = text[:separator], text[separator:].lstrip()
+    names = (
+        [name for name in (*choices(path), *offered) if name.startswith(last)] if path not in ("data.files",) else []
+    )
+    names += _files(last) if path in PATHS else []
+    names = list(dict.fromkeys(names))
+    if not names:
+        return text, []
+    common = os.path.commonprefix(names)
+    return before + (common if len(common) >= len(last) else last), names
+
+
+def _files(text: str) -> list[str]:
+    """Paths that begin so; folders end in a slash."""
+    folder, _, start = text.rpartition("/")
+    where = os.path.expanduser(folder) if folder else ("/" if text.startswith("/") else ".")
+    try:
+        with os.scandir(where) as found:
+            entries = sorted(
+                (entry.name, entry.is_dir())
+                for entry in found
+                if entry.name.startswith(start) and (start or not entry.name.startswith("."))
+            )
+    except OSError:
+        return []
+    head = f"{folder}/" if folder or text.startswith("/") else ""
+    return [f"{head}{name}{'/' if is_folder else ''}" for name, is_folder in entries[:500]]
+
+
+@dataclass(frozen=True, slots=True)
+class FormChecks:
+    """What the worker threads found out."""
+
+    files: Mapping[str, str]
+    """Problems with data and model, by setting."""
+    memory: tuple[Line, ...] = ()
+    told: tuple[str, ...] = ()
+    """Where the run will not be what was asked for."""

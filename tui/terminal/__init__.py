@@ -1,0 +1,1 @@
+"""The terminal: Textual's driver, the cells it shows, its background."""

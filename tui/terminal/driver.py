@@ -1,0 +1,179 @@
+"""Textual's terminal driver with a writer that never makes the event loop wait, and an input that sleeps until a key.
+
+Textual's own writer takes 30 pieces and then blocks the event loop until the terminal has read some. Over a link that
+stalls, the screen would be dead to keys. Here the writer takes everything, says how much it still holds, and calls
+back when it is done, so that whoever paints can leave out pictures and send the newest one then. Textual's input asks
+ten times a second whether there is a key, and reads an end of file as nothing and asks again at once, for ever.
+"""
+
+import codecs
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import IO, Any
+
+from textual.constants import ESCAPE_DELAY
+from textual.drivers.linux_driver import LinuxDriver
+
+from tui.terminal.terminal_background import QUESTION, Parser
+
+_LAST_WRITE_SECONDS = 3.0
+"""How long the screen has to leave in good order once its terminal is gone."""
+_UNDECIDED_SECONDS = ESCAPE_DELAY + 0.4
+"""For so long after a byte it may be open whether it was the key escape or the begin of another's name: Textual's
+parser decides that when it is asked after this delay (of the user's ESCDELAY, else 0.1 s)."""
+
+
+class Writer(threading.Thread):
+    """Writes to the terminal in the background."""
+
+    def __init__(self, file: IO[str]) -> None:
+        super().__init__(name="terminal-writer", daemon=True)
+        self._fd = file.fileno()
+        self._wake = threading.Condition()
+        self._waiting: list[str] = []
+        self._held = 0
+        self._stopping = False
+        self._gone = False
+        self.drained: Callable[[], object] | None = None
+        """Called, from this thread, once everything has been written after somebody was told to wait."""
+        self._told = False
+
+    def write(self, text: str) -> None:
+        with self._wake:
+            if not self._gone:
+                self._waiting.append(text)
+                self._held += len(text)
+                self._wake.notify()
+
+    def busy(self) -> bool:
+        """Whether the terminal has not taken yet what it was sent; if so, `drained` will be called."""
+        with self._wake:
+            self._told = self._held > 0 and not self._gone
+            return self._told
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def stop(self) -> None:
+        """Write what is left, for at most a second: the terminal may be gone, or the link dead."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self.join(timeout=1.0)
+
+    def run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._waiting and not self._stopping:
+                    self._wake.wait()
+                if not self._waiting:
+                    return
+                data = "".join(self._waiting).encode("utf-8", "replace")
+                self._waiting.clear()
+            try:
+                while data:
+                    data = data[os.write(self._fd, data) :]
+            except OSError:
+                with self._wake:  # the terminal is gone; its end of file, or SIGHUP, ends the program
+                    self._gone = True
+                    self._waiting.clear()
+            with self._wake:
+                self._held = sum(map(len, self._waiting))
+                call = self.drained if self._told and not self._held else None
+                self._told = self._told and bool(self._held)
+            if call is not None:
+                call()
+
+
+class Exit(threading.Event):
+    """Set when input is to end; it wakes who sleeps in poll()."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wake, self._waker = os.pipe()
+        os.set_blocking(self.wake, False)
+
+    def set(self) -> None:
+        super().set()
+        os.write(self._waker, b"\0")
+
+    def clear(self) -> None:
+        super().clear()
+        os.read(self.wake, 4096)
+
+    def close(self) -> None:
+        os.close(self.wake)
+        os.close(self._waker)
+
+
+class Driver(LinuxDriver):
+    """The driver of the screen. It draws on standard output: errors may be sent elsewhere without losing the screen."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._file = sys.__stdout__
+        self.exit_event = Exit()
+
+    def start_application_mode(self) -> None:
+        import textual.drivers.linux_driver as module
+
+        module.WriterThread = Writer  # the one place where it is made
+        super().start_application_mode()
+        if getattr(self._app, "asks_ground", False):
+            self.write(QUESTION)
+
+    def stop_application_mode(self) -> None:
+        self.write("\x1b[m")  # painting leaves its last colours set
+        super().stop_application_mode()
+
+    def close(self) -> None:
+        super().close()
+        self.exit_event.close()
+
+    @property
+    def writer(self) -> Writer | None:
+        return self._writer_thread
+
+    def run_input_thread(self) -> None:
+        parser = Parser(self._debug)
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        poll = select.poll()  # it tells of a hang-up, too, and costs nothing until something comes
+        poll.register(self.fileno, select.POLLIN)
+        poll.register(self.exit_event.wake, select.POLLIN)
+        last = time.monotonic()
+        while not self.exit_event.is_set():
+            for descriptor, mask in poll.poll(100 if time.monotonic() - last < _UNDECIDED_SECONDS else None):
+                if descriptor != self.fileno:
+                    continue
+                data = self._read() if mask & select.POLLIN else b""
+                if not data:
+                    self._leave()
+                    return
+                last = time.monotonic()
+                for message in parser.feed(decode(data)):
+                    self.process_message(message)
+            for message in parser.tick():
+                self.process_message(message)
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self.fileno, 4096)
+        except OSError:  # EIO: the terminal has gone
+            return b""
+
+    def _leave(self) -> None:
+        """The terminal has hung up."""
+        os.kill(os.getpid(), signal.SIGHUP)
+        if not self.exit_event.wait(_LAST_WRITE_SECONDS):
+            os._exit(128 + signal.SIGHUP)  # nobody sees the screen, and nothing that matters is in this process

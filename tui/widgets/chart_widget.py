@@ -1,0 +1,204 @@
+"""A chart on the glass: its picture is read and drawn on the feed's thread, the cursor is laid over it here.
+
+Charts may share `Views`, so that axis, scale, smoothing, zoom and cursor are the same on all of them.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+
+from textual.message import Message
+
+from engine.base.errors import EngineError
+from engine.store.connect import Connection, DatabaseError
+from tui.render.chart_data import CurveSpec, Request, draw
+from tui.render.chart_drawing import SMOOTHINGS, UNITS, Picture, View, legend, neighbour, zoomed
+from tui.render.format import Line, fit_line
+from tui.widgets.pane import Pane
+
+_ZOOM = 0.5
+
+
+class ChartView:
+    """How the charts of a screen are looked at, all the same way."""
+
+    def __init__(self, view: View | None = None) -> None:
+        self.view = view or View(smoothing=SMOOTHINGS[1])
+        self._charts: list[Chart] = []
+
+    def join(self, chart: "Chart") -> None:
+        self._charts.append(chart)
+
+    def leave(self, chart: "Chart") -> None:
+        if chart in self._charts:
+            self._charts.remove(chart)
+
+    def look(self, view: View) -> None:
+        before, self.view = self.view, view
+        for chart in self._charts:
+            chart.looked(before)
+
+
+class Chart(Pane):
+    """Curves of one or several runs, with a legend line above them. A subclass may put `chart_lines` among others."""
+
+    place = "chart"
+
+    class Drawn(Message):
+        """A picture came from the feed's thread; `picture` is None where the store could not be read."""
+
+        def __init__(self, request: Request, picture: Picture | None, error: str = "") -> None:
+            self.request, self.picture, self.error = request, picture, error
+            super().__init__()
+
+        def can_replace(self, message: Message) -> bool:
+            return isinstance(message, Chart.Drawn)
+
+    def __init__(self, views: ChartView | None = None, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.views = views or ChartView()
+        self.picture: Picture | None = None
+        self._curves: tuple[CurveSpec, ...] = ()
+        self._version: Hashable = None
+        self._error = ""
+        self._asked: tuple[Request, Hashable] | None = None
+        self._room = (0, 0)
+
+    def show(self, curves: Sequence[CurveSpec], version: Hashable = None) -> None:
+        """Show these curves. `version` is anything that changes when their data does: equal, nothing is read anew."""
+        if tuple(curves) != self._curves:
+            self.picture = None
+        self._curves, self._version = tuple(curves), version
+        self._ask()
+
+    def chart_lines(self, width: int, height: int) -> list[Line]:
+        """Legend and chart as exactly `height` lines; asks for a picture of this size if there is none."""
+        if (width, height) != self._room:
+            self._room = width, height
+            self._ask()
+        view, picture, look = self.views.view, self.picture, self.look
+        if picture is None:
+            head: Line = [(f" {self._error}", "warning")]
+            return [fit_line(head, width)] + [fit_line([], width) for _ in range(height - 1)]
+        head = [(" ", "text")]
+        head += [(f"{self._error}  ", "warning")] if self._error else []
+        head += legend(picture.curves, view, picture.x, look.ascii_only, width - 1)
+        head += [(f"   {note}", "warning") for note in picture.notes]
+        column = picture.cursor_column(view.cursor) if view.cursor is not None else None
+        lines = [fit_line(head, width)]
+        for index, row in enumerate(picture.rows[: height - 1]):
+            line: Line = list(row)
+            if column is not None and index < picture.canvas_height:
+                line = _with_cursor(line, column, "|" if look.ascii_only else "┊")
+            lines.append(fit_line(line, width))
+        return lines + [fit_line([], width) for _ in range(height - len(lines))]
+
+    def body(self, width: int, height: int) -> list[Line]:
+        return self.chart_lines(width, height)
+
+    def hint(self) -> str:
+        unit = self.views.view.x
+        return f"m metric · l log y · z smooth · t by {unit} · ←→ read · i a zoom" if self.has_focus else ""
+
+    def _ask(self) -> None:
+        """Ask for the picture of what is wanted now, unless that was asked last."""
+        width, height = self._room
+        if not self.is_attached or width < 1 or height < 2:
+            return
+        view, look = replace(self.views.view, cursor=None), self.look
+        request = Request(self._curves, view, width, height - 1, look.ascii_only, look.name != "mono")
+        asked = (request, self._version)
+        if asked == self._asked:
+            return
+        self._asked = asked
+
+        def question(conn: Connection) -> None:
+            # On the feed's thread: posting is all it does to this widget.
+            try:
+                self.post_message(Chart.Drawn(request, draw(conn, request)))
+            except (EngineError, DatabaseError) as error:
+                self.post_message(Chart.Drawn(request, None, getattr(error, "message", str(error))))
+
+        self.app.feed.ask(f"chart {id(self)}", question)  # type: ignore[attr-defined]
+
+    def on_chart_drawn(self, message: Drawn) -> None:
+        message.stop()
+        if self._asked is None or message.request != self._asked[0]:
+            return  # the answer to an older question
+        self._error = message.error
+        if message.error:
+            self._asked = None  # the next look asks again
+        else:
+            self.picture = message.picture
+        self.repaint()
+
+    def on_mount(self) -> None:
+        self.views.join(self)
+
+    def on_unmount(self) -> None:
+        self.views.leave(self)
+
+    def looked(self, before: View) -> None:
+        """The view was changed, here or on another chart."""
+        if replace(before, cursor=None) != replace(self.views.view, cursor=None):
+            self._ask()
+        self.repaint()
+
+    # what the keys do
+
+    def do_chart_log(self) -> None:
+        self.views.look(replace(self.views.view, log=not self.views.view.log))
+
+    def do_chart_smooth(self) -> None:
+        view = self.views.view
+        stronger = [weight for weight in SMOOTHINGS if weight > view.smoothing]
+        self.views.look(replace(view, smoothing=stronger[0] if stronger else SMOOTHINGS[0]))
+
+    def do_chart_axis(self) -> None:
+        """By step, tokens or time; a window and a cursor mean nothing on another axis."""
+        view = self.views.view
+        unit = UNITS[(UNITS.index(view.x) + 1) % len(UNITS)]
+        self.views.look(replace(view, x=unit, zoom=None, cursor=None))
+
+    def do_chart_left(self) -> None:
+        self._move_cursor(-1)
+
+    def do_chart_right(self) -> None:
+        self._move_cursor(1)
+
+    def _move_cursor(self, by: int) -> None:
+        if self.picture is not None:
+            place = neighbour(self.picture.curves, self.views.view.cursor, by, self.picture.x)
+            self.views.look(replace(self.views.view, cursor=place))
+
+    def drop_cursor(self) -> bool:
+        """Take the cursor away; False if there was none."""
+        view = self.views.view
+        self.views.look(replace(view, cursor=None))
+        return view.cursor is not None
+
+    def do_chart_zoom_in(self) -> None:
+        self._zoom(_ZOOM)
+
+    def do_chart_zoom_out(self) -> None:
+        self._zoom(1 / _ZOOM)
+
+    def _zoom(self, factor: float) -> None:
+        if self.picture is not None:
+            view = self.views.view
+            self.views.look(replace(view, zoom=zoomed(view.zoom, self.picture.whole, factor, view.cursor)))
+
+    def do_chart_zoom_reset(self) -> None:
+        self.views.look(replace(self.views.view, zoom=None))
+
+
+def _with_cursor(line: Line, column: int, sign: str) -> Line:
+    """The cursor in a cell: a thin line where the cell is empty, else the curve stays."""
+    found: Line = []
+    at = 0
+    for text, role in line:
+        if at <= column < at + len(text) and text[column - at] == " ":
+            found += [(text[: column - at], role), (sign, "key"), (text[column - at + 1 :], role)]
+        else:
+            found.append((text, role))
+        at += len(text)
+    return [span for span in found if span[0]]

@@ -1,0 +1,128 @@
+"""Pane 4: the checkpoints of the selected run, newest first, and what it started from."""
+
+from collections.abc import Sequence
+
+from engine.store.run_records import Checkpoint, Run
+from tui.data.snapshot import Detail
+from tui.render import format
+from tui.render.format import Line, fit, visible
+from tui.widgets.rows import Row, Rows
+
+
+def kept_words(checkpoint: Checkpoint) -> str:
+    """Why a checkpoint is kept."""
+    words = []
+    if "best" in checkpoint.kept:  # of one that nothing has been trained in, best is no achievement
+        words.append("★ best" if checkpoint.step else "untrained, none better")
+    words += ["pinned"] if checkpoint.pinned else []
+    words += [visible(label.replace("-", " ")) for label in checkpoint.kept if label not in ("best", "latest")]
+    words += ["latest"] if "latest" in checkpoint.kept else []
+    return ", ".join(words) or "recent"
+
+
+def eval_of(checkpoint: Checkpoint) -> float | None:
+    """Its validation loss, or the first score there is."""
+    scores = checkpoint.eval
+    return scores.get("eval/loss", next(iter(scores.values()), None))
+
+
+class CheckpointsPane(Rows):
+    place = "checkpoints"
+    number = 4
+
+    def __init__(self) -> None:
+        super().__init__(id="checkpoints")
+        self.run: Run | None = None
+        self.detail: Detail | None = None
+        self.now = 0.0
+        self._moved = False
+        """Whether the cursor is where the user put it."""
+
+    def take(self, run: Run | None, detail: Detail | None, now: float) -> None:
+        if (run.id if run else None) != (self.run.id if self.run else None):
+            self.home()
+            self._moved = False
+        self.run, self.now = run, now
+        self.detail = detail if run is not None and detail is not None and detail.run_id == run.id else None
+        if not self._moved and (step := self._foremost()) is not None:
+            self.key = step
+        self.rebuild()
+
+    def _foremost(self) -> int | None:
+        """Where the cursor rests until it is moved: on the newest while the run goes on, then on the best."""
+        points = self.detail.checkpoints if self.detail else ()
+        best = next((point.step for point in points if "best" in point.kept and point.step), None)
+        newest = points[0].step if points else None
+        return newest if best is None or (self.run is not None and self.run.active) else best
+
+    def _go(self, index: int) -> None:
+        self._moved = True
+        super()._go(index)
+
+    def places(self) -> tuple[str, ...]:
+        return ("checkpoints", "list")
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        value = self.current.value if self.current else None
+        return value if isinstance(value, Checkpoint) else None
+
+    def title(self) -> Line:
+        return [(f"Checkpoints of {self.run.id}" if self.run else "Checkpoints", "title")]
+
+    def hint(self) -> str:
+        return "P pin · d delete · r resume here" if self.has_focus else ""
+
+    def head(self, width: int) -> list[Line]:
+        return [[(self._columns(width, "  step", "epoch", "eval", "size", "kept because", "age", "from"), "dim")]]
+
+    def _columns(
+        self, width: int, step: str, epoch: str, loss: str, size: str, kept: str, made: str, parent: str
+    ) -> str:
+        wide, from_width = width >= 72, self._from_width()
+        room = max(8, width - (37 if wide else 30) - from_width)
+        text = fit(step, 8, ">") + (fit(epoch, 7, ">") if wide else "") + fit(loss, 8, ">") + fit(size, 6, ">") + "  "
+        return text + fit(kept, room) + fit(made, 6, ">") + fit(parent, from_width, ">")
+
+    def _from_width(self) -> int:
+        """No wider than what stands there: why a checkpoint is kept needs the room."""
+        points = self.detail.checkpoints if self.detail else ()
+        return 2 + max([len("from"), *(len(self._from(point)) for point in points)])
+
+    def _from(self, point: Checkpoint) -> str:
+        if point.parent_step is None:
+            return ""
+        own = point.parent_run in (None, point.run_id)
+        return format.count(point.parent_step) if own else f"{point.parent_run}@{point.parent_step}"
+
+    def make_rows(self, width: int) -> Sequence[Row]:
+        detail, run = self.detail, self.run
+        if detail is None or run is None:
+            return ()
+        rows = []
+        for point in detail.checkpoints:
+            gone = detail.present is not None and point.step not in detail.present
+            words = "files gone: cannot be resumed" if gone else kept_words(point)
+            text = self._columns(
+                width,
+                format.count(point.step),
+                "·" if point.epoch is None else f"{point.epoch:.2f}",
+                format.loss(eval_of(point)),
+                format.size(point.bytes),
+                words,
+                format.age(self.now - point.time),
+                self._from(point),
+            )
+            role = "failed" if gone else "bright" if "best" in point.kept and point.step else "text"
+            rows.append(Row(point.step, [(text, role)], point))
+        if run.parent_run is not None:
+            base = f"base: {run.parent_run}@{run.parent_step}"
+        else:
+            base = f"base: {visible(run.model)}" if run.model else ""
+        if base:
+            text = self._columns(width, "0", "—", "—", "—", "", "", "").rstrip() + "  " + base
+            rows.append(Row("base" if not rows else None, [(text, "dim")]))
+        return rows
+
+    def nothing(self, width: int, height: int) -> list[Line]:
+        return [[("  none yet", "dim")]] if self.run else []

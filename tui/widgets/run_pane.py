@@ -1,0 +1,416 @@
+"""Pane 3: the selected run in tabs: why it failed, its charts, log, settings and events.
+
+With two panes GPUs and checkpoints are tabs here as well; they are drawn by their own panes, which are not seen then.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+from engine.base.errors import EngineError
+from engine.base.workspace import LOG
+from engine.store.run_records import Run, RunState, Series
+from tui.data.feed import Answer
+from tui.data.log_reader import Tail
+from tui.data.log_reader import read as read_log
+from tui.data.snapshot import Detail, Snapshot
+from tui.render import format
+from tui.render.chart_data import LOSS, CurveSpec
+from tui.render.failure_panel import Fix, cause, failure_panel, fixes
+from tui.render.format import Line, cells, visible
+from tui.render.log_markers import log_markers
+from tui.render.text_tabs import ConfigSheet, EventsSheet, LogSheet, Sheet, TextSheet
+from tui.widgets.chart_widget import Chart
+from tui.widgets.checkpoints_pane import CheckpointsPane
+from tui.widgets.gpus_pane import GpusPane
+from tui.widgets.prompt import Prompt
+
+CHARTS: dict[str, tuple[str, ...]] = {
+    "Loss": LOSS,
+    "Eval": (),  # what the run's evaluations gave, see `eval_charts`
+    "LR": ("train/lr",),
+    "Grad": ("train/grad_norm",),
+    "Tok/s": ("train/tokens_per_s",),
+    "VRAM": ("gpu/memory",),
+    "RAM": ("host/rss",),
+}
+_MEMORY = ("VRAM", "RAM")
+"""One of them is shown: the memory of the GPUs that the run has, or of the machine where it trains on none."""
+WHY, GPUS, POINTS, LOGS, CONFIG, EVENTS = "Why", "GPUs", "Ckpts", "Log", "Config", "Events"
+CHART_SECONDS = 0.9
+"""Least time between two pictures of a chart that only grew; the numbers beside it come twice a second. Less than a
+second, so that every second picture of the feed finds it due."""
+_FAILED = (RunState.FAILED, RunState.INTERRUPTED)
+_MOST_CURVES = 4
+"""Beyond it curves of one chart are hard to tell apart."""
+
+
+def eval_charts(series: Mapping[str, Series]) -> list[tuple[str, ...]]:
+    """What of a run's evaluations fits on one axis: the losses of the whole and of each source, the scores between 0
+    and 1 together, each of the rest (perplexity) alone."""
+    losses = sorted(key for key in series if key == "eval/loss" or key.startswith("eval/loss@"))
+    keys = sorted(key for key in series if key.startswith("eval/") and key not in losses)
+    scores = [key for key in keys if (series[key].low or 0.0) >= 0.0 and (series[key].high or 0.0) <= 1.0]
+    charts = [tuple(losses[at : at + _MOST_CURVES]) for at in range(0, len(losses), _MOST_CURVES)]
+    charts += [tuple(scores[at : at + _MOST_CURVES]) for at in range(0, len(scores), _MOST_CURVES)]
+    return charts + [(key,) for key in keys if key not in scores]
+
+
+class RunPane(Chart):
+    place = "run"
+    number = 3
+
+    def __init__(self, gpus: GpusPane, points: CheckpointsPane) -> None:
+        super().__init__(id="run")
+        self.run: Run | None = None
+        self.detail: Detail | None = None
+        self.now = 0.0
+        self.tab = "Loss"
+        self._on_gpu = True
+        self.lone = False
+        """Two panes only: GPUs and checkpoints are tabs here."""
+        self.why, self.logs, self.config, self.events = TextSheet(), LogSheet(), ConfigSheet(), EventsSheet()
+        self.helps: list[Fix] | None = None
+        self._gpus, self._points = gpus, points
+        self._chosen_tab = "Loss"
+        self._eval_chart = 0
+        """Which of several the tab Eval shows."""
+        self._failure: tuple[int, str] | None = None
+        self._follows_at = 0.0
+
+    def take(self, run: Run | None, snapshot: Snapshot) -> None:
+        other = (run.id if run else None) != (self.run.id if self.run else None)
+        self.run, self.now = run, snapshot.taken
+        detail = snapshot.detail
+        self.detail = detail if run is not None and detail is not None and detail.run_id == run.id else None
+        if other:
+            self.logs, self.helps, self._failure = LogSheet(), None, None
+            self.config.top = self.events.top = self.why.top = 0
+        self._on_gpu = self._has_gpu(snapshot)
+        if self._chosen_tab in _MEMORY:
+            self._chosen_tab = self._memory_tab()
+        tabs = self.tabs()
+        # A run that failed says why first; the tab one chose comes back with the next run.
+        wanted = WHY if other and WHY in tabs and self._chosen_tab in CHARTS else self._chosen_tab
+        if other or self.tab not in tabs:
+            self.tab = wanted if wanted in tabs else tabs[0]
+        self.ask()
+        self.repaint()
+
+    def tabs(self) -> list[str]:
+        found = [WHY] if self.run is not None and self.run.state in _FAILED else []
+        found += [tab for tab in CHARTS if tab not in _MEMORY or tab == self._memory_tab()]
+        found += [GPUS, POINTS] if self.lone else []
+        return [*found, LOGS, CONFIG, EVENTS]
+
+    def _memory_tab(self) -> str:
+        return "VRAM" if self._on_gpu else "RAM"
+
+    def _has_gpu(self, snapshot: Snapshot) -> bool:
+        """Whether the run has, or had, a GPU; for one that has not started, whether the machine has any."""
+        known = self.detail.series if self.detail else {}
+        if self.run is None or self.run.gpus or "gpu/memory" in known:
+            return True
+        if self.run.state is not RunState.QUEUED:
+            return False
+        return snapshot.machine is None or bool(snapshot.machine.gpus)
+
+    def ask(self) -> None:
+        """Make what the tab shows, or ask the feed for it."""
+        run, tab = self.run, self.tab
+        if run is None:
+            return
+        if tab == CONFIG and self.detail is not None:
+            self.config.take(run, self.detail.settings, str(self.app.workspace.runs / str(run.id)))
+        if tab == EVENTS and self.detail is not None:
+            self.events.take(self.detail.events)
+        if tab in CHARTS:
+            keys = CHARTS[tab]
+            if tab == "Eval":
+                found = self._eval_charts()
+                keys = found[self._eval_chart % len(found)] if found else ("eval/loss",)
+            wanted = [CurveSpec(run.id, key, series) for series, key in enumerate(keys)]
+            self.show(wanted, self._version_of(run, wanted))
+        if tab in (LOGS, WHY):
+            if self.logs.tail is not None:
+                self._take_log(self.logs.tail)  # the run may have changed where its log has not
+            path, before = self.app.workspace.runs / str(run.id) / LOG, self.logs.tail
+            self.app.feed.ask("log", lambda conn: (run.id, read_log(path, before)))
+        if tab == WHY and self.detail is not None and self._failure != (run.id, run.reason or ""):
+            self._failure = run.id, run.reason or ""
+            self.app.feed.ask("fixes", self._fixes_question(run, cause(run, self.detail)))
+        if tab == WHY:
+            self._draw_card()
+
+    def _version_of(self, run: Run, wanted: Sequence[CurveSpec]) -> Hashable:
+        """Changes when the chart is worth drawing again: new steps alone make it so once a second."""
+        version, now = (run.step, run.state, run.eval_loss), time.monotonic()
+        known = self._version
+        grew = isinstance(known, tuple) and known != version and known[1:] == version[1:]
+        if grew and tuple(wanted) == self._curves:
+            if now < self._follows_at:
+                return known
+            self._follows_at = now + CHART_SECONDS
+        return version
+
+    def _eval_charts(self) -> list[tuple[str, ...]]:
+        return eval_charts(self.detail.series if self.detail else {})
+
+    def _fixes_question(self, run: Run, why: str) -> Callable[[object], tuple[int, list[Fix]]]:
+        folder = self.app.workspace.runs / str(run.id)
+
+        def question(conn: object) -> tuple[int, list[Fix]]:
+            from engine.settings.resolve import read_run  # 15 ms, when the first failure is looked at
+
+            try:
+                return run.id, fixes(read_run(folder).config, why)
+            except EngineError:
+                return run.id, []  # no settings to change: the folder is gone
+
+        return question
+
+    def answered(self, answer: Answer) -> None:
+        if answer.key == "log" and answer.value is not None and self.run is not None:
+            run_id, tail = answer.value
+            if run_id == self.run.id and isinstance(tail, Tail) and self._take_log(tail):
+                if self.tab == WHY:
+                    self._draw_card()
+                self.repaint()
+        elif answer.key == "fixes" and answer.value is not None and self.run is not None:
+            run_id, helps = answer.value
+            if run_id == self.run.id:
+                self.helps = helps
+                self._draw_card()
+                self.repaint()
+
+    def _take_log(self, tail: Tail) -> bool:
+        assert self.run is not None
+        return self.logs.take(tail, log_markers(self.run, self.detail.events if self.detail else ()))
+
+    def _draw_card(self) -> None:
+        if self.run is not None:
+            lines = self.logs.tail.shown() if self.logs.tail and not self.logs.tail.problem else ()
+            self.why.take(failure_panel(self.run, self.detail, self.helps, lines[-60:], self.outer_size.width - 2))
+
+    # what is drawn
+
+    def title(self) -> Line:
+        if self.run is None:
+            return [("Run", "title")]
+        return [(f"Run {self.run.id}  ", "title"), (visible(self.run.name), "text")]
+
+    def hint(self) -> str:
+        if not self.has_focus:
+            return "[ ] tab"
+        if (sheet := self.sheet()) is not None:
+            return f"[ ] tab · {sheet.where()}".rstrip(" ·")
+        if self.tab not in CHARTS:
+            return "[ ] tab"
+        amount = len(self._eval_charts()) if self.tab == "Eval" else 1
+        more = f" · m {self._eval_chart % amount + 1} of {amount}" if amount > 1 else ""
+        return f"[ ] tab{more} · l log y · z smooth · t x axis · ←→ read"
+
+    def sheet(self) -> Sheet | None:
+        return {WHY: self.why, LOGS: self.logs, CONFIG: self.config, EVENTS: self.events}.get(self.tab)
+
+    def places(self) -> tuple[str, ...]:
+        if self.tab in CHARTS:
+            return ("chart", "run")
+        if self.tab == LOGS:
+            return ("log", "list", "run")
+        return ("checkpoints", "list", "run") if self.tab == POINTS else ("list", "run")
+
+    def body(self, width: int, height: int) -> list[Line]:
+        if self.run is None:
+            return [[], [("   no run is selected", "dim")]]
+        lines = [self._tab_line(width)]
+        room = height - 1
+        if self.tab in CHARTS:
+            below = self._numbers(width)[: 2 if room > 12 else 1 if room > 7 else 0]
+            if self._logged():
+                lines += self.chart_lines(width, room - len(below))
+            else:
+                lines += [[], [("   " + self._nothing_yet(), "dim")]]
+                lines += [[] for _ in range(room - len(below) - 2)]
+            return lines + below
+        if self.tab == GPUS:
+            return lines + self._gpus.body(width, room)
+        if self.tab == POINTS:
+            return lines + self._points.lines_at(width, room)
+        sheet = self.sheet()
+        return lines + (sheet.body(width, room) if sheet else [])
+
+    def _tab_line(self, width: int) -> Line:
+        """The tabs, charts, then lists; the one shown in angle quotes, so that it shows without colour."""
+        tabs = self.tabs()
+        groups = [[tab for tab in tabs if tab in (WHY, *CHARTS)], [tab for tab in tabs if tab in (GPUS, POINTS)]]
+        groups.append([tab for tab in tabs if tab in (LOGS, CONFIG, EVENTS)])
+        groups = [group for group in groups if group]
+        wide = sum(cells(tab) + 2 for tab in tabs) + len(groups) - 1 <= width
+        line: Line = []
+        for group in groups:
+            line.append(("│" if line else "", "frame"))
+            for tab in group:
+                if tab == self.tab:
+                    line += [("‹", "key"), (tab, "bright"), ("›", "key")]
+                else:
+                    line.append((f" {tab} " if wide else f"{tab} ", "dim"))
+        return line
+
+    def _logged(self) -> bool:
+        series = self.detail.series if self.detail else {}
+        if self.tab == "Eval":
+            return any(key.startswith("eval/") for key in series)
+        return self.detail is None or any(key in series for key in CHARTS[self.tab])
+
+    def _nothing_yet(self) -> str:
+        run = self.run
+        assert run is not None
+        if run.state is RunState.QUEUED and run.held:
+            return "it is held: h releases it; nothing is logged yet"
+        if run.state is RunState.QUEUED:
+            return f"it waits{': ' + visible(run.wait_reason) if run.wait_reason else ''}; nothing is logged yet"
+        if run.active:
+            if self.tab in _MEMORY:
+                return "the daemon measures it while the run makes steps; nothing is there yet"
+            return f"first {self.tab.lower() if self.tab != 'Eval' else 'evaluation'} still to come"
+        if self.tab in _MEMORY:
+            return "not measured: no daemon looked on while it ran, or it ended within its first steps"
+        return "nothing of this was logged"
+
+    def _numbers(self, width: int) -> list[Line]:
+        """The two lines under a chart: how far, how fast, and the newest of each."""
+        run, series = self.run, self.detail.series if self.detail else {}
+        assert run is not None
+        first = [f"step {format.count(run.step)}" + (f" of {format.count(run.total_steps)}" if run.total_steps else "")]
+        # The run's own epoch is that of its last checkpoint.
+        epoch = series["train/epoch"].last if "train/epoch" in series else run.epoch
+        if epoch is not None:
+            first.append(f"epoch {epoch:.2f}")
+        if run.active and run.step_seconds:
+            first.append(f"{run.step_seconds:.3g} s/step")
+        if run.tokens_per_second:
+            first.append(f"{format.short(run.tokens_per_second)} tok/s")
+        if run.seconds_left is not None:
+            first.append(f"{format.duration(run.seconds_left)} left")
+        second = []
+        for key, name in (("train/lr", "lr"), ("train/grad_norm", "grad"), ("eval/loss", "eval")):
+            if key in series and series[key].last is not None:
+                second.append(f"{name} {format.number(float(f'{series[key].last:.3g}'))}")
+        best = run.best
+        if best.improved:
+            metric = "" if best.criterion.key == "eval/loss" else f"{visible(best.criterion.name)} "
+            second.append(f"best {metric}{format.loss(best.value)} at {format.count(best.step)}")
+        elif best.start is not None and run.ended:
+            second.append(best.words(format.loss))
+        role = "text"
+        if run.active and run.beat_due is not None and self.now > run.beat_due + 5:
+            # The promise of the next sign of life is broken; until then silence means nothing.
+            second.insert(0, f"silent {format.duration(self.now - (run.beat or self.now))}")
+            role = "warning"
+        return [[(" " + _joined(first, width - 2), "text")], [(" " + _joined(second, width - 2), role)]]
+
+    # what the keys do
+
+    def turn(self, by: int) -> None:
+        tabs = self.tabs()
+        self.go(tabs[(tabs.index(self.tab) + by) % len(tabs)])
+
+    def go(self, tab: str) -> None:
+        self.tab = tab
+        if tab != WHY:
+            self._chosen_tab = tab
+        self.ask()
+        self.repaint()
+        self.screen.footer.repaint()
+
+    def do_chart_metric(self) -> None:
+        """The next chart: of the tab, where it has several, then of the next tab."""
+        if self.tab == "Eval" and self._eval_chart + 1 < len(self._eval_charts()):
+            self._eval_chart += 1
+            self.go(self.tab)
+            return
+        charts = [tab for tab in self.tabs() if tab in CHARTS]
+        self._eval_chart = 0
+        self.go(charts[(charts.index(self.tab) + 1) % len(charts)])
+
+    def _move(self, name: str, by: int) -> None:
+        if (sheet := self.sheet()) is not None:
+            sheet.scroll(by)
+            self.repaint()
+        elif self.tab == POINTS:
+            getattr(self._points, name)()
+            self.repaint()
+        elif self.tab == GPUS:
+            getattr(self._gpus, name)()
+            self.repaint()
+
+    def do_list_down(self) -> None:
+        self._move("do_list_down", 1)
+
+    def do_list_up(self) -> None:
+        self._move("do_list_up", -1)
+
+    def do_list_page_down(self) -> None:
+        self._move("do_list_page_down", self.sheet().page() if self.sheet() else 1)
+
+    def do_list_page_up(self) -> None:
+        self._move("do_list_page_up", -self.sheet().page() if self.sheet() else -1)
+
+    def do_list_top(self) -> None:
+        self._move("do_list_top", -1_000_000)
+
+    def do_list_bottom(self) -> None:
+        self._move("do_list_bottom", 1_000_000)
+        if self.tab == LOGS:
+            self.do_log_follow(True)
+
+    def do_list_right(self) -> None:
+        self._sideways(8)
+
+    def do_list_left(self) -> None:
+        self._sideways(-8)
+
+    def _sideways(self, by: int) -> None:
+        if (sheet := self.sheet()) is not None:
+            sheet.sideways(by)
+            self.repaint()
+
+    def do_log_follow(self, follow: bool | None = None) -> None:
+        self.logs.follow = not self.logs.follow if follow is None else follow
+        self.repaint()
+
+    def do_log_search(self) -> None:
+        self.screen.ask(Prompt("search the log", self.logs.wanted, self._search))
+
+    def _search(self, text: str) -> None:
+        amount = self.logs.search(text)
+        if text and not amount:
+            self.app.say(f"'{text}' is not in the log", "warning")
+        elif text:
+            self.logs.go_to_match(1, also_here=True)
+            self.app.say(f"{format.plural(amount, 'line holds', 'lines hold')} '{text}' · n next, N previous")
+        self.repaint()
+
+    def do_log_next_match(self) -> None:
+        self._match(1)
+
+    def do_log_previous_match(self) -> None:
+        self._match(-1)
+
+    def _match(self, direction: int) -> None:
+        if not self.logs.wanted:
+            self.app.say("nothing is searched for yet: / asks what", "warning")
+        elif not self.logs.go_to_match(direction):
+            self.app.say(f"'{self.logs.wanted}' is not in the log", "warning")
+        self.repaint()
+
+
+def _joined(parts: Sequence[str], width: int) -> str:
+    """As many of the parts as fit, the first first."""
+    text = ""
+    for part in parts:
+        longer = f"{text} · {part}" if text else part
+        if cells(longer) > width:
+            break
+        text = longer
+    return text

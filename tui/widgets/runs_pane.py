@@ -1,0 +1,240 @@
+"""Pane 1: the runs in their sections, running, queue, finished, one row each."""
+
+from collections.abc import Sequence
+
+from engine.store.run_records import Run, RunState
+from tui.data.snapshot import Snapshot
+from tui.render import format
+from tui.render.format import Line, fit, visible
+from tui.render.theme import look
+from tui.widgets.rows import Row, Rows
+
+_SECTIONS = ("RUNNING", "QUEUE", "FINISHED")
+SORTS = (None, "eval", "loss", "name", "step", "finished", "seconds", "model", "data")
+"""What `s` goes through; None: running, the queue in its order, then the last finished."""
+
+
+def section(run: Run) -> int:
+    return 0 if run.active else 1 if run.state is RunState.QUEUED else 2
+
+
+class Columns:
+    """The widths of a row's fields for a pane of so many cells, and which loss is shown.
+
+    A run that trains shows its training loss, one that has ended its best evaluation. The headings of the sections say
+    so; without them the column does, and sorted by one of the two it shows that one of every run.
+    """
+
+    def __init__(self, width: int, sort: str | None = None, heads: bool = True, runs: Sequence[Run] = ()) -> None:
+        """`runs`: those to be shown. One that training made no better takes more room: `3.073 at 0`."""
+        self.sort = sort if sort in ("eval", "loss") else ""
+        self.loss_name = {"eval": "eval", "loss": "train"}.get(self.sort, "loss" if heads else "train/eval")
+        self.lead = 8  # cursor, mark, glyph, number
+        self.eta = 5
+        self.loss = max(
+            6, len(self.loss_name), *(len(self.loss_text(run)) for run in runs if run.start_eval is not None)
+        )
+        self.step = 7
+        free = width - self.lead - self.eta - self.loss - self.step - 4
+        self.state = 10 if free < 34 else 12 if free < 44 else 18 if free < 70 else 30
+        self.name = max(8, free - self.state)
+
+    def loss_text(self, run: Run) -> str:
+        if self.sort == "eval" or (not self.sort and run.ended):
+            return run.best.brief(format.loss) or format.loss(None)
+        return format.loss(run.train_loss)
+
+    @property
+    def loss_end(self) -> int:
+        """Where the losses end."""
+        return self.lead + self.name + self.state + self.step + self.loss + 3
+
+
+def state_text(run: Run, place: int) -> str:
+    """The state in words: progress, why it waits, or how it ended."""
+    known = look(run)
+    if run.wanted and run.active:
+        return "stopping" if run.wanted == "stop" else "killing"
+    if run.active and run.wait_reason:
+        return visible(run.wait_reason)
+    if run.state is RunState.RUNNING and run.total_steps:
+        return f"run {min(100, 100 * run.step // run.total_steps):>3}%"
+    if run.active:
+        return known.word
+    if run.state is RunState.QUEUED:
+        if run.held:
+            return "held"
+        reason = visible(run.wait_reason or "")
+        return "next" if place == 0 and not reason else f"waits: {reason}" if reason else "waits"
+    return known.word
+
+
+def row_line(run: Run, columns: Columns, marked: bool, place: int) -> Line:
+    """One run as a line. The cursor's cell comes first, then mark, glyph and number."""
+    known = look(run)
+    number = fit(str(run.id), 4, ">")
+    line: Line = [(" ", "text"), ("✓" if marked else " ", "mark" if marked else "text"), (known.glyph, known.role)]
+    line += [
+        (number + " ", "dim" if run.ended else "text"),
+        (fit(visible(run.name) or "—", columns.name), "text"),
+        (" ", "text"),
+    ]
+    if run.state in (RunState.FAILED, RunState.INTERRUPTED) and run.reason:
+        # The reason is worth more than the numbers it ended with.
+        room = columns.state + columns.step + columns.loss + columns.eta + 3
+        return [*line, (fit(visible(run.reason), room), known.role)]
+    if run.state is RunState.QUEUED:
+        memory = f"~{format.gib(run.estimate_bytes)}" if run.estimate_bytes else ""
+        line.append((fit(state_text(run, place), columns.state + 1 + columns.step), known.role))
+        line.append((fit(memory, columns.loss + 1, ">"), "dim"))
+    else:
+        line += [(fit(state_text(run, place), columns.state), known.role), (" ", "text")]
+        line.append((fit(format.count(run.step), columns.step, ">"), "text"))
+        line.append((fit(columns.loss_text(run), columns.loss + 1, ">"), "bright" if run.active else "text"))
+    seconds = run.estimate_seconds if run.state is RunState.QUEUED else run.seconds_left
+    line.append((fit(format.duration(seconds), columns.eta + 1, ">"), "dim"))
+    return line
+
+
+class RunsPane(Rows):
+    place = "runs"
+    number = 1
+
+    def __init__(self) -> None:
+        super().__init__(id="runs")
+        self.snapshot = Snapshot(0.0)
+        self._columns = Columns(40)
+        self._first_waiting: int | None = None
+        self.marks: set[int] = set()
+        self.last_mark: int | None = None
+
+    def take(self, snapshot: Snapshot) -> None:
+        before, self.snapshot = self.snapshot, snapshot
+        if (
+            snapshot.runs is before.runs
+            and snapshot.view == before.view
+            and snapshot.store == before.store
+            and self.rows
+        ):
+            return  # nothing here changes by itself
+        known = {run.id for run in snapshot.runs}
+        if not snapshot.view.matching:
+            self.marks &= known
+        self.rebuild()
+
+    def places(self) -> tuple[str, ...]:
+        return ("runs", "list")
+
+    @property
+    def run(self) -> Run | None:
+        return self.current.value if self.current else None
+
+    def chosen(self) -> list[Run]:
+        """The marked runs in the order shown, or else the one under the cursor."""
+        marked = [run for run in self.snapshot.runs if run.id in self.marks]
+        return marked or ([self.run] if self.run else [])
+
+    def title(self) -> Line:
+        view = self.snapshot.view
+        line: Line = [("Runs", "title")]
+        if view.matching:
+            line.append((f"  {visible(view.matching)}", "key"))
+            line.append((f"  {len(self.snapshot.runs)} of {self.snapshot.total}", "dim"))
+        if view.sort:
+            line.append((f"  by {view.sort} {'▲' if not view.descending else '▼'}", "dim"))
+        return line
+
+    def hint(self) -> str:
+        keys = "/ filter · s sort"
+        return f"{len(self.marks)} marked · {keys}" if self.marks else keys
+
+    def nothing(self, width: int, height: int) -> list[Line]:
+        """What a newcomer sees, or whoever filters too much."""
+        app, snapshot = self.app, self.snapshot
+        if snapshot.view.matching:
+            return [
+                [],
+                [("   No run matches ", "text"), (visible(snapshot.view.matching), "key")],
+                [],
+                [("   esc shows all again", "dim")],
+            ]
+        if snapshot.store.problem:
+            return [
+                [],
+                *([("   " + text, "warning")] for text in format.wrap(snapshot.store.problem, width - 6)),
+                *([("   " + text, "dim")] for text in format.wrap(snapshot.store.hint, width - 6)),
+            ]
+        if not snapshot.taken:
+            return []
+        if app.readonly and app.workspace.run_ids():
+            unknown = "There are runs in this folder that runs.db does not know yet."
+            hint = "`finetop ls` takes them in, and so does the screen without --readonly."
+            return [
+                [],
+                *([("   " + text, "text")] for text in format.wrap(unknown, width - 6)),
+                *([("   " + text, "dim")] for text in format.wrap(hint, width - 6)),
+            ]
+        return [
+            [],
+            [("   No runs yet.", "bright")],
+            [],
+            [("   n", "key"), ("   start one from a preset", "text")],
+            [("   ?", "key"), ("   what the keys do", "text")],
+            [],
+            [("   From a shell: ", "dim"), ("finetop add --preset quick --data-file chats.jsonl", "text")],
+            [("   A tour with a small model: ", "dim"), ("finetop demo", "text")],
+            [],
+            [(f"   Runs live in {visible(str(app.workspace.root))};", "dim")],
+            [("   nothing leaves this machine.", "dim")],
+        ]
+
+    def head(self, width: int) -> list[Line]:
+        columns = self._columns_for(width)
+        return [
+            [
+                (
+                    "      # "
+                    + fit("name", columns.name + 1)
+                    + fit("state", columns.state + 1)
+                    + fit("step", columns.step, ">")
+                    + fit(columns.loss_name, columns.loss + 1, ">")
+                    + fit("left", columns.eta + 1, ">"),
+                    "dim",
+                )
+            ]
+        ]
+
+    def make_rows(self, width: int) -> Sequence[Row]:
+        snapshot = self.snapshot
+        self._columns = self._columns_for(width)
+        heads = self._has_heads()
+        rows: list[Row] = []
+        current = -1
+        for run in snapshot.runs:
+            if heads and section(run) != current:
+                current = section(run)
+                rows.append(Row(None, self._section_line(current, width)))
+            rows.append(Row(run.id, None, run))
+        waiting = [run.id for run in snapshot.runs if run.state is RunState.QUEUED]
+        self._first_waiting = waiting[0] if waiting else None
+        return rows
+
+    def _has_heads(self) -> bool:
+        return self.snapshot.view.sort is None and self.outer_size.height > 12
+
+    def _columns_for(self, width: int) -> Columns:
+        return Columns(width, self.snapshot.view.sort, self._has_heads(), self.snapshot.runs)
+
+    def line_of(self, row: Row) -> Line:
+        run = row.value
+        place = 0 if run.id == self._first_waiting else 1
+        return row_line(run, self._columns, run.id in self.marks, place)
+
+    def _section_line(self, which: int, width: int) -> Line:
+        amount = sum(section(run) == which for run in self.snapshot.runs)
+        line: Line = [(" " + _SECTIONS[which] + " ", "title"), (str(amount), "dim")]
+        if loss := ("train", "", "best eval")[which]:
+            line.append((fit(loss, self._columns.loss_end - format.line_cells(line), ">"), "dim"))
+        if which == 1:
+            line = [*line, (fit("K/J moves ", width - format.line_cells(line), ">"), "dim")]
+        return line
