@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import EngineError, InputError
+from engine.base.messages import msg
 from engine.base.worker_process import worker_alive
 from engine.base.workspace import CHECKPOINTS, Workspace
 from engine.daemon import daemon_client
@@ -121,7 +122,9 @@ class Control:
         _check_all([one.config for one in resolved])
         for run_id in after:
             if queries.run(conn, run_id) is None:
-                raise InputError(f"there is no run {run_id} to wait for", "`finetop ls` lists the runs.")
+                raise InputError(
+                    msg("there is no run {run_id} to wait for", run_id=run_id), "`finetop ls` lists the runs."
+                )
         fingerprints: dict[str, dict[str, Any]] = {}
         queued: dict[str, Any] = {"sweep": sweep, "after": list(after)}
         if parent:
@@ -164,9 +167,15 @@ class Control:
         """InputError for a run that the queue has plans for, or a worker."""
         run = queries.run(self._writer(), run_id) if self.workspace.database.exists() else None
         if run and run.state is RunState.QUEUED:
-            raise InputError(f"run {run_id} waits in the queue", f"Take it off first: finetop stop {run_id}")
+            raise InputError(
+                msg("run {run_id} waits in the queue", run_id=run_id),
+                msg("Take it off first: finetop stop {run_id}", run_id=run_id),
+            )
         if run and run.active:
-            raise InputError(f"run {run_id} is being trained already", f"Watch it: finetop logs {run_id} -f")
+            raise InputError(
+                msg("run {run_id} is being trained already", run_id=run_id),
+                msg("Watch it: finetop logs {run_id} -f", run_id=run_id),
+            )
 
     def began(self, folder: Path, pid: int) -> None:
         """Its worker has been started by hand: lists show it, and a daemon looks after it and never starts a second."""
@@ -232,7 +241,9 @@ class Control:
             return queue.resume(conn, run_id)  # which says why not
         folder = self.workspace.runs / str(run_id)
         if worker_alive(folder):
-            return Outcome(False, run_id, run.state, f"run {run_id} still has a worker, which has not left yet")
+            return Outcome(
+                False, run_id, run.state, msg("run {run_id} still has a worker, which has not left yet", run_id=run_id)
+            )
         try:
             step = None if point == "latest" else step_of(checkpoint_folder(folder, point))
             found = resume_run.check_resume(folder, [Layer("resume", dict(changes))] if changes else [], point)
@@ -241,8 +252,11 @@ class Control:
                     False,
                     run_id,
                     run.state,
-                    f"run {run_id} is done, there is nothing left to do; train it further with:"
-                    f" finetop resume {run_id} --epochs N",
+                    msg(
+                        "run {run_id} is done, there is nothing left to do; train it further with:"
+                        " finetop resume {run_id} --epochs N",
+                        run_id=run_id,
+                    ),
                 )
             resume_run.apply(folder, found)
             queue.put_settings(conn, run_id, found.settings.config.flat(), found.settings.origin)
@@ -261,8 +275,11 @@ class Control:
         conn, folder = self._writer(), self._run_folder(run_id)
         run = queries.run(conn, run_id)
         if run is None or run.state not in ENDED or worker_alive(folder):
-            again = f"finetop resume {run_id} --set eval.best={by}"
-            raise InputError(f"run {run_id} has not ended", f"Stop it first, and then once more, or: {again}")
+            again = msg("finetop resume {run_id} --set eval.best={by}", run_id=run_id, by=by)
+            raise InputError(
+                msg("run {run_id} has not ended", run_id=run_id),
+                msg("Stop it first, and then once more, or: {again}", again=again),
+            )
         choice, after = choose_anew(folder, by)
         queue.put_settings(conn, run_id, after.config.flat(), after.origin)
         import_journal(conn, run_id, folder)
@@ -273,7 +290,11 @@ class Control:
         try:
             self.start_daemon()
         except (EngineError, OSError) as error:
-            self.warning = str(error) if isinstance(error, EngineError) else f"no daemon could be started: {error}"
+            self.warning = (
+                str(error)
+                if isinstance(error, EngineError)
+                else msg("no daemon could be started: {error}", error=error)
+            )
 
     def start_daemon(self) -> bool:
         """True if one was started now."""
@@ -339,7 +360,13 @@ class Control:
         if outcome:
             conn = self._writer()
             queue.checkpoint_removed(conn, run_id, step)
-            queue.note(conn, run_id, "checkpoint-deleted", f"the checkpoint of step {step} was deleted by hand", step)
+            queue.note(
+                conn,
+                run_id,
+                "checkpoint-deleted",
+                msg("the checkpoint of step {step} was deleted by hand", step=step),
+                step,
+            )
         return outcome
 
     def _on_disk(self, run_id: int, act: Callable[[Run, Path], None]) -> Outcome:
@@ -347,7 +374,7 @@ class Control:
         conn = self._writer()
         run = queries.run(conn, run_id)
         if run is None:
-            return Outcome(False, run_id, None, f"there is no run {run_id}")
+            return Outcome(False, run_id, None, msg("there is no run {run_id}", run_id=run_id))
         folder = self._place(run)
         try:
             act(run, folder / CHECKPOINTS)
@@ -368,7 +395,9 @@ class Control:
         run = queries.run(conn, run_id)
         folder = self.workspace.runs / str(run_id)
         if run and not run.active and worker_alive(folder):
-            return Outcome(False, run_id, run.state, f"run {run_id} still has a worker, which has not left yet")
+            return Outcome(
+                False, run_id, run.state, msg("run {run_id} still has a worker, which has not left yet", run_id=run_id)
+            )
         outcome = queue.trash(conn, run_id)  # first, so that no daemon starts it while its folder moves
         if outcome:
             try:
@@ -378,7 +407,12 @@ class Control:
             except (OSError, EngineError) as error:
                 queue.restore(conn, run_id, held=run.held if run else True)
                 why = error.strerror if isinstance(error, OSError) else error.message
-                return Outcome(False, run_id, outcome.state, f"the folder of run {run_id} cannot be moved: {why}")
+                return Outcome(
+                    False,
+                    run_id,
+                    outcome.state,
+                    msg("the folder of run {run_id} cannot be moved: {why}", run_id=run_id, why=why),
+                )
         return outcome
 
     def restore(self, run_id: int) -> Outcome:
@@ -386,12 +420,16 @@ class Control:
         conn = self._writer()
         run = queries.run(conn, run_id)
         if run is not None and run.trashed is None:
-            return Outcome(False, run_id, run.state, f"run {run_id} is not in the trash")
+            return Outcome(False, run_id, run.state, msg("run {run_id} is not in the trash", run_id=run_id))
         if run is not None:
             try:
                 _move(self.workspace.trash / str(run_id), self.workspace.runs / str(run_id))
             except OSError as error:
-                why = f"the folder of run {run_id} cannot be moved back: {error.strerror}"
+                why = msg(
+                    "the folder of run {run_id} cannot be moved back: {strerror}",
+                    run_id=run_id,
+                    strerror=error.strerror,
+                )
                 return Outcome(False, run_id, run.state, why)
         return queue.restore(conn, run_id)
 
@@ -406,7 +444,11 @@ class Control:
                     if (base / str(run_id)).exists():
                         shutil.rmtree(base / str(run_id))
             except OSError as error:
-                why = f"{error.filename or run_id} cannot be deleted: {error.strerror}"
+                why = msg(
+                    "{filename} cannot be deleted: {strerror}",
+                    filename=error.filename or run_id,
+                    strerror=error.strerror,
+                )
                 return Outcome(False, run_id, run.state, why)
         return queue.purge(conn, run_id)
 
@@ -427,7 +469,9 @@ class Control:
             raise EngineError("this is a look only: nothing is changed", "Leave out --readonly to act.")
         if self._conn is None:
             if not make and not self.workspace.database.exists() and not self.workspace.run_ids():
-                raise StoreMissing(f"there are no runs in {self.workspace.root}", "Another folder's: --workspace DIR.")
+                raise StoreMissing(
+                    msg("there are no runs in {root}", root=self.workspace.root), "Another folder's: --workspace DIR."
+                )
             self._conn = writer(self.workspace.database, self._busy_seconds, self._on_wait)
             discover.import_unknown(self._conn, self.workspace)
         return self._conn

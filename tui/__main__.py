@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from engine.base.messages import msg
+
 OPTIONS = ("--readonly", "--ascii", "--mouse", "--theme", "--workspace")
 """What may stand without a command."""
 _WITH_VALUE = ("--theme", "--workspace")
@@ -29,7 +31,9 @@ def screen(words: list[str]) -> int:
     """Open the screen. Exit codes: 0 left by the user, 1 it failed, 2 there is no terminal for it."""
     options = _options(words)
     if why := no_terminal():
-        print(f"finetop: {why}\n`finetop --help` lists the commands; they need no terminal.", file=sys.stderr)
+        print(
+            msg("finetop: {why}\n`finetop --help` lists the commands; they need no terminal.", why=why), file=sys.stderr
+        )
         return 2
     return _open(options)
 
@@ -53,7 +57,7 @@ def no_terminal() -> str:
         return "the screen needs a terminal, and input or output is none"
     term = os.environ.get("TERM", "")
     if term in ("", "dumb", "unknown"):
-        return f"the screen needs a terminal that can place text, and TERM is '{term}'"
+        return msg("the screen needs a terminal that can place text, and TERM is '{term}'", term=term)
     return ""
 
 

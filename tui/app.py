@@ -22,6 +22,7 @@ from textual.message import Message
 from textual.widgets import Input
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.base.workspace import Workspace, config_folder
 from engine.store.filters import SORTS
 from engine.store.run_records import RunState
@@ -121,7 +122,7 @@ class FinetopApp(App, inherit_bindings=False):
 
         problems = [*self.settings.problems, *(f"settings.toml, keys: {problem}" for problem in self.keymap.problems)]
         if problems:
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            more = msg(" (and {num_problems} more)", num_problems=len(problems) - 1) if len(problems) > 1 else ""
             self.news = News(visible(problems[0] + more), "warning")
         self.feed.start()
         self.push_screen(MainScreen())
@@ -394,7 +395,7 @@ class FinetopApp(App, inherit_bindings=False):
             path = config_folder() / "screen-error.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(traceback.format_exception(error)), "utf-8")
-            self.failed_with += f"\nThe whole story is in {path}."
+            self.failed_with += msg("\nThe whole story is in {path}.", path=path)
         self._close_messages_no_wait()
 
     def do_any_redraw(self) -> None:

@@ -8,6 +8,8 @@ different places, and the place that has the focus is asked before the wider one
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from engine.base.messages import msg
+
 PLACES = {
     "runs": "Runs",
     "gpus": "GPUs",
@@ -177,7 +179,7 @@ class Keymap:
 
     def __init__(self, own: Mapping[str, Iterable[str]] | None = None) -> None:
         own = own or {}
-        self.problems = [f"there is no action '{name}'" for name in own if name not in BY_ID]
+        self.problems = [msg("there is no action '{name}'", name=name) for name in own if name not in BY_ID]
         self._keys = {action.id: tuple(own.get(action.id, action.keys)) for action in ACTIONS}
         self._meaning: dict[tuple[str, str], str] = {}
         # The user's keys come first: they push a default out of a place, and two of them on one key are a mistake.
@@ -185,7 +187,7 @@ class Keymap:
             for key in self._keys[action.id]:
                 there = self._meaning.setdefault((action.where, key), action.id)
                 if there != action.id and action.id in own:
-                    self.problems.append(f"'{key}' is both {there} and {action.id}")
+                    self.problems.append(msg("'{key}' is both {there} and {id}", key=key, there=there, id=action.id))
 
     def keys(self, action_id: str) -> tuple[str, ...]:
         """The keys of an action that reach it."""

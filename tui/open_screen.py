@@ -5,6 +5,7 @@ import dataclasses
 import sys
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.base.workspace import find_workspace
 from engine.present.text import visible
 from tui import settings
@@ -31,8 +32,11 @@ def open_screen(options: argparse.Namespace, welcome: bool = False) -> int:
     app = FinetopApp(workspace, chosen, readonly=options.readonly, welcome=welcome)
     going_on = app.run(mouse=chosen.mouse)
     if app.failed_with:
-        print(visible(f"finetop: the screen failed, runs go on: {app.failed_with}"), file=sys.stderr)
+        print(
+            visible(msg("finetop: the screen failed, runs go on: {failed_with}", failed_with=app.failed_with)),
+            file=sys.stderr,
+        )
         return 1
     if going_on and not welcome:
-        print(f"{going_on}; `finetop` shows them again.")
+        print(msg("{going_on}; `finetop` shows them again.", going_on=going_on))
     return app.return_code or 0

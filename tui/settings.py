@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.atomic_files import atomic_write
+from engine.base.messages import msg
 from engine.base.workspace import config_folder
 from tui.render.theme import NAMES
 
@@ -51,7 +52,9 @@ def read(path: Path | None = None) -> Settings:
             found[name] = _keys(value, problems)
         else:
             problems.append(f"{name} = {json.dumps(value, default=str)[:40]}")
-    return Settings(**found, problems=tuple(f"{path}: cannot use {problem}" for problem in problems))
+    return Settings(
+        **found, problems=tuple(msg("{path}: cannot use {problem}", path=path, problem=problem) for problem in problems)
+    )
 
 
 def _keys(table: dict[str, Any], problems: list[str]) -> dict[str, tuple[str, ...]]:

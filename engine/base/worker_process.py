@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.base.workspace import LOG, PACKAGE_ROOT
 
 _LOCK_ATTEMPTS = 4
@@ -75,15 +76,16 @@ def locked_log(folder: Path) -> BinaryIO:
             time.sleep(0.01)
     log.close()
     raise InputError(
-        f"run {folder.name} is being trained already", f"Its worker goes on in the background; see {log.name}"
+        msg("run {folder_name} is being trained already", folder_name=folder.name),
+        msg("Its worker goes on in the background; see {log_name}", log_name=log.name),
     )
 
 
 def how_it_left(code: int) -> str:
     """What a process that nobody has heard from did, by its exit code: `was killed by SIGKILL`, `left with code 3`."""
     if code >= 0:
-        return f"left with code {code}"
-    return f"was killed by {signal_name(-code, f'signal {-code}')}"
+        return msg("left with code {code}", code=code)
+    return msg("was killed by {code}", code=signal_name(-code, f"signal {-code}"))
 
 
 def worker_alive(folder: Path) -> bool:

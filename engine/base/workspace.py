@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 
 DATABASE = "runs.db"
 CONFIG = "config.json"
@@ -70,9 +71,10 @@ class Workspace:
         folder = self.runs / str(run_id)
         if not folder.is_dir():
             ids = self.run_ids()
-            known = f"the newest is {ids[-1]}" if ids else "there are none yet"
+            known = msg("the newest is {ids}", ids=ids[-1]) if ids else "there are none yet"
             raise InputError(
-                f"there is no run {run_id} in {self.root}; {known}", "Runs of another folder: --workspace DIR."
+                msg("there is no run {run_id} in {root}; {known}", run_id=run_id, root=self.root, known=known),
+                "Runs of another folder: --workspace DIR.",
             )
         return folder
 
@@ -93,7 +95,8 @@ class Workspace:
                     return run_id, folder
         except OSError as error:
             raise InputError(
-                f"no run can be made in {self.runs}: {error.strerror}", "Choose another folder with --workspace DIR."
+                msg("no run can be made in {runs}: {strerror}", runs=self.runs, strerror=error.strerror),
+                "Choose another folder with --workspace DIR.",
             ) from None
 
 
@@ -114,7 +117,7 @@ def find_workspace(given: str | None = None) -> Workspace:
     if chosen:
         root = Path(os.path.realpath(os.path.expanduser(chosen)))
         if os.path.exists(root) and not root.is_dir():
-            raise InputError(f"the workspace {root} is a file, not a folder")
+            raise InputError(msg("the workspace {root} is a file, not a folder", root=root))
         return Workspace(root)
     try:
         here = Path.cwd()
@@ -142,6 +145,7 @@ def parse_checkpoint_name(text: str) -> tuple[int, str]:
     match = _CHECKPOINT.fullmatch(text)
     if not match:
         raise InputError(
-            f"'{text[:60]}' names no checkpoint", "Name one as 41@best, 41@latest, 41@1200 (a step) or 41@epoch-3."
+            msg("'{text}' names no checkpoint", text=text[:60]),
+            "Name one as 41@best, 41@latest, 41@1200 (a step) or 41@epoch-3.",
         )
     return int(match["run"]), match["point"] or "latest"

@@ -6,6 +6,7 @@ import os
 from typing import Any, NoReturn
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 
 _ELSEWHERE = {
     "--data": "--data-file",
@@ -43,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(_in_words(message), f"`{self.prog} --help` shows what there is.")
+        raise InputError(_in_words(message), msg("`{prog} --help` shows what there is.", prog=self.prog))
 
 
 def _flags_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
@@ -61,19 +62,21 @@ def _hint(word: str, flags: list[str]) -> str:
     if not word.startswith("-"):
         if os.path.exists(word) or word.lower().endswith((".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")):
             flag = next((flag for flag in ("--data-file", "--data", "--prompts") if flag in flags), "--data-file")
-            return f"Data is given with a flag: {flag} {word[:200]}"
+            return msg("Data is given with a flag: {flag} {word}", flag=flag, word=word[:200])
         return "Quote values that hold spaces; lists are given as a,b,c."
     from engine.settings.schema import SETTINGS
 
     flag, _, value = word.partition("=")
     path = flag.lstrip("-").replace("-", "_")
     if _ELSEWHERE.get(flag) in flags:
-        return f"Did you mean {_ELSEWHERE[flag]}?"
+        return msg("Did you mean {elsewhere}?", elsewhere=_ELSEWHERE[flag])
     named = [known for known in SETTINGS if path in (known, known.split(".")[1], known.replace(".", "_"))]
     if named and "--set" in flags:
-        return f"Settings without a flag of their own: --set {named[0]}={value or 'VALUE'}"
+        return msg(
+            "Settings without a flag of their own: --set {named}={value}", named=named[0], value=value or "VALUE"
+        )
     near = difflib.get_close_matches(flag[:100], flags, 1, 0.6)
-    return f"Did you mean {near[0]}?" if near else "`finetop COMMAND --help` shows its flags."
+    return msg("Did you mean {near}?", near=near[0]) if near else "`finetop COMMAND --help` shows its flags."
 
 
 def _in_words(message: str) -> str:
@@ -84,7 +87,15 @@ def _in_words(message: str) -> str:
         word = rest.split(" (choose")[0].strip("'\"")
         choices = [one.strip(" '\"") for one in rest.split("(choose from ")[1].rstrip(")").split(",")]
         near = difflib.get_close_matches(word[:100], choices, 1, 0.5)
-        guess = f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(choices)}"
-        what = f"there is no command '{word[:60]}'" if which.isupper() else f"{which} cannot be '{word[:60]}'"
+        guess = (
+            msg("; did you mean '{near}'?", near=near[0])
+            if near
+            else msg("; there are {choices}", choices=", ".join(choices))
+        )
+        what = (
+            msg("there is no command '{word}'", word=word[:60])
+            if which.isupper()
+            else msg("{which} cannot be '{word}'", which=which, word=word[:60])
+        )
         return f"{what}{guess}"
     return message

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import EngineError, InputError
+from engine.base.messages import msg
 from engine.base.workspace import Workspace, parse_checkpoint_name
 from engine.daemon import daemon_client
 from engine.present.text import print_json, visible
@@ -36,7 +37,8 @@ def open_store(workspace: Workspace) -> Connection:
     if not workspace.database.exists():
         if not workspace.run_ids():
             raise StoreMissing(
-                f"there are no runs in {workspace.root}", "`finetop add` queues one; another folder: --workspace DIR."
+                msg("there are no runs in {root}", root=workspace.root),
+                "`finetop add` queues one; another folder: --workspace DIR.",
             )
         writer(workspace.database, on_wait=on_db_busy).close()
     try:
@@ -67,15 +69,17 @@ def open_control(workspace: Workspace, patience_seconds: float = BUSY_SECONDS) -
 def on_db_busy(seconds: float) -> None:
     """That a command which writes is held up, and for how long at most."""
     what = "runs.db is locked by another program; waiting for it"
-    print(f"finetop: {what}, up to {seconds:.0f} s", file=sys.stderr, flush=True)
+    print(msg("finetop: {what}, up to {seconds:.0f} s", what=what, seconds=seconds), file=sys.stderr, flush=True)
 
 
 def find_run(conn: Connection, run_id: int) -> Run:
     run = queries.run(conn, run_id)
     if run is None:
         newest = max((run.id for run in queries.list_runs(conn)), default=None)
-        known = f"the newest is {newest}" if newest else "there are none yet"
-        raise InputError(f"there is no run {run_id}; {known}", "`finetop history` lists them all.")
+        known = msg("the newest is {newest}", newest=newest) if newest else "there are none yet"
+        raise InputError(
+            msg("there is no run {run_id}; {known}", run_id=run_id, known=known), "`finetop history` lists them all."
+        )
     return run
 
 
@@ -101,7 +105,7 @@ def chosen_runs(options: argparse.Namespace, conn: Connection, trashed: bool = F
         matching = queries.list_runs(conn, options.filter, sort="id", trashed=trashed)
         found |= dict.fromkeys(run.id for run in matching)
         if not found:
-            raise InputError(f"no run matches '{options.filter}'")
+            raise InputError(msg("no run matches '{filter}'", filter=options.filter))
     if not found:
         raise InputError("which runs?", "Name them by their ids: 41, 40-45 or 41,43; or by --filter.")
     return list(found)
@@ -123,17 +127,17 @@ def _ids(part: str, conn: Connection, trashed: bool) -> list[int]:
         return [low]
     there = sorted(run.id for run in queries.list_runs(conn, f"id:{low}-{high}", trashed=trashed))
     if not there:
-        raise InputError(f"there are no runs {low} to {high}", "`finetop ls` lists them.")
+        raise InputError(msg("there are no runs {low} to {high}", low=low, high=high), "`finetop ls` lists them.")
     return there
 
 
 def _ends(part: str) -> tuple[int, int]:
     low, dash, high = part.lstrip("#").partition("-")
     if not (low.isdecimal() and (high.isdecimal() or not dash)):
-        raise InputError(f"'{part[:60]}' is no run", "Runs go by their numbers: 41, 40-45 or 41,43.")
+        raise InputError(msg("'{part}' is no run", part=part[:60]), "Runs go by their numbers: 41, 40-45 or 41,43.")
     ends = int(low), int(high) if dash else int(low)
     if ends[0] > ends[1] or ends[1] - ends[0] > RANGE_LIMIT:
-        raise InputError(f"'{part[:60]}' is no range of runs", "The smaller number first: 40-45.")
+        raise InputError(msg("'{part}' is no range of runs", part=part[:60]), "The smaller number first: 40-45.")
     return ends
 
 
@@ -186,7 +190,8 @@ def resumed(options: argparse.Namespace, workspace: Workspace) -> tuple[int, Pat
         ids = workspace.run_ids()
         if not ids:
             raise InputError(
-                f"there is no run to resume in {workspace.root}", "Runs of another folder: --workspace DIR."
+                msg("there is no run to resume in {root}", root=workspace.root),
+                "Runs of another folder: --workspace DIR.",
             )
         run_id, point = ids[-1], "latest"
     folder = workspace.run_folder(run_id)

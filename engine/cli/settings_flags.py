@@ -7,6 +7,7 @@ from typing import Any
 
 from engine import __version__
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.present.text import visible
 from engine.runs.run_folder import LISTS_OF_PATHS, absolute
 from engine.settings.coerce import parse_set, parse_value
@@ -88,7 +89,9 @@ def chosen_settings(options: argparse.Namespace) -> dict[str, Any]:
     for layer in flag_layers(options):
         given |= absolute(layer.values)
     if other := [path for path in given if not path.startswith(("data.", "eval.", "model.", "method.objective"))]:
-        raise InputError(f"--set {other[0]}: nothing is trained here", "It takes settings of data, eval and model.")
+        raise InputError(
+            msg("--set {other}: nothing is trained here", other=other[0]), "It takes settings of data, eval and model."
+        )
     return given
 
 
@@ -107,7 +110,10 @@ def with_sample(layers: list[Layer]) -> list[Layer]:
         return layers
     sample = SAMPLES / _SAMPLE[config.method.objective]
     print(
-        visible(f"no data is given: the sample that ships is taken, {sample}; yours: --data-file FILE"), file=sys.stderr
+        visible(
+            msg("no data is given: the sample that ships is taken, {sample}; yours: --data-file FILE", sample=sample)
+        ),
+        file=sys.stderr,
     )
     return [*layers, Layer("sample", {"data.files": [str(sample)]})]
 

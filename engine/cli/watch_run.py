@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from engine.base.messages import msg
 from engine.base.units import bytes_text
 from engine.base.worker_process import MEMORY_HINT, STOPPED, how_it_left
 from engine.base.workspace import LOG
@@ -128,12 +129,19 @@ class Watcher:
                 for line in data_warnings(event) if kind == "data" else ():
                     self.say(line)
             case "resume" if event["from_step"] >= 0:
-                self.say(f"going on after step {event['from_step']:,}")
+                self.say(msg("going on after step {from_step:,}", from_step=event["from_step"]))
             case "eval":
                 shown = "  ".join(f"{metric_name(key)} {number(value)}" for key, value in event["values"].items())
                 self.say(f"step {event['step']:,}  {shown}")
             case "checkpoint" if event["step"]:
-                self.say(f"step {event['step']:,}  saved {event['path']} ({bytes_text(event['bytes'])})")
+                self.say(
+                    msg(
+                        "step {step:,}  saved {path} ({bytes})",
+                        step=event["step"],
+                        path=event["path"],
+                        bytes=bytes_text(event["bytes"]),
+                    )
+                )
             case "event" | "best":
                 self.say(event["message"])
 
@@ -153,10 +161,14 @@ class Watcher:
             if last_step > first_step and last_time > first_time:
                 left = f"  {duration((total - step) * (last_time - first_time) / (last_step - first_step))} left"
         loss = values.get("train/loss")
-        text = (
-            f"step {step:,} of {total:,}  epoch {values.get('train/epoch', 0):.2f}  "
-            f"loss {'nan' if loss is None else format(loss, '.4f')}  "
-            f"{values.get('train/tokens_per_s', 0):,.0f} tokens/s{left}"
+        text = msg(
+            "step {step:,} of {total:,}  epoch {get:.2f}  loss {loss}  {get_2:,.0f} tokens/s{left}",
+            step=step,
+            total=total,
+            get=values.get("train/epoch", 0),
+            loss="nan" if loss is None else format(loss, ".4f"),
+            get_2=values.get("train/tokens_per_s", 0),
+            left=left,
         )
         if self._line.on:
             self._line.draw(f"{blocks(min(1.0, step / max(1, total)), _BAR)} {text}")
@@ -174,35 +186,77 @@ class Watcher:
 
     def _conclude(self, code: int) -> int:
         """The last words, and the exit code of the command."""
-        last, again = self.last_state, f"finetop train --resume {self.run_id}"
+        last, again = self.last_state, msg("finetop train --resume {run_id}", run_id=self.run_id)
         state = last.get("state")
         if "refused" in last:
-            self.say(f"run {self.run_id} cannot go on: {last['refused']}\n{last.get('hint', '')}".rstrip())
-            self.say(f"It is {state}, as it was before.")
+            self.say(
+                msg(
+                    "run {run_id} cannot go on: {refused}\n{get}",
+                    run_id=self.run_id,
+                    refused=last["refused"],
+                    get=last.get("hint", ""),
+                ).rstrip()
+            )
+            self.say(msg("It is {state}, as it was before.", state=state))
             return 2 if code == 2 else 1
         if code == 0 and state == "done":
-            self.say(f"run {self.run_id} is done: {self.folder}")
+            self.say(msg("run {run_id} is done: {folder}", run_id=self.run_id, folder=self.folder))
             best = self._best()
             if best.improved is False:
-                self.say(f"Training made it no better: {best.metric} {best.words(number)}.")
+                self.say(
+                    msg("Training made it no better: {metric} {number}.", metric=best.metric, number=best.words(number))
+                )
             return 0
         if code == STOPPED:
-            self.say(f"run {self.run_id} stopped at step {last.get('step', 0):,}, saved. Go on with: {again}")
+            self.say(
+                msg(
+                    "run {run_id} stopped at step {get:,}, saved. Go on with: {again}",
+                    run_id=self.run_id,
+                    get=last.get("step", 0),
+                    again=again,
+                )
+            )
             return 0
         if self._asked == 1 and code == -signal.SIGTERM:  # it had not yet begun to listen
-            self.say(f"run {self.run_id} stopped before its first step. Start it with: {again}")
+            self.say(
+                msg(
+                    "run {run_id} stopped before its first step. Start it with: {again}",
+                    run_id=self.run_id,
+                    again=again,
+                )
+            )
             return 0
         if self._asked > 1:
-            self.say(f"run {self.run_id} was left at once, unsaved. Go on from its last checkpoint with: {again}")
+            self.say(
+                msg(
+                    "run {run_id} was left at once, unsaved. Go on from its last checkpoint with: {again}",
+                    run_id=self.run_id,
+                    again=again,
+                )
+            )
             return 1
         if state == "failed":
-            self.say(f"run {self.run_id} failed: {last.get('reason', '')}\n{last.get('hint', '')}".rstrip())
+            self.say(
+                msg(
+                    "run {run_id} failed: {get}\n{get_2}",
+                    run_id=self.run_id,
+                    get=last.get("reason", ""),
+                    get_2=last.get("hint", ""),
+                ).rstrip()
+            )
         else:
             last_words = "\n".join(map(log_line, tail(self.folder / LOG, _LOG_LINES)))
-            self.say(f"run {self.run_id}: the worker {how_it_left(code)}.\n{last_words}".rstrip())
+            self.say(
+                msg(
+                    "run {run_id}: the worker {code}.\n{last_words}",
+                    run_id=self.run_id,
+                    code=how_it_left(code),
+                    last_words=last_words,
+                ).rstrip()
+            )
             if code == -signal.SIGKILL:
                 self.say(MEMORY_HINT)
         self.say(f"log: {self.folder / LOG}")
         if any(event["kind"] in ("checkpoint", "metric") for event in self.events):
-            self.say(f"Go on from the last checkpoint with: {again}")
+            self.say(msg("Go on from the last checkpoint with: {again}", again=again))
         return 2 if code == 2 else 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.base.worker_process import MEMORY_HINT, how_it_left, worker_command, worker_environment
 from engine.cli.progress_line import LiveLine
 from engine.present.text import plain, visible
@@ -78,7 +79,7 @@ def _died(code: int, complaints: Any) -> EngineError:
     complaints.seek(max(0, size - 20_000))
     tail = complaints.read().decode("utf-8", "replace").strip().splitlines()[-_LAST_LINES:]
     hint = MEMORY_HINT if code == -signal.SIGKILL else ""
-    return EngineError("\n".join([f"the worker {how_it_left(code)}", *tail]), hint)
+    return EngineError("\n".join([msg("the worker {code}", code=how_it_left(code)), *tail]), hint)
 
 
 class _Shown:

@@ -6,6 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from engine.base.messages import msg
 from engine.compare.comparison_records import Subject
 from engine.runs.evaluation_results import EvaluationResult
 
@@ -30,30 +31,40 @@ def cautions(
 
     held_out = [_validation(said, own) for said, own in zip(data, settings, strict=True)]
     if sides := _sides(letters, held_out):
-        found.append(f"The validation data differ ({sides}): their losses and scores are not of the same examples.")
+        found.append(
+            msg(
+                "The validation data differ ({sides}): their losses and scores are not of the same examples.",
+                sides=sides,
+            )
+        )
     elif sides := _sides(letters, [(said.get("val") or {}).get("supervised") if said else None for said in data]):
         why = [path for path in _SCORED_BY if _sides(letters, [own.get(path) for own in settings])]
         because = f", by {' and '.join(why)}" if why else ", by another tokenizer or template"
         found.append(
-            f"The eval loss is taken on other tokens ({sides} tokens{because}): losses per token cannot be compared."
+            msg(
+                "The eval loss is taken on other tokens ({sides} tokens{because}): "
+                "losses per token cannot be compared.",
+                sides=sides,
+                because=because,
+            )
         )
     found += _changed_files(letters, data)
     if sides := _sides(letters, [own.get("data.template") for own in settings]):
-        found.append(f"The chat template differs ({sides}).")
+        found.append(msg("The chat template differs ({sides}).", sides=sides))
 
     results = [result for result in chosen if result]
     names = [letter for letter, result in zip(letters, chosen, strict=True) if result]
     if sides := _sides(names, [result.data_key for result in results], [r.data or "?" for r in results]):
-        found.append(f"The evaluations are on different examples ({sides}), so they are not paired.")
+        found.append(msg("The evaluations are on different examples ({sides}), so they are not paired.", sides=sides))
     else:
         if sides := _sides(names, [r.template for r in results], [r.template[:8] or "?" for r in results]):
-            found.append(f"The evaluations used different chat templates ({sides}).")
+            found.append(msg("The evaluations used different chat templates ({sides}).", sides=sides))
         if sides := _sides(names, [r.normalisation for r in results]):
-            found.append(f"Answers were normalised differently before they were scored ({sides}).")
+            found.append(msg("Answers were normalised differently before they were scored ({sides}).", sides=sides))
         if sides := _sides(names, [_command(r) for r in results]):
-            found.append(f"Answers were scored by different programs, or one that changed ({sides}).")
+            found.append(msg("Answers were scored by different programs, or one that changed ({sides}).", sides=sides))
         if sides := _sides(names, [_generated(result) for result in results]):
-            found.append(f"Answers were generated differently ({sides}).")
+            found.append(msg("Answers were generated differently ({sides}).", sides=sides))
     return tuple(found)
 
 
@@ -69,7 +80,7 @@ def _validation(said: Mapping[str, Any], settings: Mapping[str, Any]) -> str | N
         # The validation files are listed last (docs/journal.md); a folder or hub name may stand for several.
         return f"{examples} of {_files(files[-named:])}"
     if said.get("val_from") == "split":
-        return f"{examples}, the validation split of {_files(files)}"
+        return msg("{examples}, the validation split of {files}", examples=examples, files=_files(files))
     seed = f", seed {settings['data.seed']}" if settings.get("data.seed") else ""
     return f"{examples}, {settings.get('data.val_fraction', '?')} of {_files(files)}{seed}"
 
@@ -85,7 +96,7 @@ def _changed_files(letters: Sequence[str], data: Sequence[Mapping[str, Any]]) ->
         for file in said.get("files") or ():
             seen.setdefault(str(file.get("path")), {}).setdefault(str(file.get("sha256")), []).append(letter)
     return [
-        f"{Path(path).name} has changed between the runs: "
+        msg("{name} has changed between the runs: ", name=Path(path).name)
         + ", ".join(f"{'/'.join(who)} {sha[:8]}" for sha, who in versions.items())
         for path, versions in seen.items()
         if len(versions) > 1

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.base.workspace import Workspace
 from engine.compare.comparability import cautions
 from engine.compare.comparison_records import (
@@ -100,10 +101,15 @@ def _results(compared: Sequence[ResolvedSubject]) -> tuple[ResultTable, ...]:
         return tuple(found)
     step = _common_evaluation_step(running) or min(each.subject.last_step for each in running)
     at = [step if each in running else None for each in compared]
-    found.append(ResultTable("step", f"at the same step, {step:,}", step, _rows(compared, keys, at)))
+    found.append(ResultTable("step", msg("at the same step, {step:,}", step=step), step, _rows(compared, keys, at)))
     for moment, reach, step_of, words in (
-        ("tokens", _tokens, _step_of_tokens, lambda tokens: f"at the same tokens, {tokens:,.0f}"),
-        ("time", _seconds, _step_of_seconds, lambda seconds: f"at the same time of work, {seconds:,.0f} s"),
+        ("tokens", _tokens, _step_of_tokens, lambda tokens: msg("at the same tokens, {tokens:,.0f}", tokens=tokens)),
+        (
+            "time",
+            _seconds,
+            _step_of_seconds,
+            lambda seconds: msg("at the same time of work, {seconds:,.0f} s", seconds=seconds),
+        ),
     ):
         reached = [reach(each, each.subject.last_step) for each in running]
         if None in reached or min(reached) <= 0:
@@ -118,7 +124,9 @@ def _own_title(compared: Sequence[ResolvedSubject]) -> str:
     runs = [each.subject.is_run for each in compared]
     if all(runs):
         by = {each.subject.by for each in compared}
-        return f"at their best ({next(iter(by)).words if len(by) == 1 else 'each by its own eval.best'})"
+        return msg(
+            "at their best ({words})", words=next(iter(by)).words if len(by) == 1 else "each by its own eval.best"
+        )
     return "runs at their best, checkpoints as named" if any(runs) else "at the checkpoints named"
 
 
@@ -224,7 +232,9 @@ def _evaluation_table(chosen: Sequence[evaluation_results.EvaluationResult | Non
         )
         for key in keys
     )
-    title = f"on the same {present[0].examples:,} examples" + (f" ({present[0].data})" if present[0].data else "")
+    title = msg("on the same {examples:,} examples", examples=present[0].examples) + (
+        f" ({present[0].data})" if present[0].data else ""
+    )
     if len({result.data_key for result in present}) > 1:
         title = "evaluations, each on other examples: not to be compared"
         rows = tuple(dataclasses.replace(row, lower_is_better=None) for row in rows)
@@ -281,7 +291,14 @@ def _seed_groups(
             mean = math.fsum(values) / len(values)
             spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
             letters = ", ".join(compared[i].subject.letter for i in members)
-            sentence = f"{letters}: {len(values)} seeds of one setting, {row.key} {mean:.4g} ± {spread:.2g}"
+            sentence = msg(
+                "{letters}: {num_values} seeds of one setting, {key} {mean:.4g} ± {spread:.2g}",
+                letters=letters,
+                num_values=len(values),
+                key=row.key,
+                mean=mean,
+                spread=spread,
+            )
             found.append(SeedGroup(tuple(members), row.key, mean, spread, sentence))
     return tuple(found)
 
@@ -448,7 +465,15 @@ def _unfinished(compared: Sequence[ResolvedSubject]) -> tuple[str, ...]:
         if each.run and each.run.state not in ENDED:
             total = f" of {each.run.total_steps:,}" if each.run.total_steps else ""
             step = each.subject.last_step or 0
-            found.append(f"{each.subject.letter} has not finished: {each.run.state}, step {step:,}{total}.")
+            found.append(
+                msg(
+                    "{letter} has not finished: {state}, step {step:,}{total}.",
+                    letter=each.subject.letter,
+                    state=each.run.state,
+                    step=step,
+                    total=total,
+                )
+            )
     return tuple(found)
 
 

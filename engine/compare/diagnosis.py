@@ -8,6 +8,7 @@ import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 
+from engine.base.messages import msg
 from engine.compare.comparison_records import Diagnosis, Finding
 from engine.store.run_records import Column
 
@@ -51,7 +52,9 @@ def _diverging(train: Sequence[Column]) -> Diagnosis | None:
     advice = "A lower optim.learning_rate usually helps, or more warm-up; go on from the best checkpoint, not the last."
     if train and train[-1].nonfinite:
         step = next(column.first_step for column in train if column.nonfinite)
-        return Diagnosis(Finding.DIVERGING, f"the training loss is not a number (first near step {step:,})", advice)
+        return Diagnosis(
+            Finding.DIVERGING, msg("the training loss is not a number (first near step {step:,})", step=step), advice
+        )
     means = _means(train)
     if len(means) < _ENOUGH_COLUMNS:
         return None
@@ -66,7 +69,12 @@ def _diverging(train: Sequence[Column]) -> Diagnosis | None:
     step = _finite(train)[lowest].first_step
     return Diagnosis(
         Finding.DIVERGING,
-        f"the training loss was lowest near step {step:,} ({best:.4g}) and has risen to {last:.4g} since",
+        msg(
+            "the training loss was lowest near step {step:,} ({best:.4g}) and has risen to {last:.4g} since",
+            step=step,
+            best=best,
+            last=last,
+        ),
         advice,
     )
 
@@ -94,8 +102,13 @@ def _unstable(train: Sequence[Column]) -> Diagnosis | None:
     worst = max(spikes, key=lambda column: column.high)
     return Diagnosis(
         Finding.UNSTABLE,
-        f"the training loss leaps {len(spikes)} times to a multiple of what is around it, up to {worst.high:.4g} near "
-        f"step {worst.first_step:,}",
+        msg(
+            "the training loss leaps {num_spikes} times to a multiple of what is around it, up to {high:.4g} near "
+            "step {first_step:,}",
+            num_spikes=len(spikes),
+            high=worst.high,
+            first_step=worst.first_step,
+        ),
         "A lower optim.learning_rate, a larger train.batch_size or a smaller optim.grad_clip calm it; look at the rows "
         "of these steps for broken or very unusual examples.",
     )
@@ -121,9 +134,17 @@ def _over_fitting(train: Sequence[Column], validation: Sequence[Column]) -> Diag
     step = points[lowest].first_step
     return Diagnosis(
         Finding.OVER_FITTING,
-        f"the eval loss was lowest at step {step:,} ({values[lowest]:.4g}) and has risen by "
-        f"{100 * rise / values[lowest]:.0f} % to {since[-1]:.4g}, while the training loss went from {then:.4g} to "
-        f"{now:.4g}",
+        msg(
+            "the eval loss was lowest at step {step:,} ({values:.4g}) and has risen by "
+            "{value:.0f} % to {since:.4g}, while the training loss went from {then:.4g} to "
+            "{now:.4g}",
+            step=step,
+            values=values[lowest],
+            value=100 * rise / values[lowest],
+            since=since[-1],
+            then=then,
+            now=now,
+        ),
         "Use the best checkpoint, not the last. Fewer epochs, a lower rate, lora.dropout or more data help; "
         "train.early_stopping ends such a run by itself.",
     )
@@ -151,9 +172,21 @@ def _still_improving(train: Sequence[Column], validation: Sequence[Column], fini
         return None
     return Diagnosis(
         Finding.STILL_IMPROVING,
-        f"the {name} loss fell by {100 * fall / early:.1f} % since step {since:,}, to {late:.4g}, its lowest"
+        msg(
+            "the {name} loss fell by {value:.1f} % since step {since:,}, to {late:.4g}, its lowest",
+            name=name,
+            value=100 * fall / early,
+            since=since,
+            late=late,
+        )
         if name == "eval"
-        else f"the {name} loss fell by {100 * fall / early:.1f} % since step {since:,}, to {late:.4g}",
+        else msg(
+            "the {name} loss fell by {value:.1f} % since step {since:,}, to {late:.4g}",
+            name=name,
+            value=100 * fall / early,
+            since=since,
+            late=late,
+        ),
         "More epochs would probably help: finetop resume RUN --epochs N." if finished else "Let it go on.",
     )
 
@@ -171,7 +204,11 @@ def _under_fitting(train: Sequence[Column], validation: Sequence[Column]) -> Dia
         return None
     return Diagnosis(
         Finding.UNDER_FITTING,
-        f"the training loss has hardly moved: {first:.4g} at the beginning, {last:.4g} at the end",
+        msg(
+            "the training loss has hardly moved: {first:.4g} at the beginning, {last:.4g} at the end",
+            first=first,
+            last=last,
+        ),
         "A higher optim.learning_rate, more epochs or a larger lora.r teach more, unless the model knew this data "
         "already: look at its answers.",
     )
@@ -191,8 +228,8 @@ def _unstable_format(key: str, columns: Sequence[Column]) -> Diagnosis | None:
     shown = ", ".join(f"{value:.2f}" for value in values[-5:])
     return Diagnosis(
         Finding.UNSTABLE_FORMAT,
-        f"{key} goes up and down between evaluations ({shown})" if turns >= 2
-        else f"{key} fell from {max(values):.2f} to {values[-1]:.2f}",
+        msg("{key} goes up and down between evaluations ({shown})", key=key, shown=shown) if turns >= 2
+        else msg("{key} fell from {highest:.2f} to {last:.2f}", key=key, highest=max(values), last=values[-1]),
         "The form of the answers is not learned for good: more examples of it, or a lower rate; keep the checkpoint "
         "where it was best.",
     )  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.base.messages import msg
 from engine.compare import statistics
 from engine.compare.comparison_records import Comparison, Evidence
 from engine.metrics.names import lower_is_better, metric_name
@@ -60,8 +61,12 @@ def _seed_variance(comparison: Comparison, evidence: Sequence[Evidence]) -> list
         if sure:
             who = ", ".join(comparison.subjects[i].letter for i in members)
             notes.append(
-                f"{who} differ in their seed alone, and yet surely in {', '.join(sorted(sure))}: that is the luck of "
-                "training. Another setting must differ by more than this to be the reason."
+                msg(
+                    "{who} differ in their seed alone, and yet surely in {sure}: that is the luck of "
+                    "training. Another setting must differ by more than this to be the reason.",
+                    who=who,
+                    sure=", ".join(sorted(sure)),
+                )
             )
     return notes
 
@@ -78,8 +83,13 @@ def _paired(comparison: Comparison) -> tuple[list[_Pairs], list[str]]:
     if without:
         asked = ", ".join(s.asked for s in comparison.subjects if s.letter in without)
         notes.append(
-            f"{' and '.join(without)} {'have' if len(without) > 1 else 'has'} no predictions kept, so how sure the "
-            f"differences are cannot be said: finetop eval {asked} --data FILE makes them."
+            msg(
+                "{without} {suffix} no predictions kept, so how sure the "
+                "differences are cannot be said: finetop eval {asked} --data FILE makes them.",
+                without=" and ".join(without),
+                suffix="have" if len(without) > 1 else "has",
+                asked=asked,
+            )
         )
     for first, second in itertools.combinations(range(len(letters)), 2):
         a, b = (read.get(comparison.evaluations[i]) or {} for i in (first, second))
@@ -88,10 +98,19 @@ def _paired(comparison: Comparison) -> tuple[list[_Pairs], list[str]]:
         common = [key for key in a if key in b]
         who = f"{letters[first]} and {letters[second]}"
         if len(common) < _FEW:
-            notes.append(f"{who} have {len(common)} examples in common: too few to judge.")
+            notes.append(
+                msg("{who} have {num_common} examples in common: too few to judge.", who=who, num_common=len(common))
+            )
             continue
         if len(common) < max(len(a), len(b)):
-            notes.append(f"{who} have {len(common):,} of {max(len(a), len(b)):,} examples in common; only these count.")
+            notes.append(
+                msg(
+                    "{who} have {num_common:,} of {num_a:,} examples in common; only these count.",
+                    who=who,
+                    num_common=len(common),
+                    num_a=max(len(a), len(b)),
+                )
+            )
         pairs = [(a[key], b[key]) for key in common]
         if loss := _losses(pairs, first, second, who, notes):
             found.append(loss)
@@ -111,7 +130,9 @@ def _losses(
     if len(known) < _FEW:
         return None
     if any(a.tokens != b.tokens for a, b in known):
-        notes.append(f"{who} cut the same answers into other tokens, so their losses per token cannot be compared.")
+        notes.append(
+            msg("{who} cut the same answers into other tokens, so their losses per token cannot be compared.", who=who)
+        )
         return None
     firsts, seconds, tokens = zip(*((a.loss, b.loss, a.tokens) for a, b in known), strict=True)
     return _Pairs("loss", first, second, firsts, seconds, tokens)
@@ -165,25 +186,49 @@ def describe(evidence: Evidence, first: str, second: str, comparisons: int = 1) 
     second_is_better = evidence.difference != 0 and (evidence.difference < 0) == lower
     better, worse = (second, first) if second_is_better else (first, second)
     name, n = metric_name(f"eval/{evidence.key}"), f"{evidence.examples:,}"
-    chance = p_text(evidence.p) + (f" after Holm's correction for {comparisons} comparisons" if comparisons > 1 else "")
+    chance = p_text(evidence.p) + (
+        msg(" after Holm's correction for {comparisons} comparisons", comparisons=comparisons)
+        if comparisons > 1
+        else ""
+    )
     if evidence.wins is not None and evidence.losses is not None:
         more, fewer = max(evidence.wins, evidence.losses), min(evidence.wins, evidence.losses)
-        seen = f"on {more:,} of {n} questions, worse on {fewer:,}"
-        brief = f"{better} is better on {more:,}, worse on {fewer:,}"
-        is_better = f"{better} is better{f' than {worse}' if comparisons > 1 else ''}"
+        seen = msg("on {more:,} of {n} questions, worse on {fewer:,}", more=more, n=n, fewer=fewer)
+        brief = msg("{better} is better on {more:,}, worse on {fewer:,}", better=better, more=more, fewer=fewer)
+        is_better = msg("{better} is better{suffix}", better=better, suffix=f" than {worse}" if comparisons > 1 else "")
     else:
         sign = 1 if evidence.difference > 0 else -1
         low, high = sorted((sign * evidence.low, sign * evidence.high))
-        span = f"95 % interval {low:.2g} to {high:.2g}"
-        seen = f"by {abs(evidence.difference):.3g} ({span}) over {n} examples"
+        span = msg("95 % interval {low:.2g} to {high:.2g}", low=low, high=high)
+        seen = msg(
+            "by {difference:.3g} ({span}) over {n} examples", difference=abs(evidence.difference), span=span, n=n
+        )
         is_better = f"{better} is {'lower' if lower else 'higher'}{f' than {worse}' if comparisons > 1 else ''}"
         brief = f"{is_better} by {abs(evidence.difference):.2g}, {span}"
     if evidence.p < _SURE:
-        return f"{name}: {is_better} {seen}: unlikely to be luck, {chance}."
-    unsure = f"{name}: {first} and {second} cannot be told apart with {n} examples"
+        return msg(
+            "{name}: {is_better} {seen}: unlikely to be luck, {chance}.",
+            name=name,
+            is_better=is_better,
+            seen=seen,
+            chance=chance,
+        )
+    unsure = msg(
+        "{name}: {first} and {second} cannot be told apart with {n} examples",
+        name=name,
+        first=first,
+        second=second,
+        n=n,
+    )
     if not evidence.difference:
-        return f"{unsure}: no difference was seen."
-    return f"{unsure} ({brief}, {chance}); {_required_text(evidence.needed)} would be needed."
+        return msg("{unsure}: no difference was seen.", unsure=unsure)
+    return msg(
+        "{unsure} ({brief}, {chance}); {needed} would be needed.",
+        unsure=unsure,
+        brief=brief,
+        chance=chance,
+        needed=_required_text(evidence.needed),
+    )
 
 
 def p_text(p: float) -> str:

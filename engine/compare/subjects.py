@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.base.workspace import CONFIG, Workspace, parse_checkpoint_name
 from engine.compare.comparison_records import LETTERS, Subject
 from engine.runs import journal
@@ -47,7 +48,10 @@ def opened(workspace: Workspace, names: Sequence[str], conn: Any = None) -> Iter
     does not matter here.
     """
     if len(names) > len(LETTERS):
-        raise InputError(f"{len(names)} are too many to compare at once", f"Name {len(LETTERS)} at most.")
+        raise InputError(
+            msg("{num_names} are too many to compare at once", num_names=len(names)),
+            msg("Name {num_letters} at most.", num_letters=len(LETTERS)),
+        )
     with contextlib.ExitStack() as stack:
         if conn is None:
             with contextlib.suppress(StoreMissing, StoreOlder):
@@ -91,7 +95,7 @@ def _evaluation(workspace: Workspace, letter: str, name: str) -> ResolvedSubject
             subject = Subject(letter, name, result.run_id, title, None, result.step, result.step, is_run=False)
             return ResolvedSubject(subject, evaluation=result)
     raise InputError(
-        f"'{name[:200]}' names neither a run, a checkpoint nor an evaluation",
+        msg("'{name}' names neither a run, a checkpoint nor an evaluation", name=name[:200]),
         "Name a run (41), a checkpoint (41@best) or an evaluation's folder (runs/41/evaluations/...).",
     )
 
@@ -121,7 +125,7 @@ def _store_of(stack: contextlib.ExitStack, workspace: Workspace, run_id: int, co
 def _run(workspace: Workspace, letter: str, name: str, conn: Any, run_id: int, point: str) -> ResolvedSubject:
     run = queries.run(conn, run_id)
     if run is None:  # deleted between two looks
-        raise InputError(f"there is no run {run_id} in {workspace.root}")
+        raise InputError(msg("there is no run {run_id} in {root}", run_id=run_id, root=workspace.root))
     series = queries.series(conn, run_id)
     reached = max((s.last_step for key, s in series.items() if key.startswith(("train/", "eval/"))), default=None)
     step = last = reached
@@ -144,7 +148,7 @@ def _step_of(conn: Any, run: Run, point: str, reached: int | None) -> int:
         step = int(point)
         if step in {checkpoint.step for checkpoint in checkpoints} or step <= (reached if reached is not None else -1):
             return step
-        raise InputError(f"run {run.id} has not reached step {step:,}", _there_are(checkpoints))
+        raise InputError(msg("run {id} has not reached step {step:,}", id=run.id, step=step), _there_are(checkpoints))
     if point == "latest" and checkpoints:
         return max(checkpoint.step for checkpoint in checkpoints)
     for checkpoint in checkpoints:
@@ -152,10 +156,10 @@ def _step_of(conn: Any, run: Run, point: str, reached: int | None) -> int:
             return checkpoint.step
     if point == "best" and run.best_eval_step is not None:
         return run.best_eval_step if run.best.improved else 0
-    raise InputError(f"run {run.id} has no checkpoint '{point}'", _there_are(checkpoints))
+    raise InputError(msg("run {id} has no checkpoint '{point}'", id=run.id, point=point), _there_are(checkpoints))
 
 
 def _there_are(checkpoints: Sequence[Checkpoint]) -> str:
     names = [str(checkpoint.step) for checkpoint in checkpoints if checkpoint.removed is None]
     kept = sorted({label for checkpoint in checkpoints for label in checkpoint.kept})
-    return f"It has {', '.join([*kept, *names][:20])}." if names else "It has none yet."
+    return msg("It has {value}.", value=", ".join([*kept, *names][:20])) if names else "It has none yet."

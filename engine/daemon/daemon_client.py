@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.base.worker_process import is_held, worker_environment
 from engine.base.workspace import Workspace
 
@@ -124,7 +125,7 @@ def exclusive(workspace: Workspace) -> Iterator[None]:
     if lock is None:
         held = _holder(workspace)
         raise EngineError(
-            f"the daemon of {workspace.root} is running" + (f" (pid {held})" if held else ""),
+            msg("the daemon of {root} is running", root=workspace.root) + (f" (pid {held})" if held else ""),
             "End it with `finetop daemon stop`; its runs go on, and the next daemon finds them.",
         )
     try:
@@ -152,7 +153,11 @@ def take_lock(workspace: Workspace) -> int | None:
             if not is_held(error):
                 os.close(descriptor)
                 raise EngineError(
-                    f"{workspace.daemon_lock} cannot be locked: {error.strerror}",
+                    msg(
+                        "{daemon_lock} cannot be locked: {strerror}",
+                        daemon_lock=workspace.daemon_lock,
+                        strerror=error.strerror,
+                    ),
                     "The workspace must lie on a file system that has locks; not every network drive does.",
                 ) from None
             if time.monotonic() > deadline:
@@ -170,13 +175,14 @@ def make_private(workspace: Workspace) -> None:
         workspace.private.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise EngineError(
-            f"{workspace.private} cannot be made: {error.strerror}", "Choose another folder with --workspace DIR."
+            msg("{private} cannot be made: {strerror}", private=workspace.private, strerror=error.strerror),
+            "Choose another folder with --workspace DIR.",
         ) from None
 
 
 def _unwritable(path: Path, error: OSError) -> EngineError:
     return EngineError(
-        f"no daemon can be started: {path} cannot be written: {error.strerror}",
+        msg("no daemon can be started: {path} cannot be written: {strerror}", path=path, strerror=error.strerror),
         "What is queued waits until one is: see to that folder, then `finetop daemon start`.",
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.base.messages import msg
 from engine.base.units import span_text
 from engine.base.worker_process import DONE, STOPPED, signal_name
 from engine.store.run_records import RunState
@@ -92,46 +93,62 @@ def classify_exit(evidence: ExitEvidence) -> ExitStatus:
     status, said = evidence.status, evidence.said or {}
     code = None if status is None else exit_code(status)
     state = said.get("state")
-    where = f" at step {evidence.step}" if evidence.step else ""
+    where = msg(" at step {step}", step=evidence.step) if evidence.step else ""
     if "refused" in said:
         end = ExitCause.INPUT if said.get("cause") == "failed" else _exit_cause(said, code)
         return ExitStatus(end, RunState(str(state)), None, code)
     if state == "done":
         return ExitStatus(ExitCause.DONE, RunState.DONE, None, code)
     if state == "stopped" and evidence.ours and not evidence.wanted:
-        reason = f"asked to leave by something other than finetop; saved{where}"
+        reason = msg("asked to leave by something other than finetop; saved{where}", where=where)
         return ExitStatus(ExitCause.ASKED, RunState.INTERRUPTED, reason, code)
     if state == "stopped":
         return ExitStatus(ExitCause.STOPPED, RunState.STOPPED, None, code)
     if state == "failed":
         return ExitStatus(_exit_cause(said, code), RunState.FAILED, None, code)
     if evidence.wanted == "kill":
-        return ExitStatus(ExitCause.KILLED, RunState.STOPPED, f"killed by you{where}", code)
+        return ExitStatus(ExitCause.KILLED, RunState.STOPPED, msg("killed by you{where}", where=where), code)
     if evidence.hung_seconds is not None:
-        reason = f"hung: no sign of life for {span_text(evidence.hung_seconds)} beyond what it had promised{where}"
+        reason = msg(
+            "hung: no sign of life for {hung_seconds} beyond what it had promised{where}",
+            hung_seconds=span_text(evidence.hung_seconds),
+            where=where,
+        )
         return ExitStatus(ExitCause.HUNG, RunState.FAILED, reason, code)
     if evidence.rebooted:
-        return ExitStatus(ExitCause.REBOOT, RunState.INTERRUPTED, f"the machine was restarted{where}", code)
+        return ExitStatus(
+            ExitCause.REBOOT, RunState.INTERRUPTED, msg("the machine was restarted{where}", where=where), code
+        )
     number = None if status is None else _signal(status)
     if evidence.oom_kills and (number == signal.SIGKILL or status is None):
-        reason = f"killed by the system, whose memory ran out{where}"
+        reason = msg("killed by the system, whose memory ran out{where}", where=where)
         return ExitStatus(ExitCause.HOST_MEMORY, RunState.FAILED, reason, code)
     if evidence.wanted == "stop" and number == signal.SIGTERM:
-        return ExitStatus(ExitCause.STOPPED, RunState.STOPPED, f"stopped while loading{where}", code)
+        return ExitStatus(ExitCause.STOPPED, RunState.STOPPED, msg("stopped while loading{where}", where=where), code)
     if number is not None:
-        reason = f"killed by signal {number} ({signal_name(number)}){where}, which finetop did not send"
+        reason = msg(
+            "killed by signal {number} ({signal_name}){where}, which finetop did not send",
+            number=number,
+            signal_name=signal_name(number),
+            where=where,
+        )
         return ExitStatus(ExitCause.SIGNAL, RunState.FAILED, reason, code)
     if code is None:
-        return ExitStatus(ExitCause.VANISHED, RunState.INTERRUPTED, f"its process vanished{where}")
+        return ExitStatus(ExitCause.VANISHED, RunState.INTERRUPTED, msg("its process vanished{where}", where=where))
     if code == DONE:
         return ExitStatus(
-            ExitCause.EXIT, RunState.FAILED, f"its process ended without saying that it was done{where}", code
+            ExitCause.EXIT,
+            RunState.FAILED,
+            msg("its process ended without saying that it was done{where}", where=where),
+            code,
         )
     if code == STOPPED:
         return ExitStatus(ExitCause.STOPPED, RunState.STOPPED, f"stopped{where}", code)
     if code == _WRONG_INPUT:
         return ExitStatus(ExitCause.INPUT, RunState.FAILED, "could not begin; the log says why", code)
-    return ExitStatus(ExitCause.EXIT, RunState.FAILED, f"its process ended with code {code}{where}", code)
+    return ExitStatus(
+        ExitCause.EXIT, RunState.FAILED, msg("its process ended with code {code}{where}", code=code, where=where), code
+    )
 
 
 def _exit_cause(said: Mapping[str, Any], code: int | None) -> ExitCause:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from engine.base.messages import msg
 from engine.base.worker_process import worker_command, worker_environment
 
 _MESSAGE_BYTES = 1 << 17
@@ -80,7 +81,7 @@ class ForkServer:
                 )
         except OSError as error:
             ours.close()
-            self._turn_off(f"it cannot be started: {error.strerror}")
+            self._turn_off(msg("it cannot be started: {strerror}", strerror=error.strerror))
             return
         ours.setblocking(False)
         self._channel, self._ready, self._began, self._asked_to_leave = ours, False, time.monotonic(), False
@@ -105,9 +106,9 @@ class ForkServer:
         self._process = None
         if not self._asked_to_leave and not self._off:
             self._deaths += 1
-            self.news.append(f"the warm process has died (wait status {status})")
+            self.news.append(msg("the warm process has died (wait status {status})", status=status))
             if self._deaths >= _MOST_STARTS:
-                self._turn_off(f"it has died {self._deaths} times")
+                self._turn_off(msg("it has died {deaths} times", deaths=self._deaths))
         return True
 
     def listen(self) -> None:
@@ -123,7 +124,7 @@ class ForkServer:
         try:
             socket.send_fds(self._channel, [json.dumps(request).encode()], [log.fileno()])
         except OSError as error:
-            raise ForkServerUnavailable(f"it cannot be asked: {error.strerror}") from None
+            raise ForkServerUnavailable(msg("it cannot be asked: {strerror}", strerror=error.strerror)) from None
         deadline = time.monotonic() + _ANSWER_SECONDS
         while time.monotonic() < deadline:
             with selectors.DefaultSelector() as selector:
@@ -138,12 +139,14 @@ class ForkServer:
             if self._channel is None:
                 raise ForkServerUnavailable("it has died")
         self._kill()
-        raise ForkServerUnavailable(f"it has not answered for {_ANSWER_SECONDS:.0f} s")
+        raise ForkServerUnavailable(
+            msg("it has not answered for {answer_seconds:.0f} s", answer_seconds=_ANSWER_SECONDS)
+        )
 
     def _take(self, message: dict[str, Any]) -> None:
         if "ready" in message:
             self._ready = True
-            self.news.append(f"the warm process is ready after {message['ready']:.1f} s")
+            self.news.append(msg("the warm process is ready after {ready:.1f} s", ready=message["ready"]))
         elif "off" in message:
             self._turn_off(message["off"])
         elif "exited" in message:
@@ -171,7 +174,7 @@ class ForkServer:
 
     def _turn_off(self, reason: str) -> None:
         self._off = reason
-        self.news.append(f"runs are spawned, not forked: {reason}")
+        self.news.append(msg("runs are spawned, not forked: {reason}", reason=reason))
 
     def _kill(self) -> None:
         if self._process:

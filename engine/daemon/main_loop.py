@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from engine import __version__
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.base.units import bytes_text
 from engine.base.workspace import Workspace
 from engine.daemon import daemon_client, placement, process_control
@@ -104,7 +105,9 @@ class Daemon:
         """SIGTERM and SIGINT: leave. Losing the terminal matters only to a daemon that was started in one."""
         self._wake.install()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, frame: self.leave(f"asked by {signal.Signals(number).name}"))
+            signal.signal(
+                number, lambda number, frame: self.leave(msg("asked by {name}", name=signal.Signals(number).name))
+            )
         hang_up = (lambda number, frame: self.leave("the terminal is gone")) if foreground else signal.SIG_IGN
         signal.signal(signal.SIGHUP, hang_up)
 
@@ -246,7 +249,7 @@ class Daemon:
         if idle > self.limits.warm_idle_seconds:
             self._warm.leave()
         if 0 < (self.options.idle_exit_seconds or idle_exit_seconds(self._conn)) < idle:
-            self.leave(f"nothing to do for {idle:.0f} s")
+            self.leave(msg("nothing to do for {idle:.0f} s", idle=idle))
 
     # -- what starts ---------------------------------------------------------------------------------------------
 
@@ -303,11 +306,17 @@ class Daemon:
         try:
             free = shutil.disk_usage(self.workspace.root).free
         except OSError as error:
-            return f"the disk of {self.workspace.root} does not answer: {error.strerror}"
+            return msg(
+                "the disk of {root} does not answer: {strerror}", root=self.workspace.root, strerror=error.strerror
+            )
         reserve = self.limits.disk_reserve_bytes
         if free >= reserve:
             return ""
-        return f"the disk is full: {bytes_text(free)} free, nothing starts below {bytes_text(reserve)}"
+        return msg(
+            "the disk is full: {free} free, nothing starts below {reserve}",
+            free=bytes_text(free),
+            reserve=bytes_text(reserve),
+        )
 
 
 class _Wake:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.base.messages import msg
 from engine.base.worker_process import cores, worker_environment
 from engine.daemon.scheduler import ActiveRun, Dependency, ForeignProcess, Gpu, WaitingRun
 from engine.monitor.cuda_visible_devices import environment, visible_gpus
@@ -33,11 +34,19 @@ def machine(snapshot: Snapshot, environ: Mapping[str, str], driver: Path = _DRIV
     """The GPUs this user may use and what is free on them. Cards that do not answer are left out."""
     if not snapshot.gpus:
         # A driver that is loaded and tells nothing is a fault of the moment; without one this is a CPU machine.
-        return Machine(trouble=f"the GPU driver does not answer: {snapshot.gpu_problem}" if driver.exists() else "")
+        return Machine(
+            trouble=msg("the GPU driver does not answer: {gpu_problem}", gpu_problem=snapshot.gpu_problem)
+            if driver.exists()
+            else ""
+        )
     ours = visible_gpus(snapshot.gpus, environ).gpus
     answering = [gpu for gpu in ours if not gpu.stale and gpu.memory_free_bytes is not None]
     if ours and not answering:
-        return Machine(trouble=f"no GPU answers: {ours[0].problem or snapshot.gpu_problem or 'its figures are old'}")
+        return Machine(
+            trouble=msg(
+                "no GPU answers: {problem}", problem=ours[0].problem or snapshot.gpu_problem or "its figures are old"
+            )
+        )
     samples = {_id(gpu, snapshot.gpus): gpu for gpu in answering}
     return Machine(tuple(_gpu(name, gpu) for name, gpu in samples.items()), samples)
 

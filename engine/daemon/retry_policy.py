@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.base.units import span_text
 from engine.daemon.exit_status import RETRYABLE, ExitCause, ExitStatus
 from engine.daemon.limits import Limits
@@ -64,7 +65,11 @@ def decide(
     if used >= run.retries:
         return None
     pause = min(limits.retry_first_seconds * limits.retry_growth**used, limits.retry_last_seconds)
-    return Restart(RETRY, f"Retry {used + 1} of {run.retries} in {span_text(pause)}.", pause)
+    return Restart(
+        RETRY,
+        msg("Retry {used} of {retries} in {pause}.", used=used + 1, retries=run.retries, pause=span_text(pause)),
+        pause,
+    )
 
 
 def _after_out_of_memory(
@@ -80,9 +85,13 @@ def _after_out_of_memory(
     fewer = max(in_use // 2, _SMALLEST_PASS) if in_use else None
     if fewer is None and not others:
         return None  # not even the model fits
-    what = f"with {fewer} tokens a pass instead of {in_use}" if fewer else "as it was"
+    what = msg("with {fewer} tokens a pass instead of {in_use}", fewer=fewer, in_use=in_use) if fewer else "as it was"
     when = " once others leave it enough memory" if others else ""
-    message = f"Out of GPU memory: goes on from its last checkpoint {what}{when}. The result is the same."
+    message = msg(
+        "Out of GPU memory: goes on from its last checkpoint {what}{when}. The result is the same.",
+        what=what,
+        when=when,
+    )
     return Restart(MEMORY_RESTART, message, 0.0, fewer)
 
 
@@ -100,7 +109,9 @@ def apply(conn: Connection, run: Run, folder: Path, again: Restart, card: GpuMem
             layer = Layer(MEMORY_RESTART, {"train.micro_tokens": again.micro_tokens})
             changed = change_run(folder, [layer])
         except EngineError as error:
-            queue.note(conn, run.id, MEMORY_RESTART, f"Not started again: {error.message}", step=run.step)
+            queue.note(
+                conn, run.id, MEMORY_RESTART, msg("Not started again: {message}", message=error.message), step=run.step
+            )
             return False
         queue.put_settings(conn, run.id, changed.config.flat(), changed.origin)
     if again.event == MEMORY_RESTART and card.others_bytes:

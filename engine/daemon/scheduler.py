@@ -18,6 +18,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from engine.base.messages import msg
 from engine.base.units import GIB, span_text
 
 CPU_SLOTS = "cpu_slots"
@@ -195,7 +196,11 @@ def _blocked(run: WaitingRun, state: State) -> Wait | None:
     if unfinished:
         return Wait(run.id, WaitKind.AFTER, "; ".join(map(_dependency_reason, unfinished)))
     if run.not_before is not None and run.not_before > state.now:
-        return Wait(run.id, WaitKind.LATER, f"tries again in {span_text(max(run.not_before - state.now, 1.0))}")
+        return Wait(
+            run.id,
+            WaitKind.LATER,
+            msg("tries again in {not_before}", not_before=span_text(max(run.not_before - state.now, 1.0))),
+        )
     if state.disk_full:
         return Wait(run.id, WaitKind.DISK, state.disk_full)
     return None
@@ -255,21 +260,26 @@ def _never(run: WaitingRun, allowed: list[_Slot], slots: list[_Slot]) -> str:
     """Why this machine cannot run it as it is; empty if it can."""
     wanted = run.gpus_wanted
     if not slots:
-        return f"asks for {_gpus(wanted)}; this machine has none"
+        return msg("asks for {wanted}; this machine has none", wanted=_gpus(wanted))
     if run.pinned and len(allowed) < wanted:
         known = {name for slot in slots for name in slot.names()}
         missing = [name for name in run.pinned if name not in known]
         if missing:
-            return f"pinned to GPU {', '.join(missing)}, which this machine does not have"
-        return f"asks for {_gpus(wanted)} and is pinned to {len(allowed)}"
+            return msg("pinned to GPU {missing}, which this machine does not have", missing=", ".join(missing))
+        return msg("asks for {wanted} and is pinned to {num_allowed}", wanted=_gpus(wanted), num_allowed=len(allowed))
     if len(slots) < wanted:
-        return f"asks for {_gpus(wanted)}; this machine has {len(slots)}"
+        return msg("asks for {wanted}; this machine has {num_slots}", wanted=_gpus(wanted), num_slots=len(slots))
     if run.estimate_bytes is not None:
         large = [slot for slot in allowed if slot.gpu.total_bytes >= run.estimate_bytes]
         if len(large) < wanted:
             largest = max(slot.gpu.total_bytes for slot in allowed)
             on_each = " on each GPU" if wanted > 1 else ""
-            return f"needs ~{_gib(run.estimate_bytes)} GiB{on_each}, more than the {_gib(largest)} of the largest GPU"
+            return msg(
+                "needs ~{estimate_bytes} GiB{on_each}, more than the {largest} of the largest GPU",
+                estimate_bytes=_gib(run.estimate_bytes),
+                on_each=on_each,
+                largest=_gib(largest),
+            )
     return ""
 
 
@@ -282,7 +292,13 @@ def _explain(run: WaitingRun, allowed: list[_Slot], fitting: list[_Slot]) -> Wai
     busy = [slot for slot in allowed if slot.kept_for is None and slot not in fitting and slot not in short]
     parts = []
     if run.gpus_wanted > 1:
-        parts.append(f"needs {run.gpus_wanted} GPUs together, {len(fitting)} free")
+        parts.append(
+            msg(
+                "needs {gpus_wanted} GPUs together, {num_fitting} free",
+                gpus_wanted=run.gpus_wanted,
+                num_fitting=len(fitting),
+            )
+        )
     if short:
         best = max(short, key=lambda slot: slot.free)
         parts.append(_memory_reason(run, best))
@@ -295,13 +311,22 @@ def _explain(run: WaitingRun, allowed: list[_Slot], fitting: list[_Slot]) -> Wai
         for slot in kept[:2]:
             front = slot.kept_for
             together = (
-                f", which needs {front.gpus_wanted} together" if front.gpus_wanted > 1 else ", ahead in the queue"
+                msg(", which needs {gpus_wanted} together", gpus_wanted=front.gpus_wanted)
+                if front.gpus_wanted > 1
+                else ", ahead in the queue"
             )
-            parts.append(f"GPU {slot.gpu.id} is kept for run {front.id}{together}")
-        parts += [f"GPU {slot.gpu.id} is used by run {_runs(slot)}" for slot in busy[:2]]
+            parts.append(
+                msg(
+                    "GPU {id} is kept for run {front_id}{together}",
+                    id=slot.gpu.id,
+                    front_id=front.id,
+                    together=together,
+                )
+            )
+        parts += [msg("GPU {id} is used by run {slot}", id=slot.gpu.id, slot=_runs(slot)) for slot in busy[:2]]
         more = max(len(kept) - 2, 0) + max(len(busy) - 2, 0)
         if more:
-            parts.append(f"{_gpus(more)} more taken")
+            parts.append(msg("{more} more taken", more=_gpus(more)))
     return Wait(run.id, kind, "; ".join(parts))
 
 
@@ -316,29 +341,46 @@ def _memory_reason(run: WaitingRun, slot: _Slot) -> str:
         users.append(f"pid {process.pid}" + (f" of {process.user}" if process.user else ""))
     if slot.runs:
         users.append(f"run {_runs(slot)}")
-    by = f": used by {', '.join(users)}" if users else ""
+    by = msg(": used by {users}", users=", ".join(users)) if users else ""
     if run.estimate_bytes is None:
-        return f"nobody knows how much memory it needs, and GPU {slot.gpu.id} has {free} GiB free{by}"
-    return f"needs ~{_gib(run.estimate_bytes)} GiB, GPU {slot.gpu.id} has {free} free{by}"
+        return msg(
+            "nobody knows how much memory it needs, and GPU {id} has {free} GiB free{by}",
+            id=slot.gpu.id,
+            free=free,
+            by=by,
+        )
+    return msg(
+        "needs ~{estimate_bytes} GiB, GPU {id} has {free} free{by}",
+        estimate_bytes=_gib(run.estimate_bytes),
+        id=slot.gpu.id,
+        free=free,
+        by=by,
+    )
 
 
 def _dependency_reason(dependency: Dependency) -> str:
     if dependency.state is None:
-        return f"after run {dependency.run}, which was deleted"
+        return msg("after run {run}, which was deleted", run=dependency.run)
     if dependency.state in ("failed", "stopped", "interrupted"):
         was = "was " if dependency.state != "failed" else ""
-        return f"after run {dependency.run}, which {was}{dependency.state}"
-    return f"after run {dependency.run} ({dependency.state})"
+        return msg("after run {run}, which {was}{state}", run=dependency.run, was=was, state=dependency.state)
+    return msg("after run {run} ({state})", run=dependency.run, state=dependency.state)
 
 
 def _cpu_reason(state: State, kept_for: int | None) -> str:
     if state.cpu_slots <= 0:
         return "this machine is set to run nothing on its CPU"
     runs = ", ".join(str(run.id) for run in state.active if not run.gpus)
-    slots = "the CPU slot is" if state.cpu_slots == 1 else f"all {state.cpu_slots} CPU slots are"
+    slots = (
+        "the CPU slot is" if state.cpu_slots == 1 else msg("all {cpu_slots} CPU slots are", cpu_slots=state.cpu_slots)
+    )
     if kept_for is not None:
-        return f"{slots} taken; run {kept_for} is next"
-    return f"{slots} used by run {runs}" if runs else f"{slots} given to runs ahead in the queue"
+        return msg("{slots} taken; run {kept_for} is next", slots=slots, kept_for=kept_for)
+    return (
+        msg("{slots} used by run {runs}", slots=slots, runs=runs)
+        if runs
+        else msg("{slots} given to runs ahead in the queue", slots=slots)
+    )
 
 
 def _runs(slot: _Slot) -> str:

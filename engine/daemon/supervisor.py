@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.base.errors import EngineError, InputError
+from engine.base.messages import msg
 from engine.base.units import span_text
 from engine.base.worker_process import locked_log, spawn_worker, started_at, worker_alive
 from engine.base.workspace import LOG, Workspace
@@ -125,15 +126,15 @@ class Supervisor:
             self.workers[run_id] = worker
             return True
         except OSError as error:
-            reason = f"no worker could be started: {error.strerror or error}"
+            reason = msg("no worker could be started: {strerror}", strerror=error.strerror or error)
             reason += f" ({error.filename})" if error.filename else ""
             ending = ExitStatus(ExitCause.NOT_STARTED, RunState.FAILED, reason)
             self._record_exit(worker, ending, reason, queries.events(self.conn, run_id, limit=_ALL))
             return False
         self.workers[run_id] = worker
-        where = f" on GPU {', '.join(gpus)}" if gpus else ""
+        where = msg(" on GPU {gpus}", gpus=", ".join(gpus)) if gpus else ""
         log.info("run %d started%s, %s, pid %s", run_id, where, how, worker.pid)
-        self._record(worker, f"Started{where}, {how} (pid {worker.pid}).")
+        self._record(worker, msg("Started{where}, {how} (pid {pid}).", where=where, how=how, pid=worker.pid))
         return True
 
     def _launch(self, worker: Worker, environment: Mapping[str, str]) -> str:
@@ -211,7 +212,11 @@ class Supervisor:
         with write(self.conn):
             queue.started(self.conn, worker.run.id, worker.pid, worker.started or 0.0)
             self._note(
-                worker, retry_policy.START, message or f"Started (pid {worker.pid}).", pid=worker.pid, boot=self._boot
+                worker,
+                retry_policy.START,
+                message or msg("Started (pid {pid}).", pid=worker.pid),
+                pid=worker.pid,
+                boot=self._boot,
             )
         worker.recorded = True
 
@@ -264,7 +269,9 @@ class Supervisor:
             silence = now - worker.overdue_at
             if not worker.reported:
                 suspended = "; its process is suspended" if process_control.is_suspended(worker.pid) else ""
-                self._note(worker, "overdue", f"No sign of life where one was promised{suspended}.")
+                self._note(
+                    worker, "overdue", msg("No sign of life where one was promised{suspended}.", suspended=suspended)
+                )
                 worker.reported = True
                 log.warning("run %d is overdue%s", worker.run.id, suspended)
             if (
@@ -275,7 +282,9 @@ class Supervisor:
                 worker.hung_at = now
                 log.warning("run %d hangs and is killed", worker.run.id)
                 process_control.kill_session(worker.pid)  # first: the note may not go through
-                self._note(worker, "hung", f"Killed after {span_text(silence)} without a sign of life.")
+                self._note(
+                    worker, "hung", msg("Killed after {silence} without a sign of life.", silence=span_text(silence))
+                )
 
     # -- the end -------------------------------------------------------------------------------------------------
 

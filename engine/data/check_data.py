@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.base.messages import msg
 from engine.data.check_report import CheckReport, Issue, Lengths, Progress, length_histogram, size_verdict
 from engine.data.compare_rows import PARTS, between_rows
 from engine.data.edge_cases import Boundaries
@@ -155,7 +156,12 @@ class _Checker:
                 if isinstance(item, Row) and item.example is not None and item.part not in ("", TRAIN):
                     self._pool.add(item.example, 1 if item.part == VALIDATION else 2)
             self._left_out += [
-                f"{count:,} rows of the split '{part}' are compared with the training rows, and not looked at otherwise"
+                msg(
+                    "{count:,} rows of the split '{part}' are compared with the training rows, "
+                    "and not looked at otherwise",
+                    count=count,
+                    part=part,
+                )
                 for part, count in others.items()
             ]
 
@@ -230,7 +236,12 @@ class _Checker:
             if length < 0:
                 self._found("unreadable", place, where, "the model's chat template refuses this row [template]")
             elif remaining == 0:
-                self._found("no-answer-left", place, where, f"{length:,} tokens; no answer within {max_length:,}")
+                self._found(
+                    "no-answer-left",
+                    place,
+                    where,
+                    msg("{length:,} tokens; no answer within {max_length:,}", length=length, max_length=max_length),
+                )
             elif length > max_length:
                 self._found("truncated", place, where, f"{length:,} tokens")
             for code, message in notes.get(index, ()):
@@ -273,7 +284,13 @@ class _Checker:
             other = first.setdefault(_as_read(label), label)
             if other != label:
                 row = self._label_rows[label]
-                message = f"'{label}' ({count:,} rows) and '{other}' ({labels[other]:,} rows), which is first at"
+                message = msg(
+                    "'{label}' ({count:,} rows) and '{other}' ({labels:,} rows), which is first at",
+                    label=label,
+                    count=count,
+                    other=other,
+                    labels=labels[other],
+                )
                 other_row = self._label_rows[other]
                 self._found("labels", self._place[row], self._pool.where(row), message, ascii(label), other_row)
 
@@ -285,7 +302,11 @@ class _Checker:
         if median < _LONG_MEDIAN:
             return
         for row in np.flatnonzero((chars > 0) & (chars < max(3, median // _SHORT_SHARE))).tolist():
-            message = f"an answer of {chars[row]} characters, where half of them have {median:,} or more"
+            message = msg(
+                "an answer of {chars} characters, where half of them have {median:,} or more",
+                chars=chars[row],
+                median=median,
+            )
             self._found("short-answers", self._place[row], self._pool.where(row), message, self._pool.texts(row)[1])
 
 
@@ -321,7 +342,7 @@ def _unusual_order(example: Example) -> str:
         return "the assistant speaks first"
     for one, two in itertools.pairwise(roles):
         if one == two and one != "tool":
-            return f"two {one} messages in a row"
+            return msg("two {one} messages in a row", one=one)
     return ""
 
 

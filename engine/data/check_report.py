@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from engine.base.messages import msg
 from engine.data.issue_types import ISSUE_TYPES
 from engine.formats.examples import DataFile
 
@@ -92,9 +93,16 @@ def length_histogram(lengths: np.ndarray) -> dict[int, int]:
 def size_verdict(examples: int, labels: int) -> str:
     """What a number of examples is good for, as people find it in practice."""
     if examples < FEW:
-        return f"{examples:,} example{'s' * (examples != 1)}: too few to learn from; aim for {GOOD} or more"
+        return msg(
+            "{examples:,} example{value}: too few to learn from; aim for {good} or more",
+            examples=examples,
+            value="s" * (examples != 1),
+            good=GOOD,
+        )
     if examples < GOOD:
-        return f"{examples:,} examples: enough for a try; {GOOD} to 1,000 are good"
+        return msg("{examples:,} examples: enough for a try; {good} to 1,000 are good", examples=examples, good=GOOD)
     if examples < BEST:
-        return f"{examples:,} examples: a good size" + (f"; {BEST:,} or more are best for labels" if labels else "")
+        return msg("{examples:,} examples: a good size", examples=examples) + (
+            msg("; {best:,} or more are best for labels", best=BEST) if labels else ""
+        )
     return f"{examples:,} examples: " + ("a very good size for classification" if labels else "a very good size")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import DataError, InputError
+from engine.base.messages import msg
 from engine.data.check_data import Gathered, gather
 from engine.data.check_report import Progress
 from engine.data.issue_types import ISSUE_TYPES, REMOVED_BY_DEFAULT
@@ -78,7 +79,9 @@ def clean(
             record.flush()
             os.fsync(record.fileno())
         if not seal.count:
-            raise DataError(f"{path}: nothing would be left after cleaning", "Remove fewer kinds with --remove.")
+            raise DataError(
+                msg("{path}: nothing would be left after cleaning", path=path), "Remove fewer kinds with --remove."
+            )
         progress("reading the result", 0, 1)
         proven(outputs.temporary["out"], seal, out, **reading)
         if not place - kept:
@@ -95,8 +98,10 @@ def known_kinds(names: Iterable[str]) -> list[str]:
             import difflib
 
             near = difflib.get_close_matches(name, ISSUE_TYPES, n=1)
-            meant = f"; did you mean '{near[0]}'?" if near else ""
-            raise InputError(f"'{name}' is no kind of find{meant}", f"Kinds: {', '.join(ISSUE_TYPES)}.")
+            meant = msg("; did you mean '{near}'?", near=near[0]) if near else ""
+            raise InputError(
+                msg("'{name}' is no kind of find{meant}", name=name, meant=meant), f"Kinds: {', '.join(ISSUE_TYPES)}."
+            )
     return [kind for kind in ISSUE_TYPES if kind in names]
 
 

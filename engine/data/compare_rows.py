@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from engine.base.messages import msg
 from engine.data.check_report import Progress
 from engine.data.duplicate_groups import near_pairs
 from engine.data.row_index import RowIndex
@@ -27,7 +28,9 @@ def between_rows(pool: RowIndex, own: int, progress: Progress) -> list[Between]:
         others = group[group >= own]
         if mine and len(others):
             where = PARTS[pool.part[others[0]]]
-            between += [(row, "leaks", f"the question is also in {where},", int(others[0])) for row in mine]
+            between += [
+                (row, "leaks", msg("the question is also in {where},", where=where), int(others[0])) for row in mine
+            ]
         between += _same_question(pool, mine, answers, taught)
     between += _nearly(pool, own, progress)
     return between
@@ -53,7 +56,7 @@ def _same_question(pool: RowIndex, rows: list[int], answers: np.ndarray, taught:
         said = ""
         if short:
             one, two = (pool.texts(which)[1].strip() for which in (row, other))
-            said = f"answered '{one}' here, '{two}' at"
+            said = msg("answered '{one}' here, '{two}' at", one=one, two=two)
         yield row, kind, said or "answered otherwise at", other
 
 
@@ -67,5 +70,5 @@ def _nearly(pool: RowIndex, own: int, progress: Progress) -> Iterator[Between]:
         kind, at, beside = ("near-duplicates", row, other) if row < own else ("near-leaks", other, row)
         if other < own and (at, kind) not in told:
             told.add((at, kind))
-            what = "like" if kind == "near-duplicates" else f"like one in {PARTS[pool.part[row]]},"
+            what = "like" if kind == "near-duplicates" else msg("like one in {parts},", parts=PARTS[pool.part[row]])
             yield at, kind, f"{share:.0%} {what}", beside

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import DataError, InputError
+from engine.base.messages import msg
 from engine.data.check_data import objective_for
 from engine.data.check_report import Progress
 from engine.data.row_writer import Outputs, RowFile, Seal, proven
@@ -63,12 +64,15 @@ def convert(
     be read or that the format cannot hold, unless `skip_bad`.
     """
     if to not in TARGETS:
-        raise InputError(f"'{to}' is no format to convert to", f"Formats: {', '.join(TARGETS)}.")
+        raise InputError(msg("'{to}' is no format to convert to", to=to), f"Formats: {', '.join(TARGETS)}.")
     out = Path(out).expanduser()
     container = _CONTAINERS.get(suffix(str(out)))
     if container is None or (container == "csv" and to in ("openai", "sharegpt")):
         endings = ".jsonl or .json" if to in ("openai", "sharegpt") else ".jsonl, .json or .csv"
-        raise InputError(f"{out}: a result in the format {to} ends in {endings}", "Give such a name.")
+        raise InputError(
+            msg("{out}: a result in the format {to} ends in {endings}", out=out, to=to, endings=endings),
+            "Give such a name.",
+        )
     reading = {"mapping": mapping, "format": format, "system": system}
     faults: list[str] = []
     files: list[dict[str, Any]] = []
@@ -98,7 +102,7 @@ def convert(
                     yield item.example, TARGETS[to](item.example)
                     continue
                 except NotRepresentable as error:
-                    fault = f"{to} has no place for {error}"
+                    fault = msg("{to} has no place for {error}", to=to, error=error)
             faults.append(f"{item.file}:{item.line}: {fault}")
             if not skip_bad and len(faults) > 10_000:
                 break  # enough to say so
@@ -118,7 +122,7 @@ def convert(
         if faults and not skip_bad:
             raise _refusal(faults, to)
         if not seal.count:
-            raise DataError(f"{source}: there is nothing to convert\n" + "\n".join(faults[:_SHOWN]))
+            raise DataError(msg("{source}: there is nothing to convert\n", source=source) + "\n".join(faults[:_SHOWN]))
         progress("reading the result", 0, 1)
         proven(outputs.temporary["out"], seal, out, format=to)
     told = files_told({"files": files, "left_out": left_out})
@@ -126,10 +130,17 @@ def convert(
 
 
 def _refusal(faults: list[str], to: str) -> DataError:
-    more = f"\n  … and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
+    more = msg("\n  … and {num_faults:,} more", num_faults=len(faults) - _SHOWN) if len(faults) > _SHOWN else ""
     lines = "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
     return DataError(
-        f"{len(faults):,} {'row' if len(faults) == 1 else 'rows'} cannot be converted to {to}:\n{lines}{more}",
+        msg(
+            "{num_faults:,} {suffix} cannot be converted to {to}:\n{lines}{more}",
+            num_faults=len(faults),
+            suffix="row" if len(faults) == 1 else "rows",
+            to=to,
+            lines=lines,
+            more=more,
+        ),
         "Mend them (finetop data check, finetop data clean), or leave them out with --skip-bad.",
     )
 
@@ -197,7 +208,7 @@ def _alpaca(example: Example) -> dict:
     for message in messages:
         extra = sorted(_without(message, "role", "content"))
         if extra:
-            raise NotRepresentable(f"'{extra[0]}' of a message")
+            raise NotRepresentable(msg("'{extra}' of a message", extra=extra[0]))
     turns = [message["content"] for message in messages]
     row["instruction"], row["output"] = turns[-2:]
     if len(turns) > 2:

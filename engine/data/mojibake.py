@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+from engine.base.messages import msg
+
 _LATIN_RUN = re.compile(
     "[\x80-\xff\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
     "\u2013\u2014\u2018-\u201a\u201c-\u201e\u2020-\u2022\u2026\u2030\u2039\u203a\u20ac\u2122]{2,}"
@@ -28,19 +30,25 @@ def find_mojibake(text: str) -> tuple[str, int] | None:
     for lost in _LOST:
         at = text.find(lost)
         if at >= 0:
-            return f"'{lost}', the trace of a wrong decoding", at
+            return msg("'{lost}', the trace of a wrong decoding", lost=lost), at
     for match in _LATIN_RUN.finditer(text):
         # Each character alone is one byte; words in which every accented letter stands alone have no such runs.
         mended = _as_utf8(_latin_bytes(match[0]))
         if mended and any(not unicodedata.category(char).startswith("C") for char in mended):
-            return f"UTF-8 read as Latin-1: '{match[0][:12]}' was '{mended[:12]}'", match.start()
+            return msg(
+                "UTF-8 read as Latin-1: '{match}' was '{mended}'", match=match[0][:12], mended=mended[:12]
+            ), match.start()
         mended = _as_gbk(match[0])
         if mended:
-            return f"GBK read as Latin-1: '{match[0][:12]}' was '{mended[:12]}'", match.start()
+            return msg(
+                "GBK read as Latin-1: '{match}' was '{mended}'", match=match[0][:12], mended=mended[:12]
+            ), match.start()
     for match in _WIDE_RUN.finditer(text):
         mended = _was_utf8(match[0])
         if mended:
-            return f"UTF-8 read as GBK: '{match[0][:6]}' was '{mended[:6]}'", match.start()
+            return msg(
+                "UTF-8 read as GBK: '{match}' was '{mended}'", match=match[0][:6], mended=mended[:6]
+            ), match.start()
     return None
 
 
@@ -51,10 +59,10 @@ def find_control(text: str) -> tuple[str, int] | None:
         return None
     char = match[0]
     if "\u202a" <= char <= "\u2069":
-        return f"U+{ord(char):04X}, which turns the direction of writing", match.start()
+        return msg("U+{char:04X}, which turns the direction of writing", char=ord(char)), match.start()
     if "\ue000" <= char <= "\uf8ff":
-        return f"U+{ord(char):04X}, a private character that only one font knows", match.start()
-    return _NAMES.get(char, f"the control character U+{ord(char):04X}"), match.start()
+        return msg("U+{char:04X}, a private character that only one font knows", char=ord(char)), match.start()
+    return _NAMES.get(char, msg("the control character U+{char:04X}", char=ord(char))), match.start()
 
 
 def _latin_bytes(run: str) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from engine.base.atomic_files import sync_folder
 from engine.base.errors import DataError, EngineError, InputError
+from engine.base.messages import msg
 from engine.formats import Opened, Row, stream_data
 from engine.formats.examples import Example
 from engine.formats.sources import split_name
@@ -86,7 +87,11 @@ class RowFile:
             try:
                 table = pyarrow.Table.from_pylist(self._waiting, schema=schema)
             except pyarrow.ArrowException as error:
-                said = f"a later row does not fit the columns as the first {_PARQUET_ROWS:,} rows have them: {error}"
+                said = msg(
+                    "a later row does not fit the columns as the first {parquet_rows:,} rows have them: {error}",
+                    parquet_rows=_PARQUET_ROWS,
+                    error=error,
+                )
                 raise DataError(said, "Convert the file first.") from None
             self._parquet = self._parquet or pyarrow.parquet.ParquetWriter(self._file, table.schema)
             self._parquet.write_table(table)
@@ -128,13 +133,18 @@ class Outputs:
     def __init__(self, paths: dict[str, Path], sources: Sequence[str], force: bool) -> None:
         for path in paths.values():
             if not path.parent.is_dir():
-                raise InputError(f"the folder {path.parent} does not exist", "Make it first.")
+                raise InputError(msg("the folder {parent} does not exist", parent=path.parent), "Make it first.")
             if any(Path(source).exists() and path.exists() and path.samefile(source) for source in sources):
-                raise InputError(f"{path} is the input itself, which is never changed", "Give the result another name.")
+                raise InputError(
+                    msg("{path} is the input itself, which is never changed", path=path),
+                    "Give the result another name.",
+                )
             if path.is_dir():
-                raise InputError(f"{path} is a folder", "Give the name of a file.")
+                raise InputError(msg("{path} is a folder", path=path), "Give the name of a file.")
             if path.exists() and not force:
-                raise InputError(f"{path} exists already", "Give another name, or --force to replace it.")
+                raise InputError(
+                    msg("{path} exists already", path=path), "Give another name, or --force to replace it."
+                )
         if len({path.absolute() for path in paths.values()}) < len(paths):
             raise InputError("two of the results would have the same name", "Give them different names.")
         self._paths = paths
@@ -190,8 +200,13 @@ def proven(path: Path, seal: Seal, name: Path, **reading: Any) -> None:
                 again.add(item.example)
     if again != seal:
         raise EngineError(
-            f"{name} would not read as what was written to it ({again.count:,} of {seal.count:,} examples came back); "
-            "it was not kept",
+            msg(
+                "{name} would not read as what was written to it ({count:,} of {seal_count:,} examples came back); "
+                "it was not kept",
+                name=name,
+                count=again.count,
+                seal_count=seal.count,
+            ),
             "Convert to JSON lines instead, and please report this file's format.",
         )
 
@@ -200,7 +215,7 @@ def one_file(source: str) -> Path:
     """The source as a single file; InputError for folders and their parts."""
     path = Path(source).expanduser()
     if path.is_dir() or (not path.exists() and Path(split_name(str(path))[0]).is_dir()):
-        raise InputError(f"{source} is a folder", "Give one file at a time.")
+        raise InputError(msg("{source} is a folder", source=source), "Give one file at a time.")
     return path
 
 
@@ -208,7 +223,9 @@ def opened_like(opened: Opened, path: Path) -> RowFile:
     """A new file of the same container, columns and delimiter."""
     name = opened.container.name
     if name in ("txt", "hub"):
-        raise InputError(f"{opened.path} has no rows to choose from", "Convert it first: finetop data convert.")
+        raise InputError(
+            msg("{path} has no rows to choose from", path=opened.path), "Convert it first: finetop data convert."
+        )
     dialect = opened.container.dialect
     delimiter = dialect.delimiter if dialect else ","
     return RowFile(path, name, opened.columns, delimiter, dialect.quoted if dialect else True)
@@ -222,8 +239,12 @@ def rows_of(source: str, **reading: Any) -> Iterator[Opened | Row]:
             container = item.container.name
         if isinstance(item, Row) and item.part and container == "json" and not _says_its_part(item):
             raise InputError(
-                f"{source} holds several splits in one object, here '{item.part}'",
-                f"Take one out first: finetop data convert {source}:{item.part} {item.part}.jsonl --to openai",
+                msg("{source} holds several splits in one object, here '{part}'", source=source, part=item.part),
+                msg(
+                    "Take one out first: finetop data convert {source}:{part} {part}.jsonl --to openai",
+                    source=source,
+                    part=item.part,
+                ),
             )
         if isinstance(item, (Opened, Row)):
             yield item

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.base.worker_process import worker_command, worker_environment
 from engine.data.token_counter import example_line, worker_error
 from engine.formats import Row, stream_data
@@ -32,7 +33,9 @@ def show(config: RunConfig, *, rows: int = 3, line: int = 0) -> list[dict[str, A
     )
     chosen = list(_chosen((item for item in reading if isinstance(item, Row)), rows, line))
     if not chosen:
-        raise InputError(f"no row starts on line {line}", "Line numbers are those that `finetop data check` tells.")
+        raise InputError(
+            msg("no row starts on line {line}", line=line), "Line numbers are those that `finetop data check` tells."
+        )
     described = iter(_described([row for row in chosen if row.example is not None], config))
     found = []
     for row in chosen:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.base.errors import DataError, InputError
+from engine.base.messages import msg
 from engine.data.check_report import Progress
 from engine.data.duplicate_groups import joined, near_pairs
 from engine.data.row_index import RowIndex, answer_text
@@ -52,7 +53,11 @@ def split(
     """
     if not 0 <= val < 1 or not 0 <= test < 1 or not 0 < val + test < 1:
         raise InputError(
-            f"the shares --val {val:g} and --test {test:g} must be at least 0 and leave something to train on",
+            msg(
+                "the shares --val {val:g} and --test {test:g} must be at least 0 and leave something to train on",
+                val=val,
+                test=test,
+            ),
             "For example --val 0.1 --test 0.1.",
         )
     path = one_file(source)
@@ -70,7 +75,9 @@ def split(
                     if by_label:
                         labels.append(_label(item.example))
             if len(pool) < 2:
-                raise DataError(f"{path} has {len(pool)} usable rows; there is nothing to split")
+                raise DataError(
+                    msg("{path} has {num_pool} usable rows; there is nothing to split", path=path, num_pool=len(pool))
+                )
             groups = _groups(pool, progress)
             order = [_rank(key, seed) for key in pool.question]
         chosen, notes = _choose(groups, order, labels, {"val": val, "test": test})
@@ -91,7 +98,7 @@ def split(
         for part, seal in seals.items():
             if not seal.count:
                 raise DataError(
-                    f"{path}: no row would be left in {part}",
+                    msg("{path}: no row would be left in {part}", path=path, part=part),
                     "Its questions are too few, or too much alike, for these shares.",
                 )
             proven(outputs.temporary[part], seal, files[part], **reading)
@@ -110,7 +117,12 @@ def _label(example) -> str:
     label = answer_text(example).strip()
     if example.text is not None or len(label) > LONGEST_LABEL:
         raise DataError(
-            f"{example.file}:{example.line}: this row has no label: its answer is a text of {len(label)} characters",
+            msg(
+                "{file}:{line}: this row has no label: its answer is a text of {num_label} characters",
+                file=example.file,
+                line=example.line,
+                num_label=len(label),
+            ),
             "Leave out --by-label; it is for classification data.",
         )
     return label
@@ -156,10 +168,17 @@ def _choose(
         for part in ("test", "val"):
             left, took = _fill(left, members, round(shares[part] * total), bool(shares[part]), part, part_of)
             if shares[part] and not took:
-                unheld.append(f"'{label}' has none in {part}" if labels else f"no group fits {part}")
+                unheld.append(
+                    msg("'{label}' has none in {part}", label=label, part=part)
+                    if labels
+                    else msg("no group fits {part}", part=part)
+                )
         part_of.update(dict.fromkeys(left, "train"))
     if unheld and labels:
-        notes.append(f"too few rows: {', '.join(unheld[:5])}" + (f" and {len(unheld) - 5} more" * (len(unheld) > 5)))
+        notes.append(
+            msg("too few rows: {unheld}", unheld=", ".join(unheld[:5]))
+            + (msg(" and {num_unheld} more", num_unheld=len(unheld) - 5) * (len(unheld) > 5))
+        )
     return part_of, notes
 
 

@@ -7,6 +7,7 @@ import threading
 from array import array
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.base.worker_process import worker_command, worker_environment
 from engine.formats.examples import Example
 
@@ -75,6 +76,8 @@ def example_line(example: Example) -> bytes:
 def worker_error(code: int, complaint: bytes) -> EngineError:
     """Why a worker process left with this code, by what it wrote to stderr."""
     said = complaint.decode("utf-8", "replace").strip()
-    error = EngineError(said.splitlines()[-1] if code == 1 and said else said or f"the tokenizer failed ({code})")
+    error = EngineError(
+        said.splitlines()[-1] if code == 1 and said else said or msg("the tokenizer failed ({code})", code=code)
+    )
     error.exit_code = 2 if code == 2 else 1
     return error

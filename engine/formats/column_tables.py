@@ -6,6 +6,7 @@ These are what `DataFrame.to_json` writes (orient columns, index, split), `Datas
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from engine.base.messages import msg
 from engine.formats.columns import CONVERSATIONS, MESSAGES, normalise
 from engine.formats.json_lines import Item
 from engine.formats.list_values import holds_text
@@ -86,7 +87,7 @@ def _columns(line: int, row: dict[str, Any], is_row: IsRow) -> Iterator[Item] | 
         if not known:
             return None
         said = ", ".join(f"'{excerpt(column)}' has {size:,}" for column, size in sizes.items())
-        message = f"columns of different lengths: {said} values"
+        message = msg("columns of different lengths: {said} values", said=said)
         return iter([RowError(line, "wrong-columns", message, excerpt(row), rows=max(sizes.values()))])
     return _by_column(line, lists, [column for column, value in beside.items() if holds_text(value)])
 
@@ -94,14 +95,19 @@ def _columns(line: int, row: dict[str, Any], is_row: IsRow) -> Iterator[Item] | 
 def _by_column(line: int, columns: dict[str, list], beside: Iterable[str] = ()) -> Iterator[Item]:
     names = ", ".join(f"'{excerpt(name)}'" for name in beside)
     if names:
-        yield Remark(f"beside its columns the file holds {names}, from which nothing is learnt")
+        yield Remark(msg("beside its columns the file holds {names}, from which nothing is learnt", names=names))
     yield from _numbered(line, zip(*columns.values(), strict=True), list(columns))
 
 
 def _numbered(line: int, rows: Iterable[Sequence], columns: list[str]) -> Iterator[Item]:
     for number, cells in enumerate(rows, 1):
         if len(cells) != len(columns):
-            said = f"row {number:,}: {len(cells)} cells, {len(columns)} columns"
+            said = msg(
+                "row {number:,}: {num_cells} cells, {num_columns} columns",
+                number=number,
+                num_cells=len(cells),
+                num_columns=len(columns),
+            )
             yield RowError(line, "wrong-columns", said, excerpt(cells))
             continue
         row = NumberedRow(zip(columns, cells, strict=True))

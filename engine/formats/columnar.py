@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from engine.base.errors import DataError, first_line
+from engine.base.messages import msg
 from engine.formats.delimited import column_names
 from engine.formats.json_lines import Item
 from engine.formats.row_errors import RowError
@@ -30,14 +31,14 @@ def read_parquet(path: str, size_bytes: int, advance: Callable[[int], None] | No
             for row in _python_rows(batch):
                 number += 1
                 if isinstance(row, UnicodeDecodeError):
-                    yield RowError(number, "bad-encoding", f"a text that is not UTF-8: {row.reason}")
+                    yield RowError(number, "bad-encoding", msg("a text that is not UTF-8: {reason}", reason=row.reason))
                 else:
                     yield number, with_class_names(row, names)
             if advance:
                 advance(size_bytes * number // max(total, 1))
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
         raise DataError(
-            f"{path} is a Parquet file that cannot be read: {first_line(error)[:200]}",
+            msg("{path} is a Parquet file that cannot be read: {error}", path=path, error=first_line(error)[:200]),
             "It may be cut off; write or download it again.",
         ) from None
 
@@ -90,7 +91,12 @@ def load_hub(name: str) -> Iterable[dict[str, Any]]:
     except Exception as error:  # whatever the network, the hub or a loader throws: it is one answer to the user
         reason = (str(error).strip().splitlines() or [""])[0]
         raise DataError(
-            f"the dataset {name} could not be loaded from the hub: {type(error).__name__}: {reason[:300]}",
+            msg(
+                "the dataset {name} could not be loaded from the hub: {error_name}: {reason}",
+                name=name,
+                error_name=type(error).__name__,
+                reason=reason[:300],
+            ),
             "Write ORG/NAME:SPLIT or ORG/NAME:CONFIG:SPLIT; for a file on this machine, check the path.",
         ) from None
     names = {column: feature.names for column, feature in table.features.items() if hasattr(feature, "names")}

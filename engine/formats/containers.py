@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from engine.base.errors import DataError
+from engine.base.messages import msg
 from engine.formats.column_tables import is_table
 from engine.formats.columns import KNOWN_NAMES, find_schema, normalise
 from engine.formats.delimited import Dialect, find_dialect, read_header, read_table
@@ -53,14 +54,16 @@ def recognise(scanned: Scan, mapped_columns: frozenset[str] = frozenset()) -> Co
         if head.startswith(magic):
             raise DataError(f"{path} is {what}", hint)
     if not head.strip(b" \t\r\n\0"):
-        raise DataError(f"{path} is empty", "Give a file with at least one row.")
+        raise DataError(msg("{path} is empty", path=path), "Give a file with at least one row.")
     if is_binary(scanned):
-        raise DataError(f"{path} is not a text file", "finetop reads JSON lines, JSON, CSV, TSV, Parquet and text.")
+        raise DataError(
+            msg("{path} is not a text file", path=path), "finetop reads JSON lines, JSON, CSV, TSV, Parquet and text."
+        )
     lines = _head_lines(scanned)
     filled = [line.strip(" \t\r\n\ufeff\0") for line in lines]
     filled = [line for line in filled if line]
     if not filled:
-        raise DataError(f"{path} is empty", "Give a file with at least one row.")
+        raise DataError(msg("{path} is empty", path=path), "Give a file with at least one row.")
     name = _json_container(filled, path, row_test(mapped_columns))
     if name:
         return Container(name)
@@ -205,12 +208,19 @@ def _read_document(lines) -> Iterator[Item]:
     for number, text, fault in lines:
         if fault:
             at = max(text.find("\ufffd"), text.find("\0"), 0)
-            faults.append(RowError(number, "broken-line", f"{fault[1]}; the line is left out", excerpt(text, at)))
+            faults.append(
+                RowError(number, "broken-line", msg("{fault}; the line is left out", fault=fault[1]), excerpt(text, at))
+            )
         else:
             kept.append(text)
     if len(faults) > (len(kept) + len(faults)) * _MOST_BAD_TEXT_LINES:
         first = faults[0]
-        message = f"{len(faults)} of {len(kept) + len(faults)} lines are broken, the first: {first.message}"
+        message = msg(
+            "{num_faults} of {num_kept} lines are broken, the first: {message}",
+            num_faults=len(faults),
+            num_kept=len(kept) + len(faults),
+            message=first.message,
+        )
         yield RowError(first.line, "bad-encoding", message.removesuffix("; the line is left out"), first.excerpt)
         return
     yield from faults

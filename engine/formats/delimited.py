@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from engine.base.messages import msg
 from engine.formats.json_lines import Item, Lines
 from engine.formats.row_errors import RowError, excerpt
 
@@ -193,8 +194,14 @@ def read_table(lines: Lines, dialect: Dialect) -> Iterator[Item]:
 
 def _count_message(cells: list[str], names: list[str], dialect: Dialect) -> str:
     named = {"\t": "tab", ",": "comma", ";": "semicolon"}.get(dialect.delimiter, f"'{dialect.delimiter}'")
-    why = f" (a {named} in a cell that is not quoted?)" if len(cells) > len(names) else ""
-    return f"{len(cells)} column{'s' * (len(cells) != 1)} where the header has {len(names)}{why}"
+    why = msg(" (a {named} in a cell that is not quoted?)", named=named) if len(cells) > len(names) else ""
+    return msg(
+        "{num_cells} column{value} where the header has {num_names}{why}",
+        num_cells=len(cells),
+        value="s" * (len(cells) != 1),
+        num_names=len(names),
+        why=why,
+    )
 
 
 def _fault(error: str, record: list) -> RowError:
@@ -207,4 +214,4 @@ def _fault(error: str, record: list) -> RowError:
     if "expected after" in error:
         message = 'a quote inside a quoted cell is not doubled (write "" for it), or text follows the closing quote'
         return RowError(line, "bad-csv", message, excerpt(text, at))
-    return RowError(line, "bad-csv", f"this line does not parse: {error}", excerpt(text))
+    return RowError(line, "bad-csv", msg("this line does not parse: {error}", error=error), excerpt(text))

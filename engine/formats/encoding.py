@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from engine.base.errors import DataError
+from engine.base.messages import msg
 
 HEAD_BYTES = 256 * 1024
 _CHUNK_BYTES = 1 << 20
@@ -81,9 +82,9 @@ def scan(path: str) -> Scan:
             votes.add(carry)
             size_bytes = file.tell()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise DataError(msg("{path} cannot be read: {strerror}", path=path, strerror=error.strerror or error)) from None
     if encoding == "utf-32":
-        raise DataError(f"{path} is in UTF-32, which is not supported", "Save it as UTF-8.")
+        raise DataError(msg("{path} is in UTF-32, which is not supported", path=path), "Save it as UTF-8.")
     encoding = encoding or votes.winner
     head = head[len(mark) :]
     return Scan(path, encoding, len(mark), _newline(head, encoding), digest.hexdigest(), size_bytes, head)
@@ -191,7 +192,7 @@ def read_lines(
                 fault = _describe(raw, encoding, error)
                 text = raw.decode(encoding, errors="replace")
             if "\0" in text and fault is None:
-                fault = ("nul-byte", f"a NUL byte at column {text.index(chr(0)) + 1}")
+                fault = ("nul-byte", msg("a NUL byte at column {chr}", chr=text.index(chr(0)) + 1))
             yield number, text, fault
             done_bytes += len(raw)
             if advance and done_bytes - told_bytes >= _CHUNK_BYTES:
@@ -223,7 +224,13 @@ def _describe(raw: bytes, encoding: str, error: UnicodeDecodeError) -> LineError
     guess = ""
     if encoding == "utf-8":
         guess = " (GB18030 among UTF-8 lines?)" if looks_gb18030(raw) else " (cut off, or saved as Windows-1252?)"
-    return "bad-encoding", f"byte 0x{raw[error.start]:02x} at column {column} is not {name}{guess}"
+    return "bad-encoding", msg(
+        "byte 0x{raw:02x} at column {column} is not {name}{guess}",
+        raw=raw[error.start],
+        column=column,
+        name=name,
+        guess=guess,
+    )
 
 
 def whole_text(scanned: Scan) -> bool:

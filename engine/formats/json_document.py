@@ -7,6 +7,7 @@ a line, at the next object that has the keys of a row.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from engine.base.messages import msg
 from engine.formats.column_tables import spread
 from engine.formats.json_lines import DuplicateKey, Item, Lines
 from engine.formats.json_recovery import Scanner
@@ -111,4 +112,4 @@ def _read_object(scanner: Scanner, row_names: frozenset[str], is_row: IsRow) -> 
         yield from [item] if isinstance(item, RowError) else spread(line, row, starts, is_row) or [item]
     elif beside:
         names = ", ".join(f"'{excerpt(key)}'" for key in beside[:10])
-        yield Remark(f"beside its rows the file holds {names}, from which nothing is learnt")
+        yield Remark(msg("beside its rows the file holds {names}, from which nothing is learnt", names=names))

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from engine.base.messages import msg
 from engine.formats.row_errors import Remark, RowError, Section, excerpt
 
 Item = tuple[int, Any] | RowError | Section | Remark
@@ -70,7 +71,9 @@ def read_json_lines(lines: Lines) -> Iterator[Item]:
 def row_error_of(error: Exception, text: str, line: int) -> RowError:
     if isinstance(error, DuplicateKey):
         at = max(text.find(f'"{error.key}"'), 0)
-        return RowError(line, "duplicate-key", f"the key '{excerpt(error.key)}' appears twice", excerpt(text, at))
+        return RowError(
+            line, "duplicate-key", msg("the key '{key}' appears twice", key=excerpt(error.key)), excerpt(text, at)
+        )
     if isinstance(error, RecursionError):
         return RowError(line, "too-deep", "the JSON is nested too deeply", excerpt(text))
     if isinstance(error, json.JSONDecodeError):
@@ -80,7 +83,7 @@ def row_error_of(error: Exception, text: str, line: int) -> RowError:
         end = text.find("\n", error.pos)
         shown = excerpt(text[start : end if end >= 0 else len(text)], error.pos - start)
         return RowError(line, "bad-json", describe(error, column), shown)
-    return RowError(line, "bad-json", f"JSON that cannot be read: {error}", excerpt(text))
+    return RowError(line, "bad-json", msg("JSON that cannot be read: {error}", error=error), excerpt(text))
 
 
 def describe(error: json.JSONDecodeError, column: int) -> str:
@@ -88,24 +91,33 @@ def describe(error: json.JSONDecodeError, column: int) -> str:
     text, position = error.doc, error.pos
     rest = text[position : position + 40].strip(SPACES)
     if error.msg.startswith("Unterminated string"):
-        return f"JSON ends in the middle of a string, column {len(text.rstrip()) - position + column}"
+        return msg(
+            "JSON ends in the middle of a string, column {num_rstrip}",
+            num_rstrip=len(text.rstrip()) - position + column,
+        )
     if not rest and not error.msg.startswith("Invalid"):
-        return f"JSON ends too early, column {column}: a value, a closing }} or a closing ] is missing"
+        return msg(
+            "JSON ends too early, column {column}: a value, a closing }} or a closing ] is missing", column=column
+        )
     if rest.startswith("'"):
-        return f"single quotes at column {column}; JSON wants double quotes"
+        return msg("single quotes at column {column}; JSON wants double quotes", column=column)
     if error.msg.startswith("Invalid control character"):
         name = {"\n": "line break", "\r": "line break", "\t": "tab"}.get(text[position], "control character")
-        return f"a raw {name} inside a string, column {column}; write it as an escape such as \\n"
+        return msg(
+            "a raw {name} inside a string, column {column}; write it as an escape such as \\n", name=name, column=column
+        )
     if "escape" in error.msg:
-        return f"a backslash that begins no valid escape, column {column}; write \\\\ for a backslash"
+        return msg(
+            "a backslash that begins no valid escape, column {column}; write \\\\ for a backslash", column=column
+        )
     if error.msg == "Extra data":
-        return f"more text after the end of the row, column {column}; one row per line"
+        return msg("more text after the end of the row, column {column}; one row per line", column=column)
     if error.msg.startswith("Expecting ','"):
-        return f"a comma or a closing bracket is missing before column {column}"
+        return msg("a comma or a closing bracket is missing before column {column}", column=column)
     if error.msg.startswith("Expecting ':'"):
-        return f"a colon is missing before column {column}"
+        return msg("a colon is missing before column {column}", column=column)
     if "property name" in error.msg:
-        return f"a key in double quotes is expected at column {column} (a comma too many?)"
+        return msg("a key in double quotes is expected at column {column} (a comma too many?)", column=column)
     if error.msg == "Expecting value":
-        return f"no JSON value at column {column}"
+        return msg("no JSON value at column {column}", column=column)
     return f"{error.msg}, column {column}"

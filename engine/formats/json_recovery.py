@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from engine.base.messages import msg
 from engine.formats.json_lines import DECODER, PLAIN_DECODER, SPACES, Item, Lines, describe, row_error_of
 from engine.formats.row_errors import RowError, excerpt
 
@@ -174,9 +175,9 @@ class Scanner:
             found, lost = self._skip_to_row(indent, opening)
         message = fault.message
         if found and lost:
-            message += f"; about {lost:,} more rows up to the next sound one are lost with it"
+            message += msg("; about {lost:,} more rows up to the next sound one are lost with it", lost=lost)
         elif lost:
-            message += f"; about {lost:,} rows after it could not be read"
+            message += msg("; about {lost:,} rows after it could not be read", lost=lost)
         elif not found and self._lost:
             message += "; nothing after it could be read"
         return RowError(fault.line, fault.code, message, fault.excerpt, 1 + lost)

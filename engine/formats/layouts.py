@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.base.messages import msg
 from engine.formats.columns import LABELS, Schema, normalise
 from engine.formats.list_values import holds_text
 from engine.formats.media import media_guard
@@ -78,7 +79,9 @@ def exam_words(ignored: Iterable[str]) -> list[str]:
     if not choices:
         return []
     looks = "looks" if len(choices) == 1 else "look"
-    said = f"{looks} like the choices of exam questions, which are asked without: write them into the question"
+    said = msg(
+        "{looks} like the choices of exam questions, which are asked without: write them into the question", looks=looks
+    )
     return [f"{', '.join(choices)} {said}"]
 
 
@@ -102,15 +105,19 @@ def known_layout(columns: Sequence[str], row: dict) -> tuple[str, str] | None:
     sides = compared_columns(columns)
     if sides:
         how = "Keep the better answer of each row in one column, and name it: --map prompt=COLUMN,completion=COLUMN."
-        return f"holds answers to be compared ({', '.join(sides[:4])}), which is preference data", how
+        return msg("holds answers to be compared ({sides}), which is preference data", sides=", ".join(sides[:4])), how
     for column, value in row.items():
         mark = _TRANSCRIPT.search(value[:_LOOKED_AT]) if isinstance(value, str) else None
         if mark:
-            how = f'Cut it at marks such as "{excerpt(mark[0].strip())}" into messages: {{"messages": [...]}}.'
-            return f"holds whole conversations as one text each ('{excerpt(column)}')", how
+            how = msg(
+                'Cut it at marks such as "{mark}" into messages: {{"messages": [...]}}.', mark=excerpt(mark[0].strip())
+            )
+            return msg("holds whole conversations as one text each ('{column}')", column=excerpt(column)), how
         if _is_conversation(value, any_role=True) and not _is_conversation(value):
             how = "Add the answers: as messages of the assistant, or as a column 'completion' beside."
-            return f"holds questions without answers ('{excerpt(column)}'), as for reinforcement learning", how
+            return msg(
+                "holds questions without answers ('{column}'), as for reinforcement learning", column=excerpt(column)
+            ), how
     return None
 
 
@@ -219,7 +226,12 @@ def _guess(columns: Sequence[str], rows: Sequence[dict]) -> str:
         if values and all(isinstance(value, str) for value in values) and "=" not in column and "," not in column:
             texts.append(column)
     if len(texts) == 2:
-        return f"{ROLES_HINT}, such as --map {_role_of('prompt', texts[0])},{_role_of('completion', texts[1])}"
+        return msg(
+            "{roles_hint}, such as --map {role_of},{role_of_2}",
+            roles_hint=ROLES_HINT,
+            role_of=_role_of("prompt", texts[0]),
+            role_of_2=_role_of("completion", texts[1]),
+        )
     return ROLES_HINT
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from engine.base.messages import msg
 from engine.formats.json_lines import parse
 from engine.formats.row_errors import RowRejected, kind
 
@@ -14,7 +15,9 @@ def as_list(value: Any, column: str) -> list:
         except ValueError as error:
             value = _python_list(value, column, error)
     if not isinstance(value, (list, tuple)):
-        raise RowRejected("wrong-type", f"'{column}' is {kind(value)}; it must be a list", value)
+        raise RowRejected(
+            "wrong-type", msg("'{column}' is {kind}; it must be a list", column=column, kind=kind(value)), value
+        )
     return list(value)
 
 
@@ -27,9 +30,15 @@ def _python_list(text: str, column: str, error: ValueError) -> list:
         value = json.loads(json.dumps(ast.literal_eval(text.strip())))  # no sets, bytes or other things of Python
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         hint = " (NumPy's way of writing lists? save the table as Parquet or JSON lines)" if "'" in text[:40] else ""
-        raise RowRejected("bad-json", f"'{column}' holds JSON that does not parse: {error}{hint}", text) from None
+        raise RowRejected(
+            "bad-json",
+            msg("'{column}' holds JSON that does not parse: {error}{hint}", column=column, error=error, hint=hint),
+            text,
+        ) from None
     if not isinstance(value, list):
-        raise RowRejected("bad-json", f"'{column}' holds JSON that does not parse: {error}", text)
+        raise RowRejected(
+            "bad-json", msg("'{column}' holds JSON that does not parse: {error}", column=column, error=error), text
+        )
     return value
 
 

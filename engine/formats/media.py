@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
+from engine.base.messages import msg
 from engine.formats.columns import normalise
 from engine.formats.row_errors import RowRejected, excerpt
 
@@ -41,7 +42,11 @@ def media_guard(columns: Sequence[str]) -> Callable[[dict], None] | None:
 def _words(column: str, name: str) -> str:
     medium = _MEDIUM.match(name)[1]
     plural = _PLURAL.get(medium, f"{medium}s")
-    return f"{plural} are not supported ('{column}'); where the text stands without, leave the column out"
+    return msg(
+        "{plural} are not supported ('{column}'); where the text stands without, leave the column out",
+        plural=plural,
+        column=column,
+    )
 
 
 def refuse_media(item: dict, where: str) -> None:

@@ -11,6 +11,7 @@ import json
 import re
 from typing import Any
 
+from engine.base.messages import msg
 from engine.formats.columns import normalise
 from engine.formats.list_values import as_list, holds_text
 from engine.formats.media import refuse_media
@@ -140,15 +141,25 @@ def _read_pair(item: dict, keys: tuple[str, str], where: str, unread: set[str], 
 
 def _read_message(item: Any, where: str, unread: set[str]) -> dict:
     if not isinstance(item, dict):
-        raise RowRejected("wrong-type", f"'{where}' is {kind(item)}; a message has a role and a content", item)
+        raise RowRejected(
+            "wrong-type",
+            msg("'{where}' is {item}; a message has a role and a content", where=where, item=kind(item)),
+            item,
+        )
     key = "from" if item.get("role") is None and "from" in item else "role"
     role = item.get(key)
     if role is None:
-        raise RowRejected("no-role", f"'{where}' has no '{key}'; use system, user, assistant or tool", item)
+        raise RowRejected(
+            "no-role", msg("'{where}' has no '{key}'; use system, user, assistant or tool", where=where, key=key), item
+        )
     if not isinstance(role, str) or normalise(role) not in _ROLES:
         shown = f"'{role}'" if isinstance(role, str) else kind(role)
         names = "system, human, gpt or tool" if key == "from" else "system, user, assistant or tool"
-        raise RowRejected("bad-role", f"'{where}.{key}' is {shown[:60]}; use {names}", item)
+        raise RowRejected(
+            "bad-role",
+            msg("'{where}.{key}' is {shown}; use {names}", where=where, key=key, shown=shown[:60], names=names),
+            item,
+        )
     role = _ROLES[normalise(role)]
     field = "value" if "value" in item and item.get("content") is None else "content"
     content = item.get(field)
@@ -223,7 +234,7 @@ def _weight(item: dict, where: str) -> int | None:
         if isinstance(weight, (int, float)) and weight in (0, 1):
             return int(weight)
         if weight is not None:
-            raise RowRejected("bad-weight", f"'{where}.{name}' must be 0 or 1", weight)
+            raise RowRejected("bad-weight", msg("'{where}.{name}' must be 0 or 1", where=where, name=name), weight)
     return next((int(item[name]) for name in _TRAINED if isinstance(item.get(name), bool)), None)
 
 
@@ -232,9 +243,9 @@ def _check_filled(message: dict, where: str, item: Any) -> None:
     if content and content.strip():
         return
     if message["role"] == "assistant" and not message.get("tool_calls"):
-        raise RowRejected("empty-answer", f"the assistant's answer is empty ('{where}')", item)
+        raise RowRejected("empty-answer", msg("the assistant's answer is empty ('{where}')", where=where), item)
     if message["role"] == "user":
-        raise RowRejected("empty-prompt", f"the user's message is empty ('{where}')", item)
+        raise RowRejected("empty-prompt", msg("the user's message is empty ('{where}')", where=where), item)
     if content is None and message["role"] != "assistant":
         message["content"] = ""
 
@@ -249,30 +260,55 @@ def _content(content: Any, role: str, where: str, item: dict) -> str | None:
             return "".join(_part(part, f"{where}[{index}]") for index, part in enumerate(content))
         # A tool's result that is data and not text: the model sees it as JSON.
         return encodable(json.dumps(content, ensure_ascii=False), where)
-    raise RowRejected("wrong-type", f"'{where}' is {kind(content)}; it must be a text", item)
+    raise RowRejected(
+        "wrong-type", msg("'{where}' is {content}; it must be a text", where=where, content=kind(content)), item
+    )
 
 
 def _part(part: Any, where: str) -> str:
     if isinstance(part, str):
         return encodable(part, where)
     if not isinstance(part, dict):
-        raise RowRejected("wrong-type", f"'{where}' is {kind(part)}; a content part has a type and a text", part)
+        raise RowRejected(
+            "wrong-type",
+            msg("'{where}' is {part}; a content part has a type and a text", where=where, part=kind(part)),
+            part,
+        )
     part_type = _part_type(part)
     for medium in _MEDIA:
         if medium in part_type:
             plural = "audio" if medium == "audio" else f"{medium}s"
-            raise RowRejected("not-text", f"{plural} are not supported ('{where}' is of type '{part_type[:40]}')", part)
+            raise RowRejected(
+                "not-text",
+                msg(
+                    "{plural} are not supported ('{where}' is of type '{part_type}')",
+                    plural=plural,
+                    where=where,
+                    part_type=part_type[:40],
+                ),
+                part,
+            )
     if "tool" in part_type or "function" in part_type:
         said = (
             "calls and results are not read from content parts; write calls as 'tool_calls', results with role 'tool'"
         )
-        raise RowRejected("not-text", f"{said} ('{where}' is of type '{part_type[:40]}')", part)
+        raise RowRejected(
+            "not-text",
+            msg("{said} ('{where}' is of type '{part_type}')", said=said, where=where, part_type=part_type[:40]),
+            part,
+        )
     if "thinking" in part_type or "reasoning" in part_type or part.get("thought") is True:
         said = "thoughts are not read from content parts; write them as 'reasoning_content' of the message"
-        raise RowRejected("not-text", f"{said} ('{where}' is of type '{part_type}')", part)
+        raise RowRejected(
+            "not-text",
+            msg("{said} ('{where}' is of type '{part_type}')", said=said, where=where, part_type=part_type),
+            part,
+        )
     text = next((part[key] for key in _PART_TEXTS if part.get(key) is not None), None)
     if not isinstance(text, str):
-        raise RowRejected("wrong-type", f"'{where}.text' is {kind(text)}; it must be a text", part)
+        raise RowRejected(
+            "wrong-type", msg("'{where}.text' is {text}; it must be a text", where=where, text=kind(text)), part
+        )
     return encodable(text, where)
 
 
@@ -297,10 +333,15 @@ def check_order(messages: list[dict], column: str) -> int:
     if roles == ["user", "assistant"] and "weight" not in messages[1]:
         return 0  # most rows
     if not roles:
-        raise RowRejected("no-messages", f"'{column}' is empty, nothing to learn from")
+        raise RowRejected("no-messages", msg("'{column}' is empty, nothing to learn from", column=column))
     if "system" in roles[1:]:
         index = roles.index("system", 1)
-        raise RowRejected("role-order", f"'{column}[{index}]' is a system message; only the first message may be one")
+        raise RowRejected(
+            "role-order",
+            msg(
+                "'{column}[{index}]' is a system message; only the first message may be one", column=column, index=index
+            ),
+        )
     if "assistant" not in roles:
         raise RowRejected("no-assistant", "no assistant message, nothing to learn from")
     last = len(roles) - 1 - roles[::-1].index("assistant")
@@ -311,8 +352,12 @@ def check_order(messages: list[dict], column: str) -> int:
         if first_result and (index == 0 or not calls_a_tool(messages[index - 1])):
             raise RowRejected(
                 "role-order",
-                f"'{column}[{index}]' is a tool's result, but no tool was called before it; write the call as "
-                "'tool_calls', or give the result the role 'user'",
+                msg(
+                    "'{column}[{index}]' is a tool's result, but no tool was called before it; write the call as "
+                    "'tool_calls', or give the result the role 'user'",
+                    column=column,
+                    index=index,
+                ),
             )
     if all(message.get("weight") == 0 for message in messages[: last + 1] if message["role"] == "assistant"):
         raise RowRejected("no-weight", "every assistant message has weight 0, nothing to learn from")

@@ -7,6 +7,7 @@ what can be done. Column names are compared as in `columns.normalise`.
 import re
 from collections.abc import Callable, Sequence
 
+from engine.base.messages import msg
 from engine.formats.columns import ANSWERS, CONVERSATIONS, MESSAGES, PROMPTS, Schema, normalise
 from engine.formats.row_errors import RowRejected
 
@@ -46,7 +47,9 @@ def _is_worse(name: str) -> bool:
 def worse_rows(key: str) -> str:
     """What is wrong with rows under this key of a file, such as 'Negative Examples'; '' where nothing is."""
     words = set(re.split(r"[\W_]+", normalise(key)))
-    return f"it stands under '{key}', among answers that are not to be learnt" if words & _BAD_WORDS else ""
+    return (
+        msg("it stands under '{key}', among answers that are not to be learnt", key=key) if words & _BAD_WORDS else ""
+    )
 
 
 def is_pair(row: dict, worse: Sequence[str]) -> bool:
@@ -63,18 +66,28 @@ def pair_words(columns: Sequence[str], worse: Sequence[str], row: dict) -> tuple
     answer = next((by_name[name] for name in ANSWERS if name in by_name), "")
     said = row.get(better)
     if isinstance(row.get(prompt), dict):
-        how = f"{PAIRS_HINT}: write each as {{\"messages\": …}} without '{worse[0]}'."
+        how = msg(
+            "{pairs_hint}: write each as {{\"messages\": …}} without '{worse}'.", pairs_hint=PAIRS_HINT, worse=worse[0]
+        )
     elif isinstance(said, list) and len(said) > 1:
         how = f"{PAIRS_HINT}: --map messages={better}."
     elif prompt and (better or answer):
         how = f"{PAIRS_HINT}: --map prompt={prompt},completion={better or answer}."
     elif turns and better:
-        how = f"{PAIRS_HINT}: append '{better}' to '{turns}' and leave out '{worse[0]}'."
+        how = msg(
+            "{pairs_hint}: append '{better}' to '{turns}' and leave out '{worse}'.",
+            pairs_hint=PAIRS_HINT,
+            better=better,
+            turns=turns,
+            worse=worse[0],
+        )
     elif turns:
         how = f"{PAIRS_HINT}: --map messages={turns}."
     else:
-        how = f"{PAIRS_HINT}: write each as {{\"messages\": …}} without '{worse[0]}'."
-    return f"preference pairs ('{named}')", how
+        how = msg(
+            "{pairs_hint}: write each as {{\"messages\": …}} without '{worse}'.", pairs_hint=PAIRS_HINT, worse=worse[0]
+        )
+    return msg("preference pairs ('{named}')", named=named), how
 
 
 def _is_better(name: str) -> bool:
@@ -92,7 +105,9 @@ def pair_guard(columns: Sequence[str]) -> Callable[[dict], None] | None:
         if is_pair(row, worse):
             what, how = pair_words(columns, worse, row)
             what = what.replace("preference pairs", "a preference pair")
-            raise RowRejected("preference", f"{what}, which finetop does not train on. {how}", row)
+            raise RowRejected(
+                "preference", msg("{what}, which finetop does not train on. {how}", what=what, how=how), row
+            )
 
     return guard
 
@@ -129,8 +144,12 @@ def verdict_guard(columns: Sequence[str], shape: Schema, zero_is_bad: frozenset[
                 shown = "false" if value is False else f"{value}"[:20]
                 raise RowRejected(
                     "preference",
-                    f"'{column}' is {shown}: a bad answer (KTO and the like), which finetop does not train on. Keep "
-                    "only the rows where it is true; if it means something else, give the column another name",
+                    msg(
+                        "'{column}' is {shown}: a bad answer (KTO and the like), which finetop does not train on. Keep "
+                        "only the rows where it is true; if it means something else, give the column another name",
+                        column=column,
+                        shown=shown,
+                    ),
                     row,
                 )
 
@@ -141,7 +160,9 @@ def _dismissed_guard(columns: Sequence[str]) -> Callable[[dict], None] | None:
     def guard(row: dict) -> None:
         for column in columns:
             if _verdict(row.get(column)) in _DISMISSED:
-                message = f"'{column}' is {row[column]}: an annotation that was not accepted (Prodigy)"
+                message = msg(
+                    "'{column}' is {row}: an annotation that was not accepted (Prodigy)", column=column, row=row[column]
+                )
                 raise RowRejected("preference", message, row)
 
     return guard if columns else None

@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from engine.base.messages import msg
 from engine.formats.columns import normalise
 from engine.formats.preference import worse_columns
 from engine.formats.row_errors import excerpt
@@ -71,7 +72,13 @@ def _line(name: str, values: array) -> str:
     low, high = min(values), max(values)
     middle = (low + high) / 2
     few = sum(value <= middle for value in values)
-    return (
-        f"'{excerpt(name)}' looks like a rating ({low:.6g} to {high:.6g}): all answers count alike, also "
-        f"those of the {few:,} of {len(values):,} rows with {middle:.6g} or less; take out what is not good enough"
+    return msg(
+        "'{name}' looks like a rating ({low:.6g} to {high:.6g}): all answers count alike, also "
+        "those of the {few:,} of {num_values:,} rows with {middle:.6g} or less; take out what is not good enough",
+        name=excerpt(name),
+        low=low,
+        high=high,
+        few=few,
+        num_values=len(values),
+        middle=middle,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from engine.base.errors import DataError, InputError
+from engine.base.messages import msg
 from engine.formats.columns import FORMATS, ROLES
 from engine.formats.examples import DataFile, DataReport
 from engine.formats.read_report import data_error
@@ -98,16 +99,22 @@ def _stream(
         there = ", ".join(f"'{part}'" for part in sorted(reading.splits))
         name = found.origins[0].name
         raise DataError(
-            f"{name} holds no training split, only {there}",
-            f"To train on a split all the same, name it: {name}:{min(reading.splits)}.",
+            msg("{name} holds no training split, only {there}", name=name, there=there),
+            msg("To train on a split all the same, name it: {name}:{splits}.", name=name, splits=min(reading.splits)),
         )
 
 
 def _check_arguments(mapping: dict[str, str], format: str, objective: str) -> None:
     if format not in ("auto", *FORMATS):
-        raise InputError(f"'{format}' is no data format", f"Formats: auto, {', '.join(FORMATS)}.")
+        raise InputError(
+            msg("'{format}' is no data format", format=format),
+            msg("Formats: auto, {formats}.", formats=", ".join(FORMATS)),
+        )
     if objective not in ("sft", "pretrain"):
-        raise InputError(f"'{objective}' is no objective", "Objectives: sft, pretrain.")
+        raise InputError(msg("'{objective}' is no objective", objective=objective), "Objectives: sft, pretrain.")
     for role in mapping:
         if role not in ROLES:
-            raise InputError(f"a column cannot be mapped to '{role}'{nearest(role, ROLES)}", f"Use {', '.join(ROLES)}.")
+            raise InputError(
+                msg("a column cannot be mapped to '{role}'{nearest}", role=role, nearest=nearest(role, ROLES)),
+                f"Use {', '.join(ROLES)}.",
+            )

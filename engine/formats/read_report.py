@@ -4,6 +4,7 @@ import os.path
 from typing import Any
 
 from engine.base.errors import DataError
+from engine.base.messages import msg
 from engine.formats.examples import DataReport
 from engine.formats.row_errors import NOTE_CODES, excerpt
 
@@ -18,7 +19,12 @@ def check_bad_share(report: DataReport, max_bad_share: float) -> None:
     share = report.bad_rows / (report.rows - report.set_aside)
     if share > max_bad_share:
         raise data_error(
-            report, f"{_percent(share)} of the rows are bad, more than the {_percent(max_bad_share)} allowed"
+            report,
+            msg(
+                "{share} of the rows are bad, more than the {max_bad_share} allowed",
+                share=_percent(share),
+                max_bad_share=_percent(max_bad_share),
+            ),
         )
 
 
@@ -26,7 +32,15 @@ def data_error(report: DataReport, what: str) -> DataError:
     """The error for a report: where the first problems are, how many of each kind, and what to do."""
     names = ", ".join(file.path for file in report.files[:3]) + (" …" if len(report.files) > 3 else "")
     counts = sorted(report.problem_counts.items(), key=lambda counted: -counted[1])
-    lines = [f"{names}: {what} ({report.bad_rows:,} of {report.rows:,} rows are bad)"]
+    lines = [
+        msg(
+            "{names}: {what} ({bad_rows:,} of {rows:,} rows are bad)",
+            names=names,
+            what=what,
+            bad_rows=report.bad_rows,
+            rows=report.rows,
+        )
+    ]
     shown = [problem for problem in report.problems if problem.code not in NOTE_CODES][:_SHOWN]
     lines += [f"  {str(problem).replace(chr(10), chr(10) + '  ')}" for problem in shown]
     if counts:
@@ -37,7 +51,10 @@ def data_error(report: DataReport, what: str) -> DataError:
     most = counts[0][0] if counts else ""
     completion = next((file.columns["completion"] for file in report.files if "completion" in file.columns), "")
     if most == "empty-prompt" and completion:
-        hint = f"To learn from the answers as plain text: --objective pretrain --map text={completion}."
+        hint = msg(
+            "To learn from the answers as plain text: --objective pretrain --map text={completion}.",
+            completion=completion,
+        )
     elif most == "preference":
         hint = "There is no training by preference: keep the rows with good answers only."
     error = DataError("\n".join(lines), hint)
@@ -60,14 +77,18 @@ def files_told(report: dict[str, Any]) -> list[str]:
         where = f"{os.path.basename(file['path'])}: " if several else ""
         lines += [where + note for note in file.get("notes", ())]
         if file.get("ignored"):
-            lines.append(f"{where}nothing is learnt from {ignored_words(file['ignored'])}")
+            lines.append(
+                msg("{where}nothing is learnt from {ignored}", where=where, ignored=ignored_words(file["ignored"]))
+            )
     return lines
 
 
 def ignored_words(ignored: dict[str, int]) -> str:
     """Columns and keys that hold text, with the rows that have some."""
     shown = [f"{excerpt(name)} ({_count(count)})" for name, count in list(ignored.items())[:_NAMES_SHOWN]]
-    return ", ".join(shown) + (f" and {len(ignored) - _NAMES_SHOWN} more" if len(ignored) > _NAMES_SHOWN else "")
+    return ", ".join(shown) + (
+        msg(" and {num_ignored} more", num_ignored=len(ignored) - _NAMES_SHOWN) if len(ignored) > _NAMES_SHOWN else ""
+    )
 
 
 def _count(rows: int) -> str:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from engine.base.messages import msg
 from engine.formats.layouts import exam_words, unused_with_text
 from engine.formats.ratings import Ratings
 from engine.formats.row_errors import visible
@@ -49,19 +50,40 @@ class FileTally:
         ends = [*(start for _, start in self.sections[1:]), rows]
         for (key, start), end in zip(self.sections, ends, strict=True):
             if end > start and not part_of_name(key):
-                said = f"{_rows(end - start)} under '{visible(key)}', which names no split, read as training rows"
+                said = msg(
+                    "{end} under '{key}', which names no split, read as training rows",
+                    end=_rows(end - start),
+                    key=visible(key),
+                )
                 self.notes.append(said)
 
     def described(self) -> tuple[str, ...]:
         lines = list(dict.fromkeys(self.notes))
         if self.used[VALIDATION] and self.for_training:
-            lines.append(f"{_rows(self.used[VALIDATION])} of the split '{VALIDATION}', used for validation")
+            lines.append(
+                msg(
+                    "{used} of the split '{validation}', used for validation",
+                    used=_rows(self.used[VALIDATION]),
+                    validation=VALIDATION,
+                )
+            )
         for part, rows in self.aside.items():
-            lines.append(f"{_rows(rows)} of the split '{part}' set aside; {self.name}:{part} reads them")
+            lines.append(
+                msg(
+                    "{rows} of the split '{part}' set aside; {name}:{part} reads them",
+                    rows=_rows(rows),
+                    part=part,
+                    name=self.name,
+                )
+            )
         for column, values in self.flags.items():
             if values[True] and values[False]:
-                no = f"'{visible(column)}' is false in {_rows(values[False])}, which are trained like the others"
-                lines.append(f"{no}; if it calls their answers bad, take them out")
+                no = msg(
+                    "'{column}' is false in {values}, which are trained like the others",
+                    column=visible(column),
+                    values=_rows(values[False]),
+                )
+                lines.append(msg("{no}; if it calls their answers bad, take them out", no=no))
         return (*lines, *exam_words(self.ignored), *self.ratings.lines())
 
     def not_learnt(self, row: dict, unused: Sequence[str], built: Built) -> tuple[str, ...]:

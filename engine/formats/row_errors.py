@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from engine.base.messages import msg
 from engine.formats.turn_notes import CONTROL_TOKEN, DROPPED
 
 EXCERPT_WIDTH = 100
@@ -97,13 +98,15 @@ def kind(value: Any) -> str:
 def unencodable(text: str) -> tuple[str, str] | None:
     """(code, what is wrong) for text that no tokenizer can take: NUL characters and halves of a surrogate pair."""
     if "\0" in text:
-        return "nul-byte", f"a NUL character (position {text.index(chr(0)) + 1})"
+        return "nul-byte", msg("a NUL character (position {chr})", chr=text.index(chr(0)) + 1)
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
             half = f"\\u{ord(text[error.start]):04x}"
-            return "lone-surrogate", f"half of a surrogate pair ({half}, position {error.start + 1})"
+            return "lone-surrogate", msg(
+                "half of a surrogate pair ({half}, position {start})", half=half, start=error.start + 1
+            )
     return None
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.base.errors import DataError
+from engine.base.messages import msg
 from engine.formats.columns import Schema, find_schema, mapped_schema
 from engine.formats.containers import Container, read_rows, recognise, unwrapped
 from engine.formats.encoding import Scan, scan
@@ -115,7 +116,9 @@ class Reading:
             if len(first_rows) >= _PEEK_ROWS:
                 break
         if not any(isinstance(item, (tuple, RowError)) for item in first):
-            raise DataError(f"{name} has no rows", "Give a file with at least one row below the column names.")
+            raise DataError(
+                msg("{name} has no rows", name=name), "Give a file with at least one row below the column names."
+            )
         items = itertools.chain(first, items)
         shape = None
         if first_rows:
@@ -201,7 +204,9 @@ class Reading:
             own = part
             try:
                 if not isinstance(row, dict):
-                    message = f'the row is {kind(row)}; it must be an object such as {{"prompt": …, "completion": …}}'
+                    message = msg(
+                        'the row is {row}; it must be an object such as {{"prompt": …, "completion": …}}', row=kind(row)
+                    )
                     raise RowRejected("wrong-type", message)
                 columns = tuple(row)
                 layout = layouts.get(columns)
@@ -237,7 +242,10 @@ class Reading:
                 read += 1
                 problem = None
                 if built.left_out:
-                    message = f"the last {_count(built.left_out, 'message')} left out: no assistant message follows"
+                    message = msg(
+                        "the last {left_out} left out: no assistant message follows",
+                        left_out=_count(built.left_out, "message"),
+                    )
                     problem = self._note(name, line, "trailing-turn", message, row)
                 part_told = own if own and file.kept_part else ""
                 yield Row(name, line, row, built.example, problem, part_told, ignored=ignored)

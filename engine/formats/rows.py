@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from engine.base.messages import msg
 from engine.formats.columns import Schema
 from engine.formats.examples import Example
 from engine.formats.list_values import as_list, holds_text
@@ -29,7 +30,11 @@ def build_example(row: dict, shape: Schema, system: str | None, file: str, line:
     for role in shape.required:
         if column[role] not in row:
             have = ", ".join(map(str, row)) or "nothing"
-            raise RowRejected("missing-column", f"'{column[role]}' is missing; the row has {have[:200]}", row)
+            raise RowRejected(
+                "missing-column",
+                msg("'{column}' is missing; the row has {have}", column=column[role], have=have[:200]),
+                row,
+            )
     if shape.kind == "text":
         return Built(Example(text=_text(row, column["text"], "empty-text", "the text"), file=file, line=line))
     unread: set[str] = set()
@@ -104,7 +109,11 @@ def _pair(row: dict, column: dict[str, str], unread: set[str]) -> list[dict]:
     if "history" in column and row.get(column["history"]) not in (None, ""):
         for turn in as_list(row[column["history"]], column["history"]):
             if not isinstance(turn, (list, tuple)) or len(turn) != 2:
-                raise RowRejected("wrong-type", f"'{column['history']}' must hold pairs of question and answer", turn)
+                raise RowRejected(
+                    "wrong-type",
+                    msg("'{history}' must hold pairs of question and answer", history=column["history"]),
+                    turn,
+                )
             messages.append(_message("user", _filled(turn[0], column["history"], "empty-prompt", "a question")))
             messages.append(_message("assistant", _filled(turn[1], column["history"], "empty-answer", "an answer")))
     if _is_messages(prompt):
@@ -147,7 +156,15 @@ def _spans(value: dict, column: str) -> Any:
     texts = value["text"] if isinstance(value["text"], (list, tuple)) else [value["text"]]
     distinct = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
     if len(distinct) > 1:
-        raise RowRejected("wrong-type", f"'{column}' holds {len(distinct)} different answers (SQuAD); keep one", value)
+        raise RowRejected(
+            "wrong-type",
+            msg(
+                "'{column}' holds {num_distinct} different answers (SQuAD); keep one",
+                column=column,
+                num_distinct=len(distinct),
+            ),
+            value,
+        )
     return distinct[0] if distinct else None
 
 
@@ -158,7 +175,7 @@ def _text(row: dict, column: str, code: str, what: str) -> str:
 def _filled(value: Any, column: str, code: str, what: str) -> str:
     text = "" if value is None else _flat(value, column)
     if not text.strip():
-        raise RowRejected(code, f"{what} is empty ('{column}')")
+        raise RowRejected(code, msg("{what} is empty ('{column}')", what=what, column=column))
     return text
 
 
@@ -170,9 +187,20 @@ def _flat(value: Any, column: str) -> str:
         value = str(value)
     if isinstance(value, (list, tuple)):
         more = " (answers from best to worst? keep the best)" if len(value) == 2 and isinstance(value[0], str) else ""
-        raise RowRejected("wrong-type", f"'{column}' is a list of {len(value)}; it must be one text{more}", value)
+        raise RowRejected(
+            "wrong-type",
+            msg(
+                "'{column}' is a list of {num_value}; it must be one text{more}",
+                column=column,
+                num_value=len(value),
+                more=more,
+            ),
+            value,
+        )
     if not isinstance(value, str):
-        raise RowRejected("wrong-type", f"'{column}' is {kind(value)}; it must be a text", value)
+        raise RowRejected(
+            "wrong-type", msg("'{column}' is {kind}; it must be a text", column=column, kind=kind(value)), value
+        )
     return encodable(value, column)
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from engine.base.errors import DataError
+from engine.base.messages import msg
 from engine.formats.column_tables import NumberedRow
 from engine.formats.columns import Schema, find_schema, mapped_schema, normalise
 from engine.formats.layouts import known_layout, map_hint
@@ -17,7 +18,9 @@ def file_schema(
     columns = list(dict.fromkeys(column for row in rows for column in row))
     if container == "txt":
         if mapping or format not in ("auto", "text"):
-            raise DataError(f"{name} is plain text; it has no columns", "Leave out --map and the format.")
+            raise DataError(
+                msg("{name} is plain text; it has no columns", name=name), "Leave out --map and the format."
+            )
         shape = find_schema(columns)
     elif mapping:
         shape = _mapped(name, columns, mapping)
@@ -29,7 +32,7 @@ def file_schema(
         if known:
             raise DataError(f"{name} {known[0]}", known[1])
         raise DataError(
-            f"{name} is plain text: it has no answers to learn from",
+            msg("{name} is plain text: it has no answers to learn from", name=name),
             "Use --objective pretrain to learn from the text itself"
             + ("." if container == "txt" else map_hint(columns, rows, ", or say which column is which: ")),
         )
@@ -41,19 +44,28 @@ def file_schema(
 def nearest(name: str, names: Iterable[str]) -> str:
     by_lower = {one.lower(): one for one in names}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-    return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
+    return msg("; did you mean '{by_lower}'?", by_lower=by_lower[near[0]]) if near else ""
 
 
 def _mapped(name: str, columns: list[str], mapping: dict[str, str]) -> Schema:
     for role, column in mapping.items():
         if column not in columns:
             raise DataError(
-                f"{name} has no column '{column}' (mapped to {role}){nearest(column, columns)}",
-                f"Its columns: {', '.join(columns)[:500]}",
+                msg(
+                    "{name} has no column '{column}' (mapped to {role}){nearest}",
+                    name=name,
+                    column=column,
+                    role=role,
+                    nearest=nearest(column, columns),
+                ),
+                msg("Its columns: {columns}", columns=", ".join(columns)[:500]),
             )
     shape = mapped_schema(columns, mapping)
     if shape is None:
-        raise DataError(f"{name}: mapping {', '.join(mapping)} is not enough to make an example", map_hint(columns))
+        raise DataError(
+            msg("{name}: mapping {mapping} is not enough to make an example", name=name, mapping=", ".join(mapping)),
+            map_hint(columns),
+        )
     return shape
 
 
@@ -70,8 +82,11 @@ def _found(name: str, columns: list[str], rows: Sequence[dict], format: str) -> 
     if known:
         raise DataError(f"{name} {known[0]}", known[1])
     if format != "auto":
-        raise DataError(f"{name} does not have the columns of format '{format}'", map_hint(columns, rows))
-    raise DataError(f"{name} has no columns that finetop knows", map_hint(columns, rows))
+        raise DataError(
+            msg("{name} does not have the columns of format '{format}'", name=name, format=format),
+            map_hint(columns, rows),
+        )
+    raise DataError(msg("{name} has no columns that finetop knows", name=name), map_hint(columns, rows))
 
 
 def _refuse_pairs(name: str, rows: Sequence[dict]) -> None:
@@ -79,7 +94,7 @@ def _refuse_pairs(name: str, rows: Sequence[dict]) -> None:
     pairs = [row for row in rows if is_pair(row, worse_columns(tuple(row)))]
     if len(pairs) * 2 > len(rows):
         what, how = pair_words(tuple(pairs[0]), worse_columns(tuple(pairs[0])), pairs[0])
-        raise DataError(f"{name} holds {what}, which finetop does not train on", how)
+        raise DataError(msg("{name} holds {what}, which finetop does not train on", name=name, what=what), how)
 
 
 def _refuse_repeated(name: str, rows: Sequence[dict], shape: Schema, mapping: dict[str, str], is_table: bool) -> None:
@@ -98,6 +113,14 @@ def _refuse_repeated(name: str, rows: Sequence[dict], shape: Schema, mapping: di
             given = {each: shape.columns[each] for each in shape.required} | {role: twins[1]}
             which = ",".join(f"{each}={given[each]}" for each in given)
             raise DataError(
-                f"{name}: the name '{plain_name(column)}' stands over columns {places}",
-                f'Give each column its own name, or say which is meant: --map "{which}" takes the second.',
+                msg(
+                    "{name}: the name '{column}' stands over columns {places}",
+                    name=name,
+                    column=plain_name(column),
+                    places=places,
+                ),
+                msg(
+                    'Give each column its own name, or say which is meant: --map "{which}" takes the second.',
+                    which=which,
+                ),
             )

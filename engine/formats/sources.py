@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from engine.base.errors import DataError
+from engine.base.messages import msg
 from engine.formats.split_names import TRAIN, USES, part_of_name
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
@@ -72,7 +73,9 @@ def find_sources(source: str | os.PathLike | list, *, plain_text: bool, use: str
         if only and os.path.exists(bare):
             return Found((replace(_file(bare), only=only),), ())
     except OSError as error:
-        raise DataError(f"{name[:300]} cannot be read: {error.strerror or error}") from None
+        raise DataError(
+            msg("{name} cannot be read: {strerror}", name=name[:300], strerror=error.strerror or error)
+        ) from None
     is_path = name.lower().endswith(DATA_SUFFIXES) or os.path.isdir(os.path.dirname(path))
     if _HUB_NAME.fullmatch(name) and not is_path:
         return Found((Origin(name, on_hub=True),), ())
@@ -88,7 +91,7 @@ def split_name(path: str) -> tuple[str, str]:
 
 def _file(path: str, part: str = "") -> Origin:
     if not os.path.isfile(path):
-        raise DataError(f"{path} is not a regular file", "Copy its content to a file first.")
+        raise DataError(msg("{path} is not a regular file", path=path), "Copy its content to a file first.")
     return Origin(path, size_bytes=os.path.getsize(path), part=part)
 
 
@@ -109,8 +112,17 @@ def _in_folder(folder: str, plain_text: bool, use: str, only: str = "") -> Found
     for part in dict.fromkeys(parts.values()):
         if part not in wanted:
             unread = [name for name in chosen if parts[name] == part]
-            how = f"; to read them give {folder}:{part}"
-            left_out.append(f"{folder}: {_count(unread, 'file')} of the split '{part}' not used: {_named(unread)}{how}")
+            how = msg("; to read them give {folder}:{part}", folder=folder, part=part)
+            left_out.append(
+                msg(
+                    "{folder}: {unread} of the split '{part}' not used: {named}{how}",
+                    folder=folder,
+                    unread=_count(unread, "file"),
+                    part=part,
+                    named=_named(unread),
+                    how=how,
+                )
+            )
     kept = [name for name in chosen if parts[name] in wanted]
     origins = (_file(os.path.join(folder, name), parts[name]) for name in kept)
     if only:
@@ -126,7 +138,8 @@ def _wanted_parts(folder: str, parts: set[str], use: str, only: str) -> set[str]
         if not wanted:
             there = ", ".join(sorted(parts - {""})) or "none"
             raise DataError(
-                f"{folder} has no files of the split '{only}'", f"Splits by the names of its files: {there}."
+                msg("{folder} has no files of the split '{only}'", folder=folder, only=only),
+                msg("Splits by the names of its files: {there}.", there=there),
             )
         return wanted
     order, together = USES[use]
@@ -134,8 +147,8 @@ def _wanted_parts(folder: str, parts: set[str], use: str, only: str) -> set[str]
     if use.startswith("training") and TRAIN not in present:
         there = " and ".join(f"'{part}'" for part in sorted(parts))
         raise DataError(
-            f"{folder} holds no training data, by the names of its files only {there}",
-            f"To train on a split all the same, name it: {folder}:{sorted(parts)[0]}.",
+            msg("{folder} holds no training data, by the names of its files only {there}", folder=folder, there=there),
+            msg("To train on a split all the same, name it: {folder}:{parts}.", folder=folder, parts=sorted(parts)[0]),
         )
     wanted = set(present if together else present[:1])
     return wanted | {""} if TRAIN in wanted else wanted
@@ -176,14 +189,32 @@ def _left_out(folder: str, entries: list[str], names: list[str], chosen: list[st
     others = [name for name in paths if name not in folders]
     texts = [name for name in names if name not in chosen]
     if others:
-        lines.append(f"{folder}: {_count(others, 'file')} of other kinds left out: {_named(others)}")
+        lines.append(
+            msg(
+                "{folder}: {others} of other kinds left out: {named}",
+                folder=folder,
+                others=_count(others, "file"),
+                named=_named(others),
+            )
+        )
     if texts:
         lines.append(
-            f"{folder}: {_count(texts, 'text file')} beside the data left out: {_named(texts)}"
-            "; --objective pretrain learns from them"
+            msg(
+                "{folder}: {texts} beside the data left out: {named}; --objective pretrain learns from them",
+                folder=folder,
+                texts=_count(texts, "text file"),
+                named=_named(texts),
+            )
         )
     if folders and not nested:
-        lines.append(f"{folder}: {_count(folders, 'subfolder')} left out: {_named(folders)}; name those that are data")
+        lines.append(
+            msg(
+                "{folder}: {folders} left out: {named}; name those that are data",
+                folder=folder,
+                folders=_count(folders, "subfolder"),
+                named=_named(folders),
+            )
+        )
     return lines
 
 
@@ -193,17 +224,25 @@ def _count(names: list[str], what: str) -> str:
 
 def _named(names: list[str]) -> str:
     shown = ", ".join(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names[:_MOST_NAMED])
-    return shown + (f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else "")
+    return shown + (
+        msg(" and {num_names:,} more", num_names=len(names) - _MOST_NAMED) if len(names) > _MOST_NAMED else ""
+    )
 
 
 def _no_data(folder: str, entries: list[str]) -> DataError:
     if any(name.endswith(".arrow") for name in entries) or "dataset_dict.json" in entries:
         return DataError(
-            f"{folder} was written by save_to_disk of `datasets` (Arrow files), which finetop does not read",
+            msg(
+                "{folder} was written by save_to_disk of `datasets` (Arrow files), which finetop does not read",
+                folder=folder,
+            ),
             "Write it as Parquet: load_from_disk(FOLDER)['train'].to_parquet('train.parquet').",
         )
-    beside = f" It holds {_named(entries)}." if entries else " It is empty."
-    return DataError(f"no data file in {folder}", f"Files that count end in {', '.join(DATA_SUFFIXES)}.{beside}")
+    beside = msg(" It holds {entries}.", entries=_named(entries)) if entries else " It is empty."
+    return DataError(
+        msg("no data file in {folder}", folder=folder),
+        msg("Files that count end in {data_suffixes}.{beside}", data_suffixes=", ".join(DATA_SUFFIXES), beside=beside),
+    )
 
 
 def _not_found(name: str, path: str) -> DataError:
@@ -213,11 +252,18 @@ def _not_found(name: str, path: str) -> DataError:
     try:
         neighbours = sorted(file for file in os.listdir(folder or ".") if not file.startswith("."))
     except (OSError, ValueError):  # ValueError: a name that no file can have, such as half of a surrogate pair
-        return DataError(f"{name[:300]} does not exist, and neither does the folder {folder[:300]}", "Check the path.")
+        return DataError(
+            msg("{name} does not exist, and neither does the folder {folder}", name=name[:300], folder=folder[:300]),
+            "Check the path.",
+        )
     near = difflib.get_close_matches(os.path.basename(path), neighbours, n=3, cutoff=0.5)
     if near:
-        hint = f"Did you mean {' or '.join(os.path.join(folder, file) for file in near)}?"
+        hint = msg("Did you mean {near}?", near=" or ".join(os.path.join(folder, file) for file in near))
     else:
         data = [neighbour for neighbour in neighbours if neighbour.lower().endswith(DATA_SUFFIXES)]
-        hint = f"Data files there: {', '.join(data[:5])}" if data else "There is no data file in that folder."
-    return DataError(f"{name[:300]} does not exist", hint)
+        hint = (
+            msg("Data files there: {data}", data=", ".join(data[:5]))
+            if data
+            else "There is no data file in that folder."
+        )
+    return DataError(msg("{name} does not exist", name=name[:300]), hint)

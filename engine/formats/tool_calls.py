@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from engine.base.messages import msg
 from engine.formats.json_lines import parse
 from engine.formats.list_values import as_list
 from engine.formats.row_errors import RowRejected, encodable, kind
@@ -46,10 +47,14 @@ def written_calls(value: Any, where: str) -> list[dict]:
         try:
             value = parse(value)
         except ValueError as error:
-            raise RowRejected("bad-tool-call", f"'{where}' holds JSON that does not parse: {error}", value) from None
+            raise RowRejected(
+                "bad-tool-call",
+                msg("'{where}' holds JSON that does not parse: {error}", where=where, error=error),
+                value,
+            ) from None
     calls = value if isinstance(value, list) else [value]
     if not calls:
-        raise RowRejected("bad-tool-call", f"'{where}' holds no call", value)
+        raise RowRejected("bad-tool-call", msg("'{where}' holds no call", where=where), value)
     return [read_call(call, where) for call in calls]
 
 
@@ -57,17 +62,27 @@ def read_call(call: Any, where: str) -> dict:
     function = call.get("function", call) if isinstance(call, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str) or not name:
-        raise RowRejected("bad-tool-call", f"'{where}' names no function", call)
+        raise RowRejected("bad-tool-call", msg("'{where}' names no function", where=where), call)
     arguments = function.get("arguments", function.get("parameters"))
     if isinstance(arguments, str):
         try:
             arguments = parse(arguments) if arguments.strip() else {}
         except ValueError as error:
-            message = f"the arguments of '{name[:40]}' ('{where}') are JSON that does not parse: {error}"
+            message = msg(
+                "the arguments of '{name}' ('{where}') are JSON that does not parse: {error}",
+                name=name[:40],
+                where=where,
+                error=error,
+            )
             raise RowRejected("bad-tool-call", message, arguments) from None
     arguments = {} if arguments is None else arguments
     if not isinstance(arguments, dict):
-        message = f"the arguments of '{name[:40]}' ('{where}') are {kind(arguments)}; they must be an object"
+        message = msg(
+            "the arguments of '{name}' ('{where}') are {arguments}; they must be an object",
+            name=name[:40],
+            where=where,
+            arguments=kind(arguments),
+        )
         raise RowRejected("bad-tool-call", message, call)
     encodable(json.dumps(arguments, ensure_ascii=False, default=str), f"{where}.arguments")
     read = {"type": "function", "function": {"name": encodable(name, where), "arguments": arguments}}
@@ -85,7 +100,9 @@ def read_tools(value: Any, column: str) -> tuple[dict, ...]:
                 tool = {"parameters" if key == "input_schema" else key: value for key, value in tool.items()}
             tool = {"type": "function", "function": tool}
         if not isinstance(tool, dict) or not isinstance(tool.get("function"), dict):
-            raise RowRejected("bad-tools", f"'{column}[{index}]' describes no function", tool)
+            raise RowRejected(
+                "bad-tools", msg("'{column}[{index}]' describes no function", column=column, index=index), tool
+            )
         encodable(json.dumps(tool, ensure_ascii=False, default=str), f"{column}[{index}]")
         tools.append(tool)
     return tuple(tools)

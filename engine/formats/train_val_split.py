@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.formats.examples import Example
 
 _KEYS = 1 << 64
@@ -51,7 +52,9 @@ def split_examples(
     """
     examples = tuple(examples)
     if not 0 <= fraction < 1:
-        raise InputError(f"the validation share is {fraction}; it must be at least 0 and below 1")
+        raise InputError(
+            msg("the validation share is {fraction}; it must be at least 0 and below 1", fraction=fraction)
+        )
     if not fraction:
         return examples, ()
     keys = [example_key(example, seed) for example in examples]

@@ -1,5 +1,7 @@
 """What is said of a trained turn that a chat template writes otherwise than the model will be asked for it."""
 
+from engine.base.messages import msg
+
 PROMPT_DIFFERS = "prompt-differs"
 TURN_DIFFERS = "turn-differs"
 NO_STOP = "no-stop"
@@ -38,7 +40,13 @@ _REMEDY = (
 def control_token_line(role: str, place: int, token: str) -> str:
     """`place`: of the message, from 0."""
     does = "ends the answer there" if role == "assistant" else "splits the turn there"
-    return f"message {place + 1} ({role}) contains {token}, a control token of the model, which {does}"
+    return msg(
+        "message {place} ({role}) contains {token}, a control token of the model, which {does}",
+        place=place + 1,
+        role=role,
+        token=token,
+        does=does,
+    )
 
 
 def differing_lines(part: str, counts: dict) -> list[str]:
@@ -47,7 +55,14 @@ def differing_lines(part: str, counts: dict) -> list[str]:
     found = counts.get("differing") or {}
     turns = counts.get("turns", 0)
     lines = [
-        f"{part}: {found[note]:,} of {turns:,} answers {does} [{note}]"
+        msg(
+            "{part}: {found:,} of {turns:,} answers {does} [{note}]",
+            part=part,
+            found=found[note],
+            turns=turns,
+            does=does,
+            note=note,
+        )
         for note, does in DIFFERING.items()
         if found.get(note)
     ]

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from engine.base.messages import msg
 from engine.metrics.names import lower_is_better, metric_name
 
 _DIRECTIONS = {"min": True, "max": False}
@@ -119,10 +120,12 @@ class Best:
     def words(self, number: Callable[[float], str]) -> str:
         """`0.512 at step 30`; `3.073 at its start, never better`; nothing where it was never evaluated."""
         if self.value is None:
-            return "" if self.start is None else f"{number(self.start)} at its start, not evaluated since"
+            return (
+                "" if self.start is None else msg("{start} at its start, not evaluated since", start=number(self.start))
+            )
         if self.improved:
-            return f"{number(self.value)} at step {self.step:,}"
-        return f"{number(self.start)} at its start, never better"
+            return msg("{number} at step {step:,}", number=number(self.value), step=self.step)
+        return msg("{start} at its start, never better", start=number(self.start))
 
 
 def best_of(points: Iterable[tuple[int, float]], criterion: Criterion) -> Best:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.base.worker_process import signal_name
 from engine.metrics.names import MAIN_SCORES
 
@@ -109,17 +110,28 @@ class ScoreCommand:
                     alive()
                 if time.monotonic() > until:
                     raise CommandFailed(
-                        f"eval.command took longer than {self.seconds:g} s and was ended", "Raise eval.command_seconds."
+                        msg("eval.command took longer than {seconds:g} s and was ended", seconds=self.seconds),
+                        "Raise eval.command_seconds.",
                     )
                 if max(out.stat().st_size, err.stat().st_size) > _OUTPUT_BYTES:
-                    raise CommandFailed(f"eval.command wrote more than {_OUTPUT_BYTES >> 20} MiB and was ended", _HINT)
+                    raise CommandFailed(
+                        msg(
+                            "eval.command wrote more than {output_bytes} MiB and was ended",
+                            output_bytes=_OUTPUT_BYTES >> 20,
+                        ),
+                        _HINT,
+                    )
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         if process.returncode:
             code = process.returncode
-            how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with status {code}"
+            how = (
+                msg("was killed by {code}", code=signal_name(-code))
+                if code < 0
+                else msg("ended with status {code}", code=code)
+            )
             said = _last_line(err)
             raise CommandFailed(f"eval.command {how}{f': {said}' if said else ''}", _HINT)
 
@@ -144,11 +156,17 @@ def check_command(text: str, folder: Path) -> None:
     program = os.path.expanduser(words[0])
     if shutil.which(program if os.sep not in program else os.path.join(folder, program)) is None:
         there = "cannot be run" if os.path.exists(os.path.join(folder, program)) else "is not there"
-        raise InputError(f"eval.command {text}: the program {words[0]} {there}", "Such as: python score.py")
+        raise InputError(
+            msg("eval.command {text}: the program {words} {there}", text=text, words=words[0], there=there),
+            "Such as: python score.py",
+        )
     for word in words[1:]:
         path = os.path.join(folder, os.path.expanduser(word))
         if _SCRIPT.fullmatch(word) and not os.path.exists(path):
-            raise InputError(f"eval.command {text}: there is no file {path}", "Give its path from where you stand.")
+            raise InputError(
+                msg("eval.command {text}: there is no file {path}", text=text, path=path),
+                "Give its path from where you stand.",
+            )
 
 
 def absolute_command(text: str) -> str:
@@ -188,18 +206,31 @@ def read_numbers(output: str) -> dict[str, float]:
         except (ValueError, RecursionError):
             continue
     if not isinstance(content, dict):
-        raise CommandFailed(f"eval.command wrote no JSON object of numbers: {_shown(lines[-1])}", _HINT)
+        raise CommandFailed(
+            msg("eval.command wrote no JSON object of numbers: {lines}", lines=_shown(lines[-1])), _HINT
+        )
     if len(content) > MOST_NUMBERS:
-        raise CommandFailed(f"eval.command gave {len(content):,} numbers; {MOST_NUMBERS} are the most", _HINT)
+        raise CommandFailed(
+            msg(
+                "eval.command gave {num_content:,} numbers; {most_numbers} are the most",
+                num_content=len(content),
+                most_numbers=MOST_NUMBERS,
+            ),
+            _HINT,
+        )
     return {name: value for name, value in ((name, _number(name, value)) for name, value in content.items())
             if value is not None}  # fmt: skip
 
 
 def _number(name: str, value: Any) -> float | None:
     if not _NAME.fullmatch(name):
-        raise CommandFailed(f"eval.command: {_shown(name)} is no name for a metric", "Letters, digits, '_', '-', '.'.")
+        raise CommandFailed(
+            msg("eval.command: {name} is no name for a metric", name=_shown(name)), "Letters, digits, '_', '-', '.'."
+        )
     if name.partition("@")[0] in _TAKEN:
-        raise CommandFailed(f"eval.command gives '{name}', which finetop measures itself", "Give it another name.")
+        raise CommandFailed(
+            msg("eval.command gives '{name}', which finetop measures itself", name=name), "Give it another name."
+        )
     if value is None:
         return None
     try:
@@ -207,17 +238,25 @@ def _number(name: str, value: Any) -> float | None:
             return float(value)
     except OverflowError:
         pass
-    raise CommandFailed(f"eval.command: '{name}' is {_shown(json.dumps(value))}, which is no number", _HINT)
+    raise CommandFailed(
+        msg("eval.command: '{name}' is {dumps}, which is no number", name=name, dumps=_shown(json.dumps(value))), _HINT
+    )
 
 
 def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> list[str]:
     """In words, how the command is another one than before; empty where it is the same, or nobody knows."""
     before, now = before or {}, now or {}
     if before.get("text") != now.get("text"):
-        return [f"eval.command was {before.get('text') or 'not set'} and is {now.get('text') or 'not set'}"]
+        return [
+            msg(
+                "eval.command was {get} and is {get_2}",
+                get=before.get("text") or "not set",
+                get_2=now.get("text") or "not set",
+            )
+        ]
     was, there = before.get("files") or {}, now.get("files") or {}
-    return [f"{path} has changed" for path in there if was.get(path) not in (None, there[path])] + [
-        f"{path} is gone" for path in was if path not in there
+    return [msg("{path} has changed", path=path) for path in there if was.get(path) not in (None, there[path])] + [
+        msg("{path} is gone", path=path) for path in was if path not in there
     ]
 
 
@@ -230,7 +269,7 @@ def _known_by(path: Path) -> str:
     with open(path, "rb") as file:
         status = os.fstat(file.fileno())
         if status.st_size > _LARGE_BYTES:
-            return f"{status.st_size} bytes of {status.st_mtime_ns}"
+            return msg("{st_size} bytes of {st_mtime_ns}", st_size=status.st_size, st_mtime_ns=status.st_mtime_ns)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -4,6 +4,7 @@ import os
 import re
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 
 ADAPTER = "adapter_config.json"
 
@@ -25,15 +26,20 @@ def check_model_name(name: str) -> None:
     if not name:
         raise InputError("model.name is empty", "Give a folder, a hub name such as org/name, or 'starter'.")
     if os.path.isfile(folder):
-        raise InputError(f"the model {name} is a file", "Give the folder of a Hugging Face model.")
+        raise InputError(msg("the model {name} is a file", name=name), "Give the folder of a Hugging Face model.")
     if os.path.isdir(folder):
         if not os.path.exists(os.path.join(folder, "config.json")):
             what = "is an adapter" if os.path.exists(os.path.join(folder, ADAPTER)) else "is no model"
-            raise InputError(f"{name} {what}: it holds no config.json", "Give the folder of a Hugging Face model.")
+            raise InputError(
+                msg("{name} {what}: it holds no config.json", name=name, what=what),
+                "Give the folder of a Hugging Face model.",
+            )
     elif is_path(name):
-        raise InputError(f"there is no model folder {name}", "Give an existing folder, or a hub name: org/name.")
+        raise InputError(
+            msg("there is no model folder {name}", name=name), "Give an existing folder, or a hub name: org/name."
+        )
     elif not _HUB_NAME.fullmatch(name):
         raise InputError(
-            f"there is no folder {name}, and no model of the hub can have that name",
+            msg("there is no folder {name}, and no model of the hub can have that name", name=name),
             "Give an existing folder, or a hub name: letters, digits, '-', '_' and '.', as org/name.",
         )

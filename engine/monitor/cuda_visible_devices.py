@@ -13,6 +13,7 @@ cards are of one model that makes no difference; otherwise `doubt` says so. Give
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.base.messages import msg
 from engine.monitor.samples import GpuSample
 
 
@@ -52,10 +53,16 @@ def _list(entries: list[str], found: list[GpuSample | None], doubt: str) -> Visi
         if gpu is None:
             ignored = entries[len(seen) :]
             if entry not in ("", "-1"):
-                doubt = f"CUDA_VISIBLE_DEVICES: no GPU fits '{entry}'; CUDA ignores {', '.join(ignored)}"
+                doubt = msg(
+                    "CUDA_VISIBLE_DEVICES: no GPU fits '{entry}'; CUDA ignores {ignored}",
+                    entry=entry,
+                    ignored=", ".join(ignored),
+                )
             break
         if gpu in seen:
-            return VisibleGpus((), f"CUDA_VISIBLE_DEVICES names {entry} twice; CUDA then shows no GPU at all")
+            return VisibleGpus(
+                (), msg("CUDA_VISIBLE_DEVICES names {entry} twice; CUDA then shows no GPU at all", entry=entry)
+            )
         seen.append(gpu)
     return VisibleGpus(tuple(seen), doubt)
 

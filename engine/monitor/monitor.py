@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from engine.base.messages import msg
 from engine.monitor.gpu_processes import ProcessTable, Run, attribute
 from engine.monitor.host import DiskReader, HostReader
 from engine.monitor.nvml import Device, DriverUnavailable, Nvml
@@ -83,7 +84,7 @@ class Monitor:
         since = self._gpu_rounds.stuck.get(_SCAN)
         if since is not None:
             what = "The search for more GPUs" if self._devices else "The NVIDIA driver"
-            return f"{what} has not answered for {time.monotonic() - since:.0f} s."
+            return msg("{what} has not answered for {monotonic:.0f} s.", what=what, monotonic=time.monotonic() - since)
         return self._gpu_rounds.failures.get(_SCAN)
 
     # -- what the threads do -------------------------------------------------------------------------------------
@@ -119,7 +120,7 @@ class Monitor:
         result = self._gpu_rounds.results.get(device.uuid)
         since = self._gpu_rounds.stuck.get(device.uuid)
         failure = self._gpu_rounds.failures.get(device.uuid)
-        problem = f"has not answered for {now - since:.0f} s" if since is not None else failure
+        problem = msg("has not answered for {now:.0f} s", now=now - since) if since is not None else failure
         if result is None:
             return GpuSample(device.index, device.uuid, problem=problem or "not read yet", **device.facts)
         sample: GpuSample = result.value

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.base.messages import msg
 from engine.monitor.samples import GpuProcess, GpuSample
 
 RESCAN_SECONDS = 30.0
@@ -257,7 +258,9 @@ class Nvml:
         found: dict[int, GpuProcess] = {}
         answered = False
         for kind, question in (("compute", "Compute"), ("mps", "MPSCompute"), ("graphics", "Graphics")):
-            listed = self._ask(device, self._process_call(f"nvmlDeviceGet{question}RunningProcesses"))
+            listed = self._ask(
+                device, self._process_call(msg("nvmlDeviceGet{question}RunningProcesses", question=question))
+            )
             answered = answered or listed is not None
             for process in listed or ():
                 memory = _known(process.usedGpuMemory)
@@ -322,7 +325,7 @@ def _why(nvml: Any, error: Any) -> str:
         nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "The NVIDIA driver was updated but the old one is still loaded: "
         "reboot, or reload the nvidia module.",
         nvml.NVML_ERROR_NO_PERMISSION: "No permission to open the NVIDIA driver (/dev/nvidiactl). CPU runs still work.",
-    }.get(error.value, f"The NVIDIA driver does not answer: {error}.")
+    }.get(error.value, msg("The NVIDIA driver does not answer: {error}.", error=error))
 
 
 def _why_card(nvml: Any, error: Any) -> str:
@@ -330,7 +333,7 @@ def _why_card(nvml: Any, error: Any) -> str:
         nvml.NVML_ERROR_GPU_IS_LOST: "fell off the bus: needs a reboot (dmesg shows Xid 79)",
         nvml.NVML_ERROR_RESET_REQUIRED: "needs a reset (nvidia-smi --gpu-reset)",
         nvml.NVML_ERROR_NO_PERMISSION: "not allowed to this user",
-    }.get(error.value, f"does not answer: {error}")
+    }.get(error.value, msg("does not answer: {error}", error=error))
 
 
 def _or_none(question: Callable, nvml: Any) -> Any:

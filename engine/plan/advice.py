@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from engine.base.messages import msg
+
 FEW, SOME = 50, 500
 
 
@@ -76,7 +78,12 @@ def _about_size(facts: DatasetStats, say) -> None:
     if facts.examples < FEW:
         say(
             "too-few",
-            f"{facts.examples:,} examples are too few: aim for {FEW} at least, {SOME} for something reliable.",
+            msg(
+                "{examples:,} examples are too few: aim for {few} at least, {some} for something reliable.",
+                examples=facts.examples,
+                few=FEW,
+                some=SOME,
+            ),
             "With so few the model learns them by heart before it learns what they have in common; a prompt with some "
             "of them as examples is likely to do as well.",
             _OPENAI,
@@ -84,7 +91,11 @@ def _about_size(facts: DatasetStats, say) -> None:
     elif facts.examples < SOME:
         say(
             "few",
-            f"{facts.examples:,} examples are enough for a try; {SOME} to 1,000 are good.",
+            msg(
+                "{examples:,} examples are enough for a try; {some} to 1,000 are good.",
+                examples=facts.examples,
+                some=SOME,
+            ),
             "Style and format are learned from a few hundred; accuracy on a task keeps growing with more.",
             _LIMA,
         )
@@ -94,15 +105,22 @@ def _about_rows(facts: DatasetStats, say) -> None:
     if facts.duplicates > 0.05 * facts.examples:
         say(
             "duplicates",
-            f"{facts.duplicates:,} of {facts.examples:,} examples are exact repeats of others "
-            f"({facts.duplicates / facts.examples:.0%}).",
+            msg(
+                "{duplicates:,} of {examples:,} examples are exact repeats of others ({duplicates_share:.0%}).",
+                duplicates=facts.duplicates,
+                examples=facts.examples,
+                duplicates_share=facts.duplicates / facts.examples,
+            ),
             "They count as more epochs on these rows alone. `finetop data check` lists them.",
             _DEDUPLICATION,
         )
     if facts.contradictions > max(2, 0.02 * facts.examples):
         say(
             "contradictions",
-            f"{facts.contradictions:,} examples answer a prompt that others answer differently.",
+            msg(
+                "{contradictions:,} examples answer a prompt that others answer differently.",
+                contradictions=facts.contradictions,
+            ),
             "The loss then has a floor no training gets below, and the model answers at random between them. It is as "
             "it should be only where several answers are right.",
             "Northcutt et al. 2021, Confident Learning (arXiv 1911.00068)",
@@ -110,7 +128,7 @@ def _about_rows(facts: DatasetStats, say) -> None:
     if facts.labels == 0 and facts.same_answer > 0.5 and facts.examples >= 20:
         say(
             "one-answer",
-            f"{facts.same_answer:.0%} of the examples have the very same answer.",
+            msg("{same_answer:.0%} of the examples have the very same answer.", same_answer=facts.same_answer),
             "Giving that answer always would already be right that often: look at the scores of the others alone, or "
             "balance the data.",
             "He and Garcia 2009, Learning from Imbalanced Data (IEEE TKDE 21:9)",
@@ -120,13 +138,22 @@ def _about_rows(facts: DatasetStats, say) -> None:
 def _about_lengths(facts: DatasetStats, say) -> None:
     if facts.overlong:
         lost = (
-            f"{facts.skipped:,} are left out"
+            msg("{skipped:,} are left out", skipped=facts.skipped)
             if facts.skips_overlong
-            else f"{facts.cut_tokens:,} tokens are cut, {facts.cut_supervised:,} of them trained on"
+            else msg(
+                "{cut_tokens:,} tokens are cut, {cut_supervised:,} of them trained on",
+                cut_tokens=facts.cut_tokens,
+                cut_supervised=facts.cut_supervised,
+            )
         )
         say(
             "overlong",
-            f"{facts.overlong:,} examples are longer than data.max_length {facts.max_length:,}: {lost}.",
+            msg(
+                "{overlong:,} examples are longer than data.max_length {max_length:,}: {lost}.",
+                overlong=facts.overlong,
+                max_length=facts.max_length,
+                lost=lost,
+            ),
             "An answer without its end teaches the model not to stop. Raise data.max_length if memory allows, or split "
             "these rows.",
             "docs/data.md: what happens to long examples",
@@ -135,14 +162,17 @@ def _about_lengths(facts: DatasetStats, say) -> None:
     if facts.labels and short:
         say(
             "classifier",
-            f"The answers are {facts.labels} labels: a classifier on an embedding model may serve better.",
+            msg(
+                "The answers are {labels} labels: a classifier on an embedding model may serve better.",
+                labels=facts.labels,
+            ),
             "It is a hundred times smaller, trains in minutes on a CPU and gives probabilities; try it beside this.",
             "Tunstall et al. 2022, SetFit (arXiv 2209.11055)",
         )
     elif facts.median_tokens < 12 and facts.examples:
         say(
             "short",
-            f"Half of the examples have fewer than {facts.median_tokens:.0f} tokens.",
+            msg("Half of the examples have fewer than {median_tokens:.0f} tokens.", median_tokens=facts.median_tokens),
             "So little text rarely says what is wanted. For labels or scores a classifier head may serve better.",
             "Tunstall et al. 2022, SetFit (arXiv 2209.11055)",
         )
@@ -153,8 +183,12 @@ def _about_epochs(facts: DatasetStats, say) -> None:
     if facts.learning_rate > high:
         say(
             "high-rate",
-            f"A rate of {facts.learning_rate:g} is high for {facts.method}; usual is "
-            f"{'1e-5 to 5e-5' if facts.method == 'full' else '1e-4 to 5e-4'}.",
+            msg(
+                "A rate of {learning_rate:g} is high for {method}; usual is {suffix}.",
+                learning_rate=facts.learning_rate,
+                method=facts.method,
+                suffix="1e-5 to 5e-5" if facts.method == "full" else "1e-4 to 5e-4",
+            ),
             "What the model could do before is lost first, and the loss may jump. Keep some general prompts in "
             "eval.prompts and read their answers.",
             _FORGETS,
@@ -162,7 +196,7 @@ def _about_epochs(facts: DatasetStats, say) -> None:
     if facts.epochs > 5 and facts.objective == "sft":
         say(
             "many-epochs",
-            f"{facts.epochs:g} epochs: from the third on models mostly repeat the rows by heart.",
+            msg("{epochs:g} epochs: from the third on models mostly repeat the rows by heart.", epochs=facts.epochs),
             "Watch the eval loss, keep save.keep_best, and set train.early_stopping.",
             "Ouyang et al. 2022, InstructGPT (arXiv 2203.02155): over-fits after one epoch, ratings gain for some more",
         )
@@ -180,7 +214,11 @@ def _about_validation(facts: DatasetStats, say) -> None:
         margin = 1.96 * math.sqrt(0.25 / facts.validation)
         say(
             "small-validation",
-            f"{facts.validation} validation examples tell two runs apart only beyond about {100 * margin:.0f} points.",
+            msg(
+                "{validation} validation examples tell two runs apart only beyond about {value:.0f} points.",
+                validation=facts.validation,
+                value=100 * margin,
+            ),
             "That is the 95 % interval of a share near one half among so many. 400 examples bring it to 5 points.",
             "Card et al. 2020, With Little Power Comes Great Responsibility (arXiv 2010.06595)",
         )
@@ -190,7 +228,10 @@ def _about_the_tool(facts: DatasetStats, say) -> None:
     if facts.dated > 0.2:
         say(
             "facts-that-change",
-            f"{facts.dated:.0%} of the examples ask for what changes: dates, prices, versions, current events.",
+            msg(
+                "{dated:.0%} of the examples ask for what changes: dates, prices, versions, current events.",
+                dated=facts.dated,
+            ),
             "A model keeps what it was taught until it is trained again. Retrieval puts the present facts into the "
             "prompt; fine-tune for the form of the answer.",
             _NEW_FACTS,
@@ -199,7 +240,11 @@ def _about_the_tool(facts: DatasetStats, say) -> None:
     if simple and facts.median_answer_tokens is not None and facts.median_answer_tokens <= 8:
         say(
             "a-prompt",
-            f"A choice among {facts.labels} labels from {facts.examples} examples: try a prompt first.",
+            msg(
+                "A choice among {labels} labels from {examples} examples: try a prompt first.",
+                labels=facts.labels,
+                examples=facts.examples,
+            ),
             "An instruction-tuned model often does this from three examples a label, without training.",
             "Brown et al. 2020, Language Models are Few-Shot Learners (arXiv 2005.14165)",
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.base.workspace import config_folder
 
 SHIPPED = Path(__file__).with_name("prices.toml")
@@ -39,7 +40,9 @@ def read_prices(kwh: float | None = None) -> Prices:
     table = {**content["training_per_million_tokens"], **_table(own.get("training_per_million_tokens", {}), path)}
     electricity = own.get("electricity", {})
     if not isinstance(electricity, dict):
-        raise InputError(f"{path}: electricity is not a group", "Write [electricity] and under it kwh = 0.30.")
+        raise InputError(
+            msg("{path}: electricity is not a group", path=path), "Write [electricity] and under it kwh = 0.30."
+        )
     return Prices(
         as_of=str(own.get("as_of", content["as_of"])),
         note=str(own.get("note", content["note"])),
@@ -94,13 +97,17 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _table(found: Any, path: Path) -> dict[str, float]:
     if not isinstance(found, dict):
-        raise InputError(f"{path}: training_per_million_tokens is not a table", 'Write "gpt-4o-mini" = 3.00 under it.')
-    return {str(model): _number(price, f"the price of {model}", path) for model, price in found.items()}
+        raise InputError(
+            msg("{path}: training_per_million_tokens is not a table", path=path), 'Write "gpt-4o-mini" = 3.00 under it.'
+        )
+    return {
+        str(model): _number(price, msg("the price of {model}", model=model), path) for model, price in found.items()
+    }
 
 
 def _number(value: Any, what: str, path: Path) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        raise InputError(f"{path}: {what} is {value!r}, not an amount")
+        raise InputError(msg("{path}: {what} is {value!r}, not an amount", path=path, what=what, value=value))
     return float(value)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.base.messages import msg
 from engine.models.model_shape import find_shape
 from engine.plan.advice import Advice, DatasetStats, advise
 from engine.plan.cost import Cost, Prices, cost
@@ -112,7 +113,7 @@ def forecast(
         # One GPU evaluates while the others wait.
         took = duration(speed, tokens, count * data["val"]["tokens"], evaluations)
     watts = count * _LOAD * machine.card_watts if machine.card_watts else None  # a CPU tells it to root only
-    limit = "the card's limit" if count == 1 else f"the limit of {count} cards"
+    limit = "the card's limit" if count == 1 else msg("the limit of {count} cards", count=count)
     bill = cost(
         took.seconds if took else None,
         tokens,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from engine.base.messages import msg
 from engine.base.units import GIB
 from engine.models.model_shape import ModelShape
 from engine.plan.memory import ENOUGH_TOKENS, EstimateInputs, MemoryEstimate, memory_estimate
@@ -25,7 +26,7 @@ class GpuSpec:
         return int(SHARE * self.total_bytes) - others
 
 
-COMMON_GPUS = tuple(GpuSpec(f"a card of {size} GB", size * GIB) for size in (24, 48, 80))
+COMMON_GPUS = tuple(GpuSpec(msg("a card of {size} GB", size=size), size * GIB) for size in (24, 48, 80))
 """Shown where the machine has no GPU: an RTX 4090 or A10, an L40S or A6000, an A100 or H100."""
 
 

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.base.messages import msg
 from engine.plan.memory import MemoryEstimate
 from engine.settings.schema import RunConfig
 
@@ -64,7 +65,11 @@ def speed_of_several(one: Speed, count: int) -> Speed:
     """
     if count == 1:
         return one
-    return Speed(count * one.tokens_per_second, f"{one.source}, times {count} GPUs", 1.5 * one.factor)
+    return Speed(
+        count * one.tokens_per_second,
+        msg("{source}, times {count} GPUs", source=one.source, count=count),
+        1.5 * one.factor,
+    )
 
 
 def speed_of_past(runs: Sequence[PastRun], model: str, method: str, device: str) -> Speed | None:
@@ -77,7 +82,11 @@ def speed_of_past(runs: Sequence[PastRun], model: str, method: str, device: str)
     if not fitting:
         return None
     many = f"{len(fitting)} runs" if len(fitting) > 1 else "a run"
-    return Speed(statistics.median(fitting), f"{many} of this model by {method} on this machine", 1.2)
+    return Speed(
+        statistics.median(fitting),
+        msg("{many} of this model by {method} on this machine", many=many, method=method),
+        1.2,
+    )
 
 
 def estimated_throughput(config: RunConfig, estimate: MemoryEstimate, device: str, cores: int | None = None) -> Speed:
@@ -94,12 +103,22 @@ def estimated_throughput(config: RunConfig, estimate: MemoryEstimate, device: st
         work += 2 * shape.matrices
     if estimate.device == "cpu":
         cores = cores or config.train.threads or os.cpu_count() or 1
-        return Speed(cores * _CPU_CORE_GFLOPS * 1e9 / work, f"arithmetic: {cores} cores of a common CPU", 3)
+        return Speed(
+            cores * _CPU_CORE_GFLOPS * 1e9 / work, msg("arithmetic: {cores} cores of a common CPU", cores=cores), 3
+        )
     name = device.upper()
     rate = next((rate for card, rate in _TERAFLOPS.items() if card in name), None)
-    known = f"{rate} TFLOP/s of a {device}" if rate else "100 TFLOP/s, since the card is not known"
+    known = (
+        msg("{rate} TFLOP/s of a {device}", rate=rate, device=device)
+        if rate
+        else "100 TFLOP/s, since the card is not known"
+    )
     share = _UTILISATION[config.method.kind]
-    return Speed((rate or 100) * 1e12 * share / work, f"arithmetic: {share:.0%} of {known}", 2 if rate else 4)
+    return Speed(
+        (rate or 100) * 1e12 * share / work,
+        msg("arithmetic: {share:.0%} of {known}", share=share, known=known),
+        2 if rate else 4,
+    )
 
 
 def duration(speed: Speed, training_tokens: float, validation_tokens: float, evaluations: int) -> Duration:

@@ -5,6 +5,7 @@ import os.path
 from collections.abc import Iterator
 from typing import Any
 
+from engine.base.messages import msg
 from engine.data.check_report import CheckReport, Issue, Lengths
 from engine.data.issue_types import ISSUE_TYPES
 from engine.formats.read_report import ignored_words
@@ -28,19 +29,25 @@ def printed(report: CheckReport) -> list[str]:
 
 def shown_rows(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Rows as `engine.data.show` gives them, each turn with what is trained of it marked."""
-    yield f"trained tokens {marked('like this', True)}"
+    yield msg("trained tokens {marked}", marked=marked("like this", True))
     for row in rows:
         yield ""
         where = f"{plain(row['file'])}:{row['line']}"
         if "turns" not in row:
             yield f"{where}: {'not trained: ' if 'error' in row else ''}{visible(row.get('error') or row['problem'])}"
             continue
-        cut = f"; {row['cut']:,} more behind data.max_length are cut off" if row["cut"] else ""
-        yield f"{where}: {row['tokens']:,} tokens, {row['trained']:,} trained{cut}"
+        cut = msg("; {cut:,} more behind data.max_length are cut off", cut=row["cut"]) if row["cut"] else ""
+        yield msg(
+            "{where}: {tokens:,} tokens, {trained:,} trained{cut}",
+            where=where,
+            tokens=row["tokens"],
+            trained=row["trained"],
+            cut=cut,
+        )
         if row["problem"]:
             yield f"  note: {visible(row['problem'])}"
         if row["ignored"]:
-            yield f"  note: nothing is learnt from {plain(', '.join(row['ignored']))}"
+            yield msg("  note: nothing is learnt from {ignored}", ignored=plain(", ".join(row["ignored"])))
         for turn in row["turns"]:
             yield from _turn(turn)
 
@@ -51,7 +58,7 @@ def _turn(turn: dict[str, Any]) -> Iterator[str]:
     who = ", ".join(roles) or ("text" if turn["trained"] else "after it")
     ends = ""
     if "stop" in turn:
-        ends = f", ends at {plain(turn['stop'])}" if turn["stop"] else ", with no token that ends it"
+        ends = msg(", ends at {stop}", stop=plain(turn["stop"])) if turn["stop"] else ", with no token that ends it"
     count = f"{turn['tokens']:,} {'token' if turn['tokens'] == 1 else 'tokens'}"
     yield f"  {who}: {count}{ends}"
     yield trained_text(turn["pieces"], indent="    ")
@@ -71,13 +78,13 @@ def _head(report: CheckReport) -> Iterator[str]:
         known = ", ".join(part for part in (file.container, encoding, file.format) if part)
         columns = ", ".join(f"{role}={column}" for role, column in file.columns.items())
         rows = f"{file.rows:,} {'row' if file.rows == 1 else 'rows'}"
-        bad = f", {file.bad_rows:,} of them bad" if file.bad_rows else ""
-        aside = f", {file.set_aside:,} set aside" if file.set_aside else ""
+        bad = msg(", {bad_rows:,} of them bad", bad_rows=file.bad_rows) if file.bad_rows else ""
+        aside = msg(", {set_aside:,} set aside", set_aside=file.set_aside) if file.set_aside else ""
         read = f": {file.read_rows:,} read" if bad or aside else ""
         yield f"  {rows}{read}{bad}{aside}; {known}" + (f" ({plain(columns)})" if columns else "")
         yield from (f"  · {plain(note)}" for note in file.notes)
         if file.ignored:
-            yield f"  · nothing is learnt from {plain(ignored_words(file.ignored))}"
+            yield msg("  · nothing is learnt from {ignored}", ignored=plain(ignored_words(file.ignored)))
     yield from (f"· {plain(line)}" for line in report.left_out)
 
 
@@ -86,12 +93,20 @@ def _size(report: CheckReport) -> Iterator[str]:
     if report.roles and set(report.roles) != {"text"}:
         yield "  messages: " + ", ".join(f"{count:,} {role}" for role, count in report.roles.items())
     if lengths.total:
-        yield (
-            f"  {lengths.unit}: {lengths.total:,} in all, {lengths.shortest:,} to {lengths.longest:,} a row, "
-            f"half of the rows up to {lengths.median:,}"
+        yield msg(
+            "  {unit}: {total:,} in all, {shortest:,} to {longest:,} a row, half of the rows up to {median:,}",
+            unit=lengths.unit,
+            total=lengths.total,
+            shortest=lengths.shortest,
+            longest=lengths.longest,
+            median=lengths.median,
         )
         if lengths.cut_tokens:
-            yield f"  beyond max_length {lengths.max_length:,}: {lengths.cut_tokens:,} tokens, which are cut off"
+            yield msg(
+                "  beyond max_length {max_length:,}: {cut_tokens:,} tokens, which are cut off",
+                max_length=lengths.max_length,
+                cut_tokens=lengths.cut_tokens,
+            )
         yield from _histogram(lengths)
         if lengths.unit == "characters":
             yield "  tokens are counted with --model NAME"
@@ -102,21 +117,30 @@ def _histogram(lengths: Lengths) -> Iterator[str]:
     most = max(lengths.histogram.values())
     for length, count in lengths.histogram.items():
         bar = "█" * max(1, round(_BAR * count / most))
-        yield f"    up to {length:>7,}  {bar:<{_BAR}} {count:>9,}"
+        yield msg("    up to {length:>7,}  {bar:<{bar_2}} {count:>9,}", length=length, bar=bar, bar_2=_BAR, count=count)
 
 
 def _labels(labels: dict[str, int]) -> Iterator[str]:
     if not labels:
         return
     counts = list(labels.values())
-    yield f"  {len(labels)} labels: {counts[0]:,} rows for the most frequent, {counts[-1]:,} for the rarest"
+    yield msg(
+        "  {num_labels} labels: {counts:,} rows for the most frequent, {last_counts:,} for the rarest",
+        num_labels=len(labels),
+        counts=counts[0],
+        last_counts=counts[-1],
+    )
     pairs = [f"{plain(label)} {count:,}" for label, count in labels.items()]
     if len(pairs) > 2 * _LABELS_SHOWN:
         pairs = [*pairs[:_LABELS_SHOWN], "…", *pairs[-_LABELS_SHOWN:]]
-    yield f"  such as {', '.join(pairs)}"
+    yield msg("  such as {pairs}", pairs=", ".join(pairs))
     rare = sum(count < _FEW_ROWS for count in counts)
     if rare:
-        yield f"  {rare} of them with less than {_FEW_ROWS} rows, too few to learn or to measure"
+        yield msg(
+            "  {rare} of them with less than {few_rows} rows, too few to learn or to measure",
+            rare=rare,
+            few_rows=_FEW_ROWS,
+        )
 
 
 def _found(report: CheckReport) -> Iterator[str]:
@@ -134,13 +158,13 @@ def _found(report: CheckReport) -> Iterator[str]:
             yield from _find(find, several)
         rows_told = len({(find.file, find.line) for find in finds})
         if rows_told < count:
-            yield f"  and {count - rows_told:,} more (--all)"
+            yield msg("  and {count:,} more (--all)", count=count - rows_told)
 
 
 def _advice(report: CheckReport) -> Iterator[str]:
     if report.advice:
         yield ""
-        yield f"· no row with {', '.join(report.advice)}: worth some rows if users may send that"
+        yield msg("· no row with {advice}: worth some rows if users may send that", advice=", ".join(report.advice))
 
 
 def _find(find: Issue, several: bool) -> Iterator[str]:
@@ -158,8 +182,8 @@ def _find(find: Issue, several: bool) -> Iterator[str]:
 def _verdict(report: CheckReport) -> str:
     if report.failed:
         rows = sum(report.serious.values())
-        return f"✗ {report.verdict}; {rows:,} serious finds, see ✗ above"
-    return f"✓ {report.verdict}; nothing serious found"
+        return msg("✗ {verdict}; {rows:,} serious finds, see ✗ above", verdict=report.verdict, rows=rows)
+    return msg("✓ {verdict}; nothing serious found", verdict=report.verdict)
 
 
 def _wrapped(lines: list[str], width: int) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from engine.base.messages import msg
 from engine.formats import NOTE_CODES, files_told
 from engine.formats.turn_notes import CONTROL_TOKEN, differing_lines
 
@@ -25,25 +26,33 @@ def data_warnings(report: dict[str, Any], shown: int = 5, more: str = _MORE) -> 
     notes = {code: count for code, count in counts.items() if code in NOTE_CODES and code != CONTROL_TOKEN}
     if left_out:
         bad = {code: count for code, count in counts.items() if code not in NOTE_CODES}
-        lines += _problem_lines(report, shown, f"{_rows(left_out)} left out", bad)
+        lines += _problem_lines(report, shown, msg("{left_out} left out", left_out=_rows(left_out)), bad)
     if notes:
-        what = f"{_rows(sum(notes.values()))} used without the part that does not fit"
+        what = msg("{values} used without the part that does not fit", values=_rows(sum(notes.values())))
         lines += _problem_lines(report, shown, what, notes)
     if control := counts.get(CONTROL_TOKEN):
-        what = f"{_rows(control)} used though a text holds the model's own control tokens"
+        what = msg("{control} used though a text holds the model's own control tokens", control=_rows(control))
         lines += _problem_lines(report, shown, what, {CONTROL_TOKEN: control})
     if max(left_out, sum(notes.values()), control or 0) > shown and shown < PLAN_PROBLEMS:
-        lines.append(f"  {more} shows more of them")
+        lines.append(msg("  {more} shows more of them", more=more))
     for name, part in _parts(report):
         lines += differing_lines(name, part)
         if part["overlong"]:
-            many = "1 example is" if part["overlong"] == 1 else f"{part['overlong']:,} examples are"
+            many = (
+                "1 example is" if part["overlong"] == 1 else msg("{overlong:,} examples are", overlong=part["overlong"])
+            )
             how = ""
             if part["cut_tokens"]:
-                how = f": {part['cut_tokens']:,} tokens cut, {part['cut_supervised']:,} of them answers"
+                how = msg(
+                    ": {cut_tokens:,} tokens cut, {cut_supervised:,} of them answers",
+                    cut_tokens=part["cut_tokens"],
+                    cut_supervised=part["cut_supervised"],
+                )
             elif part.get("overlong_skipped"):
-                how = f": {part['overlong_skipped']:,} left out (data.overlong=skip)"
-            lines.append(f"{name}: {many} longer than data.max_length{how}")
+                how = msg(
+                    ": {overlong_skipped:,} left out (data.overlong=skip)", overlong_skipped=part["overlong_skipped"]
+                )
+            lines.append(msg("{name}: {many} longer than data.max_length{how}", name=name, many=many, how=how))
     return lines + _thought_lines(report)
 
 
@@ -56,20 +65,35 @@ def _thought_lines(report: dict[str, Any]) -> list[str]:
     """How many answers come with thoughts, and what data.thinking makes of them."""
     lines = []
     if dropped := report.get("thoughts_dropped"):
-        lines.append(f"thoughts were taken out of {dropped:,} examples (data.thinking=drop)")
+        lines.append(msg("thoughts were taken out of {dropped:,} examples (data.thinking=drop)", dropped=dropped))
     for name, part in _parts(report):
         if thoughts := part.get("thoughts"):
-            lines.append(f"{name}: {thoughts:,} of {part['examples']:,} examples have thoughts")
+            lines.append(
+                msg(
+                    "{name}: {thoughts:,} of {examples:,} examples have thoughts",
+                    name=name,
+                    thoughts=thoughts,
+                    examples=part["examples"],
+                )
+            )
         if empty := part.get("empty_thoughts"):
             does = "not trained (data.thinking)"
             if part["empty_thoughts_trained"]:
                 does = "trained; a model that reasons unlearns it by that, unless data.thinking=no_loss_on_empty"
-            lines.append(f"{name}: {empty:,} of {part['examples']:,} examples have an empty thought: {does}")
+            lines.append(
+                msg(
+                    "{name}: {empty:,} of {examples:,} examples have an empty thought: {does}",
+                    name=name,
+                    empty=empty,
+                    examples=part["examples"],
+                    does=does,
+                )
+            )
     return lines
 
 
 def _rows(count: int) -> str:
-    return "1 row is" if count == 1 else f"{count:,} rows are"
+    return "1 row is" if count == 1 else msg("{count:,} rows are", count=count)
 
 
 def _problem_lines(report: dict[str, Any], shown: int, what: str, kinds: dict[str, int]) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from engine.base.messages import msg
 from engine.base.units import bytes_text
 from engine.present.text import first_line
 
@@ -20,7 +21,11 @@ def describe_event(kind: str, message: str, detail: Mapping[str, Any]) -> str:
     """
     if kind == "state":
         if isinstance(detail.get("refused"), str):
-            return f"{message}, as before: it could not go on: {first_line(detail['refused'])}"
+            return msg(
+                "{message}, as before: it could not go on: {refused}",
+                message=message,
+                refused=first_line(detail["refused"]),
+            )
         # Only the first line of a reason is a sentence; the others say where.
         return f"{message}: {first_line(detail['reason'])}" if isinstance(detail.get("reason"), str) else message
     if message or kind not in _SENTENCES:
@@ -37,33 +42,50 @@ _BEGINS = "starts from the beginning"
 
 def _data(detail: Mapping[str, Any]) -> str:
     train, held_out = detail["train"], detail["val"]["examples"]
-    return f"{train['examples']:,} examples, {train['tokens']:,} tokens, {train['supervised']:,} of them trained on" + (
-        f"; {held_out:,} held out" if held_out else ""
-    )
+    return msg(
+        "{examples:,} examples, {tokens:,} tokens, {supervised:,} of them trained on",
+        examples=train["examples"],
+        tokens=train["tokens"],
+        supervised=train["supervised"],
+    ) + (msg("; {held_out:,} held out", held_out=held_out) if held_out else "")
 
 
 def _plan(detail: Mapping[str, Any]) -> str:
     epochs = f"{detail['epochs']} epoch" + ("s" if detail["epochs"] != 1 else "")
-    return (
-        f"{detail['total_steps']:,} steps, {epochs} of {detail['steps_per_epoch']:,}, batch {detail['batch_size']}, "
-        f"rate {detail['settings']['optim.learning_rate']:g}"
+    return msg(
+        "{total_steps:,} steps, {epochs} of {steps_per_epoch:,}, batch {batch_size}, rate {optim_learning_rate:g}",
+        total_steps=detail["total_steps"],
+        epochs=epochs,
+        steps_per_epoch=detail["steps_per_epoch"],
+        batch_size=detail["batch_size"],
+        optim_learning_rate=detail["settings"]["optim.learning_rate"],
     )
 
 
 def _model(detail: Mapping[str, Any]) -> str:
-    return (
-        f"{detail['class']}, {detail['parameters'] / 1e6:,.1f}M parameters, {detail['trainable'] / 1e6:,.2f}M trained "
-        f"({detail['trainable'] / detail['parameters']:.1%}), on {detail['device']}"
+    return msg(
+        "{class_}, {parameters:,.1f}M parameters, {trainable:,.2f}M trained ({trainable_share:.1%}), on {device}",
+        class_=detail["class"],
+        parameters=detail["parameters"] / 1e6,
+        trainable=detail["trainable"] / 1e6,
+        trainable_share=detail["trainable"] / detail["parameters"],
+        device=detail["device"],
     )
 
 
 def _memory(detail: Mapping[str, Any]) -> str:
-    measured = f"{bytes_text(detail['peak_bytes'])} at most"
+    measured = msg("{peak_bytes} at most", peak_bytes=bytes_text(detail["peak_bytes"]))
     if detail.get("reserved_bytes"):
-        measured += f", {bytes_text(detail['reserved_bytes'])} taken from the card"
+        measured += msg(", {reserved_bytes} taken from the card", reserved_bytes=bytes_text(detail["reserved_bytes"]))
     predicted = f"; {bytes_text(detail['predicted_bytes'])} predicted" if detail.get("predicted_bytes") else ""
     again = ", activations recomputed" if detail.get("activation_checkpointing") else ""
-    return f"{measured}{predicted}; {detail['micro_tokens']:,} tokens a pass{again}"
+    return msg(
+        "{measured}{predicted}; {micro_tokens:,} tokens a pass{again}",
+        measured=measured,
+        predicted=predicted,
+        micro_tokens=detail["micro_tokens"],
+        again=again,
+    )
 
 
 _SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {

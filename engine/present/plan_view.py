@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.base.messages import msg
 from engine.base.units import bytes_text
 from engine.metrics.best_evaluation import LOSS, parse
 from engine.metrics.scoring_command import ScoreCommand
@@ -33,18 +34,25 @@ _PARTS = {
 def estimate_line(needs: Memory, machine: Hardware) -> str:
     """What is known before the data is read, in a line."""
     size = bytes_text(needs.estimate.expected)
-    return f"memory: about {size} on {_device(machine, needs)}; reading the data for the rest"
+    return msg(
+        "memory: about {size} on {machine}; reading the data for the rest", size=size, machine=_device(machine, needs)
+    )
 
 
 def verdict_lines(config: RunConfig, machine: Hardware, needs: Memory | None) -> list[str]:
     """Whether it fits on this machine, and what would make it fit."""
     if needs is None:
         return [
-            f"  ? memory not known: {visible(config.model.name)} is no dense model that finetop knows, and its "
-            "config.json is neither in a folder nor in the hub's cache"
+            msg(
+                "  ? memory not known: {model_name} is no dense model that finetop knows, and its "
+                "config.json is neither in a folder nor in the hub's cache",
+                model_name=visible(config.model.name),
+            )
         ]
     estimate = needs.estimate
-    span = f"{bytes_text(estimate.expected)} expected, {bytes_text(estimate.high)} at most"
+    span = msg(
+        "{expected} expected, {high} at most", expected=bytes_text(estimate.expected), high=bytes_text(estimate.high)
+    )
     if not machine.cards:
         if machine.memory_bytes is None or estimate.device != "cpu":
             return [f"  ? {span}; {machine.no_cards.rstrip('.')}"]
@@ -57,12 +65,12 @@ def verdict_lines(config: RunConfig, machine: Hardware, needs: Memory | None) ->
     best = max(needs.fits, key=lambda one: (one.surely, one.fits, one.card.usable_bytes))
     name, free = visible(best.card.name), _size(_free(best))
     if best.surely:
-        return [f"  ✓ fits on {name}: {span}, {free} free"]
+        return [msg("  ✓ fits on {name}: {span}, {free} free", name=name, span=span, free=free)]
     if best.fits:
-        return [f"  ? fits on {name} if all goes as expected: {span}, {free} free"]
-    lines = [f"  ✗ does not fit on {name}: {span}, {free} free"]
+        return [msg("  ? fits on {name} if all goes as expected: {span}, {free} free", name=name, span=span, free=free)]
+    lines = [msg("  ✗ does not fit on {name}: {span}, {free} free", name=name, span=span, free=free)]
     if needs.changes and needs.changes[-1].fits:
-        lines.append(f"    it would with {' '.join(_flags(change) for change in needs.changes)}")
+        lines.append(msg("    it would with {changes}", changes=" ".join(_flags(change) for change in needs.changes)))
     return lines
 
 
@@ -71,8 +79,14 @@ def model_lines(config: RunConfig, needs: Memory) -> list[str]:
     estimate = needs.estimate
     return [
         "model",
-        f"  {visible(config.model.name)}: {_count(estimate.parameters)} parameters, {_count(estimate.trainable)} "
-        f"trained ({estimate.trainable / estimate.parameters:.2%}); shape from {estimate.shape.source}",
+        msg(
+            "  {model_name}: {parameters} parameters, {trainable} trained ({trainable_share:.2%}); shape from {source}",
+            model_name=visible(config.model.name),
+            parameters=_count(estimate.parameters),
+            trainable=_count(estimate.trainable),
+            trainable_share=estimate.trainable / estimate.parameters,
+            source=estimate.shape.source,
+        ),
     ]
 
 
@@ -81,10 +95,19 @@ def memory_lines(machine: Hardware, needs: Memory, width: int) -> list[str]:
     estimate = needs.estimate
     lines = [
         "memory",
-        f"  {_size(estimate.expected)} expected, {_size(estimate.low)} at least, {_size(estimate.high)} at most; "
-        f"{_how(needs)}",
-        f"  with {estimate.micro_tokens:,} tokens a pass, activations "
-        f"{'recomputed' if estimate.activation_checkpointing else 'kept'}, on {_device(machine, needs)}",
+        msg(
+            "  {expected} expected, {low} at least, {high} at most; {needs}",
+            expected=_size(estimate.expected),
+            low=_size(estimate.low),
+            high=_size(estimate.high),
+            needs=_how(needs),
+        ),
+        msg(
+            "  with {micro_tokens:,} tokens a pass, activations {suffix}, on {machine}",
+            micro_tokens=estimate.micro_tokens,
+            suffix="recomputed" if estimate.activation_checkpointing else "kept",
+            machine=_device(machine, needs),
+        ),
     ]
     titles = _PARTS | ({"context": "libraries and their kernels"} if estimate.device == "cpu" else {})
     rows = [(titles.get(name, name), _size(size)) for name, size in estimate.parts.items() if size >= 500_000]
@@ -96,12 +119,16 @@ def memory_lines(machine: Hardware, needs: Memory, width: int) -> list[str]:
 def _where(machine: Hardware, needs: Memory, width: int) -> list[str]:
     lines = ["fits on"]
     if not machine.cards:
-        lines.append(f"  {machine.no_cards.rstrip('.')}; cards of common sizes instead:")
+        lines.append(msg("  {rstrip}; cards of common sizes instead:", rstrip=machine.no_cards.rstrip(".")))
         if machine.memory_bytes is not None and needs.estimate.device == "cpu":
             lines.insert(
                 1,
-                f"  {'✓' if _cpu_is_enough(machine, needs) else '✗'} this machine's CPU: "
-                f"{_size(machine.memory_bytes)} of memory, {_size(machine.memory_free_bytes)} free",
+                msg(
+                    "  {suffix} this machine's CPU: {memory_bytes} of memory, {memory_free_bytes} free",
+                    suffix="✓" if _cpu_is_enough(machine, needs) else "✗",
+                    memory_bytes=_size(machine.memory_bytes),
+                    memory_free_bytes=_size(machine.memory_free_bytes),
+                ),
             )
     titles = [
         Column(""),
@@ -159,14 +186,20 @@ def evaluation_lines(config: RunConfig, report: dict[str, Any]) -> list[str]:
     lines = []
     criterion = parse(config.eval.best)
     if criterion != LOSS:
-        lines.append(f"  best checkpoint, early stopping and rankings go by the {criterion.words}")
+        lines.append(msg("  best checkpoint, early stopping and rankings go by the {words}", words=criterion.words))
     if config.eval.command:
         command = ScoreCommand(config.eval.command, Path.cwd(), config.eval.command_seconds)
-        lines.append(f"  answers are scored by {visible(command.text)}, which has {command.seconds:g} s each time")
+        lines.append(
+            msg(
+                "  answers are scored by {command}, which has {seconds:g} s each time",
+                command=visible(command.text),
+                seconds=command.seconds,
+            )
+        )
         lines += [f"    {visible(path)}; sha256 {sha[:12]}" for path, sha in command.files.items()]
     if sources := report["data"]["val"].get("sources"):
         shown = ", ".join(f"{visible(name)} ({count:,})" for name, count in sources.items())
-        lines.append(f"  loss and scores of each source beside the whole: {shown}")
+        lines.append(msg("  loss and scores of each source beside the whole: {shown}", shown=shown))
     return ["", "evaluation", *lines] if lines else []
 
 
@@ -185,29 +218,50 @@ def data_lines(report: dict[str, Any]) -> list[str]:
         counts = data[name]
         if counts["examples"]:
             lines.append(
-                f"  {name}: {counts['examples']:,} examples, {counts['tokens']:,} tokens, {counts['supervised']:,} "
-                f"trained on, longest {counts['longest']:,}"
+                msg(
+                    "  {name}: {examples:,} examples, {tokens:,} tokens, {supervised:,} "
+                    "trained on, longest {longest:,}",
+                    name=name,
+                    examples=counts["examples"],
+                    tokens=counts["tokens"],
+                    supervised=counts["supervised"],
+                    longest=counts["longest"],
+                )
             )
             histogram = ", ".join(f"{length}: {count:,}" for length, count in counts["histogram"].items())
-            lines.append(f"    lengths up to: {histogram}")
+            lines.append(msg("    lengths up to: {histogram}", histogram=histogram))
     if data["labels"]:
-        lines.append(f"  classification with {data['labels']} labels")
+        lines.append(msg("  classification with {labels} labels", labels=data["labels"]))
     return lines + [f"  {visible(line)}" for line in data_warnings(data, PLAN_PROBLEMS)]
 
 
 def rows_of(file: dict[str, Any]) -> str:
     """What became of every row that was given."""
-    aside = f", {file['set_aside']:,} set aside" if file.get("set_aside") else ""
+    aside = msg(", {set_aside:,} set aside", set_aside=file["set_aside"]) if file.get("set_aside") else ""
     used = f": {file['read_rows']:,} read" if "read_rows" in file and (file["bad_rows"] or aside) else ""
-    return f"{file['rows']:,} rows{used}, {file['bad_rows']:,} bad{aside}"
+    return msg(
+        "{rows:,} rows{used}, {bad_rows:,} bad{aside}",
+        rows=file["rows"],
+        used=used,
+        bad_rows=file["bad_rows"],
+        aside=aside,
+    )
 
 
 def course_lines(report: dict[str, Any], way: Forecast) -> list[str]:
     """Steps, tokens, time, cost and advice."""
     plan = report["plan"]
     lines = [
-        f"  {plan['total_steps']:,} optimizer steps, {plan['steps_per_epoch']:,} an epoch",
-        f"  {way.training_tokens:,} tokens in all; packing saves {report['padding_saved']:.0%} padding",
+        msg(
+            "  {total_steps:,} optimizer steps, {steps_per_epoch:,} an epoch",
+            total_steps=plan["total_steps"],
+            steps_per_epoch=plan["steps_per_epoch"],
+        ),
+        msg(
+            "  {training_tokens:,} tokens in all; packing saves {padding_saved:.0%} padding",
+            training_tokens=way.training_tokens,
+            padding_saved=report["padding_saved"],
+        ),
     ]
     if way.duration is None:
         lines.append("  time not known; --probe measures it")
@@ -215,8 +269,15 @@ def course_lines(report: dict[str, Any], way: Forecast) -> list[str]:
         took, speed = way.duration, way.duration.speed
         span = f"{duration(took.seconds / speed.factor)} to {duration(took.seconds * speed.factor)}"
         lines.append(
-            f"  {duration(took.seconds)} ({span}), {duration(took.evaluation_seconds)} of it evaluations, at "
-            f"{speed.tokens_per_second:,.0f} tokens/s by {visible(speed.source)}"
+            msg(
+                "  {seconds} ({span}), {evaluation_seconds} of it evaluations, at "
+                "{tokens_per_second:,.0f} tokens/s by {source}",
+                seconds=duration(took.seconds),
+                span=span,
+                evaluation_seconds=duration(took.evaluation_seconds),
+                tokens_per_second=speed.tokens_per_second,
+                source=visible(speed.source),
+            )
         )
     lines += _cost_lines(way)
     if way.advice:
@@ -244,12 +305,27 @@ def _cost_lines(way: Forecast) -> list[str]:
             if bill.electricity is not None
             else "; --price-kwh says what that costs"
         )
-        lines.append(f"  {bill.kwh:,.2f} kWh at {bill.watts:,.0f} W ({bill.watts_from}){price}")
+        lines.append(
+            msg(
+                "  {kwh:,.2f} kWh at {watts:,.0f} W ({watts_from}){price}",
+                kwh=bill.kwh,
+                watts=bill.watts,
+                watts_from=bill.watts_from,
+                price=price,
+            )
+        )
     elif way.duration is not None:
         lines.append("  electricity not known: no GPU tells its power; electricity.watts in prices.toml says it")
     openai = ", ".join(f"{visible(model)} ${price:,.2f}" for model, price in bill.openai.items())
     dated = ", ".join(part for part in (bill.prices_as_of, bill.prices_note) if part)
-    lines.append(f"  the same {bill.training_tokens:,} tokens at OpenAI (prices of {visible(dated)}): {openai}")
+    lines.append(
+        msg(
+            "  the same {training_tokens:,} tokens at OpenAI (prices of {dated}): {openai}",
+            training_tokens=bill.training_tokens,
+            dated=visible(dated),
+            openai=openai,
+        )
+    )
     return lines
 
 
@@ -257,7 +333,9 @@ def _how(needs: Memory) -> str:
     how = "by a trace of one step" if needs.traced else "by arithmetic"
     if needs.corrected_by:
         runs = "a run" if needs.corrected_by == 1 else f"{needs.corrected_by} runs"
-        how += f", times {needs.known.correction:.2f} after {runs} on this machine"
+        how += msg(
+            ", times {correction:.2f} after {runs} on this machine", correction=needs.known.correction, runs=runs
+        )
     return how
 
 
@@ -265,7 +343,11 @@ def _device(machine: Hardware, needs: Memory) -> str:
     if not machine.cards:
         return "the CPU"
     name = visible(machine.cards[0].name)
-    return f"each of {needs.gpus} × {name}, where all weights are held" if needs.gpus > 1 else name
+    return (
+        msg("each of {gpus} × {name}, where all weights are held", gpus=needs.gpus, name=name)
+        if needs.gpus > 1
+        else name
+    )
 
 
 def _count(number: int) -> str:

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from engine.base.errors import CheckpointError
+from engine.base.messages import msg
 from engine.base.workspace import PINNED
 
 STEP_NAME = re.compile(r"step-(\d{8,})")
@@ -36,7 +37,9 @@ def pin(folder: Path, step: int, pinned: bool) -> None:
         else:
             marker.unlink(missing_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{marker} cannot be changed: {error.strerror}") from None
+        raise CheckpointError(
+            msg("{marker} cannot be changed: {strerror}", marker=marker, strerror=error.strerror)
+        ) from None
 
 
 def delete(folder: Path, step: int, busy: bool, force: bool) -> None:
@@ -47,17 +50,21 @@ def delete(folder: Path, step: int, busy: bool, force: bool) -> None:
     path = _existing(folder, step)
     there = steps(folder)
     if is_pinned(folder, step):
-        raise CheckpointError(f"the checkpoint of step {step} is pinned", "Unpin it first.")
+        raise CheckpointError(msg("the checkpoint of step {step} is pinned", step=step), "Unpin it first.")
     if busy and step == there[-1]:
-        raise CheckpointError(f"step {step} is the latest checkpoint of a run that is active", "Stop the run first.")
+        raise CheckpointError(
+            msg("step {step} is the latest checkpoint of a run that is active", step=step), "Stop the run first."
+        )
     if len(there) == 1 and not force:
-        raise CheckpointError(f"step {step} is the only checkpoint: without it the run can only start anew")
+        raise CheckpointError(
+            msg("step {step} is the only checkpoint: without it the run can only start anew", step=step)
+        )
     doomed = folder / f".tmp-removed-{step}"  # renamed first, so that a crash leaves no half checkpoint
     try:
         shutil.rmtree(doomed, ignore_errors=True)
         os.rename(path, doomed)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be deleted: {error.strerror}") from None
+        raise CheckpointError(msg("{path} cannot be deleted: {strerror}", path=path, strerror=error.strerror)) from None
     for entry in folder.iterdir():
         if entry.is_symlink() and os.readlink(entry) == path.name:
             entry.unlink(missing_ok=True)
@@ -76,7 +83,7 @@ def untrained_note(path: Path) -> str:
     link = path.parent / "best"
     is_best = link.is_symlink() and os.readlink(link) == path.name
     never = "; they are its best, since none that is kept was evaluated better" if is_best else ""
-    return f"these are the untrained weights of step 0, which the run started from{never}"
+    return msg("these are the untrained weights of step 0, which the run started from{never}", never=never)
 
 
 def link_weights(checkpoint: Path, to: Path) -> None:
@@ -92,11 +99,23 @@ def link_weights(checkpoint: Path, to: Path) -> None:
             os.link(checkpoint / name, to / name)
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES):
-                raise CheckpointError(f"{checkpoint / name} cannot be kept for the fork: {error.strerror}") from None
+                raise CheckpointError(
+                    msg(
+                        "{checkpoint} cannot be kept for the fork: {strerror}",
+                        checkpoint=checkpoint / name,
+                        strerror=error.strerror,
+                    )
+                ) from None
             try:
                 shutil.copy2(checkpoint / name, to / name)
             except OSError as problem:
-                raise CheckpointError(f"{checkpoint / name} cannot be copied: {problem.strerror}") from None
+                raise CheckpointError(
+                    msg(
+                        "{checkpoint} cannot be copied: {strerror}",
+                        checkpoint=checkpoint / name,
+                        strerror=problem.strerror,
+                    )
+                ) from None
 
 
 def link(folder: Path, name: str, step: int) -> None:
@@ -116,5 +135,5 @@ def _existing(folder: Path, step: int) -> Path:
     path = path_of(folder, step)
     if not path.is_dir():
         there = ", ".join(map(str, steps(folder))) or "none"
-        raise CheckpointError(f"there is no checkpoint of step {step}; there are {there}")
+        raise CheckpointError(msg("there is no checkpoint of step {step}; there are {there}", step=step, there=there))
     return path

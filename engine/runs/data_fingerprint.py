@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from engine.base.messages import msg
 from engine.formats.sources import find_origins
 
 WHOLE_BYTES = 32 << 20
@@ -38,8 +39,8 @@ def changes(before: Mapping[str, Mapping[str, Any]], files: Iterable[str], *, pl
         }
     except Exception as error:  # a file that is gone, a folder that is empty now: find_origins has the words for it
         return [str(getattr(error, "message", error))]
-    said = [f"{path} is gone" for path in before if path not in now]
-    said += [f"{path} is new" for path in sorted(now - before.keys())]
+    said = [msg("{path} is gone", path=path) for path in before if path not in now]
+    said += [msg("{path} is new", path=path) for path in sorted(now - before.keys())]
     return said + [words for path in before if path in now and (words := _change(path, before[path]))]
 
 
@@ -47,17 +48,22 @@ def _change(path: str, before: Mapping[str, Any]) -> str:
     try:
         status = os.stat(path)
         if status.st_size != before.get("bytes"):
-            return f"{path} has changed: it had {before.get('bytes'):,} bytes and has {status.st_size:,} now"
+            return msg(
+                "{path} has changed: it had {get:,} bytes and has {st_size:,} now",
+                path=path,
+                get=before.get("bytes"),
+                st_size=status.st_size,
+            )
         if status.st_mtime_ns == before.get("mtime_ns"):
             return ""
         now = _fingerprint(path, whole="sha256" in before)
     except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"
+        return msg("{path} cannot be read: {strerror}", path=path, strerror=error.strerror)
     if "sha256" in before:
-        return "" if now["sha256"] == before["sha256"] else f"{path} has changed: its content is another"
+        return "" if now["sha256"] == before["sha256"] else msg("{path} has changed: its content is another", path=path)
     if now["sampled"] != before.get("sampled"):
-        return f"{path} has changed: its content is another"
-    return f"{path} was written to since; the pieces of it that were compared are the same"
+        return msg("{path} has changed: its content is another", path=path)
+    return msg("{path} was written to since; the pieces of it that were compared are the same", path=path)
 
 
 def _fingerprint(path: str, whole: bool) -> dict[str, Any]:

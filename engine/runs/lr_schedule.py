@@ -2,6 +2,7 @@
 
 import math
 
+from engine.base.messages import msg
 from engine.settings.schema import OptimConfig, RunConfig
 
 
@@ -42,9 +43,16 @@ def jump(before: RunConfig, after: RunConfig, examples: int, step: int) -> str:
     due = learning_rate(step + 1, old, before.optim) if step < old else learning_rate(step, old, before.optim)
     if math.isclose(now, due, rel_tol=1e-9):
         return ""
-    return (
-        f"The run is {new:,} steps long now, it was {old:,}: the {after.optim.schedule} schedule is that of the whole "
-        f"new course, so the rate goes from {was:.3g} at step {step:,} to {now:.3g} at step {step + 1:,}."
+    return msg(
+        "The run is {new:,} steps long now, it was {old:,}: the {schedule} schedule is that of the whole "
+        "new course, so the rate goes from {was:.3g} at step {step:,} to {now:.3g} at step {step_2:,}.",
+        new=new,
+        old=old,
+        schedule=after.optim.schedule,
+        was=was,
+        step=step,
+        now=now,
+        step_2=step + 1,
     )
 
 

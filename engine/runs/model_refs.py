@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import EngineError, InputError
+from engine.base.messages import msg
 from engine.base.workspace import Workspace, parse_checkpoint_name
 from engine.models.model_name import ADAPTER, is_path
 from engine.runs.journal import began
@@ -120,7 +121,9 @@ def _folder_or_hub(workspace: Workspace, name: str) -> ModelRef:
     folder = Path(os.path.abspath(os.path.expanduser(name)))
     if not folder.is_dir():
         if is_path(name) or folder.is_file():
-            raise InputError(f"there is no model folder {name}", "Name a checkpoint (41@best), a folder, or org/name.")
+            raise InputError(
+                msg("there is no model folder {name}", name=name), "Name a checkpoint (41@best), a folder, or org/name."
+            )
         return ModelRef(name, None, None, name, "", name, RunConfig().replace({"model.name": name}))
     folder = folder.resolve()
     if (folder / _MANIFEST).exists():
@@ -134,11 +137,14 @@ def _folder_or_hub(workspace: Workspace, name: str) -> ModelRef:
     if (folder / ADAPTER).exists():
         base = _read(folder / ADAPTER).get("base_model_name_or_path")
         if not isinstance(base, str) or not base:
-            raise InputError(f"{folder / ADAPTER} does not name the model it belongs to")
+            raise InputError(msg("{folder} does not name the model it belongs to", folder=folder / ADAPTER))
         tokenizer = str(folder) if (folder / "tokenizer_config.json").exists() else base
         return ModelRef(name, None, None, base, str(folder), tokenizer, RunConfig().replace({"model.name": base}))
     if not (folder / _MODEL).exists():
-        raise InputError(f"{name} holds no config.json, so it is not a model", "Give the folder of a model or adapter.")
+        raise InputError(
+            msg("{name} holds no config.json, so it is not a model", name=name),
+            "Give the folder of a model or adapter.",
+        )
     return ModelRef(name, None, None, str(folder), "", str(folder), RunConfig().replace({"model.name": str(folder)}))
 
 
@@ -146,5 +152,5 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise EngineError(f"{path} cannot be read: {error}") from None
+        raise EngineError(msg("{path} cannot be read: {error}", path=path, error=error)) from None
     return content if isinstance(content, dict) else {}

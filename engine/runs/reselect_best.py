@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.base.workspace import CHECKPOINTS
 from engine.metrics.best_evaluation import Criterion, parse
 from engine.metrics.score import CLASSIFIED, METRICS, Answer, score
@@ -44,16 +45,27 @@ class Choice:
     @property
     def words(self) -> str:
         if self.best is None:
-            return f"Best goes by the {self.criterion.words} from here on: no evaluation so far has it."
-        (step, value), where = self.best, lambda step: f"at step {step:,}" if step else "at its start"
-        words = f"Best goes by the {self.criterion.words}: {value:.4g} {where(step)}"
+            return msg(
+                "Best goes by the {words} from here on: no evaluation so far has it.", words=self.criterion.words
+            )
+        (step, value), where = self.best, lambda step: msg("at step {step:,}", step=step) if step else "at its start"
+        words = msg(
+            "Best goes by the {words}: {value:.4g} {step}", words=self.criterion.words, value=value, step=where(step)
+        )
         if self.unknown:
-            words += f" (of {self.unknown:,} of {self.unknown + len(self.points):,} evaluations it is not known)"
+            words += msg(
+                " (of {unknown:,} of {unknown_2:,} evaluations it is not known)",
+                unknown=self.unknown,
+                unknown_2=self.unknown + len(self.points),
+            )
         if self.kept is None:
-            return f"{words}, whose checkpoint is not kept."
+            return msg("{words}, whose checkpoint is not kept.", words=words)
         if self.kept[0] != step:
-            return (
-                f"{words}, whose checkpoint is not kept; of those that are, {self.kept[1]:.4g} {where(self.kept[0])}."
+            return msg(
+                "{words}, whose checkpoint is not kept; of those that are, {kept:.4g} {where}.",
+                words=words,
+                kept=self.kept[1],
+                where=where(self.kept[0]),
             )
         return f"{words}."
 
@@ -119,8 +131,13 @@ def choose_anew(run_folder: Path, by: str) -> tuple[Choice, Resolved]:
     if choice.best is None:
         run = run_folder.name
         raise InputError(
-            f"no evaluation of run {run} has {criterion.name}, nor predictions that it could be worked out from",
-            choice.failure or f"Have it measured: finetop resume {run} --set eval.metrics=…, or finetop eval.",
+            msg(
+                "no evaluation of run {run} has {criterion_name}, nor predictions that it could be worked out from",
+                run=run,
+                criterion_name=criterion.name,
+            ),
+            choice.failure
+            or msg("Have it measured: finetop resume {run} --set eval.metrics=…, or finetop eval.", run=run),
         )
     after = change_run(run_folder, layers)
     relink(run_folder, choice)

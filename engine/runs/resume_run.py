@@ -13,6 +13,7 @@ from typing import Any
 
 from engine import __version__
 from engine.base.errors import EngineError, InputError
+from engine.base.messages import msg
 from engine.base.workspace import CHECKPOINTS
 from engine.metrics import best_evaluation
 from engine.metrics.names import metric_name
@@ -69,7 +70,10 @@ def check_resume(
     """
     own, here = read_run(folder), located(folder)
     moves = diff(own.config, here.config).items()
-    notes = [f"{path}: what was {_text(was)} lies at {_text(now)} now" for path, (was, now) in moves]
+    notes = [
+        msg("{path}: what was {was} lies at {now} now", path=path, was=_text(was), now=_text(now))
+        for path, (was, now) in moves
+    ]
     after = overlaid(here, layers)
     try:
         _refuse_other_course(folder, here.config, after.config)
@@ -162,12 +166,27 @@ def _spent_patience(folder: Path, after: RunConfig, point: str) -> tuple[str, st
             without_better += 1
     if without_better < patience:
         return None
-    count = "the last evaluation had" if without_better == 1 else f"the last {without_better:,} evaluations had"
+    count = (
+        "the last evaluation had"
+        if without_better == 1
+        else msg("the last {without_better:,} evaluations had", without_better=without_better)
+    )
     return (
-        f"run {folder.name} was ended by early stopping: at step {step:,} {count} no better "
-        f"{metric_name(criterion.key)}, and train.early_stopping is {patience}, so it would end again at once",
-        f"With more patience it goes on: finetop resume {folder.name} --set train.early_stopping=N, above "
-        f"{without_better}, or 0 for none. More epochs (--epochs) alone do not change that.",
+        msg(
+            "run {folder_name} was ended by early stopping: at step {step:,} {count} no better "
+            "{key}, and train.early_stopping is {patience}, so it would end again at once",
+            folder_name=folder.name,
+            step=step,
+            count=count,
+            key=metric_name(criterion.key),
+            patience=patience,
+        ),
+        msg(
+            "With more patience it goes on: finetop resume {folder_name} --set train.early_stopping=N, above "
+            "{without_better}, or 0 for none. More epochs (--epochs) alone do not change that.",
+            folder_name=folder.name,
+            without_better=without_better,
+        ),
     )
 
 
@@ -188,10 +207,10 @@ def _refuse_other_course(folder: Path, before: RunConfig, after: RunConfig) -> N
         if path in PLACES:
             lines += _other_content(folder, path, old, new, after)
         else:
-            lines.append(f"{path} was {old!r}, would be {new!r}")
+            lines.append(msg("{path} was {old!r}, would be {new!r}", path=path, old=old, new=new))
     if lines:
         raise InputError(
-            f"a resumed run stays the run it was:\n  {chr(10).join(lines)}",
+            msg("a resumed run stays the run it was:\n  {lines}", lines=chr(10).join(lines)),
             "It may go on further (--epochs, --max-steps) and evaluate and save differently, and its files may lie "
             "elsewhere; else start a new run.",
         )
@@ -206,16 +225,34 @@ def _other_content(folder: Path, path: str, old: Any, new: Any, after: RunConfig
     elif path in ("model.name", "model.revision"):
         manifest = newest_manifest(folder)
         if manifest and after.method.kind == "full":
-            return [f"{path} was {old!r}, would be {new!r}: its checkpoints hold all weights, no other is needed"]
+            return [
+                msg(
+                    "{path} was {old!r}, would be {new!r}: its checkpoints hold all weights, no other is needed",
+                    path=path,
+                    old=old,
+                    new=new,
+                )
+            ]
         if base_of(manifest) is None and is_missing(old):
             return []
         if base_of(manifest) is None:
-            return [f"{path} was {old!r}, would be {new!r}, and no checkpoint says what the base's weights were"]
+            return [
+                msg(
+                    "{path} was {old!r}, would be {new!r}, and no checkpoint says what the base's weights were",
+                    path=path,
+                    old=old,
+                    new=new,
+                )
+            ]
         same, what = same_base(find_folder(after.model), manifest), "base model this run was trained on"
     else:
         was, now = ((read_meta(folder).get("files") or {}).get(old), path_hashes(after).get(new))
         same, what = was is not None and was == now, "template this run was trained with"
-    return [] if same else [f"{path}: {_text(new)} is not the {what} (its content is another)"]
+    return (
+        []
+        if same
+        else [msg("{path}: {new} is not the {what} (its content is another)", path=path, new=_text(new), what=what)]
+    )
 
 
 def _insist_on_files(folder: Path, config: RunConfig) -> None:
@@ -237,9 +274,12 @@ def _insist_on_files(folder: Path, config: RunConfig) -> None:
         raise InputError(error.message, "Where the same model lies elsewhere by now: --model FOLDER.") from None
     place = find_folder(config.model)
     commit = (manifest.get("base") or {}).get("commit")
-    commit = f"On the hub it was --set model.revision={commit}. " if commit else ""
+    commit = msg("On the hub it was --set model.revision={commit}. ", commit=commit) if commit else ""
     if base_of(manifest) and place and not config.model.checkpoint and not same_base(place, manifest):
         raise InputError(
-            f"the base is not the one this run was trained on: the weights in {place} have changed",
-            f"Put the model back that it was trained on. {commit}Where that lies elsewhere by now: --model FOLDER.",
+            msg("the base is not the one this run was trained on: the weights in {place} have changed", place=place),
+            msg(
+                "Put the model back that it was trained on. {commit}Where that lies elsewhere by now: --model FOLDER.",
+                commit=commit,
+            ),
         )

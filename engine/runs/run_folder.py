@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from engine import __version__
 from engine.base.atomic_files import atomic_write
 from engine.base.errors import InputError, encodable
+from engine.base.messages import msg
 from engine.base.workspace import CHECKPOINTS, CONFIG, Workspace
 from engine.models.model_name import ADAPTER, check_model_name
 from engine.runs.checkpoints import STEP_NAME, path_of
@@ -120,7 +121,8 @@ def check_data(config: RunConfig) -> None:
             raise InputError(f"{', '.join(map(str, sources))}: empty", "Each row of a data file is one example.")
     if unknown := [role for role in config.data.map if role not in ROLES]:
         raise InputError(
-            f"data.map: '{unknown[0]}' is nothing a column can be", f"There are {', '.join(ROLES)}: --map prompt=COLUMN"
+            msg("data.map: '{unknown}' is nothing a column can be", unknown=unknown[0]),
+            msg("There are {roles}: --map prompt=COLUMN", roles=", ".join(ROLES)),
         )
 
 
@@ -147,17 +149,19 @@ def _check_checkpoint(config: RunConfig) -> None:
     folder = Path(os.path.expanduser(config.model.checkpoint))
     if not folder.is_dir():
         raise InputError(
-            f"there is no checkpoint folder {folder}",
+            msg("there is no checkpoint folder {folder}", folder=folder),
             "model.checkpoint takes a folder such as runs/41/checkpoints/best.",
         )
     try:
         adapter = json.loads((folder / ADAPTER).read_text("utf-8"))
     except FileNotFoundError:
         if not (folder / "config.json").exists():
-            raise InputError(f"{folder} holds neither an adapter nor a model", "Give a checkpoint's folder.") from None
+            raise InputError(
+                msg("{folder} holds neither an adapter nor a model", folder=folder), "Give a checkpoint's folder."
+            ) from None
         return
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder / ADAPTER} cannot be read: {error}") from None
+        raise InputError(msg("{folder} cannot be read: {error}", folder=folder / ADAPTER, error=error)) from None
     if config.method.kind == "full":
         raise InputError(
             "a full fine-tune cannot start from an adapter",
@@ -170,7 +174,7 @@ def _check_checkpoint(config: RunConfig) -> None:
         was = ", ".join(f"{names[key]} = {json.dumps(adapter[key])}" for key in other)
         here = ", ".join(f"{names[key]} = {json.dumps(wanted[key])}" for key in other)
         raise InputError(
-            f"the adapter to start from has {was}; this run has {here}",
+            msg("the adapter to start from has {was}; this run has {here}", was=was, here=here),
             "An adapter keeps its shape: leave these settings as they were, or train a new one.",
         )
 
@@ -219,8 +223,8 @@ def checkpoint_folder(folder: Path, point: str) -> Path:
         return path.resolve()
     there = [*links, *map(str, steps)]
     raise InputError(
-        f"run {folder.name} has no checkpoint '{point}'",
-        f"It has {', '.join(there)}." if there else "It has none yet.",
+        msg("run {folder_name} has no checkpoint '{point}'", folder_name=folder.name, point=point),
+        msg("It has {there}.", there=", ".join(there)) if there else "It has none yet.",
     )
 
 
@@ -234,7 +238,9 @@ def write_config(folder: Path, config: RunConfig, meta: Mapping[str, Any]) -> No
     try:
         atomic_write(folder / CONFIG, config.to_json(meta), sync=True)
     except OSError as error:
-        raise InputError(f"{folder / CONFIG} cannot be written: {error.strerror}") from None
+        raise InputError(
+            msg("{folder} cannot be written: {strerror}", folder=folder / CONFIG, strerror=error.strerror)
+        ) from None
 
 
 def absolute(values: Mapping[str, Any]) -> dict[str, Any]:

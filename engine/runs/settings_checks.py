@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.metrics.score import needs_labels, needs_text
 from engine.models.model_facts import ModelFacts, find_facts, in_some_layers, short_names, without_match
 from engine.models.model_name import is_path
@@ -103,7 +104,11 @@ def by_hand(resolved: Resolved) -> list[Finding]:
         return []
     hint = "CUDA_VISIBLE_DEVICES says which GPUs it sees." if "run.gpus" in idle else ""
     have = "has" if len(idle) == 1 else "have"
-    what = f"{', '.join(idle)} {have} no effect: a run started by `finetop train` does not go through the queue"
+    what = msg(
+        "{idle} {have} no effect: a run started by `finetop train` does not go through the queue",
+        idle=", ".join(idle),
+        have=have,
+    )
     return [Finding("no-effect", idle[0], what, hint)]
 
 
@@ -155,12 +160,21 @@ def _targets(config: RunConfig, model: ModelFacts) -> Iterator[Finding]:
     if wrong := without_match(targets, model.modules):
         near = [name for one in wrong for name in difflib.get_close_matches(one.strip("[]' \""), there, 1, 0.7)]
         matches = "match nothing" if len(wrong) > 1 else "matches nothing"
-        hint = f"Did you mean {' and '.join(dict.fromkeys(near))}? " if near else ""
+        hint = msg("Did you mean {near}? ", near=" and ".join(dict.fromkeys(near))) if near else ""
         yield Finding(
             "targets",
             "lora.targets",
-            f"lora.targets: {', '.join(wrong)} {matches}; this model has {', '.join(there)}",
-            f"{hint}Names are written q_proj,v_proj, without brackets or patterns. {_ALL_LINEAR}",
+            msg(
+                "lora.targets: {wrong} {matches}; this model has {there}",
+                wrong=", ".join(wrong),
+                matches=matches,
+                there=", ".join(there),
+            ),
+            msg(
+                "{hint}Names are written q_proj,v_proj, without brackets or patterns. {all_linear}",
+                hint=hint,
+                all_linear=_ALL_LINEAR,
+            ),
             True,
         )
         return
@@ -168,7 +182,12 @@ def _targets(config: RunConfig, model: ModelFacts) -> Iterator[Finding]:
         yield Finding(
             "targets-in-some-layers",
             "lora.targets",
-            f"lora.targets: {name} is in {some} of the model's {all_of_them} layers only",
+            msg(
+                "lora.targets: {name} is in {some} of the model's {all_of_them} layers only",
+                name=name,
+                some=some,
+                all_of_them=all_of_them,
+            ),
         )
     shared = [one for one in targets if one.rsplit(".", 1)[-1] in ("lm_head", "embed_tokens", "wte")]
     if shared and model.tied:
@@ -176,7 +195,11 @@ def _targets(config: RunConfig, model: ModelFacts) -> Iterator[Finding]:
         yield Finding(
             "not-mergeable",
             "lora.targets",
-            f"lora.targets: {', '.join(shared)} and {other} are one matrix here: the adapter cannot be merged later",
+            msg(
+                "lora.targets: {shared} and {other} are one matrix here: the adapter cannot be merged later",
+                shared=", ".join(shared),
+                other=other,
+            ),
             "`finetop export --to adapter` still works; leave it out to export --to merged or gguf.",
         )
 
@@ -191,24 +214,34 @@ def _positions(config: RunConfig, model: ModelFacts, data: DataFacts) -> Iterato
     if model.table:
         yield position_refusal(data.longest, limit, data.beyond)
         return
-    many = f"{data.beyond:,} examples are" if data.beyond != 1 else "1 example is"
+    many = msg("{beyond:,} examples are", beyond=data.beyond) if data.beyond != 1 else "1 example is"
     yield Finding(
         "beyond-positions",
         "data.max_length",
-        f"{many} longer than the {limit:,} tokens this model was made for, {data.longest:,} at most: it was never "
-        "trained to read so far",
-        f"--max-length {limit} keeps within it.",
+        msg(
+            "{many} longer than the {limit:,} tokens this model was made for, {longest:,} at most: it was never "
+            "trained to read so far",
+            many=many,
+            limit=limit,
+            longest=data.longest,
+        ),
+        msg("--max-length {limit} keeps within it.", limit=limit),
     )
 
 
 def position_refusal(longest: int, limit: int, beyond: int = 0) -> Finding:
     """For a model whose positions are a table: a longer example has nothing to be looked up."""
-    others = f" ({beyond:,} examples are longer than that)" if beyond > 1 else ""
+    others = msg(" ({beyond:,} examples are longer than that)", beyond=beyond) if beyond > 1 else ""
     return Finding(
         "beyond-positions",
         "data.max_length",
-        f"the longest example has {longest:,} tokens, and this model has a table of {limit:,} positions{others}",
-        f"--max-length {limit} cuts them to fit; with --set data.overlong=skip they are left out.",
+        msg(
+            "the longest example has {longest:,} tokens, and this model has a table of {limit:,} positions{others}",
+            longest=longest,
+            limit=limit,
+            others=others,
+        ),
+        msg("--max-length {limit} cuts them to fit; with --set data.overlong=skip they are left out.", limit=limit),
         True,
     )
 
@@ -216,17 +249,21 @@ def position_refusal(longest: int, limit: int, beyond: int = 0) -> Finding:
 def _gpus(config: RunConfig, gpus: GpuFacts) -> Iterator[Finding]:
     if config.run.gpus and (missing := [name for name in config.run.gpus if name not in gpus.names]):
         names = ", ".join(sorted(gpus.names, key=lambda name: (len(name), name)))
-        there = f"this machine has {names}" if gpus.count else "none can be seen here"
+        there = msg("this machine has {names}", names=names) if gpus.count else "none can be seen here"
         yield Finding(
             "no-such-gpu",
             "run.gpus",
-            f"run.gpus: there is no GPU {', '.join(missing)}; {there}",
+            msg("run.gpus: there is no GPU {missing}; {there}", missing=", ".join(missing), there=there),
             "In the queue the run would wait for it. `finetop top` lists the GPUs.",
         )
     wanted = config.run.gpus_wanted
     if config.run.gpu_count != "auto" and wanted > max(gpus.count, 1):
-        seen = f"{gpus.count} can be seen here" if gpus.count else "none can be seen here"
-        yield Finding("too-few-gpus", "run.gpu_count", f"run.gpu_count asks for {wanted} GPUs; {seen}")
+        seen = msg("{count} can be seen here", count=gpus.count) if gpus.count else "none can be seen here"
+        yield Finding(
+            "too-few-gpus",
+            "run.gpu_count",
+            msg("run.gpu_count asks for {wanted} GPUs; {seen}", wanted=wanted, seen=seen),
+        )
 
 
 # -- the course ------------------------------------------------------------------------------------------------------
@@ -240,23 +277,37 @@ def _course(config: RunConfig, given: Collection[str], data: DataFacts) -> Itera
         yield Finding(
             "batch",
             "train.batch_size",
-            f"train.batch_size {train.batch_size:,} is more than the {data.train:,} examples there are: each epoch is "
-            f"one step of all of them, {total:,} in all",
+            msg(
+                "train.batch_size {batch_size:,} is more than the {train:,} examples there are: each epoch is "
+                "one step of all of them, {total:,} in all",
+                batch_size=train.batch_size,
+                train=data.train,
+                total=total,
+            ),
         )
     every = config.eval.every
     if data.val and every != "epoch" and every > total:
         yield Finding(
             "eval-every",
             "eval.every",
-            f"eval.every {every:,} is more than the {total:,} steps of the run: it is evaluated before the first step "
-            "and after the last, never between",
+            msg(
+                "eval.every {every:,} is more than the {total:,} steps of the run: it is evaluated before the first "
+                "step "
+                "and after the last, never between",
+                every=every,
+                total=total,
+            ),
         )
     if config.save.every > total:
         yield Finding(
             "save-every",
             "save.every",
-            f"save.every {config.save.every:,} is more than the {total:,} steps of the run: there are checkpoints at "
-            "the end of each epoch and of the run only",
+            msg(
+                "save.every {every:,} is more than the {total:,} steps of the run: there are checkpoints at "
+                "the end of each epoch and of the run only",
+                every=config.save.every,
+                total=total,
+            ),
         )
     if "save.keep_last" in given and not config.save.every and config.save.keep_last:
         yield Finding(
@@ -284,16 +335,27 @@ def _length(config: RunConfig, given: Collection[str], data: DataFacts) -> Itera
         yield Finding(
             "max-steps",
             "train.max_steps",
-            f"train.max_steps {most:,} is never reached: {_epochs(config.train.epochs)} of {data.steps_per_epoch:,} "
-            f"steps are {whole:,}",
-            f"--epochs {math.ceil(most / data.steps_per_epoch)} gets there.",
+            msg(
+                "train.max_steps {most:,} is never reached: {epochs} of {steps_per_epoch:,} steps are {whole:,}",
+                most=most,
+                epochs=_epochs(config.train.epochs),
+                steps_per_epoch=data.steps_per_epoch,
+                whole=whole,
+            ),
+            msg("--epochs {most} gets there.", most=math.ceil(most / data.steps_per_epoch)),
         )
     elif "train.epochs" in given:
         yield Finding(
             "epochs",
             "train.epochs",
-            f"train.max_steps {most:,} ends the run in epoch {math.ceil(most / data.steps_per_epoch)} of "
-            f"{config.train.epochs}: the epochs would be {whole:,} steps",
+            msg(
+                "train.max_steps {most:,} ends the run in epoch {ceil} of "
+                "{epochs}: the epochs would be {whole:,} steps",
+                most=most,
+                ceil=math.ceil(most / data.steps_per_epoch),
+                epochs=config.train.epochs,
+                whole=whole,
+            ),
         )
 
 
@@ -305,25 +367,43 @@ def _rate(config: RunConfig, given: Collection[str], data: DataFacts) -> Iterato
         yield Finding(
             "warmup",
             "optim.warmup",
-            f"optim.warmup: a warm-up of {warmup:g} steps is longer than the run of {total:,}: the rate gets to "
-            f"{top:.3g} at most, never to {optim.learning_rate:g}",
+            msg(
+                "optim.warmup: a warm-up of {warmup:g} steps is longer than the run of {total:,}: the rate gets to "
+                "{top:.3g} at most, never to {learning_rate:g}",
+                warmup=warmup,
+                total=total,
+                top=top,
+                learning_rate=optim.learning_rate,
+            ),
             "Below 1 it is a share of the steps: --set optim.warmup=0.03",
         )
     elif warmup == total > 1:
         yield Finding(
             "warmup",
             "optim.warmup",
-            f"optim.warmup: the warm-up takes all {total:,} steps of the run: the rate rises to the last one and the "
-            f"{optim.schedule} schedule never begins",
+            msg(
+                "optim.warmup: the warm-up takes all {total:,} steps of the run: the rate rises to the last one and "
+                "the "
+                "{schedule} schedule never begins",
+                total=total,
+                schedule=optim.schedule,
+            ),
         )
     elif warmup > total / 2 and total > 2:
-        yield Finding("warmup", "optim.warmup", f"optim.warmup: {warmup:g} of the run's {total:,} steps are warm-up")
+        yield Finding(
+            "warmup",
+            "optim.warmup",
+            msg("optim.warmup: {warmup:g} of the run's {total:,} steps are warm-up", warmup=warmup, total=total),
+        )
     if optim.schedule != "constant" and total == 1 and warmup <= 1 and ("optim.schedule" in given):
         yield Finding(
             "schedule",
             "optim.schedule",
-            f"optim.schedule {optim.schedule} needs more than one step: the only one has the full rate, "
-            f"{optim.learning_rate:g}",
+            msg(
+                "optim.schedule {schedule} needs more than one step: the only one has the full rate, {learning_rate:g}",
+                schedule=optim.schedule,
+                learning_rate=optim.learning_rate,
+            ),
         )
 
 
@@ -341,8 +421,12 @@ def _measuring(config: RunConfig, given: Collection[str], data: DataFacts) -> It
         yield Finding(
             "no-labels",
             "eval.metrics",
-            f"eval.metrics: {names} need classification data: one short answer to each question, and the same answers "
-            "again and again",
+            msg(
+                "eval.metrics: {names} need classification data: one short answer to each question, and the same "
+                "answers "
+                "again and again",
+                names=names,
+            ),
             "For other answers there are exact_match, contains, rouge_l and chrf.",
             True,
         )
@@ -356,7 +440,7 @@ def _measuring(config: RunConfig, given: Collection[str], data: DataFacts) -> It
             yield Finding(
                 "no-validation",
                 wanted[0],
-                f"{', '.join(wanted)} {what}: no example is held out for validation",
+                msg("{wanted} {what}: no example is held out for validation", wanted=", ".join(wanted), what=what),
                 "Set data.val_fraction or give --val-file.",
             )
     elif patience:
@@ -365,8 +449,13 @@ def _measuring(config: RunConfig, given: Collection[str], data: DataFacts) -> It
             yield Finding(
                 "early-stopping",
                 "train.early_stopping",
-                f"train.early_stopping {patience} can never stop this run: it has {after_first} "
-                f"evaluation{'s' * (after_first != 1)} after the one before the first step",
+                msg(
+                    "train.early_stopping {patience} can never stop this run: it has {after_first} "
+                    "evaluation{value} after the one before the first step",
+                    patience=patience,
+                    after_first=after_first,
+                    value="s" * (after_first != 1),
+                ),
                 "Evaluate more often (eval.every), or wait for fewer.",
             )
     if config.data.system and data.with_system == 0:
@@ -385,7 +474,14 @@ def _idle(config: RunConfig, given: Collection[str]) -> Iterator[Finding]:
     for covers, when, why in _IDLE:
         if (idle := [path for path in sorted(given) if covers(path)]) and when(config):
             yield Finding(
-                "no-effect", idle[0], f"{', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect: {why}"
+                "no-effect",
+                idle[0],
+                msg(
+                    "{idle} {suffix} no effect: {why}",
+                    idle=", ".join(idle),
+                    suffix="has" if len(idle) == 1 else "have",
+                    why=why,
+                ),
             )
 
 

@@ -3,6 +3,7 @@
 import difflib
 import functools
 
+from engine.base.messages import msg
 from engine.settings.coerce import quoted_name
 from engine.settings.schema import SETTINGS
 
@@ -47,4 +48,4 @@ def nearest_setting(path: str) -> str:
         near = by_name[last]
     elif not (near := difflib.get_close_matches(path, SETTINGS, 1, 0.6)):
         near = [known for name in difflib.get_close_matches(last, by_name, 1, 0.7) for known in by_name[name]]
-    return f"; did you mean {' or '.join(map(quoted_name, near))}?" if near else ""
+    return msg("; did you mean {near}?", near=" or ".join(map(quoted_name, near))) if near else ""

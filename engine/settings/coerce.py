@@ -7,6 +7,7 @@ import typing
 from typing import Any, Literal
 
 from engine.base.errors import InputError, is_utf8
+from engine.base.messages import msg
 from engine.settings.schema import PATHS, Setting
 
 
@@ -14,7 +15,7 @@ def parse_set(text: str) -> tuple[str, Any]:
     """`key=value` from `--set`: the value is JSON where it parses as such, else the text itself."""
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
-        raise InputError(f"--set {quoted_name(text)}: expected key=value, such as --set lora.r=8")
+        raise InputError(msg("--set {text}: expected key=value, such as --set lora.r=8", text=quoted_name(text)))
     return path.strip(), parse_value(value.strip())
 
 

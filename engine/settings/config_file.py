@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.settings.coerce import kind_of_value, quoted_name
 from engine.settings.schema import META_KEY, SETTINGS
 
@@ -23,31 +24,52 @@ def read_groups(path: Path) -> dict[str, Any]:
             content_bytes = file.read(_MAX_CONFIG_BYTES + 1)
         raw = content_bytes.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start})", "Save the file as UTF-8.") from None
+        raise InputError(
+            msg("{path}: not UTF-8 text (byte {start})", path=path, start=error.start), "Save the file as UTF-8."
+        ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: {reason}", "Give --config the path of a JSON or TOML file.") from None
     if len(content_bytes) > _MAX_CONFIG_BYTES:
-        raise InputError(f"{path}: too large for a file of settings", _NOT_DATA)
+        raise InputError(msg("{path}: too large for a file of settings", path=path), _NOT_DATA)
     if not raw.strip():
-        raise InputError(f"{path}: the file is empty", "A config holds groups of settings, such as [train] epochs = 3.")
+        raise InputError(
+            msg("{path}: the file is empty", path=path),
+            "A config holds groups of settings, such as [train] epochs = 3.",
+        )
     if path.suffix.lower() in (".yaml", ".yml") and not raw.lstrip().startswith("{"):
-        raise InputError(f"{path}: YAML, which finetop does not read as settings", _NOT_YAML.format(path=path))
+        raise InputError(
+            msg("{path}: YAML, which finetop does not read as settings", path=path), _NOT_YAML.format(path=path)
+        )
     is_json = path.suffix != ".toml" and (path.suffix == ".json" or raw.lstrip().startswith("{"))
     try:
         content = json.loads(raw, object_pairs_hook=_no_key_twice) if is_json else parse_toml(raw)
     except json.JSONDecodeError as error:
         # A second value after the first is what a data file of one JSON object a line looks like.
         hint = _NOT_DATA if error.msg == "Extra data" else ""
-        raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno})", hint) from None
+        raise InputError(
+            msg(
+                "{path}:{lineno}: not JSON: {msg} (column {colno})",
+                path=path,
+                lineno=error.lineno,
+                msg=error.msg,
+                colno=error.colno,
+            ),
+            hint,
+        ) from None
     except RecursionError:
-        raise InputError(f"{path}: values are nested too deep") from None
+        raise InputError(msg("{path}: values are nested too deep", path=path)) from None
     except ValueError as error:
         hint = _NOT_DATA if path.suffix in (".jsonl", ".ndjson", ".csv", ".tsv", ".txt") else ""
         raise InputError(f"{path}: not {'JSON' if is_json else 'TOML'}: {error}", hint) from None
     if not isinstance(content, dict):
         raise InputError(
-            f"{path}: a config holds groups of settings, such as [train], not a {kind_of_value(content)}", _NOT_DATA
+            msg(
+                "{path}: a config holds groups of settings, such as [train], not a {content}",
+                path=path,
+                content=kind_of_value(content),
+            ),
+            _NOT_DATA,
         )
     return content
 
@@ -61,7 +83,7 @@ def _by_path(content: dict[str, Any], path: Path) -> dict[str, Any]:
         if group in SETTINGS or not isinstance(values, dict):
             named = {group: values}
         if twice := sorted(named.keys() & flat.keys()):
-            raise InputError(f"{path}: {quoted_name(twice[0])} stands in it twice")
+            raise InputError(msg("{path}: {twice} stands in it twice", path=path, twice=quoted_name(twice[0])))
         flat |= named
     return flat
 

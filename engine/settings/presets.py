@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.base.workspace import PACKAGE_ROOT, config_folder
 from engine.settings.config_file import read_config_file
 
@@ -49,12 +50,16 @@ def find_preset(name: str) -> Preset:
     presets = {preset.name: preset for preset in all_presets()}
     if name not in presets:
         near = difflib.get_close_matches(name[:200], presets, 1, 0.6)
-        hint = f"Your own presets are TOML files in {user_folder()}."
+        hint = msg("Your own presets are TOML files in {user_folder}.", user_folder=user_folder())
         if os.sep in name or name.endswith((".toml", ".json")):
-            hint = f"A file of settings is given with --config {name}"
+            hint = msg("A file of settings is given with --config {name}", name=name)
         raise InputError(
-            f"there is no preset '{name[:60]}'; "
-            + (f"did you mean '{near[0]}'?" if near else f"there are {', '.join(presets)}"),
+            msg("there is no preset '{name}'; ", name=name[:60])
+            + (
+                msg("did you mean '{near}'?", near=near[0])
+                if near
+                else msg("there are {presets}", presets=", ".join(presets))
+            ),
             hint,
         )
     return presets[name]
@@ -68,5 +73,5 @@ def _read(path: Path) -> Preset:
                 break
             head.append(line.removeprefix("#").strip())
     except OSError as error:
-        head = [f"cannot be read: {error.strerror}"]
+        head = [msg("cannot be read: {strerror}", strerror=error.strerror)]
     return Preset(path.stem, path, head[0] if head else "", "\n".join(head))

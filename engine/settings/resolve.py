@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import ConfigError
+from engine.base.messages import msg
 from engine.metrics import best_evaluation
 from engine.metrics.names import MAIN_SCORES
 from engine.settings.aliases import nearest_setting
@@ -40,7 +41,14 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
         for path, value in layer.values.items():
             known = SETTINGS.get(path)
             if known is None:
-                problems.append(f"{layer.label}: there is no setting {quoted_name(path)}{nearest_setting(path[:200])}")
+                problems.append(
+                    msg(
+                        "{label}: there is no setting {path}{nearest_setting}",
+                        label=layer.label,
+                        path=quoted_name(path),
+                        nearest_setting=nearest_setting(path[:200]),
+                    )
+                )
                 continue
             try:
                 chosen[path] = coerce(value, known.type)
@@ -49,7 +57,16 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
                 origin[path] = layer.label
             except ValueError as error:
                 more = "; a program of your own is given as eval.command" if path == "eval.metrics" else ""
-                problems.append(f"{layer.label}: {path} is {as_text(value)}, but {error}{more}")
+                problems.append(
+                    msg(
+                        "{label}: {path} is {as_text}, but {error}{more}",
+                        label=layer.label,
+                        path=path,
+                        as_text=as_text(value),
+                        error=error,
+                        more=more,
+                    )
+                )
                 chosen.pop(path, None)
     config = RunConfig().replace(chosen)
     problems.extend(_cross_checks(config))
@@ -98,17 +115,33 @@ def _cross_checks(config: RunConfig) -> list[str]:
     problems = []
     if config.optim.warmup >= 1 and 0 < config.train.max_steps <= config.optim.warmup:
         problems.append(
-            f"optim.warmup ({config.optim.warmup:g} steps) is not less than train.max_steps ({config.train.max_steps})"
+            msg(
+                "optim.warmup ({warmup:g} steps) is not less than train.max_steps ({max_steps})",
+                warmup=config.optim.warmup,
+                max_steps=config.train.max_steps,
+            )
         )
     betas = config.optim.betas
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        problems.append(f"optim.betas is {as_text(betas)}, but AdamW takes two numbers from 0 up to, not including, 1")
+        problems.append(
+            msg(
+                "optim.betas is {betas}, but AdamW takes two numbers from 0 up to, not including, 1",
+                betas=as_text(betas),
+            )
+        )
     if config.train.early_stopping and not config.data.val_files and config.data.val_fraction == 0:
         problems.append("train.early_stopping needs validation data: set data.val_fraction or give --val-file")
     if config.lora.alpha <= 0 and config.method.kind != "full":
-        problems.append(f"lora.alpha is {config.lora.alpha:g}, but an adapter scaled by it would never do anything")
+        problems.append(
+            msg("lora.alpha is {alpha:g}, but an adapter scaled by it would never do anything", alpha=config.lora.alpha)
+        )
     if config.method.objective == "pretrain" and config.eval.metrics:
-        problems.append(f"eval.metrics ({', '.join(config.eval.metrics)}) needs answers: not for objective pretrain")
+        problems.append(
+            msg(
+                "eval.metrics ({metrics}) needs answers: not for objective pretrain",
+                metrics=", ".join(config.eval.metrics),
+            )
+        )
     if "json_schema" in config.eval.metrics and not config.eval.schema:
         problems.append("eval.metrics json_schema needs a schema: set eval.schema to a JSON Schema file")
     if config.method.objective == "pretrain" and config.eval.command:
@@ -125,15 +158,19 @@ def _check_best(config: RunConfig) -> list[str]:
     try:
         criterion = best_evaluation.parse(chosen)
     except ValueError as error:
-        return [f"eval.best is {as_text(chosen)}, but {error}"]
+        return [msg("eval.best is {chosen}, but {error}", chosen=as_text(chosen), error=error)]
     name = criterion.name.partition("@")[0]
     if name not in measured and not config.eval.command:
-        return [f"eval.best is {as_text(chosen)}, but {name} is not measured: there are {', '.join(measured)}; more by "
-                "eval.metrics, or by a program of yours, eval.command"]  # fmt: skip
+        return [msg("eval.best is {chosen}, but {name} is not measured: there are {measured}; more by "
+                "eval.metrics, or by a program of yours, eval.command", 
+                chosen=as_text(chosen), name=name, measured=', '.join(measured))]  # fmt: skip
     if name not in measured and name in MAIN_SCORES:
-        return [f"eval.best is {as_text(chosen)}, but {name} is not among eval.metrics"]
+        return [msg("eval.best is {chosen}, but {name} is not among eval.metrics", chosen=as_text(chosen), name=name)]
     if criterion != best_evaluation.LOSS and not config.data.val_files and config.data.val_fraction == 0:
         return [
-            f"eval.best is {as_text(chosen)}, which needs validation data: set data.val_fraction or give --val-file"
+            msg(
+                "eval.best is {chosen}, which needs validation data: set data.val_fraction or give --val-file",
+                chosen=as_text(chosen),
+            )
         ]
     return []

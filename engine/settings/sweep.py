@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.base.errors import ConfigError, InputError
+from engine.base.messages import msg
 from engine.settings.coerce import parse_value
 from engine.settings.resolve import Layer, Resolved, resolve
 from engine.settings.schema import SETTINGS
@@ -80,7 +81,9 @@ def full_path(name: str) -> str:
         return name
     named = [path for path in SETTINGS if path.split(".")[1] == name]
     if len(named) > 1 and name not in _FIRST:
-        raise InputError(f"several settings are called '{name}'", f"There are {', '.join(named)}.")
+        raise InputError(
+            msg("several settings are called '{name}'", name=name), msg("There are {named}.", named=", ".join(named))
+        )
     return _FIRST.get(name) or (named[0] if named else name)
 
 
@@ -88,9 +91,13 @@ def grid(varied: Sequence[Varied]) -> list[dict[str, Any]]:
     """Every combination, the last setting varying fastest."""
     for one in varied:
         if one.range:
-            raise InputError(f"{one.path} is a range: how many values of it?", "Draw from it with --random N.")
+            raise InputError(
+                msg("{path} is a range: how many values of it?", path=one.path), "Draw from it with --random N."
+            )
     if math.prod(len(one.choices) for one in varied) > LARGEST:
-        raise InputError(f"that would be more than {LARGEST:,} runs", "Draw some of them with --random N.")
+        raise InputError(
+            msg("that would be more than {largest:,} runs", largest=LARGEST), "Draw some of them with --random N."
+        )
     combinations = itertools.product(*(one.choices for one in varied))
     return [{one.path: value for one, value in zip(varied, chosen, strict=True)} for chosen in combinations]
 
@@ -98,11 +105,17 @@ def grid(varied: Sequence[Varied]) -> list[dict[str, Any]]:
 def draw(varied: Sequence[Varied], count: int, seed: int) -> list[dict[str, Any]]:
     """`count` different combinations, the same for the same seed."""
     if not 1 <= count <= LARGEST:
-        raise InputError(f"--random takes a number from 1 to {LARGEST:,}")
+        raise InputError(msg("--random takes a number from 1 to {largest:,}", largest=LARGEST))
     if not any(one.range for one in varied):
         every = grid(varied)
         if count > len(every):
-            raise InputError(f"there are only {len(every)} combinations, and --random asks for {count}")
+            raise InputError(
+                msg(
+                    "there are only {num_every} combinations, and --random asks for {count}",
+                    num_every=len(every),
+                    count=count,
+                )
+            )
         return random.Random(seed).sample(every, count)
     dice = random.Random(seed)
     found: dict[str, dict[str, Any]] = {}
@@ -111,7 +124,13 @@ def draw(varied: Sequence[Varied], count: int, seed: int) -> list[dict[str, Any]
         found.setdefault(json.dumps(drawn), drawn)
         if len(found) == count:
             return list(found.values())
-    raise InputError(f"only {len(found)} different combinations were found, and --random asks for {count}")
+    raise InputError(
+        msg(
+            "only {num_found} different combinations were found, and --random asks for {count}",
+            num_found=len(found),
+            count=count,
+        )
+    )
 
 
 def runs(layers: Sequence[Layer], combinations: Sequence[dict[str, Any]], label: str) -> list[Resolved]:
@@ -164,13 +183,18 @@ def _range(path: str, text: str) -> Range:
     try:
         low, high = float(low_text), float(high_text)
     except ValueError:
-        raise InputError(f"{path}: '{text}' is no range", "Such as 1e-5..1e-3:log or 4..64") from None
+        raise InputError(
+            msg("{path}: '{text}' is no range", path=path, text=text), "Such as 1e-5..1e-3:log or 4..64"
+        ) from None
     if how not in ("", "log") or not (math.isfinite(low) and math.isfinite(high)) or low >= high:
-        raise InputError(f"{path}: '{text}' is no range", "Such as 1e-5..1e-3:log or 4..64, the smaller end first")
+        raise InputError(
+            msg("{path}: '{text}' is no range", path=path, text=text),
+            "Such as 1e-5..1e-3:log or 4..64, the smaller end first",
+        )
     if how and low <= 0:
-        raise InputError(f"{path}: a logarithmic range begins above 0, not at {low:g}")
+        raise InputError(msg("{path}: a logarithmic range begins above 0, not at {low:g}", path=path, low=low))
     known = SETTINGS.get(path)
     whole = known is not None and float not in (known.type, *getattr(known.type, "__args__", ()))
     if whole and not (low.is_integer() and high.is_integer()):
-        raise InputError(f"{path} is a whole number, so its range has whole ends")
+        raise InputError(msg("{path} is a whole number, so its range has whole ends", path=path))
     return Range(low, high, bool(how), whole)

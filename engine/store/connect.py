@@ -18,6 +18,7 @@ from sqlite3 import Error as DatabaseError
 from typing import Any
 from urllib.parse import quote
 
+from engine.base.messages import msg
 from engine.store.store_errors import (
     StoreError,
     StoreForeign,
@@ -98,7 +99,10 @@ def writer(
 def reader(path: Path, busy_seconds: float = 2.0) -> sqlite3.Connection:
     """A connection that can only read. Raises StoreMissing, StoreNewer, StoreOlder or StoreForeign."""
     if not path.exists():
-        raise StoreMissing(f"there is no {path.name} in {path.parent} yet", "`finetop add` makes one.")
+        raise StoreMissing(
+            msg("there is no {path_name} in {parent} yet", path_name=path.name, parent=path.parent),
+            "`finetop add` makes one.",
+        )
     uri = f"file:{quote(str(path.resolve()))}?mode=ro"
     try:
         conn = sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
@@ -107,7 +111,9 @@ def reader(path: Path, busy_seconds: float = 2.0) -> sqlite3.Connection:
     try:
         version = _version(conn, path)
         if version < SCHEMA_VERSION:
-            raise StoreOlder(f"{path} has not been migrated yet", "Any command that writes does it, after a backup.")
+            raise StoreOlder(
+                msg("{path} has not been migrated yet", path=path), "Any command that writes does it, after a backup."
+            )
         conn.execute("PRAGMA query_only=ON")
         # Memory-mapped reads leave the list of 5,000 runs in the page cache without copying it; 20 million points fit.
         conn.execute("PRAGMA mmap_size=1073741824")
@@ -126,14 +132,22 @@ def _version(conn: sqlite3.Connection, path: Path) -> int:
         application = conn.execute("PRAGMA application_id").fetchone()[0]
         has_tables = conn.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
     if application not in (0, APPLICATION_ID):
-        raise StoreForeign(f"{path} belongs to another program", "Give finetop a folder of its own: --workspace DIR.")
+        raise StoreForeign(
+            msg("{path} belongs to another program", path=path), "Give finetop a folder of its own: --workspace DIR."
+        )
     if application == 0 and has_tables:
         raise StoreForeign(
-            f"{path} is a database that finetop did not make", "Give finetop a folder of its own: --workspace DIR."
+            msg("{path} is a database that finetop did not make", path=path),
+            "Give finetop a folder of its own: --workspace DIR.",
         )
     if version > SCHEMA_VERSION:
         raise StoreNewer(
-            f"{path} was written by a newer finetop (schema {version}; this one knows {SCHEMA_VERSION})",
+            msg(
+                "{path} was written by a newer finetop (schema {version}; this one knows {schema_version})",
+                path=path,
+                version=version,
+                schema_version=SCHEMA_VERSION,
+            ),
             "Use the newer version: this one leaves the file as it is.",
         )
     return version

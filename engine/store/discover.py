@@ -9,6 +9,7 @@ import platform
 import sqlite3
 from pathlib import Path
 
+from engine.base.messages import msg
 from engine.base.worker_process import started_at
 from engine.base.workspace import Workspace
 from engine.runs.journal import NAME
@@ -66,6 +67,6 @@ def ended(conn: sqlite3.Connection, folder: Path, exit_code: int) -> None:
     """Tell that such a worker is gone: what its journal said stands, else that it vanished."""
     run_id = int(folder.name)
     import_journal(conn, run_id, folder)
-    reason = f"its worker was killed by signal {-exit_code}" if exit_code < 0 else None
+    reason = msg("its worker was killed by signal {exit_code}", exit_code=-exit_code) if exit_code < 0 else None
     if not queue.finish(conn, run_id, RunState.FAILED, reason, exit_code=exit_code):
         queue.explain(conn, run_id, exit_code=exit_code)

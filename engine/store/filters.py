@@ -7,6 +7,7 @@ is looked for in name, model, data, tags, note, group and id. An unknown field i
 import shlex
 from typing import Any
 
+from engine.base.messages import msg
 from engine.metrics.best_evaluation import LOSS
 
 _COLUMNS = {
@@ -72,14 +73,21 @@ def order(sort: str | None, descending: bool) -> str:
     """ORDER BY for a sort key of SORTS; None: running, then the queue in its order, then the last finished first."""
     if sort is None:
         direction = "DESC" if descending else "ASC"
-        return (
-            f"{_QUEUE_RANK} {direction}, CASE WHEN state = 'queued' THEN -priority END, CASE WHEN state = 'queued'"
-            " THEN position END, CASE WHEN finished IS NULL THEN started END, finished DESC, id"
+        return msg(
+            "{queue_rank} {direction}, CASE WHEN state = 'queued' THEN -priority END, CASE WHEN state = 'queued'"
+            " THEN position END, CASE WHEN finished IS NULL THEN started END, finished DESC, id",
+            queue_rank=_QUEUE_RANK,
+            direction=direction,
         )
     expression = SORTS[sort]
     # Values of different metrics say nothing about each other: those ranked by the loss first, then by metric.
     group = f"best_by <> '{LOSS.text}', best_by, " if sort == "eval" else ""
-    return f"{expression} IS NULL, {group}{expression} {'DESC' if descending else 'ASC'}, id DESC"
+    return msg(
+        "{expression} IS NULL, {group}{expression} {suffix}, id DESC",
+        expression=expression,
+        group=group,
+        suffix="DESC" if descending else "ASC",
+    )
 
 
 def _words(text: str) -> list[str]:
@@ -98,7 +106,7 @@ def _term(word: str) -> tuple[str, list[Any]]:
         return (f"({condition})" if condition else ""), [value for _, values in alternatives for value in values]
     if not word:
         return "", []
-    return f"({_TEXT} LIKE ? ESCAPE '\\' OR CAST(id AS TEXT) = ?)", [_like(word), word.lstrip("#")]
+    return msg("({text} LIKE ? ESCAPE '\\' OR CAST(id AS TEXT) = ?)", text=_TEXT), [_like(word), word.lstrip("#")]
 
 
 def _match(field: str, value: str) -> tuple[str, list[Any]]:
@@ -111,7 +119,7 @@ def _match(field: str, value: str) -> tuple[str, list[Any]]:
         value = value.lower()
         # A beginning is enough: `state:fail`, and half-typed words filter already.
         return (_STATES[value], []) if value in _STATES else ("state LIKE ? ESCAPE '\\'", [_like(value)[1:]])
-    return f"{_COLUMNS[field]} LIKE ? ESCAPE '\\'", [_like(value)]
+    return msg("{columns} LIKE ? ESCAPE '\\'", columns=_COLUMNS[field]), [_like(value)]
 
 
 def _like(text: str) -> str:

@@ -17,6 +17,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from engine.base.messages import msg
 from engine.metrics.best_evaluation import parse_criterion
 from engine.store import series
 from engine.store.run_records import ACTIVE, ENDED, Imported
@@ -79,7 +80,9 @@ def import_journal(conn: sqlite3.Connection, run_id: int, folder: Path, whole_hi
 def _position(conn: sqlite3.Connection, run_id: int) -> tuple[int, int]:
     row = conn.execute("SELECT journal_offset, journal_head FROM runs WHERE id = ?", (run_id,)).fetchone()
     if row is None:
-        raise StoreError(f"no run {run_id} in the store", "`finetop rebuild` reads the run folders anew.")
+        raise StoreError(
+            msg("no run {run_id} in the store", run_id=run_id), "`finetop rebuild` reads the run folders anew."
+        )
     return row
 
 
@@ -330,7 +333,7 @@ class JournalImport:
         elif self._whole_history and state == "starting":
             found |= {"started": moment, "finished": None, "reason": None, "error": None, "exit_code": None}
         # A run that has ended, or waits for its next attempt, is past what its journal still had to tell.
-        guard = "" if self._whole_history else f" AND state IN ({_ACTIVE_SQL})"
+        guard = "" if self._whole_history else msg(" AND state IN ({active_sql})", active_sql=_ACTIVE_SQL)
         columns = ", ".join(f"{name} = ?" for name in found)
         values = [_json(value) if isinstance(value, (dict, list)) else value for value in found.values()]
         if state in _ENDED and (seconds := _number(event.get("seconds"))) is not None:
@@ -357,7 +360,7 @@ class JournalImport:
         self._offset, self._went_on = None, step
         self._mind_clock(event, moment)
         self._run["step"] = max(step, 0)
-        where = f"goes on from step {step}" if step >= 0 else "starts from the beginning"
+        where = msg("goes on from step {step}", step=step) if step >= 0 else "starts from the beginning"
         self._log("resume", event, moment, where, {"from_step"}, max(step, 0))
 
     # what they share

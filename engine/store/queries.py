@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
+from engine.base.messages import msg
 from engine.metrics.best_evaluation import Best, Criterion
 from engine.store import filters
 from engine.store.rows import RUN_COLUMNS, mapping, run_of, strings
@@ -24,8 +25,9 @@ _ALIKE = (
         for key in ("data.files", "data.val_files", "method.objective")
     )
 )
-_CHECKPOINT = (
-    f"run_id, step, epoch, path, bytes, kept, {_SCORES}, parent_run, parent_step, time, pinned, removed, detail"
+_CHECKPOINT = msg(
+    "run_id, step, epoch, path, bytes, kept, {scores}, parent_run, parent_step, time, pinned, removed, detail",
+    scores=_SCORES,
 )
 _SERIES = (
     "s.run_id, k.key, s.count, s.nonfinite, s.first_step, s.first, s.last_step, s.last, s.low_step, s.low,"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from engine.base.errors import encodable
+from engine.base.messages import msg
 from engine.store import series
 from engine.store.rows import RUN_COLUMNS, run_of
 from engine.store.run_records import ACTIVE, ENDED, NewRun, Outcome, Run, RunState
@@ -57,7 +58,7 @@ def add_all(
         for index, new in enumerate(runs):
             run_id = given[index] if given is not None else last_id(conn) + 1
             if given is not None and conn.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone():
-                raise StoreError(f"run {run_id} is in the store already")
+                raise StoreError(msg("run {run_id} is in the store already", run_id=run_id))
             conn.execute(
                 "INSERT INTO facts(name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET"
                 " value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))",
@@ -83,7 +84,8 @@ def _insert(conn: sqlite3.Connection, run_id: int, new: NewRun) -> None:
     for after in new.after:
         if after == run_id or not conn.execute("SELECT 1 FROM runs WHERE id = ?", (after,)).fetchone():
             raise StoreError(
-                f"run {run_id} cannot wait for run {after}: there is no such run", "`finetop ls` lists them."
+                msg("run {run_id} cannot wait for run {after}: there is no such run", run_id=run_id, after=after),
+                "`finetop ls` lists them.",
             )
     now = time.time() if new.created is None else new.created
     values = {
@@ -374,9 +376,14 @@ def depend(conn: sqlite3.Connection, run_id: int, after: int) -> Outcome:
             (after, run_id),
         ).fetchone()
         if circle:
-            return Outcome(False, run_id, _state(conn, run_id), f"run {after} itself waits for run {run_id}")
+            return Outcome(
+                False,
+                run_id,
+                _state(conn, run_id),
+                msg("run {after} itself waits for run {run_id}", after=after, run_id=run_id),
+            )
         if _state(conn, after) is None:
-            return Outcome(False, run_id, _state(conn, run_id), f"there is no run {after}")
+            return Outcome(False, run_id, _state(conn, run_id), msg("there is no run {after}", after=after))
         if _state(conn, run_id) is not RunState.QUEUED:
             return _lost(conn, run_id)
         conn.execute("INSERT OR IGNORE INTO dependencies VALUES (?, ?)", (run_id, after))
@@ -390,7 +397,9 @@ def undepend(conn: sqlite3.Connection, run_id: int, after: int | None = None) ->
             "DELETE FROM dependencies WHERE run_id = ? AND (? IS NULL OR after_id = ?)", (run_id, after, after)
         )
         state = _state(conn, run_id)
-        return Outcome(state is not None, run_id, state, "" if state else f"there is no run {run_id}")
+        return Outcome(
+            state is not None, run_id, state, "" if state else msg("there is no run {run_id}", run_id=run_id)
+        )
 
 
 _EDITABLE = frozenset({"name", "note", "tags", "sweep", "share", "retries", "estimate_bytes", "estimate_seconds"})
@@ -458,7 +467,7 @@ def purge(conn: sqlite3.Connection, run_id: int) -> Outcome:
     """Delete a trashed run's rows for good. Its id is never given again."""
     with write(conn):
         if not conn.execute("SELECT 1 FROM runs WHERE id = ? AND trashed IS NOT NULL", (run_id,)).fetchone():
-            return Outcome(False, run_id, _state(conn, run_id), f"run {run_id} is not in the trash")
+            return Outcome(False, run_id, _state(conn, run_id), msg("run {run_id} is not in the trash", run_id=run_id))
         series.drop_run(conn, run_id)
         for table in ("settings", "dependencies", "events", "checkpoints", "evaluations", "samples", "gpu_samples"):
             conn.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
@@ -497,12 +506,12 @@ _WHY = {
 def _lost(conn: sqlite3.Connection, run_id: int) -> Outcome:
     row = conn.execute("SELECT state, trashed, wanted FROM runs WHERE id = ?", (run_id,)).fetchone()
     if row is None:
-        return Outcome(False, run_id, None, f"there is no run {run_id}")
+        return Outcome(False, run_id, None, msg("there is no run {run_id}", run_id=run_id))
     state = RunState(row[0])
     if row[1] is not None:
-        return Outcome(False, run_id, state, f"run {run_id} is in the trash")
+        return Outcome(False, run_id, state, msg("run {run_id} is in the trash", run_id=run_id))
     if row[2] == "kill":
-        return Outcome(False, run_id, state, f"run {run_id} is being killed")
+        return Outcome(False, run_id, state, msg("run {run_id} is being killed", run_id=run_id))
     return Outcome(False, run_id, state, f"run {run_id} {_WHY[state]}")
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.base.messages import msg
 from engine.base.worker_process import started_at, worker_alive
 from engine.base.workspace import PINNED, Workspace, folder_ids
 from engine.store import queue
@@ -162,7 +163,11 @@ def take_in(
             _adopt(conn, run_id)
         _follow_disk(conn, run_id, folder)
     if imported.damaged:
-        problems.append(f"{folder / 'journal.jsonl'}: {imported.damaged} lines could not be read")
+        problems.append(
+            msg(
+                "{folder}: {damaged} lines could not be read", folder=folder / "journal.jsonl", damaged=imported.damaged
+            )
+        )
     return tuple(after for after in new.after if isinstance(after, int)), imported.points
 
 
@@ -199,7 +204,7 @@ def _json_file(path: Path, problems: list[str]) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict):
             return content
-        problems.append(f"{path}: not a JSON object")
+        problems.append(msg("{path}: not a JSON object", path=path))
     except FileNotFoundError:
         problems.append(f"{path}: missing")
     except (OSError, ValueError) as error:

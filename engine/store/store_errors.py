@@ -13,6 +13,7 @@ import sqlite3
 from pathlib import Path
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 
 
 class StoreError(EngineError):
@@ -47,12 +48,14 @@ def from_sqlite(error: sqlite3.Error, path: str | Path = "runs.db") -> StoreErro
     """The same fault in the user's words."""
     code = _code(error)
     if is_busy(error):
-        return StoreBusy(f"{path} is locked by another process", "Try again when that is done with it.")
+        return StoreBusy(msg("{path} is locked by another process", path=path), "Try again when that is done with it.")
     if code == sqlite3.SQLITE_FULL:
-        return StoreFull(f"no room left on the disk that holds {path}", "Free some space; nothing was lost.")
+        return StoreFull(
+            msg("no room left on the disk that holds {path}", path=path), "Free some space; nothing was lost."
+        )
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return StoreForeign(
-            f"{path} is damaged or no database: {error}",
+            msg("{path} is damaged or no database: {error}", path=path, error=error),
             "Move it away and run `finetop rebuild`: the run folders hold everything but the waiting order.",
         )
     return StoreError(f"{path}: {error}", "`finetop doctor` looks at the workspace's file system.")

@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from engine.base.messages import msg
 from engine.worker.__main__ import main as work
 from engine.worker.runtime.environment import set_environment
 
@@ -89,7 +90,7 @@ def _unsafe() -> str:
 
     threads = len(os.listdir("/proc/self/task"))
     if threads != 1:
-        return f"a library has started {threads - 1} threads"
+        return msg("a library has started {threads} threads", threads=threads - 1)
     if torch.cuda.is_initialized():
         return "CUDA has been initialised"
     for name in os.listdir("/proc/self/fd"):
@@ -140,7 +141,7 @@ def _start(channel: socket.socket, request: dict[str, Any], descriptors: list[in
         if not problem and (pid := os.fork()) == 0:
             _become_worker(request, log)
     except OSError as error:
-        problem = f"no process could be made: {error.strerror}"
+        problem = msg("no process could be made: {strerror}", strerror=error.strerror)
     os.close(log)
     if problem:
         _tell(channel, {"error": problem})

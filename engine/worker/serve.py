@@ -16,6 +16,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from engine.base.messages import msg
+
 _CPU_TOKENS, _GPU_TOKENS = 4096, 16384
 """Tokens of one pass; halved where they do not fit."""
 _FEWER_SHOTS = (
@@ -50,7 +52,7 @@ def main() -> int:
         traceback.print_exc()
         message, hint = f"{type(error).__name__}: {error}", ""
         if is_out_of_memory(error):
-            message = f"out of memory: {first_line(error)}"
+            message = msg("out of memory: {error}", error=first_line(error))
             hint = "Even one example at a time does not fit. A shorter --max-new-tokens needs less."
         said.tell("error", message=message, hint=hint, exit_code=1)
         return 1

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.base.errors import DataError, EngineError
+from engine.base.messages import msg
 from engine.settings.schema import RunConfig
 from tui.data.helper_process import HelperProcess
 
@@ -61,7 +62,7 @@ def token_report(config_path: str, child: HelperProcess) -> dict[str, Any] | str
         report = json.loads(said)
         return report if code == 0 and isinstance(report, dict) else complained.strip() or "the plan could not be made"
     except ValueError:
-        return complained.strip() or f"the plan could not be made (exit code {code})"
+        return complained.strip() or msg("the plan could not be made (exit code {code})", code=code)
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ from typing import Any
 from textual.message import Message
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.base.workspace import Workspace
 from engine.daemon import daemon_client
 from engine.store import connect, queries, store_errors, transactions
@@ -231,7 +232,7 @@ class Feed(threading.Thread):
         except store_errors.StoreMissing as error:
             if last.runs:  # it was deleted, or its drive has gone: the last picture stays
                 self._trouble_since = self._trouble_since or now
-                gone = f"{self._workspace.database} is gone"
+                gone = msg("{database} is gone", database=self._workspace.database)
                 store = Store(gone, "`finetop rebuild` makes it again from the run folders.", since=self._trouble_since)
             else:
                 store = Store(missing=True, hint=error.hint)

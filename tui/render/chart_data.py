@@ -7,6 +7,7 @@ will end once it is near enough: so a live chart's old columns stay where they a
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from engine.base.messages import msg
 from engine.store import chart_queries, queries
 from engine.store.connect import Connection, snapshot
 from engine.store.run_records import Chart, Run, Series
@@ -189,5 +190,5 @@ def _why_empty(runs: Iterable[Run | None], curves: Sequence[CurveSpec]) -> str:
     """What an empty chart says."""
     names = " or ".join(dict.fromkeys(title(wanted.key) for wanted in curves)) or "metric"
     if any(run is not None and run.active for run in runs):
-        return f"no {names} yet: the first comes with the first step"
-    return f"no {names} was logged"
+        return msg("no {names} yet: the first comes with the first step", names=names)
+    return msg("no {names} was logged", names=names)

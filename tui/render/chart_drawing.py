@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from engine.base.messages import msg
 from tui.render import axes
 from tui.render.axes import Scale
 from tui.render.braille import Canvas, Mark, shown, smoothed, swatch
@@ -166,9 +167,9 @@ def plot(
     if not bare:
         rows.append(_x_axis(curves, x, left, columns, margin, corner, dash, ascii_only))
         rows.append(_x_labels(x, view.x, left, columns, width))
-    notes: tuple[str, ...] = (f"{hidden} at or below 0 not shown",) if hidden else ()
-    notes += (f"{above} up to {value_text(beyond[1])}",) if beyond[1] > y.high else ()
-    notes += (f"{below} down to {value_text(beyond[0])}",) if beyond[0] < y.low else ()
+    notes: tuple[str, ...] = (msg("{hidden} at or below 0 not shown", hidden=hidden),) if hidden else ()
+    notes += (msg("{above} up to {beyond}", above=above, beyond=value_text(beyond[1])),) if beyond[1] > y.high else ()
+    notes += (msg("{below} down to {beyond}", below=below, beyond=value_text(beyond[0])),) if beyond[0] < y.low else ()
     return Picture(width, height, tuple(rows), left, columns, canvas_height, x, x, tuple(curves), notes)
 
 

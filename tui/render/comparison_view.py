@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from engine.base.messages import msg
 from engine.compare.comparison_records import Answers, Comparison, Cost, ResultRow, ResultTable, SettingRow, Subject
 from tui.render import format
 from tui.render.format import Line, fit, fit_line, visible
@@ -202,7 +203,7 @@ def setting_lines(rows: Sequence[SettingRow], subjects: Sequence[Subject], width
     if not rows:
         lines.append([(" no setting differs", "dim")])
     if same:
-        lines += [[], [(f" {same} more settings are the same · a shows all", "dim")]]
+        lines += [[], [(msg(" {same} more settings are the same · a shows all", same=same), "dim")]]
     return lines
 
 
@@ -291,7 +292,12 @@ def _side_by_side(columns: Sequence[tuple[Line, list[tuple[str, bool]]]], share:
 def markdown(comparison: Comparison) -> str:
     """The comparison as Markdown tables, for a report or a pull request."""
     letters = [f"{subject.letter} {_cell(subject.asked)}" for subject in comparison.subjects]
-    out = [f"# Comparison of {' and '.join(_cell(subject.asked) for subject in comparison.subjects)}", ""]
+    out = [
+        msg(
+            "# Comparison of {subjects}", subjects=" and ".join(_cell(subject.asked) for subject in comparison.subjects)
+        ),
+        "",
+    ]
     for subject in comparison.subjects:
         state = f" ({subject.state})" if subject.state else ""
         out.append(f"* **{subject.letter}** {_cell(subject.asked)} {_cell(subject.title)}{state}")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine.base.messages import msg
 from engine.store.run_records import Checkpoint, Run, RunState
 from tui.data.snapshot import Detail
 from tui.render import format
@@ -52,7 +53,7 @@ def fixes(config: "RunConfig", why: str) -> list[Fix]:
         if isinstance(rate, float) and rate > 0:
             found.append(
                 Fix(
-                    f"learning rate {format.number(rate)} → {format.number(rate / 3)}",
+                    msg("learning rate {rate} → {number}", rate=format.number(rate), number=format.number(rate / 3)),
                     {"optim.learning_rate": rate / 3},
                     "the usual reason",
                 )
@@ -84,7 +85,7 @@ def _memory_fixes(config: "RunConfig") -> list[Fix]:
     if passing >= 256:
         wished.append(
             (
-                f"{passing} → {passing // 2} tokens in a pass",
+                msg("{passing} → {passing_2} tokens in a pass", passing=passing, passing_2=passing // 2),
                 {"train.micro_tokens": passing // 2},
                 "a little slower, the same result",
             )
@@ -102,7 +103,9 @@ def _memory_fixes(config: "RunConfig") -> list[Fix]:
         wished.append(("8-bit optimizer", {"optim.name": "adamw8bit"}, "about as fast"))
     if config.data.max_length >= 512:
         half = config.data.max_length // 2
-        wished.append((f"examples cut at {half} tokens", {"data.max_length": half}, "longer ones lose their end"))
+        wished.append(
+            (msg("examples cut at {half} tokens", half=half), {"data.max_length": half}, "longer ones lose their end")
+        )
     if config.method.kind == "lora":
         wished.append(("4-bit base weights", {"method.kind": "qlora"}, "slower"))
     if config.method.kind == "full":
@@ -129,7 +132,7 @@ def failure_panel(
     story = visible(
         run.reason or {RunState.INTERRUPTED: "interrupted"}.get(run.state, "it failed, and left no word why")
     )
-    after = f", {format.duration(took)} after start" if took is not None and took >= 0 else ""
+    after = msg(", {took} after start", took=format.duration(took)) if took is not None and took >= 0 else ""
     lines: list[Line] = [[]]
     for index, text in enumerate(wrap(f"{story[:1].upper()}{story[1:]}{after}", width - 5)):
         lines.append(
@@ -142,7 +145,7 @@ def failure_panel(
         lines.append(
             [
                 ("   ", "text"),
-                (f"The checkpoint of step {format.count(good.step)} is good", "done"),
+                (msg("The checkpoint of step {step} is good", step=format.count(good.step)), "done"),
                 (": r goes on from it", "text"),
             ]
         )

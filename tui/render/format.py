@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.cells import get_character_cell_size
 
+from engine.base.messages import msg
 from engine.base.units import gib_text
 from engine.present.text import gauge as gauge
 
@@ -295,5 +296,5 @@ def listed(items: Sequence[object], most: int = 4) -> str:
     """`40, 41 and 42`; beyond `most` only how many."""
     words = [str(item) for item in items]
     if len(words) > most:
-        return f"{', '.join(words[: most - 1])} and {len(words) - most + 1} more"
+        return msg("{words} and {num_words} more", words=", ".join(words[: most - 1]), num_words=len(words) - most + 1)
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from engine.base.messages import msg
 from engine.present import event_text
 from engine.store.run_records import ENDED, Event, Run, RunState
 from tui.render.format import Line, clock, visible
@@ -58,7 +59,7 @@ def _said(run: Run, events: Sequence[Event]) -> list[_Said]:
         text = event_text.describe_event(event.kind, event.message, event.detail)
         if last is RunState.STARTING:
             attempts += 1
-            text = "started" if attempts == 1 else f"started again, attempt {attempts}"
+            text = "started" if attempts == 1 else msg("started again, attempt {attempts}", attempts=attempts)
             place = 0 if place is None and attempts == 1 else place
         found.append(_Said(event.time, last, text, place if isinstance(place, int) else None, last in ENDED))
     if run.queued is not None and run.queued > run.created:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from engine.base.messages import msg
 from engine.models.model_shape import find_shape
 from engine.monitor.samples import Snapshot
 from engine.plan.gpu_fit import COMMON_GPUS, GpuSpec, changes_that_fit, fit
@@ -47,7 +48,7 @@ def lines(config: RunConfig, machine: Snapshot | None, known: EstimateInputs | N
     if estimate is None:
         return [[("memory not known for this model", "dim")]]
     found: list[Line] = [_needed(estimate, on_cpu)]
-    found.append([(f"of it {_parts(estimate)}", "dim")])
+    found.append([(msg("of it {estimate}", estimate=_parts(estimate)), "dim")])
     if on_cpu:
         return [*found, *_on_cpu(estimate, machine)]
     if not cards:
@@ -68,7 +69,15 @@ def lines(config: RunConfig, machine: Snapshot | None, known: EstimateInputs | N
         found.append(
             [
                 (f"{sign} {word:<13}", role),
-                (f"{visible(name)}, {format.gib(free)} free of {format.gib(card.total_bytes)}", "text"),
+                (
+                    msg(
+                        "{name}, {free} free of {total_bytes}",
+                        name=visible(name),
+                        free=format.gib(free),
+                        total_bytes=format.gib(card.total_bytes),
+                    ),
+                    "text",
+                ),
             ]
         )
     if not fits_somewhere:
@@ -82,7 +91,7 @@ def lines(config: RunConfig, machine: Snapshot | None, known: EstimateInputs | N
 def _needed(estimate: MemoryEstimate, on_cpu: bool) -> Line:
     where = "memory" if on_cpu else "GPU memory"
     return [
-        (f"needs about {format.gib(estimate.expected)} ", "bright"),
+        (msg("needs about {expected} ", expected=format.gib(estimate.expected)), "bright"),
         (f"of {where} ({format.gib(estimate.low)}–{format.gib(estimate.high)})", "text"),
     ]
 
@@ -103,6 +112,9 @@ def _on_cpu(estimate: MemoryEstimate, machine: Snapshot) -> list[Line]:
     return [
         [
             (word, "done" if fits else "failed"),
-            (f" this machine's memory, {format.gib(free)} free of {format.gib(limit)}", "text"),
+            (
+                msg(" this machine's memory, {free} free of {limit}", free=format.gib(free), limit=format.gib(limit)),
+                "text",
+            ),
         ]
     ]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from engine.base.messages import msg
 from engine.metrics.best_evaluation import LOSS
 from engine.store.run_records import Run, RunState
 from tui.data.snapshot import News
@@ -34,11 +35,16 @@ def since_last_time(runs: Sequence[Run], seen: float, now: float) -> list[str]:
         others = [run for run in runs if run.best_eval is not None and (run.data, run.best_by) == (best.data, by)]
         first = all(_badness(run) >= _badness(best) for run in others)
         pieces.append(
-            f"best {best.id} with {_metric(best)} {format.loss(best.best_eval)}"
-            + (f", best of {len(others)} on its data" if first and len(others) > 1 else "")
+            msg(
+                "best {id} with {best} {best_eval}",
+                id=best.id,
+                best=_metric(best),
+                best_eval=format.loss(best.best_eval),
+            )
+            + (msg(", best of {num_others} on its data", num_others=len(others)) if first and len(others) > 1 else "")
         )
     if worse := sorted(run.id for run in ended if run.best.improved is False):
-        pieces.append(f"never better than at the start: {listed(worse)}")
+        pieces.append(msg("never better than at the start: {worse}", worse=listed(worse)))
     return pieces
 
 
@@ -69,7 +75,9 @@ def _result(news: News) -> str:
         return f": {_metric(news.run)} {news.run.best.words(format.loss)}"
     place = "best" if news.place == 1 else _ordinal(news.place)
     return f": {_metric(news.run)} {format.loss(news.run.best_eval)}" + (
-        f", {place} of {plural(news.scored, 'run')} on this data" if news.scored > 1 else ""
+        msg(", {place} of {scored} on this data", place=place, scored=plural(news.scored, "run"))
+        if news.scored > 1
+        else ""
     )
 
 

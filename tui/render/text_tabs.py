@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from engine.base.messages import msg
 from engine.present import event_text
 from engine.store.run_records import Event, Run, SettingValue
 from tui.data.log_reader import Tail
@@ -123,7 +124,11 @@ class LogSheet(Sheet):
         parts = [super().where()]
         if self.tail is not None and self.tail.skipped:
             parts.append(
-                f"the last {format.size(self.tail.offset - self.tail.skipped)} of {format.size(self.tail.offset)}"
+                msg(
+                    "the last {offset} of {size}",
+                    offset=format.size(self.tail.offset - self.tail.skipped),
+                    size=format.size(self.tail.offset),
+                )
             )
         parts.append("follows" if self.follow else "f follows")
         return " · ".join(filter(None, parts))

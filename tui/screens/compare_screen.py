@@ -19,6 +19,7 @@ from textual.geometry import Region
 from textual.message import Message
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.base.workspace import Workspace
 from engine.compare.comparison import compare
 from engine.compare.comparison_records import Comparison, SettingRow
@@ -281,7 +282,7 @@ class CompareScreen(KeyScreen):
 
     def do_compare_add(self) -> None:
         if len(self.names) >= MOST:
-            self.host.say(f"add: {MOST} are the most side by side; - leaves one out", "warning")
+            self.host.say(msg("add: {most} are the most side by side; - leaves one out", most=MOST), "warning")
             return
 
         def done(text: str) -> None:
@@ -313,7 +314,12 @@ class CompareScreen(KeyScreen):
             text = comparison_view.markdown(dataclasses.replace(self.found.comparison, answers=()))
             without = ", without the answers, which are too long for a terminal"
         self.host.copy_to_clipboard(text)
-        self.host.say(f"copied as Markdown{without} (if the terminal lets programs copy; w writes it all to a file)")
+        self.host.say(
+            msg(
+                "copied as Markdown{without} (if the terminal lets programs copy; w writes it all to a file)",
+                without=without,
+            )
+        )
 
     def do_compare_export(self) -> None:
         if self.found is None:
@@ -325,9 +331,11 @@ class CompareScreen(KeyScreen):
         def work() -> None:
             try:
                 path = write_new(root, stem, text)
-                self.app.call_from_thread(self.host.say, f"written to {path}")
+                self.app.call_from_thread(self.host.say, msg("written to {path}", path=path))
             except OSError as error:
-                self.app.call_from_thread(self.host.say, f"export to {root}: {error.strerror}", "failed")
+                self.app.call_from_thread(
+                    self.host.say, msg("export to {root}: {strerror}", root=root, strerror=error.strerror), "failed"
+                )
 
         self.run_worker(work, thread=True, group="export", exit_on_error=False)
 
@@ -402,7 +410,11 @@ class Caution(Lines):
         warnings = found.comparison.warnings if found else ()
         if not warnings:
             return []
-        more = f" ({plural(len(warnings) - 1, 'more')} under Results)" if len(warnings) > 1 else ""
+        more = (
+            msg(" ({num_warnings} under Results)", num_warnings=plural(len(warnings) - 1, "more"))
+            if len(warnings) > 1
+            else ""
+        )
         return [[(f" ! {visible(warnings[0])}", "warning"), (more, "dim")]]
 
 
@@ -410,7 +422,12 @@ class Curves(Chart):
     number = 1
 
     def title(self) -> Line:
-        return [(f"Curves: {self.screen.shown_metric()[0]} by {self.views.view.x}", "title")]
+        return [
+            (
+                msg("Curves: {shown_metric} by {x}", shown_metric=self.screen.shown_metric()[0], x=self.views.view.x),
+                "title",
+            )
+        ]
 
 
 class _Pane(ScrollPane):

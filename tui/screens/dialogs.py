@@ -7,6 +7,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.geometry import Region
 
+from engine.base.messages import msg
 from tui.render.format import Line, cells, cut, fit, line_cells, visible, wrap
 from tui.screens.key_screen import KeyScreen, lay
 from tui.widgets.bars import Footer
@@ -125,7 +126,7 @@ class Confirm(Dialog):
         self.lost = [part for text in lost for part in wrap(text, 64)]
 
     def box(self) -> Pane:
-        keys = f"{self.confirm_key} {self.does} · any other key: no"
+        keys = msg("{confirm_key} {does} · any other key: no", confirm_key=self.confirm_key, does=self.does)
         return _Words(self.heading, [[(text, "text")] for text in self.lost], keys)
 
     def box_size(self, width: int, height: int) -> tuple[int, int]:

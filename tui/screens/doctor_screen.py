@@ -9,6 +9,7 @@ from typing import Any
 
 from textual.message import Message
 
+from engine.base.messages import msg
 from tui.data.helper_process import HelperProcess
 from tui.render import format
 from tui.render.format import Line, visible
@@ -86,10 +87,14 @@ class Doctor(Dialog):
         try:
             done = self._child.run(words, seconds=_SECONDS)
         except OSError as error:
-            self.post_message(Examined((), f"finetop doctor cannot be started: {error.strerror}"))
+            self.post_message(
+                Examined((), msg("finetop doctor cannot be started: {strerror}", strerror=error.strerror))
+            )
             return
         except subprocess.TimeoutExpired:
-            self.post_message(Examined((), f"finetop doctor has not come back for {_SECONDS:.0f} seconds"))
+            self.post_message(
+                Examined((), msg("finetop doctor has not come back for {seconds:.0f} seconds", seconds=_SECONDS))
+            )
             return
         if done is None:
             return  # the sheet was closed meanwhile
@@ -97,8 +102,8 @@ class Doctor(Dialog):
         try:
             self.post_message(Examined(json.loads(said)))
         except ValueError:
-            last = complaint.strip().splitlines()[-1:] or [f"exit code {code}"]
-            self.post_message(Examined((), f"finetop doctor failed: {last[0]}"))
+            last = complaint.strip().splitlines()[-1:] or [msg("exit code {code}", code=code)]
+            self.post_message(Examined((), msg("finetop doctor failed: {last}", last=last[0])))
 
     def on_examined(self, message: Examined) -> None:
         self.pane.findings, self.pane.error = message.findings, message.error

@@ -9,6 +9,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
 
+from engine.base.messages import msg
 from tui.data.snapshot import Snapshot
 from tui.keymap import Action
 from tui.widgets.prompt import Prompt
@@ -79,7 +80,7 @@ class KeyScreen(Screen, inherit_bindings=False):
     def refusal(self, action: Action) -> str:
         """Why an action cannot be done now; empty when it can."""
         if action.writes and self.host.readonly:
-            return f"{action.label}: the screen was opened with --readonly"
+            return msg("{label}: the screen was opened with --readonly", label=action.label)
         return ""
 
     # asking for a text

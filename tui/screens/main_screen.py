@@ -7,6 +7,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.geometry import Region
 
+from engine.base.messages import msg
 from engine.store.run_records import Run
 from tui.data.feed import Answer
 from tui.data.snapshot import Snapshot
@@ -36,7 +37,13 @@ class Notice(Lines):
     def lines(self, width: int, height: int) -> list[Line]:
         text = [
             "finetop needs more room:",
-            f"{LEAST_WIDTH}x{LEAST_HEIGHT} at least, this is {width}x{height}.",
+            msg(
+                "{least_width}x{least_height} at least, this is {width}x{height}.",
+                least_width=LEAST_WIDTH,
+                least_height=LEAST_HEIGHT,
+                width=width,
+                height=height,
+            ),
             "Runs go on. q leaves.",
         ]
         return [[(format.fit(line, width), "text")] for line in text]
@@ -294,7 +301,7 @@ class MainScreen(Acts, KeyScreen):
             self.runs.focus()
         else:
             filtered = " that matches the filter" if self.host.view.matching else ""
-            self.host.say(f"there is no run {visible(text)}{filtered}", "warning")
+            self.host.say(msg("there is no run {text}{filtered}", text=visible(text), filtered=filtered), "warning")
 
     # finding runs
 
@@ -341,7 +348,9 @@ class MainScreen(Acts, KeyScreen):
         self.host.memory.values |= {"sort": sort, "descending": descending}
         self.look(sort=sort, descending=descending)
         self.host.say(
-            f"sorted by {sort}{', the other way around' if descending else ''}" if sort else "running, queue, finished",
+            msg("sorted by {sort}{suffix}", sort=sort, suffix=", the other way around" if descending else "")
+            if sort
+            else "running, queue, finished",
             "dim",
         )
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from engine.base.messages import msg
 from engine.settings.schema import SETTINGS
 from tui.data.data_preview import DataPreview
 from tui.render.format import Line, cells, count, cut, duration, fit, plural, visible, wrap
@@ -57,7 +58,11 @@ class Head(Lines):
     def lines(self, width: int, height: int) -> list[Line]:
         screen = self.screen
         parent = screen.parent_checkpoint
-        what = f"new run from the weights of {parent[0]}@{parent[1]}" if parent else "new run"
+        what = (
+            msg("new run from the weights of {parent}@{first_parent}", parent=parent[0], first_parent=parent[1])
+            if parent
+            else "new run"
+        )
         runs = screen.checked.count
         line: Line = [(" finetop", "title"), (f"  {what}", "text")]
         if runs > 1:
@@ -147,7 +152,7 @@ class Info(ScrollPane):
     place = "form"
 
     def hint(self) -> str:
-        return f"↓ {self.below} more · tab" if self.below else ""
+        return msg("↓ {below} more · tab", below=self.below) if self.below else ""
 
     def title(self) -> str:
         return "What it takes"
@@ -198,7 +203,7 @@ def _about(path: str, screen: "NewRun", typing: str | None, width: int) -> list[
     if problem:
         lines += _wrapped(f"✖ {problem}", width, "failed")
     elif typing is not None and (several := len(new_run_form.alternatives(path, typing.strip()))) > 1:
-        lines.append([(f" {several} values: a sweep", "key")])
+        lines.append([(msg(" {several} values: a sweep", several=several), "key")])
     return lines
 
 
@@ -210,7 +215,7 @@ def _runs(screen: "NewRun", width: int) -> list[Line]:
     for one in screen.checked.runs[:4]:
         lines.append([(f"   {cut(visible(one.config.run.name), width - 5)}", "dim")])
     if len(screen.checked.runs) > 4:
-        lines.append([(f"   and {len(screen.checked.runs) - 4} more", "dim")])
+        lines.append([(msg("   and {num_runs} more", num_runs=len(screen.checked.runs) - 4), "dim")])
     return lines
 
 
@@ -239,7 +244,7 @@ def _data(screen: "NewRun", width: int) -> list[Line]:
                 ]
             )
         if len(data.files) > 3:
-            lines.append([(f"   and {len(data.files) - 3} files more", "dim")])
+            lines.append([(msg("   and {num_files} files more", num_files=len(data.files) - 3), "dim")])
     if data.error:
         lines += _wrapped(f"✖ {data.error}", width, "failed")
     else:
@@ -258,19 +263,41 @@ def _tokens(screen: "NewRun", width: int) -> list[Line]:
     for side in ("train", "val"):
         counts = report.get("data", {}).get(side) or {}
         if counts.get("examples"):
-            said = f"{side}: {count(counts['examples'])} examples, {count(counts['tokens'])} tokens"
+            said = msg(
+                "{side}: {examples} examples, {tokens} tokens",
+                side=side,
+                examples=count(counts["examples"]),
+                tokens=count(counts["tokens"]),
+            )
             said += f", longest {count(counts['longest'])}"
             lines += _wrapped(said, width, "text")
             if counts.get("overlong"):
-                lines += _wrapped(f"! {count(counts['overlong'])} longer than data.max_length", width, "warning")
+                lines += _wrapped(
+                    msg("! {overlong} longer than data.max_length", overlong=count(counts["overlong"])),
+                    width,
+                    "warning",
+                )
     plan = report.get("plan", {})
     if plan.get("total_steps"):
-        steps = f"{count(plan['total_steps'])} steps, {count(plan['steps_per_epoch'])} an epoch"
+        steps = msg(
+            "{total_steps} steps, {steps_per_epoch} an epoch",
+            total_steps=count(plan["total_steps"]),
+            steps_per_epoch=count(plan["steps_per_epoch"]),
+        )
         lines += _wrapped(steps, width, "text")
     time = report.get("time") or {}
     if time.get("seconds"):
-        off = f", off by up to {time['factor']:g}× either way" if time.get("factor") else ""
-        lines += _wrapped(f"takes about {duration(time['seconds'])} ({time.get('from', '')}{off})", width, "text")
+        off = msg(", off by up to {factor:g}× either way", factor=time["factor"]) if time.get("factor") else ""
+        lines += _wrapped(
+            msg(
+                "takes about {seconds} ({get}{off})",
+                seconds=duration(time["seconds"]),
+                get=time.get("from", ""),
+                off=off,
+            ),
+            width,
+            "text",
+        )
     for advice in report.get("advice") or ():
         lines += _wrapped(f"! {advice.get('message', '')}", width, "warning")
     return lines

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from engine.base.errors import ConfigError, EngineError, InputError
+from engine.base.messages import msg
 from engine.models.model_facts import find_facts
 from engine.runs.run_folder import absolute, check_data, check_model
 from engine.runs.settings_checks import Finding, given_by_hand
@@ -216,7 +217,12 @@ def check(form: Form) -> Checked:
     count = Checked(varied=varied).count
     if count > MOST_RUNS:
         worst = max(varied, key=lambda path: varied[path])
-        problems.setdefault(worst, f"that would be {count:,} runs; {MOST_RUNS} at once are the most here")
+        problems.setdefault(
+            worst,
+            msg(
+                "that would be {count:,} runs; {most_runs} at once are the most here", count=count, most_runs=MOST_RUNS
+            ),
+        )
     if "model.name" not in problems and not form.text("model.name"):
         problems["model.name"] = "a folder, a hub name such as org/name, or 'starter'"
     # What does not go together is looked for among the values that are right by themselves.

@@ -16,6 +16,7 @@ from textual.geometry import Region
 from textual.message import Message
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.settings.presets import all_presets, find_preset
 from engine.settings.resolve import read_run
 from engine.settings.schema import SETTINGS, RunConfig
@@ -174,7 +175,7 @@ class NewRunScreen(KeyScreen):
             try:
                 memory = () if "model.name" in files else tuple(memory_view.lines(runs[0].config, machine, known))
             except (EngineError, OSError, ValueError) as error:
-                memory = ([(f"memory not known: {visible(str(error))}", "dim")],)
+                memory = ([(msg("memory not known: {error}", error=visible(str(error))), "dim")],)
             told = tuple(one.message for one in new_run_form.findings(runs[0]) if not one.refused)
             self.post_message(self.Learned(number, "known", FormChecks(files, memory, told)))
 
@@ -324,7 +325,7 @@ class NewRunScreen(KeyScreen):
             return
         following = new_run_form.next_choice(path, self.form.text(path))
         if following is None:
-            self.host.say(f"{path} may be anything: enter edits it")
+            self.host.say(msg("{path} may be anything: enter edits it", path=path))
         else:
             self.changed(self.form.set(path, following))
 
@@ -340,7 +341,7 @@ class NewRunScreen(KeyScreen):
         def found(text: str) -> None:
             path = next((path for path in SETTINGS if text.strip().lower() in path), None)
             if path is None or not text.strip():
-                self.host.say(f"no setting's name holds '{text}'", "warning")
+                self.host.say(msg("no setting's name holds '{text}'", text=text), "warning")
                 return
             self.go_to(path)
 
@@ -394,7 +395,13 @@ class NewRunScreen(KeyScreen):
             return  # the key was pressed twice
         problems = self.problems()
         if problems:
-            self.host.say(f"not queued: {plural(len(problems), 'setting')} wrong, e goes to the first", "failed")
+            self.host.say(
+                msg(
+                    "not queued: {num_problems} wrong, e goes to the first",
+                    num_problems=plural(len(problems), "setting"),
+                ),
+                "failed",
+            )
             self.do_form_problem()
             return
         runs, parent, typed = list(self.checked.runs), self.parent_checkpoint, self.form.typed
@@ -430,7 +437,11 @@ class NewRunScreen(KeyScreen):
         self.host.actor.do("queue", attempt, then=lambda outcomes: self.on_queued(outcomes[0]))
 
     def on_queued(self, made: Sequence[int]) -> None:
-        ids = f"run {made[0]}" if len(made) == 1 else f"{len(made)} runs, {made[0]} to {made[-1]}"
+        ids = (
+            f"run {made[0]}"
+            if len(made) == 1
+            else msg("{num_made} runs, {made} to {last_made}", num_made=len(made), made=made[0], last_made=made[-1])
+        )
         self.host.say(f"queued {ids}", "done")
         if self.app.screen is self:
             self.app.pop_screen()
@@ -454,7 +465,7 @@ def load(source: int | str | None, runs: Path) -> Source:
         return Source(f"preset {source}", find_preset(source).settings())
     folder = runs / str(source)
     if not folder.is_dir():
-        raise EngineError(f"there is no run {source} any more")
+        raise EngineError(msg("there is no run {source} any more", source=source))
     resolved = read_run(folder)
     values = resolved.config.flat() | {"run.name": "", "model.checkpoint": resolved.config.model.checkpoint}
     return Source(f"run {source}", values, resolved.origin)

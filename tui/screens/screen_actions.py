@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from engine.base.messages import msg
 from engine.base.units import bytes_text
 from engine.metrics.best_evaluation import criteria, parse_criterion
 from engine.store.run_records import Run, RunState
@@ -79,13 +80,13 @@ class Acts(Base):
         verb = action_id.partition(".")[2].replace("_", " ")
         needs = (*_GUARDS, "main.edit", "main.rename", "main.tag", "main.note", "main.copy", "main.log", "main.compare")
         if (action_id in needs or action_id.startswith("runs.mark")) and not chosen:
-            return f"{verb}: there is no run"
+            return msg("{verb}: there is no run", verb=verb)
         if (guard := _GUARDS.get(action_id)) and not any(map(guard, chosen)):
             return f"{verb}: run {chosen[0].id} {_state_words(chosen[0])}"
         if action_id == "main.compare":
             return self._why_not_compare(chosen)
         if action_id == "main.daemon" and self.host.snapshot.daemon.running:
-            return f"the daemon is running already (pid {self.host.snapshot.daemon.pid})"
+            return msg("the daemon is running already (pid {pid})", pid=self.host.snapshot.daemon.pid)
         if action_id == "main.undo" and not self.host.deleted:
             return "undo: nothing was deleted from here"
         return ""
@@ -94,24 +95,28 @@ class Acts(Base):
         point, run = self.checkpoints.checkpoint, self.checkpoints.run
         verb = action_id.partition(".")[2]
         if point is None or run is None:
-            return f"{verb}: there is no checkpoint here"
+            return msg("{verb}: there is no checkpoint here", verb=verb)
         detail = self.checkpoints.detail
         gone = detail is not None and detail.present is not None and point.step not in detail.present
         if action_id == "checkpoints.resume":
             if gone:
-                return f"resume: the files of step {point.step} are gone"
-            return "" if run.ended else f"resume: run {run.id} {_state_words(run)}"
+                return msg("resume: the files of step {step} are gone", step=point.step)
+            return "" if run.ended else msg("resume: run {id} {run}", id=run.id, run=_state_words(run))
         if action_id == "checkpoints.best" and not run.ended:
-            return f"best: run {run.id} {_state_words(run)}; it can be told once it has ended"
+            return msg("best: run {id} {run}; it can be told once it has ended", id=run.id, run=_state_words(run))
         if action_id == "checkpoints.fork" and gone:
-            return f"fork: the files of step {point.step} are gone"
+            return msg("fork: the files of step {step} are gone", step=point.step)
         if action_id == "checkpoints.delete" and point.pinned:
-            return f"delete: the checkpoint of step {point.step} is pinned; P takes the pin away"
+            return msg("delete: the checkpoint of step {step} is pinned; P takes the pin away", step=point.step)
         return ""
 
     def _why_not_compare(self, chosen: Sequence[Run]) -> str:
         if len(chosen) > _MOST_COMPARED:
-            return f"compare: {len(chosen)} runs are marked, {_MOST_COMPARED} fit side by side"
+            return msg(
+                "compare: {num_chosen} runs are marked, {most_compared} fit side by side",
+                num_chosen=len(chosen),
+                most_compared=_MOST_COMPARED,
+            )
         if len(chosen) == 1 and self._best_other(chosen[0]) is None:
             return "compare: no other run on the same data has an evaluation; space marks runs to compare"
         return ""
@@ -175,18 +180,24 @@ class Acts(Base):
             done()
             return
         lost = [f"Run {run.id} {visible(run.name)}: {self._unsaved(run)}" for run in runs[:6]]
-        lost += [f"and {len(runs) - 6} more"] if len(runs) > 6 else []
-        lost += [f"Off the queue: {listed([run.id for run in waiting])}"] if waiting else []
+        lost += [msg("and {num_runs} more", num_runs=len(runs) - 6)] if len(runs) > 6 else []
+        lost += [msg("Off the queue: {waiting}", waiting=listed([run.id for run in waiting]))] if waiting else []
         lost += ["", "x would let it finish its step and save first."]
-        self.app.push_screen(Confirm(f"Kill {plural(len(runs), 'run')} without saving?", lost, done, "X", "kills"))
+        self.app.push_screen(
+            Confirm(msg("Kill {num_runs} without saving?", num_runs=plural(len(runs), "run")), lost, done, "X", "kills")
+        )
 
     def _unsaved(self, run: Run) -> str:
         detail = self.host.snapshot.detail
         points = detail.checkpoints if detail is not None and detail.run_id == run.id else ()
         last = max((point.step for point in points), default=0)
         if not points and (detail is None or detail.run_id != run.id):
-            return f"what came after its last checkpoint is lost (it is at step {run.step})"
-        return f"{plural(max(0, run.step - last), 'step')} since the checkpoint of step {last} are lost"
+            return msg("what came after its last checkpoint is lost (it is at step {step})", step=run.step)
+        return msg(
+            "{plural} since the checkpoint of step {last} are lost",
+            plural=plural(max(0, run.step - last), "step"),
+            last=last,
+        )
 
     def do_main_hold(self) -> None:
         """Hold those that may start, or release if all of them are held."""
@@ -229,12 +240,17 @@ class Acts(Base):
             return
         choices: list[tuple[Any, Line]] = []
         for index, point in enumerate(points):
-            lost = "" if not index else f"later checkpoints are set aside ({index})"
-            text = f"step {format.count(point.step):>8}   eval {format.loss(eval_of(point)):>6}   {kept_words(point)}"
+            lost = "" if not index else msg("later checkpoints are set aside ({index})", index=index)
+            text = msg(
+                "step {step:>8}   eval {point:>6}   {kept_words}",
+                step=format.count(point.step),
+                point=format.loss(eval_of(point)),
+                kept_words=kept_words(point),
+            )
             choices.append((point.step, [(text, "text"), (f"   {lost}", "dim")]))
         self.app.push_screen(
             Choose(
-                f"Go on with run {run.id} from",
+                msg("Go on with run {id} from", id=run.id),
                 choices,
                 lambda step: self._resume_at(run, step, step == points[0].step),
             )
@@ -248,7 +264,7 @@ class Acts(Base):
 
         def then(outcomes: list[Any]) -> None:
             if outcome := outcomes[0]:
-                self.host.say(f"run {run.id} is queued to go on from step {step}")
+                self.host.say(msg("run {id} is queued to go on from step {step}", id=run.id, step=step))
                 self._tell_notes(outcomes)
             else:
                 self.host.say_whole("resume", outcome.why, "warning")
@@ -266,8 +282,8 @@ class Acts(Base):
                 points = len(detail.checkpoints) if detail is not None and detail.run_id == run.id else None
                 words = f", {plural(points, 'checkpoint')}" if points else ""
                 lost.append(f"Run {run.id} {visible(run.name)}: {bytes_text(amount)}{words}")
-            lost += [f"and {len(runs) - 6} more"] if len(runs) > 6 else []
-            lost += ["", f"{bytes_text(sum(amounts))} go to the trash; u takes them back out."]
+            lost += [msg("and {num_runs} more", num_runs=len(runs) - 6)] if len(runs) > 6 else []
+            lost += ["", msg("{amounts} go to the trash; u takes them back out.", amounts=bytes_text(sum(amounts)))]
             self.app.push_screen(
                 Confirm(f"Delete {plural(len(runs), 'run')}?", lost, lambda: self._delete(runs), "d", "deletes")
             )
@@ -284,7 +300,13 @@ class Acts(Base):
             if lost := [outcome for outcome in outcomes if not outcome]:
                 self.host.say(f"delete: {lost[0].why}", "warning")
             else:
-                self.host.say(f"in the trash: {listed(won)} · u takes {'it' if len(won) == 1 else 'them'} back out")
+                self.host.say(
+                    msg(
+                        "in the trash: {won} · u takes {suffix} back out",
+                        won=listed(won),
+                        suffix="it" if len(won) == 1 else "them",
+                    )
+                )
 
         self.host.actor.do("delete", *(lambda control, run=run: control.trash(run.id) for run in runs), then=then)
 
@@ -295,7 +317,7 @@ class Acts(Base):
             if lost := [outcome for outcome in outcomes if not outcome]:
                 self.host.say(f"undo: {lost[0].why}", "warning")
             else:
-                self.host.say(f"back again: {listed(last)}")
+                self.host.say(msg("back again: {last}", last=listed(last)))
 
         self.host.actor.do(
             "undo", *(lambda control, run_id=run_id: control.restore(run_id) for run_id in last), then=then
@@ -307,12 +329,18 @@ class Acts(Base):
         run = self.runs.run
         if run is not None:
             said = "is called"
-            self.ask(Prompt(f"name of {run.id}", run.name, lambda text: self._describe(run, "rename", text, said)))
+            self.ask(
+                Prompt(msg("name of {id}", id=run.id), run.name, lambda text: self._describe(run, "rename", text, said))
+            )
 
     def do_main_note(self) -> None:
         run = self.runs.run
         if run is not None:
-            self.ask(Prompt(f"note on {run.id}", run.note, lambda text: self._describe(run, "note", text, "noted:")))
+            self.ask(
+                Prompt(
+                    msg("note on {id}", id=run.id), run.note, lambda text: self._describe(run, "note", text, "noted:")
+                )
+            )
 
     def _describe(self, run: Run, verb: str, text: str, said: str) -> None:
         def then(outcomes: list[Any]) -> None:
@@ -336,7 +364,7 @@ class Acts(Base):
                 lambda control, run: control.tag(run.id, tags),
             )
 
-        self.ask(Prompt(f"tags of {listed([run.id for run in runs])}", before, done))
+        self.ask(Prompt(msg("tags of {runs}", runs=listed([run.id for run in runs])), before, done))
 
     # checkpoints
 
@@ -352,8 +380,13 @@ class Acts(Base):
         point, detail = self.checkpoints.checkpoint, self.checkpoints.detail
         only = detail is not None and len(detail.checkpoints) == 1
         lost = [
-            f"Step {format.count(point.step)} of run {point.run_id}: {bytes_text(point.bytes or 0)},"
-            f" kept because: {kept_words(point)}."
+            msg(
+                "Step {step} of run {run_id}: {bytes}, kept because: {point}.",
+                step=format.count(point.step),
+                run_id=point.run_id,
+                bytes=bytes_text(point.bytes or 0),
+                point=kept_words(point),
+            )
         ]
         lost += ["It is the only one: the run could then not be resumed."] if only else []
         lost += ["It is gone for good: checkpoints have no trash."]
@@ -362,7 +395,7 @@ class Acts(Base):
             self._checkpoint(
                 "delete",
                 lambda control: control.delete_checkpoint(point.run_id, point.step, force=only),
-                f"the checkpoint of step {point.step} is deleted",
+                msg("the checkpoint of step {step} is deleted", step=point.step),
             )
 
         self.app.push_screen(Confirm("Delete this checkpoint?", lost, done, "d", "deletes"))
@@ -392,7 +425,11 @@ class Acts(Base):
             by = parse_criterion(text)
             one = series[by.key]
             value, step = (one.low, one.low_step) if by.lower else (one.high, one.high_step)
-            words = f"{format.loss(value):>8} at step {format.count(step)}" if value is not None else ""
+            words = (
+                msg("{loss:>8} at step {step}", loss=format.loss(value), step=format.count(step))
+                if value is not None
+                else ""
+            )
             so_far = "   so far" if text == run.best_by else ""
             choices.append((text, [(format.fit(visible(text), 28), "text"), (words + so_far, "dim")]))
         choices.append(("", [("another metric …", "text")]))
@@ -402,10 +439,14 @@ class Acts(Base):
                 self._choose_best(run, text)
             else:
                 self.ask(
-                    Prompt(f"best of {run.id} by (METRIC, METRIC:min)", "", lambda said: self._choose_best(run, said))
+                    Prompt(
+                        msg("best of {id} by (METRIC, METRIC:min)", id=run.id),
+                        "",
+                        lambda said: self._choose_best(run, said),
+                    )
                 )
 
-        self.app.push_screen(Choose(f"Best of run {run.id} goes by", choices, chosen))
+        self.app.push_screen(Choose(msg("Best of run {id} goes by", id=run.id), choices, chosen))
 
     def _choose_best(self, run: Run, by: str) -> None:
         def then(outcomes: list[Any]) -> None:
@@ -443,7 +484,7 @@ class Acts(Base):
             else:
                 self._queue_fixed(run, fix)
 
-        self.app.push_screen(Choose(f"Queue run {run.id} again with", choices, chosen))
+        self.app.push_screen(Choose(msg("Queue run {id} again with", id=run.id), choices, chosen))
 
     def _queue_fixed(self, run: Run, fix: Any) -> None:
         folder = self.host.workspace.runs / str(run.id)
@@ -459,7 +500,11 @@ class Acts(Base):
             origin = {path: label if label == "fix" else before.origin[path] for path, label in after.origin.items()}
             return control.add(Resolved(after.config, origin))
 
-        self.host.actor.do("queue", call, then=lambda made: self.host.say(f"run {made[0]} is queued: {fix.label}"))
+        self.host.actor.do(
+            "queue",
+            call,
+            then=lambda made: self.host.say(msg("run {made} is queued: {label}", made=made[0], label=fix.label)),
+        )
 
     def _new_run(self, source: int | None = None, parent: tuple[int, int] | None = None) -> None:
         from tui.screens.new_run_screen import NewRunScreen  # brings presets, plan and data reports with it
@@ -510,5 +555,5 @@ class Acts(Base):
         lines = since_last_time(snapshot.runs, seen, snapshot.taken) if seen is not None else []
         if lines:
             away = format.ago(snapshot.taken - seen)
-            self.host.say(f"since you last looked, {away}: " + " · ".join(lines))
+            self.host.say(msg("since you last looked, {away}: ", away=away) + " · ".join(lines))
         self.host.looked(time.time())

@@ -2,6 +2,7 @@
 
 from textual.widgets import Input
 
+from engine.base.messages import msg
 from engine.store.run_records import RunState
 from tui.data.snapshot import Snapshot
 from tui.keymap import BY_ID, written
@@ -32,7 +33,9 @@ def header(snapshot: Snapshot, width: int, host: str, readonly: bool, paused: bo
     if snapshot.machine and snapshot.machine.disk and snapshot.machine.disk.free_bytes is not None:
         amount = snapshot.machine.disk.free_bytes
         free = format.size(amount)
-        parts.append([(f"disk {free} free" if wide else free, "text" if amount >= _LITTLE_DISK else "warning")])
+        parts.append(
+            [(msg("disk {free} free", free=free) if wide else free, "text" if amount >= _LITTLE_DISK else "warning")]
+        )
     for part in parts:
         if part and line_cells(line) + len(gap) + line_cells(part) <= width:
             line += [(gap, "text"), *part]
@@ -83,9 +86,16 @@ def _runs(snapshot: Snapshot, wide: bool) -> Line:
     counts = snapshot.counts
     running = sum(counts.get(state, 0) for state in (RunState.RUNNING, RunState.STARTING, RunState.SAVING))
     queued, failed = counts.get(RunState.QUEUED, 0), snapshot.failed_today
-    line: Line = [(f"running {running}   queue {queued}" if wide else f"run {running}  queue {queued}", "text")]
+    line: Line = [
+        (
+            msg("running {running}   queue {queued}", running=running, queued=queued)
+            if wide
+            else msg("run {running}  queue {queued}", running=running, queued=queued),
+            "text",
+        )
+    ]
     if failed:
-        line.append((f"   failed {failed} today" if wide else f"  fail {failed}", "failed"))
+        line.append((msg("   failed {failed} today", failed=failed) if wide else f"  fail {failed}", "failed"))
     return line
 
 
@@ -96,7 +106,7 @@ def _machine(snapshot: Snapshot, wide: bool) -> Line:
     cards = [gpu for gpu in machine.gpus if not gpu.parent]
     if cards and wide:
         busy = sum((gpu.utilisation or 0) >= 5 or bool(gpu.processes) for gpu in cards)
-        return [(f"GPUs {busy} busy of {len(cards)}", "text")]
+        return [(msg("GPUs {busy} busy of {num_cards}", busy=busy, num_cards=len(cards)), "text")]
     if cards:
         shown = " ".join(format.percent(gpu.utilisation) for gpu in cards[:4])
         return [(f"GPU {shown}{'…' if len(cards) > 4 else ''}", "text")]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from textual.message import Message
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.store.connect import Connection, DatabaseError
 from tui.render.chart_data import CurveSpec, Request, draw
 from tui.render.chart_drawing import SMOOTHINGS, UNITS, Picture, View, legend, neighbour, zoomed
@@ -97,7 +98,9 @@ class Chart(Pane):
 
     def hint(self) -> str:
         unit = self.views.view.x
-        return f"m metric · l log y · z smooth · t by {unit} · ←→ read · i a zoom" if self.has_focus else ""
+        return (
+            msg("m metric · l log y · z smooth · t by {unit} · ←→ read · i a zoom", unit=unit) if self.has_focus else ""
+        )
 
     def _ask(self) -> None:
         """Ask for the picture of what is wanted now, unless that was asked last."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from engine.base.messages import msg
 from engine.store.run_records import Checkpoint, Run
 from tui.data.snapshot import Detail
 from tui.render import format
@@ -68,7 +69,7 @@ class CheckpointsPane(Rows):
         return value if isinstance(value, Checkpoint) else None
 
     def title(self) -> Line:
-        return [(f"Checkpoints of {self.run.id}" if self.run else "Checkpoints", "title")]
+        return [(msg("Checkpoints of {id}", id=self.run.id) if self.run else "Checkpoints", "title")]
 
     def hint(self) -> str:
         return "P pin · d delete · r resume here" if self.has_focus else ""

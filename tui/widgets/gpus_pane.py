@@ -1,5 +1,6 @@
 """Pane 2: each GPU and whose work it does; processor and memory where there is none."""
 
+from engine.base.messages import msg
 from engine.monitor.samples import GpuSample, Snapshot
 from engine.present.text import gauge
 from tui.render import format
@@ -80,20 +81,62 @@ def _notes(gpu: GpuSample, width: int) -> list[Line]:
     lines: list[Line] = []
     if gpu.problem or gpu.stale:
         old = (
-            f" · figures are {format.duration(gpu.age_seconds)} old"
+            msg(" · figures are {age_seconds} old", age_seconds=format.duration(gpu.age_seconds))
             if gpu.stale and gpu.age_seconds is not None
             else ""
         )
         lines.append([(f" ! GPU {gpu.index} {visible(gpu.problem or 'is silent')}{old}", "warning")])
     if gpu.held_back:
-        lines.append([(f" ! GPU {gpu.index} is held back: {visible(', '.join(gpu.held_back))}", "warning")])
+        lines.append(
+            [
+                (
+                    msg(
+                        " ! GPU {index} is held back: {held_back}",
+                        index=gpu.index,
+                        held_back=visible(", ".join(gpu.held_back)),
+                    ),
+                    "warning",
+                )
+            ]
+        )
     if gpu.ecc_uncorrected:
-        lines.append([(f" ! GPU {gpu.index} has had {gpu.ecc_uncorrected} uncorrected memory errors", "warning")])
+        lines.append(
+            [
+                (
+                    msg(
+                        " ! GPU {index} has had {ecc_uncorrected} uncorrected memory errors",
+                        index=gpu.index,
+                        ecc_uncorrected=gpu.ecc_uncorrected,
+                    ),
+                    "warning",
+                )
+            ]
+        )
     for process in gpu.processes or ():
         if process.run is None:
-            whose = f"pid {process.pid} of {visible(process.user or '?')}, {format.gib(process.memory_bytes)}"
+            whose = msg(
+                "pid {pid} of {user}, {memory_bytes}",
+                pid=process.pid,
+                user=visible(process.user or "?"),
+                memory_bytes=format.gib(process.memory_bytes),
+            )
             command = f" · {visible(process.command)}" if process.command else ""
-            lines.append([(cut(f"   GPU {gpu.index}: not ours: {whose}{command}", width), "dim")])
+            lines.append(
+                [
+                    (
+                        cut(
+                            msg(
+                                "   GPU {index}: not ours: {whose}{command}",
+                                index=gpu.index,
+                                whose=whose,
+                                command=command,
+                            ),
+                            width,
+                        ),
+                        "dim",
+                    )
+                ]
+            )
     return lines
 
 
@@ -127,7 +170,7 @@ def _host_lines(machine: Snapshot, width: int) -> list[Line]:
         ]
     )
     for run, sample in machine.runs.items():
-        cpu = "·" if sample.cpu_percent is None else f"{sample.cpu_percent:.0f}% of a core"
+        cpu = "·" if sample.cpu_percent is None else msg("{cpu_percent:.0f}% of a core", cpu_percent=sample.cpu_percent)
         lines.append(
             [
                 (f" run {visible(str(run))}", "running"),
@@ -158,7 +201,11 @@ class GpusPane(ScrollPane):
         return [("CPU and memory", "title")]
 
     def hint(self) -> str:
-        return f"driver {visible(self.machine.driver)} · every 1 s" if self.machine and self.machine.driver else ""
+        return (
+            msg("driver {driver} · every 1 s", driver=visible(self.machine.driver))
+            if self.machine and self.machine.driver
+            else ""
+        )
 
     def head(self, width: int) -> list[Line]:
         return gpu_lines(self.machine, width)[:1]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.base.workspace import LOG
 from engine.store.run_records import Run, RunState, Series
 from tui.data.feed import Answer
@@ -207,7 +208,7 @@ class RunPane(Chart):
             return "[ ] tab"
         amount = len(self._eval_charts()) if self.tab == "Eval" else 1
         more = f" · m {self._eval_chart % amount + 1} of {amount}" if amount > 1 else ""
-        return f"[ ] tab{more} · l log y · z smooth · t x axis · ←→ read"
+        return msg("[ ] tab{more} · l log y · z smooth · t x axis · ←→ read", more=more)
 
     def sheet(self) -> Sheet | None:
         return {WHY: self.why, LOGS: self.logs, CONFIG: self.config, EVENTS: self.events}.get(self.tab)
@@ -268,11 +269,14 @@ class RunPane(Chart):
         if run.state is RunState.QUEUED and run.held:
             return "it is held: h releases it; nothing is logged yet"
         if run.state is RunState.QUEUED:
-            return f"it waits{': ' + visible(run.wait_reason) if run.wait_reason else ''}; nothing is logged yet"
+            return msg(
+                "it waits{value}; nothing is logged yet",
+                value=": " + visible(run.wait_reason) if run.wait_reason else "",
+            )
         if run.active:
             if self.tab in _MEMORY:
                 return "the daemon measures it while the run makes steps; nothing is there yet"
-            return f"first {self.tab.lower() if self.tab != 'Eval' else 'evaluation'} still to come"
+            return msg("first {tab} still to come", tab=self.tab.lower() if self.tab != "Eval" else "evaluation")
         if self.tab in _MEMORY:
             return "not measured: no daemon looked on while it ran, or it ended within its first steps"
         return "nothing of this was logged"
@@ -299,7 +303,14 @@ class RunPane(Chart):
         best = run.best
         if best.improved:
             metric = "" if best.criterion.key == "eval/loss" else f"{visible(best.criterion.name)} "
-            second.append(f"best {metric}{format.loss(best.value)} at {format.count(best.step)}")
+            second.append(
+                msg(
+                    "best {metric}{best} at {step}",
+                    metric=metric,
+                    best=format.loss(best.value),
+                    step=format.count(best.step),
+                )
+            )
         elif best.start is not None and run.ended:
             second.append(best.words(format.loss))
         role = "text"
@@ -385,10 +396,16 @@ class RunPane(Chart):
     def _search(self, text: str) -> None:
         amount = self.logs.search(text)
         if text and not amount:
-            self.app.say(f"'{text}' is not in the log", "warning")
+            self.app.say(msg("'{text}' is not in the log", text=text), "warning")
         elif text:
             self.logs.go_to_match(1, also_here=True)
-            self.app.say(f"{format.plural(amount, 'line holds', 'lines hold')} '{text}' · n next, N previous")
+            self.app.say(
+                msg(
+                    "{amount} '{text}' · n next, N previous",
+                    amount=format.plural(amount, "line holds", "lines hold"),
+                    text=text,
+                )
+            )
         self.repaint()
 
     def do_log_next_match(self) -> None:
@@ -401,7 +418,7 @@ class RunPane(Chart):
         if not self.logs.wanted:
             self.app.say("nothing is searched for yet: / asks what", "warning")
         elif not self.logs.go_to_match(direction):
-            self.app.say(f"'{self.logs.wanted}' is not in the log", "warning")
+            self.app.say(msg("'{wanted}' is not in the log", wanted=self.logs.wanted), "warning")
         self.repaint()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from engine.base.messages import msg
 from engine.store.run_records import Run, RunState
 from tui.data.snapshot import Snapshot
 from tui.render import format
@@ -184,7 +185,7 @@ class RunsPane(Rows):
             [("   From a shell: ", "dim"), ("finetop add --preset quick --data-file chats.jsonl", "text")],
             [("   A tour with a small model: ", "dim"), ("finetop demo", "text")],
             [],
-            [(f"   Runs live in {visible(str(app.workspace.root))};", "dim")],
+            [(msg("   Runs live in {root};", root=visible(str(app.workspace.root))), "dim")],
             [("   nothing leaves this machine.", "dim")],
         ]
 

@@ -6,6 +6,7 @@ import json
 import sys
 
 from engine.base.errors import ConfigError, InputError
+from engine.base.messages import msg
 from engine.base.workspace import find_workspace
 from engine.cli.run_args import open_control, parse_ids
 from engine.cli.settings_flags import add_setting_flags, given_layers, resolve_settings, tell_findings, with_sample
@@ -82,7 +83,9 @@ def run_sweep(options: argparse.Namespace) -> int:
     if not varied:
         raise InputError("nothing varies", "Give settings and values: --grid learning_rate=1e-4,5e-5")
     if twice := next((path for path in paths if paths.count(path) > 1), None):
-        raise InputError(f"{twice} is given twice", "All its values belong in one --grid, separated by commas.")
+        raise InputError(
+            msg("{twice} is given twice", twice=twice), "All its values belong in one --grid, separated by commas."
+        )
     if options.save_config:
         raise InputError("--save-config writes one run, and a sweep has many", "Leave it out.")
     layers, problems = given_layers(options), []
@@ -112,7 +115,10 @@ def run_sweep(options: argparse.Namespace) -> int:
     for run_id, one in zip(ids, resolved, strict=True):
         print(visible(one.config.run.name if run_id is None else f"{run_id}  {one.config.run.name}"))
     queued = "would be queued" if options.dry_run else "queued"
-    print(visible(f"{len(ids):,} runs {queued} as '{group}'"), file=sys.stderr)
+    print(
+        visible(msg("{num_ids:,} runs {queued} as '{group}'", num_ids=len(ids), queued=queued, group=group)),
+        file=sys.stderr,
+    )
     return 0
 
 

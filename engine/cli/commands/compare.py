@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine.base.atomic_files import atomic_write
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.base.workspace import find_workspace
 from engine.compare.comparison_records import Comparison
 from engine.present import comparison_report
@@ -52,7 +53,9 @@ def run(options: argparse.Namespace) -> int:
 
     plot = Path(options.plot) if options.plot else None
     if plot and plot.suffix.lower() not in (".svg", ".png"):
-        raise InputError(f"--plot {plot.name[:80]}: draws .svg or .png", "Give a file that ends so.")
+        raise InputError(
+            msg("--plot {plot_name}: draws .svg or .png", plot_name=plot.name[:80]), "Give a file that ends so."
+        )
     columns = 400 if plot else 120
     workspace = find_workspace(options.workspace)
     comparison = with_evidence(
@@ -73,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+        raise argparse.ArgumentTypeError(msg("{text!r} is not a whole number", text=text))
     return int(text)
 
 
@@ -91,14 +94,17 @@ def _draw(comparison: Comparison, path: Path) -> None:
         except ImportError:
             raise InputError(
                 "a .png is drawn by matplotlib, which is not installed",
-                f"pip install matplotlib, or --plot {path.with_suffix('.svg')}, which needs nothing.",
+                msg(
+                    "pip install matplotlib, or --plot {with_suffix}, which needs nothing.",
+                    with_suffix=path.with_suffix(".svg"),
+                ),
             ) from None
     else:
         content = svg.svg(comparison).encode()
     try:
         atomic_write(path, content, mode=0o666)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+        raise InputError(msg("{path} cannot be written: {strerror}", path=path, strerror=error.strerror)) from None
     print(f"drawn: {path}", file=sys.stderr)
 
 

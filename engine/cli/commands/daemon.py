@@ -7,6 +7,7 @@ import os
 import time
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.base.workspace import Workspace, find_workspace
 from engine.daemon import daemon_client
 from engine.daemon.daemon_client import DaemonStatus
@@ -82,13 +83,25 @@ def run_stop(options: argparse.Namespace) -> int:
     was = daemon_client.status(workspace)
     if was.running and not daemon_client.stop(workspace, _STOP_SECONDS):
         raise EngineError(
-            f"the daemon (pid {was.pid}) has not left after {_STOP_SECONDS:.0f} s",
-            f"Its log: {workspace.daemon_log}. Killing it (kill -9 {was.pid}) harms no run.",
+            msg(
+                "the daemon (pid {pid}) has not left after {stop_seconds:.0f} s",
+                pid=was.pid,
+                stop_seconds=_STOP_SECONDS,
+            ),
+            msg(
+                "Its log: {daemon_log}. Killing it (kill -9 {pid}) harms no run.",
+                daemon_log=workspace.daemon_log,
+                pid=was.pid,
+            ),
         )
     if options.json:
         print(json.dumps({"stopped": was.running, "pid": was.pid}))
     else:
-        print(f"The daemon (pid {was.pid}) has left; its runs go on." if was.running else "No daemon was running.")
+        print(
+            msg("The daemon (pid {pid}) has left; its runs go on.", pid=was.pid)
+            if was.running
+            else "No daemon was running."
+        )
     return 0
 
 
@@ -124,7 +137,10 @@ def _wait_for_start(workspace: Workspace, pid: int) -> DaemonStatus:
     if status.running:
         return status
     last = tail(workspace.daemon_log, 1)
-    raise EngineError("the daemon did not start" + (f": {last[0]}" if last else ""), f"Its log: {workspace.daemon_log}")
+    raise EngineError(
+        "the daemon did not start" + (f": {last[0]}" if last else ""),
+        msg("Its log: {daemon_log}", daemon_log=workspace.daemon_log),
+    )
 
 
 def _keep_slots(workspace: Workspace, slots: int) -> None:
@@ -148,16 +164,28 @@ def _print(status: DaemonStatus, workspace: Workspace, as_json: bool) -> int:
         )
         return 0
     if not status.running:
-        print(f"No daemon runs for {visible(str(workspace.root))}. It starts when something is queued.")
+        print(msg("No daemon runs for {root}. It starts when something is queued.", root=visible(str(workspace.root))))
         return 0
     since = f", for {duration(time.time() - status.started)}" if status.started else ""
-    print(f"The daemon of {visible(str(workspace.root))} runs (pid {status.pid or 'unknown'}{since}).")
+    print(
+        msg(
+            "The daemon of {root} runs (pid {pid}{since}).",
+            root=visible(str(workspace.root)),
+            pid=status.pid or "unknown",
+            since=since,
+        )
+    )
     if status.silent_seconds:
-        print(f"  It last gave a sign {duration(status.silent_seconds)} ago: database or disk keep it waiting.")
+        print(
+            msg(
+                "  It last gave a sign {silent_seconds} ago: database or disk keep it waiting.",
+                silent_seconds=duration(status.silent_seconds),
+            )
+        )
     if status.warm:
-        print(f"  warm start: {visible(status.warm)}")
+        print(msg("  warm start: {warm}", warm=visible(status.warm)))
     if status.cpu_slots is not None:
-        print(f"  CPU slots:  {status.cpu_slots}")
+        print(msg("  CPU slots:  {cpu_slots}", cpu_slots=status.cpu_slots))
     print(f"  log:        {visible(str(workspace.daemon_log))}")
     return 0
 

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.cli.progress_line import LiveLine
 from engine.cli.settings_flags import add_data_flags, given_layers
 from engine.data.issue_types import ISSUE_TYPES, REMOVED_BY_DEFAULT
@@ -27,16 +28,22 @@ examples:
   finetop data show chats.jsonl --config run.json --train-on separate --set data.thinking=drop
 """
 _OTHERS = [kind for kind in ISSUE_TYPES if kind not in REMOVED_BY_DEFAULT]
-_CLEAN_EXAMPLES = f"""\
+_CLEAN_EXAMPLES = msg(
+    """\
 kinds removed unless told otherwise:
-{textwrap.fill(", ".join(REMOVED_BY_DEFAULT), 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)}
+{removed_by_default}
 other kinds:
-{textwrap.fill(", ".join(_OTHERS), 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)}
+{others}
 
 examples:
   finetop data clean raw.csv clean.csv --test-file test.csv
   finetop data clean raw.jsonl clean.jsonl --remove duplicates,near-duplicates,secrets,contacts
-"""
+""",
+    removed_by_default=textwrap.fill(
+        ", ".join(REMOVED_BY_DEFAULT), 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    ),
+    others=textwrap.fill(", ".join(_OTHERS), 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False),
+)
 _CONVERT_EXAMPLES = """\
 examples:
   finetop data convert faq.csv chats.jsonl --to openai --map prompt=Frage,completion=Antwort
@@ -157,7 +164,8 @@ def _reading(options: argparse.Namespace) -> dict[str, Any]:
         role, equals, column = pair.partition("=")
         if not equals or not role or not column:
             raise InputError(
-                f"--map {options.map}: '{pair}' is not ROLE=COLUMN", "Such as prompt=ask,completion=answer."
+                msg("--map {map}: '{pair}' is not ROLE=COLUMN", map=options.map, pair=pair),
+                "Such as prompt=ask,completion=answer.",
             )
         mapping[role.strip()] = column
     return {"mapping": mapping or None, "format": options.format, "progress": _Progress()}
@@ -165,7 +173,9 @@ def _reading(options: argparse.Namespace) -> dict[str, Any]:
 
 def _comparing(options: argparse.Namespace) -> dict[str, Any]:
     if options.max_length < 8:
-        raise InputError(f"--max-length {options.max_length} is less than 8", "2048 is usual.")
+        raise InputError(
+            msg("--max-length {max_length} is less than 8", max_length=options.max_length), "2048 is usual."
+        )
     return {
         "val": options.val_file,
         "test": options.test_file,
@@ -221,7 +231,9 @@ def _run_show(options: argparse.Namespace) -> int:
 
     for flag, number in (("--rows", options.rows), ("--line", options.line)):
         if number < (flag == "--rows"):
-            raise InputError(f"{flag} {number} is less than 1", "Lines and rows are counted from 1.")
+            raise InputError(
+                msg("{flag} {number} is less than 1", flag=flag, number=number), "Lines and rows are counted from 1."
+            )
     layers = [*given_layers(options), Layer("FILE", absolute({"data.files": options.files}))]
     config = resolve(layers).config
     check_data(config)
@@ -246,9 +258,9 @@ def _run_clean(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(dataclasses.asdict(done), default=str))
         return 0
-    print(f"{plain(str(done.out))}: {done.kept:,} of {done.rows:,} rows")
+    print(msg("{out}: {kept:,} of {rows:,} rows", out=plain(str(done.out)), kept=done.kept, rows=done.rows))
     if done.removed:
-        print(f"removed, with the reasons in {plain(str(done.removed_file))}:")
+        print(msg("removed, with the reasons in {removed_file}:", removed_file=plain(str(done.removed_file))))
         for kind, count in done.removed.items():
             print(f"  {count:>7,}  {kind}: {ISSUE_TYPES[kind].title}")
     else:
@@ -264,7 +276,9 @@ def _run_convert(options: argparse.Namespace) -> int:
     from engine.data import convert
 
     if options.sample < 0:
-        raise InputError(f"--sample {options.sample} is less than 0", "Leave it out to convert every row.")
+        raise InputError(
+            msg("--sample {sample} is less than 0", sample=options.sample), "Leave it out to convert every row."
+        )
     done = _cleared(
         convert,
         options.file,
@@ -280,11 +294,18 @@ def _run_convert(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(dataclasses.asdict(done), default=str))
         return 0
-    print(f"{plain(str(done.out))}: {done.written:,} of {done.rows:,} rows, read again and the same")
+    print(
+        msg(
+            "{out}: {written:,} of {rows:,} rows, read again and the same",
+            out=plain(str(done.out)),
+            written=done.written,
+            rows=done.rows,
+        )
+    )
     for line in done.told:
         print(f"· {visible(line)}")
     if done.skipped:
-        print(f"left out: {len(done.skipped):,}")
+        print(msg("left out: {num_skipped:,}", num_skipped=len(done.skipped)))
         for line in done.skipped[:5]:
             print(f"  {visible(line)}")
     return 0
@@ -312,10 +333,19 @@ def _run_split(options: argparse.Namespace) -> int:
         print(f"{part:<5} {rows:>9,} rows  {rows / total:6.1%}  {plain(str(done.files[part]))}")
     if done.kept_together:
         print(
-            f"{done.kept_together:,} rows have like questions and were kept on one side (up to {done.largest_group:,})"
+            msg(
+                "{kept_together:,} rows have like questions and were kept on one side (up to {largest_group:,})",
+                kept_together=done.kept_together,
+                largest_group=done.largest_group,
+            )
         )
     if done.bad_rows:
-        print(f"{done.bad_rows:,} rows cannot be used and are in none of the files; see finetop data check")
+        print(
+            msg(
+                "{bad_rows:,} rows cannot be used and are in none of the files; see finetop data check",
+                bad_rows=done.bad_rows,
+            )
+        )
     for note in done.notes:
         print(visible(note))
     return 0

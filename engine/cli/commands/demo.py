@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.base.messages import msg
 from engine.base.units import bytes_text
 from engine.base.worker_process import spawn_worker
 from engine.base.workspace import Workspace, find_workspace
@@ -117,7 +118,7 @@ def _leave(workspace: Workspace, control: "Control", ids: Collection[int]) -> No
 
     if others := [run for run in _living(workspace) if run.id not in ids]:
         count = len(others)
-        print("A run of yours goes on there." if count == 1 else f"{count} runs of yours go on there.")
+        print("A run of yours goes on there." if count == 1 else msg("{count} runs of yours go on there.", count=count))
     else:
         if _living(workspace):
             print("Ending the demo's runs ...", file=sys.stderr)
@@ -129,8 +130,8 @@ def _leave(workspace: Workspace, control: "Control", ids: Collection[int]) -> No
                 time.sleep(_POLL_SECONDS)
         daemon_client.stop(workspace)
     where = visible(str(workspace.root))
-    print(f"The demo's runs lie in {where} ({bytes_text(folder_bytes(workspace.root))}).")
-    print(f"  finetop --workspace {where}    opens them again")
+    print(msg("The demo's runs lie in {where} ({root}).", where=where, root=bytes_text(folder_bytes(workspace.root))))
+    print(msg("  finetop --workspace {where}    opens them again", where=where))
     print("  finetop add --preset quick --data-file FILE    queues a run on your own data, in the folder you are in")
 
 
@@ -151,8 +152,11 @@ def _headless(workspace: Workspace) -> int:
     resolved = resolve([Layer("preset demo", find_preset("demo").settings()), Layer("demo", data)])
     run_id, folder = create_run(workspace, resolved)
     print(
-        "The starter model, a small one made for demonstrations, learns to tell what people ask for.\n"
-        f"workspace: {workspace.root}",
+        msg(
+            "The starter model, a small one made for demonstrations, learns to tell what people ask for.\n"
+            "workspace: {root}",
+            root=workspace.root,
+        ),
         file=sys.stderr,
     )
     began = time.monotonic()
@@ -160,7 +164,12 @@ def _headless(workspace: Workspace) -> int:
     code = watcher.follow(lambda: spawn_worker(folder))
     if watcher.last_state.get("state") == "done":
         _print_results(folder, watcher.events, time.monotonic() - began)
-        print(f"\nNext, your own data:\n  finetop train --preset quick --data-file FILE --workspace {workspace.root}")
+        print(
+            msg(
+                "\nNext, your own data:\n  finetop train --preset quick --data-file FILE --workspace {root}",
+                root=workspace.root,
+            )
+        )
     return code
 
 
@@ -169,7 +178,14 @@ def _print_results(folder: Path, events: list[dict[str, Any]], seconds: float) -
     first, last = evals[0], evals[-1]
     before, after = (evaluation_folder.read_predictions(folder / event["folder"]) for event in (first, last))
     labels = len({sample["reference"] for sample in after})
-    print(f"\nAfter {last['step']} steps and {duration(seconds)}, on {len(after)} questions it was never trained on:\n")
+    print(
+        msg(
+            "\nAfter {step} steps and {seconds}, on {num_after} questions it was never trained on:\n",
+            step=last["step"],
+            seconds=duration(seconds),
+            num_after=len(after),
+        )
+    )
     print(f"  {'':<12}{'before':>9}{'after':>9}")
     for key, name in (("eval/exact_match", "accuracy"), ("eval/loss", metric_name("eval/loss"))):
         shown = [f"{e['values'][key]:.1%}" if name == "accuracy" else f"{e['values'][key]:.3f}" for e in (first, last)]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import __version__
+from engine.base.messages import msg
 from engine.base.units import bytes_text
 from engine.base.workspace import CONFIG, ENVIRONMENT, PACKAGE_ROOT, Workspace, find_workspace
 from engine.daemon import daemon_client
@@ -65,7 +66,11 @@ def run(options: argparse.Namespace) -> int:
         try:
             findings += [Finding(area, *said) for said in look(workspace)]
         except Exception as error:  # one look that fails must not hide the others
-            findings.append(Finding(area, f"cannot be looked at: {type(error).__name__}: {error}", "note"))
+            findings.append(
+                Finding(
+                    area, msg("cannot be looked at: {name}: {error}", name=type(error).__name__, error=error), "note"
+                )
+            )
     bad = sum(finding.verdict == "bad" for finding in findings)
     if options.json:
         print_json([dataclasses.asdict(finding) for finding in findings])
@@ -80,7 +85,11 @@ def run(options: argparse.Namespace) -> int:
         for line in wrap_cells(plain(finding.hint), width, "    ", "    ") if finding.hint else ():
             print(line)
     notes = sum(finding.verdict == "note" for finding in findings)
-    print(f"\n{_count(bad, 'thing')} will not work, {_count(notes, 'thing')} to know" if bad or notes else "\nall well")
+    print(
+        msg("\n{bad} will not work, {notes} to know", bad=_count(bad, "thing"), notes=_count(notes, "thing"))
+        if bad or notes
+        else "\nall well"
+    )
     return 1 if bad else 0
 
 
@@ -97,9 +106,17 @@ Said = Iterator[tuple[str, ...]]
 def _programs(workspace: Workspace) -> Said:
     import importlib.metadata  # 15 ms
 
-    yield (f"finetop {__version__} in {PACKAGE_ROOT}",)
+    yield (msg("finetop {version} in {package_root}", version=__version__, package_root=PACKAGE_ROOT),)
     yield (f"Python {platform.python_version()}: {sys.executable}",)
-    yield (f"{platform.system()} {platform.release()} on {platform.machine()}, {os.cpu_count()} cores",)
+    yield (
+        msg(
+            "{system} {release} on {machine}, {cpu_count} cores",
+            system=platform.system(),
+            release=platform.release(),
+            machine=platform.machine(),
+            cpu_count=os.cpu_count(),
+        ),
+    )
     if sqlite_is_new_enough():
         yield (f"SQLite {SQLITE_VERSION}",)
     else:
@@ -112,10 +129,17 @@ def _programs(workspace: Workspace) -> Said:
             missing.append(name)
     yield (", ".join(found),)
     if missing:
-        yield f"not installed: {', '.join(missing)}", "bad", f"{sys.executable} -m pip install {' '.join(missing)}"
+        yield (
+            msg("not installed: {missing}", missing=", ".join(missing)),
+            "bad",
+            msg("{executable} -m pip install {missing}", executable=sys.executable, missing=" ".join(missing)),
+        )
     hub = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
-    yield (f"models and data of the hub are kept in {hub}" + (", offline" if os.environ.get("HF_HUB_OFFLINE") else ""),)
-    yield (f"your own presets: {user_folder()}",)
+    yield (
+        msg("models and data of the hub are kept in {hub}", hub=hub)
+        + (", offline" if os.environ.get("HF_HUB_OFFLINE") else ""),
+    )
+    yield (msg("your own presets: {user_folder}", user_folder=user_folder()),)
 
 
 # GPU
@@ -126,35 +150,49 @@ def _gpus(workspace: Workspace) -> Said:
 
     snapshot = read_once(workspace.root)
     cuda, version = torch_cuda()
-    built = f"torch {version} is built " + (f"for CUDA {cuda}" if cuda else "without CUDA")
+    built = msg("torch {version} is built ", version=version) + (
+        msg("for CUDA {cuda}", cuda=cuda) if cuda else "without CUDA"
+    )
     cards = [gpu for gpu in snapshot.gpus if not gpu.parent]
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not cards:
-        yield f"no NVIDIA GPU: {snapshot.gpu_problem or 'the driver knows of none'}", "note", "Runs train on the CPU."
+        yield (
+            msg("no NVIDIA GPU: {gpu_problem}", gpu_problem=snapshot.gpu_problem or "the driver knows of none"),
+            "note",
+            "Runs train on the CPU.",
+        )
         yield (built,)
         return
     for gpu in cards:
         total, used = gpu.memory_total_bytes, gpu.memory_used_bytes
-        memory = f", {used / 2**30:.1f} of {total / 2**30:.0f} GiB used" if total and used is not None else ""
+        memory = (
+            msg(", {used:.1f} of {total:.0f} GiB used", used=used / 2**30, total=total / 2**30)
+            if total and used is not None
+            else ""
+        )
         if gpu.problem:
             yield f"GPU {gpu.index} {gpu.name}: {gpu.problem}", "note", "`finetop top` shows what it still tells."
         else:
             yield (f"GPU {gpu.index} {gpu.name}{memory}",)
-    yield (f"driver {snapshot.driver}, which supports CUDA up to {snapshot.cuda}",)
+    yield (msg("driver {driver}, which supports CUDA up to {cuda}", driver=snapshot.driver, cuda=snapshot.cuda),)
     if not cuda:
-        yield f"{built}, so nothing trains on the GPU", "bad", "Install torch with CUDA: see pytorch.org/get-started."
+        yield (
+            msg("{built}, so nothing trains on the GPU", built=built),
+            "bad",
+            "Install torch with CUDA: see pytorch.org/get-started.",
+        )
     elif snapshot.cuda and _major(cuda) > _major(snapshot.cuda):
         yield (
-            f"{built}, newer than the driver",
+            msg("{built}, newer than the driver", built=built),
             "bad",
-            f"Update the NVIDIA driver, or install a torch built for CUDA {_major(snapshot.cuda)}.",
+            msg("Update the NVIDIA driver, or install a torch built for CUDA {cuda}.", cuda=_major(snapshot.cuda)),
         )
     else:
         yield (built,)
     if hidden is not None and not hidden.strip():
         yield "CUDA_VISIBLE_DEVICES is empty: no GPU is used", "note", "Unset it."
     elif hidden:
-        yield f"CUDA_VISIBLE_DEVICES={hidden}: only these are used", "note"
+        yield msg("CUDA_VISIBLE_DEVICES={hidden}: only these are used", hidden=hidden), "note"
 
 
 def torch_cuda() -> tuple[str, str]:
@@ -184,25 +222,29 @@ def _workspace(workspace: Workspace) -> Said:
     given = f" (${ENVIRONMENT})" if os.environ.get(ENVIRONMENT) else ""
     root = workspace.root
     if not root.is_dir():
-        yield f"{root} does not exist yet{given}", "note", "It is made with the first run."
+        yield msg("{root} does not exist yet{given}", root=root, given=given), "note", "It is made with the first run."
         return
     yield (f"{root}{given}",)
     kind, where = file_system(root)
     if kind.startswith(_NETWORK):
         yield (
-            f"it lies on a network drive ({kind}, {where})",
+            msg("it lies on a network drive ({kind}, {where})", kind=kind, where=where),
             "note",
             "Run finetop on one machine only: the database's shared memory (WAL) does not reach across machines.",
         )
     elif kind:
-        yield (f"file system: {kind} at {where}",)
+        yield (msg("file system: {kind} at {where}", kind=kind, where=where),)
     if not os.access(root, os.W_OK):
         yield "you may not write there: look only", "note", "Give a folder of your own with --workspace DIR."
         return
     if why := _cannot_lock(root):
-        yield f"files cannot be locked there: {why}", "bad", "Choose a workspace on a local disk: --workspace DIR."
+        yield (
+            msg("files cannot be locked there: {why}", why=why),
+            "bad",
+            "Choose a workspace on a local disk: --workspace DIR.",
+        )
     usage = shutil.disk_usage(root)
-    text = f"{bytes_text(usage.free)} free of {bytes_text(usage.total)}"
+    text = msg("{free} free of {total}", free=bytes_text(usage.free), total=bytes_text(usage.total))
     if usage.free < _LOW_DISK_BYTES:
         yield text, "note", "Checkpoints need room: `finetop rm --purge` empties the trash, save.keep_last keeps fewer."
     else:
@@ -249,21 +291,28 @@ def _store(workspace: Workspace) -> Said:
         yield (f"{workspace.database}: {found.runs:,} runs, {bytes_text(found.bytes)}, {found.journal_mode}",)
         if found.journal_mode != "wal":
             yield (
-                f"its journal mode is {found.journal_mode}: readers and writers wait for each other",
+                msg(
+                    "its journal mode is {journal_mode}: readers and writers wait for each other",
+                    journal_mode=found.journal_mode,
+                ),
                 "note",
                 "The file system has no shared memory, as network drives have not: a local disk is better.",
             )
     if found.interrupted:
         yield f"{_count(found.interrupted, 'run')} interrupted", "note", "finetop resume --interrupted"
     if found.trashed:
-        yield (f"{_count(found.trashed, 'run')} in the trash",)
+        yield (msg("{trashed} in the trash", trashed=_count(found.trashed, "run")),)
     empty = [
         run_id
         for run_id in (workspace.run_ids() if not found.exists else [])
         if not (workspace.runs / str(run_id) / NAME).exists() and (workspace.runs / str(run_id) / CONFIG).exists()
     ]
     if empty:
-        yield f"{_count(len(empty), 'run folder')} without a journal and without runs.db", "note", "finetop rebuild"
+        yield (
+            msg("{num_empty} without a journal and without runs.db", num_empty=_count(len(empty), "run folder")),
+            "note",
+            "finetop rebuild",
+        )
 
 
 # daemon
@@ -275,23 +324,40 @@ def _daemon(workspace: Workspace) -> Said:
         yield ("not running; it starts by itself when a run is queued",)
     else:
         since = f" for {duration(time.time() - status.started)}" if status.started else ""
-        yield (f"running{since}, pid {status.pid}, log {workspace.daemon_log}",)
+        yield (
+            msg(
+                "running{since}, pid {pid}, log {daemon_log}",
+                since=since,
+                pid=status.pid,
+                daemon_log=workspace.daemon_log,
+            ),
+        )
         if status.version and status.version != __version__:
             yield (
-                f"it is finetop {status.version}, this is {__version__}",
+                msg("it is finetop {version}, this is {version_2}", version=status.version, version_2=__version__),
                 "note",
                 "finetop daemon stop, then start: its runs go on meanwhile.",
             )
         if status.silent_seconds:
             yield (
-                f"it has not said anything for {duration(status.silent_seconds)}",
+                msg("it has not said anything for {silent_seconds}", silent_seconds=duration(status.silent_seconds)),
                 "bad",
-                f"Look into {workspace.daemon_log}",
+                msg("Look into {daemon_log}", daemon_log=workspace.daemon_log),
             )
         if (status.warm or "").startswith("off"):
-            yield f"warm start is {status.warm}", "note", "Runs start in some 7 s instead of half a second."
+            yield (
+                msg("warm start is {warm}", warm=status.warm),
+                "note",
+                "Runs start in some 7 s instead of half a second.",
+            )
         elif status.warm:
-            yield (f"warm start: {status.warm}; runs on the CPU at the same time: {status.cpu_slots}",)
+            yield (
+                msg(
+                    "warm start: {warm}; runs on the CPU at the same time: {cpu_slots}",
+                    warm=status.warm,
+                    cpu_slots=status.cpu_slots,
+                ),
+            )
     if _kills_at_logout():
         yield (
             "this machine kills processes at log-out (KillUserProcesses)",
@@ -328,7 +394,11 @@ def _terminal(workspace: Workspace) -> Said:
     size = shutil.get_terminal_size()
     yield (f"TERM={term or '(not set)'}, {size.columns} by {size.lines}, {encoding}",)
     if "utf" not in encoding:
-        yield f"the encoding is {encoding}, not UTF-8", "note", "export LANG=C.UTF-8 shows every character."
+        yield (
+            msg("the encoding is {encoding}, not UTF-8", encoding=encoding),
+            "note",
+            "export LANG=C.UTF-8 shows every character.",
+        )
     if term in ("", "dumb", "unknown") and sys.stdout.isatty():
         yield "the screen needs a terminal that can place text", "note", "export TERM=xterm-256color"
 

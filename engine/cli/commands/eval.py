@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.base.workspace import Workspace, find_workspace
 from engine.cli.settings_flags import add_chosen_flags, chosen_settings
 from engine.cli.worker_request import ask_worker, shown_path, tell_untrained
@@ -42,7 +43,12 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         help="score checkpoints, base models or folders on data",
         description="Loss and scores on a file, or on the run's own validation data. Every prediction is kept, so that "
         "`finetop compare` can pair them.",
-        epilog=f"metrics, beside the loss:\n{metrics}\n\nnormalisations:\n{normalisations}\n\n{_EPILOG}",
+        epilog=msg(
+            "metrics, beside the loss:\n{metrics}\n\nnormalisations:\n{normalisations}\n\n{epilog}",
+            metrics=metrics,
+            normalisations=normalisations,
+            epilog=_EPILOG,
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -73,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     workspace = find_workspace(options.workspace)
     check_sampling(options)
     if options.shots < 0:
-        raise InputError(f"--shots {options.shots}: give a number of examples")
+        raise InputError(msg("--shots {shots}: give a number of examples", shots=options.shots))
     settings = chosen_settings(options)
     targets = with_settings(find_model_refs(workspace, options.targets), settings)
     request = {
@@ -102,9 +108,9 @@ def run(options: argparse.Namespace) -> int:
 def check_sampling(options: argparse.Namespace) -> None:
     """InputError for what no answer can be drawn with."""
     if options.temperature < 0 or options.temperature != options.temperature:
-        raise InputError(f"--temperature {options.temperature:g}: must be at least 0")
+        raise InputError(msg("--temperature {temperature:g}: must be at least 0", temperature=options.temperature))
     if options.seed < 0:
-        raise InputError(f"--seed {options.seed}: must be at least 0")
+        raise InputError(msg("--seed {seed}: must be at least 0", seed=options.seed))
 
 
 def _metrics(text: str | None) -> list[str] | None:
@@ -113,7 +119,10 @@ def _metrics(text: str | None) -> list[str] | None:
         return None
     names = [name.strip().replace("-", "_") for name in text.split(",") if name.strip()]
     if unknown := [name for name in names if name not in (*METRICS, _LOSS)]:
-        raise InputError(f"there is no metric '{unknown[0][:60]}'", f"There are {', '.join((_LOSS, *METRICS))}.")
+        raise InputError(
+            msg("there is no metric '{unknown}'", unknown=unknown[0][:60]),
+            msg("There are {value}.", value=", ".join((_LOSS, *METRICS))),
+        )
     return [name for name in names if name != _LOSS]
 
 
@@ -151,7 +160,13 @@ def _print(results: list[dict[str, Any]]) -> None:
     generation = first["generation"]
     files = ", ".join(Path(file["path"]).name for file in first["data"]["files"])
     part = "the validation part of " if first["data"].get("part") else ""
-    print(visible(f"{first['data']['examples']:,} examples of {part}{files}".replace("\n", " ")))
+    print(
+        visible(
+            msg(
+                "{examples:,} examples of {part}{files}", examples=first["data"]["examples"], part=part, files=files
+            ).replace("\n", " ")
+        )
+    )
     for line in _rows_told(results):
         print(visible(line))
     print()
@@ -167,16 +182,26 @@ def _print(results: list[dict[str, Any]]) -> None:
             totals[true] += count
         wrong = [entry for entry in counted if entry[0] != entry[1]]
         if wrong:
-            print(f"\nmistakes of {plain(one['target'])}, {sum(count for _, _, count in wrong):,} in all:")
+            print(
+                msg(
+                    "\nmistakes of {target}, {wrong:,} in all:",
+                    target=plain(one["target"]),
+                    wrong=sum(count for _, _, count in wrong),
+                )
+            )
             for true, chosen, count in wrong[:_CONFUSIONS]:
                 taken = chosen if chosen is not None else "(no label)"
                 print("  " + plain(f"{count:,} of {totals[true]:,}".rjust(9) + f"  {true} → {taken}"))
     print()
     for one in results:
-        print(visible(f"every prediction of {one['target']}: {shown_path(one['folder'])}"))
+        print(
+            visible(
+                msg("every prediction of {target}: {folder}", target=one["target"], folder=shown_path(one["folder"]))
+            )
+        )
     if len(results) > 1:
         names = [plain(one["target"]) if one["result"]["run"] else shown_path(one["folder"]) for one in results]
-        print(visible(f"how sure the difference is: finetop compare {' '.join(names)}"))
+        print(visible(msg("how sure the difference is: finetop compare {names}", names=" ".join(names))))
 
 
 def _rows_told(results: list[dict[str, Any]]) -> Iterator[str]:
@@ -203,13 +228,19 @@ def _how(result: dict[str, Any], generation: dict[str, Any]) -> list[str]:
     by_writing = labels and generation["classify"] == "generate"
     if by_writing or any(name in ("exact_match", "contains") for name in metrics):
         said.append(f"normalisation {result['normalisation']}: {NORMALISATIONS[result['normalisation']]}")
-    drawn = f"drawn at temperature {generation['temperature']:g}, seed {generation['seed']}"
+    drawn = msg(
+        "drawn at temperature {temperature:g}, seed {seed}",
+        temperature=generation["temperature"],
+        seed=generation["seed"],
+    )
     if "command" in result:
-        said.append(f"scored by {result['command']['text']}")
+        said.append(msg("scored by {text}", text=result["command"]["text"]))
     if by_writing or "command" in result or any(name not in ("accuracy", "macro_f1") for name in metrics):
         said.append(drawn if generation["temperature"] else "greedy answers")
     if generation["shots"]:
-        said.append(f"{generation['shots']} examples in every prompt, seed {generation['seed']}")
+        said.append(
+            msg("{shots} examples in every prompt, seed {seed}", shots=generation["shots"], seed=generation["seed"])
+        )
     return said
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import EngineError, InputError
+from engine.base.messages import msg
 from engine.base.units import bytes_text
 from engine.base.worker_process import how_it_left, worker_command, worker_environment
 from engine.base.workspace import CHECKPOINTS, find_workspace, parse_checkpoint_name
@@ -48,7 +49,9 @@ def run(options: argparse.Namespace) -> int:
     checkpoint, run_folder = _checkpoint(options)
     target = Path(options.target).expanduser().absolute()
     if target.is_dir() and any(target.iterdir()):
-        raise InputError(f"{target} exists and is not empty", "Name another folder, or empty this one yourself.")
+        raise InputError(
+            msg("{target} exists and is not empty", target=target), "Name another folder, or empty this one yourself."
+        )
     words = [str(checkpoint), str(target), "--to", options.to, "--dtype", options.dtype]
     done = _worker([*words, *(["--run", str(run_folder)] if run_folder else [])])
     if options.json:
@@ -80,7 +83,9 @@ def _worker(words: list[str]) -> dict[str, Any]:
         hint = (
             "Memory may have run out: 4 bytes are needed for each weight." if done.returncode == -signal.SIGKILL else ""
         )
-        raise EngineError(f"the export {how_it_left(done.returncode)}; nothing was kept", hint) from None
+        raise EngineError(
+            msg("the export {returncode}; nothing was kept", returncode=how_it_left(done.returncode)), hint
+        ) from None
     if "error" in said:
         error = EngineError(said["error"], said["hint"])
         error.exit_code = said["exit_code"]
@@ -93,12 +98,20 @@ def _lines(done: dict[str, Any]) -> list[str]:
     lines += [f"  {name}" for name in done["files"]]
     lines += done["notes"]
     lines.append(
-        f"Loaded again and compared: the largest difference of a logit is {done['difference']:.3g} (they scatter by "
-        f"{done['spread']:.3g}); the same next token at {100 * done['same_first']:.4g} % of the positions."
+        msg(
+            "Loaded again and compared: the largest difference of a logit is {difference:.3g} (they scatter by "
+            "{spread:.3g}); the same next token at {value:.4g} % of the positions.",
+            difference=done["difference"],
+            spread=done["spread"],
+            value=100 * done["same_first"],
+        )
     )
     if done["trained_difference"] is not None:
         lines.append(
-            f"Against the model as trained, on weights rounded to 4 bits: {done['trained_difference']:.3g}. The export "
-            "does not have that rounding."
+            msg(
+                "Against the model as trained, on weights rounded to 4 bits: {trained_difference:.3g}. The export "
+                "does not have that rounding.",
+                trained_difference=done["trained_difference"],
+            )
         )
     return lines

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from engine.base.errors import EngineError, InputError
+from engine.base.messages import msg
 from engine.present.text import cells, fit, plain, print_json, visible
 from engine.settings.presets import Preset, all_presets, find_preset, user_folder
 from engine.settings.resolve import Layer, resolve
@@ -33,14 +34,20 @@ def run(options: argparse.Namespace) -> int:
         lines += [f"  {path} = {value}" for path, value in settings.items()]
         print(visible("\n".join([*lines, "", str(chosen[0].path)])))
         if problem := _problem(chosen[0]):
-            print(f"\ncannot be used: {visible(problem)}", file=sys.stderr)
+            print(msg("\ncannot be used: {problem}", problem=visible(problem)), file=sys.stderr)
     else:
         width = max(cells(plain(preset.name)) for preset in chosen)
         for preset in chosen:
             problem = _problem(preset)
-            words = f"cannot be used: {problem}" if problem else preset.summary or _settings_in_a_line(preset)
+            words = (
+                msg("cannot be used: {problem}", problem=problem)
+                if problem
+                else preset.summary or _settings_in_a_line(preset)
+            )
             print(f"{fit(plain(preset.name), width)}  {plain(words)}")
-        print(f"\n`finetop presets NAME` shows one. Your own: TOML files in {user_folder()}")
+        print(
+            msg("\n`finetop presets NAME` shows one. Your own: TOML files in {user_folder}", user_folder=user_folder())
+        )
     return 0
 
 

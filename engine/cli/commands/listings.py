@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.base.workspace import find_workspace
 from engine.cli.run_args import as_json, busy_seconds, open_store
 from engine.daemon import daemon_client
@@ -191,9 +192,15 @@ def _say_rest(conn: Connection, shown: int) -> None:
     counts = queries.counts(conn)
     ended = sum(counts[state] for state in ENDED)
     if interrupted := counts[RunState.INTERRUPTED]:
-        print(f"\n{interrupted:,} interrupted: `finetop resume --interrupted` goes on with them", file=sys.stderr)
+        print(
+            msg(
+                "\n{interrupted:,} interrupted: `finetop resume --interrupted` goes on with them",
+                interrupted=interrupted,
+            ),
+            file=sys.stderr,
+        )
     if ended > shown > 0:
-        print(f"\n{ended:,} have finished in all: `finetop history`", file=sys.stderr)
+        print(msg("\n{ended:,} have finished in all: `finetop history`", ended=ended), file=sys.stderr)
 
 
 _ACTIVE = [
@@ -247,7 +254,7 @@ def _queue_row(place: int, run: Run, after: Mapping[int, tuple[tuple[int, RunSta
     reason = "held by you" if run.held else run.wait_reason
     if not reason:  # the daemon has not looked at it yet
         waits_for = [str(other) for other, state in after.get(run.id, ()) if state is not RunState.DONE]
-        reason = f"after run {', '.join(waits_for)}" if waits_for else ""
+        reason = msg("after run {waits_for}", waits_for=", ".join(waits_for)) if waits_for else ""
     return [str(place), str(run.id), run.name, run.sweep, reason]
 
 

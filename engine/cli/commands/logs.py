@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.base.worker_process import worker_alive
 from engine.base.workspace import LOG, find_workspace
 from engine.cli.commands.listings import state_word
@@ -57,7 +58,12 @@ def run_logs(options: argparse.Namespace) -> int:
     followed = options.follow and _goes_on(conn, run.id, folder)
     if followed and run.state is RunState.QUEUED:
         why = f": {run.wait_reason}" if run.wait_reason and not run.held else ""
-        print(visible(f"run {run.id} ({state_word(run)}{why}) has not started; Ctrl-C leaves"), file=sys.stderr)
+        print(
+            visible(
+                msg("run {id} ({run}{why}) has not started; Ctrl-C leaves", id=run.id, run=state_word(run), why=why)
+            ),
+            file=sys.stderr,
+        )
     if options.events:
         return _print_events(conn, folder, options)
     path = folder / LOG
@@ -66,8 +72,8 @@ def run_logs(options: argparse.Namespace) -> int:
         print(log_line(line))
     if not options.follow:
         if not lines:
-            state = f"run {run.id} ({state_word(run)}) has printed nothing"
-            print(f"{state}; what happened: finetop logs {run.id} --events", file=sys.stderr)
+            state = msg("run {id} ({run}) has printed nothing", id=run.id, run=state_word(run))
+            print(msg("{state}; what happened: finetop logs {id} --events", state=state, id=run.id), file=sys.stderr)
         return 0
     _follow(conn, run.id, folder, options.lines)
     run = find_run(conn, run.id)
@@ -97,7 +103,7 @@ def _follow(conn: Connection, run_id: int, folder: Path, lines: int) -> None:
     except KeyboardInterrupt:
         watcher.clear()
         if _goes_on(conn, run_id, folder):
-            print(f"run {run_id} goes on without being watched", file=sys.stderr)
+            print(msg("run {run_id} goes on without being watched", run_id=run_id), file=sys.stderr)
         raise
     watcher.clear()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.base.worker_process import how_it_left, worker_command, worker_environment
 from engine.base.workspace import Workspace, find_workspace
 from engine.cli.settings_flags import flag_layers, resolve_settings
@@ -92,7 +93,7 @@ def run_plan(options: argparse.Namespace) -> int:
     _print(settings_lines(resolved, report["auto"], options.all))
     _print(["", *data_lines(report), *evaluation_lines(config, report)])
     for number, pieces in enumerate(report["examples"], 1):
-        print(f"\nexample {number}, trained tokens {marked('like this', True)}:")
+        print(msg("\nexample {number}, trained tokens {marked}:", number=number, marked=marked("like this", True)))
         print(trained_text(pieces))
     if needs is not None:
         _print(["", *model_lines(config, needs), "", *memory_lines(machine, needs, width)])
@@ -129,7 +130,11 @@ def _finished(reading: subprocess.Popen) -> dict[str, Any]:
         return json.loads(out)
     said = said_bytes.decode("utf-8", "replace").strip()
     if reading.returncode < 0:
-        said = f"the worker {how_it_left(reading.returncode)} while it read the data\n{said}".strip()
+        said = msg(
+            "the worker {returncode} while it read the data\n{said}",
+            returncode=how_it_left(reading.returncode),
+            said=said,
+        ).strip()
     error = EngineError(said)
     error.exit_code = 2 if reading.returncode == 2 else 1
     raise error
@@ -158,9 +163,11 @@ def _probe(resolved: Resolved) -> Speed:
         steps = [event["values"] for event in journal.read(folder)[0] if event["kind"] == "metric"]
     if done.returncode or not steps:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise EngineError(f"the probe failed: {said[-1] if said else 'no step was made'}", "Plan without --probe.")
+        raise EngineError(
+            msg("the probe failed: {said}", said=said[-1] if said else "no step was made"), "Plan without --probe."
+        )
     counted = steps[2:] or steps[-1:]
     seconds = sum(step["train/step_s"] for step in counted)
     tokens = sum(step["train/tokens_per_s"] * step["train/step_s"] for step in counted)
     many = f"{len(counted)} steps" if len(counted) > 1 else "one step"
-    return Speed(tokens / seconds, f"a probe of {many} on this machine", 1.3)
+    return Speed(tokens / seconds, msg("a probe of {many} on this machine", many=many), 1.3)

@@ -2,6 +2,7 @@
 
 import argparse
 
+from engine.base.messages import msg
 from engine.base.workspace import find_workspace
 from engine.daemon import daemon_client
 from engine.present.text import print_json, visible
@@ -31,9 +32,16 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"runs": found.runs, "points": found.points, "problems": found.problems, "old": found.old})
         return 1 if found.problems else 0
-    print(f"{found.runs:,} runs and {found.points:,} points in {workspace.database}")
+    print(
+        msg(
+            "{runs:,} runs and {points:,} points in {database}",
+            runs=found.runs,
+            points=found.points,
+            database=workspace.database,
+        )
+    )
     if found.old:
-        print(f"the former database is {found.old}")
+        print(msg("the former database is {old}", old=found.old))
     for problem in found.problems:
         print(visible(f"! {problem}"))
     return 1 if found.problems else 0

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.base.errors import EngineError, InputError
+from engine.base.messages import msg
 from engine.base.units import bytes_text
 from engine.base.workspace import Workspace, find_workspace, parse_checkpoint_name
 from engine.cli.run_args import add_runs_argument, chosen_runs, find_run, open_control, open_store, print_outcomes
@@ -124,7 +125,8 @@ def _wait_for(workspace: Workspace, conn: Connection, ids: list[int]) -> None:
             daemon_seen = time.monotonic()
         elif time.monotonic() - daemon_seen > _DAEMON_SECONDS:
             raise EngineError(
-                "no daemon is there to stop the run", f"finetop daemon start; its log is {workspace.daemon_log}"
+                "no daemon is there to stop the run",
+                msg("finetop daemon start; its log is {daemon_log}", daemon_log=workspace.daemon_log),
             )
         time.sleep(_POLL_SECONDS)
 
@@ -140,7 +142,7 @@ def run_kill(options: argparse.Namespace) -> int:
     ids = chosen_runs(options, conn)
     working = [run for run_id in ids if (run := queries.run(conn, run_id)) and run.active]
     names = ", ".join(f"{run.id} ({run.name})" for run in working)
-    if working and not options.yes and not _agreed(f"End {names} at once, unsaved?", for_good=False):
+    if working and not options.yes and not _agreed(msg("End {names} at once, unsaved?", names=names), for_good=False):
         return 1
     with open_control(workspace) as control:
         outcomes = [control.kill(run_id) for run_id in ids]
@@ -166,7 +168,7 @@ def _each(options: argparse.Namespace, act: Callable[[Control, int], Outcome], w
 
 def run_move(options: argparse.Namespace) -> int:
     if options.to not in _PLACES and not (options.to.isdecimal() and int(options.to)):
-        raise InputError(f"'{options.to[:40]}' is no place", "up, down, top, bottom, or a number from 1 on.")
+        raise InputError(msg("'{to}' is no place", to=options.to[:40]), "up, down, top, bottom, or a number from 1 on.")
     to = options.to if options.to in _PLACES else int(options.to) - 1
     workspace = find_workspace(options.workspace)
     conn = open_store(workspace)
@@ -174,7 +176,11 @@ def run_move(options: argparse.Namespace) -> int:
     with open_control(workspace) as control:
         outcome = control.move(run_id, to)
     order = [run.id for run in queries.queue(conn)]
-    place = f"is number {order.index(run_id) + 1} of {len(order)} that wait" if run_id in order else ""
+    place = (
+        msg("is number {run_id} of {num_order} that wait", run_id=order.index(run_id) + 1, num_order=len(order))
+        if run_id in order
+        else ""
+    )
     return print_outcomes([(outcome, place)], options.json)
 
 
@@ -213,7 +219,9 @@ def run_resume(options: argparse.Namespace) -> int:
             outcomes.append((outcome, point))
             for note in outcome.notes:
                 print(visible(f"{run_id}: {note}"), file=sys.stderr)
-    return print_outcomes([(outcome, f"queued again, from {point}") for outcome, point in outcomes], options.json)
+    return print_outcomes(
+        [(outcome, msg("queued again, from {point}", point=point)) for outcome, point in outcomes], options.json
+    )
 
 
 def run_fork(options: argparse.Namespace) -> int:
@@ -254,11 +262,15 @@ def run_rm(options: argparse.Namespace) -> int:
     if not options.json and any(outcomes):
         total = sum(sizes[outcome.run_id] for outcome in outcomes if outcome)
         print(
-            f"{bytes_text(total)} moved to the trash; `finetop restore` takes them back, `finetop rm --purge` deletes",
+            msg(
+                "{total} moved to the trash; `finetop restore` takes them back, `finetop rm --purge` deletes",
+                total=bytes_text(total),
+            ),
             file=sys.stderr,
         )
     return print_outcomes(
-        [(outcome, f"in the trash ({bytes_text(sizes[outcome.run_id])})") for outcome in outcomes], options.json
+        [(outcome, msg("in the trash ({sizes})", sizes=bytes_text(sizes[outcome.run_id]))) for outcome in outcomes],
+        options.json,
     )
 
 
@@ -274,7 +286,9 @@ def _purge(options: argparse.Namespace, workspace: Workspace, conn: Connection) 
     with open_control(workspace) as control:
         sizes = {run_id: control.run_bytes(run_id) for run_id in ids}
         runs = "1 run" if len(ids) == 1 else f"{len(ids):,} runs"
-        if not options.yes and not _agreed(f"Delete {runs} for good ({bytes_text(sum(sizes.values()))})?"):
+        if not options.yes and not _agreed(
+            msg("Delete {runs} for good ({values})?", runs=runs, values=bytes_text(sum(sizes.values())))
+        ):
             return 1
         outcomes = []
         for run_id in ids:
@@ -297,10 +311,20 @@ def _delete_checkpoints(options: argparse.Namespace, workspace: Workspace, conn:
             others = queries.checkpoints(conn, run_id)
             size = folder_bytes(folder)
             last = ", its only checkpoint: without it the run can only start anew" if len(others) <= 1 else ""
-            if not options.yes and not _agreed(f"Delete {run_id}@{step} for good ({bytes_text(size)}){last}?"):
+            if not options.yes and not _agreed(
+                msg(
+                    "Delete {run_id}@{step} for good ({size}){last}?",
+                    run_id=run_id,
+                    step=step,
+                    size=bytes_text(size),
+                    last=last,
+                )
+            ):
                 return 1
             outcome = control.delete_checkpoint(run_id, step, force=True)  # that it is the only one has just been said
-            outcomes.append((outcome, f"checkpoint of step {step} deleted ({bytes_text(size)})"))
+            outcomes.append(
+                (outcome, msg("checkpoint of step {step} deleted ({size})", step=step, size=bytes_text(size)))
+            )
     return print_outcomes(outcomes, options.json)
 
 
@@ -320,7 +344,7 @@ def _agreed(question: str, for_good: bool = True) -> bool:
     """Ask on a terminal. Elsewhere a command means what it says, but what is deleted for good takes a --yes."""
     if not sys.stdin.isatty():
         if for_good:
-            raise InputError(f"{question} Nobody is there to answer", "Say --yes.")
+            raise InputError(msg("{question} Nobody is there to answer", question=question), "Say --yes.")
         return True
     print(visible(f"{question} [y/N] "), end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline().strip().lower()

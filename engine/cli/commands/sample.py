@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.base.workspace import find_workspace
 from engine.cli.commands.eval import check_sampling
 from engine.cli.settings_flags import add_chosen_flags, chosen_settings
@@ -75,7 +76,9 @@ def run_sample(options: argparse.Namespace) -> int:
     workspace = find_workspace(options.workspace)
     check_sampling(options)
     if options.max_new_tokens < 1:
-        raise InputError(f"--max-new-tokens {options.max_new_tokens}: must be at least 1")
+        raise InputError(
+            msg("--max-new-tokens {max_new_tokens}: must be at least 1", max_new_tokens=options.max_new_tokens)
+        )
     settings = chosen_settings(options)
     targets = with_settings(find_model_refs(workspace, options.targets), settings)
     prompts = [[{"role": "user", "content": text}] for text in options.prompt]
@@ -144,7 +147,7 @@ def read_prompts(path: Path, mapping: Mapping[str, str] | None = None) -> list[l
             last = max(i for i, message in enumerate(example.messages) if message["role"] == "assistant")
             found.append(list(example.messages[:last]))
     if not found:
-        raise InputError(f"--prompts {path}: there is no prompt in it")
+        raise InputError(msg("--prompts {path}: there is no prompt in it", path=path))
     return found
 
 
@@ -179,12 +182,19 @@ def run_history(options: argparse.Namespace) -> int:
     prompts = list(dict.fromkeys(str(event.get("prompt", "")) for event in asked))
     if not prompts:
         raise InputError(
-            f"run {options.run_id} has answered no prompts",
+            msg("run {run_id} has answered no prompts", run_id=options.run_id),
             'Train with --set eval.prompts="What is…?,And…?" to see them.',
         )
     if options.prompt is not None:
         if not 1 <= options.prompt <= len(prompts):
-            raise InputError(f"--prompt {options.prompt}: run {options.run_id} has prompts 1 to {len(prompts)}")
+            raise InputError(
+                msg(
+                    "--prompt {prompt}: run {run_id} has prompts 1 to {num_prompts}",
+                    prompt=options.prompt,
+                    run_id=options.run_id,
+                    num_prompts=len(prompts),
+                )
+            )
         prompts = prompts[options.prompt - 1 : options.prompt]
     histories = [
         (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.base.units import bytes_text
 from engine.base.workspace import LOG, find_workspace
 from engine.cli.commands.checkpoint_list import checkpoint_json, checkpoint_table
@@ -100,12 +101,15 @@ def run_show(options: argparse.Namespace) -> int:
     shown = worth if options.all else worth[-_EVENTS_SHOWN:]
     if shown:
         left_out = len(worth) - len(shown)
-        lines += ["", "events" + (f" ({left_out:,} earlier ones: --all)" if left_out else "")]
+        lines += ["", "events" + (msg(" ({left_out:,} earlier ones: --all)", left_out=left_out) if left_out else "")]
         lines += [f"  {clock(event.time)}  {_words(event)}" for event in shown]
     if checkpoints:
         listed = checkpoints if options.all else _worth_listing(checkpoints)
         more = len(checkpoints) - len(listed)
-        lines += ["", "checkpoints" + (f" ({more:,} more: finetop checkpoints {run.id})" if more else "")]
+        lines += [
+            "",
+            "checkpoints" + (msg(" ({more:,} more: finetop checkpoints {id})", more=more, id=run.id) if more else ""),
+        ]
         lines += checkpoint_table(listed, workspace, width, indent=2)
     for line in lines:
         for piece in visible(line).split("\n"):
@@ -139,14 +143,30 @@ def _head(run: Run, folder: Path, waits_for: list[int], memory: dict[str, Any], 
     if run.total_steps or run.step:
         share = f"  ({run.step / run.total_steps:.0%})" if run.total_steps else ""
         left = run.seconds_left
-        lines.append(f"  step      {steps_text(run)}{share}" + (f"  {duration(left)} of training left" if left else ""))
+        lines.append(
+            f"  step      {steps_text(run)}{share}"
+            + (msg("  {left} of training left", left=duration(left)) if left else "")
+        )
     lines += _losses(run)
     lines += scores
     if run.started is not None:
-        attempts = f"  in {run.attempts} attempts" if run.attempts > 1 else ""
-        lines.append(f"  time      {duration(busy_seconds(run))}{attempts}  started {clock(run.started)}")
+        attempts = msg("  in {attempts} attempts", attempts=run.attempts) if run.attempts > 1 else ""
+        lines.append(
+            msg(
+                "  time      {run}{attempts}  started {started}",
+                run=duration(busy_seconds(run)),
+                attempts=attempts,
+                started=clock(run.started),
+            )
+        )
     if run.tokens_per_second:
-        lines.append(f"  speed     {run.tokens_per_second:,.0f} tokens/s  {run.step_seconds or 0:.3g} s a step")
+        lines.append(
+            msg(
+                "  speed     {tokens_per_second:,.0f} tokens/s  {step_seconds:.3g} s a step",
+                tokens_per_second=run.tokens_per_second,
+                step_seconds=run.step_seconds or 0,
+            )
+        )
     if memory:
         words = {"predicted_bytes": "predicted", "measured_bytes": "measured at most"}
         lines.append(
@@ -171,12 +191,24 @@ def _losses(run: Run) -> list[str]:
     best, by_loss = run.best, run.best.criterion == LOSS
     losses = [] if run.train_loss is None else [number(run.train_loss)]
     if by_loss and best.value is None and best.start is not None:
-        losses.append(f"eval loss {best.words(number)}")
+        losses.append(msg("eval loss {number}", number=best.words(number)))
     elif run.eval_loss is not None or losses:
-        losses.append(f"eval loss {number(run.eval_loss)}{_best_words(best) if by_loss else ''}")
+        losses.append(
+            msg(
+                "eval loss {eval_loss}{best}",
+                eval_loss=number(run.eval_loss),
+                best=_best_words(best) if by_loss else "",
+            )
+        )
     lines = [f"  loss      {'  '.join(losses)}"] if losses else []
     if not by_loss:
-        lines.append(f"  best      by {best.criterion.words}: {best.words(number) or 'not evaluated yet'}")
+        lines.append(
+            msg(
+                "  best      by {words}: {number}",
+                words=best.criterion.words,
+                number=best.words(number) or "not evaluated yet",
+            )
+        )
     return lines
 
 
@@ -188,12 +220,16 @@ def _best_words(best: Best) -> str:
 
 def _state_line(run: Run) -> str:
     if run.trashed is not None:
-        return f"in the trash, was {run.state.value}"
+        return msg("in the trash, was {state}", state=run.state.value)
     if run.state is RunState.QUEUED:
         return f"{state_word(run)}: {run.wait_reason}" if run.wait_reason and not run.held else state_word(run)
     when = f"  {ago(run.finished)}" if run.finished is not None and run.ended else ""
     reason = f": {first_line(run.reason)}" if run.reason else ""
-    code = f" (exit code {run.exit_code})" if run.exit_code and run.state is RunState.FAILED else ""
+    code = (
+        msg(" (exit code {exit_code})", exit_code=run.exit_code)
+        if run.exit_code and run.state is RunState.FAILED
+        else ""
+    )
     return f"{state_word(run)}{reason}{code}{when}"
 
 
@@ -208,10 +244,10 @@ def _wrong(run: Run, folder: Path, events: Sequence[Event], error: str, width: i
     story = story or tail(folder / LOG, _LOG_LINES)
     told = {line.strip() for line in f"{run.reason or ''}\n{hint}\n".split("\n")}
     if not {line.strip() for line in story} <= told:
-        lines.append(f"  last lines of {folder / LOG}:")
+        lines.append(msg("  last lines of {folder}:", folder=folder / LOG))
         lines += [row for line in story for row in _indented(line[:PIECE], width, 4)]
     if run.step and run.state is RunState.FAILED:
-        lines.append(f"  go on from the last checkpoint: finetop resume {run.id}")
+        lines.append(msg("  go on from the last checkpoint: finetop resume {id}", id=run.id))
     return lines
 
 

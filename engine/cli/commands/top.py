@@ -4,6 +4,7 @@ import argparse
 import contextlib
 
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.base.units import gib_text
 from engine.base.workspace import Workspace, find_workspace
 from engine.monitor.samples import GpuProcess, GpuSample, RunId, Snapshot, as_plain
@@ -74,12 +75,21 @@ def _gpu_lines(snapshot: Snapshot) -> list[str]:
     for gpu in snapshot.gpus:
         lines.append(_slice_line(gpu) if gpu.parent else _card_line(gpu))
         if gpu.problem or gpu.stale:
-            age = f" · figures are {gpu.age_seconds:.0f} s old" if gpu.stale and gpu.age_seconds is not None else ""
+            age = (
+                msg(" · figures are {age_seconds:.0f} s old", age_seconds=gpu.age_seconds)
+                if gpu.stale and gpu.age_seconds is not None
+                else ""
+            )
             lines.append(f"    ! {gpu.problem or 'stale'}{age}")
         if gpu.held_back:
-            lines.append(f"    held back: {', '.join(gpu.held_back)}")
+            lines.append(msg("    held back: {held_back}", held_back=", ".join(gpu.held_back)))
         if gpu.ecc_uncorrected:
-            lines.append(f"    ! {gpu.ecc_uncorrected} uncorrected memory errors since the driver was loaded")
+            lines.append(
+                msg(
+                    "    ! {ecc_uncorrected} uncorrected memory errors since the driver was loaded",
+                    ecc_uncorrected=gpu.ecc_uncorrected,
+                )
+            )
     versions = [
         f"driver {snapshot.driver}" if snapshot.driver else "",
         f"CUDA {snapshot.cuda}" if snapshot.cuda else "",
@@ -139,7 +149,11 @@ def _run_lines(snapshot: Snapshot) -> list[str]:
         return []
     lines = ["", f"{'run':>4} {'processes':>9}  {'cpu':>6}  {'memory':>7}  disk"]
     for run, load in snapshot.runs.items():
-        disk = f"read {rate(load.read_bytes_per_s)}  write {rate(load.write_bytes_per_s)}"
+        disk = msg(
+            "read {read_bytes_per_s}  write {write_bytes_per_s}",
+            read_bytes_per_s=rate(load.read_bytes_per_s),
+            write_bytes_per_s=rate(load.write_bytes_per_s),
+        )
         lines.append(f"{run:>4} {load.processes:>9}  {_percent(load.cpu_percent):>6}  {gib(load.rss_bytes):>7}  {disk}")
     return lines
 
@@ -150,17 +164,44 @@ def _host_lines(snapshot: Snapshot) -> list[str]:
         load = _NOT_TOLD if host.load_1min is None else f"{host.load_1min:.1f}"
         limit = f" (limit {gib(host.memory_limit_bytes)})" if host.memory_limit_bytes else ""
         swap = (
-            f"swap {gib(host.swap_used_bytes)} of {gib(host.swap_total_bytes)}" if host.swap_total_bytes else "no swap"
+            msg(
+                "swap {swap_used_bytes} of {swap_total_bytes}",
+                swap_used_bytes=gib(host.swap_used_bytes),
+                swap_total_bytes=gib(host.swap_total_bytes),
+            )
+            if host.swap_total_bytes
+            else "no swap"
         )
         lines.append(
-            f"host  cpu {_percent(host.cpu_percent)} of {host.cpu_count} cores · load {load} · "
-            f"memory {gib(host.memory_used_bytes)} of {gib(host.memory_total_bytes)}{limit} · {swap}"
+            msg(
+                "host  cpu {cpu_percent} of {cpu_count} cores · load {load} · "
+                "memory {memory_used_bytes} of {memory_total_bytes}{limit} · {swap}",
+                cpu_percent=_percent(host.cpu_percent),
+                cpu_count=host.cpu_count,
+                load=load,
+                memory_used_bytes=gib(host.memory_used_bytes),
+                memory_total_bytes=gib(host.memory_total_bytes),
+                limit=limit,
+                swap=swap,
+            )
         )
     if disk := snapshot.disk:
-        rates = f"read {rate(disk.read_bytes_per_s)} · write {rate(disk.write_bytes_per_s)}"
+        rates = msg(
+            "read {read_bytes_per_s} · write {write_bytes_per_s}",
+            read_bytes_per_s=rate(disk.read_bytes_per_s),
+            write_bytes_per_s=rate(disk.write_bytes_per_s),
+        )
         path = plain(disk.path)
         path = path if len(path) <= 28 else "…" + path[-27:]
-        lines.append(f"disk  {gib(disk.free_bytes)} free of {gib(disk.total_bytes)} · {rates} · {path}")
+        lines.append(
+            msg(
+                "disk  {free_bytes} free of {total_bytes} · {rates} · {path}",
+                free_bytes=gib(disk.free_bytes),
+                total_bytes=gib(disk.total_bytes),
+                rates=rates,
+                path=path,
+            )
+        )
     return lines
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.base.errors import EngineError, InputError
+from engine.base.messages import msg
 from engine.base.worker_process import spawn_worker
 from engine.base.workspace import Workspace, find_workspace
 from engine.cli.commands import plan
@@ -103,8 +104,8 @@ def _go_on(options: argparse.Namespace, control: Control, run_id: int, folder: P
     found = resume_run.check_resume(folder, flag_layers(options), point)
     if not found.changed and states and states[-1].get("state") == "done" and point == "latest":
         raise InputError(
-            f"run {run_id} is done, there is nothing left to do",
-            f"Train further with: finetop train --resume {run_id} --epochs N",
+            msg("run {run_id} is done, there is nothing left to do", run_id=run_id),
+            msg("Train further with: finetop train --resume {run_id} --epochs N", run_id=run_id),
         )
     for note in found.notes:
         print(visible(note), file=sys.stderr)

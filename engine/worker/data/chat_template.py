@@ -25,6 +25,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from engine.base.errors import DataError, InputError, ModelError
+from engine.base.messages import msg
 from engine.formats.examples import Example
 from engine.formats.turn_notes import DIFFERING, EARLY_STOP, NO_STOP, PROMPT_DIFFERS
 from engine.metrics.reasoning import TAGS, has_tags
@@ -112,7 +113,9 @@ class ChatTemplate:
         try:
             self._rendering = Rendering(tokenizer, now or datetime.now())
         except ValueError as error:
-            raise ModelError(f"the tokenizer's chat template: {error}", "Give data.template a Jinja file.") from None
+            raise ModelError(
+                msg("the tokenizer's chat template: {error}", error=error), "Give data.template a Jinja file."
+            ) from None
         self.tokenizer = tokenizer
         self._bos = _leading_tokens(tokenizer)
         # Some models add their end-of-turn token without calling it special; runs of white space are no such token.
@@ -324,7 +327,9 @@ def clock_of(config: DataConfig, run: Path | None = None) -> datetime:
         try:
             return datetime.fromisoformat(config.clock)
         except ValueError:
-            raise InputError(f"data.clock {config.clock}: no date and time", "Write it as 2026-01-31 12:00.") from None
+            raise InputError(
+                msg("data.clock {clock}: no date and time", clock=config.clock), "Write it as 2026-01-31 12:00."
+            ) from None
     when = began(run) if run else None
     return datetime.now() if when is None else datetime.fromtimestamp(when)
 

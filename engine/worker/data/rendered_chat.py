@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from engine.base.errors import DataError
+from engine.base.messages import msg
 from engine.formats.examples import Example
 from engine.worker.data.message_text import other_arguments, other_content, other_names, other_thoughts, otherwise
 from engine.worker.data.rendering import Rendering
@@ -72,7 +73,9 @@ class RenderedChat:
         try:
             other = self._rendering.text(messages, self.tools, view.is_prompt)
         except DataError as error:
-            raise DataError(f"where this answer stands cannot be told: with other words, {error.message}") from None
+            raise DataError(
+                msg("where this answer stands cannot be told: with other words, {message}", message=error.message)
+            ) from None
         start = len(os.path.commonprefix((view.text, other)))
         after = len(os.path.commonprefix((view.text[start:][::-1], other[start:][::-1])))
         region = (start, len(view.text) - after) if other != view.text else None
@@ -90,7 +93,7 @@ class RenderedChat:
         regions = [region for region in changed if region[0] < region[1]]
         if not regions:
             left_out = "tool calls" if self.calls(k) else "answer"
-            raise DataError(f"the chat template leaves out the assistant's {left_out}")
+            raise DataError(msg("the chat template leaves out the assistant's {left_out}", left_out=left_out))
         results = itertools.takewhile(lambda other: self.messages[other]["role"] == "tool", range(k + 1, view.count))
         neighbours = [other for other in {k - 1, k + 1, *results} if 0 <= other < view.count]
         beside = [region for other in neighbours if (region := self.changed(view, other))]

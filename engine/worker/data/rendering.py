@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
 from engine.base.errors import DataError
+from engine.base.messages import msg
 
 Messages = Sequence[dict[str, Any]]
 
@@ -98,7 +99,7 @@ class Rendering:
                     for block in template.root_render_func(context):
                         blocks.append(block)
         except Exception as error:  # a template may raise anything, jinja2.TemplateError above all
-            raise DataError(f"the chat template refuses this conversation: {error}") from None
+            raise DataError(msg("the chat template refuses this conversation: {error}", error=error)) from None
         return blocks
 
     def _form(self, messages: Messages, calls: list[dict], tools: Sequence[dict], prompt: bool) -> Callable:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from engine.base.errors import DataError
+from engine.base.messages import msg
 from engine.formats.turn_notes import REASONING_DROPPED, TEXT_DROPPED
 from engine.worker.data.message_text import THOUGHTS, Loose, leaves, other_arguments, other_content
 from engine.worker.data.rendered_chat import Region, RenderedChat, View
@@ -34,7 +35,9 @@ def left_out(chat: RenderedChat, view: View, k: int, span: Region) -> tuple[str,
         if not all(leaf in written for leaf in leaves(arguments)) and not _holds(
             chat, view, k, span, partial(other_arguments, only=number)
         ):
-            raise DataError(f"the chat template leaves out the arguments of the assistant's call of {name}")
+            raise DataError(
+                msg("the chat template leaves out the arguments of the assistant's call of {name}", name=name)
+            )
     return notes
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.base.messages import msg
 from engine.formats.examples import Example
 from engine.metrics.reasoning import TAGS, Parts, has_tags, left_open, parts, share_that_think
 from engine.worker.data.chat_template import ChatTemplate, Encoded
@@ -168,7 +169,10 @@ def thinks_less(start: float | None, share: float) -> str:
     """What to say where a model has lost the habit of thinking it began with, else nothing."""
     if start is None or start < _TOO_FEW or share > _FELL * start:
         return ""
-    return (
-        f"{share:.0%} of the answers think, {start:.0%} did at the start: the model is unlearning it. Rows without "
-        "thoughts teach that; data.thinking=no_loss_on_empty takes the loss off empty ones, rows with thoughts keep it."
+    return msg(
+        "{share:.0%} of the answers think, {start:.0%} did at the start: the model is unlearning it. Rows without "
+        "thoughts teach that; data.thinking=no_loss_on_empty takes the loss off empty ones, "
+        "rows with thoughts keep it.",
+        share=share,
+        start=start,
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.base.errors import DataError
+from engine.base.messages import msg
 from engine.data.check_report import length_histogram
 from engine.formats import NOTE_CODES, check_bad_share, label_set, read_data, split_examples
 from engine.formats.examples import DataReport, Example, Problem, rows_told
@@ -115,7 +116,11 @@ def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
     if len(train) == 0:
         lines = "\n".join(map(str, problems[:_MAX_PROBLEMS]))
         raise DataError(
-            f"no example is left to train on: {counts['train'].skipped} were skipped\n{lines}".rstrip(),
+            msg(
+                "no example is left to train on: {skipped} were skipped\n{lines}",
+                skipped=counts["train"].skipped,
+                lines=lines,
+            ).rstrip(),
             "Check data.max_length and data.train_on, and look at examples with `--dry-run --show 3`.",
         )
     labels = label_set(report.examples) or ()
@@ -187,7 +192,11 @@ def take_chats(
         encoded, thought, empty = thoughts.look(example, encoded)
         kept, problem = min(len(encoded.ids), limit), None
         if len(encoded.ids) > limit and config.data.overlong == "skip":
-            message = f"{len(encoded.ids):,} tokens, more than data.max_length {limit} (data.overlong skip)"
+            message = msg(
+                "{num_ids:,} tokens, more than data.max_length {limit} (data.overlong skip)",
+                num_ids=len(encoded.ids),
+                limit=limit,
+            )
             kept, problem = 0, Problem(example.file, example.line, OVERLONG, message)
         elif not encoded.trained[1:kept].any():
             message = "no trained token is left" + (f" within data.max_length {limit}" if kept == limit else "")
@@ -299,8 +308,15 @@ def _check_refused(problems: list[Problem], rows: int, allowed_share: float) -> 
     if len(refused) > allowed_share * rows:
         lines = "\n".join(f"  {problem}" for problem in refused[:_MAX_SHOWN])
         raise DataError(
-            f"the chat template cannot take {len(refused):,} of {rows:,} rows: {100 * len(refused) / rows:.3g} %, more "
-            f"than the {100 * allowed_share:.3g} % allowed\n{lines}",
+            msg(
+                "the chat template cannot take {num_refused:,} of {rows:,} rows: {value:.3g} %, more "
+                "than the {value_2:.3g} % allowed\n{lines}",
+                num_refused=len(refused),
+                rows=rows,
+                value=100 * len(refused) / rows,
+                value_2=100 * allowed_share,
+                lines=lines,
+            ),
             "Mend these rows, give data.template another template, or allow more with data.max_bad_share.",
         )
 
@@ -338,7 +354,11 @@ def _summary(
     return {
         **rows_told(reports, in_order(problems)),
         "labels": len(labels),
-        "val_from": "file" if len(reports) > 1 else "split" if reports[0].validation else f"{fraction:g} of the rows",
+        "val_from": "file"
+        if len(reports) > 1
+        else "split"
+        if reports[0].validation
+        else msg("{fraction:g} of the rows", fraction=fraction),
         **{name: dataclasses.asdict(value) for name, value in counts.items()},
     }
 

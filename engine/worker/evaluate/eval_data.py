@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.base.errors import DataError, InputError
+from engine.base.messages import msg
 from engine.formats import label_set, split_examples
 from engine.formats.examples import DataReport, Example, rows_told
 from engine.metrics.reasoning import TAGS
@@ -90,7 +91,11 @@ def choose_shots(sources: Sources, count: int, seed: int) -> list[Example]:
     pool = [example for example in sources.train if example_id(example) not in evaluated]
     if len(pool) < count:
         raise InputError(
-            f"--shots {count}: there are {len(pool)} training examples whose question is not evaluated",
+            msg(
+                "--shots {count}: there are {num_pool} training examples whose question is not evaluated",
+                count=count,
+                num_pool=len(pool),
+            ),
             "Examples come from a run's training data: evaluate 41@base, or give --run 41.",
         )
     return random.Random(seed).sample(pool, count)
@@ -133,8 +138,11 @@ def encode(config: RunConfig, template: ChatTemplate, sources: Sources, shots: S
     if not len(tokens):
         said = f": {in_order(problems)[0]}" if problems else ""
         raise DataError(
-            f"no example is left to evaluate on{said}",
-            f"Examples are cut to {config.data.max_length:,} tokens; --max-length N cuts them elsewhere.",
+            msg("no example is left to evaluate on{said}", said=said),
+            msg(
+                "Examples are cut to {max_length:,} tokens; --max-length N cuts them elsewhere.",
+                max_length=config.data.max_length,
+            ),
         )
     count(counts, tokens)
     told = rows_told([sources.report], in_order(problems)) | {"eval": dataclasses.asdict(counts)}

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from engine.base.errors import DataError
+from engine.base.messages import msg
 from engine.formats.examples import Example
 from engine.worker.data.chat_template import ChatTemplate, Encoded
 from engine.worker.data.packing import TokenSet, make_pack, plan_passes
@@ -82,7 +83,9 @@ def _answered(template: ChatTemplate, prompt: Example, labels: Sequence[str]) ->
     encoded = template.encode_chats(chats)
     for item, label in zip(encoded, labels, strict=True):
         if isinstance(item, DataError):
-            raise DataError(f"the chat template cannot take the label '{label}': {item.message}")
+            raise DataError(
+                msg("the chat template cannot take the label '{label}': {message}", label=label, message=item.message)
+            )
     return encoded
 
 

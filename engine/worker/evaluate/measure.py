@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.base.workspace import CHECKPOINTS
 from engine.formats import example_key
 from engine.formats.examples import Example
@@ -347,7 +348,7 @@ def evaluate(
     if measured.command_failed and progress.step == 0:  # it would fail after every hour of training
         raise measured.command_failed
     if measured.command_failed:
-        message = f"Its numbers are missing here: {measured.command_failed.message}."
+        message = msg("Its numbers are missing here: {message}.", message=measured.command_failed.message)
         journal.write("event", event="command-failed", step=progress.step, message=message)
     name = evaluation_folder.step_name(progress.step)
     run = int(folder.name) if folder.name.isdecimal() else None

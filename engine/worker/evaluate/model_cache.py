@@ -9,6 +9,7 @@ import numpy as np
 from transformers import AutoTokenizer, PreTrainedModel
 
 from engine.base.errors import ModelError
+from engine.base.messages import msg
 from engine.runs.model_refs import ModelRef
 from engine.settings.schema import RunConfig
 from engine.worker.data.chat_template import ChatTemplate, clock_of
@@ -56,7 +57,9 @@ class ModelCache:
                 str(folder), trust_remote_code=target.config.model.trust_remote_code
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
-            raise ModelError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+            raise ModelError(
+                msg("the tokenizer in {folder} cannot be loaded: {error}", folder=folder, error=error)
+            ) from error
         return ChatTemplate(tokenizer, ends=generation_ends(target.config.model), now=clock)
 
     def precision(self, target: ModelRef) -> Precision:
@@ -122,7 +125,14 @@ class ModelCache:
                 else:
                     self._model = PeftModel.from_pretrained(self._model, target.adapter, name)
             except (OSError, ValueError, KeyError, RuntimeError) as error:
-                raise ModelError(f"the adapter {target.adapter} does not fit {target.base}: {error}") from error
+                raise ModelError(
+                    msg(
+                        "the adapter {adapter} does not fit {base}: {error}",
+                        adapter=target.adapter,
+                        base=target.base,
+                        error=error,
+                    )
+                ) from error
             self._adapters[target.adapter] = name
             use_onednn(self._model)
         self._model.set_adapter(name)

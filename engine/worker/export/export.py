@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import CheckpointError, EngineError, InputError
+from engine.base.messages import msg
 from engine.base.units import bytes_text
 from engine.runs.checkpoints import untrained_note
 from engine.settings.resolve import from_groups
@@ -95,7 +96,9 @@ def export(
             target.rmdir()
         os.rename(temporary, target)
     except OSError as error:
-        raise CheckpointError(f"{target} cannot be written: {error.strerror or error}") from error
+        raise CheckpointError(
+            msg("{target} cannot be written: {strerror}", target=target, strerror=error.strerror or error)
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return dataclasses.replace(found, target=str(target))
@@ -104,9 +107,13 @@ def export(
 def refuse_target(target: Path) -> None:
     """InputError unless `target` can become a new folder."""
     if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise InputError(f"{target} exists and is no folder", "Name a folder that does not exist yet.")
+        raise InputError(
+            msg("{target} exists and is no folder", target=target), "Name a folder that does not exist yet."
+        )
     if target.is_dir() and any(target.iterdir()):
-        raise InputError(f"{target} exists and is not empty", "Name another folder, or empty this one yourself.")
+        raise InputError(
+            msg("{target} exists and is not empty", target=target), "Name another folder, or empty this one yourself."
+        )
 
 
 def _write(
@@ -131,7 +138,7 @@ def _write(
     full = config.method.kind == "full"
     source = str(last.path) if full else given_model(config.model) or model_source(config.model)
     tokenizer = AutoTokenizer.from_pretrained(str(last.path), trust_remote_code=config.model.trust_remote_code)
-    notes = [f"Mind that {note}."] if (note := untrained_note(last.path)) else []
+    notes = [msg("Mind that {note}.", note=note)] if (note := untrained_note(last.path)) else []
     notes += [] if full else base_notes(last, config, source)
     say("loading the model in full precision")
     model = _as_trained(last, config, source)
@@ -156,7 +163,12 @@ def _write(
     free = shutil.disk_usage(folder).free
     if free < size:
         raise CheckpointError(
-            f"{bytes_text(size)} are needed in {folder.parent}, {bytes_text(free)} are free",
+            msg(
+                "{size} are needed in {parent}, {free} are free",
+                size=bytes_text(size),
+                parent=folder.parent,
+                free=bytes_text(free),
+            ),
             "Free some space, or export to another disk.",
         )
     say(f"writing {bytes_text(size)}")
@@ -204,7 +216,11 @@ def _write(
     difference, spread, same = _compare(reference, result)
     if not difference <= ROUNDING * spread:
         raise CheckpointError(
-            f"rounding to {wanted} makes it another model: a logit differs by {difference:.3g}",
+            msg(
+                "rounding to {wanted} makes it another model: a logit differs by {difference:.3g}",
+                wanted=wanted,
+                difference=difference,
+            ),
             "Nothing was kept. Use --dtype float32, or bfloat16, which holds the same range.",
         )
     trained_difference = _difference_as_trained(last, config, source, probes, result)
@@ -230,7 +246,12 @@ def _insist(expected: Sequence[Any], found: Sequence[Any], what: str) -> None:
     difference, spread, _ = _compare(expected, found)
     if not difference <= EXACT * spread:  # nor where it is NaN
         raise CheckpointError(
-            f"{what}: a logit differs by {difference:.3g}, where they scatter by {spread:.3g}",
+            msg(
+                "{what}: a logit differs by {difference:.3g}, where they scatter by {spread:.3g}",
+                what=what,
+                difference=difference,
+                spread=spread,
+            ),
             "Nothing was kept. Please report it with the model's name and the versions of transformers and peft.",
         )
 
@@ -258,7 +279,11 @@ def _as_trained(last: Any, config: RunConfig, source: str) -> Any:
         needed, free = 2.5 * weights, psutil.virtual_memory().available
         if needed > free:
             raise CheckpointError(
-                f"about {bytes_text(needed)} of memory are needed, {bytes_text(free)} are free",
+                msg(
+                    "about {needed} of memory are needed, {free} are free",
+                    needed=bytes_text(needed),
+                    free=bytes_text(free),
+                ),
                 "Export on a machine with more memory; on a GPU server close what holds memory.",
             )
     plain = config.replace({"method.kind": "full" if full else "lora"})

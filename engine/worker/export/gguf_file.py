@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from engine.base.errors import CheckpointError, InputError
+from engine.base.messages import msg
 from engine.worker.export.gguf_loader import (
     HINT,
     architecture,
@@ -72,13 +73,24 @@ def verify(model: Any, file: Path) -> None:
         expected += 1
         there = written.get(name)
         if there is None or there.tensor_type != kind or list(there.shape) != list(tensor.shape)[::-1]:
-            raise CheckpointError(f"{file.name}: tensor {name} was not written as it should be")
+            raise CheckpointError(
+                msg("{file_name}: tensor {name} was not written as it should be", file_name=file.name, name=name)
+            )
         if not np.array_equal(
             np.ascontiguousarray(there.data).view(np.uint8).reshape(-1), _stored(tensor, kind).reshape(-1)
         ):
-            raise CheckpointError(f"{file.name}: tensor {name} reads back with other values")
+            raise CheckpointError(
+                msg("{file_name}: tensor {name} reads back with other values", file_name=file.name, name=name)
+            )
     if expected != len(written):
-        raise CheckpointError(f"{file.name}: {len(written)} tensors read back, {expected} were written")
+        raise CheckpointError(
+            msg(
+                "{file_name}: {num_written} tensors read back, {expected} were written",
+                file_name=file.name,
+                num_written=len(written),
+                expected=expected,
+            )
+        )
 
 
 def round_matrices(model: Any, dtype: str) -> None:
@@ -131,8 +143,11 @@ def _add_shape(writer: gguf.GGUFWriter, config: Any, arch: gguf.MODEL_ARCH) -> l
     window = getattr(config, "sliding_window", None)
     if window and getattr(config, "use_sliding_window", True) and window < config.max_position_embeddings:
         notes.append(
-            f"This model attends to the last {window:,} tokens only; llama.cpp lets it attend to all, which is the "
-            f"same up to {window:,} tokens of text."
+            msg(
+                "This model attends to the last {window:,} tokens only; llama.cpp lets it attend to all, which is the "
+                "same up to {window:,} tokens of text.",
+                window=window,
+            )
         )
     return notes
 
@@ -158,7 +173,7 @@ def _tensors(
             continue
         new = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if new is None:
-            raise InputError(f"GGUF has no name for the tensor {name} of this model", HINT)
+            raise InputError(msg("GGUF has no name for the tensor {name} of this model", name=name), HINT)
         if arch == gguf.MODEL_ARCH.LLAMA and name.rsplit(".", 2)[-2] in ("q_proj", "k_proj"):
             heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
             tensor = _halves_to_pairs(tensor, heads)

@@ -14,6 +14,7 @@ import torch
 from transformers import LlamaConfig, PreTrainedConfig
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 
 HINT = (
     "Export it with --to merged, then run llama.cpp's converter on that folder: python convert_hf_to_gguf.py DIR "
@@ -101,7 +102,7 @@ def architecture(model: Any) -> gguf.MODEL_ARCH:
     name = type(model).__name__
     if name not in _FAMILIES:
         known = ", ".join(sorted(family.removesuffix("ForCausalLM") for family in _FAMILIES))
-        raise InputError(f"finetop writes GGUF for {known}; this is a {name}", HINT)
+        raise InputError(msg("finetop writes GGUF for {known}; this is a {name}", known=known, name=name), HINT)
     return _FAMILIES[name]
 
 
@@ -113,14 +114,30 @@ def refuse_tensors(arch: gguf.MODEL_ARCH, names: Iterable[str], layers: int) -> 
         kind = _without_layer(name)
         if kind not in known.required | known.optional:
             tensor, _, part = kind.partition(".")
-            raise InputError(f"llama.cpp's {called} has no {part} on {tensor} ({name})", _OTHER_HINT)
+            raise InputError(
+                msg(
+                    "llama.cpp's {called} has no {part} on {tensor} ({name})",
+                    called=called,
+                    part=part,
+                    tensor=tensor,
+                    name=name,
+                ),
+                _OTHER_HINT,
+            )
     for kind in sorted(known.required):
         if kind.startswith(("token_embd", "output")):
             wanted = [kind]
         else:
             wanted = [f"blk.{layer}.{kind}" for layer in range(layers)]
         if missing := [name for name in wanted if name not in there]:
-            raise InputError(f"llama.cpp's {called} needs the tensor {missing[0]}, which this model lacks", _OTHER_HINT)
+            raise InputError(
+                msg(
+                    "llama.cpp's {called} needs the tensor {missing}, which this model lacks",
+                    called=called,
+                    missing=missing[0],
+                ),
+                _OTHER_HINT,
+            )
 
 
 def _without_layer(name: str) -> str:
@@ -154,7 +171,9 @@ def as_read_by_transformers(config: Any, arch: gguf.MODEL_ARCH) -> PreTrainedCon
 def _read(config: Any, kind: type) -> PreTrainedConfig:
     rope, base, head_size = rotation(config)
     if (name := scaling(rope)) not in _ROTATION:
-        raise InputError(f"this model scales its rotation by '{name}', which finetop does not write to GGUF", HINT)
+        raise InputError(
+            msg("this model scales its rotation by '{name}', which finetop does not write to GGUF", name=name), HINT
+        )
     held = {key: getattr(config, key) for key in _WRITTEN if hasattr(config, key)} | {"head_dim": head_size}
     held["rope_parameters"] = {"rope_type": name, "rope_theta": base} | {key: rope.get(key) for key in _ROTATION[name]}
     return kind(**held, dtype=config.dtype)
@@ -170,18 +189,29 @@ def refuse_config(model: Any) -> None:
     for key in sorted(assumed.keys() - ignored):
         if own.get(key) != assumed[key]:
             raise InputError(
-                f"llama.cpp's {called} takes {key} to be {assumed[key]!r}; this model's is {own.get(key)!r}",
+                msg(
+                    "llama.cpp's {called} takes {key} to be {assumed!r}; this model's is {get!r}",
+                    called=called,
+                    key=key,
+                    assumed=assumed[key],
+                    get=own.get(key),
+                ),
                 _OTHER_HINT,
             )
     rope, _, head_size = rotation(config)
     if arch == gguf.MODEL_ARCH.QWEN2 and head_size * config.num_attention_heads != config.hidden_size:
         raise InputError(
-            f"llama.cpp's {called} has heads of hidden_size / num_attention_heads = "
-            f"{config.hidden_size // config.num_attention_heads}; this model's head_dim is {head_size}",
+            msg(
+                "llama.cpp's {called} has heads of hidden_size / num_attention_heads = "
+                "{hidden_size}; this model's head_dim is {head_size}",
+                called=called,
+                hidden_size=config.hidden_size // config.num_attention_heads,
+                head_size=head_size,
+            ),
             _OTHER_HINT,
         )
     if scaling(rope) == "llama3" and arch != gguf.MODEL_ARCH.LLAMA:
-        raise InputError(f"llama.cpp's {called} knows no rotation scaled by 'llama3'", _OTHER_HINT)
+        raise InputError(msg("llama.cpp's {called} knows no rotation scaled by 'llama3'", called=called), _OTHER_HINT)
     rotary = model.model.rotary_emb
     same = type(rotary)(config=read)
     if (
@@ -191,7 +221,10 @@ def refuse_config(model: Any) -> None:
     ):
         beyond = sorted(rope.keys() - {"rope_type", "type", "rope_theta", *_ROTATION[scaling(rope)]})
         raise InputError(
-            f"the rotation of this model ('{scaling(rope)}') depends on {', '.join(beyond) or 'more'}, which finetop "
-            "does not write to GGUF",
+            msg(
+                "the rotation of this model ('{rope}') depends on {beyond}, which finetop does not write to GGUF",
+                rope=scaling(rope),
+                beyond=", ".join(beyond) or "more",
+            ),
             HINT,
         )

@@ -13,6 +13,7 @@ from typing import Any
 import gguf
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.worker.export.gguf_loader import HINT
 
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -43,7 +44,7 @@ def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: Any, rows: int, stops: Se
     said = json.loads(tokenizer.backend_tokenizer.to_str())
     model = said["model"]
     if model["type"] != "BPE":
-        raise InputError(f"this tokenizer is of the type {model['type']}, not BPE", HINT)
+        raise InputError(msg("this tokenizer is of the type {type}, not BPE", type=model["type"]), HINT)
     pieces = bool(model.get("byte_fallback"))
     _refuse(said, pieces)
     notes: list[str] = []
@@ -123,7 +124,9 @@ def _tokens(tokenizer: Any, model: dict[str, Any], rows: int, pieces: bool) -> t
         scores.append(float(-ranks.get(token, len(ranks) + number)) if kind == gguf.TokenType.NORMAL else 0.0)
     if len(set(tokens)) < len(tokens):
         twice = next(token for token in tokens if tokens.count(token) > 1)
-        raise InputError(f"this tokenizer has two tokens {twice.decode('utf-8')!r}; llama.cpp takes one", HINT)
+        raise InputError(
+            msg("this tokenizer has two tokens {decode!r}; llama.cpp takes one", decode=twice.decode("utf-8")), HINT
+        )
     return tokens, kinds, scores
 
 
@@ -141,14 +144,18 @@ def _refuse(said: dict[str, Any], pieces: bool) -> None:
     for step in steps:
         spaces = step["type"] != "Replace" or (step["pattern"] == {"String": " "} and step["content"] == "▁")
         if step["type"] not in known or not spaces:
-            raise InputError(f"this tokenizer changes text ({step['type']}) in a way llama.cpp does not", HINT)
+            raise InputError(
+                msg("this tokenizer changes text ({type}) in a way llama.cpp does not", type=step["type"]), HINT
+            )
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(name):
-            raise InputError(f"this tokenizer marks words ({name}) in a way llama.cpp does not", HINT)
+            raise InputError(msg("this tokenizer marks words ({name}) in a way llama.cpp does not", name=name), HINT)
     if pieces:
         pre = said.get("pre_tokenizer")
         if pre and (pre["type"] != "Metaspace" or pre.get("replacement", "▁") != "▁" or pre.get("split", True)):
-            raise InputError(f"this tokenizer cuts pieces ({pre['type']}) in a way llama.cpp does not", HINT)
+            raise InputError(
+                msg("this tokenizer cuts pieces ({type}) in a way llama.cpp does not", type=pre["type"]), HINT
+            )
 
 
 def _refuse_stripping(tokenizer: Any, template: str) -> None:
@@ -156,7 +163,11 @@ def _refuse_stripping(tokenizer: Any, template: str) -> None:
     for token in tokenizer.added_tokens_decoder.values():
         if (token.lstrip or token.rstrip) and token.content in template:
             raise InputError(
-                f"this tokenizer takes the spaces beside {token.content} with it, as llama.cpp does not", HINT
+                msg(
+                    "this tokenizer takes the spaces beside {content} with it, as llama.cpp does not",
+                    content=token.content,
+                ),
+                HINT,
             )
 
 

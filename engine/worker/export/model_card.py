@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import __version__
+from engine.base.messages import msg
 from engine.runs import evaluation_results, journal
 from engine.settings.schema import SETTINGS, RunConfig
 
@@ -25,8 +26,16 @@ def model_card(last: Any, config: RunConfig, done: Any, run_folder: Path | None)
     lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items()), "---", ""]
     lines += [f"# {_text(title)}", ""]
     lines.append(
-        f"{_text(base)}, {kind[config.method.kind]}, by finetop {__version__}: step {last.step:,}, epoch "
-        f"{last.epoch:.4g}. Form: {done.form}, {done.dtype}."
+        msg(
+            "{base}, {kind}, by finetop {version}: step {step:,}, epoch {epoch:.4g}. Form: {form}, {dtype}.",
+            base=_text(base),
+            kind=kind[config.method.kind],
+            version=__version__,
+            step=last.step,
+            epoch=last.epoch,
+            form=done.form,
+            dtype=done.dtype,
+        )
     )
     lines += ["", *done.notes] if done.notes else []
     lines += ["", "## How to load it", "", *_how(done), *_ends(done)]
@@ -44,17 +53,26 @@ def model_card(last: Any, config: RunConfig, done: Any, run_folder: Path | None)
     ]
     lines += ["", "## Verified", ""]
     lines.append(
-        f"Loaded again with transformers{' and peft' if done.form == 'adapter' else ''} alone, its logits differ from "
-        f"the checkpoint's by at most {done.difference:.3g} (their standard deviation is {done.spread:.3g}); the most "
-        f"likely next token is the same at {100 * done.same_first:.4g} % of the positions."
+        msg(
+            "Loaded again with transformers{suffix} alone, its logits differ from "
+            "the checkpoint's by at most {difference:.3g} (their standard deviation is {spread:.3g}); the most "
+            "likely next token is the same at {value:.4g} % of the positions.",
+            suffix=" and peft" if done.form == "adapter" else "",
+            difference=done.difference,
+            spread=done.spread,
+            value=100 * done.same_first,
+        )
     )
     if done.trained_difference is not None:
         lines.append(
-            f"From the model as it was trained, on 4-bit weights, they differ by at most {done.trained_difference:.3g}:"
-            " that is the rounding to 4 bits, which this form does not have."
+            msg(
+                "From the model as it was trained, on 4-bit weights, they differ by at most {trained_difference:.3g}:"
+                " that is the rounding to 4 bits, which this form does not have.",
+                trained_difference=done.trained_difference,
+            )
         )
     versions = ", ".join(f"{name} {version}" for name, version in (last.manifest.get("versions") or {}).items())
-    lines += ["", f"Trained with {_text(versions)}."] if versions else []
+    lines += ["", msg("Trained with {versions}.", versions=_text(versions))] if versions else []
     lines += ["", "## Licence", "", _licence(base)]
     return "\n".join(lines) + "\n"
 
@@ -66,7 +84,7 @@ def _how(done: Any) -> list[str]:
         return [*shell, "", "or in Ollama, with a Modelfile:", "", "```", f"FROM ./{name}", "```"]
     adapter = done.form == "adapter"
     more = ", GenerationConfig" if adapter and done.ends else ""
-    script = ["```python", f"from transformers import AutoModelForCausalLM, AutoTokenizer{more}"]
+    script = ["```python", msg("from transformers import AutoModelForCausalLM, AutoTokenizer{more}", more=more)]
     if adapter:
         source = json.loads((Path(done.target) / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
         script += ["from peft import PeftModel", "",
@@ -91,7 +109,9 @@ def _ends(done: Any) -> list[str]:
     if not done.ends:
         return []
     first, *others = (f"`{token}`" for token in done.ends)
-    said = f"Answers end with {first}" + (f", or at {', '.join(others)}." if others else ".")
+    said = msg("Answers end with {first}", first=first) + (
+        msg(", or at {others}.", others=", ".join(others)) if others else "."
+    )
     if done.form == "adapter":
         said += " generation_config.json says so; an adapter is loaded with that of its base unless it is named, as"
         said += " above, or in vLLM with `--generation-config`."
@@ -112,7 +132,9 @@ def _results(last: Any, run_folder: Path | None) -> list[tuple[str, float]]:
             found |= {key: value for key, value in event["values"].items() if value is not None and key != "eval/loss"}
     for result in evaluation_results.of_run(run_folder, last.step, last.step, any_step=False):
         if result.source == "eval":
-            where = f" on {result.data or result.folder.name} ({result.examples:,} examples)"
+            where = msg(
+                " on {data} ({examples:,} examples)", data=result.data or result.folder.name, examples=result.examples
+            )
             found |= {f"{key}{where}": value for key, value in result.scores.items()}
     return list(found.items())
 
@@ -120,9 +142,10 @@ def _results(last: Any, run_folder: Path | None) -> list[tuple[str, float]]:
 def _licence(base: str) -> str:
     if base == "starter":
         return "finetop's starter model is under Apache-2.0, and so may be what is made from it."
-    return (
-        f"This is a derivative of {_text(base)}: its licence applies to this model too, and may ask for a notice, a "
-        "name or limits of use. Read it before you pass the model on. The training data may set terms of their own."
+    return msg(
+        "This is a derivative of {base}: its licence applies to this model too, and may ask for a notice, a "
+        "name or limits of use. Read it before you pass the model on. The training data may set terms of their own.",
+        base=_text(base),
     )
 
 

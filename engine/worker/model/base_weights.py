@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import CheckpointError
+from engine.base.messages import msg
 from engine.models.model_facts import find_folder
 from engine.models.weights import Fingerprint, Fingerprinting, weight_files
 from engine.runs.relocate import located
@@ -91,25 +92,38 @@ class BaseWeights:
         """
         before = manifest.get(BASE)
         if not isinstance(before, dict) or "sha256" not in before:
-            return (
-                f"This checkpoint does not say what its base model's weights were (older versions of finetop wrote "
-                f"none): whether {self.name} is still the same was not checked."
+            return msg(
+                "This checkpoint does not say what its base model's weights were (older versions of finetop wrote "
+                "none): whether {name} is still the same was not checked.",
+                name=self.name,
             )
         now = self.found()
         if now is None:
-            return f"The weights of {self.name} could not be read: whether they are still the same was not checked."
+            return msg(
+                "The weights of {name} could not be read: whether they are still the same was not checked.",
+                name=self.name,
+            )
         if now.sha256 == before["sha256"]:
             if changed := list(_changes(before.get("config"), self._config)):
                 raise CheckpointError(
-                    f"the base is not the one this run was trained on: in the config.json of {self.name} "
-                    f"{'; '.join(changed)}",
+                    msg(
+                        "the base is not the one this run was trained on: in the config.json of {name} {changed}",
+                        name=self.name,
+                        changed="; ".join(changed),
+                    ),
                     "Put the model back that the run was trained on.",
                 )
             return ""
-        commit = f"; on the hub it was commit {before['commit']}" if before.get("commit") else ""
+        commit = msg("; on the hub it was commit {commit}", commit=before["commit"]) if before.get("commit") else ""
         raise CheckpointError(
-            f"the base is not the one this run was trained on: the weights of {self.name} have changed (sha256 "
-            f"{now.sha256[:12]}, they were {before['sha256'][:12]}{commit})",
+            msg(
+                "the base is not the one this run was trained on: the weights of {name} have changed (sha256 "
+                "{sha256}, they were {first_sha256}{commit})",
+                name=self.name,
+                sha256=now.sha256[:12],
+                first_sha256=before["sha256"][:12],
+                commit=commit,
+            ),
             "Put the model back that the run was trained on. Where it lies elsewhere by now, a resume takes "
             "--model FOLDER.",
         )
@@ -121,7 +135,9 @@ def _changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
         for key in before.keys() & now.keys() - _OF_NO_MATTER:
             yield from _changes(before[key], now[key], f"{path}.{key}" if path else key)
     elif path and before != now:
-        yield f"{path} was {json.dumps(before)[:200]}, is {json.dumps(now)[:200]}"
+        yield msg(
+            "{path} was {before}, is {now}", path=path, before=json.dumps(before)[:200], now=json.dumps(now)[:200]
+        )
 
 
 def base_notes(last: Any, config: RunConfig, source: str) -> list[str]:

@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from engine.base.errors import ModelError, first_line
+from engine.base.messages import msg
 from engine.models.model_facts import ModelFacts, facts_of
 from engine.models.model_name import check_model_name
 from engine.models.model_shape import cached_config, hub_cache
@@ -108,11 +109,24 @@ def _look_for_hub(config: ModelConfig) -> None:
     except Exception as error:  # the network's, the proxy's or the certificate's, by whichever client is inside
         if cached_config(config.name, config.revision):
             constants.HF_HUB_OFFLINE = True
-            print(f"{constants.ENDPOINT} cannot be reached; taking {config.name} from the hub's cache", file=sys.stderr)
+            print(
+                msg(
+                    "{endpoint} cannot be reached; taking {config_name} from the hub's cache",
+                    endpoint=constants.ENDPOINT,
+                    config_name=config.name,
+                ),
+                file=sys.stderr,
+            )
             return
         raise ModelError(
-            f"'{config.name}' is no folder here and not in the hub's cache ({hub_cache()}), and {constants.ENDPOINT} "
-            f"cannot be reached: {first_line(error)}",
+            msg(
+                "'{config_name}' is no folder here and not in the hub's cache ({hub_cache}), and {endpoint} "
+                "cannot be reached: {error}",
+                config_name=config.name,
+                hub_cache=hub_cache(),
+                endpoint=constants.ENDPOINT,
+                error=first_line(error),
+            ),
             "Give its folder instead of the name. Or: HF_ENDPOINT names a mirror of the hub, HF_HOME another cache; "
             "`hf download NAME --local-dir FOLDER` makes a copy on a machine with a network.",
         ) from None
@@ -176,7 +190,11 @@ def check_vocabulary(model: PreTrainedModel, largest_id: int) -> None:
     size = model.get_input_embeddings().weight.shape[0]
     if largest_id >= size:
         raise ModelError(
-            f"the tokenizer makes token {largest_id:,}, but the model knows {size:,} tokens",
+            msg(
+                "the tokenizer makes token {largest_id:,}, but the model knows {size:,} tokens",
+                largest_id=largest_id,
+                size=size,
+            ),
             "The tokenizer belongs to another model, or tokens were added to it after the model was saved.",
         )
 
@@ -242,14 +260,16 @@ def _with_adapter(model: PreTrainedModel, config: RunConfig) -> nn.Module:
         )
     except ValueError as error:
         names = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
-        raise ModelError(f"lora.targets {lora.targets}: {error}", f"This model has {', '.join(names)}.") from None
+        raise ModelError(
+            f"lora.targets {lora.targets}: {error}", msg("This model has {names}.", names=", ".join(names))
+        ) from None
 
 
 def _four_bit(precision: Precision) -> object:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
-        raise ModelError(f"method qlora needs bitsandbytes, which does not load: {error}") from None
+        raise ModelError(msg("method qlora needs bitsandbytes, which does not load: {error}", error=error)) from None
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -273,4 +293,12 @@ def _loading(config: ModelConfig, what: str) -> object:
             hint = "The model brings its own code. If you trust it: --set model.trust_remote_code=true"
         elif not Path(config.name).exists() and os.environ.get("HF_HUB_OFFLINE"):
             hint = "HF_HUB_OFFLINE is set: only models already in the hub's cache can be loaded by name."
-        raise ModelError(f"the {what} of '{config.name}' cannot be loaded: {first_line(error)}", hint) from error
+        raise ModelError(
+            msg(
+                "the {what} of '{config_name}' cannot be loaded: {error}",
+                what=what,
+                config_name=config.name,
+                error=first_line(error),
+            ),
+            hint,
+        ) from error

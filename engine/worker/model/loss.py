@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from engine.base.errors import ModelError
+from engine.base.messages import msg
 from engine.worker.data.packing import Pack
 from engine.worker.model import attention
 from engine.worker.model.load import table_positions
@@ -146,7 +147,10 @@ def choose_loss(
     if not reason:
         return PackedLoss(model), ""
     if wanted == "packed":
-        raise ModelError(f"model.attention is packed, but {reason}", "Leave it at auto to train one example a pass.")
+        raise ModelError(
+            msg("model.attention is packed, but {reason}", reason=reason),
+            "Leave it at auto to train one example a pass.",
+        )
     try:
         with torch.no_grad():
             matches = model._supports_sdpa and _difference(UnpackedLoss(model).token_losses(trial), own) <= tolerance
@@ -173,14 +177,18 @@ def _packed_differs(model: PreTrainedModel, trial: Pack, own: Tensor, tolerance:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        return f"the packed path fails on this model: {getattr(error, 'message', error)}"
+        return msg("the packed path fails on this model: {error}", error=getattr(error, "message", error))
     finally:
         hook.remove()
     # Exact in every precision: what one example has no part in, it has no gradient of.
     if gradient[0, : trial.lengths[0]].any():
         return "packed, the model's layers mix examples"
     difference = _difference(losses.detach(), own)
-    return f"packed, the model's losses differ by {difference:.2%}" if difference > tolerance else ""
+    return (
+        msg("packed, the model's losses differ by {difference:.2%}", difference=difference)
+        if difference > tolerance
+        else ""
+    )
 
 
 def _trial(pack: Pack, positions: int | None) -> Pack:

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from engine.base.errors import ModelError
+from engine.base.messages import msg
 from engine.settings.schema import OptimConfig
 
 
@@ -21,7 +22,12 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
         import bitsandbytes.optim as eight_bit
     except ImportError as error:
         raise ModelError(
-            f"optim.name {config.name} needs bitsandbytes, which does not load: {error}", "pip install bitsandbytes"
+            msg(
+                "optim.name {config_name} needs bitsandbytes, which does not load: {error}",
+                config_name=config.name,
+                error=error,
+            ),
+            "pip install bitsandbytes",
         ) from None
     if config.name == "paged_adamw8bit":
         if not torch.cuda.is_available():

@@ -22,6 +22,7 @@ from torch import nn
 
 from engine.base.atomic_files import sync_folder
 from engine.base.errors import CheckpointError, encodable
+from engine.base.messages import msg
 from engine.runs.checkpoints import STEP_NAME, is_pinned, path_of, steps
 from engine.settings.schema import SaveConfig
 from engine.worker.model.generation_config import write_generation_config
@@ -134,7 +135,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
         if missing := {"step", "epoch", "files"} - manifest.keys():
             raise ValueError(f"it has no {missing.pop()}")
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: {MANIFEST} is missing or damaged ({error})") from None
+        raise CheckpointError(
+            msg("{path}: {manifest} is missing or damaged ({error})", path=path, manifest=MANIFEST, error=error)
+        ) from None
     return manifest
 
 
@@ -148,12 +151,22 @@ def _check_files(path: Path, files: dict[str, Any]) -> None:
     for name, entry in files.items():
         file = path / name
         if not file.is_file():
-            raise CheckpointError(f"{path}: {name} is missing")
+            raise CheckpointError(msg("{path}: {name} is missing", path=path, name=name))
         if file.stat().st_size != entry["bytes"]:
-            raise CheckpointError(f"{path}: {name} has {file.stat().st_size} bytes, {entry['bytes']} were written")
+            raise CheckpointError(
+                msg(
+                    "{path}: {name} has {st_size} bytes, {bytes} were written",
+                    path=path,
+                    name=name,
+                    st_size=file.stat().st_size,
+                    bytes=entry["bytes"],
+                )
+            )
         with open(file, "rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != entry["sha256"]:
-                raise CheckpointError(f"{path}: {name} is damaged: its content changed since it was written")
+                raise CheckpointError(
+                    msg("{path}: {name} is damaged: its content changed since it was written", path=path, name=name)
+                )
 
 
 def load_state(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -172,7 +185,8 @@ def find(folder: Path, name: str) -> tuple[Checkpoint | None, list[str]]:
         if not path.exists():
             there = ", ".join(map(str, steps(folder))) or "none"
             raise CheckpointError(
-                f"there is no checkpoint {name}; there are {there}", "`finetop checkpoints` lists them."
+                msg("there is no checkpoint {name}; there are {there}", name=name, there=there),
+                "`finetop checkpoints` lists them.",
             )
         return verify(path.resolve()), []
     complaints = []

@@ -9,6 +9,7 @@ from typing import TypeVar
 from torch import nn
 
 from engine.base.atomic_files import DISK_FULL
+from engine.base.messages import msg
 from engine.base.units import bytes_text
 from engine.runs.journal import Journal
 from engine.worker.runtime.heartbeat import Heartbeat
@@ -27,7 +28,12 @@ def wait_for_room(journal: Journal, beat: Heartbeat, folder: Path, size: int) ->
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if (free := shutil.disk_usage(folder).free) >= size:
         return
-    message = f"Paused: a checkpoint needs {bytes_text(size)}, {folder} has {bytes_text(free)} free."
+    message = msg(
+        "Paused: a checkpoint needs {size}, {folder} has {free} free.",
+        size=bytes_text(size),
+        folder=folder,
+        free=bytes_text(free),
+    )
     journal.write("event", event="disk-full", message=message)
     while shutil.disk_usage(folder).free < size:
         beat.promise(6 * _WAIT_SECONDS, "waiting for disk space")
@@ -52,7 +58,11 @@ def retry_while_disk_full(
             return done
         if not paused:
             paused = True
-            journal.write("event", event="disk-full", message=f"Paused: there is no room in {folder} for {what}.")
+            journal.write(
+                "event",
+                event="disk-full",
+                message=msg("Paused: there is no room in {folder} for {what}.", folder=folder, what=what),
+            )
         alive()
         time.sleep(_WAIT_SECONDS)
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from engine import __version__
 from engine.base.errors import EngineError, NotFinite, OutOfMemory, first_line
+from engine.base.messages import msg
 from engine.plan.throughput import device_label
 from engine.runs import journal
 from engine.runs.journal import Journal
@@ -127,10 +128,10 @@ def failure(error: Exception) -> dict[str, str]:
         return {"reason": error.message, "hint": error.hint, "cause": _cause(error)}
     reason, hint, cause = f"{type(error).__name__}: {error}", "The log holds the traceback.", "exception"
     if is_out_of_memory(error):
-        reason, cause = f"out of memory: {first_line(error)}", "out-of-memory"
+        reason, cause = msg("out of memory: {error}", error=first_line(error)), "out-of-memory"
         hint = "`finetop top` shows who else holds memory."
     elif isinstance(error, OSError) and error.errno in _NO_WRITING and error.filename:
-        reason = f"{error.filename} cannot be written: {error.strerror}"
+        reason = msg("{filename} cannot be written: {strerror}", filename=error.filename, strerror=error.strerror)
         hint = "It goes on from its last checkpoint once that is mended."
     return {"reason": reason, "hint": hint, "cause": cause}
 

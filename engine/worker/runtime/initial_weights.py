@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from engine.base.errors import ModelError
+from engine.base.messages import msg
 from engine.settings.schema import ModelConfig
 from engine.worker.runtime.checkpoint import verify_weights
 
@@ -24,7 +25,8 @@ def given_model(config: ModelConfig) -> str | None:
         return None
     if not (folder / "config.json").exists():
         raise ModelError(
-            f"{folder} holds neither an adapter nor a model", "model.checkpoint takes the folder of a checkpoint."
+            msg("{folder} holds neither an adapter nor a model", folder=folder),
+            "model.checkpoint takes the folder of a checkpoint.",
         )
     return str(folder)
 
@@ -46,7 +48,11 @@ def load_given_adapter(model: nn.Module, config: ModelConfig) -> None:
     there = {name: tensor.shape for name, tensor in given.items()}
     if own != there:
         raise ModelError(
-            f"the adapter in {path.parent} does not fit this run's: {_difference(there, own)}",
+            msg(
+                "the adapter in {parent} does not fit this run's: {there}",
+                parent=path.parent,
+                there=_difference(there, own),
+            ),
             "An adapter keeps its shape: leave lora.r, lora.targets and the model as they were, or train a new one.",
         )
     set_peft_model_state_dict(model, given)
@@ -55,10 +61,12 @@ def load_given_adapter(model: nn.Module, config: ModelConfig) -> None:
 def _difference(given: dict[str, tuple[int, ...]], own: dict[str, tuple[int, ...]]) -> str:
     for name in own:
         if name not in given:
-            return f"it has nothing for {name}"
+            return msg("it has nothing for {name}", name=name)
         if given[name] != own[name]:
-            return f"{name} is {_shape(given[name])}, here it is {_shape(own[name])}"
-    return f"it also has {next(name for name in given if name not in own)}"
+            return msg(
+                "{name} is {given}, here it is {own}", name=name, given=_shape(given[name]), own=_shape(own[name])
+            )
+    return msg("it also has {given}", given=next(name for name in given if name not in own))
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from engine.base.errors import OutOfMemory
+from engine.base.messages import msg
 from engine.runs.journal import Journal
 from engine.settings.schema import RunConfig
 from engine.worker.data.packing import TokenSet, make_pack, plan_passes
@@ -103,7 +104,11 @@ def fit_memory(
     journal.write(
         "event",
         event="activation-checkpointing",
-        message=f"Only {before:,} tokens fit in a pass; with activations recomputed, {progress.micro_tokens:,} do.",
+        message=msg(
+            "Only {before:,} tokens fit in a pass; with activations recomputed, {micro_tokens:,} do.",
+            before=before,
+            micro_tokens=progress.micro_tokens,
+        ),
     )
 
 
@@ -122,7 +127,12 @@ def halve_micro_batch(
     in_use = min(progress.micro_tokens, int(lengths.sum()))
     if config.run.on_oom == "fail" or in_use <= smallest_useful:
         raise OutOfMemory(
-            f"out of memory at step {progress.step + 1} with a single example of {smallest_useful} tokens: {failure}",
+            msg(
+                "out of memory at step {step} with a single example of {smallest_useful} tokens: {failure}",
+                step=progress.step + 1,
+                smallest_useful=smallest_useful,
+                failure=failure,
+            ),
             "Cheapest first: --set train.activation_checkpointing=true, a smaller data.max_length, --method qlora.",
         )
     progress.micro_tokens = max(in_use // 2, 8)
@@ -130,7 +140,11 @@ def halve_micro_batch(
         "event",
         event="oom",
         step=progress.step + 1,
-        message=f"Out of memory at step {progress.step + 1}; repeating it with {progress.micro_tokens} tokens a pass, "
-        "which changes nothing in the result.",
+        message=msg(
+            "Out of memory at step {step}; repeating it with {micro_tokens} tokens a pass, "
+            "which changes nothing in the result.",
+            step=progress.step + 1,
+            micro_tokens=progress.micro_tokens,
+        ),
         micro_tokens=progress.micro_tokens,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from engine.base.errors import CheckpointError
+from engine.base.messages import msg
 from engine.metrics import scoring_command
 from engine.metrics.best_evaluation import Criterion
 from engine.models.model_name import is_path
@@ -41,13 +42,17 @@ def refuse_other_run(
     same = list(was.values()) == list(hashes.values())
     may_change = (*MAY_CHANGE_ON_RESUME, *_elsewhere(last, before, config, same, templates))
     changed = {k: v for k, v in diff(before, config).items() if not k.startswith(may_change)}
-    lines = [f"{path} was {old!r}, is now {new!r}" for path, (old, new) in changed.items()]
+    lines = [
+        msg("{path} was {old!r}, is now {new!r}", path=path, old=old, new=new) for path, (old, new) in changed.items()
+    ]
     if not same:
-        lines += [f"the content of {path} has changed" for path in hashes if was.get(path) != hashes[path]]
+        lines += [
+            msg("the content of {path} has changed", path=path) for path in hashes if was.get(path) != hashes[path]
+        ]
         lines = lines or ["the data files are not in the same order"]
     if lines:
         raise CheckpointError(
-            f"{last.path.name} belongs to a run that differs:\n" + "\n".join(lines),
+            msg("{path_name} belongs to a run that differs:\n", path_name=last.path.name) + "\n".join(lines),
             "Put back what changed to resume it, or start a new run.",
         )
 
@@ -62,7 +67,11 @@ def other_tokens(last: Checkpoint, now: Mapping[str, Any]) -> str:
         f"{name} {was[name]} -> {version}" for name, version in now["versions"].items() if was.get(name) != version
     ]
     why = f"with {', '.join(newer)}" if newer else "the model's tokenizer or chat template has changed"
-    return f"The same data are other tokens now, or others of them are trained, than at step {last.step}: {why}."
+    return msg(
+        "The same data are other tokens now, or others of them are trained, than at step {step}: {why}.",
+        step=last.step,
+        why=why,
+    )
 
 
 def _elsewhere(
@@ -109,8 +118,13 @@ def compare_probe(journal: Journal, state: dict[str, Any], now: float, present: 
     journal.write(
         "event",
         event="probe-differs",
-        message=f"The same examples gave a loss of {before:.6f} when the checkpoint was made and give {now:.6f} now "
-        f"({', '.join(changed) or 'same library versions, other hardware?'}). The curve may show a step here.",
+        message=msg(
+            "The same examples gave a loss of {before:.6f} when the checkpoint was made and give {now:.6f} now "
+            "({changed}). The curve may show a step here.",
+            before=before,
+            now=now,
+            changed=", ".join(changed) or "same library versions, other hardware?",
+        ),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.base.errors import InputError
+from engine.base.messages import msg
 from engine.metrics.best_evaluation import Criterion
 from engine.runs.lr_schedule import steps
 from engine.settings.schema import RunConfig
@@ -48,13 +49,24 @@ class TrainState:
         elif self.step == 0:
             names = ", ".join(key.removeprefix("eval/") for key in scores)
             raise InputError(
-                f"eval.best is {criterion.text}, but no {criterion.name} was measured", f"There are {names}."
+                msg(
+                    "eval.best is {criterion}, but no {criterion_name} was measured",
+                    criterion=criterion.text,
+                    criterion_name=criterion.name,
+                ),
+                msg("There are {names}.", names=names),
             )
 
     @property
     def best_words(self) -> str:
-        where = f"at step {self.best_step:,}" if self.best_step else "at its start, never better"
-        return "none was a number" if self.best_value is None else f"the best is {self.best_value:.4f} {where}"
+        where = (
+            msg("at step {best_step:,}", best_step=self.best_step) if self.best_step else "at its start, never better"
+        )
+        return (
+            "none was a number"
+            if self.best_value is None
+            else msg("the best is {best_value:.4f} {where}", best_value=self.best_value, where=where)
+        )
 
     def take(self, step: int, value: float, criterion: Criterion) -> None:
         """An evaluation's value: the best so far, or one more without a better."""

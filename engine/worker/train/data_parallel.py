@@ -35,6 +35,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from engine.base.errors import InputError, OutOfMemory, RankLost, RunFailed, first_line
+from engine.base.messages import msg
 from engine.base.worker_process import MEMORY_HINT, signal_name, worker_environment
 from engine.runs.journal import Journal
 from engine.settings.schema import RunConfig
@@ -376,20 +377,29 @@ def wanted_ranks(config: RunConfig, device: torch.device) -> tuple[int, str]:
         return 1, ""
     wanted, there = config.run.gpus_wanted, torch.cuda.device_count()
     if wanted > there:
-        return there, f"The run asks for {wanted} GPUs; {there} can be seen here, and it goes on with {there}."
+        return there, msg(
+            "The run asks for {wanted} GPUs; {there} can be seen here, and it goes on with {there}.",
+            wanted=wanted,
+            there=there,
+        )
     return max(1, wanted), ""
 
 
 def _exit_reason(follower: _Follower, said: bytes, status: int) -> dict[str, str]:
     """Reason, hint and cause, as the journal has them."""
-    who = f"rank {follower.rank} (pid {follower.process.pid})"
+    who = msg("rank {rank} (pid {pid})", rank=follower.rank, pid=follower.process.pid)
     with contextlib.suppress(ValueError):
         told = json.loads(said)
         cause = "out-of-memory" if told["cause"] == "out-of-memory" else "failed"
         return {"reason": f"{who} failed: {told['reason']}", "hint": told["hint"], "cause": cause}
-    reason, hint = f"{who} ended with code {status}", "The log may hold more."
+    reason, hint = msg("{who} ended with code {status}", who=who, status=status), "The log may hold more."
     if status < 0:
-        reason = f"{who} was killed by signal {-status} ({signal_name(-status)})"
+        reason = msg(
+            "{who} was killed by signal {status} ({signal_name})",
+            who=who,
+            status=-status,
+            signal_name=signal_name(-status),
+        )
     if status == -signal.SIGKILL:
         hint = MEMORY_HINT
     return {"reason": reason, "hint": hint, "cause": "failed"}
@@ -397,7 +407,11 @@ def _exit_reason(follower: _Follower, said: bytes, status: int) -> dict[str, str
 
 def ranks_changed(before: int, now: int) -> str:
     """What to say when a run goes on with another number of ranks than its checkpoint was made with."""
-    return (
-        f"The checkpoint was made by {before} rank{'s' * (before != 1)}, {now} go{'es' * (now == 1)} on: sums are "
-        "rounded otherwise, and dropout draws other masks. Nothing else changes."
+    return msg(
+        "The checkpoint was made by {before} rank{value}, {now} go{value_2} on: sums are "
+        "rounded otherwise, and dropout draws other masks. Nothing else changes.",
+        before=before,
+        value="s" * (before != 1),
+        now=now,
+        value_2="es" * (now == 1),
     )

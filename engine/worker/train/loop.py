@@ -20,6 +20,7 @@ from torch import nn
 
 from engine.base import workspace
 from engine.base.errors import NotFinite, first_line
+from engine.base.messages import msg
 from engine.base.worker_process import DONE, STOPPED
 from engine.metrics import best_evaluation
 from engine.metrics.names import metric_name
@@ -99,7 +100,9 @@ def train_loop(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) 
     journal.write("state", state="starting", pid=os.getpid(), versions=versions())
 
     for path, place in moved.items():
-        journal.write("event", event="moved", message=f"{path}: found by its content at {place}.")
+        journal.write(
+            "event", event="moved", message=msg("{path}: found by its content at {place}.", path=path, place=place)
+        )
     device = pick_device()
     if complaint := ranks.start(folder, config, device):  # the others load their libraries while data is read
         journal.write("event", event="fewer-gpus", message=complaint)
@@ -108,7 +111,7 @@ def train_loop(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) 
     checkpoint.clean_up(checkpoints)
     last, complaints = checkpoint.find(checkpoints, resume_from)
     for complaint in complaints:
-        journal.write("event", event="checkpoint-damaged", message=f"passed over: {complaint}")
+        journal.write("event", event="checkpoint-damaged", message=msg("passed over: {complaint}", complaint=complaint))
 
     # Data. Tokenised before the model is loaded, so that a bad file is told at once.
     named, clock = tokenizer_of(config, last), clock_of(config.data, folder)
@@ -130,7 +133,7 @@ def train_loop(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) 
         if doubt := other_tokens(last, facts):
             journal.write("event", event="tokens-changed", message=doubt)
     for change in [] if last else data_changes(folder, settings.config):
-        journal.write("event", event="data-changed", message=f"Since the run was queued: {change}.")
+        journal.write("event", event="data-changed", message=msg("Since the run was queued: {change}.", change=change))
     journal.write("data", **data.report)
     journal.write(
         "plan", **dataclasses.asdict(plan), epochs=config.train.epochs, settings=config.flat(), origin=settings.origin
@@ -159,7 +162,7 @@ def train_loop(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) 
     with precision.context():
         loss_of, reason = choose_loss(inner, probe, config.model.attention, LOSS_TOLERANCE[precision.autocast])
     if reason:
-        journal.write("event", event="plain-path", message=f"One example a pass: {reason}.")
+        journal.write("event", event="plain-path", message=msg("One example a pass: {reason}.", reason=reason))
     progress = TrainState()
     parameters = [p for p in model.parameters() if p.requires_grad]
     own_batch = -(-plan.batch_size // ranks.count)  # examples of a step that this rank takes
@@ -179,12 +182,20 @@ def train_loop(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) 
             beat_on = functools.partial(beat.renew, 600, "loading")
             journal.write("best", **best_again(folder, progress, criterion, config, beat_on))
         for change in command_changes(last, facts["command"]):
-            journal.write("event", event="command-changed", message=f"Since step {last.step}: {change}.")
+            journal.write(
+                "event",
+                event="command-changed",
+                message=msg("Since step {step}: {change}.", step=last.step, change=change),
+            )
         compare_probe(journal, state, probe_loss(loss_of, probe, precision), versions())
         if (ranks_before := last.manifest.get("ranks", 1)) != ranks.count:
             journal.write("event", event="ranks-changed", message=ranks_changed(ranks_before, ranks.count))
         if aside := checkpoint.set_aside(checkpoints, last.step):
-            journal.write("event", event="set-aside", message=f"Later checkpoints were moved to {aside.name}.")
+            journal.write(
+                "event",
+                event="set-aside",
+                message=msg("Later checkpoints were moved to {aside_name}.", aside_name=aside.name),
+            )
     else:
         if config.model.checkpoint and not source:
             load_given_adapter(model, config.model)
@@ -317,9 +328,16 @@ def train_loop(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) 
         if not (math.isfinite(loss) and math.isfinite(norm)):
             journal.metric(progress.step + 1, {"train/loss": loss, "train/grad_norm": norm, "train/lr": rate})
             raise NotFinite(
-                f"the {'loss' if not math.isfinite(loss) else 'gradient'} became "
-                f"{'NaN' if math.isnan(loss) or math.isnan(norm) else 'infinite'} at step {progress.step + 1}",
-                f"The last good checkpoint is {last_good(checkpoints)}. A lower optim.learning_rate usually helps.",
+                msg(
+                    "the {suffix} became {suffix_2} at step {step}",
+                    suffix="loss" if not math.isfinite(loss) else "gradient",
+                    suffix_2="NaN" if math.isnan(loss) or math.isnan(norm) else "infinite",
+                    step=progress.step + 1,
+                ),
+                msg(
+                    "The last good checkpoint is {checkpoints}. A lower optim.learning_rate usually helps.",
+                    checkpoints=last_good(checkpoints),
+                ),
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -361,8 +379,13 @@ def train_loop(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) 
             "event",
             event="early-stop",
             step=progress.step,
-            message=f"No better {metric_name(criterion.key)} in {progress.evals_without_better} "
-            f"evaluation{'s' * (progress.evals_without_better != 1)}: {progress.best_words}.",
+            message=msg(
+                "No better {key} in {evals_without_better} evaluation{value}: {best_words}.",
+                key=metric_name(criterion.key),
+                evals_without_better=progress.evals_without_better,
+                value="s" * (progress.evals_without_better != 1),
+                best_words=progress.best_words,
+            ),
         )
     if stop.asked and progress.step < plan.total_steps:
         if checkpoint.steps(checkpoints)[-1:] != [progress.step]:

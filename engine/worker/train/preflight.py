@@ -5,6 +5,7 @@ import math
 from torch import nn
 
 from engine.base.errors import NotFinite
+from engine.base.messages import msg
 from engine.models.model_facts import find_facts
 from engine.runs.journal import Journal
 from engine.runs.lr_schedule import jump
@@ -55,9 +56,18 @@ def refuse_broken_model(model: nn.Module, config: RunConfig, loss: float) -> Non
     broken = [name for name, weights in model.named_parameters() if not bool(weights.isfinite().all())]
     what = "NaN" if math.isnan(loss) else "infinite"
     if broken:
-        why = f"{len(broken):,} of its tensors hold numbers that are none, the first is {broken[0]}"
+        why = msg(
+            "{num_broken:,} of its tensors hold numbers that are none, the first is {broken}",
+            num_broken=len(broken),
+            broken=broken[0],
+        )
         hint = "Copy the model again, or look at how it was made."
     else:
         why = "its weights are all numbers, but what is computed with them is not"
         hint = "Its numbers may be too large for 16 bits: try --set model.dtype=float32."
-    raise NotFinite(f"the loss is {what} before the first step: {name} itself is at fault; {why}", hint)
+    raise NotFinite(
+        msg(
+            "the loss is {what} before the first step: {name} itself is at fault; {why}", what=what, name=name, why=why
+        ),
+        hint,
+    )

@@ -1,0 +1,61 @@
+"""Sentences that users read: templates with named values, as gettext has them, rendered to English at once.
+
+`msg("{rows} rows of {file} are bad", rows=3, file=path)` is the text itself, a `str`, and keeps what it is made of. The
+journal and the store keep both beside the text, so that a presentation layer can render the template in another
+language; what is joined or cut afterwards is plain text. A sentence without values is its own template and stays a
+plain string. `xgettext --keyword=msg --keyword=msg_n:1,2` lists them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class Message(str):
+    """A rendered sentence. `template` is a format string over `values`."""
+
+    template: str
+    values: Mapping[str, Any]
+
+    def __new__(cls, template: str, values: Mapping[str, Any]) -> "Message":
+        message = super().__new__(cls, template.format_map(values))
+        message.template, message.values = template, values
+        return message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Message, (self.template, {name: _plain(value) for name, value in self.values.items()})
+
+    def record(self) -> dict[str, Any]:
+        """`{"template": …, "values": {…}}`, as JSON can hold it; a value that is a message itself is such a record."""
+        return {"template": self.template, "values": {name: _stored(value) for name, value in self.values.items()}}
+
+
+def msg(template: str, /, **values: Any) -> str:
+    """The `Message` of a template such as `"step {step:,} of {steps:,}"`. Raises KeyError where a value is missing."""
+    return Message(template, values)
+
+
+def msg_n(singular: str, plural: str, number: int, /, **values: Any) -> str:
+    """One of two templates by `number`, which both may name as `{n}`."""
+    return Message(singular if number == 1 else plural, {"n": number, **values})
+
+
+def from_record(record: Mapping[str, Any]) -> Message:
+    """A message as `Message.record` described it. Raises KeyError, TypeError or ValueError where it is none."""
+    values = {
+        name: from_record(value) if isinstance(value, dict) and "template" in value else value
+        for name, value in record["values"].items()
+    }
+    return Message(record["template"], values)
+
+
+def records(fields: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is kept beside the English text: the record of each field that is a message."""
+    return {name: value.record() for name, value in fields.items() if isinstance(value, Message)}
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _stored(value: Any) -> Any:
+    return value.record() if isinstance(value, Message) else _plain(value)
