@@ -79,6 +79,7 @@ class _Seen:
         self._added = re.compile("|".join(map(re.escape, by_length)) or r"(?!)")
         self._turn_opener = ""
         self._always_opens = False
+        self._own_header = ""
         self.openings: list[str] = []
         self.closings: list[str] = []
         self.stops: list[str] = []
@@ -106,8 +107,11 @@ class _Seen:
             _, marks = self._rendering.marked([*before, *talk], tools)
             self.marks_enclose_more |= any(whole[:end][-1:].isspace() for _, end in marks)
         self._always_opens = self._text([*before, *talk], tools, prompt=True) == whole
-        between = whole.partition(_ANSWER)[2].partition(_MORE)[0]
-        self._end(whole.rpartition(_LAST)[2], between, "", plain=True)
+        last, between = whole.rpartition(_LAST)[2], whole.partition(_ANSWER)[2].partition(_MORE)[0]
+        asked = self._text([*before, *talk[:1]], tools)
+        is_added = prompt != asked and prompt.startswith(asked)
+        self._own_header = prompt[len(asked) :] if is_added else self._header_of(last, between)
+        self._end(last, between, "", plain=True)
 
     def calls(self) -> None:
         ask, result = (
@@ -129,11 +133,12 @@ class _Seen:
         stands between two calls of one turn. Returns the token that ends it, if any."""
         shared = self._common(last, between)
         # A header that is written whether asked for or not is no part of what ends a turn.
-        closing = self._closing(shared if self._always_opens and shared else last, inner, plain)
+        header = self._own_header if self._always_opens and last.endswith(self._own_header) else ""
+        closing = self._closing(last.removesuffix(header), inner, plain)
         if closing:
             self.closings.append(closing)
             self.closing = self.closing or (closing if plain else "")
-            self.trailer = max(self.trailer, last.partition(closing)[2].lstrip(), key=len)
+            self.trailer = max(self.trailer, header or last.partition(closing)[2].lstrip(), key=len)
             stop = self._tokens(closing)[-1][0]
             # Phi-3 writes its documents' end token behind the end of turn, where nothing follows.
             if both := self._closing(shared, inner, plain):
@@ -142,8 +147,7 @@ class _Seen:
             elif plain and (other := self._closing(between, inner, plain)):
                 self.closings.append(other)
         else:
-            if self._always_opens:
-                self.trailer = max(self.trailer, self._header_of(last), key=len)
+            self.trailer = max(self.trailer, header, key=len)
             next_up = [m for m in self._tokens(between) if m[0] not in inner]
             if not next_up or (plain and between[: next_up[0].start()].strip()):
                 return ""
@@ -159,11 +163,17 @@ class _Seen:
         cut = next((m.start() for m in self._tokens(one) if m.start() < length < m.end()), length)
         return one[:cut]
 
-    def _header_of(self, last: str) -> str:
-        """What a text ends with that generation prompts end with too, from the token on that opens turns."""
-        header = os.path.commonprefix((last[::-1], self.header[::-1]))[::-1]
-        at = header.rfind(self._turn_opener) if self._turn_opener else -1
-        return header[at:] if at >= 0 else ""
+    def _header_of(self, last: str, between: str) -> str:
+        """The header that a text ends with as generation prompts do, of a template that always writes one: from the
+        token on that opens turns. Where each role has one of its own, that is the first that an earlier turn lacks."""
+        common = os.path.commonprefix((last[::-1], self.header[::-1]))[::-1]
+        at = common.rfind(self._turn_opener) if self._turn_opener else -1
+        if at >= 0:
+            return common[at:]
+        own = len(self._common(last, between)) - (len(last) - len(common))
+        at = next((match.start() for match in self._tokens(common) if match.start() >= own), len(common))
+        is_end = not last.removesuffix(common[at:]).strip() and self._closing(between, "", plain=True)
+        return "" if is_end else common[at:]
 
     def _closing(self, text: str, inner: str, plain: bool) -> str:
         """Up to the last added token, without the header of another turn; of a call, without its own tokens."""

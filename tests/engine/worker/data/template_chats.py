@@ -108,7 +108,7 @@ def recipes() -> st.SearchStrategy[Recipe]:
         dress=st.sampled_from(list(DRESSES)),
         closing=_mostly("end", "second+end", "space+end", "second if last", "next header"),
         line_after=st.booleans(),
-        prompt=_mostly("header", "short", "think", "empty think", "line", "ignored", "always"),
+        prompt=_mostly("header", "short", "think", "empty think", "line", "ignored", "always", "unasked"),
         opener=_mostly("none", "turn", "both", "last"),
         thoughts=_mostly("unknown", "always", "last turn", "last query", "block if last", "block after query"),
         inline=_mostly("kept", "dropped earlier", "dropped", "kept without its tags"),

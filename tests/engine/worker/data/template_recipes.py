@@ -75,7 +75,8 @@ class Recipe:
     line_after: bool = True
     """A line end after what closes a turn."""
     prompt: str = "header"
-    """header, short (the turn's header has more white space), think, empty think, line, ignored, always."""
+    """header, short (the turn's header has more white space), think, empty think, line, ignored, always (after calls,
+    whether it is asked for or not), unasked (after everything)."""
     opener: str = "none"
     """none; turn: every answer begins with the dress' opener; both: prompts, too; last: '~' before the last answer."""
     thoughts: str = "unknown"
@@ -292,8 +293,10 @@ def _prompt(recipe: Recipe, dress: Dress, header: str) -> str:
         more += f"{{{{ {_quoted(dress.opener)} }}}}"
     if recipe.results == "inside":
         header = f"{{% if not messages or messages[-1].role != 'tool' %}}{header}{{% endif %}}"
-    if recipe.prompt == "always":
-        return f"{{% if add_generation_prompt or messages[-1].tool_calls %}}{header}{more}{{% endif %}}"
+    if recipe.prompt in ("always", "unasked"):
+        # A header that nobody asked for ends no turn.
+        asked = "add_generation_prompt or messages[-1].tool_calls" if recipe.prompt == "always" else "true"
+        return f"{{% if {asked} %}}{{{{ '»' }}}}{header}{more}{{% endif %}}"
     return f"{{% if add_generation_prompt %}}{header}{more}{{% endif %}}"
 
 
@@ -317,6 +320,6 @@ def sound(recipe: Recipe) -> Recipe:
         recipe = replace(recipe, call_closing="same")
     if recipe.results == "inside" and not dress.call_close:
         recipe = replace(recipe, results="own")
-    if recipe.results == "inside" and recipe.prompt == "always":
+    if recipe.results == "inside" and recipe.prompt in ("always", "unasked"):
         recipe = replace(recipe, prompt="header")
     return recipe

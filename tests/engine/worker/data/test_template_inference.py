@@ -14,7 +14,7 @@ from engine.worker.data.chat_template import ChatTemplate, Encoded
 from tests.engine.worker.data.template_chats import chats, recipes
 from tests.engine.worker.data.template_faults import FAULTS
 from tests.engine.worker.data.template_oracle import Oracle, Violation
-from tests.engine.worker.data.template_recipes import DRESSES, Recipe, plain, source
+from tests.engine.worker.data.template_recipes import DRESSES, Recipe, plain, sound, source
 from tests.engine.worker.data.template_shapes import SHAPES
 from tests.engine.worker.data.tokenizer_kit import tokenizer
 
@@ -67,6 +67,25 @@ def test_any_conversation_in_any_template_is_trained_as_it_is_asked_or_refused_t
 def test_any_conversation_in_the_shapes_of_the_real_templates_too() -> None:
     seen = over_shapes(150)
     assert seen["refused"] < _MOST_REFUSED * seen.total()
+
+
+_CALL = {"type": "function", "id": "call00000", "function": {"name": "look", "arguments": {"city": "zqfjwga"}}}
+_CALLS = (
+    {"role": "user", "content": "zqqqkga"},
+    {"role": "assistant", "content": None, "tool_calls": [_CALL]},
+    {"role": "tool", "content": "zqubiha", "tool_call_id": "call00000"},
+    {"role": "assistant", "content": "zqjutha"},
+)
+
+
+@pytest.mark.parametrize("dress", ["chatml", "glm", "deepseek", "phi3", "mistral"])
+@pytest.mark.parametrize("closing", ["end", "next header", "second if last"])
+@pytest.mark.parametrize("prompt", ["always", "unasked"])
+def test_a_header_that_nobody_asked_for_is_no_part_of_an_answer(dress: str, closing: str, prompt: str) -> None:
+    for call_closing in ("same", "second", "none"):
+        recipe = sound(Recipe(dress, closing, line_after=False, prompt=prompt, call_closing=call_closing, bos=False))
+        for count in (2, 4):
+            assert verdict(DRESSES[dress].family, source(recipe), Example(messages=_CALLS[:count])) != "refused"
 
 
 @pytest.mark.long
