@@ -44,6 +44,13 @@ def two_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def left_behind() -> Callable[[], set[psutil.Process]]:
+    """Processes of the test's own that are alive; those of other tests, such as a fork server's, are not."""
+    before = children()
+    return lambda: children() - before
+
+
+@pytest.fixture
 def followers_first(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Let the followers execute some lines before they begin."""
 
@@ -133,11 +140,11 @@ def test_out_of_memory_on_one_rank_repeats_the_step_on_all(
     np.testing.assert_allclose(numbers(folder), numbers(both("lora")[0]), rtol=2e-5)
 
 
-def test_what_is_no_number_ends_the_run(tiny_model, chats, tmp_path):
+def test_what_is_no_number_ends_the_run(tiny_model, chats, tmp_path, left_behind):
     folder = make_run(tmp_path, tiny_model, chats, method__kind="full", optim__learning_rate=1e18, optim__warmup=0)
     with pytest.raises(NotFinite):
         train(folder, stop=NeverStop())
-    assert not psutil.Process().children(recursive=True)
+    assert not left_behind()
 
 
 @pytest.mark.long
@@ -169,13 +176,13 @@ def test_a_leader_that_is_stuck_when_a_rank_dies_is_ended(tiny_model, chats, tmp
     assert "rank 1" in last_state(folder)["reason"]
 
 
-def test_a_rank_that_fails_says_why(tiny_model, chats, tmp_path, followers_first):
+def test_a_rank_that_fails_says_why(tiny_model, chats, tmp_path, followers_first, left_behind):
     followers_first(
         "from engine.worker.train import loop as train\ndef no(*_): raise ValueError('no')\ntrain.forward_backward = no"
     )
     with pytest.raises(RankLost, match=r"rank 1 \(pid \d+\) failed: ValueError: no"):
         train(make_run(tmp_path, tiny_model, chats), stop=NeverStop())
-    assert not psutil.Process().children(recursive=True)
+    assert not left_behind()
 
 
 def test_a_step_is_shared_out_whole_and_evenly():
@@ -224,6 +231,10 @@ def worker(folder: Path, command: list[str] | None = None) -> Iterator[subproces
         for left in session(process.pid):
             left.kill()
         process.wait()
+
+
+def children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
 
 
 def session(leader: int) -> list[psutil.Process]:

@@ -10,6 +10,8 @@ import torch
 
 from engine.base.errors import DataError, ModelError, RunFailed
 from engine.base.worker_process import DONE
+from engine.runs import resume_run
+from engine.settings.resolve import Layer
 from engine.settings.schema import ModelConfig
 from engine.worker.model import load, loss
 from engine.worker.runtime import checkpoint, disk_space, memory_fit
@@ -193,9 +195,13 @@ def test_early_stopping_after_a_resume_says_how_many_evaluations_it_were(monkeyp
     losses = itertools.chain([5.0], itertools.repeat(6.0))
     monkeypatch.setattr(train_module, "evaluate", lambda *args: {"eval/loss": next(losses)})
     folder = make_run(tmp_path, tiny_model, chats, train__early_stopping=1, eval__every=1)
-    assert run(folder) == run(folder) == DONE
-    first, second = [event for event in events_of(folder, "event") if event["event"] == "early-stop"]
-    assert "in 1 evaluation:" in first["message"] and "in 2 evaluations:" in second["message"]
+    assert run(folder) == run(folder) == DONE  # the second as if the first had been killed before its last word
+    resume_run.apply(folder, resume_run.check_resume(folder, [Layer("test", {"train.early_stopping": 3})]))
+    assert run(folder) == DONE
+    told = [(event["step"], event["message"]) for event in events_of(folder, "event") if event["event"] == "early-stop"]
+    first, again, more = told
+    assert first == again and first[0] == 1 and "in 1 evaluation:" in first[1]
+    assert more[0] == 3 and "in 3 evaluations:" in more[1]
 
 
 def test_retention_keeps_best_latest_epochs_and_the_last_steps(tiny_model, chats, tmp_path):
