@@ -25,9 +25,11 @@ def _python_list(text: str, column: str, error: ValueError) -> list:
     """A list as Python writes it, which is what pandas puts into the cells of a CSV."""
     import ast
     import json
+    import warnings
 
     try:
-        value = json.loads(json.dumps(ast.literal_eval(text.strip())))  # no sets, bytes or other things of Python
+        with warnings.catch_warnings(action="ignore"):  # of backslashes that escape nothing, as code it would be odd
+            value = json.loads(json.dumps(ast.literal_eval(text.strip())))  # no sets, bytes or other things of Python
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         hint = " (NumPy's way of writing lists? save the table as Parquet or JSON lines)" if "'" in text[:40] else ""
         raise RowRejected(

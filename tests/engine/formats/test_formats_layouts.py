@@ -1,6 +1,7 @@
 """How other projects write their data: read as meant, or refused in words that name the format and the way out."""
 
 import json
+import warnings
 
 import pytest
 
@@ -44,6 +45,14 @@ def test_layouts_of_other_projects_are_read(write, row):
     report = accounted(read_data(write(lines(row, row))))
     assert [turns(example) for example in report.examples] == [HI_HELLO] * 2
     assert not report.problem_counts
+
+
+def test_a_backslash_in_a_list_as_python_writes_it_is_a_backslash_and_warns_nobody(write):
+    cell = r"[{'role': 'user', 'content': 'what is \d\.\w in C:\Data?'}, {'role': 'assistant', 'content': 'a\400'}]"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (example,) = read_data(write(lines({"messages": cell}))).examples
+    assert turns(example) == [("user", r"what is \d\.\w in C:\Data?"), ("assistant", "aĀ")]
 
 
 ROW = {"prompt": "hi", "completion": "hello"}
