@@ -3,11 +3,12 @@
 import math
 
 from engine.base.messages import msg
+from engine.settings.auto_values import ResolvedConfig, ResolvedOptim
 from engine.settings.schema import OptimConfig, RunConfig
 
 
-def steps(config: RunConfig, examples: int) -> tuple[int, int]:
-    """Optimizer steps of an epoch, and of the run, with so many training examples; no setting is `auto` any more."""
+def steps(config: ResolvedConfig, examples: int) -> tuple[int, int]:
+    """Optimizer steps of an epoch, and of the run, with so many training examples."""
     of_epoch = math.ceil(examples / config.train.batch_size)
     total = of_epoch * config.train.epochs
     return of_epoch, min(total, config.train.max_steps) if config.train.max_steps else total
@@ -17,7 +18,7 @@ def warmup_steps(optim: OptimConfig, total_steps: int) -> float:
     return optim.warmup if optim.warmup >= 1 else math.ceil(optim.warmup * total_steps)
 
 
-def learning_rate(step: int, total_steps: int, optim: OptimConfig) -> float:
+def learning_rate(step: int, total_steps: int, optim: ResolvedOptim) -> float:
     """The rate of optimizer step `step`, counted from 1, in a run of `total_steps`."""
     warmup = warmup_steps(optim, total_steps)
     if step <= warmup:
@@ -30,10 +31,10 @@ def learning_rate(step: int, total_steps: int, optim: OptimConfig) -> float:
     return optim.learning_rate
 
 
-def jump(before: RunConfig, after: RunConfig, examples: int, step: int) -> str:
+def jump(before: ResolvedConfig, after: ResolvedConfig, examples: int, step: int) -> str:
     """What a course of another length does to the rate of a run that goes on after `step`; empty where it is the same.
 
-    Both configs without `auto`. The schedule is stretched or squeezed over all steps from the first, so the rate leaps
+    The schedule is stretched or squeezed over all steps from the first, so the rate leaps
     to where the new course would be by now.
     """
     (_, old), (_, new) = steps(before, examples), steps(after, examples)

@@ -44,6 +44,7 @@ from engine.runs.run_folder import (
     step_of,
     write_config,
 )
+from engine.settings.auto_values import require_resolved
 from engine.settings.resolve import Layer, Resolved, from_groups, read_run
 from engine.settings.schema import MAY_CHANGE_ON_RESUME, RunConfig, diff
 
@@ -130,7 +131,7 @@ def schedule_note(folder: Path, after: RunConfig, point: str = "latest") -> str:
     with contextlib.suppress(EngineError, OSError, ValueError, KeyError, TypeError):
         checkpoint = _starting_point(folder, point)
         manifest = json.loads((checkpoint / "manifest.json").read_text("utf-8"))
-        before = from_groups(manifest["config"], "checkpoint")  # without `auto`
+        before = require_resolved(from_groups(manifest["config"], "checkpoint"))
         flat = after.flat()
         longer = {path: flat[path] for path in ("train.epochs", "train.max_steps") if flat[path] != "auto"}
         return jump(before, before.replace(longer), plans[-1]["examples"], manifest["step"])

@@ -15,7 +15,7 @@ _MAX_CONFIG_BYTES = 4_000_000
 
 def read_config_file(path: Path) -> dict[str, Any]:
     """The settings of a JSON or TOML file by path. Raises InputError naming file and line when it cannot be read."""
-    return _by_path(read_groups(path), path)
+    return by_path(read_groups(path), path)
 
 
 def read_groups(path: Path) -> dict[str, Any]:
@@ -74,7 +74,8 @@ def read_groups(path: Path) -> dict[str, Any]:
     return content
 
 
-def _by_path(content: dict[str, Any], path: Path) -> dict[str, Any]:
+def by_path(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Settings by path from the groups of the file `path`. Raises InputError where one stands in it twice."""
     flat: dict[str, Any] = {}
     for group, values in content.items():
         if group == META_KEY:

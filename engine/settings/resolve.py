@@ -1,6 +1,5 @@
 """From layers of values to one checked RunConfig, and where each value came from."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from engine.metrics import best_evaluation
 from engine.metrics.names import MAIN_SCORES
 from engine.settings.aliases import nearest_setting
 from engine.settings.coerce import as_text, check_bounds, check_text, coerce, quoted_name
-from engine.settings.config_file import _by_path, read_groups
+from engine.settings.config_file import by_path, read_groups
 from engine.settings.schema import META_KEY, SETTINGS, RunConfig
 
 
@@ -85,30 +84,22 @@ def read_run(folder: Path) -> Resolved:
     """The settings of an existing run, and where each came from when it was made."""
     path = folder / "config.json"
     content = read_groups(path)
-    resolved = resolve([Layer(str(path), _by_path(content, path))])
-    described = content.get(META_KEY)
-    origin = described.get("origin") if isinstance(described, dict) else None
-    if not isinstance(origin, dict):
-        return resolved
-    return Resolved(resolved.config, resolved.origin | {key: origin[key] for key in resolved.origin if key in origin})
+    resolved = resolve([Layer(str(path), by_path(content, path))])
+    meta = content.get(META_KEY)
+    origin = meta.get("origin") if isinstance(meta, dict) else None
+    return inherit_origins(resolved, str(path), origin) if isinstance(origin, dict) else resolved
 
 
-def auto_values(config: RunConfig, rows: int) -> dict[str, Any]:
-    """What `auto` stands for with so many training rows: settings by path, only those that were auto.
+def overlay(before: Resolved, layers: Iterable[Layer], label: str) -> Resolved:
+    """Settings with other layers over them; what the layers leave alone keeps its origin. `label` is how a message
+    calls the settings below. Raises ConfigError."""
+    return inherit_origins(resolve([Layer(label, before.config.flat()), *layers]), label, before.origin)
 
-    Under 100 rows: 4 epochs and half the rate; up to 1000: 3; above: 2. The batch grows with the square root of the
-    rows, so that small sets still get enough optimizer steps. Adapters take a ten times higher rate than full weights,
-    after Biderman et al. 2024, "LoRA Learns Less and Forgets Less", and Schulman et al. 2025, "LoRA Without Regret".
-    """
-    chosen: dict[str, Any] = {}
-    if config.train.epochs == "auto":
-        chosen["train.epochs"] = 4 if rows < 100 else 3 if rows <= 1000 else 2
-    if config.train.batch_size == "auto":
-        chosen["train.batch_size"] = max(1, min(32, 2 ** round(math.log2(max(1.0, math.sqrt(rows) / 4)))))
-    if config.optim.learning_rate == "auto":
-        rate = 2e-5 if config.method.kind == "full" else 2e-4
-        chosen["optim.learning_rate"] = rate / 2 if rows < 100 else rate
-    return chosen
+
+def inherit_origins(resolved: Resolved, label: str, origins: Mapping[str, str]) -> Resolved:
+    """The values that came from the layer `label` have the origin that they had there."""
+    inherited = {path: origins.get(path, layer) if layer == label else layer for path, layer in resolved.origin.items()}
+    return Resolved(resolved.config, inherited)
 
 
 def _cross_checks(config: RunConfig) -> list[str]:

@@ -10,7 +10,7 @@ import json
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from engine.base.errors import is_utf8
 
@@ -198,7 +198,7 @@ class RunConfig:
         """Every setting by its path."""
         return {path: getattr(getattr(self, path.split(".")[0]), path.split(".")[1]) for path in SETTINGS}
 
-    def replace(self, changes: Mapping[str, Any]) -> "RunConfig":
+    def replace(self, changes: Mapping[str, Any]) -> Self:
         """A copy with the settings at the given paths changed; the values are taken as they are."""
         groups: dict[str, dict[str, Any]] = {}
         for path, value in changes.items():

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from engine.settings.resolve import auto_values, read_run
+from engine.settings.auto_values import auto_values, resolve_auto
+from engine.settings.resolve import read_run
 from engine.worker.data.chat_template import ChatTemplate, clock_of
 from engine.worker.data.data_stats import data_stats
 from engine.worker.data.tokenize import prepare
@@ -20,7 +21,7 @@ def report(folder: Path, shown: int) -> dict[str, Any]:
     template = ChatTemplate(tokenizer, config.data.template, generation_ends(config.model), clock)
     data = prepare(config, template)
     auto = auto_values(config, len(data.train))
-    plan = make_schedule(config.replace(auto), len(data.train))
+    plan = make_schedule(resolve_auto(config, len(data.train)), len(data.train))
     lengths = data.train.lengths
     batch = min(plan.batch_size, len(lengths))
     rows = len(lengths) // batch * batch

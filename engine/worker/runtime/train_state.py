@@ -9,7 +9,7 @@ from engine.base.errors import InputError
 from engine.base.messages import msg
 from engine.metrics.best_evaluation import Criterion
 from engine.runs.lr_schedule import steps
-from engine.settings.schema import RunConfig
+from engine.settings.auto_values import ResolvedConfig
 
 
 @dataclass
@@ -89,6 +89,6 @@ class Schedule:
         return step / self.steps_per_epoch
 
 
-def make_schedule(config: RunConfig, examples: int) -> Schedule:
+def make_schedule(config: ResolvedConfig, examples: int) -> Schedule:
     steps_per_epoch, total_steps = steps(config, examples)
     return Schedule(examples, config.train.batch_size, steps_per_epoch, total_steps)

@@ -31,7 +31,8 @@ from engine.runs.lr_schedule import learning_rate
 from engine.runs.relocate import update_paths
 from engine.runs.resume_run import begun
 from engine.runs.run_folder import data_changes, read_meta
-from engine.settings.resolve import auto_values, read_run
+from engine.settings.auto_values import resolve_auto
+from engine.settings.resolve import read_run
 from engine.settings.schema import RunConfig
 from engine.worker.data.chat_template import ChatTemplate, clock_of
 from engine.worker.data.packing import TokenSet, epoch_order, make_pack, plan_passes
@@ -117,7 +118,7 @@ def train_loop(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) 
     named, clock = tokenizer_of(config, last), clock_of(config.data, folder)
     template = ChatTemplate(load_tokenizer(named), config.data.template, generation_ends(named), clock)
     data = prepare(config, template)
-    config = config.replace(auto_values(config, len(data.train)))
+    config = resolve_auto(settings.config, len(data.train))
     plan = make_schedule(config, len(data.train))
     criterion = best_evaluation.parse(config.eval.best)
     facts = {

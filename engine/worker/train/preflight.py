@@ -10,6 +10,7 @@ from engine.models.model_facts import find_facts
 from engine.runs.journal import Journal
 from engine.runs.lr_schedule import jump
 from engine.runs.settings_checks import DataFacts, Finding, check, given_by_hand, refuse
+from engine.settings.auto_values import ResolvedConfig, require_resolved
 from engine.settings.resolve import Resolved, from_groups
 from engine.settings.schema import RunConfig
 from engine.worker.data.data_stats import beyond_positions
@@ -19,9 +20,14 @@ from engine.worker.runtime.train_state import Schedule
 
 
 def check_run(
-    journal: Journal, settings: Resolved, config: RunConfig, data: Prepared, plan: Schedule, last: Checkpoint | None
+    journal: Journal,
+    settings: Resolved,
+    config: ResolvedConfig,
+    data: Prepared,
+    plan: Schedule,
+    last: Checkpoint | None,
 ) -> None:
-    """Raises InputError. `settings` as they were given, `config` without `auto`; `last`: what the run goes on from."""
+    """Raises InputError. `settings` as they were given, `last`: what the run goes on from."""
     model = find_facts(config.model)
     known = DataFacts(
         train=len(data.train),
@@ -38,7 +44,7 @@ def check_run(
     if last is None:
         _journal_findings(journal, findings)
         return
-    before = from_groups(last.manifest["config"], "checkpoint")
+    before = require_resolved(from_groups(last.manifest["config"], "checkpoint"))
     if leap := jump(before, config, len(data.train), last.step):
         journal.write("event", event="schedule-changed", step=last.step, message=leap)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import stat
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from engine.base.errors import ConfigError, InputError
 from engine.base.workspace import Workspace
 from engine.models.model_name import check_model_name
 from engine.runs.run_folder import create_run
+from engine.settings.auto_values import auto_values, require_resolved, resolve_auto
 from engine.settings.coerce import parse_set
 from engine.settings.config_file import read_config_file
-from engine.settings.resolve import Layer, auto_values, read_run, resolve
+from engine.settings.resolve import Layer, read_run, resolve
 from engine.settings.schema import MAY_CHANGE_ON_RESUME, SETTINGS, RunConfig, diff
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -230,6 +232,20 @@ def test_auto_takes_a_lower_rate_for_full_weights_and_leaves_what_was_set():
     assert auto_values(config, 5000)["optim.learning_rate"] == 2e-5
     assert auto_values(config, 50)["optim.learning_rate"] == 1e-5
     assert "train.epochs" not in auto_values(config, 5000)
+
+
+def test_a_config_without_auto_keeps_its_settings_and_its_type_when_others_change():
+    config = resolve_auto(RunConfig().replace({"train.epochs": 9}), 5000)
+    assert (config.train.epochs, config.optim.learning_rate) == (9, 2e-4)
+    longer = config.replace({"train.epochs": 12})
+    assert type(longer) is type(config) and type(longer.train) is type(config.train)
+    assert diff(config, longer) == {"train.epochs": (9, 12)}
+    assert pickle.loads(pickle.dumps(longer)) == longer
+
+
+def test_a_config_that_still_has_auto_is_no_resolved_one():
+    with pytest.raises(ValueError, match=r"optim\.learning_rate"):
+        require_resolved(RunConfig().replace({"train.epochs": 1, "train.batch_size": 1}))
 
 
 # -- saved configs and run folders ----------------------------------------------------------------------------------
