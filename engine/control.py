@@ -33,7 +33,7 @@ from engine.runs.run_folder import (
     step_of,
     write_config,
 )
-from engine.settings.resolve import Layer, Resolved, read_run, resolve
+from engine.settings.resolve import Layer, Resolved, overlay, read_run
 from engine.settings.schema import META_KEY, RunConfig
 from engine.store import discover, queries, queue
 from engine.store.connect import Connection, writer
@@ -94,12 +94,11 @@ class Control:
         folder = self._run_folder(run_id)
         checkpoint = checkpoint_folder(folder, point)
         before = located(folder)
-        values = dict(before.config.flat())
-        values |= {"model.checkpoint": str(checkpoint), "run.name": name or f"{before.config.run.name}-fork"}
-        resolved = resolve([Layer(f"run {run_id}", values), Layer("--set", absolute(changes))])
-        origin = {
-            path: label if label == "--set" else before.origin[path] for path, label in resolved.origin.items()
-        } | {"model.checkpoint": f"run {run_id}", **({"run.name": "--name"} if name else {})}
+        forked_from = before.config.replace({"run.name": f"{before.config.run.name}-fork"})
+        layers = [Layer(f"run {run_id}", {"model.checkpoint": str(checkpoint)}), Layer("--set", absolute(changes))]
+        if name:
+            layers.append(Layer("--name", {"run.name": name}))
+        forked_settings = overlay(Resolved(forked_from, before.origin), layers, "run")
 
         def keep_weights(forked: Path, config: RunConfig) -> RunConfig:
             weights = forked / START
@@ -107,7 +106,7 @@ class Control:
             return config.replace({"model.checkpoint": str(weights)})
 
         parent = run_id, step_of(checkpoint)
-        return self._add([Resolved(resolved.config, origin)], parent=parent, prepare=keep_weights)[0]
+        return self._add([forked_settings], parent=parent, prepare=keep_weights)[0]
 
     def _add(
         self,

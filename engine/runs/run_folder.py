@@ -20,7 +20,7 @@ from engine.base.workspace import CHECKPOINTS, CONFIG, Workspace
 from engine.models.model_name import ADAPTER, check_model_name
 from engine.runs.checkpoints import STEP_NAME, path_of
 from engine.runs.data_fingerprint import changes, fingerprints
-from engine.settings.resolve import Layer, Resolved, read_run, resolve
+from engine.settings.resolve import Layer, Resolved, overlay, read_run
 from engine.settings.schema import META_KEY, PATHS, RunConfig
 
 if TYPE_CHECKING:
@@ -69,11 +69,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 def overlaid(before: Resolved, layers: Iterable[Layer]) -> Resolved:
     """Settings with other layers over them, which are remembered for what they set."""
-    over = [Layer(one.label, absolute(one.values)) for one in layers]
-    after = resolve([Layer("run", before.config.flat()), *over])
-    given = {key for layer in over for key in layer.values}
-    origin = {key: label if key in given else before.origin[key] for key, label in after.origin.items()}
-    return Resolved(after.config, origin)
+    return overlay(before, [Layer(layer.label, absolute(layer.values)) for layer in layers], "run")
 
 
 def change_run(folder: Path, layers: list[Layer]) -> Resolved:

@@ -24,7 +24,7 @@ from engine.runs.settings_checks import check as check_asked
 from engine.settings import sweep
 from engine.settings.coerce import parse_value
 from engine.settings.eval_inputs import check_scores
-from engine.settings.resolve import Layer, Resolved, resolve
+from engine.settings.resolve import Layer, Resolved, inherit_origins, resolve
 from engine.settings.schema import PATHS, SETTINGS
 from tui.render import format
 from tui.render.format import Line
@@ -252,7 +252,7 @@ def check(form: Form) -> Checked:
             problems.setdefault(at[0] if at else "run.name", problem.removeprefix(f"{LABEL}: "))
     if problems:
         return Checked(problems, (), varied)
-    return Checked({}, tuple(_with_origins(form, one) for one in runs), varied)
+    return Checked({}, tuple(inherit_origins(one, form.source.label, form.source.origins) for one in runs), varied)
 
 
 def group_name(form: Form) -> str:
@@ -262,15 +262,6 @@ def group_name(form: Form) -> str:
         return name
     stem = os.path.splitext(os.path.basename(form.text("data.files").split(",")[0]))[0]
     return "-".join(part for part in (os.path.basename(form.text("model.name")), stem) if part).lower() or "sweep"
-
-
-def _with_origins(form: Form, resolved: Resolved) -> Resolved:
-    """A copied run's values keep where they had come from."""
-    kept = {
-        path: form.source.origin(path) if label == form.source.label else label
-        for path, label in resolved.origin.items()
-    }
-    return Resolved(resolved.config, kept)
 
 
 def check_files(runs: Sequence[Resolved]) -> dict[str, str]:

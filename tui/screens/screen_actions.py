@@ -490,15 +490,11 @@ class Acts(Base):
         folder = self.host.workspace.runs / str(run.id)
 
         def call(control: Any) -> int:
-            from engine.settings.resolve import Layer, Resolved, read_run, resolve
+            from engine.settings.resolve import Layer, overlay, read_run
 
             before = read_run(folder)
             name = f"{before.config.run.name or run.name}-fixed"
-            after = resolve(
-                [Layer(f"run {run.id}", dict(before.config.flat())), Layer("fix", {**fix.changes, "run.name": name})]
-            )
-            origin = {path: label if label == "fix" else before.origin[path] for path, label in after.origin.items()}
-            return control.add(Resolved(after.config, origin))
+            return control.add(overlay(before, [Layer("fix", {**fix.changes, "run.name": name})], f"run {run.id}"))
 
         self.host.actor.do(
             "queue",
