@@ -71,7 +71,7 @@ class RankLost(RunFailed):
 
 def encodable(text: str) -> str:
     """With what no encoding has, bytes of file names and halves of surrogate pairs, written as `\\udcfd`."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return text if is_utf8(text) else text.encode("utf-8", "backslashreplace").decode()
 
 
 def first_line(error: BaseException) -> str:

@@ -48,6 +48,15 @@ def from_record(record: Mapping[str, Any]) -> Message:
     return Message(record["template"], values)
 
 
+def restored(text: str, record: Any) -> str:
+    """A text as the message that `record` describes; as it is where the record is none, or not that of this text."""
+    try:
+        message = from_record(record)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return text
+    return message if message == text else text
+
+
 def records(fields: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What is kept beside the English text: the record of each field that is a message."""
     return {name: value.record() for name, value in fields.items() if isinstance(value, Message)}

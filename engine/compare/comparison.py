@@ -420,10 +420,9 @@ def _sampled(compared: Sequence[ResolvedSubject], limit: int) -> tuple[Answers, 
         step = progress_queries.sampled_step(each.conn, each.run.id, until) if each.run and until is not None else None
         steps.append(step)
         for sample in queries.samples(each.conn, each.run.id, step) if step is not None else ():
-            prompt = str(sample.detail.get("prompt", ""))
-            texts.setdefault(prompt, {})[index] = str(sample.detail.get("text", ""))
-            if sample.detail.get("reference") is not None:
-                references[prompt] = str(sample.detail["reference"])
+            texts.setdefault(sample.prompt, {})[index] = sample.text
+            if sample.reference is not None:
+                references[sample.prompt] = sample.reference
     found = sorted(texts, key=lambda prompt: -len(texts[prompt]))  # stable: those that all answered come first
     return tuple(
         Answers(

@@ -11,18 +11,33 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.base.atomic_files import DISK_FULL
 from engine.base.clock import uptime
+from engine.base.messages import records, restored
 from engine.base.workspace import LOG
 
 NAME = "journal.jsonl"
 _DISK_FULL_RETRY_SECONDS = 5.0
-_STEP_KINDS = frozenset({"metric", "eval", "sample", "checkpoint", "event"})
+_STEP_KINDS = frozenset({"metric", "eval", "sample", "answer", "checkpoint", "event"})
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False).encode
+
+
+@dataclass(frozen=True, slots=True)
+class SampledAnswer:
+    """What the model wrote at an evaluation in training."""
+
+    step: int
+    prompt: str
+    text: str
+    reference: str | None
+    """The right answer, where the validation data has one."""
+    to_example: bool
+    """To an example of the validation data (kind `answer`); else to one of `eval.prompts` (kind `sample`)."""
 
 
 class Journal:
@@ -39,9 +54,12 @@ class Journal:
         """One event. JSON has no NaN and no infinity: such a value is null, and named under `nonfinite`.
 
         A state says how long the log was by then, so that it can be shown between the log's lines, which have no times;
-        a step says the time by a clock that nobody sets, too.
+        a step says the time by a clock that nobody sets, too. Fields that are messages keep template and values beside
+        their text, under `messages`.
         """
         event = {"t": time.time(), "kind": kind, **fields}
+        if templates := records(fields):
+            event["messages"] = templates
         if kind in ("metric", "resume"):
             event["up"] = round(uptime(), 3)
         if kind == "state":
@@ -84,7 +102,7 @@ def _finite(value: Any, name: str, nonfinite: dict[str, str]) -> Any:
 
 
 def read(folder: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """The whole events from byte `offset` on, and the offset to read from next time."""
+    """The whole events from byte `offset` on, their sentences as messages again, and the offset to read from next."""
     try:
         with open(folder / NAME, "rb") as file:
             file.seek(offset)
@@ -97,8 +115,17 @@ def read(folder: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         with contextlib.suppress(ValueError, RecursionError):
             event = json.loads(line)
             if isinstance(event, dict) and isinstance(event.get("kind"), str):
-                events.append(event)
+                events.append(_with_messages(event) if "messages" in event else event)
     return events, offset + len(whole)
+
+
+def _with_messages(event: dict[str, Any]) -> dict[str, Any]:
+    """The event's sentences as the messages they were when they were written."""
+    templates = event.pop("messages")
+    for name, record in templates.items() if isinstance(templates, dict) else ():
+        if isinstance(event.get(name), str):
+            event[name] = restored(event[name], record)
+    return event
 
 
 def began(folder: Path) -> float | None:
@@ -110,6 +137,21 @@ def began(folder: Path) -> float | None:
         return None
     when = event.get("t") if isinstance(event, dict) else None
     return when if isinstance(when, int | float) else None
+
+
+def sampled_answer(event: Mapping[str, Any]) -> SampledAnswer | None:
+    """The answer in an event; None where it is of another kind. Earlier versions wrote `sample` for both kinds, and
+    those to examples had a `reference`, if only null."""
+    if event["kind"] not in ("answer", "sample"):
+        return None
+    reference, step = event.get("reference"), event.get("step")
+    return SampledAnswer(
+        step if isinstance(step, int) else 0,
+        str(event.get("prompt", "")),
+        str(event.get("text", "")),
+        None if reference is None else str(reference),
+        event["kind"] == "answer" or "reference" in event,
+    )
 
 
 def effective(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -30,7 +30,7 @@ from engine.store.store_errors import (
 )
 from engine.store.transactions import APPLICATION_ID, BUSY_SECONDS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The number of migrations in `schema`; kept here so that opening an up-to-date database imports nothing heavy."""
 NOTICE_SECONDS = 1.0
 """A wait of this length is felt. Writers of our own hold the lock for a tenth of it."""

@@ -7,7 +7,6 @@ is looked for in name, model, data, tags, note, group and id. An unknown field i
 import shlex
 from typing import Any
 
-from engine.base.messages import msg
 from engine.metrics.best_evaluation import LOSS
 
 _COLUMNS = {
@@ -22,21 +21,21 @@ _COLUMNS = {
     "tag": "tags",
     "note": "note",
     "gpu": "gpus",
-    "reason": "coalesce(reason, wait_reason, '')",
+    "reason": "coalesce(reason, wait_reason, phase, '')",
 }
 _TEXT = " || ' ' || ".join(f"coalesce({name}, '')" for name in ("name", "model", "data", "tags", "note", "sweep"))
 _STATES = {
     "held": "(state = 'queued' AND held)",
     "waiting": "(state = 'queued' AND NOT held)",
-    "active": "state IN ('starting', 'running', 'saving')",
-    "run": "state IN ('starting', 'running', 'saving')",
+    "active": "state IN ('starting', 'running')",
+    "run": "state IN ('starting', 'running')",
     "ended": "state IN ('done', 'stopped', 'failed', 'interrupted')",
 }
 FIELDS = ("state", "id", *_COLUMNS)
 
 BADNESS = "CASE WHEN best_by LIKE '%:max' THEN -best_eval ELSE best_eval END"
 """Of a run by what its eval.best names: the smaller, the better."""
-_QUEUE_RANK = "CASE WHEN state = 'queued' THEN 1 WHEN state IN ('starting', 'running', 'saving') THEN 0 ELSE 2 END"
+_QUEUE_RANK = "CASE WHEN state = 'queued' THEN 1 WHEN state IN ('starting', 'running') THEN 0 ELSE 2 END"
 SORTS = {
     "id": "id",
     "name": "name COLLATE NOCASE",
@@ -73,21 +72,14 @@ def order(sort: str | None, descending: bool) -> str:
     """ORDER BY for a sort key of SORTS; None: running, then the queue in its order, then the last finished first."""
     if sort is None:
         direction = "DESC" if descending else "ASC"
-        return msg(
-            "{queue_rank} {direction}, CASE WHEN state = 'queued' THEN -priority END, CASE WHEN state = 'queued'"
-            " THEN position END, CASE WHEN finished IS NULL THEN started END, finished DESC, id",
-            queue_rank=_QUEUE_RANK,
-            direction=direction,
+        return (
+            f"{_QUEUE_RANK} {direction}, CASE WHEN state = 'queued' THEN -priority END, CASE WHEN state = 'queued'"
+            " THEN position END, CASE WHEN finished IS NULL THEN started END, finished DESC, id"
         )
     expression = SORTS[sort]
     # Values of different metrics say nothing about each other: those ranked by the loss first, then by metric.
     group = f"best_by <> '{LOSS.text}', best_by, " if sort == "eval" else ""
-    return msg(
-        "{expression} IS NULL, {group}{expression} {suffix}, id DESC",
-        expression=expression,
-        group=group,
-        suffix="DESC" if descending else "ASC",
-    )
+    return f"{expression} IS NULL, {group}{expression} {'DESC' if descending else 'ASC'}, id DESC"
 
 
 def _words(text: str) -> list[str]:
@@ -106,7 +98,7 @@ def _term(word: str) -> tuple[str, list[Any]]:
         return (f"({condition})" if condition else ""), [value for _, values in alternatives for value in values]
     if not word:
         return "", []
-    return msg("({text} LIKE ? ESCAPE '\\' OR CAST(id AS TEXT) = ?)", text=_TEXT), [_like(word), word.lstrip("#")]
+    return f"({_TEXT} LIKE ? ESCAPE '\\' OR CAST(id AS TEXT) = ?)", [_like(word), word.lstrip("#")]
 
 
 def _match(field: str, value: str) -> tuple[str, list[Any]]:
@@ -119,7 +111,7 @@ def _match(field: str, value: str) -> tuple[str, list[Any]]:
         value = value.lower()
         # A beginning is enough: `state:fail`, and half-typed words filter already.
         return (_STATES[value], []) if value in _STATES else ("state LIKE ? ESCAPE '\\'", [_like(value)[1:]])
-    return msg("{columns} LIKE ? ESCAPE '\\'", columns=_COLUMNS[field]), [_like(value)]
+    return f"{_COLUMNS[field]} LIKE ? ESCAPE '\\'", [_like(value)]
 
 
 def _like(text: str) -> str:

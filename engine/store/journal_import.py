@@ -19,12 +19,15 @@ from typing import Any
 
 from engine.base.messages import msg
 from engine.metrics.best_evaluation import parse_criterion
+from engine.runs.journal import NAME as JOURNAL
+from engine.runs.journal import sampled_answer
 from engine.store import series
+from engine.store.queries import get_meta
+from engine.store.queue import set_meta
 from engine.store.run_records import ACTIVE, ENDED, Imported
 from engine.store.store_errors import StoreError
 from engine.store.transactions import write
 
-JOURNAL = "journal.jsonl"
 CHUNK_BYTES = 1 << 20
 """Read in one transaction: about 6,000 steps, which hold the write lock for 0.1 s."""
 CLOCK_SECONDS = 300.0
@@ -39,7 +42,7 @@ _ENDED = {state.value for state in ENDED}
 _ACTIVE_SQL = ", ".join(f"'{state}'" for state in sorted(ACTIVE))
 _COMMON = {"t", "kind", "step"}
 _NOT_STORED = ""
-_DOING_LENGTH = 40
+_PHASE_LENGTH = 40
 
 
 def import_journal(conn: sqlite3.Connection, run_id: int, folder: Path, whole_history: bool = False) -> Imported:
@@ -139,10 +142,10 @@ def _forget(conn: sqlite3.Connection, run_id: int) -> None:
 def _clock_of(conn: sqlite3.Connection, run_id: int) -> tuple[float | None, int]:
     """By how much the clock of the run's worker differed from its uptime (None: not known), and the step beyond which
     the steps are this worker's."""
-    row = conn.execute("SELECT value FROM facts WHERE name = ?", (f"clock:{run_id}",)).fetchone()
-    if row is None:
+    clock = get_meta(conn, f"clock:{run_id}")
+    if clock is None:
         return None, -1
-    offset, went_on = row[0].split()
+    offset, went_on = clock.split()
     return float(offset), int(went_on)
 
 
@@ -159,7 +162,7 @@ class JournalImport:
         self._offset, self._went_on = _clock_of(conn, run_id)
         self._run: dict[str, Any] = {}
         self._written = 0
-        self._doing: str | None = _NOT_STORED
+        self._phase: str | None = _NOT_STORED
         """What it does instead of steps."""
         self.unusable = 0
         """Events whose fields were of types that make no sense."""
@@ -172,6 +175,7 @@ class JournalImport:
             "checkpoint": self._checkpoint,
             "checkpoint-removed": self._checkpoint_removed,
             "sample": self._sample,
+            "answer": self._sample,
             "event": self._event,
             "best": self._best,
             "beat": self._beat,
@@ -198,7 +202,7 @@ class JournalImport:
     # one method for each kind of line
 
     def _metric(self, event: dict[str, Any], moment: float) -> None:
-        self._doing = None
+        self._phase = None
         step, values = event.get("step"), event.get("values")
         if step is None or not isinstance(values, dict):
             raise ValueError("a metric without step or values")
@@ -224,7 +228,7 @@ class JournalImport:
         )
 
     def _checkpoint(self, event: dict[str, Any], moment: float) -> None:
-        self._doing = None
+        self._phase = None
         step, kept = event.get("step"), event.get("kept") or []
         if step is None:
             raise ValueError("a checkpoint without a step")
@@ -293,9 +297,11 @@ class JournalImport:
         )
 
     def _sample(self, event: dict[str, Any], moment: float) -> None:
+        answer = sampled_answer(event)
+        kind = "answer" if answer and answer.to_example else "sample"
         self._conn.execute(
-            "INSERT INTO samples(run_id, step, time, detail) VALUES (?, ?, ?, ?)",
-            (self._run_id, event.get("step"), moment, _rest(event, set())),
+            "INSERT INTO samples(run_id, step, time, kind, detail) VALUES (?, ?, ?, ?, ?)",
+            (self._run_id, event.get("step"), moment, kind, _rest(event, set())),
         )
 
     def _event(self, event: dict[str, Any], moment: float) -> None:
@@ -307,7 +313,7 @@ class JournalImport:
     def _beat(self, event: dict[str, Any], moment: float) -> None:
         self._run["beat_due"] = moment + (_number(event.get("next")) or 0.0)
         doing = event.get("doing")
-        self._doing = doing[:_DOING_LENGTH] if isinstance(doing, str) and doing != "training" else None
+        self._phase = doing[:_PHASE_LENGTH] if isinstance(doing, str) and doing != "training" else None
 
     def _plan(self, event: dict[str, Any], moment: float) -> None:
         if _is_step(event.get("total_steps")):
@@ -319,17 +325,19 @@ class JournalImport:
 
     def _state(self, event: dict[str, Any], moment: float) -> None:
         state = event.get("state")
-        self._doing = "loading" if state == "starting" else None
+        self._phase = "loading" if state == "starting" else None
         self._log("state", event, moment, str(state), {"state"})
         if state not in _STATES:
             return
         found = {key: event[key] for key in ("reason", "error", "exit_code") if event.get(key) is not None}
         found["state"] = state
+        if "reason" in found:
+            found["reason_template"] = self._template(event, "reason")
         total = event.get("total_steps", event.get("steps"))
         if isinstance(total, int):
             found["total_steps"] = total
         if state in _ENDED:
-            found |= {"finished": moment, "wanted": None, "beat_due": None, "wait_reason": None}
+            found |= {"finished": moment, "wanted": None, "beat_due": None, "phase": None}
         elif self._whole_history and state == "starting":
             found |= {"started": moment, "finished": None, "reason": None, "error": None, "exit_code": None}
         # A run that has ended, or waits for its next attempt, is past what its journal still had to tell.
@@ -381,10 +389,12 @@ class JournalImport:
             self._flush()
             series.move_clock(self._conn, self._went_on, offset - before, self._known)
         self._offset = offset
-        self._conn.execute(
-            "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-            (f"clock:{self._run_id}", f"{offset!r} {self._went_on}"),
-        )
+        set_meta(self._conn, f"clock:{self._run_id}", f"{offset!r} {self._went_on}")
+
+    def _template(self, event: dict[str, Any], field: str) -> str | None:
+        """Of a message in the journal, as the store keeps it beside the text."""
+        templates = event.get("messages")
+        return _json(templates[field]) if isinstance(templates, dict) and field in templates else None
 
     def _clock_step(self) -> int:
         clock = self._known.get(series.TIME_KEY)
@@ -411,11 +421,10 @@ class JournalImport:
         }
         columns = ", ".join(f"{name} = ?" for name in self._run)
         self._conn.execute(f"UPDATE runs SET {columns} WHERE id = ?", (*self._run.values(), self._run_id))
-        if self._doing != _NOT_STORED:  # a waiting run's reason is the scheduler's
+        if self._phase != _NOT_STORED:
             self._conn.execute(
-                f"UPDATE runs SET wait_reason = :doing WHERE id = :id AND state IN ({_ACTIVE_SQL})"
-                " AND wait_reason IS NOT :doing",
-                {"doing": self._doing, "id": self._run_id},
+                f"UPDATE runs SET phase = :phase WHERE id = :id AND state IN ({_ACTIVE_SQL}) AND phase IS NOT :phase",
+                {"phase": self._phase, "id": self._run_id},
             )
 
     def _log(
@@ -428,9 +437,17 @@ class JournalImport:
         step: int | None = None,
     ) -> None:
         self._conn.execute(
-            "INSERT INTO events(run_id, time, source, kind, step, message, detail)"
-            " VALUES (?, ?, 'journal', ?, ?, ?, ?)",
-            (self._run_id, moment, kind, event.get("step", step), message, _rest(event, said | {"message"})),
+            "INSERT INTO events(run_id, time, source, kind, step, message, templates, detail)"
+            " VALUES (?, ?, 'journal', ?, ?, ?, ?, ?)",
+            (
+                self._run_id,
+                moment,
+                kind,
+                event.get("step", step),
+                message,
+                _json(event["messages"]) if isinstance(event.get("messages"), dict) else None,
+                _rest(event, said | {"message", "messages"}),
+            ),
         )
 
     def _parent(self, parent: Any, step: int) -> tuple[int | None, int | None]:

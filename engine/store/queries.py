@@ -3,12 +3,14 @@
 import json
 import sqlite3
 from collections.abc import Iterable
+from typing import Any
 
-from engine.base.messages import msg
+from engine.base.messages import restored
 from engine.metrics.best_evaluation import Best, Criterion
+from engine.runs.journal import SampledAnswer, sampled_answer
 from engine.store import filters
 from engine.store.rows import RUN_COLUMNS, mapping, run_of, strings
-from engine.store.run_records import ACTIVE, Checkpoint, Evaluation, Event, Run, RunState, Sample, Series, SettingValue
+from engine.store.run_records import ACTIVE, Checkpoint, Evaluation, Event, Run, RunState, Series, SettingValue
 from engine.store.series import SUMMARY, TIME_KEY, Summary, best_of_series
 
 _ACTIVE = ", ".join(f"'{state}'" for state in sorted(ACTIVE))
@@ -25,9 +27,8 @@ _ALIKE = (
         for key in ("data.files", "data.val_files", "method.objective")
     )
 )
-_CHECKPOINT = msg(
-    "run_id, step, epoch, path, bytes, kept, {scores}, parent_run, parent_step, time, pinned, removed, detail",
-    scores=_SCORES,
+_CHECKPOINT = (
+    f"run_id, step, epoch, path, bytes, kept, {_SCORES}, parent_run, parent_step, time, pinned, removed, detail"
 )
 _SERIES = (
     "s.run_id, k.key, s.count, s.nonfinite, s.first_step, s.first, s.last_step, s.last, s.low_step, s.low,"
@@ -152,11 +153,11 @@ def events(
 ) -> tuple[Event, ...]:
     """The last events of a run, or of all; `after_id` asks only for what came since."""
     rows = conn.execute(
-        "SELECT id, run_id, time, kind, step, message, detail FROM events WHERE (? IS NULL OR run_id = ?) AND id > ?"
-        " ORDER BY id DESC LIMIT ?",
+        "SELECT id, run_id, time, kind, step, message, detail, templates FROM events"
+        " WHERE (? IS NULL OR run_id = ?) AND id > ? ORDER BY id DESC LIMIT ?",
         (run_id, run_id, after_id, limit),
     ).fetchall()
-    return tuple(Event(*row[:5], row[5] or "", mapping(row[6])) for row in reversed(rows))
+    return tuple(map(_event, reversed(rows)))
 
 
 def checkpoints(conn: sqlite3.Connection, run_id: int | None = None, removed: bool = False) -> tuple[Checkpoint, ...]:
@@ -191,12 +192,14 @@ def evaluations(conn: sqlite3.Connection, run_id: int) -> tuple[Evaluation, ...]
     return tuple(Evaluation(*row[:3], mapping(row[3]), mapping(row[4])) for row in rows)
 
 
-def samples(conn: sqlite3.Connection, run_id: int, step: int | None = None) -> tuple[Sample, ...]:
+def samples(conn: sqlite3.Connection, run_id: int, step: int | None = None) -> tuple[SampledAnswer, ...]:
+    """What a run's model wrote at its evaluations, to `eval.prompts` and to validation examples, in their order."""
     rows = conn.execute(
-        "SELECT run_id, step, time, detail FROM samples WHERE run_id = ? AND (? IS NULL OR step = ?) ORDER BY step, id",
+        "SELECT kind, step, detail FROM samples WHERE run_id = ? AND (? IS NULL OR step = ?) ORDER BY step, id",
         (run_id, step, step),
     )
-    return tuple(Sample(*row[:3], mapping(row[3])) for row in rows)
+    answers = (sampled_answer({**mapping(detail), "kind": kind, "step": at}) for kind, at, detail in rows)
+    return tuple(answer for answer in answers if answer)
 
 
 def series(conn: sqlite3.Connection, run_id: int) -> dict[str, Series]:
@@ -235,9 +238,19 @@ def best_scores(conn: sqlite3.Connection, run_ids: Iterable[int], keys: Iterable
 
 
 def get_meta(conn: sqlite3.Connection, name: str) -> str | None:
-    """A small fact kept by `queue.remember`."""
-    row = conn.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    """The value kept by `queue.set_meta`; None where there is none."""
+    row = conn.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
     return row[0] if row else None
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    message, fields, templates = row[5] or "", mapping(row[6]), mapping(row[7])
+    for name, record in templates.items():
+        if name == "message":
+            message = restored(message, record)
+        elif isinstance(fields.get(name), str):
+            fields[name] = restored(fields[name], record)
+    return Event(*row[:5], message, fields)
 
 
 def _checkpoint(row: tuple) -> Checkpoint:

@@ -14,7 +14,7 @@ from typing import Any
 from engine.base.errors import encodable
 from engine.base.messages import msg
 from engine.store import series
-from engine.store.rows import RUN_COLUMNS, run_of
+from engine.store.rows import RUN_COLUMNS, run_of, template_of
 from engine.store.run_records import ACTIVE, ENDED, NewRun, Outcome, Run, RunState
 from engine.store.store_errors import StoreError
 from engine.store.transactions import write
@@ -23,13 +23,21 @@ _ACTIVE = ", ".join(f"'{state}'" for state in sorted(ACTIVE))
 _ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
 _QUEUE_ORDER = "priority DESC, position, id"
 LAST_ID = "last_run_id"
-"""The fact that keeps the largest id ever given."""
+"""The name in `meta` of the largest id ever given."""
 _NEW_ATTEMPT = (
     "state = 'starting', wanted = NULL, gpus = ?, host = ?, pid = ?, pid_started = ?,"
     " busy_seconds = busy_seconds + coalesce(max(finished - started, 0), 0), started = ?, finished = NULL,"
     " attempts = attempts + 1, beat = ?, beat_due = NULL, not_before = NULL, wait_kind = NULL, wait_reason = NULL,"
+    " phase = NULL,"
     " reason = NULL, error = NULL, exit_code = NULL"
 )
+
+
+_EXPLAINED = (
+    "pid = NULL, pid_started = NULL, reason = coalesce(?, reason), reason_template = coalesce(?, reason_template),"
+    " error = coalesce(?, error), exit_code = coalesce(?, exit_code)"
+)
+"""None leaves a column as it is; a template whose reason was replaced is disregarded (`rows`)."""
 
 
 # into the queue
@@ -60,7 +68,7 @@ def add_all(
             if given is not None and conn.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone():
                 raise StoreError(msg("run {run_id} is in the store already", run_id=run_id))
             conn.execute(
-                "INSERT INTO facts(name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET"
+                "INSERT INTO meta(name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET"
                 " value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))",
                 (LAST_ID, run_id),
             )
@@ -75,7 +83,7 @@ def last_id(conn: sqlite3.Connection) -> int:
     """The largest id ever given, 0 for none: beyond it, the folder of a deleted run never becomes another's."""
     return conn.execute(
         "SELECT max(coalesce((SELECT max(id) FROM runs), 0),"
-        " coalesce((SELECT CAST(value AS INTEGER) FROM facts WHERE name = ?), 0))",
+        " coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name = ?), 0))",
         (LAST_ID,),
     ).fetchone()[0]
 
@@ -179,8 +187,7 @@ def unclaim(conn: sqlite3.Connection, run_id: int) -> Outcome:
     return _change(
         conn,
         run_id,
-        "state = 'queued', gpus = '[]', attempts = attempts - 1, wait_reason = NULL"
-        " WHERE id = ? AND state = 'starting'",
+        "state = 'queued', gpus = '[]', attempts = attempts - 1, phase = NULL WHERE id = ? AND state = 'starting'",
         (),
     )
 
@@ -199,10 +206,9 @@ def finish(
     return _change(
         conn,
         run_id,
-        "state = ?, finished = ?, wanted = NULL, beat_due = NULL, wait_reason = NULL, pid = NULL, pid_started = NULL,"
-        " reason = coalesce(?, reason), error = coalesce(?, error), exit_code = coalesce(?, exit_code)"
+        f"state = ?, finished = ?, wanted = NULL, beat_due = NULL, phase = NULL, {_EXPLAINED}"
         f" WHERE id = ? AND state IN ({_ACTIVE})",
-        (state.value, time.time(), reason, error, exit_code),
+        (state.value, time.time(), reason, template_of(reason), error, exit_code),
     )
 
 
@@ -217,16 +223,19 @@ def explain(
     return _change(
         conn,
         run_id,
-        "pid = NULL, pid_started = NULL, reason = coalesce(?, reason), error = coalesce(?, error),"
-        " exit_code = coalesce(?, exit_code)"
-        f" WHERE id = ? AND state IN ({_ENDED})",
-        (reason, error, exit_code),
+        f"{_EXPLAINED} WHERE id = ? AND state IN ({_ENDED})",
+        (reason, template_of(reason), error, exit_code),
     )
 
 
 def interrupt(conn: sqlite3.Connection, run_id: int, reason: str) -> Outcome:
     """Nobody wished the end of a run that its journal says was stopped: something else ended its worker."""
-    return _change(conn, run_id, "state = 'interrupted', reason = ? WHERE id = ? AND state = 'stopped'", (reason,))
+    return _change(
+        conn,
+        run_id,
+        "state = 'interrupted', reason = ?, reason_template = ? WHERE id = ? AND state = 'stopped'",
+        (reason, template_of(reason)),
+    )
 
 
 def clock_moved(conn: sqlite3.Connection, seconds: float) -> None:
@@ -254,11 +263,16 @@ def set_waiting(conn: sqlite3.Connection, reasons: Mapping[int, tuple[str, str]]
         run_id: (kind, reason)
         for run_id, kind, reason in conn.execute("SELECT id, wait_kind, wait_reason FROM runs WHERE state = 'queued'")
     }
-    changed = [(*said, run_id) for run_id, said in reasons.items() if run_id in stored and stored[run_id] != said]
+    changed = [
+        (kind, reason, template_of(reason), run_id)
+        for run_id, (kind, reason) in reasons.items()
+        if run_id in stored and stored[run_id] != (kind, reason)
+    ]
     if changed:
         with write(conn):
             conn.executemany(
-                "UPDATE runs SET wait_kind = ?, wait_reason = ? WHERE id = ? AND state = 'queued'", changed
+                "UPDATE runs SET wait_kind = ?, wait_reason = ?, wait_template = ? WHERE id = ? AND state = 'queued'",
+                changed,
             )
     return len(changed)
 
@@ -274,8 +288,9 @@ def note(
     """Put an event on record that the run's worker could not write itself: a retry, a kill, changed data."""
     with write(conn):
         conn.execute(
-            "INSERT INTO events(run_id, time, source, kind, step, message, detail) VALUES (?, ?, 'queue', ?, ?, ?, ?)",
-            (run_id, time.time(), kind, step, message, _json(dict(detail or {}))),
+            "INSERT INTO events(run_id, time, source, kind, step, message, templates, detail)"
+            " VALUES (?, ?, 'queue', ?, ?, ?, ?, ?)",
+            (run_id, time.time(), kind, step, message, _templates(message), _json(dict(detail or {}))),
         )
 
 
@@ -476,9 +491,9 @@ def purge(conn: sqlite3.Connection, run_id: int) -> Outcome:
 
 
 def set_meta(conn: sqlite3.Connection, name: str, value: str) -> None:
-    """Keep a small fact, such as when a user last looked (`seen:kim`)."""
+    """Keep a small value by its name, such as when a user last looked (`seen:kim`)."""
     with write(conn):
-        conn.execute("INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value))
+        conn.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value))
 
 
 # shared
@@ -495,7 +510,6 @@ _WHY = {
     RunState.QUEUED: "is still waiting",
     RunState.STARTING: "is starting",
     RunState.RUNNING: "is running",
-    RunState.SAVING: "is saving",
     RunState.DONE: "has already finished",
     RunState.STOPPED: "has been stopped",
     RunState.FAILED: "has failed",
@@ -513,6 +527,12 @@ def _lost(conn: sqlite3.Connection, run_id: int) -> Outcome:
     if row[2] == "kill":
         return Outcome(False, run_id, state, msg("run {run_id} is being killed", run_id=run_id))
     return Outcome(False, run_id, state, f"run {run_id} {_WHY[state]}")
+
+
+def _templates(message: str) -> str | None:
+    """Of an event, by the field's name."""
+    template = template_of(message)
+    return None if template is None else f'{{"message":{template}}}'
 
 
 def _state(conn: sqlite3.Connection, run_id: int) -> RunState | None:

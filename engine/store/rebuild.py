@@ -155,8 +155,8 @@ def take_in(
                 (started[0], run_id),
             )
             conn.execute(
-                "UPDATE runs SET finished = beat, reason = coalesce(reason, 'its worker left without a word')"
-                " WHERE id = ? AND state = 'interrupted'",
+                "UPDATE runs SET finished = beat, phase = NULL,"
+                " reason = coalesce(reason, 'its worker left without a word') WHERE id = ? AND state = 'interrupted'",
                 (run_id,),
             )
         if worker_alive(folder):
@@ -220,22 +220,26 @@ class OldDatabase:
         self.after: dict[int, set[int]] = {}
         self._ends: list[tuple] = []
         self._pins: list[tuple[int, int]] = []
-        self._facts: list[tuple[str, str]] = []
+        self._meta: list[tuple[str, str]] = []
         self._events: list[tuple] = []
         if not path.exists():
             return
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path, timeout=5)) as conn:
             for row in conn.execute(f"SELECT id, {', '.join(_TAKEN_OVER)} FROM runs"):
                 self.runs[row[0]] = dict(zip(_TAKEN_OVER, row[1:], strict=True))
+            tables = {name for (name,) in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            renamed = "meta" in tables  # by the third migration, which may not have been made
+            self._meta = conn.execute(f"SELECT name, value FROM {'meta' if renamed else 'facts'}").fetchall()
             self._ends = conn.execute(
-                "SELECT state, reason, finished, exit_code, error, id FROM runs WHERE state IN ('stopped', 'failed')"
+                f"SELECT state, reason, {'reason_template' if renamed else 'NULL'}, finished, exit_code, error, id"
+                " FROM runs WHERE state IN ('stopped', 'failed')"
             ).fetchall()
-            self._facts = conn.execute("SELECT name, value FROM facts").fetchall()
             self._pins = conn.execute("SELECT run_id, step FROM checkpoints WHERE pinned").fetchall()
             for run_id, after in conn.execute("SELECT run_id, after_id FROM dependencies"):
                 self.after.setdefault(run_id, set()).add(after)
             self._events = conn.execute(
-                "SELECT run_id, time, source, kind, step, message, detail FROM events WHERE source = 'queue'"
+                f"SELECT run_id, time, source, kind, step, message, detail, {'templates' if renamed else 'NULL'}"
+                " FROM events WHERE source = 'queue'"
             ).fetchall()
 
     def restore(self, conn: sqlite3.Connection) -> None:
@@ -248,7 +252,7 @@ class OldDatabase:
                 conn.execute(f"UPDATE runs SET {columns} WHERE id = ?", (*values.values(), run_id))
             # What was taken off the queue or killed left no word in its journal, and is not to start again by surprise.
             conn.executemany(
-                "UPDATE runs SET state = ?, reason = ?, finished = ?, exit_code = ?, error = ?"
+                "UPDATE runs SET state = ?, reason = ?, reason_template = ?, finished = ?, exit_code = ?, error = ?"
                 " WHERE id = ? AND state IN ('queued', 'interrupted')",
                 self._ends,
             )
@@ -257,12 +261,13 @@ class OldDatabase:
                 "INSERT OR IGNORE INTO dependencies VALUES (?, ?)",
                 [(run_id, after) for run_id in known & self.after.keys() for after in self.after[run_id]],
             )
-            conn.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", self._facts)
+            conn.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", self._meta)
             conn.execute(  # the largest id may be that of a run whose folder was deleted
-                "UPDATE facts SET value = max(CAST(value AS INTEGER), CAST(? AS INTEGER)) WHERE name = ?",
-                (dict(self._facts).get(queue.LAST_ID, 0), queue.LAST_ID),
+                "UPDATE meta SET value = max(CAST(value AS INTEGER), CAST(? AS INTEGER)) WHERE name = ?",
+                (dict(self._meta).get(queue.LAST_ID, 0), queue.LAST_ID),
             )
             conn.executemany(
-                "INSERT INTO events(run_id, time, source, kind, step, message, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO events(run_id, time, source, kind, step, message, detail, templates)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [event for event in self._events if event[0] in known],
             )

@@ -1,32 +1,57 @@
-"""Rows of the tables into records."""
+"""Rows of the tables into records, and messages into columns and back.
+
+Of a message the store keeps the English text in one column and template and values, as JSON, in another. The text is
+what counts: a template that does not render to it, which belongs to a text that is there no longer, is disregarded.
+"""
 
 import functools
 import json
 from typing import Any
 
+from engine.base.errors import encodable
+from engine.base.messages import Message, restored
 from engine.store.run_records import Run, RunState
 
-RUN_COLUMNS = ", ".join(Run._fields)
-"""The columns of `runs` in the order of Run's fields."""
+RUN_COLUMNS = ", ".join((*Run._fields, "reason_template", "wait_template"))
+"""The columns of `runs` in the order of Run's fields, and the templates of two of them."""
 _STATE, _HELD, _SHARE = (Run._fields.index(name) for name in ("state", "held", "share"))
 _LISTS = [Run._fields.index(name) for name in ("tags", "gpus_pinned", "gpus")]
+_REASON, _WAIT_REASON = (Run._fields.index(name) for name in ("reason", "wait_reason"))
 _STATES = {state.value: state for state in RunState}
 
 
 def run_of(row: tuple[Any, ...]) -> Run:
-    values = list(row)
+    """The run of a row of RUN_COLUMNS."""
+    *values, reason_template, wait_template = row
     values[_STATE] = _STATES[values[_STATE]]
     values[_HELD] = bool(values[_HELD])
     values[_SHARE] = bool(values[_SHARE])
     for index in _LISTS:
         values[index] = strings(values[index])
+    if reason_template:
+        values[_REASON] = message_of(values[_REASON], reason_template)
+    if wait_template:
+        values[_WAIT_REASON] = message_of(values[_WAIT_REASON], wait_template)
     return Run._make(values)
 
 
+def template_of(text: str | None) -> str | None:
+    """Template and values of a message as JSON; None for a plain text."""
+    return encodable(json.dumps(text.record(), ensure_ascii=False)) if isinstance(text, Message) else None
+
+
+@functools.lru_cache(maxsize=4096)  # a list of runs is read again and again
+def message_of(text: str | None, template: str) -> str | None:
+    """The text as the message it was, if `template` is that of this text."""
+    return None if text is None else restored(text, json.loads(template))
+
+
 def mapping(text: str | None) -> dict[str, Any]:
+    """A column of JSON, which is empty where nothing is said."""
     return json.loads(text) if text else {}
 
 
 @functools.lru_cache(maxsize=4096)  # a list of runs holds the same few tags and GPUs again and again
 def strings(text: str | None) -> tuple[str, ...]:
+    """A column that holds a JSON list of texts."""
     return tuple(json.loads(text)) if text else ()

@@ -19,8 +19,6 @@ class RunState(enum.StrEnum):
     STARTING = "starting"
     """Claimed by the daemon; its worker is loading."""
     RUNNING = "running"
-    SAVING = "saving"
-    """Writing a checkpoint: silent for longer than usual, and not dead."""
     DONE = "done"
     STOPPED = "stopped"
     """Ended because somebody wished so."""
@@ -29,7 +27,7 @@ class RunState(enum.StrEnum):
     """Its worker vanished with the machine or the daemon; nobody wished it, and it may be resumed."""
 
 
-ACTIVE = frozenset({RunState.STARTING, RunState.RUNNING, RunState.SAVING})
+ACTIVE = frozenset({RunState.STARTING, RunState.RUNNING})
 """A worker exists, or is being started."""
 ENDED = frozenset({RunState.DONE, RunState.STOPPED, RunState.FAILED, RunState.INTERRUPTED})
 
@@ -92,8 +90,7 @@ class Run(NamedTuple):
     """A retry waits until then."""
     wait_kind: str | None
     wait_reason: str | None
-    """Why it waits, as the scheduler last said; of a run with a worker what that does instead of steps: loading,
-    evaluating, saving."""
+    """Why it waits, as the scheduler last said."""
     sweep: str
     tags: tuple[str, ...]
     note: str
@@ -148,6 +145,8 @@ class Run(NamedTuple):
     """What `eval.best` names, before the first step."""
     best_by: str = LOSS.text
     """`eval.best` in full, such as `macro_f1:max`."""
+    phase: str | None = None
+    """Of a run with a worker what that does instead of steps: loading, evaluating, saving."""
 
     @property
     def best(self) -> Best:
@@ -238,14 +237,6 @@ class Evaluation:
     scores: Mapping[str, float | None]
     detail: Mapping[str, Any]
     """Whatever else the worker said of it, such as the hash of the held-out rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    run_id: int
-    step: int
-    time: float
-    detail: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

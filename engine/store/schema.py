@@ -312,3 +312,31 @@ def m002_best_since_the_start(db: sqlite_utils.Database) -> None:
         FROM runs WHERE trashed IS NULL ORDER BY id DESC
         """,
     )
+
+
+@MIGRATIONS()
+def m003_phase_meta_and_templates(db: sqlite_utils.Database) -> None:
+    """What a worker does has a column of its own, answers to validation examples a kind of their own, and sentences
+    keep template and values. `saving` was a state that nothing ever set."""
+    db.execute("ALTER TABLE facts RENAME TO meta")
+    for column in ("phase", "reason_template", "wait_template"):
+        db.execute(f"ALTER TABLE runs ADD COLUMN {column} TEXT")
+    db.execute("UPDATE runs SET state = 'running' WHERE state = 'saving'")
+    db.execute("UPDATE runs SET phase = wait_reason, wait_reason = NULL WHERE state IN ('starting', 'running')")
+    db.execute("ALTER TABLE events ADD COLUMN templates TEXT")  # JSON: the field's name to its template and values
+    db.execute("ALTER TABLE samples ADD COLUMN kind TEXT NOT NULL DEFAULT 'sample'")
+    db.execute("UPDATE samples SET kind = 'answer' WHERE json_type(detail, '$.reference') IS NOT NULL")
+    db["run_summary"].drop()
+    db.create_view(
+        "run_summary",
+        """
+        SELECT id, name, CASE WHEN state = 'queued' AND held THEN 'held' ELSE state END AS state, phase, step,
+               total_steps, round(train_loss, 4) AS train_loss, round(eval_loss, 4) AS eval_loss,
+               round(best_eval, 4) AS best_eval, best_eval_step, best_by, round(start_eval, 4) AS start_eval, model,
+               data, preset, method, objective, sweep, datetime(created, 'unixepoch') AS created_utc,
+               datetime(started, 'unixepoch') AS started_utc, datetime(finished, 'unixepoch') AS finished_utc,
+               round(finished - started, 1) AS seconds, gpus, round(estimate_bytes / 1073741824.0, 1) AS estimate_gib,
+               coalesce(reason, wait_reason) AS reason, parent_run, parent_step, tags, note
+        FROM runs WHERE trashed IS NULL ORDER BY id DESC
+        """,
+    )

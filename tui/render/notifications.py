@@ -55,7 +55,7 @@ def event_words(news: News) -> tuple[str, str] | None:
     if event.kind != "state":
         return f"! {name}: {visible(event.message)}", "warning"
     state = event.message
-    if state in ("starting", "saving"):
+    if state == "starting":
         return None
     if state == RunState.RUNNING:
         return f"{LOOKS[RunState.RUNNING].glyph} {name} runs", "text"

@@ -31,7 +31,6 @@ LOOKS = {
     RunState.QUEUED: StateLook("○", "waits", "queued"),
     RunState.STARTING: StateLook("●", "start", "running"),
     RunState.RUNNING: StateLook("●", "run", "running"),
-    RunState.SAVING: StateLook("●", "save", "running"),
     RunState.DONE: StateLook("✔", "done", "done"),
     RunState.STOPPED: StateLook("■", "stopped", "stopped"),
     RunState.FAILED: StateLook("✖", "failed", "failed"),

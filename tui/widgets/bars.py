@@ -84,7 +84,7 @@ def _daemon(snapshot: Snapshot, wide: bool) -> Line:
 
 def _runs(snapshot: Snapshot, wide: bool) -> Line:
     counts = snapshot.counts
-    running = sum(counts.get(state, 0) for state in (RunState.RUNNING, RunState.STARTING, RunState.SAVING))
+    running = sum(counts.get(state, 0) for state in (RunState.RUNNING, RunState.STARTING))
     queued, failed = counts.get(RunState.QUEUED, 0), snapshot.failed_today
     line: Line = [
         (

@@ -56,8 +56,8 @@ def state_text(run: Run, place: int) -> str:
     known = look(run)
     if run.wanted and run.active:
         return "stopping" if run.wanted == "stop" else "killing"
-    if run.active and run.wait_reason:
-        return visible(run.wait_reason)
+    if run.active and run.phase:
+        return visible(run.phase)
     if run.state is RunState.RUNNING and run.total_steps:
         return f"run {min(100, 100 * run.step // run.total_steps):>3}%"
     if run.active:

@@ -178,8 +178,8 @@ def _bare_prompts(raw: str) -> list[list[dict[str, Any]]] | None:
 def run_history(options: argparse.Namespace) -> int:
     folder = find_workspace(options.workspace).run_folder(options.run_id)
     events = journal.effective(journal.read(folder)[0])
-    asked = [event for event in events if event["kind"] == "sample" and "reference" not in event]
-    prompts = list(dict.fromkeys(str(event.get("prompt", "")) for event in asked))
+    answers = [answer for event in events if (answer := journal.sampled_answer(event)) and not answer.to_example]
+    prompts = list(dict.fromkeys(answer.prompt for answer in answers))
     if not prompts:
         raise InputError(
             msg("run {run_id} has answered no prompts", run_id=options.run_id),
@@ -197,11 +197,7 @@ def run_history(options: argparse.Namespace) -> int:
             )
         prompts = prompts[options.prompt - 1 : options.prompt]
     histories = [
-        (
-            prompt,
-            [(event.get("step", 0), str(event.get("text", ""))) for event in asked if event.get("prompt") == prompt],
-        )
-        for prompt in prompts
+        (prompt, [(answer.step, answer.text) for answer in answers if answer.prompt == prompt]) for prompt in prompts
     ]
     if options.json:
         rows = [{"prompt": p, "answers": [{"step": s, "text": t} for s, t in told]} for p, told in histories]

@@ -373,7 +373,7 @@ def evaluate(
     written = [(i, answer) for i, answer in enumerate(measured.answers) if answer.text is not None]
     for i, answer in written[:_MOST_SAMPLES]:
         prompt = evaluation_folder.shown_prompt(measured.prompts[i])
-        journal.write("sample", step=progress.step, prompt=prompt, reference=answer.reference, text=answer.text)
+        journal.write("answer", step=progress.step, prompt=prompt, reference=answer.reference, text=answer.text)
     journal.write("eval", step=progress.step, values=measured.scores, folder=f"{evaluation_folder.FOLDER}/{name}")
     if (share := measured.scores.get("eval/thinking_share")) is not None:
         if progress.thinking_at_start is None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.runs import journal
+from engine.runs.journal import SampledAnswer
 from engine.store import chart_queries, journal_import, queries, queue
 from engine.store.connect import reader, writer
 from engine.store.journal_import import import_journal
@@ -53,7 +54,7 @@ def test_every_kind_of_line_finds_its_table(conn, run_id, folder):
         line("eval", 1005.0, step=0, values={"eval/loss": 2.5}, rows_sha256="9f2c"),
         metric(10, loss=1.5, lr=1e-4, step_s=0.5, tokens_per_s=900.0),
         line("eval", 1011.0, step=10, values={"eval/loss": 1.25}),
-        line("sample", 1012.0, step=10, prompt="你好", answer="[red]x\x1b[0m"),
+        line("sample", 1012.0, step=10, prompt="你好", text="[red]x\x1b[0m"),
         line("checkpoint", 1013.0, step=10, epoch=0.5, path="checkpoints/step-00000010", bytes=123,
              kept=["best", "latest"], eval={"eval/loss": 1.25}),
         line("event", 1014.0, step=10, event="oom", message="halved the forward pass"),
@@ -81,7 +82,7 @@ def test_every_kind_of_line_finds_its_table(conn, run_id, folder):
     assert [checkpoint.step for checkpoint in queries.lineage(conn, run_id, 20)] == [20, 10]
     assert [item.scores["eval/loss"] for item in queries.evaluations(conn, run_id)] == [2.5, 1.25]
     assert queries.evaluations(conn, run_id)[0].detail == {"rows_sha256": "9f2c"}
-    assert queries.samples(conn, run_id)[0].detail == {"prompt": "你好", "answer": "[red]x\x1b[0m"}
+    assert queries.samples(conn, run_id) == (SampledAnswer(10, "你好", "[red]x\x1b[0m", None, False),)
     assert [(event.kind, event.message) for event in queries.events(conn, run_id)] == [
         ("state", "starting"), ("state", "running"), ("oom", "halved the forward pass"), ("state", "done"),
     ]  # fmt: skip
@@ -403,21 +404,21 @@ def test_a_first_start_damages_nothing_and_a_start_from_the_beginning_takes_all_
 
 
 def test_what_a_worker_does_instead_of_steps_is_known_until_it_steps_again(conn, run_id, folder):
-    def doing() -> str | None:
+    def phase() -> str | None:
         import_journal(conn, run_id, folder)
-        return queries.run(conn, run_id).wait_reason
+        return queries.run(conn, run_id).phase
 
     write(folder, line("state", 1.0, state="starting"))
-    assert doing() == "loading"
+    assert phase() == "loading"
     write(folder, line("state", 2.0, state="running", step=0), line("beat", 2.0, next=90, doing="evaluating"))
-    assert doing() == "evaluating"
+    assert phase() == "evaluating"
     write(folder, line("metric", 3.0, step=1, values={"train/loss": 1.0}), line("beat", 3.0, next=9, doing="training"))
-    assert doing() is None
+    assert phase() is None
     write(folder, line("beat", 4.0, next=60, doing="saving"))
-    assert doing() == "saving"
+    assert phase() == "saving"
     queue.finish(conn, run_id, RunState.FAILED, "killed")
-    assert doing() is None, "its process ended while it saved"
+    assert phase() is None, "its process ended while it saved"
     queue.resume(conn, run_id)
     queue.set_waiting(conn, {run_id: ("gpu", "1 GPU")})
     write(folder, line("beat", 5.0, next=60, doing="saving"))
-    assert doing() == "1 GPU", "why a run waits is the scheduler's word"
+    assert phase() is None and queries.run(conn, run_id).wait_reason == "1 GPU", "a waiting run has no worker"
