@@ -24,6 +24,8 @@ from textual.widgets import Input
 from engine.base.errors import EngineError
 from engine.base.messages import msg
 from engine.base.workspace import Workspace, config_folder
+from engine.present.numbers import plural
+from engine.present.text import cells, one_line
 from engine.store.filters import SORTS
 from engine.store.run_records import RunState
 from tui.data.command_thread import Acted, CommandThread
@@ -31,7 +33,6 @@ from tui.data.current_user import current_user
 from tui.data.feed import Answer, Feed, Updated
 from tui.data.snapshot import Snapshot, View
 from tui.keymap import Keymap
-from tui.render.format import cells, plural, visible
 from tui.render.notifications import event_words
 from tui.render.theme import Palette, choose, speaks_utf8
 from tui.screens.key_screen import KeyScreen
@@ -100,7 +101,7 @@ class FinetopApp(App, inherit_bindings=False):
         self.memory = Memory()
         self.view = _remembered(self.memory.values)
         self.feed = Feed(workspace, self.post_message, self.view)
-        self.host_name = visible(platform.node().partition(".")[0] or "localhost")
+        self.host_name = one_line(platform.node().partition(".")[0] or "localhost")
         self.paused = False
         self.deleted: list[list[int]] = []
         """Runs moved to the trash from here, the last deletion last."""
@@ -123,7 +124,7 @@ class FinetopApp(App, inherit_bindings=False):
         problems = [*self.settings.problems, *(f"settings.toml, keys: {problem}" for problem in self.keymap.problems)]
         if problems:
             more = msg(" (and {num_problems} more)", num_problems=len(problems) - 1) if len(problems) > 1 else ""
-            self.news = News(visible(problems[0] + more), "warning")
+            self.news = News(one_line(problems[0] + more), "warning")
         self.feed.start()
         self.push_screen(MainScreen())
         if self._welcome:
@@ -303,7 +304,7 @@ class FinetopApp(App, inherit_bindings=False):
 
     def say(self, text: str, role: str = "text", at: float | None = None) -> None:
         """Put a line above the footer; it stays until the next. `at`: when it happened, which is told as its age."""
-        self.news = News(visible(text), role, at)
+        self.news = News(one_line(text), role, at)
         for screen in self.screen_stack:
             if hasattr(screen, "show_news"):
                 screen.show_news()

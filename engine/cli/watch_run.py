@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from engine.base.messages import msg
-from engine.base.units import bytes_text
 from engine.base.worker_process import MEMORY_HINT, STOPPED, how_it_left
 from engine.base.workspace import LOG
 from engine.cli.progress_line import LiveLine
@@ -19,7 +18,8 @@ from engine.metrics.names import metric_name
 from engine.present import event_text
 from engine.present.data_warnings import data_warnings
 from engine.present.log_tail import log_line, tail
-from engine.present.text import blocks, duration, number, visible
+from engine.present.numbers import bytes_text, duration, metric
+from engine.present.text import blocks, visible
 from engine.runs import journal
 
 _POLL_SECONDS = 0.1
@@ -131,7 +131,7 @@ class Watcher:
             case "resume" if event["from_step"] >= 0:
                 self.say(msg("going on after step {from_step:,}", from_step=event["from_step"]))
             case "eval":
-                shown = "  ".join(f"{metric_name(key)} {number(value)}" for key, value in event["values"].items())
+                shown = "  ".join(f"{metric_name(key)} {metric(value)}" for key, value in event["values"].items())
                 self.say(f"step {event['step']:,}  {shown}")
             case "checkpoint" if event["step"]:
                 self.say(
@@ -204,7 +204,7 @@ class Watcher:
             best = self._best()
             if best.improved is False:
                 self.say(
-                    msg("Training made it no better: {metric} {number}.", metric=best.metric, number=best.words(number))
+                    msg("Training made it no better: {metric} {number}.", metric=best.metric, number=best.words(metric))
                 )
             return 0
         if code == STOPPED:

@@ -15,7 +15,7 @@ from engine.base.errors import EngineError
 from engine.base.messages import msg
 from engine.base.worker_process import MEMORY_HINT, how_it_left, worker_command, worker_environment
 from engine.cli.progress_line import LiveLine
-from engine.present.text import plain, visible
+from engine.present.text import one_line, visible
 from engine.runs.checkpoints import untrained_note
 from engine.runs.model_refs import ModelRef
 
@@ -90,7 +90,7 @@ class _Shown:
         self._last = 0.0
 
     def show(self, said: dict[str, Any]) -> None:
-        text = plain(said["doing"]) + (f" {said['done']:,} of {said['of']:,}" if said["of"] else " …")
+        text = one_line(said["doing"]) + (f" {said['done']:,} of {said['of']:,}" if said["of"] else " …")
         if self._line.on:
             self._line.draw(text)
         elif time.monotonic() - self._last >= _PLAIN_LINE_SECONDS:

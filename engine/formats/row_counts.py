@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from engine.base.escape import escape
 from engine.base.messages import msg
 from engine.formats.layouts import exam_words, unused_with_text
 from engine.formats.ratings import Ratings
-from engine.formats.row_errors import visible
 from engine.formats.rows import Built
 from engine.formats.split_names import VALIDATION, part_of_name
 
@@ -53,7 +53,7 @@ class FileTally:
                 said = msg(
                     "{end} under '{key}', which names no split, read as training rows",
                     end=_rows(end - start),
-                    key=visible(key),
+                    key=escape(key),
                 )
                 self.notes.append(said)
 
@@ -80,7 +80,7 @@ class FileTally:
             if values[True] and values[False]:
                 no = msg(
                     "'{column}' is false in {values}, which are trained like the others",
-                    column=visible(column),
+                    column=escape(column),
                     values=_rows(values[False]),
                 )
                 lines.append(msg("{no}; if it calls their answers bad, take them out", no=no))

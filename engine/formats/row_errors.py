@@ -1,10 +1,10 @@
 """What a reader says about a row it cannot use, and how the offending text is shown."""
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
+from engine.base.escape import escape
 from engine.base.messages import msg
 from engine.formats.turn_notes import CONTROL_TOKEN, DROPPED
 
@@ -13,8 +13,6 @@ EXCERPT_WIDTH = 100
 
 NOTE_CODES = frozenset({"trailing-turn", "broken-line", *DROPPED, CONTROL_TOKEN})
 """Codes that are told and counted, while the row itself is kept: something was left out of it."""
-
-_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +61,7 @@ def excerpt(value: Any, at: int = 0) -> str:
     start = max(0, at - EXCERPT_WIDTH // 2) if at > EXCERPT_WIDTH * 3 // 4 else 0
     stop = start + EXCERPT_WIDTH
     cut = value[start:stop].rstrip("\r\n") if stop >= len(value) else value[start:stop]
-    return ("…" if start else "") + visible(cut) + ("…" if stop < len(value) else "")
-
-
-def visible(text: str) -> str:
-    """The same text with what a terminal would hide or obey written as an escape."""
-    return _INVISIBLE.sub(lambda match: _ESCAPES.get(match[0]) or _escape(match[0]), text)
-
-
-_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-
-def _escape(char: str) -> str:
-    return f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}"
+    return ("…" if start else "") + escape(cut) + ("…" if stop < len(value) else "")
 
 
 def kind(value: Any) -> str:

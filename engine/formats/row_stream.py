@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.base.errors import DataError
+from engine.base.escape import escape
 from engine.base.messages import msg
 from engine.formats.columns import Schema, find_schema, mapped_schema
 from engine.formats.containers import Container, read_rows, recognise, unwrapped
@@ -16,7 +17,7 @@ from engine.formats.json_lines import Item
 from engine.formats.layouts import Layout, layout_of
 from engine.formats.preference import verdict_columns, worse_rows
 from engine.formats.row_counts import FileTally
-from engine.formats.row_errors import NOTE_CODES, Remark, RowError, RowRejected, Section, excerpt, kind, visible
+from engine.formats.row_errors import NOTE_CODES, Remark, RowError, RowRejected, Section, excerpt, kind
 from engine.formats.rows import build_example
 from engine.formats.schema_detection import file_schema
 from engine.formats.sources import Origin
@@ -125,7 +126,7 @@ class Reading:
             try:
                 shape = file_schema(name, first_rows, container.name, self.mapping, self.format, self.objective)
             except DataError as error:  # it names columns, whatever these are called
-                raise DataError(visible(error.message), visible(error.hint or "")) from None
+                raise DataError(escape(error.message), escape(error.hint or "")) from None
         encoding = scanned.encoding if scanned and container.name != "parquet" else ""
         columns = tuple(dict.fromkeys(column for row in first_rows for column in row))
         split = split_column(first_rows)
@@ -282,7 +283,7 @@ class Reading:
         """The problem, counted; its excerpt is made only where it will be shown."""
         self.counts[code] += rows
         self._told += 1
-        message = visible(message)
+        message = escape(message)
         gathered = self._notes if code in NOTE_CODES else self._bad
         if self._max_problems is not None and len(gathered) >= self._max_problems:
             return Problem(file, line, code, message)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.base.units import bytes_text
 from engine.compare.comparison_records import Comparison, ResultRow, ResultTable, Subject
 from engine.metrics.best_evaluation import LOSS
 from engine.metrics.names import metric_name
+from engine.present.numbers import bytes_text
 
 _COSTS = {
     "seconds": "time at work",

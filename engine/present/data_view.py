@@ -10,7 +10,7 @@ from engine.data.check_report import CheckReport, Issue, Lengths
 from engine.data.issue_types import ISSUE_TYPES
 from engine.formats.read_report import ignored_words
 from engine.formats.turn_notes import LINES
-from engine.present.text import cells, cut, marked, output_width, plain, trained_text, visible, wrap_cells
+from engine.present.text import cells, cut, marked, one_line, output_width, trained_text, visible, wrap
 
 _WIDEST = 100
 _BAR = 24
@@ -32,7 +32,7 @@ def shown_rows(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield msg("trained tokens {marked}", marked=marked("like this", True))
     for row in rows:
         yield ""
-        where = f"{plain(row['file'])}:{row['line']}"
+        where = f"{one_line(row['file'])}:{row['line']}"
         if "turns" not in row:
             yield f"{where}: {'not trained: ' if 'error' in row else ''}{visible(row.get('error') or row['problem'])}"
             continue
@@ -47,7 +47,7 @@ def shown_rows(rows: list[dict[str, Any]]) -> Iterator[str]:
         if row["problem"]:
             yield f"  note: {visible(row['problem'])}"
         if row["ignored"]:
-            yield msg("  note: nothing is learnt from {ignored}", ignored=plain(", ".join(row["ignored"])))
+            yield msg("  note: nothing is learnt from {ignored}", ignored=one_line(", ".join(row["ignored"])))
         for turn in row["turns"]:
             yield from _turn(turn)
 
@@ -58,7 +58,7 @@ def _turn(turn: dict[str, Any]) -> Iterator[str]:
     who = ", ".join(roles) or ("text" if turn["trained"] else "after it")
     ends = ""
     if "stop" in turn:
-        ends = msg(", ends at {stop}", stop=plain(turn["stop"])) if turn["stop"] else ", with no token that ends it"
+        ends = msg(", ends at {stop}", stop=one_line(turn["stop"])) if turn["stop"] else ", with no token that ends it"
     count = f"{turn['tokens']:,} {'token' if turn['tokens'] == 1 else 'tokens'}"
     yield f"  {who}: {count}{ends}"
     yield trained_text(turn["pieces"], indent="    ")
@@ -74,18 +74,18 @@ def _head(report: CheckReport) -> Iterator[str]:
         encoding = {"utf-8-sig": "UTF-8 with byte-order mark", "gb18030": "GB18030"}.get(
             file.encoding, file.encoding.upper()
         )
-        yield plain(file.path)
+        yield one_line(file.path)
         known = ", ".join(part for part in (file.container, encoding, file.format) if part)
         columns = ", ".join(f"{role}={column}" for role, column in file.columns.items())
         rows = f"{file.rows:,} {'row' if file.rows == 1 else 'rows'}"
         bad = msg(", {bad_rows:,} of them bad", bad_rows=file.bad_rows) if file.bad_rows else ""
         aside = msg(", {set_aside:,} set aside", set_aside=file.set_aside) if file.set_aside else ""
         read = f": {file.read_rows:,} read" if bad or aside else ""
-        yield f"  {rows}{read}{bad}{aside}; {known}" + (f" ({plain(columns)})" if columns else "")
-        yield from (f"  · {plain(note)}" for note in file.notes)
+        yield f"  {rows}{read}{bad}{aside}; {known}" + (f" ({one_line(columns)})" if columns else "")
+        yield from (f"  · {one_line(note)}" for note in file.notes)
         if file.ignored:
-            yield msg("  · nothing is learnt from {ignored}", ignored=plain(ignored_words(file.ignored)))
-    yield from (f"· {plain(line)}" for line in report.left_out)
+            yield msg("  · nothing is learnt from {ignored}", ignored=one_line(ignored_words(file.ignored)))
+    yield from (f"· {one_line(line)}" for line in report.left_out)
 
 
 def _size(report: CheckReport) -> Iterator[str]:
@@ -130,7 +130,7 @@ def _labels(labels: dict[str, int]) -> Iterator[str]:
         counts=counts[0],
         last_counts=counts[-1],
     )
-    pairs = [f"{plain(label)} {count:,}" for label, count in labels.items()]
+    pairs = [f"{one_line(label)} {count:,}" for label, count in labels.items()]
     if len(pairs) > 2 * _LABELS_SHOWN:
         pairs = [*pairs[:_LABELS_SHOWN], "…", *pairs[-_LABELS_SHOWN:]]
     yield msg("  such as {pairs}", pairs=", ".join(pairs))
@@ -174,9 +174,9 @@ def _find(find: Issue, several: bool) -> Iterator[str]:
         # Beside its own file a line says enough.
         name = os.path.basename(find.other_file)
         other = f" line {find.other_line}" if find.other_file == find.file else f" {name}:{find.other_line}"
-    yield f"  {plain(where)}: {plain(find.message)}{plain(other)}"
+    yield f"  {one_line(where)}: {one_line(find.message)}{one_line(other)}"
     if find.excerpt:
-        yield f"      {plain(find.excerpt)}"
+        yield f"      {one_line(find.excerpt)}"
 
 
 def _verdict(report: CheckReport) -> str:
@@ -194,4 +194,4 @@ def _wrapped(lines: list[str], width: int) -> Iterator[str]:
             continue
         text = line.lstrip()
         indent = " " * (len(line) - len(text))
-        yield from wrap_cells(text, width, indent, indent + "  ")
+        yield from wrap(text, width, indent, indent + "  ")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from engine.base.messages import msg
-from engine.base.units import bytes_text
+from engine.present.numbers import bytes_text
 from engine.present.text import first_line
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.messages import msg
-from engine.base.units import bytes_text
 from engine.metrics.best_evaluation import LOSS, parse
 from engine.metrics.scoring_command import ScoreCommand
 from engine.plan.forecast import Forecast, Memory
 from engine.plan.gpu_fit import Change, Fit
 from engine.plan.hardware import Hardware
 from engine.present.data_warnings import PLAN_PROBLEMS, data_warnings
-from engine.present.text import Column, cut, duration, table, value_text, visible
+from engine.present.numbers import bytes_text, duration, setting_text
+from engine.present.text import Column, cut, table, visible
 from engine.runs.settings_checks import Finding
 from engine.settings.resolve import Resolved
 from engine.settings.schema import SETTINGS, RunConfig
@@ -176,7 +176,7 @@ def settings_lines(resolved: Resolved, auto: dict[str, Any], everything: bool) -
     width = max(map(len, shown), default=0)
     lines = ["settings" if everything else "settings that are not the default (--all shows every one)"]
     for path in shown:
-        text = f"auto → {auto[path]:g}" if path in auto else value_text(flat[path])
+        text = f"auto → {auto[path]:g}" if path in auto else setting_text(flat[path])
         lines.append(f"  {path:<{width}}  {visible(text):<32}  {visible(resolved.origin[path])}")
     return lines
 

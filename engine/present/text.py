@@ -1,28 +1,67 @@
-"""Numbers as people read them, and text as a terminal may show it, measured in its cells."""
+"""Text as a terminal may show it, measured in its cells: for the commands and the screen alike."""
 
 import os
 import shutil
 import sys
-import time
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
-from engine.base.units import bytes_text as bytes_text
+from engine.base.escape import escape, escaped
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _UNCUT = 10_000
 """Cells of a line that goes into a file or another program: nothing is cut there."""
+_MOST_MARKS = 2
+"""Combining marks kept on one character; text made to climb over its neighbours carries dozens."""
+
+
+# escaping
 
 
 def visible(text: str) -> str:
     """Control characters written out, line breaks kept: what comes from a file or a name is shown, never obeyed."""
-    return "".join(char if char == "\n" or char.isprintable() else _written_out(char) for char in text)
+    return escape(text, keep="\n")
 
 
-def _written_out(char: str) -> str:
-    return f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}"
+def one_line(text: str) -> str:
+    """Text of any origin as one line whose width is certain; line breaks become ⏎, control characters are written out.
+
+    What terminals disagree about is made plain: flags become letters, skin tones and variation selectors are left out.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    shown: list[str] = []
+    marks = 0
+    for char in text:
+        code = ord(char)
+        if 0x1F3FB <= code <= 0x1F3FF or 0xFE00 <= code <= 0xFE0F:
+            continue
+        if char.isprintable() and char_cells(char) == 0:
+            marks += 1
+            if marks <= _MOST_MARKS and shown:
+                shown.append(char)
+            continue
+        marks = 0
+        if 0x1F1E6 <= code <= 0x1F1FF:
+            shown.append(chr(ord("A") + code - 0x1F1E6))
+        elif char in _ONE_LINE:
+            shown.append(_ONE_LINE[char])
+        elif unicodedata.category(char) == "Zs":
+            shown.append(" ")
+        else:
+            shown.append(char if char.isprintable() else escaped(char))
+    return "".join(shown)
+
+
+_ONE_LINE = {"\t": "  ", "\n": "⏎"}
+
+
+def first_line(text: str) -> str:
+    """What is wrong, of a message whose further lines say where; for a place that has one line."""
+    return text.partition("\n")[0]
 
 
 def marked(text: str, trained: bool) -> str:
@@ -38,110 +77,103 @@ def trained_text(pieces: Iterable[tuple[str, bool]], indent: str = "") -> str:
     return indent + text.removesuffix("\n").replace("\n", f"\n{indent}")
 
 
-def duration(seconds: float) -> str:
-    """`42s`, `3m 05s`, `2h 11m`, `3d 4h`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d {whole % 86400 // 3600}h"
+# cells
 
 
-def ago(moment: float | None) -> str:
-    """`5m ago`, in its largest unit only; empty for never."""
-    if moment is None:
-        return ""
-    seconds = max(0.0, time.time() - moment)
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f}{unit} ago"
-    return f"{seconds:.0f}s ago"
+@lru_cache(maxsize=4096)
+def char_cells(char: str) -> int:
+    """The columns of a terminal that one character takes: 0, 1 or 2. Rich counts the same, which a test holds equal."""
+    if any(char in span for span in _NO_CELL) or unicodedata.category(char) in ("Mn", "Me", "Mc", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" or any(char in span for span in _WIDE) else 1
 
 
-def clock(moment: float) -> str:
-    """Local time; with its date where that is not today's."""
-    then, now = time.localtime(moment), time.localtime()
-    return time.strftime("%H:%M:%S" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
+class _Span:
+    """Characters from `first` to `last`."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last = chr(first), chr(last)
+
+    def __contains__(self, char: str) -> bool:
+        return self.first <= char <= self.last
 
 
-def number(value: float | None) -> str:
-    """Four significant digits, and a dash for what is not known."""
-    return "—" if value is None else f"{value:.4g}"
-
-
-def value_text(value: object) -> str:
-    """A setting's value on one line; of a long one, such as a path, the end."""
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    text = text if len(text) <= 60 else f"…{text[-59:]}"
-    return text.replace("\n", "⏎") or "—"
-
-
-def plain(text: str) -> str:
-    """One line of text in which nothing is left for the terminal to obey; what cannot be shown becomes �."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join("�" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char for char in text)
-
-
-def first_line(text: str) -> str:
-    """What is wrong, of a message whose further lines say where; for a place that has one line."""
-    return text.partition("\n")[0]
+_NO_CELL = (
+    _Span(0x1160, 0x11FF),
+    _Span(0x3164, 0x3164),
+    _Span(0xFFA0, 0xFFA0),
+    _Span(0xD7B0, 0xD7FF),
+    _Span(0x1F3FB, 0x1F3FF),
+)
+"""Vowels and finals of Hangul, which join the letter before them; skin tones."""
+_WIDE = (_Span(0x2630, 0x2637), _Span(0x268A, 0x268F), _Span(0x4DC0, 0x4DFF), _Span(0x1D300, 0x1D376))
+"""Trigrams, hexagrams and counting rods: wide since Unicode 16, which the unicodedata of Python 3.11 is older than."""
 
 
 def cells(text: str) -> int:
     """The columns a terminal needs: two for a Chinese character, none for a combining mark."""
-    if text.isascii():
-        return len(text)
-    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
+    return len(text) if text.isascii() else sum(map(char_cells, text))
 
 
-def cut(text: str, limit: int) -> str:
-    """At most so many cells, with an ellipsis where something was cut."""
-    if cells(text) <= limit:
+def cut(text: str, width: int, sign: str = "…") -> str:
+    """At most so many cells, with a sign where something was cut; a wide character is never halved."""
+    if cells(text) <= width:
         return text
-    kept, used = "", 1
-    for char in text:
-        used += cells(char)
-        if used > limit:
-            break
-        kept += char
-    return kept + "…" if limit > 0 else ""
+    room = width - cells(sign)
+    if room < 0:
+        return sign[: max(0, width)]
+    used = 0
+    for index, char in enumerate(text):
+        used += char_cells(char)
+        if used > room:
+            return text[:index] + sign
+    return text + sign
 
 
-def wrap_cells(text: str, width: int, first: str = "", rest: str = "") -> list[str]:
+def fit(text: str, width: int, align: Literal["<", ">", "^"] = "<") -> str:
+    """Cut or padded to exactly so many cells."""
+    text = cut(text, width)
+    missing = width - cells(text)
+    if align == ">":
+        return " " * missing + text
+    if align == "^":
+        return " " * (missing // 2) + text + " " * (missing - missing // 2)
+    return text + " " * missing
+
+
+def wrap(text: str, width: int, first: str = "", indent: str = "") -> list[str]:
     """Lines of at most `width` cells, broken at spaces where there are any; Chinese between any two characters.
 
-    The first line begins with `first`, those after it with `rest`.
+    The first line begins with `first`, those after it with `indent`. A line break in the text begins a new line.
     """
-    rows: list[str] = []
-    lead, text = first, text.rstrip()
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        lines += _wrapped(one_line(paragraph), width, indent if lines else first, indent)
+    return lines
+
+
+def _wrapped(text: str, width: int, lead: str, indent: str) -> Iterator[str]:
+    text = text.rstrip()
     while True:
         left, end = width - cells(lead), 0
-        while end < len(text) and (left := left - cells(text[end])) >= 0:
+        while end < len(text) and (left := left - char_cells(text[end])) >= 0:
             end += 1
         end = max(end, 1)
         if end >= len(text):
-            return [*rows, (lead + text).rstrip()]
+            yield (lead + text).rstrip()
+            return
         if text[end] != " ":
-            ends = (at for at in range(end, 0, -1) if text[at - 1] == " " or cells(text[at - 1]) == 2)
-            end = next((at for at in ends if text[:at].strip()), end)
-        rows.append((lead + text[:end]).rstrip())
-        lead, text = rest, text[end:].lstrip(" ")
+            end = next((at for at in range(end, 0, -1) if _may_break(text, at) and text[:at].strip()), end)
+        yield (lead + text[:end]).rstrip()
+        lead, text = indent, text[end:].lstrip(" ")
 
 
-def fit(text: str, width: int, right: bool = False) -> str:
-    """Cut or padded to so many cells."""
-    text = cut(text, width)
-    padding = " " * (width - cells(text))
-    return padding + text if right else text + padding
+def _may_break(text: str, index: int) -> bool:
+    return text[index - 1] == " " or 2 in map(char_cells, text[index - 1 : index + 1])
 
 
 def gauge(share: float | None, width: int) -> str:
-    """In eighths of a cell; spaces where nothing is known, dots for what is left."""
+    """A bar in eighths of a cell; spaces where nothing is known, dots for what is left."""
     if share is None:
         return " " * width
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
@@ -153,6 +185,9 @@ def blocks(share: float, width: int) -> str:
     """A bar in whole cells."""
     full = round(share * width)
     return "█" * full + "·" * (width - full)
+
+
+# output
 
 
 def output_width(unknown: int = _UNCUT) -> int:
@@ -172,6 +207,8 @@ def print_json(value: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Column:
+    """A column of `table`."""
+
     title: str
     right: bool = False
     least: int | None = None
@@ -183,17 +220,17 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, 
 
     Where the lines would be too long, the columns that may shrink give way, the widest first.
     """
-    shown = [index for index in range(len(columns)) if any(row[index] for row in rows)]
-    grid = [[plain(row[index]) for index in shown] for row in rows]
-    kept = [columns[index] for index in shown]
+    filled = [index for index in range(len(columns)) if any(row[index] for row in rows)]
+    grid = [[one_line(row[index]) for index in filled] for row in rows]
+    kept = [columns[index] for index in filled]
     widths = [max(cells(kept[i].title), *(cells(row[i]) for row in grid)) for i in range(len(kept))]
     while indent + sum(widths) + 2 * (len(widths) - 1) > width:
-        able = [i for i, column in enumerate(kept) if column.least is not None and widths[i] > column.least]
-        if not able:
+        shrinkable = [i for i, column in enumerate(kept) if column.least is not None and widths[i] > column.least]
+        if not shrinkable:
             break
-        widths[max(able, key=widths.__getitem__)] -= 1
+        widths[max(shrinkable, key=widths.__getitem__)] -= 1
     lines = []
     for row in [[column.title for column in kept], *grid]:
-        pieces = [fit(text, widths[i], kept[i].right) for i, text in enumerate(row)]
+        pieces = [fit(text, widths[i], ">" if kept[i].right else "<") for i, text in enumerate(row)]
         lines.append(cut(" " * indent + "  ".join(pieces), width).rstrip())
     return lines

@@ -190,7 +190,7 @@ def labels(values: list[float]) -> list[str]:
         decimals = _decimals(step / divisor)
         return ["0" if value == 0 else f"{value / divisor:.{decimals}f}{unit}" for value in values]
     decimals = _decimals(step)
-    return [f"{value + 0.0:,.{decimals}f}".replace(",", " ") for value in values]
+    return [f"{value + 0.0:,.{decimals}f}" for value in values]
 
 
 def time_label(seconds: float) -> str:

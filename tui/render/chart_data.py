@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from engine.base.messages import msg
+from engine.present.text import one_line
 from engine.store import chart_queries, queries
 from engine.store.connect import Connection, snapshot
 from engine.store.run_records import Chart, Run, Series
@@ -16,7 +17,6 @@ from tui.render import axes
 from tui.render.axes import Scale
 from tui.render.braille import Mark
 from tui.render.chart_drawing import Curve, Picture, View, frame, plot, smooth
-from tui.render.format import visible
 
 _FEW = 40
 """A series with fewer points than this, and far fewer than its run has steps, is drawn point by point."""
@@ -73,7 +73,7 @@ class Request:
 def title(key: str) -> str:
     """What people call a metric."""
     metric, at, source = key.partition("@")
-    return visible(_TITLES.get(metric, metric.removeprefix("train/")) + at + source)
+    return one_line(_TITLES.get(metric, metric.removeprefix("train/")) + at + source)
 
 
 def metrics(keys: Iterable[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -151,7 +151,7 @@ def _curve(conn: Connection, wanted: CurveSpec, summary: Series, view: View, x: 
     inside = [i for i, mark in enumerate(marks) if x.low <= mark.x <= x.high and mark.first_step <= until]
     few = summary.count <= _FEW and summary.count * 2 < max(summary.last_step - summary.first_step, 1)
     return Curve(
-        name=visible(wanted.name) or title(wanted.key),
+        name=one_line(wanted.name) or title(wanted.key),
         marks=tuple(marks[index] for index in inside),
         series=wanted.series,
         letter=wanted.letter,

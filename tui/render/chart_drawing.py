@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from engine.base.messages import msg
+from engine.present.text import cells, cut
 from tui.render import axes
 from tui.render.axes import Scale
 from tui.render.braille import Canvas, Mark, shown, smoothed, swatch
-from tui.render.format import cells, cut, line_cells
+from tui.render.line import line_cells
 
 UNITS = ("step", "tokens", "time")
 SMOOTHINGS = (0.0, 0.6, 0.9, 0.98)
@@ -384,7 +385,7 @@ def value_text(value: float | None) -> str:
     if size >= 1e5:
         return axes.labels([0.0, value])[1] if size >= 1e6 else f"{value / 1000:.1f}k"
     if size >= 1000:
-        return f"{value:,.0f}".replace(",", " ")
+        return f"{value:,.0f}"
     return f"{value:.3f}" if size < 10 else f"{value:.1f}"
 
 
@@ -435,4 +436,4 @@ def _legend(curves: Sequence[Curve], view: View, x: Scale, ascii_only: bool) -> 
 def _place(x: float, unit: str) -> str:
     if unit == "time":
         return axes.time_label(x)
-    return value_text(x) if x >= 1e6 else f"{x:,.0f}".replace(",", " ")
+    return value_text(x) if x >= 1e6 else f"{x:,.0f}"

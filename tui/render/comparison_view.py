@@ -6,8 +6,9 @@ from typing import Any
 
 from engine.base.messages import msg
 from engine.compare.comparison_records import Answers, Comparison, Cost, ResultRow, ResultTable, SettingRow, Subject
-from tui.render import format
-from tui.render.format import Line, fit, fit_line, visible
+from engine.present import numbers
+from engine.present.text import fit, one_line, wrap
+from tui.render.line import Line, fit_line
 from tui.render.text_diff import marked, wrapped
 
 _LABEL = 22
@@ -26,7 +27,7 @@ _TITLES = {
 
 def title_of(key: str) -> str:
     metric, at, source = key.partition("@")
-    return visible(_TITLES.get(metric, metric.removeprefix("eval/").replace("_", " ")) + at + source)
+    return one_line(_TITLES.get(metric, metric.removeprefix("eval/").replace("_", " ")) + at + source)
 
 
 # results
@@ -36,7 +37,7 @@ def result_lines(comparison: Comparison, width: int) -> list[Line]:
     """Every table of results, then cost, then what the curves show and how sure the differences are."""
     lines: list[Line] = []
     for table in comparison.results:
-        lines += [[(f" {visible(table.title)}", "dim")]]
+        lines += [[(f" {one_line(table.title)}", "dim")]]
         for row in table.rows:
             lines += _result_row(row, width, steps=table.moment == "best")
     lines += [[(" cost", "dim")], *_cost_lines(comparison, width)]
@@ -57,7 +58,7 @@ def result_head(comparison: Comparison, width: int) -> list[Line]:
     line: Line = [(" " * _label_width(len(comparison.subjects), width), "text")]
     value = _value_width(len(comparison.subjects), width)
     for index, subject in enumerate(comparison.subjects):
-        line.append((fit(f"{subject.letter} {visible(subject.asked)}", value, ">"), f"series{index % 4}"))
+        line.append((fit(f"{subject.letter} {one_line(subject.asked)}", value, ">"), f"series{index % 4}"))
     if _beside(len(comparison.subjects), width):
         for subject in comparison.subjects[1:]:
             line.append((fit(f"{subject.letter} − {comparison.subjects[0].letter}", _VALUE, ">"), "dim"))
@@ -83,7 +84,7 @@ def _result_row(row: ResultRow, width: int, steps: bool) -> list[Line]:
     differences = ["" if difference is None else _signed(difference, row.key) for difference in row.differences]
     lines = _row(f"{title_of(row.key)}{arrow}", values, differences, row.best, width, _verdicts(row))
     if steps and any(step is not None for step in row.steps) and row.lower_is_better is not None:
-        at = ["·" if step is None else format.count(step) for step in row.steps]
+        at = ["·" if step is None else numbers.count(step) for step in row.steps]
         lines += _row("  at step", at, [""] * len(at), None, width, role="dim")
     return lines
 
@@ -128,8 +129,8 @@ def _row(
 
 def _number(value: float | None, key: str) -> str:
     if key == "train/tokens":
-        return format.short(value)
-    return format.loss(value)
+        return numbers.short(value)
+    return numbers.short_metric(value)
 
 
 def _signed(difference: float, key: str) -> str:
@@ -139,13 +140,13 @@ def _signed(difference: float, key: str) -> str:
 
 
 _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-    ("tokens seen", "tokens", format.short),
-    ("tokens per second", "tokens_per_second", format.short),
-    ("peak memory", "peak_memory_bytes", format.gib),
-    ("wall time", "seconds", format.duration),
+    ("tokens seen", "tokens", numbers.short),
+    ("tokens per second", "tokens_per_second", numbers.short),
+    ("peak memory", "peak_memory_bytes", numbers.size),
+    ("wall time", "seconds", numbers.short_duration),
     ("GPU hours", "gpu_hours", lambda value: "·" if value is None else f"{value:.2f}"),
-    ("energy", "energy_wh", lambda value: "·" if value is None else f"{format.short(value)}Wh"),
-    ("checkpoint size", "checkpoint_bytes", format.size),
+    ("energy", "energy_wh", lambda value: "·" if value is None else f"{numbers.short(value)}Wh"),
+    ("checkpoint size", "checkpoint_bytes", numbers.size),
 )
 
 
@@ -166,7 +167,7 @@ def _cost_lines(comparison: Comparison, width: int) -> list[Line]:
 def _percent(share: float) -> str:
     rounded = round(share * 100)
     if rounded >= 1000:
-        return f"×{format.short(share + 1)}"
+        return f"×{numbers.short(share + 1)}"
     return "=" if rounded == 0 else f"{'−' if rounded < 0 else '+'}{abs(rounded)}%"
 
 
@@ -181,7 +182,7 @@ def _diagnoses(comparison: Comparison) -> list[str]:
 def _sentences(sentences: Sequence[str], width: int) -> list[Line]:
     lines: list[Line] = []
     for sentence in sentences:
-        for index, text in enumerate(format.wrap(sentence, max(width - 4, 10))):
+        for index, text in enumerate(wrap(sentence, max(width - 4, 10))):
             lines.append([("  · " if not index else "    ", "dim"), (text, "text")])
     return lines
 
@@ -195,7 +196,7 @@ def setting_lines(rows: Sequence[SettingRow], subjects: Sequence[Subject], width
     lines: list[Line] = []
     for row in rows:
         first = json.dumps(row.values[0], sort_keys=True, default=str)
-        line: Line = [(f" {fit(visible(row.key), label - 1)}", "text")]
+        line: Line = [(f" {fit(one_line(row.key), label - 1)}", "text")]
         for each in row.values:
             other = json.dumps(each, sort_keys=True, default=str) != first
             line.append((f" {fit(_setting(each), value - 1)}", "bright" if other else "text"))
@@ -217,15 +218,15 @@ def setting_head(subjects: Sequence[Subject], width: int) -> list[Line]:
     label, value = _setting_widths(subjects, width)
     line: Line = [(" " * label, "text")]
     for index, subject in enumerate(subjects):
-        line.append((f" {fit(f'{subject.letter} {visible(subject.asked)}', value - 1)}", f"series{index % 4}"))
+        line.append((f" {fit(f'{subject.letter} {one_line(subject.asked)}', value - 1)}", f"series{index % 4}"))
     return [line]
 
 
 def _setting(value: Any) -> str:
     """Of paths in a list their ends, which tell them apart."""
     if isinstance(value, list):
-        return format.setting([str(item).rpartition("/")[2] or str(item) for item in value])
-    return format.setting(value)
+        return numbers.setting_text([str(item).rpartition("/")[2] or str(item) for item in value])
+    return numbers.setting_text(value)
 
 
 # answers
@@ -252,7 +253,7 @@ def answer_lines(answers: Sequence[Answers], subjects: Sequence[Subject], width:
 
 def _prompt(each: Answers, number: int, of: int, width: int) -> list[Line]:
     lines: list[Line] = []
-    for index, text in enumerate(format.wrap(each.prompt, max(width - 10, 10))[:6]):
+    for index, text in enumerate(wrap(each.prompt, max(width - 10, 10))[:6]):
         head = fit(f" {number}/{of}", 8) if not index else " " * 8
         lines.append([(head, "dim"), (text, "title")])
     return lines
@@ -264,11 +265,11 @@ def _columns(each: Answers, subjects: Sequence[Subject]) -> list[tuple[Line, lis
     if each.reference is not None:
         found.append(([("reference", "dim")], [(each.reference, False)]))
     for index, (subject, pieces) in enumerate(zip(subjects, marked(each.texts), strict=True)):
-        head: Line = [(f"{subject.letter} {visible(subject.asked)}", f"series{index % 4}")]
+        head: Line = [(f"{subject.letter} {one_line(subject.asked)}", f"series{index % 4}")]
         for name, score in each.scores[index].items() if each.scores else ():
             head.append((f" {title_of(name)} {score:g}", "dim"))
         if each.steps[index] is not None:  # last: where the column is narrow, this is what may be cut
-            head.append((f" step {format.count(each.steps[index])}", "dim"))
+            head.append((f" step {numbers.count(each.steps[index])}", "dim"))
         found.append((head, pieces if pieces is not None else [("no answer", False)]))
     return found
 
@@ -353,7 +354,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = T
 
 def _cell(text: str) -> str:
     """Text that stays in its cell and is not read as markup."""
-    shown = "<br>".join(visible(part) for part in text.split("\n"))
+    shown = "<br>".join(one_line(part) for part in text.split("\n"))
     for char in "\\|*_`[]":
         shown = shown.replace(char, f"\\{char}")
     return shown.replace("<", "&lt;").replace("&lt;br>", "<br>")

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.base.messages import msg
+from engine.present import numbers
+from engine.present.text import cells, fit, one_line, wrap
 from engine.store.run_records import Checkpoint, Run, RunState
 from tui.data.snapshot import Detail
-from tui.render import format
-from tui.render.format import Line, visible, wrap
+from tui.render.line import Line
 from tui.render.theme import look
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ def fixes(config: "RunConfig", why: str) -> list[Fix]:
         if isinstance(rate, float) and rate > 0:
             found.append(
                 Fix(
-                    msg("learning rate {rate} → {number}", rate=format.number(rate), number=format.number(rate / 3)),
+                    msg(
+                        "learning rate {rate} → {lower}",
+                        rate=numbers.plain_number(rate),
+                        lower=numbers.plain_number(rate / 3),
+                    ),
                     {"optim.learning_rate": rate / 3},
                     "the usual reason",
                 )
@@ -118,7 +123,7 @@ def _memory_fixes(config: "RunConfig") -> list[Fix]:
         saved = before.expected - after.expected if before and after else None
         if saved is not None and saved < 0.005 * before.expected:
             continue  # no help here
-        memory = f"~−{format.gib(saved)}" if saved is not None else ""
+        memory = f"~−{numbers.size(saved)}" if saved is not None else ""
         found.append(Fix(label, changes, ", ".join(filter(None, (memory, price)))))
     return found
 
@@ -129,10 +134,10 @@ def failure_panel(
     """The card's lines. `helps` is None while they are being worked out."""
     known = look(run)
     took = run.finished - run.started if run.finished and run.started else None
-    story = visible(
+    story = one_line(
         run.reason or {RunState.INTERRUPTED: "interrupted"}.get(run.state, "it failed, and left no word why")
     )
-    after = msg(", {took} after start", took=format.duration(took)) if took is not None and took >= 0 else ""
+    after = msg(", {took} after start", took=numbers.duration(took)) if took is not None and took >= 0 else ""
     lines: list[Line] = [[]]
     for index, text in enumerate(wrap(f"{story[:1].upper()}{story[1:]}{after}", width - 5)):
         lines.append(
@@ -145,20 +150,16 @@ def failure_panel(
         lines.append(
             [
                 ("   ", "text"),
-                (msg("The checkpoint of step {step} is good", step=format.count(good.step)), "done"),
+                (msg("The checkpoint of step {step} is good", step=numbers.count(good.step)), "done"),
                 (": r goes on from it", "text"),
             ]
         )
     if helps:
         lines += [[], [("   What usually helps, cheapest first", "bright")]]
-        label_width = min(44, max(format.cells(fix.label) for fix in helps)) + 2
+        label_width = min(44, max(cells(fix.label) for fix in helps)) + 2
         for number, fix in enumerate(helps, 1):
-            effect = (
-                fix.effect.partition(", ")
-                if label_width + 6 + format.cells(fix.effect) > width
-                else (fix.effect, "", "")
-            )
-            line: Line = [(f"   {number}  ", "key"), (format.fit(visible(fix.label), label_width), "text")]
+            effect = fix.effect.partition(", ") if label_width + 6 + cells(fix.effect) > width else (fix.effect, "", "")
+            line: Line = [(f"   {number}  ", "key"), (fit(one_line(fix.label), label_width), "text")]
             lines.append([*line, (effect[0], "dim")])
             if effect[2]:
                 lines.append([("      " + effect[2], "dim")])
@@ -167,7 +168,7 @@ def failure_panel(
         lines += [[], [("   looking for what helps", "dim")]]
     if log:
         lines += [[], [("   Last lines of the log", "bright"), ("   L shows all of it", "dim")]]
-        lines += [[("   " + visible(text), "dim")] for text in [text for text in log if text.strip()][-_LOG_LINES:]]
+        lines += [[("   " + one_line(text), "dim")] for text in [text for text in log if text.strip()][-_LOG_LINES:]]
     return lines
 
 

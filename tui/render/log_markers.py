@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from engine.base.messages import msg
 from engine.present import event_text
+from engine.present.numbers import clock
+from engine.present.text import one_line
 from engine.store.run_records import ENDED, Event, Run, RunState
-from tui.render.format import Line, clock, visible
+from tui.render.line import Line
 from tui.render.theme import LOOKS
 
 _STATES = frozenset(RunState)
@@ -42,7 +44,7 @@ def log_markers(run: Run, events: Sequence[Event]) -> list[LogMarker]:
         elif one.after:
             place = next((later.place for later in said[index + 1 :] if later.place is not None), math.inf)
         when, look = clock(one.time, said[-1].time), LOOKS[one.state]
-        line: Line = [("── ", "frame"), (when, "dim"), (f" {look.glyph} {visible(one.text)}", look.role)]
+        line: Line = [("── ", "frame"), (when, "dim"), (f" {look.glyph} {one_line(one.text)}", look.role)]
         found.append(LogMarker(place, line))
     return found
 

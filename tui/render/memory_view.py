@@ -9,9 +9,10 @@ from engine.models.model_shape import find_shape
 from engine.monitor.samples import Snapshot
 from engine.plan.gpu_fit import COMMON_GPUS, GpuSpec, changes_that_fit, fit
 from engine.plan.memory import EstimateInputs, MemoryEstimate, memory_estimate
+from engine.present import numbers
+from engine.present.text import one_line
 from engine.settings.schema import RunConfig
-from tui.render import format
-from tui.render.format import Line, visible
+from tui.render.line import Line
 
 _MOST_CARDS = 8
 
@@ -72,9 +73,9 @@ def lines(config: RunConfig, machine: Snapshot | None, known: EstimateInputs | N
                 (
                     msg(
                         "{name}, {free} free of {total_bytes}",
-                        name=visible(name),
-                        free=format.gib(free),
-                        total_bytes=format.gib(card.total_bytes),
+                        name=one_line(name),
+                        free=numbers.size(free),
+                        total_bytes=numbers.size(card.total_bytes),
                     ),
                     "text",
                 ),
@@ -84,21 +85,23 @@ def lines(config: RunConfig, machine: Snapshot | None, known: EstimateInputs | N
         largest = max((card for _, card in cards), key=lambda card: card.usable_bytes)
         for change in changes_that_fit(config, largest, known, shape):
             said = ", ".join(f"{path} = {value}" for path, value in change.settings.items())
-            found.append([(f"  {said} ", "bright"), (f"→ {format.gib(change.expected)}; {visible(change.why)}", "dim")])
+            found.append(
+                [(f"  {said} ", "bright"), (f"→ {numbers.size(change.expected)}; {one_line(change.why)}", "dim")]
+            )
     return found
 
 
 def _needed(estimate: MemoryEstimate, on_cpu: bool) -> Line:
     where = "memory" if on_cpu else "GPU memory"
     return [
-        (msg("needs about {expected} ", expected=format.gib(estimate.expected)), "bright"),
-        (f"of {where} ({format.gib(estimate.low)}–{format.gib(estimate.high)})", "text"),
+        (msg("needs about {expected} ", expected=numbers.size(estimate.expected)), "bright"),
+        (f"of {where} ({numbers.size(estimate.low)}–{numbers.size(estimate.high)})", "text"),
     ]
 
 
 def _parts(estimate: MemoryEstimate) -> str:
     parts = sorted(estimate.parts.items(), key=lambda part: -part[1])
-    return ", ".join(f"{name} {format.gib(amount)}" for name, amount in parts[:4] if amount)
+    return ", ".join(f"{name} {numbers.size(amount)}" for name, amount in parts[:4] if amount)
 
 
 def _on_cpu(estimate: MemoryEstimate, machine: Snapshot) -> list[Line]:
@@ -113,7 +116,9 @@ def _on_cpu(estimate: MemoryEstimate, machine: Snapshot) -> list[Line]:
         [
             (word, "done" if fits else "failed"),
             (
-                msg(" this machine's memory, {free} free of {limit}", free=format.gib(free), limit=format.gib(limit)),
+                msg(
+                    " this machine's memory, {free} free of {limit}", free=numbers.size(free), limit=numbers.size(limit)
+                ),
                 "text",
             ),
         ]

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 from engine.base.messages import msg
 from engine.metrics.best_evaluation import LOSS
+from engine.present import numbers
+from engine.present.numbers import listed, plural
+from engine.present.text import one_line
 from engine.store.run_records import Run, RunState
 from tui.data.snapshot import News
-from tui.render import format
-from tui.render.format import listed, plural, visible
 from tui.render.theme import LOOKS
 
 
@@ -39,7 +40,7 @@ def since_last_time(runs: Sequence[Run], seen: float, now: float) -> list[str]:
                 "best {id} with {best} {best_eval}",
                 id=best.id,
                 best=_metric(best),
-                best_eval=format.loss(best.best_eval),
+                best_eval=numbers.short_metric(best.best_eval),
             )
             + (msg(", best of {num_others} on its data", num_others=len(others)) if first and len(others) > 1 else "")
         )
@@ -51,9 +52,9 @@ def since_last_time(runs: Sequence[Run], seen: float, now: float) -> list[str]:
 def event_words(news: News) -> tuple[str, str] | None:
     """An event as the line above the footer tells it, and its role; None for what is not worth telling."""
     event, run = news.event, news.run
-    name = f"{event.run_id} {visible(run.name)}" if run is not None else str(event.run_id)
+    name = f"{event.run_id} {one_line(run.name)}" if run is not None else str(event.run_id)
     if event.kind != "state":
-        return f"! {name}: {visible(event.message)}", "warning"
+        return f"! {name}: {one_line(event.message)}", "warning"
     state = event.message
     if state == "starting":
         return None
@@ -65,16 +66,16 @@ def event_words(news: News) -> tuple[str, str] | None:
     if state == RunState.DONE:
         return f"{known.glyph} {name} finished{_result(news)}", known.role
     reason = event.detail.get("reason") or (run.reason if run else "")
-    return f"{known.glyph} {name} {known.word}{': ' + visible(str(reason)) if reason else ''}", known.role
+    return f"{known.glyph} {name} {known.word}{': ' + one_line(str(reason)) if reason else ''}", known.role
 
 
 def _result(news: News) -> str:
     if news.run is None or news.run.best_eval is None or not news.place:
         return ""
     if not news.run.best.improved:
-        return f": {_metric(news.run)} {news.run.best.words(format.loss)}"
+        return f": {_metric(news.run)} {news.run.best.words(numbers.short_metric)}"
     place = "best" if news.place == 1 else _ordinal(news.place)
-    return f": {_metric(news.run)} {format.loss(news.run.best_eval)}" + (
+    return f": {_metric(news.run)} {numbers.short_metric(news.run.best_eval)}" + (
         msg(", {place} of {scored} on this data", place=place, scored=plural(news.scored, "run"))
         if news.scored > 1
         else ""
@@ -87,7 +88,7 @@ def _badness(run: Run) -> float:
 
 def _metric(run: Run) -> str:
     """What a run is judged by, in short."""
-    return "eval" if run.best.criterion == LOSS else visible(run.best.criterion.name)
+    return "eval" if run.best.criterion == LOSS else one_line(run.best.criterion.name)
 
 
 def _ordinal(number: int) -> str:

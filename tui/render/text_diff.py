@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
-from tui.render.format import Line, cells, cut, visible
+from engine.present.text import cells, cut, one_line
+from tui.render.line import Line
 
 _TOKEN = re.compile(
     r"\n|[^\S\n]+|[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]|\w+|.", re.S
@@ -91,7 +92,7 @@ def wrapped(pieces: Marked, width: int, plain: str = "text", differing: str = "d
                 lines.append([])
                 used = 0
                 continue
-            shown = visible(word)
+            shown = one_line(word)
             if used + cells(shown) > width and used:
                 lines.append([])
                 used = 0

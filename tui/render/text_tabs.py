@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.base.messages import msg
-from engine.present import event_text
+from engine.present import event_text, numbers
+from engine.present.text import cells, fit, one_line, wrap
 from engine.store.run_records import Event, Run, SettingValue
 from tui.data.log_reader import Tail
-from tui.render import format
-from tui.render.format import Line, cells, crop_line, fit, visible, wrap
+from tui.render.line import Line, crop_line
 from tui.render.log_markers import LogMarker
 
 
@@ -47,7 +47,7 @@ class Sheet:
         """Which part is shown, for the frame."""
         if len(self._lines) <= self._height:
             return ""
-        return f"{self.top + 1}-{min(len(self._lines), self.top + self._height)} of {format.count(len(self._lines))}"
+        return f"{self.top + 1}-{min(len(self._lines), self.top + self._height)} of {numbers.count(len(self._lines))}"
 
 
 class LogSheet(Sheet):
@@ -102,7 +102,7 @@ class LogSheet(Sheet):
     def line(self, item: str | Line, width: int) -> Line:
         if not isinstance(item, str):
             return super().line(item, width)
-        text = visible(item)
+        text = one_line(item)
         spans: Line = []
         at = 0
         for match in self._pattern.finditer(text) if self._pattern is not None else ():
@@ -126,8 +126,8 @@ class LogSheet(Sheet):
             parts.append(
                 msg(
                     "the last {offset} of {size}",
-                    offset=format.size(self.tail.offset - self.tail.skipped),
-                    size=format.size(self.tail.offset),
+                    offset=numbers.size(self.tail.offset - self.tail.skipped),
+                    size=numbers.size(self.tail.offset),
                 )
             )
         parts.append("follows" if self.follow else "f follows")
@@ -147,25 +147,27 @@ class ConfigSheet(Sheet):
             ("note", run.note),
             ("group", run.sweep),
             ("from", f"checkpoint {run.parent_run}@{run.parent_step}" if run.parent_run else ""),
-            ("queued", format.moment(run.queued)),
-            ("started", format.moment(run.started)),
-            ("ended", format.moment(run.finished)),
+            ("queued", numbers.date_time(run.queued)),
+            ("started", numbers.date_time(run.started)),
+            ("ended", numbers.date_time(run.finished)),
             ("attempts", str(run.attempts) if run.attempts > 1 else ""),
             ("GPUs", ", ".join(run.gpus)),
         ]
-        lines: list[Line] = [[(" " + fit(name, 10), "dim"), (visible(value), "text")] for name, value in facts if value]
+        lines: list[Line] = [
+            [(" " + fit(name, 10), "dim"), (one_line(value), "text")] for name, value in facts if value
+        ]
         if settings:
             lines.append([])
         key_width = max((cells(setting.key) for setting in settings), default=0) + 2
-        shown = [format.setting(setting.value) for setting in settings]
+        shown = [numbers.setting_text(setting.value) for setting in settings]
         value_width = min(36, max(map(cells, shown), default=0)) + 2
         for setting, value in zip(settings, shown, strict=True):
             own = setting.origin not in ("", "default")
             lines.append(
                 [
-                    (" " + fit(visible(setting.key), key_width), "text" if own else "dim"),
+                    (" " + fit(one_line(setting.key), key_width), "text" if own else "dim"),
                     (fit(value, value_width), "bright" if own else "text"),
-                    (visible(setting.origin), "key" if own else "dim"),
+                    (one_line(setting.origin), "key" if own else "dim"),
                 ]
             )
         self._lines = lines
@@ -177,16 +179,16 @@ class EventsSheet(Sheet):
     def take(self, events: Sequence[Event]) -> None:
         lines: list[Line] = []
         for event in reversed(events):
-            when = format.clock(event.time, events[-1].time)
+            when = numbers.clock(event.time, events[-1].time)
             role = "failed" if event.message == "failed" or event.kind == "oom" else "text"
-            step = f"step {format.count(event.step)}  " if event.step is not None else ""
+            step = f"step {numbers.count(event.step)}  " if event.step is not None else ""
             text = event_text.describe_event(event.kind, event.message, event.detail)
             lines.append(
                 [
                     (f" {when:<11} ", "dim"),
-                    (fit(visible(event_text.event_name(event.kind, event.message)), 10) + " ", "text"),
+                    (fit(one_line(event_text.event_name(event.kind, event.message)), 10) + " ", "text"),
                     (step, "dim"),
-                    (visible(text), role),
+                    (one_line(text), role),
                 ]
             )
         self._lines = lines

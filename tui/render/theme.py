@@ -14,8 +14,9 @@ from textual.strip import Strip
 from textual.theme import BUILTIN_THEMES
 from textual.theme import Theme as TextualTheme
 
+from engine.present.text import cells
 from engine.store.run_records import Run, RunState
-from tui.render.format import Line, cells
+from tui.render.line import Line
 
 NAMES = ("auto", "dark", "light", "ansi", "mono")
 

@@ -23,11 +23,13 @@ from engine.base.messages import msg
 from engine.base.workspace import Workspace
 from engine.compare.comparison import compare
 from engine.compare.comparison_records import Comparison, SettingRow
+from engine.present.numbers import plural
+from engine.present.text import cells, one_line
 from engine.store import connect, queries
 from engine.store.run_records import ACTIVE
 from tui.data.snapshot import Snapshot
 from tui.render import chart_data, comparison_view
-from tui.render.format import Line, cells, plural, visible
+from tui.render.line import Line
 from tui.screens.key_screen import KeyScreen, lay
 from tui.widgets.bars import Footer, NewsLine
 from tui.widgets.chart_widget import Chart, ChartView
@@ -388,7 +390,7 @@ def layout(width: int, height: int, focused: str, full: bool) -> dict[str, Regio
 
 class Head(Lines):
     def lines(self, width: int, height: int) -> list[Line]:
-        names = " · ".join(visible(name) for name in self.screen.names)
+        names = " · ".join(one_line(name) for name in self.screen.names)
         right = "esc back "
         return [
             [
@@ -406,7 +408,7 @@ class Caution(Lines):
     def lines(self, width: int, height: int) -> list[Line]:
         found = self.screen.found
         if self.screen.error:
-            return [[(f" ✖ {visible(self.screen.error)}", "failed")]]
+            return [[(f" ✖ {one_line(self.screen.error)}", "failed")]]
         warnings = found.comparison.warnings if found else ()
         if not warnings:
             return []
@@ -415,7 +417,7 @@ class Caution(Lines):
             if len(warnings) > 1
             else ""
         )
-        return [[(f" ! {visible(warnings[0])}", "warning"), (more, "dim")]]
+        return [[(f" ! {one_line(warnings[0])}", "warning"), (more, "dim")]]
 
 
 class Curves(Chart):
@@ -444,7 +446,7 @@ class _Pane(ScrollPane):
         if self.found is not None:
             return self.made(self.found, width)
         said = self.screen.error or "reading …"
-        return [[(f" {visible(said)}", "failed" if self.screen.error else "dim")]]
+        return [[(f" {one_line(said)}", "failed" if self.screen.error else "dim")]]
 
     def made(self, found: CompareData, width: int) -> list[Line]:
         raise NotImplementedError

@@ -8,7 +8,8 @@ from textual.app import ComposeResult
 from textual.geometry import Region
 
 from engine.base.messages import msg
-from tui.render.format import Line, cells, cut, fit, line_cells, visible, wrap
+from engine.present.text import cells, cut, fit, one_line, wrap
+from tui.render.line import Line, line_cells
 from tui.screens.key_screen import KeyScreen, lay
 from tui.widgets.bars import Footer
 from tui.widgets.pane import Pane
@@ -251,7 +252,7 @@ class _Commands(_List):
         self.text = ""
 
     def head(self, width: int) -> list[Line]:
-        return [[(" : ", "key"), (visible(self.text), "bright"), (" ", "mark")], []]
+        return [[(" : ", "key"), (one_line(self.text), "bright"), (" ", "mark")], []]
 
     def make_rows(self, width: int) -> Sequence[Row]:
         words = self.text.lower().split()

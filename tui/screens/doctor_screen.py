@@ -10,9 +10,9 @@ from typing import Any
 from textual.message import Message
 
 from engine.base.messages import msg
+from engine.present.text import one_line, wrap
 from tui.data.helper_process import HelperProcess
-from tui.render import format
-from tui.render.format import Line, visible
+from tui.render.line import Line
 from tui.screens.dialogs import Dialog
 from tui.widgets.pane import Pane
 from tui.widgets.scroll import ScrollPane
@@ -46,7 +46,7 @@ class _Report(ScrollPane):
 
     def content(self, width: int) -> list[Line]:
         if self.error:
-            return [[], *([("  " + text, "warning")] for text in format.wrap(visible(self.error), width - 4))]
+            return [[], *([("  " + text, "warning")] for text in wrap(one_line(self.error), width - 4))]
         if self.findings is None:
             return [[], [("  looking: versions, GPUs, disk, database, daemon, terminal …", "dim")]]
         lines: list[Line] = []
@@ -54,11 +54,11 @@ class _Report(ScrollPane):
         for finding in self.findings:
             if finding["area"] != area:
                 area = finding["area"]
-                lines += [[], [("  " + visible(area), "title")]]
+                lines += [[], [("  " + one_line(area), "title")]]
             sign, role = _LOOKS.get(finding["verdict"], _LOOKS["note"])
-            for index, text in enumerate(format.wrap(visible(finding["what"]), max(20, width - 8))):
+            for index, text in enumerate(wrap(one_line(finding["what"]), max(20, width - 8))):
                 lines.append([(f"  {sign if not index else ' '} ", role), (text, role)])
-            for text in format.wrap(visible(finding["hint"]), max(20, width - 10)) if finding["hint"] else ():
+            for text in wrap(one_line(finding["hint"]), max(20, width - 10)) if finding["hint"] else ():
                 lines.append([("      " + text, "dim")])
         return lines
 

@@ -8,12 +8,12 @@ from textual.app import ComposeResult
 from textual.geometry import Region
 
 from engine.base.messages import msg
+from engine.present.text import cells, fit, one_line
 from engine.store.run_records import Run
 from tui.data.feed import Answer
 from tui.data.snapshot import Snapshot
 from tui.keymap import Action
-from tui.render import format
-from tui.render.format import Line, visible
+from tui.render.line import Line
 from tui.screens.key_screen import KeyScreen, lay
 from tui.screens.main_layout import LEAST_HEIGHT, LEAST_WIDTH, Layout, arrange
 from tui.screens.screen_actions import Acts
@@ -46,7 +46,7 @@ class Notice(Lines):
             ),
             "Runs go on. q leaves.",
         ]
-        return [[(format.fit(line, width), "text")] for line in text]
+        return [[(fit(line, width), "text")] for line in text]
 
 
 class MainScreen(Acts, KeyScreen):
@@ -186,7 +186,7 @@ class MainScreen(Acts, KeyScreen):
             # Also on too small a terminal: were it hidden, what is typed on would be taken for keys.
             width, height = self.app.size
             line = self.layout_now.news or Region(0, max(0, height - 1), width, 1)
-            lead = format.cells(self.prompt.label) + 3 if self.layout_now.news else 0
+            lead = cells(self.prompt.label) + 3 if self.layout_now.news else 0
             lay(self.prompt, Region(lead, line.y, max(1, line.width - lead), 1))
         self.news_line.repaint()
 
@@ -301,7 +301,7 @@ class MainScreen(Acts, KeyScreen):
             self.runs.focus()
         else:
             filtered = " that matches the filter" if self.host.view.matching else ""
-            self.host.say(msg("there is no run {text}{filtered}", text=visible(text), filtered=filtered), "warning")
+            self.host.say(msg("there is no run {text}{filtered}", text=one_line(text), filtered=filtered), "warning")
 
     # finding runs
 

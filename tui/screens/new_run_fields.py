@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from engine.base.messages import msg
+from engine.present.numbers import count, plural, short_duration
+from engine.present.text import cells, cut, fit, one_line, wrap
 from engine.settings.schema import SETTINGS
 from tui.data.data_preview import DataPreview
-from tui.render.format import Line, cells, count, cut, duration, fit, plural, visible, wrap
+from tui.render.line import Line
 from tui.screens import new_run_form
 from tui.screens.new_run_form import Checked, Form, FormChecks
 from tui.widgets.pane import Lines
@@ -77,7 +79,7 @@ class EditLabel(Lines):
 
     def lines(self, width: int, height: int) -> list[Line]:
         editing = self.screen.editing
-        return [[(f" {visible(editing.label)} = ", "title")]] if editing is not None else []
+        return [[(f" {one_line(editing.label)} = ", "title")]] if editing is not None else []
 
 
 class Fields(Rows):
@@ -124,18 +126,18 @@ def _field_line(label: str, text: str, problem: str, note: str, typed: bool, wid
     name = min(30, max(width // 3, 16))
     sign, role = ("✖ ", "failed") if problem else ("● ", "key") if typed else ("  ", "text")
     room = max(width - name - 4, 4)
-    value = visible(text) or "—"
+    value = one_line(text) or "—"
     line: Line = [("  ", "text"), (sign, role), (fit(label, name), "text")]
     if problem:
         shown = cut(value, max(room // 3, 4))
-        return [*line, (shown, "bright"), (cut(f" ← {visible(problem)}", room - cells(shown)), "failed")]
+        return [*line, (shown, "bright"), (cut(f" ← {one_line(problem)}", room - cells(shown)), "failed")]
     # The end of a path says more than its beginning.
     if "/" in value and cells(value) > room - 2:
         value = "…" + _tail(value, room - 3)
     line.append((cut(value, room), "bright" if typed else "text"))
     left = room - cells(line[-1][0])
     if note and left > cells(note) + 2:
-        line += [(" " * (left - cells(note) - 1), "text"), (visible(note), "key" if note.startswith("×") else "dim")]
+        line += [(" " * (left - cells(note) - 1), "text"), (one_line(note), "key" if note.startswith("×") else "dim")]
     return line
 
 
@@ -213,7 +215,7 @@ def _runs(screen: "NewRun", width: int) -> list[Line]:
     product = " × ".join(f"{path} {many}" for path, many in screen.checked.varied.items())
     lines = _wrapped(f"{screen.checked.count} runs: {product}", width, "key")
     for one in screen.checked.runs[:4]:
-        lines.append([(f"   {cut(visible(one.config.run.name), width - 5)}", "dim")])
+        lines.append([(f"   {cut(one_line(one.config.run.name), width - 5)}", "dim")])
     if len(screen.checked.runs) > 4:
         lines.append([(msg("   and {num_runs} more", num_runs=len(screen.checked.runs) - 4), "dim")])
     return lines
@@ -239,7 +241,7 @@ def _data(screen: "NewRun", width: int) -> list[Line]:
         for path, kind, rows in data.files[:3]:
             lines.append(
                 [
-                    (f"   {cut(visible(os.path.basename(path)), max(width - 30, 10))}", "text"),
+                    (f"   {cut(one_line(os.path.basename(path)), max(width - 30, 10))}", "text"),
                     (f" {kind}, {count(rows)} rows", "dim"),
                 ]
             )
@@ -291,7 +293,7 @@ def _tokens(screen: "NewRun", width: int) -> list[Line]:
         lines += _wrapped(
             msg(
                 "takes about {seconds} ({get}{off})",
-                seconds=duration(time["seconds"]),
+                seconds=short_duration(time["seconds"]),
                 get=time.get("from", ""),
                 off=off,
             ),

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from engine.base.errors import ConfigError, EngineError, InputError
 from engine.base.messages import msg
 from engine.models.model_facts import find_facts
+from engine.present import numbers
 from engine.runs.run_folder import absolute, check_data, check_model
 from engine.runs.settings_checks import Finding, given_by_hand
 from engine.runs.settings_checks import check as check_asked
@@ -26,8 +27,7 @@ from engine.settings.coerce import parse_value
 from engine.settings.eval_inputs import check_scores
 from engine.settings.resolve import Layer, Resolved, inherit_origins, resolve
 from engine.settings.schema import PATHS, SETTINGS
-from tui.render import format
-from tui.render.format import Line
+from tui.render.line import Line
 
 USUAL = (
     "data.files", "data.val_files", "data.max_length", "model.name", "method.kind", "method.objective", "lora.r",
@@ -116,7 +116,7 @@ def text_of(value: Any) -> str:
         return ",".join(texts) if plain else json.dumps(list(value), ensure_ascii=False)
     if isinstance(value, dict):
         return ",".join(f"{key}={item}" for key, item in value.items())
-    return format.number(value)
+    return numbers.plain_number(value)
 
 
 def alternatives(path: str, text: str) -> list[str]:

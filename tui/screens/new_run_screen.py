@@ -17,13 +17,15 @@ from textual.message import Message
 
 from engine.base.errors import EngineError
 from engine.base.messages import msg
+from engine.present.numbers import plural
+from engine.present.text import cells, cut, fit, one_line
 from engine.settings.presets import all_presets, find_preset
 from engine.settings.resolve import read_run
 from engine.settings.schema import SETTINGS, RunConfig
 from tui.data.data_preview import DataPreview, preview, token_report
 from tui.data.helper_process import HelperProcess
 from tui.render import memory_view
-from tui.render.format import Line, cells, cut, fit, plural, visible
+from tui.render.line import Line
 from tui.screens import new_run_form
 from tui.screens.dialogs import Choose
 from tui.screens.key_screen import KeyScreen, lay
@@ -175,7 +177,7 @@ class NewRunScreen(KeyScreen):
             try:
                 memory = () if "model.name" in files else tuple(memory_view.lines(runs[0].config, machine, known))
             except (EngineError, OSError, ValueError) as error:
-                memory = ([(msg("memory not known: {error}", error=visible(str(error))), "dim")],)
+                memory = ([(msg("memory not known: {error}", error=one_line(str(error))), "dim")],)
             told = tuple(one.message for one in new_run_form.findings(runs[0]) if not one.refused)
             self.post_message(self.Learned(number, "known", FormChecks(files, memory, told)))
 
@@ -312,10 +314,10 @@ class NewRunScreen(KeyScreen):
         choices: list[tuple[Any, Line]] = [(None, [("the defaults", "text")])]
         for preset in all_presets():
             choices.append(
-                (preset.name, [(fit(f"preset {preset.name}", 26), "title"), (cut(visible(preset.summary), 60), "dim")])
+                (preset.name, [(fit(f"preset {preset.name}", 26), "title"), (cut(one_line(preset.summary), 60), "dim")])
             )
         for run in self.host.snapshot.runs[:_OFFERED_RUNS]:
-            choices.append((run.id, [(fit(f"run {run.id}", 26), "title"), (cut(visible(run.name), 60), "dim")]))
+            choices.append((run.id, [(fit(f"run {run.id}", 26), "title"), (cut(one_line(run.name), 60), "dim")]))
         self.app.push_screen(Choose("Start from", choices, self.start_from))
 
     def do_form_cycle(self) -> None:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from engine.base.messages import msg
 from engine.base.units import bytes_text
 from engine.metrics.best_evaluation import criteria, parse_criterion
+from engine.present import numbers
+from engine.present.numbers import listed, plural
+from engine.present.text import fit, one_line
 from engine.store.run_records import Run, RunState
 from tui.data.snapshot import Snapshot
-from tui.render import format
-from tui.render.format import Line, listed, plural, visible
+from tui.render.line import Line
 from tui.render.notifications import since_last_time
 from tui.screens.dialogs import Choose, Confirm, Notice
 from tui.widgets.checkpoints_pane import eval_of, kept_words
@@ -179,7 +181,7 @@ class Acts(Base):
         if not runs:
             done()
             return
-        lost = [f"Run {run.id} {visible(run.name)}: {self._unsaved(run)}" for run in runs[:6]]
+        lost = [f"Run {run.id} {one_line(run.name)}: {self._unsaved(run)}" for run in runs[:6]]
         lost += [msg("and {num_runs} more", num_runs=len(runs) - 6)] if len(runs) > 6 else []
         lost += [msg("Off the queue: {waiting}", waiting=listed([run.id for run in waiting]))] if waiting else []
         lost += ["", "x would let it finish its step and save first."]
@@ -243,8 +245,8 @@ class Acts(Base):
             lost = "" if not index else msg("later checkpoints are set aside ({index})", index=index)
             text = msg(
                 "step {step:>8}   eval {point:>6}   {kept_words}",
-                step=format.count(point.step),
-                point=format.loss(eval_of(point)),
+                step=numbers.count(point.step),
+                point=numbers.short_metric(eval_of(point)),
                 kept_words=kept_words(point),
             )
             choices.append((point.step, [(text, "text"), (f"   {lost}", "dim")]))
@@ -281,7 +283,7 @@ class Acts(Base):
             for run, amount in list(zip(runs, amounts, strict=True))[:6]:
                 points = len(detail.checkpoints) if detail is not None and detail.run_id == run.id else None
                 words = f", {plural(points, 'checkpoint')}" if points else ""
-                lost.append(f"Run {run.id} {visible(run.name)}: {bytes_text(amount)}{words}")
+                lost.append(f"Run {run.id} {one_line(run.name)}: {bytes_text(amount)}{words}")
             lost += [msg("and {num_runs} more", num_runs=len(runs) - 6)] if len(runs) > 6 else []
             lost += ["", msg("{amounts} go to the trash; u takes them back out.", amounts=bytes_text(sum(amounts)))]
             self.app.push_screen(
@@ -382,7 +384,7 @@ class Acts(Base):
         lost = [
             msg(
                 "Step {step} of run {run_id}: {bytes}, kept because: {point}.",
-                step=format.count(point.step),
+                step=numbers.count(point.step),
                 run_id=point.run_id,
                 bytes=bytes_text(point.bytes or 0),
                 point=kept_words(point),
@@ -426,12 +428,12 @@ class Acts(Base):
             one = series[by.key]
             value, step = (one.low, one.low_step) if by.lower else (one.high, one.high_step)
             words = (
-                msg("{loss:>8} at step {step}", loss=format.loss(value), step=format.count(step))
+                msg("{loss:>8} at step {step}", loss=numbers.short_metric(value), step=numbers.count(step))
                 if value is not None
                 else ""
             )
             so_far = "   so far" if text == run.best_by else ""
-            choices.append((text, [(format.fit(visible(text), 28), "text"), (words + so_far, "dim")]))
+            choices.append((text, [(fit(one_line(text), 28), "text"), (words + so_far, "dim")]))
         choices.append(("", [("another metric …", "text")]))
 
         def chosen(text: str) -> None:
@@ -474,7 +476,7 @@ class Acts(Base):
             self._new_run(run.id)
             return
         choices: list[tuple[Any, Line]] = [
-            (fix, [(format.fit(visible(fix.label), 44), "text"), (fix.effect, "dim")]) for fix in helps
+            (fix, [(fit(one_line(fix.label), 44), "text"), (fix.effect, "dim")]) for fix in helps
         ]
         choices.append((None, [("other settings …", "text")]))
 
@@ -550,6 +552,6 @@ class Acts(Base):
         seen = snapshot.seen
         lines = since_last_time(snapshot.runs, seen, snapshot.taken) if seen is not None else []
         if lines:
-            away = format.ago(snapshot.taken - seen)
+            away = numbers.ago(seen, snapshot.taken)
             self.host.say(msg("since you last looked, {away}: ", away=away) + " · ".join(lines))
         self.host.looked(time.time())

@@ -1,7 +1,7 @@
 """What the demo tells a newcomer, once: what goes on here, and which keys to press first."""
 
+from engine.present.text import fit
 from tui.keymap import written
-from tui.render.format import fit
 from tui.screens.dialogs import Notice
 from tui.widgets.pane import Pane
 

@@ -3,11 +3,13 @@
 from textual.widgets import Input
 
 from engine.base.messages import msg
+from engine.present import numbers
+from engine.present.numbers import plural
+from engine.present.text import cells, cut
 from engine.store.run_records import RunState
 from tui.data.snapshot import Snapshot
 from tui.keymap import BY_ID, written
-from tui.render import format
-from tui.render.format import Line, cells, cut, fit_line, line_cells, plural
+from tui.render.line import Line, fit_line, line_cells
 from tui.widgets.pane import Lines
 
 _LITTLE_DISK = 5_000_000_000
@@ -32,7 +34,7 @@ def header(snapshot: Snapshot, width: int, host: str, readonly: bool, paused: bo
     parts = [_daemon(snapshot, wide), _runs(snapshot, wide), _machine(snapshot, wide)]
     if snapshot.machine and snapshot.machine.disk and snapshot.machine.disk.free_bytes is not None:
         amount = snapshot.machine.disk.free_bytes
-        free = format.size(amount)
+        free = numbers.size(amount)
         parts.append(
             [(msg("disk {free} free", free=free) if wide else free, "text" if amount >= _LITTLE_DISK else "warning")]
         )
@@ -52,7 +54,7 @@ def _warnings(snapshot: Snapshot, readonly: bool, paused: bool) -> Line:
     if store.problem and store.since is not None:
         busy = next((word for sign, word in (("locked", "busy"), ("is gone", "gone")) if sign in store.problem), "")
         busy = busy or "not readable"
-        found.append((f"runs.db {busy} {format.duration(snapshot.taken - store.since)}", "warning"))
+        found.append((f"runs.db {busy} {numbers.short_duration(snapshot.taken - store.since)}", "warning"))
     elif store.journal_mode not in ("wal", "") and not store.missing:
         found.append(("runs.db without WAL", "warning"))
     return found
@@ -62,7 +64,7 @@ def _slow(what: str, seconds: float) -> Line:
     """A change that takes long: nearly always another process holds the database's lock."""
     if seconds < _SLOW_SECONDS:
         return []
-    lasted = format.duration(seconds)
+    lasted = numbers.short_duration(seconds)
     if what in ("delete", "undo", "start daemon"):  # moves files, or starts a process
         return [(f"{what} takes {lasted}", "warning")]
     return [(f"runs.db busy {lasted}" + (f": {what} waits" if what else ""), "warning")]
@@ -77,8 +79,8 @@ def _daemon(snapshot: Snapshot, wide: bool) -> Line:
             ("not running" + waits + (" · D starts it" if waiting else ""), "warning" if waiting else "dim"),
         ]
     if silent := daemon.silent_seconds(snapshot.taken):
-        return [("daemon ● ", "text"), (f"stale {format.duration(silent)}", "warning")]
-    up = f" up {format.age(snapshot.taken - daemon.started)}" if wide and daemon.started else ""
+        return [("daemon ● ", "text"), (f"stale {numbers.short_duration(silent)}", "warning")]
+    up = f" up {numbers.age(snapshot.taken - daemon.started)}" if wide and daemon.started else ""
     return [("daemon ", "text"), ("●", "running"), (up, "text")]
 
 
@@ -108,9 +110,9 @@ def _machine(snapshot: Snapshot, wide: bool) -> Line:
         busy = sum((gpu.utilisation or 0) >= 5 or bool(gpu.processes) for gpu in cards)
         return [(msg("GPUs {busy} busy of {num_cards}", busy=busy, num_cards=len(cards)), "text")]
     if cards:
-        shown = " ".join(format.percent(gpu.utilisation) for gpu in cards[:4])
+        shown = " ".join(numbers.percent(gpu.utilisation) for gpu in cards[:4])
         return [(f"GPU {shown}{'…' if len(cards) > 4 else ''}", "text")]
-    return [(f"CPU {format.percent(machine.host.cpu_percent)}", "text")] if machine.host else []
+    return [(f"CPU {numbers.percent(machine.host.cpu_percent)}", "text")] if machine.host else []
 
 
 class NewsLine(Lines):
@@ -126,7 +128,7 @@ class NewsLine(Lines):
             return [[(f" {self.screen.prompt.label}: ", "key")]]
         news = self.app.news
         old = 0.0 if news.at is None else self.app.snapshot.taken - news.at
-        return [[(" ", "text"), (news.text, news.role), (f" · {format.age(old)} ago" if old >= 60 else "", "dim")]]
+        return [[(" ", "text"), (news.text, news.role), (f" · {numbers.age(old)} ago" if old >= 60 else "", "dim")]]
 
 
 class Footer(Lines):

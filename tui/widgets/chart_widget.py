@@ -13,7 +13,7 @@ from engine.base.messages import msg
 from engine.store.connect import Connection, DatabaseError
 from tui.render.chart_data import CurveSpec, Request, draw
 from tui.render.chart_drawing import SMOOTHINGS, UNITS, Picture, View, legend, neighbour, zoomed
-from tui.render.format import Line, fit_line
+from tui.render.line import Line, fit_line
 from tui.widgets.pane import Pane
 
 _ZOOM = 0.5

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from engine.base.messages import msg
+from engine.present import numbers
+from engine.present.text import fit, one_line
 from engine.store.run_records import Checkpoint, Run
 from tui.data.snapshot import Detail
-from tui.render import format
-from tui.render.format import Line, fit, visible
+from tui.render.line import Line
 from tui.widgets.rows import Row, Rows
 
 
@@ -16,7 +17,7 @@ def kept_words(checkpoint: Checkpoint) -> str:
     if "best" in checkpoint.kept:  # of one that nothing has been trained in, best is no achievement
         words.append("★ best" if checkpoint.step else "untrained, none better")
     words += ["pinned"] if checkpoint.pinned else []
-    words += [visible(label.replace("-", " ")) for label in checkpoint.kept if label not in ("best", "latest")]
+    words += [one_line(label.replace("-", " ")) for label in checkpoint.kept if label not in ("best", "latest")]
     words += ["latest"] if "latest" in checkpoint.kept else []
     return ", ".join(words) or "recent"
 
@@ -94,7 +95,7 @@ class CheckpointsPane(Rows):
         if point.parent_step is None:
             return ""
         own = point.parent_run in (None, point.run_id)
-        return format.count(point.parent_step) if own else f"{point.parent_run}@{point.parent_step}"
+        return numbers.count(point.parent_step) if own else f"{point.parent_run}@{point.parent_step}"
 
     def make_rows(self, width: int) -> Sequence[Row]:
         detail, run = self.detail, self.run
@@ -106,12 +107,12 @@ class CheckpointsPane(Rows):
             words = "files gone: cannot be resumed" if gone else kept_words(point)
             text = self._columns(
                 width,
-                format.count(point.step),
+                numbers.count(point.step),
                 "·" if point.epoch is None else f"{point.epoch:.2f}",
-                format.loss(eval_of(point)),
-                format.size(point.bytes),
+                numbers.short_metric(eval_of(point)),
+                numbers.size(point.bytes),
                 words,
-                format.age(self.now - point.time),
+                numbers.age(self.now - point.time),
                 self._from(point),
             )
             role = "failed" if gone else "bright" if "best" in point.kept and point.step else "text"
@@ -119,7 +120,7 @@ class CheckpointsPane(Rows):
         if run.parent_run is not None:
             base = f"base: {run.parent_run}@{run.parent_step}"
         else:
-            base = f"base: {visible(run.model)}" if run.model else ""
+            base = f"base: {one_line(run.model)}" if run.model else ""
         if base:
             text = self._columns(width, "0", "—", "—", "—", "", "", "").rstrip() + "  " + base
             rows.append(Row("base" if not rows else None, [(text, "dim")]))

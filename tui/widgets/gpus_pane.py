@@ -2,9 +2,10 @@
 
 from engine.base.messages import msg
 from engine.monitor.samples import GpuSample, Snapshot
-from engine.present.text import gauge
-from tui.render import format
-from tui.render.format import Line, cut, fit, plural, visible
+from engine.present import numbers
+from engine.present.numbers import plural
+from engine.present.text import cut, fit, gauge, one_line
+from tui.render.line import Line
 from tui.widgets.scroll import ScrollPane
 
 _SHORT = ("NVIDIA ", "GeForce ", "Tesla ", "Quadro ")
@@ -16,7 +17,7 @@ def gpu_lines(machine: Snapshot | None, width: int) -> list[Line]:
         return [[(" nobody measures here: the daemon does, once it runs", "dim")]]
     if not machine.gpus:
         return [
-            [(" " + visible(machine.gpu_problem or "No GPU has answered yet."), "dim")],
+            [(" " + one_line(machine.gpu_problem or "No GPU has answered yet."), "dim")],
             [],
             *_host_lines(machine, width),
         ]
@@ -27,7 +28,7 @@ def gpu_lines(machine: Snapshot | None, width: int) -> list[Line]:
             (
                 "    "
                 + fit("core", 6 + gauges)
-                + fit(f"memory {format.gib(total, 0) if total else ''}", 8 + gauges)
+                + fit(f"memory {numbers.size(total, 0) if total else ''}", 8 + gauges)
                 + fit("temp", 5, ">")
                 + fit("power", 7, ">")
                 + "  run",
@@ -40,7 +41,7 @@ def gpu_lines(machine: Snapshot | None, width: int) -> list[Line]:
         lines.append(_gpu_line(gpu, gauges))
         notes += _notes(gpu, width)
     if machine.gpu_problem:
-        notes.append([(f" ! {visible(machine.gpu_problem)}", "warning")])
+        notes.append([(f" ! {one_line(machine.gpu_problem)}", "warning")])
     return lines + notes
 
 
@@ -54,11 +55,11 @@ def _gpu_line(gpu: GpuSample, gauges: int) -> Line:
     power = "·" if gpu.power_watts is None else f"{gpu.power_watts:.0f} W"
     return [
         (name, "text"),
-        (fit(format.percent(gpu.utilisation), 4, ">") + " ", value),
+        (fit(numbers.percent(gpu.utilisation), 4, ">") + " ", value),
         (gauge(share, gauges), "gauge"),
         ("  ", "text"),
         (gauge(memory, gauges), "gauge2"),
-        (fit(format.gib(held), 6, ">"), value),
+        (fit(numbers.size(held), 6, ">"), value),
         (fit(temperature, 6, ">"), "warning" if "thermal" in " ".join(gpu.held_back or ()) else value),
         (fit(power, 7, ">"), value),
         ("  ", "text"),
@@ -70,7 +71,7 @@ def _holders(gpu: GpuSample) -> Line:
     if gpu.processes is None:
         return [("·", "dim")]
     runs = sorted({str(process.run) for process in gpu.processes if process.run is not None})
-    others = sorted({visible(process.user or "?") for process in gpu.processes if process.run is None})
+    others = sorted({one_line(process.user or "?") for process in gpu.processes if process.run is None})
     if not runs and not others:
         return [("—", "dim")]
     return [(" ".join(runs), "running"), (" " if runs and others else "", "text"), (" ".join(others), "warning")]
@@ -81,11 +82,11 @@ def _notes(gpu: GpuSample, width: int) -> list[Line]:
     lines: list[Line] = []
     if gpu.problem or gpu.stale:
         old = (
-            msg(" · figures are {age_seconds} old", age_seconds=format.duration(gpu.age_seconds))
+            msg(" · figures are {age_seconds} old", age_seconds=numbers.short_duration(gpu.age_seconds))
             if gpu.stale and gpu.age_seconds is not None
             else ""
         )
-        lines.append([(f" ! GPU {gpu.index} {visible(gpu.problem or 'is silent')}{old}", "warning")])
+        lines.append([(f" ! GPU {gpu.index} {one_line(gpu.problem or 'is silent')}{old}", "warning")])
     if gpu.held_back:
         lines.append(
             [
@@ -93,7 +94,7 @@ def _notes(gpu: GpuSample, width: int) -> list[Line]:
                     msg(
                         " ! GPU {index} is held back: {held_back}",
                         index=gpu.index,
-                        held_back=visible(", ".join(gpu.held_back)),
+                        held_back=one_line(", ".join(gpu.held_back)),
                     ),
                     "warning",
                 )
@@ -117,10 +118,10 @@ def _notes(gpu: GpuSample, width: int) -> list[Line]:
             whose = msg(
                 "pid {pid} of {user}, {memory_bytes}",
                 pid=process.pid,
-                user=visible(process.user or "?"),
-                memory_bytes=format.gib(process.memory_bytes),
+                user=one_line(process.user or "?"),
+                memory_bytes=numbers.size(process.memory_bytes),
             )
-            command = f" · {visible(process.command)}" if process.command else ""
+            command = f" · {one_line(process.command)}" if process.command else ""
             lines.append(
                 [
                     (
@@ -153,7 +154,7 @@ def _host_lines(machine: Snapshot, width: int) -> list[Line]:
     lines.append(
         [
             (" CPU    ", "dim"),
-            (fit(format.percent(host.cpu_percent), 5, ">") + " ", value),
+            (fit(numbers.percent(host.cpu_percent), 5, ">") + " ", value),
             (gauge(share, bar), "gauge"),
             (f"  {cores}  {load}", "dim"),
         ]
@@ -164,18 +165,18 @@ def _host_lines(machine: Snapshot, width: int) -> list[Line]:
     lines.append(
         [
             (" memory ", "dim"),
-            (fit(format.gib(used), 5, ">") + " ", value),
+            (fit(numbers.size(used), 5, ">") + " ", value),
             (gauge(share, bar), "gauge2"),
-            (f"  of {format.gib(limit)}", "dim"),
+            (f"  of {numbers.size(limit)}", "dim"),
         ]
     )
     for run, sample in machine.runs.items():
         cpu = "·" if sample.cpu_percent is None else msg("{cpu_percent:.0f}% of a core", cpu_percent=sample.cpu_percent)
         lines.append(
             [
-                (f" run {visible(str(run))}", "running"),
+                (f" run {one_line(str(run))}", "running"),
                 (
-                    f"  {cpu} · {format.gib(sample.rss_bytes)} · {plural(sample.processes, 'process', 'processes')}",
+                    f"  {cpu} · {numbers.size(sample.rss_bytes)} · {plural(sample.processes, 'process', 'processes')}",
                     "text",
                 ),
             ]
@@ -202,7 +203,7 @@ class GpusPane(ScrollPane):
 
     def hint(self) -> str:
         return (
-            msg("driver {driver} · every 1 s", driver=visible(self.machine.driver))
+            msg("driver {driver} · every 1 s", driver=one_line(self.machine.driver))
             if self.machine and self.machine.driver
             else ""
         )

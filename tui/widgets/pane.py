@@ -10,7 +10,8 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.render.format import Line, cells, cut, fit_line, line_cells, visible
+from engine.present.text import cells, cut, one_line
+from tui.render.line import Line, fit_line, line_cells
 from tui.render.theme import Palette
 
 
@@ -119,7 +120,7 @@ class Pane(Lines, can_focus=True):
         inner += [[(" " * (width - 2), "text")]] * (height - 2 - len(inner))
         title = self.title()
         if isinstance(title, str):
-            title = [(visible(title), "title")]
+            title = [(one_line(title), "title")]
         if self.number:
             title = [(f"{self.number} ", "title"), *title]
         return framed(inner, width, title, self.hint(), self.has_focus)

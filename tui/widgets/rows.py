@@ -6,7 +6,7 @@ from typing import Any
 
 from textual.message import Message
 
-from tui.render.format import Line
+from tui.render.line import Line
 from tui.widgets.pane import Pane
 
 

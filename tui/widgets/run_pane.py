@@ -9,15 +9,16 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from engine.base.errors import EngineError
 from engine.base.messages import msg
 from engine.base.workspace import LOG
+from engine.present import numbers
+from engine.present.text import cells, one_line
 from engine.store.run_records import Run, RunState, Series
 from tui.data.feed import Answer
 from tui.data.log_reader import Tail
 from tui.data.log_reader import read as read_log
 from tui.data.snapshot import Detail, Snapshot
-from tui.render import format
 from tui.render.chart_data import LOSS, CurveSpec
 from tui.render.failure_panel import Fix, cause, failure_panel, fixes
-from tui.render.format import Line, cells, visible
+from tui.render.line import Line
 from tui.render.log_markers import log_markers
 from tui.render.text_tabs import ConfigSheet, EventsSheet, LogSheet, Sheet, TextSheet
 from tui.widgets.chart_widget import Chart
@@ -197,7 +198,7 @@ class RunPane(Chart):
     def title(self) -> Line:
         if self.run is None:
             return [("Run", "title")]
-        return [(f"Run {self.run.id}  ", "title"), (visible(self.run.name), "text")]
+        return [(f"Run {self.run.id}  ", "title"), (one_line(self.run.name), "text")]
 
     def hint(self) -> str:
         if not self.has_focus:
@@ -271,7 +272,7 @@ class RunPane(Chart):
         if run.state is RunState.QUEUED:
             return msg(
                 "it waits{value}; nothing is logged yet",
-                value=": " + visible(run.wait_reason) if run.wait_reason else "",
+                value=": " + one_line(run.wait_reason) if run.wait_reason else "",
             )
         if run.active:
             if self.tab in _MEMORY:
@@ -285,7 +286,9 @@ class RunPane(Chart):
         """The two lines under a chart: how far, how fast, and the newest of each."""
         run, series = self.run, self.detail.series if self.detail else {}
         assert run is not None
-        first = [f"step {format.count(run.step)}" + (f" of {format.count(run.total_steps)}" if run.total_steps else "")]
+        first = [
+            f"step {numbers.count(run.step)}" + (f" of {numbers.count(run.total_steps)}" if run.total_steps else "")
+        ]
         # The run's own epoch is that of its last checkpoint.
         epoch = series["train/epoch"].last if "train/epoch" in series else run.epoch
         if epoch is not None:
@@ -293,30 +296,30 @@ class RunPane(Chart):
         if run.active and run.step_seconds:
             first.append(f"{run.step_seconds:.3g} s/step")
         if run.tokens_per_second:
-            first.append(f"{format.short(run.tokens_per_second)} tok/s")
+            first.append(f"{numbers.short(run.tokens_per_second)} tok/s")
         if run.seconds_left is not None:
-            first.append(f"{format.duration(run.seconds_left)} left")
+            first.append(f"{numbers.duration(run.seconds_left)} left")
         second = []
         for key, name in (("train/lr", "lr"), ("train/grad_norm", "grad"), ("eval/loss", "eval")):
             if key in series and series[key].last is not None:
-                second.append(f"{name} {format.number(float(f'{series[key].last:.3g}'))}")
+                second.append(f"{name} {numbers.plain_number(float(f'{series[key].last:.3g}'))}")
         best = run.best
         if best.improved:
-            metric = "" if best.criterion.key == "eval/loss" else f"{visible(best.criterion.name)} "
+            metric = "" if best.criterion.key == "eval/loss" else f"{one_line(best.criterion.name)} "
             second.append(
                 msg(
                     "best {metric}{best} at {step}",
                     metric=metric,
-                    best=format.loss(best.value),
-                    step=format.count(best.step),
+                    best=numbers.short_metric(best.value),
+                    step=numbers.count(best.step),
                 )
             )
         elif best.start is not None and run.ended:
-            second.append(best.words(format.loss))
+            second.append(best.words(numbers.short_metric))
         role = "text"
         if run.active and run.beat_due is not None and self.now > run.beat_due + 5:
             # The promise of the next sign of life is broken; until then silence means nothing.
-            second.insert(0, f"silent {format.duration(self.now - (run.beat or self.now))}")
+            second.insert(0, f"silent {numbers.duration(self.now - (run.beat or self.now))}")
             role = "warning"
         return [[(" " + _joined(first, width - 2), "text")], [(" " + _joined(second, width - 2), role)]]
 
@@ -402,7 +405,7 @@ class RunPane(Chart):
             self.app.say(
                 msg(
                     "{amount} '{text}' · n next, N previous",
-                    amount=format.plural(amount, "line holds", "lines hold"),
+                    amount=numbers.plural(amount, "line holds", "lines hold"),
                     text=text,
                 )
             )

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from engine.base.messages import msg
+from engine.present import numbers
+from engine.present.text import fit, one_line, wrap
 from engine.store.run_records import Run, RunState
 from tui.data.snapshot import Snapshot
-from tui.render import format
-from tui.render.format import Line, fit, visible
+from tui.render.line import Line, line_cells
 from tui.render.theme import look
 from tui.widgets.rows import Row, Rows
 
@@ -42,8 +43,8 @@ class Columns:
 
     def loss_text(self, run: Run) -> str:
         if self.sort == "eval" or (not self.sort and run.ended):
-            return run.best.brief(format.loss) or format.loss(None)
-        return format.loss(run.train_loss)
+            return run.best.brief(numbers.short_metric) or numbers.short_metric(None)
+        return numbers.short_metric(run.train_loss)
 
     @property
     def loss_end(self) -> int:
@@ -57,7 +58,7 @@ def state_text(run: Run, place: int) -> str:
     if run.wanted and run.active:
         return "stopping" if run.wanted == "stop" else "killing"
     if run.active and run.phase:
-        return visible(run.phase)
+        return one_line(run.phase)
     if run.state is RunState.RUNNING and run.total_steps:
         return f"run {min(100, 100 * run.step // run.total_steps):>3}%"
     if run.active:
@@ -65,7 +66,7 @@ def state_text(run: Run, place: int) -> str:
     if run.state is RunState.QUEUED:
         if run.held:
             return "held"
-        reason = visible(run.wait_reason or "")
+        reason = one_line(run.wait_reason or "")
         return "next" if place == 0 and not reason else f"waits: {reason}" if reason else "waits"
     return known.word
 
@@ -77,23 +78,23 @@ def row_line(run: Run, columns: Columns, marked: bool, place: int) -> Line:
     line: Line = [(" ", "text"), ("✓" if marked else " ", "mark" if marked else "text"), (known.glyph, known.role)]
     line += [
         (number + " ", "dim" if run.ended else "text"),
-        (fit(visible(run.name) or "—", columns.name), "text"),
+        (fit(one_line(run.name) or "—", columns.name), "text"),
         (" ", "text"),
     ]
     if run.state in (RunState.FAILED, RunState.INTERRUPTED) and run.reason:
         # The reason is worth more than the numbers it ended with.
         room = columns.state + columns.step + columns.loss + columns.eta + 3
-        return [*line, (fit(visible(run.reason), room), known.role)]
+        return [*line, (fit(one_line(run.reason), room), known.role)]
     if run.state is RunState.QUEUED:
-        memory = f"~{format.gib(run.estimate_bytes)}" if run.estimate_bytes else ""
+        memory = f"~{numbers.size(run.estimate_bytes)}" if run.estimate_bytes else ""
         line.append((fit(state_text(run, place), columns.state + 1 + columns.step), known.role))
         line.append((fit(memory, columns.loss + 1, ">"), "dim"))
     else:
         line += [(fit(state_text(run, place), columns.state), known.role), (" ", "text")]
-        line.append((fit(format.count(run.step), columns.step, ">"), "text"))
+        line.append((fit(numbers.count(run.step), columns.step, ">"), "text"))
         line.append((fit(columns.loss_text(run), columns.loss + 1, ">"), "bright" if run.active else "text"))
     seconds = run.estimate_seconds if run.state is RunState.QUEUED else run.seconds_left
-    line.append((fit(format.duration(seconds), columns.eta + 1, ">"), "dim"))
+    line.append((fit(numbers.short_duration(seconds), columns.eta + 1, ">"), "dim"))
     return line
 
 
@@ -139,7 +140,7 @@ class RunsPane(Rows):
         view = self.snapshot.view
         line: Line = [("Runs", "title")]
         if view.matching:
-            line.append((f"  {visible(view.matching)}", "key"))
+            line.append((f"  {one_line(view.matching)}", "key"))
             line.append((f"  {len(self.snapshot.runs)} of {self.snapshot.total}", "dim"))
         if view.sort:
             line.append((f"  by {view.sort} {'▲' if not view.descending else '▼'}", "dim"))
@@ -155,15 +156,15 @@ class RunsPane(Rows):
         if snapshot.view.matching:
             return [
                 [],
-                [("   No run matches ", "text"), (visible(snapshot.view.matching), "key")],
+                [("   No run matches ", "text"), (one_line(snapshot.view.matching), "key")],
                 [],
                 [("   esc shows all again", "dim")],
             ]
         if snapshot.store.problem:
             return [
                 [],
-                *([("   " + text, "warning")] for text in format.wrap(snapshot.store.problem, width - 6)),
-                *([("   " + text, "dim")] for text in format.wrap(snapshot.store.hint, width - 6)),
+                *([("   " + text, "warning")] for text in wrap(snapshot.store.problem, width - 6)),
+                *([("   " + text, "dim")] for text in wrap(snapshot.store.hint, width - 6)),
             ]
         if not snapshot.taken:
             return []
@@ -172,8 +173,8 @@ class RunsPane(Rows):
             hint = "`finetop ls` takes them in, and so does the screen without --readonly."
             return [
                 [],
-                *([("   " + text, "text")] for text in format.wrap(unknown, width - 6)),
-                *([("   " + text, "dim")] for text in format.wrap(hint, width - 6)),
+                *([("   " + text, "text")] for text in wrap(unknown, width - 6)),
+                *([("   " + text, "dim")] for text in wrap(hint, width - 6)),
             ]
         return [
             [],
@@ -185,7 +186,7 @@ class RunsPane(Rows):
             [("   From a shell: ", "dim"), ("finetop add --preset quick --data-file chats.jsonl", "text")],
             [("   A tour with a small model: ", "dim"), ("finetop demo", "text")],
             [],
-            [(msg("   Runs live in {root};", root=visible(str(app.workspace.root))), "dim")],
+            [(msg("   Runs live in {root};", root=one_line(str(app.workspace.root))), "dim")],
             [("   nothing leaves this machine.", "dim")],
         ]
 
@@ -235,7 +236,7 @@ class RunsPane(Rows):
         amount = sum(section(run) == which for run in self.snapshot.runs)
         line: Line = [(" " + _SECTIONS[which] + " ", "title"), (str(amount), "dim")]
         if loss := ("train", "", "best eval")[which]:
-            line.append((fit(loss, self._columns.loss_end - format.line_cells(line), ">"), "dim"))
+            line.append((fit(loss, self._columns.loss_end - line_cells(line), ">"), "dim"))
         if which == 1:
-            line = [*line, (fit("K/J moves ", width - format.line_cells(line), ">"), "dim")]
+            line = [*line, (fit("K/J moves ", width - line_cells(line), ">"), "dim")]
         return line

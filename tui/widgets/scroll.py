@@ -1,6 +1,6 @@
 """A pane whose lines scroll under the keys for lists, without a cursor."""
 
-from tui.render.format import Line
+from tui.render.line import Line
 from tui.widgets.pane import Pane
 
 

@@ -7,10 +7,10 @@ from itertools import repeat
 from typing import Any
 
 from engine.base.errors import InputError
-from engine.base.units import bytes_text
 from engine.base.workspace import CHECKPOINTS, Workspace, find_workspace
 from engine.cli.run_args import find_run, open_control, open_store, run_number
-from engine.present.text import Column, ago, number, output_width, print_json, table, visible
+from engine.present.numbers import ago, bytes_text, metric
+from engine.present.text import Column, output_width, print_json, table, visible
 from engine.store import queries
 from engine.store.run_records import Checkpoint
 
@@ -95,7 +95,7 @@ def checkpoint_table(found: tuple[Checkpoint, ...], workspace: Workspace, width:
                 f"{one.run_id}@{one.step}",
                 " ".join([*map(_label, one.kept, repeat(one.step)), *(["pinned"] if one.pinned else [])]),
                 "" if one.epoch is None else f"{one.epoch:.2f}",
-                "" if loss is None else number(loss),
+                "" if loss is None else metric(loss),
                 "" if one.bytes is None else bytes_text(one.bytes),
                 _resumable(one, workspace),
                 came,

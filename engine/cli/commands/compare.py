@@ -11,7 +11,7 @@ from engine.base.messages import msg
 from engine.base.workspace import find_workspace
 from engine.compare.comparison_records import Comparison
 from engine.present import comparison_report
-from engine.present.text import cells, cut, fit, output_width, plain, print_json, wrap_cells
+from engine.present.text import cells, cut, fit, one_line, output_width, print_json, wrap
 
 WIDTH = 80
 _COLUMNS_AT_ONCE = 4
@@ -114,15 +114,17 @@ def _draw(comparison: Comparison, path: Path) -> None:
 def lines(comparison: Comparison, width: int = WIDTH) -> list[str]:
     """What is printed, each line at most `width` cells."""
     found = []
-    asked = max(cells(plain(subject.asked)) for subject in comparison.subjects)
+    asked = max(cells(one_line(subject.asked)) for subject in comparison.subjects)
     for subject in comparison.subjects:
-        name = fit(plain(subject.asked), min(asked, 30))
-        found.append(cut(f"{subject.letter}  {name}  {plain(comparison_report.subject_text(subject))}", width).rstrip())
+        name = fit(one_line(subject.asked), min(asked, 30))
+        found.append(
+            cut(f"{subject.letter}  {name}  {one_line(comparison_report.subject_text(subject))}", width).rstrip()
+        )
     for section in comparison_report.sections(comparison):
         found.append("")
-        found += _table(section, width) if section.rows else [plain(section.title)]
+        found += _table(section, width) if section.rows else [one_line(section.title)]
         for line in section.lines:
-            found += wrap_cells(plain(line), width, "  ", "    ")
+            found += wrap(one_line(line), width, "  ", "    ")
     if comparison.answers:
         found += ["", "answers"]
         for answer in comparison.answers:
@@ -133,17 +135,17 @@ def lines(comparison: Comparison, width: int = WIDTH) -> list[str]:
 def _table(section: comparison_report.Section, width: int) -> list[str]:
     """The section's table, in blocks of four columns where there are more."""
     found = []
-    names = [plain(row[0]) for row in section.rows]
+    names = [one_line(row[0]) for row in section.rows]
     for start in range(0, len(section.head), _COLUMNS_AT_ONCE):
         block = slice(1 + start, 1 + start + _COLUMNS_AT_ONCE)
         head = section.head[start : start + _COLUMNS_AT_ONCE]
-        grid = [[plain(cell) for cell in row[block]] for row in section.rows]
+        grid = [[one_line(cell) for cell in row[block]] for row in section.rows]
         name_width = min(max(map(cells, [*names, ""])) + 2, width // 2)
         room = (width - name_width) // max(1, len(head)) - 2
         widths = [
             min(max(cells(head[column]), *(cells(row[column]) for row in grid), 8), room) for column in range(len(head))
         ]
-        title = plain(section.title) if not start else ""
+        title = one_line(section.title) if not start else ""
         left = width - sum(widths) - 2 * len(widths)
         if cells(title) > name_width:  # a long title does not fit above the names: it stands on a line of its own
             name_width = min(max(name_width, cells(title)), left)
@@ -157,7 +159,7 @@ def _table(section: comparison_report.Section, width: int) -> list[str]:
 
 def _line(name: str, row: Sequence[str], name_width: int, widths: Sequence[int]) -> str:
     return (
-        fit(name, name_width) + "".join("  " + fit(cell, w, right=True) for cell, w in zip(row, widths, strict=True))
+        fit(name, name_width) + "".join("  " + fit(cell, w, ">") for cell, w in zip(row, widths, strict=True))
     ).rstrip()
 
 
@@ -174,7 +176,7 @@ def _answer(
 
 def _paragraph(head: str, text: str, width: int) -> list[str]:
     """Text of unknown origin, wrapped and cut to a few lines."""
-    rows = wrap_cells(plain(" ".join(text.split())), width, head, " " * len(head))
+    rows = wrap(one_line(" ".join(text.split())), width, head, " " * len(head))
     if len(rows) > _ANSWER_LINES:
         rows = [*rows[: _ANSWER_LINES - 1], cut(rows[_ANSWER_LINES - 1] + " " * width, width)]
     return rows

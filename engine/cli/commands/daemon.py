@@ -12,7 +12,8 @@ from engine.base.workspace import Workspace, find_workspace
 from engine.daemon import daemon_client
 from engine.daemon.daemon_client import DaemonStatus
 from engine.present.log_tail import tail
-from engine.present.text import duration, visible
+from engine.present.numbers import duration
+from engine.present.text import visible
 
 _EXAMPLES = """\
 examples:

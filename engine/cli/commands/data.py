@@ -13,7 +13,7 @@ from engine.base.messages import msg
 from engine.cli.progress_line import LiveLine
 from engine.cli.settings_flags import add_data_flags, given_layers
 from engine.data.issue_types import ISSUE_TYPES, REMOVED_BY_DEFAULT
-from engine.present.text import plain, print_json, visible
+from engine.present.text import one_line, print_json, visible
 from engine.settings.resolve import Layer, resolve
 
 _CHECK_EXAMPLES = """\
@@ -195,7 +195,7 @@ class _Progress:
         now = time.monotonic()
         if now - self._told >= _TOLD_EVERY_SECONDS:
             self._told = now
-            self._line.draw(plain(doing) + (f" {done / total:.0%}" if total > 1 else ""))
+            self._line.draw(one_line(doing) + (f" {done / total:.0%}" if total > 1 else ""))
 
     def clear(self) -> None:
         self._line.clear()
@@ -258,9 +258,9 @@ def _run_clean(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(dataclasses.asdict(done), default=str))
         return 0
-    print(msg("{out}: {kept:,} of {rows:,} rows", out=plain(str(done.out)), kept=done.kept, rows=done.rows))
+    print(msg("{out}: {kept:,} of {rows:,} rows", out=one_line(str(done.out)), kept=done.kept, rows=done.rows))
     if done.removed:
-        print(msg("removed, with the reasons in {removed_file}:", removed_file=plain(str(done.removed_file))))
+        print(msg("removed, with the reasons in {removed_file}:", removed_file=one_line(str(done.removed_file))))
         for kind, count in done.removed.items():
             print(f"  {count:>7,}  {kind}: {ISSUE_TYPES[kind].title}")
     else:
@@ -297,7 +297,7 @@ def _run_convert(options: argparse.Namespace) -> int:
     print(
         msg(
             "{out}: {written:,} of {rows:,} rows, read again and the same",
-            out=plain(str(done.out)),
+            out=one_line(str(done.out)),
             written=done.written,
             rows=done.rows,
         )
@@ -330,7 +330,7 @@ def _run_split(options: argparse.Namespace) -> int:
         return 0
     total = sum(done.rows.values())
     for part, rows in done.rows.items():
-        print(f"{part:<5} {rows:>9,} rows  {rows / total:6.1%}  {plain(str(done.files[part]))}")
+        print(f"{part:<5} {rows:>9,} rows  {rows / total:6.1%}  {one_line(str(done.files[part]))}")
     if done.kept_together:
         print(
             msg(

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.base.messages import msg
-from engine.base.units import bytes_text
 from engine.base.worker_process import spawn_worker
 from engine.base.workspace import Workspace, find_workspace
 from engine.cli.watch_run import Watcher
 from engine.metrics.names import metric_name
-from engine.present.text import cut, duration, plain, visible
+from engine.present.numbers import bytes_text, duration
+from engine.present.text import cut, one_line, visible
 from engine.runs import evaluation_folder
 from engine.runs.run_folder import create_run
 from engine.settings.presets import SAMPLES, find_preset
@@ -202,4 +202,4 @@ def _print_results(folder: Path, events: list[dict[str, Any]], seconds: float) -
 
 
 def _line(text: str, limit: int) -> str:
-    return cut(plain(" ".join(text.split())), limit)
+    return cut(one_line(" ".join(text.split())), limit)

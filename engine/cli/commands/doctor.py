@@ -17,10 +17,10 @@ from typing import Any
 
 from engine import __version__
 from engine.base.messages import msg
-from engine.base.units import bytes_text
 from engine.base.workspace import CONFIG, ENVIRONMENT, PACKAGE_ROOT, Workspace, find_workspace
 from engine.daemon import daemon_client
-from engine.present.text import duration, output_width, plain, print_json, wrap_cells
+from engine.present.numbers import bytes_text, duration
+from engine.present.text import one_line, output_width, print_json, wrap
 from engine.runs.journal import NAME
 from engine.settings.presets import user_folder
 from engine.store.database_health import SQLITE_VERSION, health, sqlite_is_new_enough
@@ -80,9 +80,9 @@ def run(options: argparse.Namespace) -> int:
         if finding.area != area:
             print(("\n" if area else "") + finding.area)
             area = finding.area
-        for line in wrap_cells(plain(f"{_MARKS[finding.verdict]} {finding.what}"), width, rest="  "):
+        for line in wrap(one_line(f"{_MARKS[finding.verdict]} {finding.what}"), width, indent="  "):
             print(line)
-        for line in wrap_cells(plain(finding.hint), width, "    ", "    ") if finding.hint else ():
+        for line in wrap(one_line(finding.hint), width, "    ", "    ") if finding.hint else ():
             print(line)
     notes = sum(finding.verdict == "note" for finding in findings)
     print(

@@ -16,7 +16,7 @@ from engine.metrics.names import metric_name, score_text
 from engine.metrics.normalisation import NORMALISATIONS
 from engine.metrics.score import DESCRIPTIONS, METRICS, results_order
 from engine.present.data_warnings import data_warnings
-from engine.present.text import Column, output_width, plain, print_json, table, visible, wrap_cells
+from engine.present.text import Column, one_line, output_width, print_json, table, visible, wrap
 from engine.runs.model_refs import ModelRef, find_model_refs, with_settings
 from engine.runs.relocate import located
 from engine.runs.run_folder import absolute
@@ -152,7 +152,7 @@ def _reading(
 
 def _print(results: list[dict[str, Any]]) -> None:
     scores = {key: None for one in results for key in one["result"]["scores"]}
-    columns = [Column(""), *(Column(plain(one["target"]), right=True, least=8) for one in results)]
+    columns = [Column(""), *(Column(one_line(one["target"]), right=True, least=8) for one in results)]
     rows = []
     for key in results_order(scores):
         rows.append([metric_name(key), *(_figure(key, one["result"]["scores"].get(key)) for one in results)])
@@ -174,7 +174,7 @@ def _print(results: list[dict[str, Any]]) -> None:
     if how := _how(first, generation):
         print()
     for line in how:
-        print("\n".join(wrap_cells(line, min(output_width(), _WIDEST), "  ", "    ")))
+        print("\n".join(wrap(line, min(output_width(), _WIDEST), "  ", "    ")))
     for one in results:
         counted = one["result"].get("confusion", ())
         totals: Counter[str] = Counter()
@@ -185,13 +185,13 @@ def _print(results: list[dict[str, Any]]) -> None:
             print(
                 msg(
                     "\nmistakes of {target}, {wrong:,} in all:",
-                    target=plain(one["target"]),
+                    target=one_line(one["target"]),
                     wrong=sum(count for _, _, count in wrong),
                 )
             )
             for true, chosen, count in wrong[:_CONFUSIONS]:
                 taken = chosen if chosen is not None else "(no label)"
-                print("  " + plain(f"{count:,} of {totals[true]:,}".rjust(9) + f"  {true} → {taken}"))
+                print("  " + one_line(f"{count:,} of {totals[true]:,}".rjust(9) + f"  {true} → {taken}"))
     print()
     for one in results:
         print(
@@ -200,7 +200,7 @@ def _print(results: list[dict[str, Any]]) -> None:
             )
         )
     if len(results) > 1:
-        names = [plain(one["target"]) if one["result"]["run"] else shown_path(one["folder"]) for one in results]
+        names = [one_line(one["target"]) if one["result"]["run"] else shown_path(one["folder"]) for one in results]
         print(visible(msg("how sure the difference is: finetop compare {names}", names=" ".join(names))))
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from engine.base.errors import EngineError, InputError
 from engine.base.messages import msg
-from engine.base.units import bytes_text
 from engine.base.worker_process import how_it_left, worker_command, worker_environment
 from engine.base.workspace import CHECKPOINTS, find_workspace, parse_checkpoint_name
+from engine.present.numbers import bytes_text
 from engine.present.text import print_json, visible
 from engine.runs.run_folder import checkpoint_folder
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.base.errors import EngineError, InputError
 from engine.base.messages import msg
-from engine.present.text import cells, fit, plain, print_json, visible
+from engine.present.text import cells, fit, one_line, print_json, visible
 from engine.settings.presets import Preset, all_presets, find_preset, user_folder
 from engine.settings.resolve import Layer, resolve
 
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         if problem := _problem(chosen[0]):
             print(msg("\ncannot be used: {problem}", problem=visible(problem)), file=sys.stderr)
     else:
-        width = max(cells(plain(preset.name)) for preset in chosen)
+        width = max(cells(one_line(preset.name)) for preset in chosen)
         for preset in chosen:
             problem = _problem(preset)
             words = (
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
                 if problem
                 else preset.summary or _settings_in_a_line(preset)
             )
-            print(f"{fit(plain(preset.name), width)}  {plain(words)}")
+            print(f"{fit(one_line(preset.name), width)}  {one_line(words)}")
         print(
             msg("\n`finetop presets NAME` shows one. Your own: TOML files in {user_folder}", user_folder=user_folder())
         )

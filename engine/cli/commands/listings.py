@@ -13,18 +13,8 @@ from engine.cli.run_args import as_json, busy_seconds, open_store
 from engine.daemon import daemon_client
 from engine.metrics.best_evaluation import LOSS, Best
 from engine.metrics.names import MAIN_SCORES, score_text
-from engine.present.text import (
-    Column,
-    ago,
-    blocks,
-    cells,
-    duration,
-    first_line,
-    number,
-    output_width,
-    print_json,
-    table,
-)
+from engine.present.numbers import ago, duration, metric
+from engine.present.text import Column, blocks, cells, first_line, output_width, print_json, table
 from engine.store import filters, queries
 from engine.store.connect import Connection
 from engine.store.run_records import ENDED, Run, RunState
@@ -162,7 +152,7 @@ def _row_json(run: Run, scores: _Scores) -> dict[str, Any]:
 def _best_entry(run: Run, with_step: bool = False) -> str:
     """Of a run that got worse, what it was at its start; of one judged by another metric than the loss, its name."""
     best = run.best
-    text = best.brief(number)
+    text = best.brief(metric)
     if with_step and best.improved:
         text += f"@{best.step}"
     return f"{text} {best.criterion.name}" if text and best.criterion != LOSS else text
@@ -372,4 +362,4 @@ def steps_text(run: Run) -> str:
 
 
 def _known(value: float | None) -> str:
-    return "" if value is None else number(value)
+    return "" if value is None else metric(value)

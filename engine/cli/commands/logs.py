@@ -16,7 +16,8 @@ from engine.cli.commands.listings import state_word
 from engine.cli.run_args import find_run, open_store, run_number
 from engine.cli.watch_run import PLAIN_LINE_SECONDS, Watcher
 from engine.present.log_tail import log_line, tail
-from engine.present.text import clock, cut, first_line, output_width, visible
+from engine.present.numbers import clock
+from engine.present.text import cut, first_line, output_width, visible
 from engine.runs import journal
 from engine.store import queries
 from engine.store.connect import Connection

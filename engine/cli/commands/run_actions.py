@@ -9,12 +9,12 @@ from typing import Any
 
 from engine.base.errors import EngineError, InputError
 from engine.base.messages import msg
-from engine.base.units import bytes_text
 from engine.base.workspace import Workspace, find_workspace, parse_checkpoint_name
 from engine.cli.run_args import add_runs_argument, chosen_runs, find_run, open_control, open_store, print_outcomes
 from engine.cli.settings_flags import add_setting_flags, given_layers, named_setting
 from engine.control import Control, folder_bytes
 from engine.daemon import daemon_client
+from engine.present.numbers import bytes_text
 from engine.present.text import visible
 from engine.runs.checkpoints import untrained_note
 from engine.runs.run_folder import checkpoint_folder, step_of

@@ -15,7 +15,7 @@ from engine.cli.settings_flags import add_chosen_flags, chosen_settings
 from engine.cli.worker_request import ask_worker, tell_untrained
 from engine.formats.examples import rows_told
 from engine.present.data_warnings import data_warnings
-from engine.present.text import fit, output_width, plain, print_json, visible, wrap_cells
+from engine.present.text import fit, one_line, output_width, print_json, visible, wrap
 from engine.runs import journal
 from engine.runs.model_refs import find_model_refs, with_settings
 
@@ -208,7 +208,7 @@ def run_history(options: argparse.Namespace) -> int:
         steps = [f"step {step:,}" for step, _ in told]
         room = max(map(len, steps)) + 2
         for step, (_, text) in zip(steps, told, strict=True):
-            for number, line in enumerate(wrap(text, _width() - room - 2) or [""]):
+            for number, line in enumerate(_answer_lines(text, _width() - room - 2) or [""]):
                 print(f"  {step if not number else '':<{room}}{line}")
         print()
     return 0
@@ -220,25 +220,28 @@ def side_by_side(question: str, names: Sequence[str], answers: Sequence[str], wi
     column = (width - 3 * (len(names) - 1)) // len(names)
     if column < _NARROWEST_COLUMN:
         for name, answer in zip(names, answers, strict=True):
-            lines += [f"  {plain(name)}", *(f"    {line}" for line in wrap(answer, width - 4) or ["(nothing)"])]
+            lines += [
+                f"  {one_line(name)}",
+                *(f"    {line}" for line in _answer_lines(answer, width - 4) or ["(nothing)"]),
+            ]
         return lines
-    wrapped = [wrap(answer, column) or ["(nothing)"] for answer in answers]
-    lines.append(" │ ".join(fit(plain(name), column) for name in names).rstrip())
+    columns = [_answer_lines(answer, column) or ["(nothing)"] for answer in answers]
+    lines.append(" │ ".join(fit(one_line(name), column) for name in names).rstrip())
     lines.append("─┼─".join("─" * column for _ in names))
-    for row in range(max(map(len, wrapped))):
-        cells_of_row = [fit(lines_[row] if row < len(lines_) else "", column) for lines_ in wrapped]
+    for row in range(max(map(len, columns))):
+        cells_of_row = [fit(lines_[row] if row < len(lines_) else "", column) for lines_ in columns]
         lines.append(" │ ".join(cells_of_row).rstrip())
     return lines
 
 
 def _question(text: str, width: int) -> list[str]:
-    return [f"{'» ' if not number else '  '}{line}" for number, line in enumerate(wrap(text, width - 2))]
+    return [f"{'» ' if not number else '  '}{line}" for number, line in enumerate(_answer_lines(text, width - 2))]
 
 
-def wrap(text: str, width: int) -> list[str]:
+def _answer_lines(text: str, width: int) -> list[str]:
     """Lines of at most `width` cells; none for no text."""
     paragraphs = visible(text.replace("\t", "    ")).splitlines()
-    return [row for paragraph in paragraphs for row in wrap_cells(paragraph, width)]
+    return [row for paragraph in paragraphs for row in wrap(paragraph, width)]
 
 
 def _width() -> int:

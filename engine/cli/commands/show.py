@@ -8,7 +8,6 @@ from typing import Any
 
 from engine.base.errors import EngineError
 from engine.base.messages import msg
-from engine.base.units import bytes_text
 from engine.base.workspace import LOG, find_workspace
 from engine.cli.commands.checkpoint_list import checkpoint_json, checkpoint_table
 from engine.cli.commands.listings import state_word, steps_text
@@ -17,19 +16,8 @@ from engine.metrics.best_evaluation import LOSS, Best, Criterion
 from engine.metrics.names import lower_is_better
 from engine.present import event_text
 from engine.present.log_tail import PIECE, tail
-from engine.present.text import (
-    ago,
-    clock,
-    cut,
-    duration,
-    first_line,
-    number,
-    output_width,
-    print_json,
-    value_text,
-    visible,
-    wrap_cells,
-)
+from engine.present.numbers import ago, bytes_text, clock, duration, metric, setting_text
+from engine.present.text import cut, first_line, output_width, print_json, visible, wrap
 from engine.runs.run_folder import data_changes
 from engine.settings.resolve import Resolved, read_run
 from engine.settings.schema import SETTINGS
@@ -134,7 +122,7 @@ def _scores(series: dict[str, Series]) -> list[str]:
         lower = lower_is_better(key)
         best = "" if lower is None or one.count < 2 else _best_words(one.standing(Criterion(key, lower)))
         since = " at its start, not evaluated since" if one.last_step == 0 else ""
-        lines.append(f"  {'' if lines else 'scores':<8}  {name} {number(one.last)}{since}{best}")
+        lines.append(f"  {'' if lines else 'scores':<8}  {name} {metric(one.last)}{since}{best}")
     return lines
 
 
@@ -189,14 +177,14 @@ def _head(run: Run, folder: Path, waits_for: list[int], memory: dict[str, Any], 
 
 def _losses(run: Run) -> list[str]:
     best, by_loss = run.best, run.best.criterion == LOSS
-    losses = [] if run.train_loss is None else [number(run.train_loss)]
+    losses = [] if run.train_loss is None else [metric(run.train_loss)]
     if by_loss and best.value is None and best.start is not None:
-        losses.append(msg("eval loss {number}", number=best.words(number)))
+        losses.append(msg("eval loss {number}", number=best.words(metric)))
     elif run.eval_loss is not None or losses:
         losses.append(
             msg(
                 "eval loss {eval_loss}{best}",
-                eval_loss=number(run.eval_loss),
+                eval_loss=metric(run.eval_loss),
                 best=_best_words(best) if by_loss else "",
             )
         )
@@ -206,7 +194,7 @@ def _losses(run: Run) -> list[str]:
             msg(
                 "  best      by {words}: {number}",
                 words=best.criterion.words,
-                number=best.words(number) or "not evaluated yet",
+                number=best.words(metric) or "not evaluated yet",
             )
         )
     return lines
@@ -214,7 +202,7 @@ def _losses(run: Run) -> list[str]:
 
 def _best_words(best: Best) -> str:
     """After the last value: the best, or that there was none."""
-    words = best.words(number)
+    words = best.words(metric)
     return f"  {'best ' if best.improved else ''}{words}" if words else ""
 
 
@@ -254,7 +242,7 @@ def _wrong(run: Run, folder: Path, events: Sequence[Event], error: str, width: i
 def _indented(text: str, width: int, indent: int) -> list[str]:
     pad = " " * indent
     pieces = visible(text).split("\n")
-    return [row for piece in pieces for row in wrap_cells(piece, max(width, indent + 20), pad, pad)]
+    return [row for piece in pieces for row in wrap(piece, max(width, indent + 20), pad, pad)]
 
 
 def _settings_lines(resolved: Resolved, everything: bool) -> list[str]:
@@ -271,7 +259,7 @@ def _settings_lines(resolved: Resolved, everything: bool) -> list[str]:
     title = "settings" if everything else "settings that differ from the defaults"
     lines = ["", title]
     for path in shown:
-        lines.append(f"  {path:<{width}}  {value_text(flat[path])}  ({resolved.origin[path]})")
+        lines.append(f"  {path:<{width}}  {setting_text(flat[path])}  ({resolved.origin[path]})")
     return lines
 
 

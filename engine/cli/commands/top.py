@@ -8,7 +8,7 @@ from engine.base.messages import msg
 from engine.base.units import gib_text
 from engine.base.workspace import Workspace, find_workspace
 from engine.monitor.samples import GpuProcess, GpuSample, RunId, Snapshot, as_plain
-from engine.present.text import cut, fit, plain, print_json
+from engine.present.text import cut, fit, one_line, print_json
 from engine.present.text import gauge as bar
 
 WIDTH = 80
@@ -130,14 +130,16 @@ def _holders(gpu: GpuSample) -> str:
         return "" if gpu.mig_enabled else _NOT_TOLD
     runs = sorted({str(process.run) for process in gpu.processes if process.run is not None})
     others = sorted({process.user or "?" for process in gpu.processes if process.run is None})
-    return plain(" ".join(runs + others)) or "—"
+    return one_line(" ".join(runs + others)) or "—"
 
 
 def _process_line(gpu: GpuSample, process: GpuProcess) -> str:
     owner = str(process.run) if process.run is not None else process.owner
     command = process.command or ("(pid of another namespace)" if not process.identified else "(hidden)")
-    user = fit(plain(process.user or "?"), 10)
-    return f"{gpu.index:>4} {process.pid:>8}  {user} {gib(process.memory_bytes):>7}  {fit(owner, 8)}  {plain(command)}"
+    user = fit(one_line(process.user or "?"), 10)
+    return (
+        f"{gpu.index:>4} {process.pid:>8}  {user} {gib(process.memory_bytes):>7}  {fit(owner, 8)}  {one_line(command)}"
+    )
 
 
 def _biggest_first(row: tuple[GpuSample, GpuProcess]) -> tuple:
@@ -191,7 +193,7 @@ def _host_lines(snapshot: Snapshot) -> list[str]:
             read_bytes_per_s=rate(disk.read_bytes_per_s),
             write_bytes_per_s=rate(disk.write_bytes_per_s),
         )
-        path = plain(disk.path)
+        path = one_line(disk.path)
         path = path if len(path) <= 28 else "…" + path[-27:]
         lines.append(
             msg(
@@ -230,7 +232,7 @@ def short_name(name: str) -> str:
     """'NVIDIA A100-SXM4-80GB' is known as 'A100-SXM4-80GB' to everyone who looks here."""
     for word in ("NVIDIA ", "GeForce ", "Tesla ", "Quadro "):
         name = name.removeprefix(word)
-    return plain(name)
+    return one_line(name)
 
 
 def _percent(value: float | None) -> str:

@@ -20,7 +20,8 @@ from engine.base.units import bytes_text
 from engine.cli.main import main
 from engine.cli.progress_line import LiveLine
 from engine.present.data_warnings import data_warnings
-from engine.present.text import duration, print_json, visible, wrap_cells
+from engine.present.numbers import duration
+from engine.present.text import print_json, visible, wrap
 from tests.engine.tiny_runs import events_of, last_state, series
 
 FINETOP = SPAWNING_FINETOP = str(Path(sys.executable).with_name("finetop"))
@@ -458,10 +459,10 @@ def test_json_stays_json_where_the_output_has_no_room_for_chinese(monkeypatch):
 
 
 def test_long_lines_break_at_spaces_and_chinese_anywhere():
-    assert wrap_cells("a configuration of words", 14) == ["a", "configuration", "of words"]
-    assert wrap_cells("  File 'x.py', in main", 16, "  ", "    ") == ["    File 'x.py',", "    in main"]
-    assert wrap_cells("没有：这个文件不在", 8, "! ", "  ") == ["! 没有：", "  这个文", "  件不在"]
-    assert wrap_cells("", 8) == [""] and wrap_cells("abcdef", 2, "", "    ") == [
+    assert wrap("a configuration of words", 14) == ["a", "configuration", "of words"]
+    assert wrap("  File 'x.py', in main", 16, "  ", "    ") == ["    File 'x.py',", "    in main"]
+    assert wrap("没有：这个文件不在", 8, "! ", "  ") == ["! 没有：", "  这个文", "  件不在"]
+    assert wrap("", 8) == [""] and wrap("abcdef", 2, "", "    ") == [
         "ab",
         "    c",
         "    d",

@@ -171,7 +171,7 @@ def test_a_crossing_shows_the_dots_of_both_lines_and_what_is_faint_stays_behind(
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ([0.0, 500.0, 1000.0], ["0", "500", "1 000"]),
+        ([0.0, 500.0, 1000.0], ["0", "500", "1,000"]),
         ([0.5, 1.0, 1.5], ["0.5", "1.0", "1.5"]),
         ([0.0, 2.5, 5.0], ["0.0", "2.5", "5.0"]),
         ([0.0, 5e6, 1e7], ["0", "5M", "10M"]),

@@ -15,14 +15,15 @@ from textual.geometry import Region
 from textual.strip import Strip
 from wcwidth import wcswidth
 
+from engine.present import numbers
+from engine.present.text import cells, cut, fit, gauge, one_line, wrap
 from engine.store.run_records import Checkpoint, Event, Run, RunState, Series
 from tests.tui.fill import GIB, machine
 from tui.data import log_reader
 from tui.data.snapshot import DAEMON_STALE_SECONDS, Daemon, Detail, News, machine_of
-from tui.render import format
 from tui.render.chart_data import title
 from tui.render.failure_panel import cause
-from tui.render.format import crop_line, cut, fit, fit_line, line_cells, visible, wrap
+from tui.render.line import crop_line, fit_line, line_cells
 from tui.render.notifications import event_words, since_last_time
 from tui.render.theme import LOOKS, ROLES, Palette, choose, speaks_utf8
 from tui.settings import read
@@ -37,19 +38,19 @@ TEXTS = st.text(st.sampled_from("ab 中文，é́ไ🇩🇪❤️👩‍💻�
 
 @given(TEXTS, st.integers(0, 20))
 def test_every_text_fits_exactly_the_cells_it_is_given(text, width):
-    shown = visible(text)
-    assert wcswidth(shown) == format.cells(shown)
+    shown = one_line(text)
+    assert wcswidth(shown) == cells(shown)
     assert wcswidth(fit(shown, width)) == width
     assert wcswidth(cut(shown, width)) <= width
 
 
 @given(TEXTS)
 def test_nothing_that_a_terminal_would_obey_is_left_in_a_text(text):
-    assert not set(visible(text)) & set("\x1b\x07\n\t\u202e\u200b\u200d")
+    assert not set(one_line(text)) & set("\x1b\x07\n\t\u202e\u200b\u200d")
 
 
 @given(
-    st.lists(st.tuples(TEXTS.map(visible), st.sampled_from(["text", "dim"])), max_size=4),
+    st.lists(st.tuples(TEXTS.map(one_line), st.sampled_from(["text", "dim"])), max_size=4),
     st.integers(0, 12),
     st.integers(0, 24),
 )
@@ -62,41 +63,41 @@ def test_lines_are_cut_and_scrolled_by_cells(line, start, width):
 def test_wrapped_text_loses_no_character_and_no_line_is_too_wide(text, width):
     lines = wrap(text.replace("\n", " "), width)
     assert all(wcswidth(line) <= width for line in lines)
-    assert "".join("".join(lines).split()) == "".join(visible(text.replace("\n", " ")).split())
+    assert "".join("".join(lines).split()) == "".join(one_line(text.replace("\n", " ")).split())
 
 
 @pytest.mark.parametrize(
     ("shown", "wanted"),
     [
-        (format.duration(0), "0s"),
-        (format.duration(99.4), "99s"),
-        (format.duration(2280), "38m"),
-        (format.duration(7860), "2h11"),
-        (format.duration(273_600), "3d4h"),
-        (format.duration(1e9), "11574d"),
-        (format.duration(None), "·"),
-        (format.duration(float("nan")), "·"),
-        (format.count(1_048_576), "1 048 576"),
-        (format.short(11_400), "11.4k"),
-        (format.short(56_200_000), "56.2M"),
-        (format.short(999.7), "1.0k"),
-        (format.loss(0.8712), "0.871"),
-        (format.loss(12.414), "12.41"),
-        (format.loss(0.00001), "1e-05"),
-        (format.loss(float("nan")), "nan"),
-        (format.loss(None), "·"),
-        (format.number(2e-4), "0.0002"),
-        (format.number(1e-5), "1e-5"),
-        (format.gib(62.1 * GIB), "62.1G"),
-        (format.gib(50 << 20), "50M"),
-        (format.size(168_000_000), "160M"),
-        (format.size(1_400_000_000), "1.3G"),
-        (format.gauge(0.5, 4), "██··"),
-        (format.gauge(None, 4), "    "),
-        (format.gauge(7.0, 2), "██"),
-        (format.listed([1]), "1"),
-        (format.listed([1, 2, 3]), "1, 2 and 3"),
-        (format.listed([1, 2, 3, 4, 5]), "1, 2, 3 and 2 more"),
+        (numbers.short_duration(0), "0s"),
+        (numbers.short_duration(99.4), "99s"),
+        (numbers.short_duration(2280), "38m"),
+        (numbers.short_duration(7860), "2h11"),
+        (numbers.short_duration(273_600), "3d4h"),
+        (numbers.short_duration(1e9), "11574d"),
+        (numbers.short_duration(None), "·"),
+        (numbers.short_duration(float("nan")), "·"),
+        (numbers.count(1_048_576), "1,048,576"),
+        (numbers.short(11_400), "11.4k"),
+        (numbers.short(56_200_000), "56.2M"),
+        (numbers.short(999.7), "1.0k"),
+        (numbers.short_metric(0.8712), "0.871"),
+        (numbers.short_metric(12.414), "12.41"),
+        (numbers.short_metric(0.00001), "1e-05"),
+        (numbers.short_metric(float("nan")), "nan"),
+        (numbers.short_metric(None), "·"),
+        (numbers.setting_text(2e-4), "0.0002"),
+        (numbers.setting_text(1e-5), "1e-5"),
+        (numbers.size(62.1 * GIB), "62.1G"),
+        (numbers.size(50 << 20), "50M"),
+        (numbers.size(168_000_000), "160M"),
+        (numbers.size(1_400_000_000), "1.3G"),
+        (gauge(0.5, 4), "██··"),
+        (gauge(None, 4), "    "),
+        (gauge(7.0, 2), "██"),
+        (numbers.listed([1]), "1"),
+        (numbers.listed([1, 2, 3]), "1, 2 and 3"),
+        (numbers.listed([1, 2, 3, 4, 5]), "1, 2, 3 and 2 more"),
     ],
 )
 def test_numbers_are_written_as_people_read_them(shown, wanted):

@@ -10,6 +10,7 @@ from wcwidth import wcswidth
 from engine.base.workspace import Workspace
 from engine.compare.comparison import compare
 from engine.compare.comparison_records import Answers
+from engine.present.text import cells
 from engine.settings.resolve import Layer, resolve
 from engine.store import queue, series
 from engine.store.connect import writer
@@ -18,7 +19,7 @@ from engine.store.transactions import write
 from tests.tui.stage import Stage, played, press, until
 from tests.tui.storefill import add_run
 from tui.render import comparison_view
-from tui.render.format import cells, fit_line
+from tui.render.line import fit_line
 from tui.render.text_diff import marked, tokens, wrapped
 from tui.screens.compare_screen import CompareScreen, layout, write_new
 

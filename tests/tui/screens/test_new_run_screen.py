@@ -20,7 +20,7 @@ from tests.tui.storefill import add_run
 from tui.data.data_preview import preview
 from tui.data.helper_process import HelperProcess
 from tui.render import memory_view
-from tui.render.format import fit_line
+from tui.render.line import fit_line
 from tui.screens import new_run_form
 from tui.screens.new_run_fields import _field_line
 from tui.screens.new_run_form import (

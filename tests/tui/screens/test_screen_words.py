@@ -178,7 +178,7 @@ async def test_the_log_tells_between_its_lines_what_became_of_the_run(tmp_path):
         await until(lambda: "last words" in "\n".join(shown.main.run.shown_text()))
         said = [text.strip("│┃ ") for text in shown.main.run.shown_text()[2:-1]]
     assert [text for text in said if text] == [
-        "── 09-20 13:13 ○ queued",
+        "── 2026-09-20 13:13 ○ queued",
         "── 14:03:20 ● started",
         "loading 训练",
         "── 14:03:30 ● running",
