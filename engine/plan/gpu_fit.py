@@ -6,6 +6,7 @@ from engine.base.messages import msg
 from engine.base.units import GIB
 from engine.models.model_shape import ModelShape
 from engine.plan.memory import ENOUGH_TOKENS, EstimateInputs, MemoryEstimate, memory_estimate
+from engine.plan.memory_ladder import memory_ladder
 from engine.settings.schema import RunConfig
 
 SHARE = 0.9
@@ -97,41 +98,15 @@ def changes_that_fit(config: RunConfig, card: GpuSpec, known: EstimateInputs, sh
     if present.fits:
         return made
     before = present.estimate.expected
-    for settings, why in _ladder(config, known):
-        changed = config.replace(settings)
-        if changed.method.kind != "full" and config.method.kind == "full":
-            changed = changed.replace({"model.dtype": "auto"})
+    for saver in memory_ladder(config, known.longest_of(config)):
+        changed = config.replace(dict(saver.settings))
         result = fit(changed, card, known, shape)
         expected = result.estimate.expected
         if expected > 0.99 * before and not result.fits:
             continue
-        made.append(Change(settings, why, expected, result.fits))
+        source = f" ({saver.source})" if saver.source else ""
+        made.append(Change(dict(saver.settings), f"{saver.label}: {saver.cost}{source}", expected, result.fits))
         config, before = changed, expected
         if result.fits:
             break
     return made
-
-
-def _ladder(config: RunConfig, known: EstimateInputs) -> list[tuple[dict[str, object], str]]:
-    """Changes by what they cost: time, then exactness, then what is learned."""
-    kind = config.method.kind
-    steps: list[tuple[dict[str, object], str]] = []
-    if config.train.activation_checkpointing is False:
-        steps.append(({"train.activation_checkpointing": True}, "a fourth to a third slower, the same result"))
-    if config.train.micro_tokens != "auto":
-        steps.append(({"train.micro_tokens": "auto"}, "smaller passes: slower, the same result"))
-    if config.optim.name == "adamw":
-        steps.append(({"optim.name": "adamw8bit"}, "moments in 8 bits: nearly the same result (Dettmers et al. 2022)"))
-    if kind == "lora":
-        steps.append(
-            ({"method.kind": "qlora"}, "base in 4 bits: slower, close to the same result (Dettmers et al. 2023)")
-        )
-    longest = known.longest_of(config)
-    if longest >= 512:
-        steps.append(({"data.max_length": longest // 2}, "longer examples are cut"))
-    if kind == "full":
-        steps.append(({"method.kind": "lora", "optim.name": "adamw"}, "an adapter: learns less, forgets less"))
-        steps.append(({"method.kind": "qlora"}, "base in 4 bits: slower, close to the same result"))
-    if longest >= 1024:
-        steps.append(({"data.max_length": longest // 4}, "longer examples are cut"))
-    return steps

@@ -1,12 +1,7 @@
-"""The failure card: what happened, why, the last words of the log, and what usually helps, cheapest first.
+"""The failure panel: what happened, why, the last lines of the log, and what usually helps, cheapest first."""
 
-The effects on memory are the plan's own estimates, before and after each change; where a model's shape is not known
-they are left out rather than guessed.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from engine.base.messages import msg
 from engine.present import numbers
@@ -17,131 +12,25 @@ from tui.render.line import Line
 from tui.render.theme import look
 
 if TYPE_CHECKING:
-    from engine.settings.schema import RunConfig
+    from engine.plan.fixes import Fix  # brings the plan and the settings with it, when the first failure is looked at
 
 _LOG_LINES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Fix:
-    label: str
-    changes: Mapping[str, Any]
-    """Settings by path."""
-    effect: str = ""
-
-
-def cause(run: Run, detail: Detail | None) -> str:
-    """In one word, as worker and daemon call it: 'out-of-memory', 'not-finite', 'input', ...; 'failed' if unknown."""
-    for event in reversed(detail.events if detail else ()):
-        said = event.detail.get("cause") or event.detail.get("end")
-        if isinstance(said, str):
-            return said
-        if event.kind == "state" and event.message == "starting":
-            break
-    reason = (run.reason or "").lower()
-    if "memory" in reason:
-        return "out-of-memory"
-    return "not-finite" if "nan" in reason or "finite" in reason else "failed"
-
-
-def fixes(config: "RunConfig", why: str) -> list[Fix]:
-    """What usually helps. Called on the feed's thread: it may read the model's config file."""
-    if why == "out-of-memory":
-        return _memory_fixes(config)
-    if why == "not-finite":
-        found = []
-        rate = config.optim.learning_rate
-        if isinstance(rate, float) and rate > 0:
-            found.append(
-                Fix(
-                    msg(
-                        "learning rate {rate} → {lower}",
-                        rate=numbers.plain_number(rate),
-                        lower=numbers.plain_number(rate / 3),
-                    ),
-                    {"optim.learning_rate": rate / 3},
-                    "the usual reason",
-                )
-            )
-        if config.optim.warmup < 0.1:
-            found.append(Fix("warm-up over the first tenth", {"optim.warmup": 0.1}, "the first steps are the wildest"))
-        if config.optim.grad_clip == 0 or config.optim.grad_clip > 0.5:
-            found.append(Fix("gradients clipped at 0.5", {"optim.grad_clip": 0.5}, ""))
-        if config.model.dtype == "bfloat16":
-            found.append(Fix("arithmetic in float32", {"model.dtype": "float32"}, "slower, more memory"))
-        return found
-    if why == "oom-killer":
-        return [fix for fix in _memory_fixes(config) if fix.changes.keys() & {"train.micro_tokens", "data.max_length"}]
-    return []
-
-
-def _memory_fixes(config: "RunConfig") -> list[Fix]:
-    from engine.plan import memory_estimate
-
-    before = memory_estimate(config)
-    wished: list[tuple[str, dict[str, Any], str]] = []
-    passing = (
-        config.train.micro_tokens
-        if isinstance(config.train.micro_tokens, int)
-        else before.micro_tokens
-        if before
-        else 0
-    )
-    if passing >= 256:
-        wished.append(
-            (
-                msg("{passing} → {passing_2} tokens in a pass", passing=passing, passing_2=passing // 2),
-                {"train.micro_tokens": passing // 2},
-                "a little slower, the same result",
-            )
-        )
-    if config.train.activation_checkpointing is not True:
-        # One more forward pass beside a forward and a backward one that costs two (Chen et al. 2016).
-        wished.append(
-            (
-                "activation checkpointing on",
-                {"train.activation_checkpointing": True},
-                "about a third slower, the same result",
-            )
-        )
-    if config.method.kind == "full" and config.optim.name == "adamw":
-        wished.append(("8-bit optimizer", {"optim.name": "adamw8bit"}, "about as fast"))
-    if config.data.max_length >= 512:
-        half = config.data.max_length // 2
-        wished.append(
-            (msg("examples cut at {half} tokens", half=half), {"data.max_length": half}, "longer ones lose their end")
-        )
-    if config.method.kind == "lora":
-        wished.append(("4-bit base weights", {"method.kind": "qlora"}, "slower"))
-    if config.method.kind == "full":
-        wished.append(
-            ("an adapter in place of all weights", {"method.kind": "lora"}, "another method: set the rate anew")
-        )
-    found = []
-    for label, changes, price in wished:
-        after = memory_estimate(config.replace(changes)) if before else None
-        saved = before.expected - after.expected if before and after else None
-        if saved is not None and saved < 0.005 * before.expected:
-            continue  # no help here
-        memory = f"~−{numbers.size(saved)}" if saved is not None else ""
-        found.append(Fix(label, changes, ", ".join(filter(None, (memory, price)))))
-    return found
-
-
 def failure_panel(
-    run: Run, detail: Detail | None, helps: Sequence[Fix] | None, log: Sequence[str], width: int
+    run: Run, detail: Detail | None, fixes: "Sequence[Fix] | None", log: Sequence[str], width: int
 ) -> list[Line]:
-    """The card's lines. `helps` is None while they are being worked out."""
-    known = look(run)
+    """The panel's lines. `fixes` is None while they are being worked out."""
+    palette = look(run)
     took = run.finished - run.started if run.finished and run.started else None
-    story = one_line(
+    reason = one_line(
         run.reason or {RunState.INTERRUPTED: "interrupted"}.get(run.state, "it failed, and left no word why")
     )
-    after = msg(", {took} after start", took=numbers.duration(took)) if took is not None and took >= 0 else ""
+    elapsed = msg(", {took} after start", took=numbers.duration(took)) if took is not None and took >= 0 else ""
     lines: list[Line] = [[]]
-    for index, text in enumerate(wrap(f"{story[:1].upper()}{story[1:]}{after}", width - 5)):
+    for index, text in enumerate(wrap(f"{reason[:1].upper()}{reason[1:]}{elapsed}", width - 5)):
         lines.append(
-            [(f" {known.glyph if not index else ' '} ", known.role), (text, known.role if not index else "text")]
+            [(f" {palette.glyph if not index else ' '} ", palette.role), (text, palette.role if not index else "text")]
         )
     lines.append([])
     for text in _why(run, detail):
@@ -154,17 +43,18 @@ def failure_panel(
                 (": r goes on from it", "text"),
             ]
         )
-    if helps:
+    if fixes:
         lines += [[], [("   What usually helps, cheapest first", "bright")]]
-        label_width = min(44, max(cells(fix.label) for fix in helps)) + 2
-        for number, fix in enumerate(helps, 1):
-            effect = fix.effect.partition(", ") if label_width + 6 + cells(fix.effect) > width else (fix.effect, "", "")
-            line: Line = [(f"   {number}  ", "key"), (fit(one_line(fix.label), label_width), "text")]
-            lines.append([*line, (effect[0], "dim")])
-            if effect[2]:
-                lines.append([("      " + effect[2], "dim")])
+        label_width = min(44, max(cells(fix.label) for fix in fixes)) + 2
+        for number, fix in enumerate(fixes, 1):
+            first, rest_of_effect = fix.effect, ""
+            if label_width + 6 + cells(fix.effect) > width:
+                first, _, rest_of_effect = fix.effect.partition(", ")
+            label = fit(one_line(fix.label), label_width)
+            lines.append([(f"   {number}  ", "key"), (label, "text"), (first, "dim")])
+            lines += [[("      " + part, "dim")] for part in wrap(rest_of_effect, width - 8) if part]
         lines.append([("   e queues the run again with one of them", "dim")])
-    elif helps is None:
+    elif fixes is None:
         lines += [[], [("   looking for what helps", "dim")]]
     if log:
         lines += [[], [("   Last lines of the log", "bright"), ("   L shows all of it", "dim")]]
@@ -174,18 +64,12 @@ def failure_panel(
 
 def _why(run: Run, detail: Detail | None) -> list[str]:
     """The error's own words and the worker's hint."""
-    found = []
-    hint = (
-        next((event.detail["hint"] for event in reversed(detail.events) if event.detail.get("hint")), None)
-        if detail
-        else None
-    )
-    if detail and detail.error:
-        last = [line for line in detail.error.strip().splitlines() if line.strip()]
-        found.append(last[-1] if last else "")
-    if isinstance(hint, str):
-        found.append(hint)
-    return [text for text in found if text and text != run.reason]
+    if detail is None:
+        return []
+    hint = next((event.detail["hint"] for event in reversed(detail.events) if event.detail.get("hint")), None)
+    error_lines = [line for line in detail.error.strip().splitlines() if line.strip()]
+    texts = [*error_lines[-1:], hint if isinstance(hint, str) else ""]
+    return [text for text in texts if text and text != run.reason]
 
 
 def last_good(detail: Detail | None) -> Checkpoint | None:

@@ -492,11 +492,9 @@ class Acts(Base):
         folder = self.host.workspace.runs / str(run.id)
 
         def call(control: Any) -> int:
-            from engine.settings.resolve import Layer, overlay, read_run
+            from engine.plan.fixes import fixed
 
-            before = read_run(folder)
-            name = f"{before.config.run.name or run.name}-fixed"
-            return control.add(overlay(before, [Layer("fix", {**fix.changes, "run.name": name})], f"run {run.id}"))
+            return control.add(fixed(folder, fix))
 
         self.host.actor.do(
             "queue",

@@ -5,10 +5,12 @@ With two panes GPUs and checkpoints are tabs here as well; they are drawn by the
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import EngineError
 from engine.base.messages import msg
 from engine.base.workspace import LOG
+from engine.monitor.samples import GpuSample
 from engine.present import numbers
 from engine.present.text import cells, one_line
 from engine.store.run_records import Run, RunState, Series
@@ -17,7 +19,7 @@ from tui.data.log_reader import Tail
 from tui.data.log_reader import read as read_log
 from tui.data.snapshot import Detail, Snapshot
 from tui.render.chart_data import LOSS, CurveSpec
-from tui.render.failure_panel import Fix, cause, failure_panel, fixes
+from tui.render.failure_panel import failure_panel
 from tui.render.line import Line
 from tui.render.log_markers import log_markers
 from tui.render.text_tabs import ConfigSheet, EventsSheet, LogSheet, Sheet, TextSheet
@@ -25,6 +27,9 @@ from tui.widgets.chart_widget import Chart
 from tui.widgets.checkpoints_pane import CheckpointsPane
 from tui.widgets.gpus_pane import GpusPane
 from tui.widgets.prompt import Prompt
+
+if TYPE_CHECKING:
+    from engine.plan.fixes import Fix
 
 CHARTS: dict[str, tuple[str, ...]] = {
     "Loss": LOSS,
@@ -72,6 +77,7 @@ class RunPane(Chart):
         """Two panes only: GPUs and checkpoints are tabs here."""
         self.why, self.logs, self.config, self.events = TextSheet(), LogSheet(), ConfigSheet(), EventsSheet()
         self.helps: list[Fix] | None = None
+        self._gpu_samples: Sequence[GpuSample] = ()
         self._gpus, self._points = gpus, points
         self._chosen_tab = "Loss"
         self._eval_chart = 0
@@ -88,6 +94,7 @@ class RunPane(Chart):
             self.logs, self.helps, self._failure = LogSheet(), None, None
             self.config.top = self.events.top = self.why.top = 0
         self._on_gpu = self._has_gpu(snapshot)
+        self._gpu_samples = snapshot.machine.gpus if snapshot.machine else ()
         if self._chosen_tab in _MEMORY:
             self._chosen_tab = self._memory_tab()
         tabs = self.tabs()
@@ -139,7 +146,7 @@ class RunPane(Chart):
             self.app.feed.ask("log", lambda conn: (run.id, read_log(path, before)))
         if tab == WHY and self.detail is not None and self._failure != (run.id, run.reason or ""):
             self._failure = run.id, run.reason or ""
-            self.app.feed.ask("fixes", self._fixes_question(run, cause(run, self.detail)))
+            self.app.feed.ask("fixes", self._fixes_question(run))
         if tab == WHY:
             self._draw_card()
 
@@ -157,14 +164,14 @@ class RunPane(Chart):
     def _eval_charts(self) -> list[tuple[str, ...]]:
         return eval_charts(self.detail.series if self.detail else {})
 
-    def _fixes_question(self, run: Run, why: str) -> Callable[[object], tuple[int, list[Fix]]]:
-        folder = self.app.workspace.runs / str(run.id)
+    def _fixes_question(self, run: Run) -> "Callable[[Any], tuple[int, list[Fix]]]":
+        folder, gpus = self.app.workspace.runs / str(run.id), self._gpu_samples
 
-        def question(conn: object) -> tuple[int, list[Fix]]:
-            from engine.settings.resolve import read_run  # 15 ms, when the first failure is looked at
+        def question(conn: Any) -> "tuple[int, list[Fix]]":
+            from engine.plan.fixes import fixes_of, gpu_of  # 15 ms, when the first failure is looked at
 
             try:
-                return run.id, fixes(read_run(folder).config, why)
+                return run.id, fixes_of(conn, run, folder, gpu_of(run, gpus))
             except EngineError:
                 return run.id, []  # no settings to change: the folder is gone
 

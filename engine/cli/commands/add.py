@@ -1,23 +1,32 @@
 """`finetop add` and `finetop sweep`: into the queue."""
 
 import argparse
+import contextlib
 import itertools
 import json
 import sys
 
 from engine.base.errors import ConfigError, InputError
 from engine.base.messages import msg
-from engine.base.workspace import find_workspace
-from engine.cli.run_args import open_control, parse_ids
-from engine.cli.settings_flags import add_setting_flags, given_layers, resolve_settings, tell_findings, with_sample
+from engine.base.workspace import Workspace, find_workspace
+from engine.cli.run_args import find_run, open_control, open_store, parse_ids, run_number
+from engine.cli.settings_flags import (
+    add_setting_flags,
+    given_layers,
+    resolve_settings,
+    save_config,
+    tell_findings,
+    with_sample,
+)
 from engine.present.text import print_json, visible
 from engine.settings import sweep
-from engine.settings.resolve import resolve
+from engine.settings.resolve import Resolved, resolve
 
 _ADD_EXAMPLES = """\
 examples:
   finetop add --preset quick --data-file chats.jsonl
   finetop add --model Qwen/Qwen2.5-7B-Instruct --method qlora --data-file rows.csv --after 41 --set run.retries=2
+  finetop add --like 41 --fix 1
 """
 _SWEEP_EXAMPLES = """\
 examples:
@@ -37,6 +46,10 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
         parents=[common],
     )
     add_setting_flags(add)
+    add.add_argument("--like", metavar="ID", type=run_number, help="with the settings of that run; flags beat them")
+    add.add_argument(
+        "--fix", metavar="N", type=int, help="and with a fix of that failed run, as `finetop show ID` has it"
+    )
     add.set_defaults(run=run_add)
     group = commands.add_parser(
         "sweep",
@@ -65,8 +78,10 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
 
 
 def run_add(options: argparse.Namespace) -> int:
-    resolved = resolve_settings(options)
     workspace = find_workspace(options.workspace)
+    if options.fix is not None and options.like is None:
+        raise InputError("--fix takes a failed run", "Name it: finetop add --like ID --fix N.")
+    resolved = resolve_settings(options) if options.like is None else _like(options, workspace)
     with open_control(workspace) as control:
         run_id = control.add(resolved, after=parse_ids(options.after), held=options.hold)
     tell_findings(resolved)
@@ -75,6 +90,23 @@ def run_add(options: argparse.Namespace) -> int:
     else:
         print(run_id)
     return 0
+
+
+def _like(options: argparse.Namespace, workspace: Workspace) -> Resolved:
+    """The settings of an earlier run, of a failed one with a fix, under the flags. Raises InputError or ConfigError."""
+    from engine.plan.fixes import chosen_fix, fixed, fixes_of, settings_like  # 20 ms, which --help need not pay
+
+    with contextlib.closing(open_store(workspace)) as conn:
+        run = find_run(conn, options.like)
+        folder = workspace.place(run.id, run.trashed is not None)
+        layers = given_layers(options)
+        if options.fix is None:
+            resolved = settings_like(folder, layers)
+        else:
+            resolved = fixed(folder, chosen_fix(fixes_of(conn, run, folder), options.fix, run.id), layers)
+    if options.save_config:
+        save_config(options.save_config, resolved)
+    return resolved
 
 
 def run_sweep(options: argparse.Namespace) -> int:

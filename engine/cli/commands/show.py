@@ -4,11 +4,11 @@ import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import EngineError
 from engine.base.messages import msg
-from engine.base.workspace import LOG, find_workspace
+from engine.base.workspace import LOG, Workspace, find_workspace
 from engine.cli.commands.checkpoint_list import checkpoint_json, checkpoint_table
 from engine.cli.commands.listings import state_word, steps_text
 from engine.cli.run_args import as_json, busy_seconds, find_run, open_store, run_number
@@ -17,12 +17,16 @@ from engine.metrics.names import lower_is_better
 from engine.present import event_text
 from engine.present.log_tail import PIECE, tail
 from engine.present.numbers import ago, bytes_text, clock, duration, metric, setting_text
-from engine.present.text import cut, first_line, output_width, print_json, visible, wrap
+from engine.present.text import cells, cut, first_line, fit, output_width, print_json, visible, wrap
 from engine.runs.run_folder import data_changes
 from engine.settings.resolve import Resolved, read_run
 from engine.settings.schema import SETTINGS
 from engine.store import queries
+from engine.store.connect import Connection
 from engine.store.run_records import Checkpoint, Event, Run, RunState, Series
+
+if TYPE_CHECKING:
+    from engine.plan.fixes import Fix
 
 _EXAMPLES = "examples:\n  finetop show 41\n  finetop show 41 --json | jq .settings\n"
 _EVENTS_SHOWN = 12
@@ -58,6 +62,7 @@ def run_show(options: argparse.Namespace) -> int:
     waits_for = [after for after, _ in queries.dependencies(conn).get(run.id, ())]
     series = queries.series(conn, run.id)
     memory = _memory(run, events, series)
+    fixes = _fixes(conn, run, folder, workspace, events)
     if options.json:
         settings = {
             setting.key: {"value": setting.value, "origin": setting.origin}
@@ -71,6 +76,7 @@ def run_show(options: argparse.Namespace) -> int:
                 error=queries.error(conn, run.id),
                 data_changes=changes,
                 memory=memory,
+                fixes=[dataclasses.asdict(fix) for fix in fixes],
                 settings=settings,
                 metrics={key: _series_json(one) for key, one in series.items()},
                 events=[dataclasses.asdict(event) for event in events],
@@ -84,6 +90,7 @@ def run_show(options: argparse.Namespace) -> int:
         lines += ["", "what the run is made of is not what it was when it was queued"]
         lines += [row for change in changes for row in _indented(change, width, 2)]
     lines += _wrong(run, folder, events, queries.error(conn, run.id), width)
+    lines += _fix_lines(run, fixes, width)
     lines += _settings_lines(resolved, options.all) if resolved else ["", f"settings: {problem}"]
     worth = [event for event in events if event.kind not in _DETAILS] if not options.all else events
     shown = worth if options.all else worth[-_EVENTS_SHOWN:]
@@ -237,6 +244,34 @@ def _wrong(run: Run, folder: Path, events: Sequence[Event], error: str, width: i
     if run.step and run.state is RunState.FAILED:
         lines.append(msg("  go on from the last checkpoint: finetop resume {id}", id=run.id))
     return lines
+
+
+def _fixes(conn: Connection, run: Run, folder: Path, workspace: Workspace, events: Sequence[Event]) -> "list[Fix]":
+    """What usually helps a failed run; nothing for others, nor where its settings cannot be read."""
+    if run.state not in (RunState.FAILED, RunState.INTERRUPTED):
+        return []
+    from engine.plan.fixes import failure_cause, fixes_of, gpu_of  # 20 ms that other runs need not pay
+
+    gpu = None
+    if run.gpus and failure_cause(run, events) == "out-of-memory":
+        from engine.monitor.monitor import read_once  # 40 ms
+
+        gpu = gpu_of(run, read_once(workspace.root, seconds=2.0).gpus)
+    try:
+        return fixes_of(conn, run, folder, gpu)
+    except EngineError:
+        return []
+
+
+def _fix_lines(run: Run, fixes: "Sequence[Fix]", width: int) -> list[str]:
+    """The fixes with the numbers by which `finetop add` knows them."""
+    if not fixes:
+        return []
+    label_width = min(44, max(cells(fix.label) for fix in fixes))
+    lines = ["", "what usually helps, cheapest first"]
+    for number_of_fix, fix in enumerate(fixes, 1):
+        lines += _indented(f"{number_of_fix}  {fit(fix.label, label_width)}  {fix.effect}".rstrip(), width, 2)
+    return [*lines, msg("  queue it again with the first: finetop add --like {id} --fix 1", id=run.id)]
 
 
 def _indented(text: str, width: int, indent: int) -> list[str]:

@@ -20,9 +20,8 @@ from engine.present.text import cells, cut, fit, gauge, one_line, wrap
 from engine.store.run_records import Checkpoint, Event, Run, RunState, Series
 from tests.tui.fill import GIB, machine
 from tui.data import log_reader
-from tui.data.snapshot import DAEMON_STALE_SECONDS, Daemon, Detail, News, machine_of
+from tui.data.snapshot import DAEMON_STALE_SECONDS, Daemon, News, machine_of
 from tui.render.chart_data import title
-from tui.render.failure_panel import cause
 from tui.render.line import crop_line, fit_line, line_cells
 from tui.render.notifications import event_words, since_last_time
 from tui.render.theme import LOOKS, ROLES, Palette, choose, speaks_utf8
@@ -297,16 +296,6 @@ def test_an_event_is_told_with_its_reason_and_its_place():
     failed = News(Event(2, 2, 0.0, "state", None, "failed", {"reason": "loss \x1bbecame NaN"}), run(2))
     assert event_words(failed) == ("✖ 2 run-2 failed: loss \\x1bbecame NaN", "failed")
     assert event_words(News(Event(3, 1, 0.0, "state", None, "starting", {}), run(1))) is None
-
-
-def test_the_cause_of_a_failure_is_the_workers_word_of_the_last_attempt():
-    events = (
-        Event(1, 1, 0.0, "state", None, "failed", {"cause": "not-finite"}),
-        Event(2, 1, 0.0, "state", None, "starting", {}),
-        Event(3, 1, 0.0, "state", None, "failed", {"cause": "out-of-memory"}),
-    )
-    assert cause(run(1), Detail(1, events=events)) == "out-of-memory"
-    assert cause(run(1, reason="loss became NaN at step 3"), Detail(1, events=events[:2])) == "not-finite"
 
 
 def test_machine_json_is_read_back_whole_and_unknown_fields_are_passed_over():

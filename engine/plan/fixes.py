@@ -1,0 +1,256 @@
+"""What usually helps a failed run, cheapest first: settings to change, what each costs, whether it then fits.
+
+`finetop show` prints the list, the screen offers it, and both queue a fix as `fixed` has it. The effects on memory are
+the plan's own estimates, before and after each change; where a model's shape is not known they are left out. The list
+depends on the run alone and not on the machine that looks at it, so that a number means the same fix everywhere.
+"""
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.base.errors import InputError
+from engine.base.messages import msg
+from engine.base.units import gib_text
+from engine.monitor.samples import GpuSample
+from engine.plan.gpu_fit import GpuSpec
+from engine.plan.memory import EstimateInputs, memory_estimate
+from engine.plan.memory_ladder import memory_ladder
+from engine.runs.relocate import located, new_places
+from engine.settings.coerce import coerce, parse_set
+from engine.settings.resolve import Layer, Resolved, overlay, read_run
+from engine.settings.schema import SETTINGS, RunConfig
+from engine.store import progress_queries, queries
+from engine.store.connect import Connection
+from engine.store.run_records import Event, Run
+
+LABEL = "fix"
+"""Where a setting that a fix changed came from."""
+_EVENTS_READ = 500
+_WITHOUT_EFFECT = 0.01
+"""Share of the estimate below which a change saves too little to be offered."""
+_DISK_FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT))
+_SET_FLAG = re.compile(r"--set ([\w.]+=[\w.+-]*\w)")
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """Settings to change in a new run after a failed one."""
+
+    label: str
+    settings: Mapping[str, Any]
+    """By path."""
+    cost: str = ""
+    """What is paid for it, or why it helps, in words."""
+    saved_bytes: int | None = None
+    """Of the estimated peak on each GPU; None where the estimate says nothing of it."""
+    fits: bool | None = None
+    """Whether the estimate then fits the GPU, were it empty; None where that is not known, or where it had fitted
+    without the fix."""
+
+    @property
+    def effect(self) -> str:
+        """What it saves, whether that is enough, and what it costs, in words; '' where there is nothing to say."""
+        saved = msg("~−{saved}", saved=gib_text(self.saved_bytes)) if self.saved_bytes is not None else ""
+        enough = {True: "then it fits", False: "not enough alone", None: ""}[self.fits]
+        return ", ".join(filter(None, (saved, enough, self.cost)))
+
+
+def gpu_of(run: Run, gpus: Sequence[GpuSample]) -> GpuSpec | None:
+    """The smallest of the GPUs that the run had, as if nothing else were on it; None where that is not known."""
+    its_gpus = [
+        GpuSpec(gpu.name or gpu.uuid, gpu.memory_total_bytes)
+        for gpu in gpus
+        if gpu.memory_total_bytes and (gpu.uuid in run.gpus or (gpu.parent is None and str(gpu.index) in run.gpus))
+    ]
+    return min(its_gpus, key=lambda gpu: gpu.total_bytes, default=None)
+
+
+def failure_cause(run: Run, events: Sequence[Event]) -> str:
+    """In one word, as worker and daemon call it: 'out-of-memory', 'not-finite', 'input' ..., or 'disk-full'; 'failed'
+    where it is not known."""
+    reason = run.reason or ""
+    if any(words in reason for words in _DISK_FULL):
+        return "disk-full"
+    for event in reversed(events):
+        cause = event.detail.get("cause") or event.detail.get("end")
+        if isinstance(cause, str):
+            return cause
+        if event.kind == "state" and event.message == "starting":
+            break
+    if "memory" in reason.lower():
+        return "out-of-memory"
+    return "not-finite" if "nan" in reason.lower() or "finite" in reason.lower() else "failed"
+
+
+def fixes_of(conn: Connection, run: Run, folder: Path, gpu: GpuSpec | None = None) -> list[Fix]:
+    """What usually helps the failed run in `folder`; empty where no setting does. `gpu`: what it should fit.
+
+    Reads the model's config file, too. Raises EngineError where the run's own settings cannot be read.
+    """
+    config = located(folder).config
+    events = queries.events(conn, run.id, limit=_EVENTS_READ)
+    facts = progress_queries.said(conn, run.id, ("data", "plan", "model", "resume", "memory"))
+    hint = next((str(event.detail["hint"]) for event in reversed(events) if event.detail.get("hint")), "")
+    match failure_cause(run, events):
+        case "out-of-memory":
+            return _memory_fixes(run, config, facts, gpu)
+        case "oom-killer":
+            smaller = {"train.micro_tokens", "data.max_length"}
+            return [fix for fix in _memory_fixes(run, config, facts, None) if fix.settings.keys() & smaller]
+        case "not-finite":
+            at_start = "before the first step" in (run.reason or "")  # no setting of the training mends the model
+            fixes = [] if at_start else _not_finite_fixes(config, facts)
+        case "disk-full":
+            fixes = _disk_fixes(config)
+        case "input":
+            fixes = _input_fixes(config, folder, hint)
+        case _:
+            fixes = []
+    return _without_repeats([*fixes, *_fixes_in(hint, config)])
+
+
+def chosen_fix(fixes: Sequence[Fix], number: int, run_id: int) -> Fix:
+    """The fix by its number in the list, from 1 on. Raises InputError."""
+    if not fixes:
+        raise InputError(
+            msg("no change of settings is known to help run {run_id}", run_id=run_id),
+            msg("`finetop show {run_id}` says what went wrong.", run_id=run_id),
+        )
+    if not 1 <= number <= len(fixes):
+        raise InputError(
+            msg("run {run_id} has no fix {number}", run_id=run_id, number=number),
+            msg("`finetop show {run_id}` lists them: 1 to {count}.", run_id=run_id, count=len(fixes)),
+        )
+    return fixes[number - 1]
+
+
+def settings_like(folder: Path, layers: Iterable[Layer]) -> Resolved:
+    """The settings of an existing run with others laid over them, each with where it came from. Files that lie
+    elsewhere by now are named where they are. Raises ConfigError."""
+    return overlay(located(folder), layers, f"run {folder.name}")
+
+
+def fixed(folder: Path, fix: Fix, layers: Iterable[Layer] = ()) -> Resolved:
+    """The settings of the new run that a fix makes of the failed one in `folder`. Raises ConfigError."""
+    name = located(folder).config.run.name or f"run-{folder.name}"
+    return settings_like(folder, [Layer(LABEL, {**fix.settings, "run.name": f"{name}-fixed"}), *layers])
+
+
+def _memory_fixes(
+    run: Run, config: RunConfig, facts: Mapping[str, Mapping[str, Any]], gpu: GpuSpec | None
+) -> list[Fix]:
+    """Each alone, with what it saves; those that save nothing are left out."""
+    passes = {**facts.get("resume", {}), **facts.get("memory", {})}  # as it began, and as it was measured
+    inputs = EstimateInputs(
+        device="cpu" if facts.get("model", {}).get("device") == "cpu" else "cuda",
+        longest=(facts.get("data", {}).get("train") or {}).get("longest"),
+    )
+    longest, recomputed = inputs.longest_of(config), passes.get("activation_checkpointing")
+    tokens = longest if "with a single example" in (run.reason or "") else passes.get("micro_tokens")
+    estimate = memory_estimate(config, micro_tokens=tokens, checkpointing=recomputed, known=inputs)
+    if estimate is None:
+        return [Fix(saver.label, saver.settings, saver.cost) for saver in memory_ladder(config, longest, 0)]
+    too_large = gpu is not None and estimate.expected > gpu.usable_bytes
+    fixes: list[Fix] = []
+    for saver in memory_ladder(config, longest, estimate.micro_tokens):
+        changed = config.replace(saver.settings)
+        smallest_pass = inputs.longest_of(changed)
+        tokens = estimate.micro_tokens if estimate.micro_tokens > longest else smallest_pass
+        lighter = memory_estimate(
+            changed,
+            shape=estimate.shape,
+            micro_tokens=max(smallest_pass, saver.settings.get("train.micro_tokens", tokens)),
+            checkpointing=saver.settings.get("train.activation_checkpointing", recomputed),
+            known=inputs,
+        )
+        saved = estimate.expected - lighter.expected if lighter else 0
+        if lighter and saved >= _WITHOUT_EFFECT * estimate.expected:
+            fits = lighter.expected <= gpu.usable_bytes if too_large and gpu else None
+            fixes.append(Fix(saver.label, saver.settings, saver.cost, saved, fits))
+    return fixes
+
+
+def _not_finite_fixes(config: RunConfig, facts: Mapping[str, Mapping[str, Any]]) -> list[Fix]:
+    fixes: list[Fix] = []
+    rate = config.optim.learning_rate
+    if rate == "auto":  # what it became stands in the journal
+        rate = (facts.get("plan", {}).get("settings") or {}).get("optim.learning_rate", rate)
+    if isinstance(rate, float) and rate > 0:
+        third = float(f"{rate / 3:.2g}")
+        label = msg("learning rate {rate:g} → {third:g}", rate=rate, third=third)
+        fixes.append(Fix(label, {"optim.learning_rate": third}, "the usual reason"))
+    if config.optim.warmup < 0.1:
+        fixes.append(Fix("warm-up over the first tenth", {"optim.warmup": 0.1}, "the first steps are the wildest"))
+    if config.optim.grad_clip == 0 or config.optim.grad_clip > 0.5:
+        fixes.append(Fix("gradients clipped at 0.5", {"optim.grad_clip": 0.5}, "a single bad batch does less"))
+    if config.model.dtype == "bfloat16" or "bfloat16" in str(facts.get("model", {}).get("autocast")):
+        fixes.append(Fix("arithmetic in float32", {"model.dtype": "float32"}, "slower, more memory"))
+    return fixes
+
+
+def _disk_fixes(config: RunConfig) -> list[Fix]:
+    fixes: list[Fix] = []
+    if config.save.keep_last != 1 or config.save.keep_epochs != 1:
+        fixes.append(
+            Fix(
+                "fewer checkpoints kept",
+                {"save.keep_last": 1, "save.keep_epochs": 1},
+                "beside the best only the newest can be gone back to",
+            )
+        )
+    if config.method.kind == "full":
+        ladder = memory_ladder(config, config.data.max_length)
+        adapter = next(saver for saver in ladder if saver.settings.get("method.kind") == "lora")
+        fixes.append(Fix(adapter.label, adapter.settings, msg("small checkpoints, {cost}", cost=adapter.cost)))
+    return fixes
+
+
+def _input_fixes(config: RunConfig, folder: Path, hint: str) -> list[Fix]:
+    """What the run was made of is not there, or is not what its settings say."""
+    fixes: list[Fix] = []
+    if moved := new_places(folder, read_run(folder).config):
+        paths = ", ".join(value if isinstance(value, str) else " ".join(value) for value in moved.values())
+        fixes.append(Fix(msg("files where they are now: {paths}", paths=paths), moved, "the same content"))
+    if "data.max_bad_share" in hint:
+        fixes.append(Fix("bad rows left out, however many", {"data.max_bad_share": 1.0}, "less data to learn from"))
+    if config.data.map:
+        fixes.append(Fix("columns recognised by their names", {"data.map": {}}, "in place of data.map"))
+    if config.data.format != "auto":
+        fixes.append(Fix("format recognised by the content", {"data.format": "auto"}, "in place of data.format"))
+    return fixes
+
+
+def _fixes_in(hint: str, config: RunConfig) -> list[Fix]:
+    """Settings that the error itself names: `--set model.attention=plain`."""
+    fixes: list[Fix] = []
+    for text in _SET_FLAG.findall(hint):
+        path, value = parse_set(text)
+        setting = SETTINGS.get(path)
+        if setting is None:
+            continue
+        with contextlib.suppress(ValueError):  # a word in place of a value, as in SHARE
+            value = coerce(value, setting.type)
+            if value != config.flat()[path]:
+                fixes.append(Fix(text, {path: value}, _COSTS.get(path, "as the error says")))
+    return fixes
+
+
+_COSTS = {
+    "model.trust_remote_code": "runs Python code that comes with the model",
+    "model.attention": "one example a pass: slower",
+    "model.dtype": "slower, more memory",
+}
+
+
+def _without_repeats(fixes: Iterable[Fix]) -> list[Fix]:
+    kept: list[Fix] = []
+    for fix in fixes:
+        if all(fix.settings != other.settings for other in kept):
+            kept.append(fix)
+    return kept
