@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.base.messages import msg
 from engine.compare.comparison_records import Subject
-from engine.runs.evaluation_results import EvaluationResult
+from engine.runs.evaluation_folder import EvaluationResult
 
 _SCORED_BY = ("data.train_on", "data.max_length", "data.overlong", "data.system")
 """Settings that decide which tokens an eval loss is taken on, or what stands before them."""

@@ -28,7 +28,7 @@ from engine.compare.comparison_records import (
 from engine.compare.diagnosis import diagnose
 from engine.compare.subjects import ResolvedSubject, opened
 from engine.metrics.names import lower_is_better
-from engine.runs import evaluation_results
+from engine.runs import evaluation_folder
 from engine.store import chart_queries, gpu_samples, progress_queries, queries
 from engine.store.run_records import ENDED, Chart, Column, GpuReading
 
@@ -70,7 +70,7 @@ def compare(
             for each in compared
         ]
         settings = [_settings(each, said) for each, said in zip(compared, facts, strict=True)]
-        chosen = evaluation_results.choose([_evaluations_of(each) for each in compared])
+        chosen = evaluation_folder.choose([_evaluations_of(each) for each in compared])
         results = (*_results(compared), *_evaluation_table(chosen))
         return Comparison(
             subjects=subjects,
@@ -211,15 +211,15 @@ def _step_of_seconds(each: ResolvedSubject, seconds: float) -> int | None:
     return progress_queries.step_at(each.conn, each.run.id, moment + 1e-6)  # a float's rounding must not cost a step
 
 
-def _evaluations_of(each: ResolvedSubject) -> list[evaluation_results.EvaluationResult]:
+def _evaluations_of(each: ResolvedSubject) -> list[evaluation_folder.EvaluationResult]:
     if each.evaluation is not None:
         return [each.evaluation]
-    return evaluation_results.of_run(
+    return evaluation_folder.results_at(
         each.folder, each.subject.step, each.subject.last_step, any_step=each.subject.is_run
     )
 
 
-def _evaluation_table(chosen: Sequence[evaluation_results.EvaluationResult | None]) -> tuple[ResultTable, ...]:
+def _evaluation_table(chosen: Sequence[evaluation_folder.EvaluationResult | None]) -> tuple[ResultTable, ...]:
     """Scores of evaluations that `finetop eval` made; those of training are metrics already."""
     present = [result for result in chosen if result]
     if not any(result.source == "eval" for result in present):
@@ -385,15 +385,14 @@ def _curve(each: ResolvedSubject, key: str, x: str, columns: int, high: float | 
 
 
 def _answers(
-    compared: Sequence[ResolvedSubject], chosen: Sequence[evaluation_results.EvaluationResult | None], limit: int
+    compared: Sequence[ResolvedSubject], chosen: Sequence[evaluation_folder.EvaluationResult | None], limit: int
 ) -> tuple[Answers, ...]:
     """Of evaluations on the same examples where all have one, else what was sampled during training."""
     if limit <= 0:
         return ()
     if None not in chosen and len({result.data_key for result in chosen}) == 1:
         told = [
-            evaluation_results.by_example(evaluation_results.read_predictions(result.folder, limit))
-            for result in chosen
+            evaluation_folder.by_example(evaluation_folder.read_predictions(result.folder, limit)) for result in chosen
         ]
         if any(prediction.text is not None for prediction in told[0].values()):
             steps = tuple(result.step for result in chosen)

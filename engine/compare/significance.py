@@ -11,7 +11,7 @@ from engine.base.messages import msg
 from engine.compare import statistics
 from engine.compare.comparison_records import Comparison, Evidence
 from engine.metrics.names import lower_is_better, metric_name
-from engine.runs.evaluation_results import Prediction, by_example, read_predictions
+from engine.runs.evaluation_folder import Prediction, by_example, read_predictions
 
 _SURE = 1 - statistics.LEVEL
 _FEW = 10

@@ -14,8 +14,7 @@ from engine.base.messages import msg
 from engine.base.workspace import CONFIG, Workspace, parse_checkpoint_name
 from engine.compare.comparison_records import LETTERS, Subject
 from engine.runs import journal
-from engine.runs.evaluation_folder import FOLDER
-from engine.runs.evaluation_results import EvaluationResult, read_result
+from engine.runs.evaluation_folder import FOLDER, EvaluationResult, read_result
 from engine.store import connect, progress_queries, queries
 from engine.store.run_records import Checkpoint, Run, Series
 from engine.store.store_errors import StoreMissing, StoreOlder

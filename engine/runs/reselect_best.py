@@ -15,6 +15,7 @@ from engine.metrics.best_evaluation import Criterion, parse
 from engine.metrics.score import CLASSIFIED, METRICS, Answer, score
 from engine.metrics.scoring_command import CommandFailed, ScoreCommand, answered
 from engine.runs import checkpoints, evaluation_folder
+from engine.runs.evaluation_folder import Prediction
 from engine.runs.journal import Journal
 from engine.runs.run_folder import change_run, overlaid
 from engine.settings.eval_inputs import read_schema
@@ -166,28 +167,33 @@ def _from_predictions(
 ) -> float | None:
     """The metric over the predictions of one evaluation; None where they do not have what it takes."""
     metric, _, source = name.partition("@")
-    lines = evaluation_folder.read_predictions(folder)
+    predictions = evaluation_folder.read_predictions(folder)
     if source and metric in ("loss", *METRICS):
-        lines = [line for line in lines if line.get("source") == source]
+        predictions = [prediction for prediction in predictions if prediction.source == source]
     if metric == "loss":
-        tokens = sum(line["tokens"] for line in lines)
-        return sum(line["loss"] for line in lines) / tokens if tokens else None
+        losses = [prediction.loss for prediction in predictions if prediction.loss is not None]
+        tokens = sum(prediction.tokens or 0 for prediction in predictions)
+        return sum(losses) / tokens if tokens and len(losses) == len(predictions) else None
     if metric in METRICS:
-        return _score(lines, metric, result, config)
-    if not config.command or not (given := answered(lines)):
+        return _score(predictions, metric, result, config)
+    lines = answered([prediction.fields for prediction in predictions])
+    if not config.command or not lines:
         return None
     command = ScoreCommand(config.command, run_folder.resolve().parents[1], config.command_seconds)
-    return command.numbers(given, alive).get(name)
+    return command.numbers(lines, alive).get(name)
 
 
 def _score(
-    lines: Sequence[Mapping[str, Any]], metric: str, result: Mapping[str, Any], config: EvalConfig
+    predictions: Sequence[Prediction], metric: str, result: Mapping[str, Any], config: EvalConfig
 ) -> float | None:
     classified = metric in CLASSIFIED
-    judged = [line for line in lines if "accuracy" in (line.get("scores") or {})] if classified else answered(lines)
-    answers = [Answer(line.get("reference"), line.get("text"), line.get("label")) for line in judged]
+    answers = [
+        Answer(prediction.reference, prediction.text, prediction.label)
+        for prediction in predictions
+        if ("accuracy" in prediction.scores if classified else prediction.text is not None)
+    ]
     schema = read_schema(config) if metric == "json_schema" else ""
     if not answers or (metric == "json_schema" and not schema):
         return None
-    found = score(answers, [metric], result.get("normalisation") or "case", schema, classified)
-    return found.get(f"eval/{metric}")
+    scores = score(answers, [metric], result.get("normalisation") or "case", schema, classified)
+    return scores.get(f"eval/{metric}")

@@ -177,7 +177,7 @@ def _print_results(folder: Path, events: list[dict[str, Any]], seconds: float) -
     evals = [event for event in events if event["kind"] == "eval"]
     first, last = evals[0], evals[-1]
     before, after = (evaluation_folder.read_predictions(folder / event["folder"]) for event in (first, last))
-    labels = len({sample["reference"] for sample in after})
+    labels = len({prediction.reference for prediction in after})
     print(
         msg(
             "\nAfter {step} steps and {seconds}, on {num_after} questions it was never trained on:\n",
@@ -195,10 +195,10 @@ def _print_results(folder: Path, events: list[dict[str, Any]], seconds: float) -
     print()
     stride = max(1, len(after) // _SHOWN)
     for old, new in list(zip(before, after, strict=True))[::stride][:_SHOWN]:
-        mark = "✔" if new["text"] == new["reference"] else "✖"
-        print(f"  {_line(new['prompt'], 70)}")
-        print(f"    before: {_line(old['text'], 60)!r}")
-        print(f"    after:  {_line(new['text'], 60)!r} {mark}")
+        mark = "✔" if new.text == new.reference else "✖"
+        print(f"  {_line(new.prompt, 70)}")
+        print(f"    before: {_line(old.text or '', 60)!r}")
+        print(f"    after:  {_line(new.text or '', 60)!r} {mark}")
 
 
 def _line(text: str, limit: int) -> str:

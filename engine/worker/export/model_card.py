@@ -6,7 +6,7 @@ from typing import Any
 
 from engine import __version__
 from engine.base.messages import msg
-from engine.runs import evaluation_results, journal
+from engine.runs import evaluation_folder, journal
 from engine.settings.schema import SETTINGS, RunConfig
 
 _SHOWN = ("model.", "method.", "lora.", "optim.", "train.", "data.")
@@ -130,7 +130,7 @@ def _results(last: Any, run_folder: Path | None) -> list[tuple[str, float]]:
     for event in journal.effective(journal.read(run_folder)[0]):
         if event["kind"] == "eval" and event.get("step") == last.step:
             found |= {key: value for key, value in event["values"].items() if value is not None and key != "eval/loss"}
-    for result in evaluation_results.of_run(run_folder, last.step, last.step, any_step=False):
+    for result in evaluation_folder.results_at(run_folder, last.step, last.step, any_step=False):
         if result.source == "eval":
             where = msg(
                 " on {data} ({examples:,} examples)", data=result.data or result.folder.name, examples=result.examples

@@ -69,8 +69,8 @@ def test_a_checkpoint_gets_the_scores_it_had_in_training(workspace, capsys):
         folder = Path(result["folder"])
         assert folder.parent == workspace / "runs" / str(run) / "evaluations"
         assert folder.name.startswith(f"step-{last['step']:08d}-validation-")
-        before = evaluation_folder.read_predictions(workspace / "runs" / str(run) / last["folder"])
-        for ours, theirs in zip(evaluation_folder.read_predictions(folder), before, strict=True):
+        before = [p.fields for p in evaluation_folder.read_predictions(workspace / "runs" / str(run) / last["folder"])]
+        for ours, theirs in zip([p.fields for p in evaluation_folder.read_predictions(folder)], before, strict=True):
             assert (ours["key"], ours["label"]) == (theirs["key"], theirs["label"])
             assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
     base = results[2]
@@ -92,7 +92,7 @@ def test_a_file_is_scored_with_examples_in_the_prompt(workspace, capsys):
     result = json.loads((folder / "result.json").read_text())
     assert result["scores"]["eval/count"] == 3 and str(workspace / "score.py") in result["command"]["files"]
     assert result["generation"]["shots"] == 3 and result["data"]["files"][0]["path"].endswith("test.csv")
-    lines = evaluation_folder.read_predictions(folder)
+    lines = [p.fields for p in evaluation_folder.read_predictions(folder)]
     assert [line["prompt"] for line in lines] == ["apple number 99", "月亮 number 98", "apple number 97"]
     assert all(line["text"] is not None and line["tokens"] < 12 for line in lines)  # the loss is on the answer alone
 

@@ -277,7 +277,8 @@ def test_best_chosen_anew_is_journalled_so_that_a_rebuilt_store_knows(workspace,
     run_id = made(workspace, *lines, eval__metrics=[])
     folder = workspace.runs / str(run_id)
     for step, loss, right in _EVALUATIONS:
-        rows = [{"reference": "yes", "text": "yes" if n < right else "no", "scores": {}} for n in range(10)]
+        texts = ["yes" if n < right else "no" for n in range(10)]
+        rows = [{"key": str(n), "reference": "yes", "text": text, "scores": {}} for n, text in enumerate(texts)]
         result = {"scores": {"eval/loss": loss}, "normalisation": "case"}
         evaluation_folder.write(folder / "evaluations", evaluation_folder.step_name(step), result, rows)
         if step != 20:
@@ -350,7 +351,7 @@ def test_a_program_scores_the_answers_rules_what_is_best_and_each_source_is_told
     events = events_of(folder, "eval")
     assert [event["step"] for event in events] == [0, 2, 4]
     for event, (_, _, path) in zip(events, evaluation_folder.of_run(folder), strict=True):
-        values, lines = event["values"], evaluation_folder.read_predictions(path)
+        values, lines = event["values"], [p.fields for p in evaluation_folder.read_predictions(path)]
         assert values["eval/answers"] == 8 and 0 <= values["eval/letters"] <= 1 and "eval/unknown" not in values
         assert [line["source"] for line in lines] == ["web"] * 6 + ["books"] * 3
         for name in ("web", "books"):

@@ -66,7 +66,7 @@ def test_each_evaluation_in_training_leaves_its_predictions(classified):
     found = evaluation_folder.of_run(classified)
     assert [step for step, _, _ in found] == [event["step"] for event in events]
     for event, (step, slug, folder) in zip(events, found, strict=True):
-        result, lines = _result(folder), evaluation_folder.read_predictions(folder)
+        result, lines = _result(folder), [p.fields for p in evaluation_folder.read_predictions(folder)]
         assert (result["run"], result["step"], result["source"], slug) == (int(classified.name), step, "training", "")
         assert event["folder"] == f"evaluations/{folder.name}" and result["scores"] == event["values"]
         assert sum(line["loss"] for line in lines) / sum(line["tokens"] for line in lines) == pytest.approx(
@@ -87,7 +87,7 @@ def test_predictions_are_known_by_the_key_of_their_example(classified):
     _, _, folder = evaluation_folder.of_run(classified)[-1]
     table = classified.parent.parent / "table.csv"
     keys = {f"{example_key(e):016x}": e.messages[0]["content"] for e in read_data(str(table)).examples}
-    for line in evaluation_folder.read_predictions(folder):
+    for line in [p.fields for p in evaluation_folder.read_predictions(folder)]:
         assert keys[line["key"]] == line["prompt"]
 
 
@@ -119,7 +119,7 @@ def test_plain_text_is_paired_by_its_pieces(tiny_model, tmp_path):
         assert train(folder) == DONE
         last = evaluation_folder.of_run(folder)[-1][2]
         keys.append(_result(last)["data"]["key"])
-        assert all(line["reference"] is None and line["loss"] > 0 for line in evaluation_folder.read_predictions(last))
+        assert all(p.reference is None and p.loss > 0 for p in evaluation_folder.read_predictions(last))
     assert keys[0] == keys[1]
 
 
@@ -200,7 +200,7 @@ def test_scores_of_json_answers_follow_the_schema(tiny_model, tmp_path):
     values = events_of(folder, "eval")[-1]["values"]
     assert values["eval/json_valid"] == 1 and values["eval/json_schema"] == 0
     assert {"eval/number_match", "eval/rouge_l", "eval/chrf", "eval/contains"} <= values.keys()
-    lines = evaluation_folder.read_predictions(evaluation_folder.of_run(folder)[-1][2])
+    lines = [p.fields for p in evaluation_folder.read_predictions(evaluation_folder.of_run(folder)[-1][2])]
     assert sum(line["text"] is not None for line in lines) == 2 < len(lines)
 
 
