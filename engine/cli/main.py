@@ -49,6 +49,9 @@ _COMMANDS = {
         "rm": "move runs to the trash, or delete a checkpoint",
         "restore": "take runs back out of the trash",
     },
+    "edit": {
+        "edit": "give runs another name, tags or a note",
+    },
     "compare": {
         "compare": "runs or checkpoints side by side: results, how sure, settings, cost",
     },
@@ -84,8 +87,16 @@ _COMMANDS = {
         "daemon": "start, stop or look at what runs the queue",
     },
 }
-"""Which module of engine.cli has which commands, in the order of the help, and what they do: loading them all to say so
-would take a tenth of a second."""
+"""Which module of engine.cli.commands has which commands, in the order of the help, and what they do: loading them all
+to say so would take a tenth of a second."""
+_HELP = {name: text for names in _COMMANDS.values() for name, text in names.items()}
+
+
+class _Commands(argparse._SubParsersAction):
+    """Adds commands, each with its line of `finetop --help`."""
+
+    def add_parser(self, name: str, **options: Any) -> Any:
+        return super().add_parser(name, help=_HELP[name], **options)
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -102,9 +113,8 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 def front_page() -> argparse.ArgumentParser:
     """What `finetop --help` shows, and what tells a mistyped command: the commands by name only."""
     parser, commands = _front()
-    for names in _COMMANDS.values():
-        for name, what in names.items():
-            commands.add_parser(name, help=what)
+    for name in _HELP:
+        commands.add_parser(name)
     return parser
 
 
@@ -130,7 +140,7 @@ def _front() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction]:
         parents=[_common(defaults=True)],
     )
     parser.add_argument("--version", action="version", version=f"finetop {__version__}")
-    return parser, parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    return parser, parser.add_subparsers(action=_Commands, title="commands", metavar="COMMAND", required=True)
 
 
 def main(arguments: list[str] | None = None, tour: Callable[[Path], int] | None = None) -> int:
@@ -146,8 +156,7 @@ def main(arguments: list[str] | None = None, tour: Callable[[Path], int] | None 
     try:
         words = sys.argv[1:] if arguments is None else arguments
         command = _command(words)
-        known = any(command in names for names in _COMMANDS.values())
-        options = (build_parser(command) if known else front_page()).parse_args(words)
+        options = (build_parser(command) if command in _HELP else front_page()).parse_args(words)
         show_traceback = options.traceback
         options.tour = tour
         return options.run(options)

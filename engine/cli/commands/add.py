@@ -39,7 +39,6 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
     style = argparse.RawDescriptionHelpFormatter
     add = commands.add_parser(
         "add",
-        help="queue a run; the same flags as train",
         description="Queues a run with the settings and the data of this moment, and prints its id.",
         epilog=_ADD_EXAMPLES,
         formatter_class=style,
@@ -53,7 +52,6 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
     add.set_defaults(run=run_add)
     group = commands.add_parser(
         "sweep",
-        help="queue a group of runs whose settings vary",
         description="Queues every combination of the values given by --grid, or so many drawn from them.",
         epilog=_SWEEP_EXAMPLES,
         formatter_class=style,

@@ -26,7 +26,6 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     style = argparse.RawDescriptionHelpFormatter
     checkpoints = commands.add_parser(
         "checkpoints",
-        help="checkpoints of a run, or of all",
         epilog=_EXAMPLES,
         formatter_class=style,
         parents=[common],

@@ -30,7 +30,6 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser = commands.add_parser(
         "compare",
         parents=[common],
-        help="runs or checkpoints side by side: results, how sure, settings, cost",
         description="Compares runs (41), checkpoints (41@best) and evaluations, finished or not. The first is the "
         "baseline. Where predictions were kept, says how sure each difference is.",
         epilog=_EPILOG,

@@ -31,7 +31,6 @@ _START_SECONDS, _STOP_SECONDS = 10.0, 15.0
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "daemon",
-        help="start, stop or look at what runs the queue",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -59,9 +59,7 @@ _TOLD_EVERY_SECONDS = 0.2
 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     style = argparse.RawDescriptionHelpFormatter
-    data = commands.add_parser(
-        "data", help="look after data files: check, show, clean, convert, split", parents=[common]
-    )
+    data = commands.add_parser("data", parents=[common])
     actions = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     check = actions.add_parser(

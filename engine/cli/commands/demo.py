@@ -42,7 +42,6 @@ _POLL_SECONDS = 0.1
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "demo",
-        help="watch a small model learn sample data, on the screen or in lines",
         description="Two runs of a small model that ships with finetop, live on the screen, in a folder of their own."
         " Without a terminal, or with --headless: one run, in lines.",
         parents=[common],

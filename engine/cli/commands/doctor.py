@@ -50,7 +50,6 @@ class Finding:
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "doctor",
-        help="versions, paths, GPU, disk, daemon: what would not work, and what to do",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],

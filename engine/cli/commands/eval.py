@@ -40,7 +40,6 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser = commands.add_parser(
         "eval",
         parents=[common],
-        help="score checkpoints, base models or folders on data",
         description="Loss and scores on a file, or on the run's own validation data. Every prediction is kept, so that "
         "`finetop compare` can pair them.",
         epilog=msg(

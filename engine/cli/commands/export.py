@@ -26,7 +26,6 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser = commands.add_parser(
         "export",
         parents=[common],
-        help="hand a checkpoint over: adapter, merged model or GGUF",
         description="Writes a checkpoint into a new folder for other programs, with a model card, loads it again with "
         "transformers and peft alone, and compares the logits. Needs 4 bytes of memory for each weight of the model.",
         epilog=_EPILOG,

@@ -14,7 +14,6 @@ from engine.settings.resolve import Layer, resolve
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "presets",
-        help="list presets, or show one",
         parents=[common],
         epilog="examples:\n  finetop presets\n  finetop presets quick\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -45,7 +45,6 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
     style = argparse.RawDescriptionHelpFormatter
     ls = commands.add_parser(
         "ls",
-        help="running, waiting and why, and the last finished",
         description="Shows the runs at work, the queue in its order with why each waits, and what finished last.",
         epilog=_LS_EXAMPLES,
         formatter_class=style,
@@ -56,7 +55,6 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
     ls.set_defaults(run=run_ls)
     history = commands.add_parser(
         "history",
-        help="all runs as a table with their results",
         epilog=_HISTORY_EXAMPLES,
         formatter_class=style,
         parents=[common],

@@ -34,7 +34,6 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     style = argparse.RawDescriptionHelpFormatter
     logs = commands.add_parser(
         "logs",
-        help="what a run's worker printed; with -f how it goes",
         epilog=_EXAMPLES,
         formatter_class=style,
         parents=[common],

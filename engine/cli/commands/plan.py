@@ -14,7 +14,6 @@ examples:
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "plan",
-        help="what would run, in which memory, how long, at what cost; starts nothing",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],

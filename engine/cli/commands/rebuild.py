@@ -14,7 +14,6 @@ _EXAMPLES = "examples:\n  finetop rebuild\n  finetop rebuild --workspace ~/work 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "rebuild",
-        help="make runs.db anew from the run folders",
         description="Makes runs.db anew from runs/ and the trash, for when it is lost or damaged. The old one is kept. "
         "What never ran comes back held, unless the old database still says otherwise.",
         epilog=_EXAMPLES,

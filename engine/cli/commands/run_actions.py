@@ -30,10 +30,9 @@ _PLACES = ("up", "down", "top", "bottom")
 
 
 def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
-    def parser(name: str, help: str, run: Callable[[argparse.Namespace], int], *examples: str) -> Any:
+    def parser(name: str, run: Callable[[argparse.Namespace], int], *examples: str) -> Any:
         made = commands.add_parser(
             name,
-            help=help,
             epilog="examples:\n" + "".join(f"  finetop {example}\n" for example in examples),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             parents=[common],
@@ -42,15 +41,14 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
         made.set_defaults(run=run)
         return made
 
-    stop = parser("stop", "save, then exit; a waiting run leaves the queue", run_stop, "stop 41 42", "stop 41 --wait")
+    stop = parser("stop", run_stop, "stop 41 42", "stop 41 --wait")
     add_runs_argument(stop, "runs to stop")
     stop.add_argument("--wait", action="store_true", help="return when they have ended")
-    kill = parser("kill", "end at once, unsaved", run_kill, "kill 41", "kill 40-45 --yes")
+    kill = parser("kill", run_kill, "kill 41", "kill 40-45 --yes")
     add_runs_argument(kill, "runs to kill")
     kill.add_argument("--yes", action="store_true", help="do not ask")
     resume = parser(
         "resume",
-        "queue a run again, to go on from a checkpoint",
         run_resume,
         "resume 41@1200",
         "resume --interrupted",
@@ -68,23 +66,21 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
     )
     fork = parser(
         "fork",
-        "queue a new run from a checkpoint, with other settings",
         run_fork,
         "fork 41@best --learning-rate 5e-5 --name gentler",
         "fork 41@1200 --data-file more.jsonl --set lora.dropout=0.1",
     )
     fork.add_argument("checkpoint", metavar="ID[@CKPT]", help="where it starts: 41, 41@best, 41@1200, 41@epoch-3")
     add_setting_flags(fork)
-    hold = parser("hold", "keep waiting runs from starting", run_hold, "hold 40-45", "hold --filter group:sweep-2")
+    hold = parser("hold", run_hold, "hold 40-45", "hold --filter group:sweep-2")
     add_runs_argument(hold, "runs to hold")
-    release = parser("release", "let held runs take their turn", run_release, "release 40-45", "release 43")
+    release = parser("release", run_release, "release 40-45", "release 43")
     add_runs_argument(release, "runs to release")
-    move = parser("move", "change a run's place in the queue", run_move, "move 41 top", "move 41 3")
+    move = parser("move", run_move, "move 41 top", "move 41 3")
     move.add_argument("id", metavar="ID", help="a waiting run")
     move.add_argument("to", metavar="WHERE", help="up, down, top, bottom, or its new place from 1 on")
     rm = parser(
         "rm",
-        "move runs to the trash, or delete a checkpoint",
         run_rm,
         "rm 38-40",
         "rm 41@600",
@@ -93,7 +89,7 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
     add_runs_argument(rm, "runs, or one checkpoint as 41@600")
     rm.add_argument("--purge", action="store_true", help="empty the trash, or delete the runs that are named for good")
     rm.add_argument("--yes", action="store_true", help="do not ask before something is deleted for good")
-    restore = parser("restore", "take runs back out of the trash", run_restore, "restore 38", "restore 38-40")
+    restore = parser("restore", run_restore, "restore 38", "restore 38-40")
     add_runs_argument(restore, "runs in the trash")
 
 

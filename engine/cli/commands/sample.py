@@ -39,7 +39,6 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
     sample = commands.add_parser(
         "sample",
         parents=[common],
-        help="prompts answered by several models, side by side",
         epilog=_EXAMPLES,
         formatter_class=style,
     )
@@ -62,7 +61,6 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
     samples = commands.add_parser(
         "samples",
         parents=[common],
-        help="how a run answered eval.prompts at each evaluation",
         epilog=_HISTORY_EXAMPLES,
         formatter_class=style,
     )

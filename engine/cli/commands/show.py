@@ -40,7 +40,6 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     style = argparse.RawDescriptionHelpFormatter
     show = commands.add_parser(
         "show",
-        help="one run: state, settings, events, checkpoints, what went wrong",
         epilog=_EXAMPLES,
         formatter_class=style,
         parents=[common],

@@ -24,7 +24,6 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser = commands.add_parser(
         "top",
         parents=[common],
-        help="GPUs, their processes, and the host, printed once",
         description="Prints what the GPUs and the host are doing now, and whose work it is.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -34,9 +34,7 @@ _BUSY_SECONDS = 3.0
 
 def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     style = argparse.RawDescriptionHelpFormatter
-    train = commands.add_parser(
-        "train", help="train one run now, in the foreground", epilog=_EXAMPLES, formatter_class=style, parents=[common]
-    )
+    train = commands.add_parser("train", epilog=_EXAMPLES, formatter_class=style, parents=[common])
     add_setting_flags(train)
     train.add_argument(
         "--resume", nargs="?", const="", metavar="ID[@CKPT]", help="go on with a run: the newest, or the one named"

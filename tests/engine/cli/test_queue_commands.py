@@ -29,7 +29,7 @@ from tests.engine.store.storekit import line, metric, write
 FINETOP = str(Path(sys.executable).with_name("finetop"))
 PATIENCE = 90
 COMMANDS = ("add", "sweep", "ls", "history", "show", "logs", "checkpoints", "stop", "kill", "resume", "fork", "hold")
-COMMANDS += ("release", "move", "rm", "restore", "doctor", "rebuild")
+COMMANDS += ("edit", "release", "move", "rm", "restore", "doctor", "rebuild")
 
 
 @pytest.fixture
@@ -603,3 +603,26 @@ def test_a_queued_run_is_trained_stopped_resumed_and_forked_without_a_terminal(t
         assert [c.step for c in queries.lineage(reader(workspace.database), 2, 4)][:2] == [4, 0]
     finally:
         daemon_client.stop(workspace)
+
+
+# words about runs
+
+
+def test_edit_gives_runs_names_tags_and_notes(finetop, workspace):
+    first, second = add(finetop), add(finetop)
+    out, _ = finetop("edit", first, "--name", " 基线 ", "--note", "bad rows")
+    assert out == f"run {first}: is called 基线, has a note\n"
+    assert finetop("edit", f"{first},{second}", "--tag", "sql,paper", "--tag", "sql")[0].count("tagged sql paper") == 2
+    runs = {run.id: run for run in queries.list_runs(reader(workspace.database))}
+    assert (runs[first].name, runs[first].note, runs[first].tags) == ("基线", "bad rows", ("sql", "paper"))
+    assert "基线" in (workspace.runs / str(first) / "config.json").read_text("utf-8")
+    assert "has no tags" in finetop("edit", second, "--tag", "")[0]
+    assert queries.run(reader(workspace.database), second).tags == ()
+
+
+def test_edit_refuses_what_means_nothing(finetop):
+    first, second = add(finetop), add(finetop)
+    assert "nothing to change" in finetop("edit", first, code=2)[1]
+    assert "one run" in finetop("edit", first, second, "--name", "both", code=2)[1]
+    assert "at least one character" in finetop("edit", first, "--name", " ", code=2)[1]
+    finetop("edit", 99, "--note", "x", code=2)
