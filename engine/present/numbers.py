@@ -120,9 +120,9 @@ def size(count: float | None, digits: int = 1) -> str:
     if count is None:
         return UNKNOWN
     for unit in ("B", "k", "M", "G", "T"):
-        if count < (999.5 if unit in "BkM" else 999.95):
-            small = count < 9.95 and unit != "B"
-            return f"{count:.{digits if unit in 'GT' else int(small)}f}{unit}"
+        if count < 999.5:
+            exact = count < 9.95 and unit != "B" or count < 99.95 and unit in "GT"
+            return f"{count:.{digits if exact else 0}f}{unit}"
         count /= 1024
     return f"{count:.0f}P"
 

@@ -89,6 +89,8 @@ def test_wrapped_text_loses_no_character_and_no_line_is_too_wide(text, width):
         (numbers.setting_text(1e-5), "1e-5"),
         (numbers.size(62.1 * GIB), "62.1G"),
         (numbers.size(50 << 20), "50M"),
+        (numbers.size(384 * GIB), "384G"),
+        (numbers.size(80 * GIB, 0), "80G"),
         (numbers.size(168_000_000), "160M"),
         (numbers.size(1_400_000_000), "1.3G"),
         (gauge(0.5, 4), "██··"),
