@@ -121,7 +121,7 @@ def size(count: float | None, digits: int = 1) -> str:
         return UNKNOWN
     for unit in ("B", "k", "M", "G", "T"):
         if count < 999.5:
-            exact = count < 9.95 and unit != "B" or count < 99.95 and unit in "GT"
+            exact = (count < 9.95 and unit != "B") or (count < 99.95 and unit in "GT")
             return f"{count:.{digits if exact else 0}f}{unit}"
         count /= 1024
     return f"{count:.0f}P"

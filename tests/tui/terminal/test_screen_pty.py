@@ -229,7 +229,7 @@ def test_a_reader_that_stalls_holds_up_nothing_and_gets_the_newest_picture(fille
             terminal.send("GgGg\x0c")  # redraws: much to write
             time.sleep(0.05)
         conn.close()
-        terminal.shows("1 319")
+        terminal.shows("1,319")
         terminal.send("q")
         assert terminal.left() == 0
 
