@@ -335,7 +335,8 @@ def test_what_only_the_worker_finds_out_leaves_the_run_as_it_was(done, state):
         raise RuntimeError("later")
 
 
-def test_a_data_file_whose_name_is_not_utf8_is_trained_on_and_listed(tiny_model, chats, tmp_path, capsys):
+def test_a_data_file_whose_name_is_not_utf8_is_trained_on_and_listed(tiny_model, chats, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FINETOP_NO_DAEMON", "1")
     data = tmp_path / os.fsdecode(b"\xca\xfd\xbe\xdd.jsonl")
     shutil.copy(chats, data)
     folder = make_run(tmp_path, tiny_model, data, train__max_steps=1)
