@@ -4,6 +4,7 @@
 chat whatever else it holds, and a lone `text` is plain text only when nothing better fits.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,7 @@ class Schema:
     """Roles every row needs; the others may be missing."""
 
 
+@functools.lru_cache(4096)  # the keys of every message of every row are asked for, and are the same few
 def normalise(name: str) -> str:
     """A column name as it is compared: letter case, spaces and hyphens do not matter."""
     return name.strip(" \t\ufeff").casefold().replace(" ", "_").replace("-", "_")

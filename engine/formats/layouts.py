@@ -10,9 +10,9 @@ from typing import Any
 
 from engine.base.messages import msg
 from engine.formats.columns import LABELS, Schema, normalise
-from engine.formats.list_values import holds_text
 from engine.formats.media import media_guard
 from engine.formats.preference import compared_columns, pair_guard, verdict_guard
+from engine.formats.ratings import is_rating
 from engine.formats.row_errors import excerpt
 from engine.formats.split_names import COLUMNS as SPLIT_COLUMNS
 
@@ -42,7 +42,6 @@ _TRANSCRIPT = re.compile(
 """Marks of a conversation that is written into one text: ChatML, Llama, Gemma, Vicuna, Guanaco, MOSS, HH."""
 _BY_TURNS = re.compile("dialog|conv|chat|turn|utter|message|data|对话")
 _LOOKED_AT = 20_000
-_NUMBERS = (int, float, type(None))
 Guard = Callable[[dict], None]
 
 
@@ -52,6 +51,8 @@ class Layout:
     guards: tuple[Guard, ...]
     """Each raises RowFault for a row that must not be trained on."""
     unused: tuple[str, ...]
+    ratings: tuple[str, ...]
+    """Those of the unused columns whose numbers say how good an answer is."""
     split: str
     """The column that says which part of the data a row belongs to; '' for none."""
 
@@ -70,7 +71,8 @@ def layout_of(
         media_guard([column for column in columns if column not in used]),
     )
     unused = tuple(column for column in columns if column not in used and column != split)
-    return Layout(shape, tuple(filter(None, guards)), unused, split)
+    ratings = tuple(filter(is_rating, unused)) if shape.kind in ("chat", "pair") else ()
+    return Layout(shape, tuple(filter(None, guards)), unused, ratings, split)
 
 
 def exam_words(ignored: Iterable[str]) -> list[str]:
@@ -83,10 +85,6 @@ def exam_words(ignored: Iterable[str]) -> list[str]:
         "{looks} like the choices of exam questions, which are asked without: write them into the question", looks=looks
     )
     return [f"{', '.join(choices)} {said}"]
-
-
-def unused_with_text(row: dict, unused: Sequence[str]) -> list[str]:
-    return [column for column in unused if not isinstance(row[column], _NUMBERS) and holds_text(row[column])]
 
 
 def known_layout(columns: Sequence[str], row: dict) -> tuple[str, str] | None:

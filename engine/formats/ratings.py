@@ -28,25 +28,20 @@ class Ratings:
 
     def __init__(self) -> None:
         self._values: dict[str, array] = {}
-        self._rates: dict[str, bool] = {}
 
-    def see(self, row: dict, unused: Sequence[str]) -> None:
-        """Take down the ratings in a row that is read, among its columns that serve for nothing else."""
-        for column in unused:
-            rates = self._rates.get(column)
-            if rates is None:
-                rates = self._rates[column] = _rates(column)
-            if rates:
-                for name, value in _numbers(column, row.get(column)):
-                    if name in self._values or len(self._values) < _MOST:
-                        self._values.setdefault(name, array("d")).append(value)
+    def add(self, row: dict, columns: Sequence[str]) -> None:
+        """Keep the numbers in the rating columns of a row that is read."""
+        for column in columns:
+            for name, value in _numbers(column, row.get(column)):
+                if name in self._values or len(self._values) < _MOST:
+                    self._values.setdefault(name, array("d")).append(value)
 
     def lines(self) -> list[str]:
         """What to say of those that differ from answer to answer."""
         return [_line(name, values) for name, values in self._values.items() if min(values) < max(values)]
 
 
-def _rates(column: str) -> bool:
+def is_rating(column: str) -> bool:
     """`score`, `avg_rating`, `score_chosen`, but not the score of a worse answer."""
     name = normalise(column)
     words = {name, *re.split(r"[\W_]+", name)}

@@ -3,16 +3,20 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from engine.base.escape import escape
 from engine.base.messages import msg
-from engine.formats.layouts import exam_words, unused_with_text
+from engine.formats.examples import Example
+from engine.formats.layouts import exam_words
+from engine.formats.list_values import holds_text
 from engine.formats.ratings import Ratings
 from engine.formats.rows import Built
 from engine.formats.split_names import VALIDATION, part_of_name
 
 _MOST_NAMES = 50
 """Names of columns that are counted per file."""
+_NUMBERS = (int, float, type(None))
 
 
 @dataclass(slots=True)
@@ -90,17 +94,33 @@ class FileTally:
         """Columns and keys of a good row with text that its example does not hold; counted, as true and false are."""
         names = built.unread
         if unused:
-            for column in unused:
+            with_text = []
+            for column in unused:  # cheapest question first: this runs for every column of every row
                 value = row[column]
-                if (value is True or value is False) and (column in self.flags or len(self.flags) < _MOST_NAMES):
-                    self.flags.setdefault(column, Counter())[value] += 1
-            if with_text := unused_with_text(row, unused):
-                held = [message["content"] for message in built.example.messages]
-                names += tuple([name for name in with_text if row[name] not in held])
+                if isinstance(value, _NUMBERS):
+                    if value is True or value is False:
+                        self._count_flag(column, value)
+                elif holds_text(value) and not _is_learnt(value, built.example):
+                    with_text.append(column)
+            if with_text:
+                names = (*names, *with_text)
+        ignored = self.ignored
         for name in names:
-            if name in self.ignored or len(self.ignored) < _MOST_NAMES:
-                self.ignored[name] += 1
+            if name in ignored or len(ignored) < _MOST_NAMES:
+                ignored[name] += 1
         return names
+
+    def _count_flag(self, column: str, value: bool) -> None:
+        if column in self.flags or len(self.flags) < _MOST_NAMES:
+            self.flags.setdefault(column, Counter())[value] += 1
+
+
+def _is_learnt(value: Any, example: Example) -> bool:
+    """Whether one of the example's messages is this very text."""
+    for message in example.messages:  # noqa: SIM110 - half the time of `any` with a generator
+        if message["content"] == value:
+            return True
+    return False
 
 
 def _rows(number: int) -> str:

@@ -228,8 +228,8 @@ class Reading:
                     guard(row)
                 built = build_example(row, layout.shape, self._system, name, line)
                 ignored = file.not_learnt(row, layout.unused, built)
-                if layout.unused and layout.shape.kind in ("chat", "pair"):
-                    file.ratings.see(row, layout.unused)
+                if layout.ratings:
+                    file.ratings.add(row, layout.ratings)
             except RowRejected as fault:
                 file.bad += 1
                 shown = fault.value if fault.value is not None else row
