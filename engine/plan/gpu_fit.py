@@ -4,13 +4,11 @@ from dataclasses import dataclass
 
 from engine.base.messages import msg
 from engine.base.units import GIB
+from engine.models.device_limits import ENOUGH_TOKENS, GPU_SHARE
 from engine.models.model_shape import ModelShape
-from engine.plan.memory import ENOUGH_TOKENS, EstimateInputs, MemoryEstimate, memory_estimate
+from engine.plan.memory import EstimateInputs, MemoryEstimate, memory_estimate
 from engine.plan.memory_ladder import memory_ladder
 from engine.settings.schema import RunConfig
-
-SHARE = 0.9
-"""Share of a card the worker lets a pass take (engine.worker.runtime.memory_fit)."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class GpuSpec:
     def usable_bytes(self) -> int:
         """What the worker lets its passes take of it."""
         others = self.total_bytes - self.free_bytes if self.free_bytes is not None else 0
-        return int(SHARE * self.total_bytes) - others
+        return int(GPU_SHARE * self.total_bytes) - others
 
 
 COMMON_GPUS = tuple(GpuSpec(msg("a card of {size} GB", size=size), size * GIB) for size in (24, 48, 80))

@@ -4,10 +4,10 @@ import contextlib
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from engine.base.errors import EngineError
 from engine.base.workspace import Workspace
+from engine.models.device_limits import cpu_is_good_at_bfloat16
 from engine.plan.gpu_fit import GpuSpec
 from engine.plan.throughput import PastRun
 
@@ -69,15 +69,6 @@ _BEFORE_AMPERE = re.compile(r"\b(T4|V100S?|P100|P40|P4|M60|K80|GTX|TITAN|RTX 20\
 def card_is_good_at_bfloat16(name: str) -> bool:
     """Compute capability 8.0, Ampere, and above; earlier cards by their names: NVML is asked no more."""
     return not _BEFORE_AMPERE.search(name.upper())
-
-
-def cpu_is_good_at_bfloat16() -> bool:
-    """By the kernel's list of what the processor can, as torch finds out by asking it (engine.worker.model.load)."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text("utf-8", "replace").split("flags", 1)[-1].split("\n", 1)[0].split()
-    except OSError:
-        return False
-    return bool({"amx_tile", "avx512_bf16"} & set(flags))
 
 
 def past_runs(workspace: Workspace) -> list[PastRun]:

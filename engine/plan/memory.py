@@ -8,16 +8,11 @@ the layers keep for the backward pass, and logits at supervised positions only, 
 import math
 from dataclasses import dataclass, field
 
+from engine.models.device_limits import CPU_TOKENS, ENOUGH_TOKENS, LOGITS_BUDGET_BYTES
 from engine.models.model_shape import Linear, ModelShape, find_shape
 from engine.plan.activations import Adapter, Arithmetic, kept_per_token, passing_per_token
 from engine.settings.schema import RunConfig
 
-ENOUGH_TOKENS = 2048
-"""Tokens in a pass that keep a GPU busy: what the worker is content with (engine.worker.runtime.memory_fit)."""
-CPU_TOKENS = 4096
-"""The most the worker puts in a pass on a CPU."""
-LOGITS_BUDGET_BYTES = 2**30
-"""float32 logits of one chunk (engine.worker.model.loss)."""
 CUDA_CONTEXT_BYTES = 600 * 2**20
 """CUDA's context and the kernels loaded into it. Assumed: since CUDA 11.7, which loads kernels when they are first
 used, it begins at some 300 MB (pytorch issue 107667) and grows with each kind of kernel."""

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.messages import msg
+from engine.models.device_limits import CPU_TOKENS
 
-_CPU_TOKENS, _GPU_TOKENS = 4096, 16384
+_GPU_TOKENS = 16384
 """Tokens of one pass; halved where they do not fit."""
 _FEWER_SHOTS = (
     "With examples in its prompt nothing is cut: give --shots a smaller number, or leave the longest rows out."
@@ -99,7 +100,7 @@ def _evaluate(request: dict[str, Any], said: _Said) -> None:
     asked = _asked(request, reading, sources.labels)
     shelf = ModelCache()
     set_up_torch(targets[0].config, shelf.device)
-    micro_tokens = request["micro_tokens"] or (_CPU_TOKENS if shelf.device.type == "cpu" else _GPU_TOKENS)
+    micro_tokens = request["micro_tokens"] or (CPU_TOKENS if shelf.device.type == "cpu" else _GPU_TOKENS)
     for target in targets:
         said.progress(f"loading {target.name}", 0, 0)
         template = shelf.template(target)

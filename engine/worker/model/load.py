@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from engine.base.errors import ModelError, first_line
 from engine.base.messages import msg
+from engine.models.device_limits import cpu_is_good_at_bfloat16
 from engine.models.model_facts import ModelFacts, facts_of
 from engine.models.model_name import check_model_name
 from engine.models.model_shape import cached_config, hub_cache
@@ -63,7 +64,7 @@ def pick_device(rank: int = 0) -> torch.device:
 def choose_precision(config: RunConfig, device: torch.device) -> Precision:
     """For a device of this machine."""
     on_gpu = device.type == "cuda"
-    fast_bf16 = torch.cuda.get_device_capability(device) >= (8, 0) if on_gpu else _cpu_is_good_at_bfloat16()
+    fast_bf16 = torch.cuda.get_device_capability(device) >= (8, 0) if on_gpu else cpu_is_good_at_bfloat16()
     return precision_for(config, device, on_gpu, fast_bf16)
 
 
@@ -78,10 +79,6 @@ def precision_for(config: RunConfig, device: torch.device, on_gpu: bool, fast_bf
     frozen_base = config.method.kind != "full" and on_gpu
     base = torch.bfloat16 if frozen_base or wanted == "bfloat16" else torch.float32
     return Precision(device, torch.bfloat16, base)
-
-
-def _cpu_is_good_at_bfloat16() -> bool:
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def model_source(config: ModelConfig) -> str:

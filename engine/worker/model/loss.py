@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from engine.base.errors import ModelError
 from engine.base.messages import msg
+from engine.models.device_limits import LOGITS_BUDGET_BYTES
 from engine.worker.data.packing import Pack
 from engine.worker.model import attention
 from engine.worker.model.load import table_positions
@@ -25,9 +26,6 @@ _TRIAL_TOKENS, _LEAST_TRIAL_TOKENS = 256, 12
 
 LOSS_TOLERANCE = {None: 1e-4, torch.bfloat16: 2e-2}
 """How far, by the type of the arithmetic, the fast path's losses may be from the model's own."""
-
-LOGITS_BUDGET_BYTES = 2**30
-"""float32 logits of one chunk. Larger than this, they are computed in chunks and again in the backward pass."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from torch import nn
 
 from engine.base.errors import OutOfMemory
 from engine.base.messages import msg
+from engine.models.device_limits import CPU_TOKENS, ENOUGH_TOKENS, GPU_SHARE
 from engine.runs.journal import Journal
 from engine.settings.schema import RunConfig
 from engine.worker.data.packing import TokenSet, make_pack, plan_passes
@@ -15,14 +16,6 @@ from engine.worker.model.load import Precision, enable_activation_checkpointing
 from engine.worker.model.loss import PackedLoss, UnpackedLoss
 from engine.worker.model.out_of_memory import is_out_of_memory
 from engine.worker.runtime.train_state import TrainState
-
-CPU_TOKENS = 4096
-"""On the CPU larger passes gain nothing, and memory is shared with everything else."""
-_ENOUGH_TOKENS = 2048
-"""Tokens that keep a GPU busy; more in a pass gains little."""
-_GPU_SHARE = 0.9
-"""Share of the card's memory, but for what others hold, that a trial may take; the rest is left to fragmentation and
-evaluation."""
 
 
 def find_micro_tokens(
@@ -67,12 +60,12 @@ def find_micro_tokens(
             if trial >= step_tokens:
                 break
             trial = min(2 * trial, step_tokens)
-    return max(fits, longest), fits >= min(step_tokens, _ENOUGH_TOKENS)
+    return max(fits, longest), fits >= min(step_tokens, ENOUGH_TOKENS)
 
 
 def trial_budget(total: int, others: int, moments: int) -> float:
     """Bytes a trial may take of a card with `total` bytes, of which others hold some and Adam will need some."""
-    return _GPU_SHARE * (total - others) - moments
+    return GPU_SHARE * (total - others) - moments
 
 
 def fit_memory(
