@@ -11,13 +11,10 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from textual import events
-from textual._compositor import ChopsUpdate, LayoutUpdate
-from textual.app import App
 from textual.message import Message
 from textual.widgets import Input
 
@@ -28,10 +25,11 @@ from engine.present.numbers import plural
 from engine.present.text import cells, one_line
 from engine.store.filters import SORTS
 from engine.store.run_records import RunState
-from tui.data.command_thread import Acted, CommandThread
+from tui.data.command_thread import CommandDone, CommandThread
 from tui.data.current_user import current_user
 from tui.data.feed import Answer, Feed, Updated
 from tui.data.snapshot import Snapshot, View
+from tui.host import StatusText
 from tui.keymap import Keymap
 from tui.render.notifications import event_words
 from tui.render.theme import Palette, choose, speaks_utf8
@@ -39,34 +37,27 @@ from tui.screens.key_screen import KeyScreen
 from tui.settings import Memory, Settings
 from tui.terminal.driver import Driver
 from tui.terminal.screen_diff import ScreenDiff
-from tui.terminal.terminal_background import Ground
+from tui.terminal.terminal_background import BackgroundReport
+from tui.terminal.textual_private import PrivateApp, Update, color_system, mounted
 from tui.widgets.pane import Lines
 
 KEEP_UP_SECONDS = 2.0
 """How often to look for runs that the store could not hear of; without a daemon their values come so often, too."""
 KEEP_UP_BUSY_SECONDS = 0.2
 """For how long that waits for a database which another process writes to; it is done again anyway."""
-LOOKED_SECONDS = 2.0
+VISIT_SECONDS = 2.0
 """Who leaves sooner has not looked."""
 PATIENCE_SECONDS = 2.0
 """Keys that are typed ahead wait so long for what they are meant for: the first picture, the settings of a form."""
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """The line above the footer: kept until the next."""
-
-    text: str
-    role: str = "text"
-    at: float | None = None
-    """When it happened, for what may stand there for hours."""
 
 
 class Drained(Message):
     """The terminal has taken all it was sent, after it could not keep up."""
 
 
-class FinetopApp(App, inherit_bindings=False):
+class FinetopApp(PrivateApp, inherit_bindings=False):
+    """The application: it is the `Host` of its screens."""
+
     TITLE = "finetop"
     BINDINGS = []
     ENABLE_COMMAND_PALETTE = False
@@ -89,15 +80,16 @@ class FinetopApp(App, inherit_bindings=False):
         self.readonly = readonly
         self._welcome = welcome
         self.keymap = Keymap(self.settings.keys)
-        system = self.console.color_system
-        self.look = Palette(choose(self.settings.theme, system), self.settings.ascii, speaks_utf8())
-        self.asks_ground = self.settings.theme == "auto" and self.look.name in ("dark", "light")
+        self.palette = Palette(
+            choose(self.settings.theme, self.console.color_system), self.settings.ascii, speaks_utf8()
+        )
+        self.asks_background = self.settings.theme == "auto" and self.palette.name in ("dark", "light")
         """Whether the terminal's ground decides between two looks."""
-        self.register_theme(self.look.textual())
+        self.register_theme(self.palette.textual())
         self.theme = "finetop"
-        self.glass = ScreenDiff(None if system is None else self.console._color_system)
+        self.screen_diff = ScreenDiff(color_system(self.console))
         self.snapshot = Snapshot(0.0)
-        self.news = News("")
+        self.status_text = StatusText("")
         self.memory = Memory()
         self.view = _remembered(self.memory.values)
         self.feed = Feed(workspace, self.post_message, self.view)
@@ -105,18 +97,18 @@ class FinetopApp(App, inherit_bindings=False):
         self.paused = False
         self.deleted: list[list[int]] = []
         """Runs moved to the trash from here, the last deletion last."""
-        self._told_event = 0
+        self._last_event = 0
         self.failed_with = ""
-        self.actor = CommandThread(workspace, self.post_message, control, readonly)
-        self._keeper = CommandThread(workspace, self.post_message, control, busy_seconds=KEEP_UP_BUSY_SECONDS)
+        self.commands = CommandThread(workspace, self.post_message, control, readonly)
+        self._keep_up_commands = CommandThread(workspace, self.post_message, control, busy_seconds=KEEP_UP_BUSY_SECONDS)
         """Beside it, so that nothing which was asked for waits behind what nobody asked for."""
-        self.asking = False
+        self.question_pending = False
         """Whether what a question says is being found out: the next key is its answer."""
-        self._typed: deque[events.Key | events.Paste] = deque()
+        self._typed_ahead: deque[events.Key | events.Paste] = deque()
         """What has not had its turn yet."""
         self._waited_for: KeyScreen | None = None
         self._not_waited_for: KeyScreen | None = None
-        self._owing = False
+        self._picture_owed = False
 
     def on_mount(self) -> None:
         from tui.screens.main_screen import MainScreen
@@ -124,7 +116,7 @@ class FinetopApp(App, inherit_bindings=False):
         problems = [*self.settings.problems, *(f"settings.toml, keys: {problem}" for problem in self.keymap.problems)]
         if problems:
             more = msg(" (and {num_problems} more)", num_problems=len(problems) - 1) if len(problems) > 1 else ""
-            self.news = News(one_line(problems[0] + more), "warning")
+            self.status_text = StatusText(one_line(problems[0] + more), "warning")
         self.feed.start()
         self.push_screen(MainScreen())
         if self._welcome:
@@ -135,7 +127,7 @@ class FinetopApp(App, inherit_bindings=False):
         if not self.workspace.database.exists() and self.workspace.run_ids():
             self._keep_up()  # without it there is nothing to show
         else:
-            self.set_timer(KEEP_UP_SECONDS, self._keep_up)  # after the first picture: see `looked`
+            self.set_timer(KEEP_UP_SECONDS, self._keep_up)  # after the first picture: see `record_visit`
 
     def _keep_up(self) -> None:
         """Take in runs that lie in the workspace, as any command does. What goes wrong the feed meets, too."""
@@ -148,17 +140,17 @@ class FinetopApp(App, inherit_bindings=False):
             self.set_timer(KEEP_UP_SECONDS, self._keep_up)
 
         if not self.readonly:
-            self._keeper.do("", call, then=then)
+            self._keep_up_commands.do("", call, then=then)
 
     def on_unmount(self) -> None:
         self.memory.save()
         self.feed.stop()
-        self.actor.stop()
-        self._keeper.stop()
+        self.commands.stop()
+        self._keep_up_commands.stop()
 
     def leave(self) -> None:
         """End the screen; runs and daemon go on. What was typed behind it is not for runs."""
-        self._typed.clear()
+        self._typed_ahead.clear()
         active = sum(run.active for run in self.snapshot.runs)
         waiting = self.snapshot.counts.get(RunState.QUEUED, 0)
         parts = [
@@ -172,36 +164,36 @@ class FinetopApp(App, inherit_bindings=False):
         self.feed.pause(paused)
         self.say("the picture is paused, runs go on; p goes on" if paused else "the picture goes on")
 
-    def looked(self, when: float) -> None:
+    def record_visit(self, when: float) -> None:
         """Remember that this user has looked, for the next visit."""
         if not self.readonly:
             user = current_user()
             # Later: what changes go through takes 0.1 s to import, which the first picture would wait for.
-            self.set_timer(LOOKED_SECONDS, lambda: self.actor.do("", lambda control: control.seen(user, when)))
+            self.set_timer(VISIT_SECONDS, lambda: self.commands.do("", lambda control: control.seen(user, when)))
 
-    def tell_event(self, snapshot: Snapshot) -> None:
+    def show_event(self, snapshot: Snapshot) -> None:
         """Put a new event above the footer; what happened before the screen opened only where nothing else is said."""
         news = snapshot.last_news
-        if news is None or news.event.id <= self._told_event:
+        if news is None or news.event.id <= self._last_event:
             return
         event = news.event
-        first, self._told_event = not self._told_event, event.id
+        first, self._last_event = not self._last_event, event.id
         words = event_words(news)
-        if words is not None and not (first and self.news.text):
+        if words is not None and not (first and self.status_text.text):
             self.say(words[0], words[1], event.time)
 
-    def on_ground(self, message: Ground) -> None:
+    def on_background_report(self, message: BackgroundReport) -> None:
         """The terminal has said what its ground is; until then $COLORFGBG, or a guess, had to do."""
         name = "light" if message.light else "dark"
-        if not self.asks_ground or name == self.look.name:
+        if not self.asks_background or name == self.palette.name:
             return
-        self.look = Palette(name, self.settings.ascii, speaks_utf8())
-        theme = dataclasses.replace(self.look.textual(), name=f"finetop-{name}")
+        self.palette = Palette(name, self.settings.ascii, speaks_utf8())
+        theme = dataclasses.replace(self.palette.textual(), name=f"finetop-{name}")
         self.register_theme(theme)
         self.theme = theme.name
         for screen in self.screen_stack:
             for lines in screen.query(Lines):
-                lines.look_changed()
+                lines.palette_changed()
 
     # keys in
 
@@ -210,44 +202,44 @@ class FinetopApp(App, inherit_bindings=False):
         and what is typed ahead goes to whatever has the focus when it comes in, not when it is its turn."""
         if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
             self.app_focus = True
-            self._typed.append(event)
-            await self.hear()
+            self._typed_ahead.append(event)
+            await self.dispatch_keys()
         else:
             await super().on_event(event)
 
-    async def hear(self) -> None:
+    async def dispatch_keys(self) -> None:
         """Do what was typed, one key after the other, each to its end: the next may be meant for what this one opens.
 
         Where the screen in front is not ready, it waits; not for ever, so that one can always leave.
         """
-        while self._typed:
+        while self._typed_ahead:
             screen = self.screen
-            await screen._mounted_event.wait()
+            await mounted(screen).wait()
             if not isinstance(screen, KeyScreen):
-                self._typed.clear()
+                self._typed_ahead.clear()
             elif screen.ready or screen is self._not_waited_for:
-                await self._hear_one(screen, self._typed.popleft())
+                await self._dispatch(screen, self._typed_ahead.popleft())
             else:
                 if screen is not self._waited_for:
                     self._waited_for = screen
                     self.set_timer(PATIENCE_SECONDS, partial(self._wait_no_longer, screen))
                 return
 
-    async def _hear_one(self, screen: KeyScreen, event: events.Key | events.Paste) -> None:
+    async def _dispatch(self, screen: KeyScreen, event: events.Key | events.Paste) -> None:
         line = screen.focused
         if isinstance(line, Input):
-            await line._mounted_event.wait()
+            await mounted(line).wait()
             if text := _typed_text(event):
                 line.replace(text, *line.selection)
                 return
         if isinstance(event, events.Key) and not screen.key(event):
-            await self._check_bindings(event.key)  # what a line to type in does with arrows, backspace, enter
+            await self.press_in_line(event.key)  # what a line to type in does with arrows, backspace, enter
 
     async def _wait_no_longer(self, screen: KeyScreen) -> None:
         self._waited_for = None
-        if self._typed and screen is self.screen:
+        if self._typed_ahead and screen is self.screen:
             self._not_waited_for = screen
-            await self.hear()
+            await self.dispatch_keys()
 
     # news in
 
@@ -256,7 +248,7 @@ class FinetopApp(App, inherit_bindings=False):
         for screen in self.screen_stack:
             if isinstance(screen, KeyScreen):
                 screen.take(message.snapshot)
-        await self.hear()
+        await self.dispatch_keys()
         store = message.snapshot.store
         if store.journal_mode not in ("wal", "") and not store.missing and not store.problem:
             self._tell_without_wal()
@@ -284,15 +276,15 @@ class FinetopApp(App, inherit_bindings=False):
             if isinstance(screen, KeyScreen):
                 screen.answered(message)
 
-    async def on_acted(self, message: Acted) -> None:
-        if not message.what:  # nobody asked for it
+    async def on_command_done(self, message: CommandDone) -> None:
+        if not message.verb:  # nobody asked for it
             if message.then is not None and not message.error:
                 message.then(message.outcomes)
             return
         self.feed.refresh()
-        self.asking = False
+        self.question_pending = False
         if message.error:
-            self.say_whole(message.what, message.error, "failed")
+            self.say_whole(message.verb, message.error, "failed")
         elif message.then is not None:
             message.then(message.outcomes)
         if message.warning:
@@ -300,61 +292,57 @@ class FinetopApp(App, inherit_bindings=False):
 
             words = [*message.warning.split("\n"), "", "D tries again, ! shows what the doctor finds."]
             self.push_screen(Notice("Queued, but nothing starts it", words))
-        await self.hear()
+        await self.dispatch_keys()
 
     def say(self, text: str, role: str = "text", at: float | None = None) -> None:
         """Put a line above the footer; it stays until the next. `at`: when it happened, which is told as its age."""
-        self.news = News(one_line(text), role, at)
+        self.status_text = StatusText(one_line(text), role, at)
         for screen in self.screen_stack:
-            if hasattr(screen, "show_news"):
-                screen.show_news()
+            if isinstance(screen, KeyScreen):
+                screen.status_changed()
 
-    def say_whole(self, what: str, text: str, role: str = "text") -> None:
-        """`what: text` above the footer; what that line has no room for is shown whole, too, until the next key."""
-        self.say(f"{what}: {text}", role)
-        if cells(self.news.text) + 2 > self.size.width:
+    def say_whole(self, heading: str, text: str, role: str = "text") -> None:
+        """`heading: text` above the footer; what that line has no room for is shown whole, too, until the next key."""
+        self.say(f"{heading}: {text}", role)
+        if cells(self.status_text.text) + 2 > self.size.width:
             from tui.screens.dialogs import Notice
 
-            self.push_screen(Notice(what, text.split("\n")))
+            self.push_screen(Notice(heading, text.split("\n")))
 
     def copy_to_clipboard(self, text: str) -> None:
         """Through the terminal (OSC 52), which works over SSH. A path may hold bytes that are no text."""
         super().copy_to_clipboard(text.encode("utf-8", "replace").decode())
 
-    # painting: see `glass` and `driver`
+    # painting: see `screen_diff` and `driver`
 
-    def _display(self, screen: Any, renderable: Any) -> None:
-        driver = self._driver
-        if (
-            self.is_headless
-            or not isinstance(driver, Driver)
-            or driver.writer is None
-            or not isinstance(renderable, (ChopsUpdate, LayoutUpdate))
-        ):
-            super()._display(screen, renderable)
-            return
-        if self._batch_count or not self._running or self._closed:
-            return
+    def paint(self, update: Update) -> bool:
+        """Send what differs from the cells that the terminal shows; where it is behind, its newest picture later."""
+        driver = self.driver
+        if self.is_headless or not isinstance(driver, Driver) or driver.writer is None:
+            return False
+        if not self.can_paint():
+            return True
         driver.writer.drained = self._drained
         if driver.writer.busy():
-            self._owing = True  # the newest picture is sent when the terminal has taken this one
-            return
+            self._picture_owed = True  # the newest picture is sent when the terminal has taken this one
+            return True
         width, height = self.size
-        data = self.glass.changes(renderable, width, height)
+        data = self.screen_diff.changes(update, width, height)
         if not data:
-            return
+            return True
         if self.cursor_position != (0, 0):
             data += f"\x1b[{self.cursor_position.y + 1};{self.cursor_position.x + 1}H"
-        if self._sync_available and len(data) > 400:
+        if self.shows_at_once() and len(data) > 400:
             data = f"\x1b[?2026h{data}\x1b[?2026l"
         driver.write(data)
+        return True
 
     def _drained(self) -> None:
         self.post_message(Drained())
 
     def on_drained(self) -> None:
-        if self._owing:
-            self._owing = False
+        if self._picture_owed:
+            self._picture_owed = False
             self.screen.refresh()
 
     def on_app_focus(self) -> None:
@@ -365,31 +353,31 @@ class FinetopApp(App, inherit_bindings=False):
 
     # what every screen's keys may do
 
-    def do_any_interrupt(self) -> None:
+    def action_any_interrupt(self) -> None:
         self.say("ctrl+c does nothing here; q leaves, and runs go on", "warning")
 
-    def do_any_help(self) -> None:
+    def action_any_help(self) -> None:
         from tui.screens.dialogs import Help
 
         screen = self.screen
         if isinstance(screen, KeyScreen):
             self.push_screen(Help(screen.places()))
 
-    def do_any_palette(self) -> None:
-        from tui.screens.dialogs import Palette
+    def action_any_palette(self) -> None:
+        from tui.screens.dialogs import CommandPalette
 
         screen = self.screen
         if isinstance(screen, KeyScreen):
-            self.push_screen(Palette(screen))
+            self.push_screen(CommandPalette(screen))
 
-    def do_any_doctor(self) -> None:
+    def action_any_doctor(self) -> None:
         from tui.screens.doctor_screen import Doctor
 
         if not isinstance(self.screen, Doctor):
             self.push_screen(Doctor())
 
-    def _fatal_error(self) -> None:
-        """Leave after an exception nobody expected: the story goes to a file, one line of it to the user."""
+    def failed(self) -> None:
+        """Leave after an exception nobody expected: the traceback goes to a file, one line of it to the user."""
         error = sys.exception()
         self.failed_with = f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):
@@ -397,10 +385,9 @@ class FinetopApp(App, inherit_bindings=False):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(traceback.format_exception(error)), "utf-8")
             self.failed_with += msg("\nThe whole story is in {path}.", path=path)
-        self._close_messages_no_wait()
 
-    def do_any_redraw(self) -> None:
-        self.glass.forget()
+    def action_any_redraw(self) -> None:
+        self.screen_diff.forget()
         self.screen.refresh()
 
 

@@ -1,47 +1,107 @@
-"""What a screen may ask of the application: the one type by which screens know it, so that they need not import it."""
+"""What screens and panes may ask of the application, and panes of their screen: the types by which they know both, so
+that neither has to be imported."""
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from textual.dom import DOMNode
+from textual.widget import Widget
 
 from engine.base.workspace import Workspace
 from tui.data.command_thread import CommandThread
 from tui.data.feed import Feed
 from tui.data.snapshot import Snapshot, View
-from tui.keymap import Keymap
+from tui.keymap import Action, Keymap
+from tui.render.theme import Palette
 from tui.settings import Memory
 
 
+@dataclass(frozen=True, slots=True)
+class StatusText:
+    """The line above the footer: kept until the next."""
+
+    text: str
+    role: str = "text"
+    at: float | None = None
+    """When it happened, for what may stand there for hours."""
+
+
 class Host(Protocol):
-    """The application as its screens see it; `tui.app.FinetopApp` is it."""
+    """The application as screens and panes see it; `tui.app.FinetopApp` is it."""
 
     workspace: Workspace
     keymap: Keymap
+    palette: Palette
     snapshot: Snapshot
     """The last one that came."""
     view: View
     """What the feed is asked to read."""
     feed: Feed
-    actor: CommandThread
+    commands: CommandThread
     memory: Memory
+    status_text: StatusText
+    host_name: str
     deleted: list[list[int]]
     """Runs moved to the trash since the screen was opened, in the order of the deletions."""
     readonly: bool
-    asking: bool
-    """Whether a question to the feed is under way."""
+    question_pending: bool
+    """Whether what a question will say is being read: the next key is its answer."""
     paused: bool
 
     def say(self, text: str, role: str = "text", at: float | None = None) -> None: ...
 
+    def say_whole(self, heading: str, text: str, role: str = "text") -> None: ...
+
     def copy_to_clipboard(self, text: str) -> None: ...
+
+    def push_screen(self, screen: Any) -> Any: ...
 
     def call_later(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> bool: ...
 
-    async def hear(self) -> None: ...
+    async def dispatch_keys(self) -> None: ...
 
-    def tell_event(self, snapshot: Snapshot) -> None: ...
+    def show_event(self, snapshot: Snapshot) -> None: ...
 
-    def looked(self, when: float) -> None: ...
+    def record_visit(self, when: float) -> None: ...
 
     def pause(self, paused: bool) -> None: ...
 
     def leave(self) -> None: ...
+
+
+class ScreenHost(Protocol):
+    """A screen as its panes see it; `tui.screens.key_screen.KeyScreen` is it."""
+
+    @property
+    def prompt(self) -> Widget | None: ...
+
+    @property
+    def prompt_label(self) -> str: ...
+
+    def places(self) -> Sequence[str]: ...
+
+    def disabled_reason(self, action: Action) -> str: ...
+
+    def ask(
+        self,
+        label: str,
+        text: str,
+        done: Callable[[str], Any],
+        changed: Callable[[str], Any] | None = None,
+        given_up: Callable[[], Any] | None = None,
+    ) -> None: ...
+
+    def end_prompt(self) -> None: ...
+
+    def focus_changed(self) -> None: ...
+
+
+def host_of(node: DOMNode) -> Host:
+    """The application that a screen or a pane belongs to. Textual types it as any `App`."""
+    return cast(Host, node.app)
+
+
+def screen_of(node: DOMNode) -> ScreenHost:
+    """The screen that a pane stands on. Textual types it as any `Screen`."""
+    return cast(ScreenHost, node.screen)

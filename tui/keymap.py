@@ -44,8 +44,15 @@ class Action:
 
     @property
     def method(self) -> str:
-        """What does it, of whoever listens (see `KeyScreen.listeners`): `do_runs_mark`."""
-        return "do_" + self.id.replace(".", "_")
+        """The method that does it, on whichever listener has one (see `KeyScreen.listeners`): `action_runs_mark`."""
+        shared = SHARED_METHODS.get(self.id)
+        return "action_" + (shared[0] if shared else self.id).replace(".", "_")
+
+    @property
+    def arguments(self) -> tuple[str | float, ...]:
+        """What the method is called with."""
+        shared = SHARED_METHODS.get(self.id)
+        return shared[1:] if shared else ()
 
 
 ACTIONS: tuple[Action, ...] = (
@@ -156,6 +163,36 @@ ACTIONS: tuple[Action, ...] = (
     Action("any.interrupt", ("ctrl+c",), "", "nothing but a hint: people press it by habit; q leaves", "any"),
     Action("main.quit", ("q",), "quit", "leave; runs go on", "main", 12),
 )  # fmt: skip
+SHARED_METHODS: dict[str, tuple[str, str | float]] = {
+    "main.pane1": ("main.pane", "runs"),
+    "main.pane2": ("main.pane", "gpus"),
+    "main.pane3": ("main.pane", "run"),
+    "main.pane4": ("main.pane", "checkpoints"),
+    "main.next_pane": ("main.step_pane", 1),
+    "main.previous_pane": ("main.step_pane", -1),
+    "main.next_tab": ("main.step_tab", 1),
+    "main.previous_tab": ("main.step_tab", -1),
+    "main.bigger": ("main.resize", 1),
+    "main.smaller": ("main.resize", -1),
+    "main.move_down": ("main.move", "down"),
+    "main.move_up": ("main.move", "up"),
+    "main.move_top": ("main.move", "top"),
+    "chart.left": ("chart.move_cursor", -1),
+    "chart.right": ("chart.move_cursor", 1),
+    "chart.zoom_in": ("chart.zoom", 0.5),
+    "chart.zoom_out": ("chart.zoom", 2.0),
+    "compare.pane1": ("compare.pane", "curves"),
+    "compare.pane2": ("compare.pane", "results"),
+    "compare.pane3": ("compare.pane", "settings"),
+    "compare.pane4": ("compare.pane", "answers"),
+    "compare.next_pane": ("compare.step_pane", 1),
+    "compare.previous_pane": ("compare.step_pane", -1),
+    "compare.next_answer": ("compare.step_answer", 1),
+    "compare.previous_answer": ("compare.step_answer", -1),
+    "log.next_match": ("log.step_match", 1),
+    "log.previous_match": ("log.step_match", -1),
+}
+"""Actions that one method does with different arguments; every other action has a method of its own name."""
 BY_ID = {action.id: action for action in ACTIONS}
 
 KEY_NAMES = {

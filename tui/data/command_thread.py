@@ -1,7 +1,7 @@
-"""The actor: one thread through which the screen asks for changes, so that the event loop never waits for a lock.
+"""One thread through which the screen asks for changes, so that the event loop never waits for a lock.
 
-A writer may have to wait 10 s and more for a backup or a stuck disk. What was asked is done in order; the outcome
-comes back as a message.
+A writer may have to wait 10 s and more for a backup or a stuck disk. Commands are carried out in order; what came of
+one comes back as a message.
 """
 
 import queue
@@ -16,29 +16,29 @@ from engine.base.errors import EngineError
 from engine.base.workspace import Workspace
 
 
-class Acted(Message):
-    """What came of something that was asked for."""
+class CommandDone(Message):
+    """What came of a command."""
 
     def __init__(
         self,
-        what: str,
+        verb: str,
         outcomes: list[Any],
         error: str = "",
         then: Callable[[Any], Any] | None = None,
         warning: str = "",
     ) -> None:
-        self.what = what
-        """The words of the request, such as 'stop'."""
+        self.verb = verb
+        """What was asked for, such as 'stop'; empty where the screen asked by itself."""
         self.outcomes = outcomes
         self.error = error
         self.then = then
         self.warning = warning
-        """What was done may come to nothing, and why: told once."""
+        """Why what was done may come to nothing; given once."""
         super().__init__()
 
 
 class CommandThread(threading.Thread):
-    """`make` gives what is acted through: `engine.control.Control`, which with `readonly` refuses, or a stand-in."""
+    """`make` gives what carries commands out: `engine.control.Control`, which refuses if `readonly`, or a stand-in."""
 
     def __init__(
         self,
@@ -49,39 +49,41 @@ class CommandThread(threading.Thread):
         busy_seconds: float | None = None,
     ) -> None:
         """`busy_seconds`: how long a change waits for another process that writes; None: as a command does."""
-        super().__init__(name="actor", daemon=True)
+        super().__init__(name="commands", daemon=True)
         self._workspace = workspace
         self._post = post
         self._make = make or self._control
         self._readonly, self._busy_seconds = readonly, busy_seconds
-        self._asked: queue.SimpleQueue = queue.SimpleQueue()
-        self._doing: tuple[str, float] | None = None
+        self._requests: queue.SimpleQueue = queue.SimpleQueue()
+        self._running: tuple[str, float] | None = None
 
-    def doing(self) -> tuple[str, float]:
-        """What is being done now and for how many seconds; ('', 0) when nothing is."""
-        doing = self._doing
-        return (doing[0], time.monotonic() - doing[1]) if doing else ("", 0.0)
+    def running(self) -> tuple[str, float]:
+        """The command that is being carried out and for how many seconds; ('', 0) when none is."""
+        running = self._running
+        return (running[0], time.monotonic() - running[1]) if running else ("", 0.0)
 
-    def do(self, what: str, *calls: Callable[[Any], Any], then: Callable[[list[Any]], Any] | None = None) -> None:
+    def do(self, verb: str, *calls: Callable[[Any], Any], then: Callable[[list[Any]], Any] | None = None) -> None:
         """Call each of `calls` with the control; `then` gets the list of outcomes, on the event loop.
 
         After `stop` nothing is done any more.
         """
         if self.ident is None:
             self.start()
-        self._asked.put((what, calls, then))
+        self._requests.put((verb, calls, then))
 
     def stop(self) -> None:
-        self._asked.put(None)
+        """End the thread once what is under way is done."""
+        self._requests.put(None)
 
     def run(self) -> None:
+        """Carry out commands, one after the other, until `stop`."""
         control = None
-        told = ""
-        while (asked := self._asked.get()) is not None:
-            what, calls, then = asked
+        last_warning = ""
+        while (request := self._requests.get()) is not None:
+            verb, calls, then = request
             outcomes: list[Any] = []
             error = ""
-            self._doing = what, time.monotonic()
+            self._running = verb, time.monotonic()
             try:
                 if control is None:
                     control = self._make()
@@ -89,11 +91,12 @@ class CommandThread(threading.Thread):
                     outcomes.append(call(control))
             except EngineError as fault:
                 error = f"{fault.message}. {fault.hint}".strip().rstrip(".") if fault.hint else fault.message
-            except Exception as fault:  # told on the screen; the next request is tried all the same
+            except Exception as fault:  # shown on the screen; the next request is tried all the same
                 error = f"{type(fault).__name__}: {fault}"
-            self._doing = None
-            before, told = told, control.warning if control is not None else ""
-            self._post(Acted(what, outcomes, error, then, told if told != before else ""))
+            self._running = None
+            warning = control.warning if control is not None else ""
+            self._post(CommandDone(verb, outcomes, error, then, warning if warning != last_warning else ""))
+            last_warning = warning
         if control is not None:
             control.close()
 

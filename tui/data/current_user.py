@@ -1,4 +1,4 @@
-"""Who sits at the screen."""
+"""The user of the screen."""
 
 import getpass
 

@@ -78,8 +78,9 @@ def main() -> int:
                 reports.append(read_data(source, use=use, max_problems=_PROBLEMS, **question))
         except EngineError as failed:
             error = error or failed.message
-            if isinstance(failed, DataError) and getattr(failed, "report", None):
-                reports.append(failed.report)
+            report = getattr(failed, "report", None)
+            if isinstance(failed, DataError) and report is not None:
+                reports.append(report)
     answer: dict[str, Any] = {"error": error}
     if reports:
         told = files_told(

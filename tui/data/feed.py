@@ -1,12 +1,13 @@
-"""The feed: one thread that reads the store and the daemon's files, and posts what it found.
+"""The feed: one thread that reads the store and the daemon's files, and posts a picture of them.
 
 It builds a frozen `Snapshot` when something was committed (asked every quarter of a second, 6 µs each) and once a
-second for what changes by itself, and posts it as `Updated`. Besides, anyone may `ask` a question of the store: a
-function of a read-only connection, run on this thread, whose value comes back as `Answer`. The event loop never waits
-for a database, a disk or the daemon.
+second for what changes by itself, and posts it as `Updated`. Besides, anyone may `query` the store, with a
+function of a read-only connection, or `read` files, with a function that gets none and so works while the database
+does not. Both run on this thread, and what they return comes back as `Answer`. The event loop never waits for a
+database, a disk or the daemon.
 
 A list of 5,000 runs takes 4-40 ms to read, and while runs log, twice a second would be a waste: only the active and
-waiting rows are read anew then, and the whole list when runs came, went or ended, or every few seconds.
+waiting rows are read again then, and the whole list when runs came, went or ended, or every few seconds.
 """
 
 import json
@@ -28,19 +29,19 @@ from engine.store.run_records import Checkpoint, Run
 from tui.data.current_user import current_user
 from tui.data.snapshot import Daemon, Detail, News, Snapshot, Store, View, machine_of
 
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 """How often to ask whether anything was committed."""
 LEAST_SECONDS = 0.5
-"""Least time between two pictures of what runs log; with the daemon's import a value is on the glass within 1 s."""
+"""Least time between two pictures of what runs log; with the daemon's import a value is on the screen within 1 s."""
 IDLE_SECONDS = 1.0
 """How often the daemon's files are read, which changes nothing in the store."""
 WHOLE_SECONDS = 5.0
 """How often the whole list is read while commits come in."""
 MACHINE_STALE_SECONDS = 10.0
-"""Without a daemon, machine.json older than this tells nothing of now."""
+"""Without a daemon, machine.json older than this says nothing about now."""
 PRUNED_SECONDS = 10.0
 """A worker deletes a checkpoint's files and then says so: until the store can have heard, they are not missing."""
-_TELLING = (
+_NEWS_KINDS = (
     "state",
     "oom",
     "early-stop",
@@ -52,7 +53,7 @@ _TELLING = (
     "checkpoint-damaged",
     "recovered",
 )
-"""Kinds of events that the line above the footer tells."""
+"""Kinds of events that are shown above the footer."""
 
 
 class Updated(Message):
@@ -67,7 +68,7 @@ class Updated(Message):
 
 
 class Answer(Message):
-    """What came of a question: `value`, or `error` in the user's words."""
+    """What a question returned, `value`, or why it could not be answered, `error` in the user's words."""
 
     def __init__(self, key: str, value: Any = None, error: str = "") -> None:
         self.key = key
@@ -88,10 +89,10 @@ class Feed(threading.Thread):
         self._post = post
         self._wake = threading.Condition()
         self._view = view or View()
-        self._questions: dict[str, Callable[[Any], Any]] = {}
+        self._questions: dict[str, Callable[[], Any]] = {}
         self._stopping = False
         self._paused = False
-        self._hurry = True
+        self._refresh_now = True
         self._slow = False
         self._conn: Any = None
         self._changes: connect.Changes | None = None
@@ -105,26 +106,30 @@ class Feed(threading.Thread):
 
     # from the event loop: none of these waits
 
-    def look(self, view: View) -> None:
+    def set_view(self, view: View) -> None:
         """Show other runs, another order or another run's detail, at once."""
         with self._wake:
             self._view = view
-            self._hurry = True
+            self._refresh_now = True
             self._wake.notify()
 
-    def ask(self, key: str, function: Callable[[Any], Any]) -> None:
-        """Run `function(connection)` on the feed's thread; its value comes as `Answer(key, value)`.
+    def query(self, key: str, question: Callable[[Any], Any]) -> None:
+        """Call `question(connection)` on the feed's thread; what it returns comes as `Answer(key, value)`.
 
         The newest question under a key replaces one that still waits, so asking often costs nothing.
         """
+        self.read(key, lambda: self._ask_store(question))
+
+    def read(self, key: str, function: Callable[[], Any]) -> None:
+        """Call `function()` on the feed's thread, without the store; otherwise as `query`."""
         with self._wake:
             self._questions[key] = function
             self._wake.notify()
 
     def refresh(self) -> None:
-        """Look again at once: something was just changed here."""
+        """Read everything at once: something was just changed here."""
         with self._wake:
-            self._hurry = True
+            self._refresh_now = True
             self._whole_at = 0.0
             self._wake.notify()
 
@@ -132,7 +137,7 @@ class Feed(threading.Thread):
         """Stop posting pictures; questions are still answered."""
         with self._wake:
             self._paused = paused
-            self._hurry = True
+            self._refresh_now = True
             self._wake.notify()
 
     def slow(self, slow: bool) -> None:
@@ -142,6 +147,7 @@ class Feed(threading.Thread):
             self._wake.notify()
 
     def stop(self) -> None:
+        """End the thread after what it is reading."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -149,15 +155,16 @@ class Feed(threading.Thread):
     # the thread
 
     def run(self) -> None:
+        """Post pictures and answers until `stop`."""
         posted_at = 0.0
         pending = False
         while True:
             with self._wake:
-                if not (self._stopping or self._hurry or self._questions):
-                    self._wake.wait(LOOK_SECONDS)
+                if not (self._stopping or self._refresh_now or self._questions):
+                    self._wake.wait(POLL_SECONDS)
                 if self._stopping:
                     break
-                hurry, self._hurry = self._hurry, False
+                refresh_now, self._refresh_now = self._refresh_now, False
                 questions, self._questions = self._questions, {}
                 view, paused, slow = self._view, self._paused, self._slow
             now = time.monotonic()
@@ -165,25 +172,25 @@ class Feed(threading.Thread):
                 pending = self._committed() or pending
                 scale = 4.0 if slow else 1.0
                 due = (pending and now - posted_at >= LEAST_SECONDS * scale) or now - posted_at >= IDLE_SECONDS * scale
-                if hurry or due:
-                    self._last = self._build(view, pending or hurry)
+                if refresh_now or due:
+                    self._last = self._build(view, pending or refresh_now)
                     self._post(Updated(self._last))
                     posted_at, pending = now, False
-            for key, question in questions.items():
-                self._post(self._answer(key, question))
+            for key, function in questions.items():
+                self._post(self._answer(key, function))
         if self._conn is not None:
             self._conn.close()
 
     def _notice_other_file(self) -> None:
-        """Let go of a runs.db that was deleted or put aside: an open file lives on, and would be read for ever."""
+        """Let go of a runs.db that was deleted or put aside: an open file lives on, and would be read on and on."""
         try:
             status = os.stat(self._workspace.database)
-            there = (status.st_dev, status.st_ino)
+            file = (status.st_dev, status.st_ino)
         except OSError:
-            there = None
-        if self._conn is not None and there != self._file:
+            file = None
+        if self._conn is not None and file != self._file:
             self._close()
-        self._file = there
+        self._file = file
 
     def _open(self) -> Any:
         if self._conn is None:
@@ -201,20 +208,23 @@ class Feed(threading.Thread):
         try:
             self._open()
             return self._changes is not None and self._changes.changed()
-        except Exception:  # the next snapshot will meet it too, and tells it
+        except Exception:  # the next snapshot will meet it too, and report it
             return True
 
-    def _answer(self, key: str, question: Callable[[Any], Any]) -> Answer:
+    def _ask_store(self, question: Callable[[Any], Any]) -> Any:
+        conn = self._open()
+        with connect.snapshot(conn):
+            return question(conn)
+
+    def _answer(self, key: str, function: Callable[[], Any]) -> Answer:
         try:
-            conn = self._open()
-            with connect.snapshot(conn):
-                return Answer(key, question(conn))
+            return Answer(key, function())
         except EngineError as error:
             return Answer(key, error=error.message)
         except Exception as error:  # a question's fault must not end the feed
             return Answer(key, error=f"{type(error).__name__}: {error}")
 
-    def _build(self, view: View, look: bool) -> Snapshot:
+    def _build(self, view: View, reread: bool) -> Snapshot:
         now = time.time()
         last = self._last
         daemon = self._daemon()
@@ -225,7 +235,7 @@ class Feed(threading.Thread):
             self._notice_other_file()
             conn = self._open()
             store = Store(journal_mode=transactions.journal_mode(conn))
-            if look or last.store.problem or last.view != view:
+            if reread or last.store.problem or last.view != view:
                 with connect.snapshot(conn):
                     changes = self._read(conn, view, now)
             self._trouble_since = None
@@ -239,60 +249,65 @@ class Feed(threading.Thread):
             changes = {} if last.runs else {"runs": (), "counts": {}, "detail": None, "last_news": None}
         except Exception as error:
             self._close()
-            known = (
-                error if isinstance(error, EngineError) else store_errors.from_sqlite(error, self._workspace.database)
-            )
+            fault = self._fault(error)
             self._trouble_since = self._trouble_since or now
-            store = Store(known.message, known.hint, since=self._trouble_since)
+            store = Store(fault.message, fault.hint, since=self._trouble_since)
         values = {
             name: getattr(last, name) for name in ("runs", "counts", "failed_today", "detail", "last_news", "seen")
         }
         shown = view if changes or store.missing else last.view
         return Snapshot(now, shown, **(values | changes), daemon=daemon, machine=machine, store=store)
 
+    def _fault(self, error: Exception) -> EngineError:
+        if isinstance(error, EngineError):
+            return error
+        if isinstance(error, connect.DatabaseError):
+            return store_errors.from_sqlite(error, self._workspace.database)
+        return EngineError(f"{self._workspace.database}: {error}", hint="`finetop doctor` looks at the file system.")
+
     def _read(self, conn: Any, view: View, now: float) -> dict[str, Any]:
         runs = self._runs(conn, view)
         focus = view.focus
         if focus is None and runs:
             focus = runs[0].id
-        found: dict[str, Any] = {"runs": runs, "counts": queries.counts(conn)}
-        found["detail"] = self._detail(conn, focus) if focus is not None else None
+        changes: dict[str, Any] = {"runs": runs, "counts": queries.counts(conn)}
+        changes["detail"] = self._detail(conn, focus) if focus is not None else None
         midnight = time.mktime((*time.localtime(now)[:3], 0, 0, 0, 0, 0, -1))
-        found["failed_today"] = queries.failed_since(conn, midnight)
-        found["last_news"] = self._last_news(conn)
+        changes["failed_today"] = queries.failed_since(conn, midnight)
+        changes["last_news"] = self._last_news(conn)
         if self._last.seen is None:
             seen = queries.get_meta(conn, f"seen:{current_user()}")
-            found["seen"] = float(seen) if seen else None
-        return found
+            changes["seen"] = float(seen) if seen else None
+        return changes
 
     def _runs(self, conn: Any, view: View) -> tuple[Run, ...]:
-        """The list: only its living rows anew, as long as nothing came, went or ended."""
+        """The list: only its living rows again, as long as nothing came, went or ended."""
         last = self._last
         same = (view.matching, view.sort, view.descending) == (last.view.matching, last.view.sort, last.view.descending)
         now = time.monotonic()
         if same and last.runs and now - self._whole_at < WHOLE_SECONDS and view.sort is None:
             living = {run.id: run for run in (*queries.active(conn), *queries.queue(conn))}
-            before = [run.id for run in last.runs if not run.ended]
+            run_ids = [run.id for run in last.runs if not run.ended]
             if view.matching:
-                living = {run_id: run for run_id, run in living.items() if run_id in set(before)}
-            if before == list(living):
+                living = {run_id: run for run_id, run in living.items() if run_id in set(run_ids)}
+            if run_ids == list(living):
                 return tuple(living.get(run.id, run) for run in last.runs)
         self._whole_at = now
         return queries.list_runs(conn, view.matching, view.sort, view.descending)
 
     def _detail(self, conn: Any, run_id: int) -> Detail:
-        before = self._last.detail
+        last = self._last.detail
         run = queries.run(conn, run_id)
         if run is None:
             return Detail(run_id)
-        same = before is not None and before.run_id == run_id
+        settings = last.settings if last is not None and last.run_id == run_id else ()
         points = queries.checkpoints(conn, run_id)
         folder = self._workspace.runs / str(run_id)
         return Detail(
             run_id,
             points,
             # A queued run may be edited; once started its settings stand.
-            before.settings if same and before.settings and run.state != "queued" else queries.settings(conn, run_id),
+            settings if settings and run.state != "queued" else queries.settings(conn, run_id),
             queries.events(conn, run_id, limit=500),
             queries.series(conn, run_id),
             queries.error(conn, run_id) if run.ended else "",
@@ -304,17 +319,17 @@ class Feed(threading.Thread):
         """The steps whose files are there."""
         lost = {point.step for point in points if not point.path or not (folder / point.path).is_dir()}
         now = time.monotonic()
-        before = self._lost.get(run.id, {}) if run.active else {}
-        self._lost = {run.id: {step: before.get(step, now) for step in lost}}
+        lost_since = self._lost.get(run.id, {}) if run.active else {}
+        self._lost = {run.id: {step: lost_since.get(step, now) for step in lost}}
         pruned = {step for step, since in self._lost[run.id].items() if run.active and now - since < PRUNED_SECONDS}
         return frozenset(point.step for point in points if point.step not in lost or point.step in pruned)
 
     def _last_news(self, conn: Any) -> News | None:
-        before = self._last.last_news
-        after = before.event.id if before else 0
-        events = [event for event in queries.events(conn, after_id=after, limit=200) if event.kind in _TELLING]
+        last = self._last.last_news
+        last_id = last.event.id if last else 0
+        events = [event for event in queries.events(conn, after_id=last_id, limit=200) if event.kind in _NEWS_KINDS]
         if not events:
-            return before
+            return last
         run = queries.run(conn, events[-1].run_id) if events[-1].run_id is not None else None
         return News(events[-1], run, *(queries.standing(conn, run) if run else ()))
 

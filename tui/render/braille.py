@@ -231,7 +231,8 @@ def shown(mark: Mark, log: bool) -> tuple[float, float, float] | None:
     low, high = min(values), max(values)
     if log and mark.low is not None and mark.low <= 0:
         low = 0.0  # the bottom edge
-    return low, high, min(max(mark.mean, low), high)
+    mean = low if mark.mean is None else mark.mean
+    return low, high, min(max(mean, low), high)
 
 
 def swatch(series: int, width: int = 2, ascii_only: bool = False) -> str:

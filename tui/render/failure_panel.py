@@ -9,7 +9,7 @@ from engine.present.text import cells, fit, one_line, wrap
 from engine.store.run_records import Checkpoint, Run, RunState
 from tui.data.snapshot import Detail
 from tui.render.line import Line
-from tui.render.theme import look
+from tui.render.theme import state_style
 
 if TYPE_CHECKING:
     from engine.plan.fixes import Fix  # brings the plan and the settings with it, when the first failure is looked at
@@ -21,7 +21,7 @@ def failure_panel(
     run: Run, detail: Detail | None, fixes: "Sequence[Fix] | None", log: Sequence[str], width: int
 ) -> list[Line]:
     """The panel's lines. `fixes` is None while they are being worked out."""
-    palette = look(run)
+    style = state_style(run)
     took = run.finished - run.started if run.finished and run.started else None
     reason = one_line(
         run.reason or {RunState.INTERRUPTED: "interrupted"}.get(run.state, "it failed, and left no word why")
@@ -30,7 +30,7 @@ def failure_panel(
     lines: list[Line] = [[]]
     for index, text in enumerate(wrap(f"{reason[:1].upper()}{reason[1:]}{elapsed}", width - 5)):
         lines.append(
-            [(f" {palette.glyph if not index else ' '} ", palette.role), (text, palette.role if not index else "text")]
+            [(f" {style.glyph if not index else ' '} ", style.role), (text, style.role if not index else "text")]
         )
     lines.append([])
     for text in _why(run, detail):

@@ -10,7 +10,7 @@ from engine.present.numbers import clock
 from engine.present.text import one_line
 from engine.store.run_records import ENDED, Event, Run, RunState
 from tui.render.line import Line
-from tui.render.theme import LOOKS
+from tui.render.theme import STATE_STYLES
 
 _STATES = frozenset(RunState)
 
@@ -43,7 +43,7 @@ def log_markers(run: Run, events: Sequence[Event]) -> list[LogMarker]:
             place = one.place
         elif one.after:
             place = next((later.place for later in said[index + 1 :] if later.place is not None), math.inf)
-        when, look = clock(one.time, said[-1].time), LOOKS[one.state]
+        when, look = clock(one.time, said[-1].time), STATE_STYLES[one.state]
         line: Line = [("── ", "frame"), (when, "dim"), (f" {look.glyph} {one_line(one.text)}", look.role)]
         found.append(LogMarker(place, line))
     return found

@@ -10,7 +10,7 @@ from engine.present.numbers import listed, plural
 from engine.present.text import one_line
 from engine.store.run_records import Run, RunState
 from tui.data.snapshot import News
-from tui.render.theme import LOOKS
+from tui.render.theme import STATE_STYLES
 
 
 def since_last_time(runs: Sequence[Run], seen: float, now: float) -> list[str]:
@@ -59,10 +59,10 @@ def event_words(news: News) -> tuple[str, str] | None:
     if state == "starting":
         return None
     if state == RunState.RUNNING:
-        return f"{LOOKS[RunState.RUNNING].glyph} {name} runs", "text"
+        return f"{STATE_STYLES[RunState.RUNNING].glyph} {name} runs", "text"
     if state not in set(RunState):
         return None
-    known = LOOKS[RunState(state)]
+    known = STATE_STYLES[RunState(state)]
     if state == RunState.DONE:
         return f"{known.glyph} {name} finished{_result(news)}", known.role
     reason = event.detail.get("reason") or (run.reason if run else "")

@@ -57,7 +57,7 @@ class LogSheet(Sheet):
         super().__init__()
         self.follow = True
         self.tail: Tail | None = None
-        self.wanted = ""
+        self.search_text = ""
         self._turns: Sequence[LogMarker] = ()
         self._pattern: re.Pattern[str] | None = None
 
@@ -70,18 +70,18 @@ class LogSheet(Sheet):
         lines: list[str | Line] = []
         at = 0
         for turn in turns:
-            place = max(at, tail.line_at(turn.place))
-            lines += [*printed[at:place], turn.line]
-            at = place
+            index = max(at, tail.line_at(turn.place))
+            lines += [*printed[at:index], turn.line]
+            at = index
         self._lines = [*lines, *printed[at:]]
         return True
 
     def search(self, text: str) -> int:
         """Look for a text, case ignored unless it has capitals; how many lines hold it."""
-        self.wanted = text
+        self.search_text = text
         flags = 0 if text != text.lower() else re.IGNORECASE
         self._pattern = re.compile(re.escape(text), flags) if text else None
-        return sum(self._found(line) for line in self._lines) if text else 0
+        return sum(self._matches(line) for line in self._lines) if text else 0
 
     def go_to_match(self, direction: int, also_here: bool = False) -> bool:
         """Go to the next line that holds the text, around the end; False if there is none."""
@@ -89,14 +89,14 @@ class LogSheet(Sheet):
         start = self.top + (0 if also_here else direction)
         for step in range(amount):
             index = (start + direction * step) % amount
-            if self._found(self._lines[index]):
+            if self._matches(self._lines[index]):
                 self.follow = False
                 self.top = index
                 self.left = 0
                 return True
         return False
 
-    def _found(self, item: str | Line) -> bool:
+    def _matches(self, item: str | Line) -> bool:
         return self._pattern is not None and isinstance(item, str) and self._pattern.search(item) is not None
 
     def line(self, item: str | Line, width: int) -> Line:

@@ -22,26 +22,29 @@ NAMES = ("auto", "dark", "light", "ansi", "mono")
 
 
 @dataclass(frozen=True, slots=True)
-class StateLook:
+class StateStyle:
+    """How a state is shown."""
+
     glyph: str
     word: str
     role: str
 
 
-LOOKS = {
-    RunState.QUEUED: StateLook("○", "waits", "queued"),
-    RunState.STARTING: StateLook("●", "start", "running"),
-    RunState.RUNNING: StateLook("●", "run", "running"),
-    RunState.DONE: StateLook("✔", "done", "done"),
-    RunState.STOPPED: StateLook("■", "stopped", "stopped"),
-    RunState.FAILED: StateLook("✖", "failed", "failed"),
-    RunState.INTERRUPTED: StateLook("!", "interrupted", "warning"),
+STATE_STYLES = {
+    RunState.QUEUED: StateStyle("○", "waits", "queued"),
+    RunState.STARTING: StateStyle("●", "start", "running"),
+    RunState.RUNNING: StateStyle("●", "run", "running"),
+    RunState.DONE: StateStyle("✔", "done", "done"),
+    RunState.STOPPED: StateStyle("■", "stopped", "stopped"),
+    RunState.FAILED: StateStyle("✖", "failed", "failed"),
+    RunState.INTERRUPTED: StateStyle("!", "interrupted", "warning"),
 }
-HELD = StateLook("‖", "held", "warning")
+HELD = StateStyle("‖", "held", "warning")
 
 
-def look(run: Run) -> StateLook:
-    return HELD if run.state is RunState.QUEUED and run.held else LOOKS[run.state]
+def state_style(run: Run) -> StateStyle:
+    """Glyph, word and role of a run's state."""
+    return HELD if run.state is RunState.QUEUED and run.held else STATE_STYLES[run.state]
 
 
 # role: (dark, light, ansi, mono); each "foreground" or "attribute foreground"
@@ -71,13 +74,13 @@ ROLES: dict[str, tuple[str, str, str, str]] = {
     "series1": ("#F0B429", "#8A5A00", "yellow", "default"),
     "series2": ("#F2F5F7", "#20262C", "bright_white", "bold default"),
     "series3": ("#F28AC6", "#A8246E", "bright_magenta", "default"),
-    # What a smoothed line leaves behind: raw values, in the same hue nearer to the ground.
+    # What a smoothed line leaves behind: raw values, in the same hue nearer to the background.
     "faint0": ("#2B5E80", "#9CC3E2", "dim cyan", "default"),
     "faint1": ("#77602B", "#DDC596", "dim yellow", "default"),
     "faint2": ("#666D74", "#AEB5BB", "dim white", "default"),
     "faint3": ("#7A4C69", "#E0AECB", "dim magenta", "default"),
 }
-_GROUND = {"dark": "#101418", "light": "#FAFAF7", "ansi": "", "mono": ""}
+_BACKGROUND = {"dark": "#101418", "light": "#FAFAF7", "ansi": "", "mono": ""}
 
 _ASCII = str.maketrans(
     {
@@ -123,22 +126,23 @@ _ASCII = str.maketrans(
 
 
 class Palette:
-    """The look in force: turns lines into strips. Made once, when the screen opens."""
+    """The colours in force: turns lines into strips. Made once, when the screen opens."""
 
     def __init__(self, name: str = "auto", ascii_only: bool = False, utf8: bool = True) -> None:
         self.name = name
         self.ascii_only = ascii_only or not utf8
         self._utf8 = utf8
         column = NAMES.index(name) - 1
-        ground = _GROUND[name]
-        self.ground = Style(bgcolor=ground) if ground else Style()
+        background = _BACKGROUND[name]
+        self.background = Style(bgcolor=background) if background else Style()
         self.styles = {
-            role: self.ground + Style.parse(looks[column].replace("default", "").strip() or "none")
-            for role, looks in ROLES.items()
+            role: self.background + Style.parse(styles[column].replace("default", "").strip() or "none")
+            for role, styles in ROLES.items()
         }
         self._text = self.styles["text"]
 
     def style(self, role: str) -> Style:
+        """Rich's style for a role; an unknown role is plain text."""
         return self.styles.get(role, self._text)
 
     def plain(self, text: str) -> str:
@@ -158,18 +162,18 @@ class Palette:
         return Strip([Segment(text, style(role)) for text, role in line], width)
 
     def textual(self) -> TextualTheme:
-        """The same look for Textual's own widgets (input lines)."""
+        """The same colours for Textual's own widgets (input lines)."""
         if self.name in ("ansi", "mono"):
             return dataclasses.replace(BUILTIN_THEMES["ansi-dark"], name="finetop")
         dark = self.name == "dark"
-        ground = _GROUND[self.name]
+        background = _BACKGROUND[self.name]
         return TextualTheme(
             name="finetop",
             primary="#4FB3F6" if dark else "#0B62A8",
             foreground="#C8D0D8" if dark else "#20262C",
-            background=ground,
-            surface=ground,
-            panel=ground,
+            background=background,
+            surface=background,
+            panel=background,
             dark=dark,
         )
 
@@ -185,18 +189,18 @@ def _ascii(char: str, utf8: bool) -> str:
     return "?" * cells(char)
 
 
-def choose(wanted: str, color_system: str | None, environ: dict[str, str] | None = None) -> str:
-    """The look for `auto` and for what the terminal can do; `color_system` is rich's name for that."""
+def choose(theme: str, color_system: str | None, environ: dict[str, str] | None = None) -> str:
+    """The palette for `auto` and for what the terminal can do; `color_system` is rich's name for that."""
     environ = dict(os.environ) if environ is None else environ
     if environ.get("NO_COLOR") or color_system is None:
         return "mono"
-    if wanted != "auto":
-        return wanted
+    if theme != "auto":
+        return theme
     if color_system == "standard":
         return "ansi"
-    # Terminals that say what their ground is say it here: "15;0", the last number being the ground's colour.
-    ground = environ.get("COLORFGBG", "").rpartition(";")[2]
-    return "light" if ground in ("7", "15") else "dark"
+    # Terminals that report their background in a variable do it here: "15;0", the last number being its colour.
+    background = environ.get("COLORFGBG", "").rpartition(";")[2]
+    return "light" if background in ("7", "15") else "dark"
 
 
 def speaks_utf8(environ: dict[str, str] | None = None) -> bool:

@@ -1,7 +1,7 @@
-"""Dialogs over a screen: a question before something is destroyed, a choice from a list, and the line for a text."""
+"""Dialogs over a screen: a notice, a question before something is destroyed, a choice from a list, help, commands."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from textual import events
 from textual.app import ComposeResult
@@ -9,24 +9,32 @@ from textual.geometry import Region
 
 from engine.base.messages import msg
 from engine.present.text import cells, cut, fit, one_line, wrap
+from tui.keymap import ACTIONS, PLACES, Action, written
 from tui.render.line import Line, line_cells
-from tui.screens.key_screen import KeyScreen, lay
+from tui.screens.key_screen import KeyScreen, place
+from tui.terminal.textual_private import make_modal
 from tui.widgets.bars import Footer
 from tui.widgets.pane import Pane
 from tui.widgets.rows import Row, Rows
 
+BoxT = TypeVar("BoxT", bound=Pane)
 
-class Dialog(KeyScreen):
-    """A box in the middle of the screen; what is below stays in sight."""
+
+class Dialog(KeyScreen, Generic[BoxT]):
+    """A box in the middle of the screen; what is below stays in sight. `pane` is the box that `box` made."""
+
+    pane: BoxT
 
     def __init__(self) -> None:
         super().__init__()
-        self._modal = True
+        make_modal(self)
 
-    def box(self) -> Pane:
+    def box(self) -> BoxT:
+        """The pane in the middle, made once."""
         raise NotImplementedError
 
     def box_size(self, width: int, height: int) -> tuple[int, int]:
+        """Its size on a terminal of so many cells; cut to the terminal by the caller."""
         raise NotImplementedError
 
     def compose(self) -> ComposeResult:
@@ -35,7 +43,7 @@ class Dialog(KeyScreen):
 
     @property
     def footer_words(self) -> str:
-        """What the footer below says while this is open."""
+        """The keys of the dialog."""
         return self.pane.hint()
 
     def on_mount(self) -> None:
@@ -57,13 +65,13 @@ class Dialog(KeyScreen):
     def place_box(self) -> None:
         width, height = self.app.size
         box_width, box_height = map(min, self.box_size(width, height), (width, height))
-        lay(self.pane, Region((width - box_width) // 2, (height - box_height) // 2, box_width, box_height))
+        place(self.pane, Region((width - box_width) // 2, (height - box_height) // 2, box_width, box_height))
 
     def on_screen_resume(self) -> None:
         self.place_box()
 
 
-class _Words(Pane):
+class Words(Pane):
     place = "any"
 
     def __init__(self, heading: str, lines: Sequence[Line], keys: str) -> None:
@@ -80,9 +88,9 @@ class _Words(Pane):
         return [[], *([("  ", "text"), *line] for line in self._body)]
 
 
-class Notice(Dialog):
-    """Something worth knowing, until the next key. That is heard by the screen below, unless it is one with which
-    people put a notice away: it may have been typed ahead, and a notice comes when it likes."""
+class Notice(Dialog[Words]):
+    """Something worth knowing, until the next key. That goes to the screen below as well, unless it is one with which
+    people close a notice: it may have been typed ahead, before the notice was there."""
 
     own_places = ("any",)
     columns = 70
@@ -97,38 +105,40 @@ class Notice(Dialog):
     def _wrapped(self, width: int) -> list[Line]:
         return [[(part, "text")] for text in self.words for part in wrap(text, width)]
 
-    def box(self) -> Pane:
+    def box(self) -> Words:
         if self.words:
             self.lines = self._wrapped(min(64, self.app.size.width - 10))
-        return _Words(self.heading, self.lines, self.keys)
+        return Words(self.heading, self.lines, self.keys)
 
     def box_size(self, width: int, height: int) -> tuple[int, int]:
         return min(width - 4, self.columns), len(self.lines) + 4
 
     @property
     def ready(self) -> bool:
-        return self.app.screen_stack[-2].ready
+        below = self.app.screen_stack[-2]
+        return not isinstance(below, KeyScreen) or below.ready
 
     def key(self, event: events.Key) -> bool:
         self.app.pop_screen()
-        return event.key in self.closing or self.app.screen.key(event)
+        below = self.app.screen
+        return event.key in self.closing or (isinstance(below, KeyScreen) and below.key(event))
 
 
-class Confirm(Dialog):
+class Confirm(Dialog[Words]):
     """Asks before something is lost. Enter is not the key that confirms: it is pressed too easily."""
 
     own_places = ("any",)
 
     def __init__(
-        self, heading: str, lost: Sequence[str], done: Callable[[], Any], key: str = "y", does: str = "yes"
+        self, heading: str, lost: Sequence[str], done: Callable[[], Any], key: str = "y", verb: str = "yes"
     ) -> None:
         super().__init__()
-        self.heading, self.done, self.confirm_key, self.does = heading, done, key, does
+        self.heading, self.done, self.confirm_key, self.verb = heading, done, key, verb
         self.lost = [part for text in lost for part in wrap(text, 64)]
 
-    def box(self) -> Pane:
-        keys = msg("{confirm_key} {does} · any other key: no", confirm_key=self.confirm_key, does=self.does)
-        return _Words(self.heading, [[(text, "text")] for text in self.lost], keys)
+    def box(self) -> Words:
+        keys = msg("{key} {verb} · any other key: no", key=self.confirm_key, verb=self.verb)
+        return Words(self.heading, [[(text, "text")] for text in self.lost], keys)
 
     def box_size(self, width: int, height: int) -> tuple[int, int]:
         return min(width - 4, 70), len(self.lost) + 4
@@ -167,7 +177,7 @@ class _Choices(_List):
         return [Row(index, [("  ", "text"), *line], value) for index, (value, line) in enumerate(self._choices)]
 
 
-class Choose(Dialog):
+class Choose(Dialog[_Choices]):
     """One of a list. `chosen` gets its value; nothing is destroyed by choosing, so Enter may do it."""
 
     own_places = ("list", "any")
@@ -176,7 +186,7 @@ class Choose(Dialog):
         super().__init__()
         self.heading, self.choices, self.chosen = heading, choices, chosen
 
-    def box(self) -> Pane:
+    def box(self) -> _Choices:
         return _Choices(self.heading, self.choices)
 
     def box_size(self, width: int, height: int) -> tuple[int, int]:
@@ -215,24 +225,22 @@ class _Help(_List):
         return rows
 
 
-class Help(Dialog):
-    """What the keys do: those of the place one comes from first, then the rest."""
+class Help(Dialog[_Help]):
+    """What the keys do: first in the places they are looked up in now, then everywhere else."""
 
     own_places = ("list", "any")
 
     def __init__(self, places: Sequence[str]) -> None:
         super().__init__()
-        self.first = [place for place in places if place not in ("any",)]
+        self.first = [name for name in places if name != "any"]
 
-    def box(self) -> Pane:
-        from tui.keymap import ACTIONS, PLACES, written
-
+    def box(self) -> _Help:
         keymap = self.host.keymap
         rows: list[tuple[str, str, str]] = []
-        for place in [*self.first, *(place for place in PLACES if place not in self.first)]:
-            actions = [action for action in ACTIONS if action.where == place]
+        for name in [*self.first, *(name for name in PLACES if name not in self.first)]:
+            actions = [action for action in ACTIONS if action.where == name]
             if actions:
-                rows.append(("", "", PLACES[place]))
+                rows.append(("", "", PLACES[name]))
             for action in actions:
                 keys = " ".join(map(written, keymap.keys(action.id))) or "—"
                 rows.append((keys, action.help, action.id))
@@ -241,15 +249,26 @@ class Help(Dialog):
     def box_size(self, width: int, height: int) -> tuple[int, int]:
         return min(width, 124), height - 2
 
-    def do_any_help(self) -> None:
+    def action_any_help(self) -> None:
         self.app.pop_screen()
 
 
+Command = tuple[str, str, str, Action, str]
+"""Label, keys, help, the action, and why it cannot be done now."""
+
+
 class _Commands(_List):
-    def __init__(self, commands: Sequence[tuple[str, str, str, Any, str]]) -> None:
+    def __init__(self, commands: Sequence[Command]) -> None:
         super().__init__("Commands", "type to find · enter does it · esc back")
         self._commands = commands
         self.text = ""
+
+    def filter(self, text: str) -> None:
+        """Show only what holds these words, and choose the first."""
+        self.text, self.key = text, None
+        self.rebuild()
+        self.action_list_top()
+        self.repaint()
 
     def head(self, width: int) -> list[Line]:
         return [[(" : ", "key"), (one_line(self.text), "bright"), (" ", "mark")], []]
@@ -257,19 +276,19 @@ class _Commands(_List):
     def make_rows(self, width: int) -> Sequence[Row]:
         words = self.text.lower().split()
         rows = []
-        for label, keys, help_text, value, why in self._commands:
+        for label, keys, help_text, action, reason in self._commands:
             if all(word in f"{label} {help_text}".lower() for word in words):
-                role = "dim" if why else "text"
-                line = [("  ", "text"), (fit(label, 18), role), (fit(keys, 10), "dim" if why else "key")]
-                rows.append(Row(value, [*line, (cut(why or help_text, max(0, width - 31)), "dim")], value))
-        first = [row for row in rows if words and any(row.line[1][0].lower().startswith(word) for word in words)]
+                role = "dim" if reason else "text"
+                line: Line = [("  ", "text"), (fit(label, 18), role), (fit(keys, 10), "dim" if reason else "key")]
+                rows.append(Row(action, [*line, (cut(reason or help_text, max(0, width - 31)), "dim")], action))
+        first = [row for row in rows if words and any(row.value.label.lower().startswith(word) for word in words)]
         return [*first, *(row for row in rows if row not in first)]
 
     def nothing(self, width: int, height: int) -> list[Line]:
         return [[("  no command of that name", "dim")]]
 
 
-class Palette(Dialog):
+class CommandPalette(Dialog[_Commands]):
     """All actions by name; those that cannot be done now say why."""
 
     own_places = ("list", "any")
@@ -278,19 +297,16 @@ class Palette(Dialog):
         super().__init__()
         self.below = below
 
-    def box(self) -> Pane:
-        from tui.keymap import written
-
-        commands = []
+    def box(self) -> _Commands:
+        commands: list[Command] = []
         keymap = self.host.keymap
         places = tuple(self.below.places())
-        for action in keymap.reachable(
-            (*places, *(place for place in ("runs", "checkpoints", "main") if place not in places))
-        ):
+        wider = [name for name in ("runs", "checkpoints", "main") if name not in places]
+        for action in keymap.reachable((*places, *wider)):
             if action.where in ("list",) or not action.label or action.id == "any.palette":
                 continue
             keys = " ".join(map(written, keymap.keys(action.id)))
-            commands.append((action.label, keys, action.help, action, self.below.refusal(action)))
+            commands.append((action.label, keys, action.help, action, self.below.disabled_reason(action)))
         return _Commands(commands)
 
     def box_size(self, width: int, height: int) -> tuple[int, int]:
@@ -306,11 +322,11 @@ class Palette(Dialog):
             if row is not None:
                 self.below.perform(row.value)
         elif event.key in ("down", "ctrl+n", "tab"):
-            pane.do_list_down()
+            pane.action_list_down()
         elif event.key in ("up", "ctrl+p", "shift+tab"):
-            pane.do_list_up()
+            pane.action_list_up()
         elif event.key in ("pagedown", "pageup"):
-            pane.do_list_page_down() if event.key == "pagedown" else pane.do_list_page_up()
+            pane.action_list_page_down() if event.key == "pagedown" else pane.action_list_page_up()
         elif event.key == "backspace":
             self._type(pane.text[:-1])
         elif event.is_printable and event.character:
@@ -318,8 +334,4 @@ class Palette(Dialog):
         return True
 
     def _type(self, text: str) -> None:
-        self.pane.text = text
-        self.pane.key = None
-        self.pane.rebuild()
-        self.pane.do_list_top()
-        self.pane.repaint()
+        self.pane.filter(text)

@@ -14,16 +14,15 @@ from engine.present.text import one_line, wrap
 from tui.data.helper_process import HelperProcess
 from tui.render.line import Line
 from tui.screens.dialogs import Dialog
-from tui.widgets.pane import Pane
 from tui.widgets.scroll import ScrollPane
 
 _SECONDS = 60.0
 """It asks a driver, a disk and a login manager, each with a limit of its own."""
-_LOOKS = {"ok": (" ", "text"), "note": ("!", "warning"), "bad": ("✖", "failed")}
+_SIGNS = {"ok": (" ", "text"), "note": ("!", "warning"), "bad": ("✖", "failed")}
 
 
 class Examined(Message):
-    """The doctor has come back."""
+    """`finetop doctor` has ended."""
 
     def __init__(self, findings: Sequence[dict[str, Any]], error: str = "") -> None:
         self.findings, self.error = findings, error
@@ -55,7 +54,7 @@ class _Report(ScrollPane):
             if finding["area"] != area:
                 area = finding["area"]
                 lines += [[], [("  " + one_line(area), "title")]]
-            sign, role = _LOOKS.get(finding["verdict"], _LOOKS["note"])
+            sign, role = _SIGNS.get(finding["verdict"], _SIGNS["note"])
             for index, text in enumerate(wrap(one_line(finding["what"]), max(20, width - 8))):
                 lines.append([(f"  {sign if not index else ' '} ", role), (text, role)])
             for text in wrap(one_line(finding["hint"]), max(20, width - 10)) if finding["hint"] else ():
@@ -63,7 +62,7 @@ class _Report(ScrollPane):
         return lines
 
 
-class Doctor(Dialog):
+class Doctor(Dialog[_Report]):
     """Runs the command in a process of its own: it asks the driver, which may hang."""
 
     own_places = ("list", "any")
@@ -72,7 +71,7 @@ class Doctor(Dialog):
         super().__init__()
         self._child = HelperProcess()
 
-    def box(self) -> Pane:
+    def box(self) -> _Report:
         return _Report()
 
     def box_size(self, width: int, height: int) -> tuple[int, int]:
@@ -97,13 +96,13 @@ class Doctor(Dialog):
             )
             return
         if done is None:
-            return  # the sheet was closed meanwhile
-        code, said, complaint = done
+            return  # the dialog was closed meanwhile
+        code, output, errors = done
         try:
-            self.post_message(Examined(json.loads(said)))
+            self.post_message(Examined(json.loads(output)))
         except ValueError:
-            last = complaint.strip().splitlines()[-1:] or [msg("exit code {code}", code=code)]
-            self.post_message(Examined((), msg("finetop doctor failed: {last}", last=last[0])))
+            last = errors.strip().splitlines()[-1:] or [msg("exit code {code}", code=code)]
+            self.post_message(Examined((), msg("finetop doctor failed: {reason}", reason=last[0])))
 
     def on_examined(self, message: Examined) -> None:
         self.pane.findings, self.pane.error = message.findings, message.error

@@ -1,29 +1,28 @@
-"""What all screens share: keys by the table of actions, and news from the app."""
+"""What all screens share: keys by the table of actions, asking for a text, and news from the application."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from textual import events
-from textual.dom import DOMNode
 from textual.geometry import Offset, Region
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
 
 from engine.base.messages import msg
+from tui.data.feed import Answer
 from tui.data.snapshot import Snapshot
+from tui.host import Host, host_of
 from tui.keymap import Action
 from tui.widgets.prompt import Prompt
-
-if TYPE_CHECKING:
-    from tui.data.feed import Answer
-    from tui.host import Host
 
 
 class KeyScreen(Screen, inherit_bindings=False):
     """A screen whose keys come from the table.
 
     A key is looked up in the places of the focused widget, then in the screen's own. The action `runs.mark` is done by
-    the method `do_runs_mark` of the focused widget, one of its parents, the screen, or the app.
+    the method `action_runs_mark` of the first listener that has one: the focused widget, its parents, the screen, the
+    objects that hold the screen's actions, the application.
     """
 
     BINDINGS = []
@@ -33,26 +32,39 @@ class KeyScreen(Screen, inherit_bindings=False):
     """The line in which a text is asked for now."""
 
     @property
-    def host(self) -> "Host":
-        return self.app  # type: ignore[return-value]
+    def host(self) -> Host:
+        """The application."""
+        return host_of(self)
+
+    @property
+    def footer_words(self) -> str:
+        """What the footer of the screen below says while this one is in front; empty: that screen's own keys."""
+        return ""
 
     def places(self) -> tuple[str, ...]:
+        """Where keys are looked up now, the narrowest place first."""
         focused = self.focused
         if isinstance(focused, Input):
             return ("any",)
-        own = focused.places() if focused is not None and hasattr(focused, "places") else ()
-        return (*own, *(place for place in self.own_places if place not in own))
+        narrow = focused.places() if focused is not None and hasattr(focused, "places") else ()
+        return (*narrow, *(name for name in self.own_places if name not in narrow))
 
     def take(self, snapshot: Snapshot) -> None:
         """A new snapshot has come."""
 
-    def answered(self, answer: "Answer") -> None:
+    def answered(self, answer: Answer) -> None:
         """A question to the feed has been answered."""
+
+    def status_changed(self) -> None:
+        """The line above the footer has another text."""
+
+    def focus_changed(self) -> None:
+        """A pane shows something else, for which other keys may be meant."""
 
     @property
     def ready(self) -> bool:
-        """Whether keys can be heard already: what they are meant for is there. Focus and cursor follow a key at once,
-        `has_focus` and messages later: what keys do must not go by these."""
+        """Whether keys can be dispatched already: what they are meant for is there. Focus and cursor follow a key at
+        once, `has_focus` and messages later: what keys do must not go by these."""
         return True
 
     def key(self, event: events.Key) -> bool:
@@ -64,20 +76,20 @@ class KeyScreen(Screen, inherit_bindings=False):
         return action is not None
 
     def perform(self, action: Action) -> None:
-        """Do an action, or say why not."""
-        if why := self.refusal(action):
-            self.host.say(why, "warning")
+        """Do an action, or say why it cannot be done."""
+        if reason := self.disabled_reason(action):
+            self.host.say(reason, "warning")
             return
-        for target in self.listeners():
-            if method := getattr(target, action.method, None):
-                method()
+        for listener in self.listeners():
+            if method := getattr(listener, action.method, None):
+                method(*action.arguments)
                 return
 
-    def listeners(self) -> list[DOMNode]:
+    def listeners(self) -> Sequence[object]:
         """Who may do an action, the nearest first: the focused widget, its parents, the screen, the app."""
         return (self.focused or self).ancestors_with_self
 
-    def refusal(self, action: Action) -> str:
+    def disabled_reason(self, action: Action) -> str:
         """Why an action cannot be done now; empty when it can."""
         if action.writes and self.host.readonly:
             return msg("{label}: the screen was opened with --readonly", label=action.label)
@@ -85,24 +97,42 @@ class KeyScreen(Screen, inherit_bindings=False):
 
     # asking for a text
 
-    def ask(self, prompt: Prompt) -> None:
+    def ask(
+        self,
+        label: str,
+        text: str,
+        done: Callable[[str], Any],
+        changed: Callable[[str], Any] | None = None,
+        given_up: Callable[[], Any] | None = None,
+    ) -> None:
+        """Ask for a line of text, `text` to begin with; `done` gets it on enter, `changed` at every letter."""
+        self.open_prompt(Prompt(label, text, done, changed, given_up))
+
+    def open_prompt(self, prompt: Prompt) -> None:
+        """Show a line for a text, in place of one that may be open."""
         self.end_prompt()
-        prompt.before, self.prompt = self.focused, prompt
+        prompt.focused_before, self.prompt = self.focused, prompt
         self.mount(prompt)
         self.set_focus(prompt)  # at once: the text may have been typed ahead, or pasted
         self.show_prompt()
 
     def end_prompt(self) -> None:
+        """Close the line, if one is open; the focus goes back to where it was."""
         prompt, self.prompt = self.prompt, None
         if prompt is not None:
             # The focus first: a focused widget that goes hands it to whoever stands next.
-            self.set_focus(prompt.before)
+            self.set_focus(prompt.focused_before)
             prompt.remove()
             self.app.cursor_position = Offset(0, 0)
             self.show_prompt()
 
+    @property
+    def prompt_label(self) -> str:
+        """What is asked for now; empty while nothing is."""
+        return self.prompt.label if self.prompt is not None else ""
+
     def show_prompt(self) -> None:
-        """A line for a text has come or gone: lay it out, and tell what is asked for."""
+        """A line for a text has been opened or closed: place it, and name what is asked for."""
 
     def give_up(self) -> bool:
         """Leave the text that is asked for as it was; False if none is."""
@@ -112,12 +142,13 @@ class KeyScreen(Screen, inherit_bindings=False):
             prompt.given_up()
         return prompt is not None
 
-    def do_any_back(self) -> None:
+    def action_any_back(self) -> None:
+        """Close this screen, unless it is the last."""
         if len(self.app.screen_stack) > 1:
             self.app.pop_screen()
 
 
-def lay(widget: Widget, region: Region | None) -> None:
+def place(widget: Widget, region: Region | None) -> None:
     """Show a widget in a region of the screen; nowhere, where there is none."""
     widget.display = region is not None
     if region is not None:

@@ -1,37 +1,41 @@
-"""The main screen: panes in the places `layout` gives them, the selected run followed through all of them."""
+"""The main screen: panes where `main_layout.arrange` puts them, the selected run followed through all of them."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from textual import events
 from textual.app import ComposeResult
 from textual.geometry import Region
+from textual.timer import Timer
 
 from engine.base.messages import msg
+from engine.present import numbers
 from engine.present.text import cells, fit, one_line
 from engine.store.run_records import Run
 from tui.data.feed import Answer
-from tui.data.snapshot import Snapshot
+from tui.data.snapshot import Snapshot, View
 from tui.keymap import Action
 from tui.render.line import Line
-from tui.screens.key_screen import KeyScreen, lay
+from tui.render.notifications import since_last_time
+from tui.screens.checkpoint_actions import CheckpointActions
+from tui.screens.key_screen import KeyScreen, place
+from tui.screens.main_actions import RunActions
 from tui.screens.main_layout import LEAST_HEIGHT, LEAST_WIDTH, Layout, arrange
-from tui.screens.screen_actions import Acts
-from tui.widgets.bars import Footer, Header, NewsLine
+from tui.widgets.bars import Footer, Header, StatusLine
 from tui.widgets.checkpoints_pane import CheckpointsPane
 from tui.widgets.gpus_pane import GpusPane
-from tui.widgets.pane import Lines
-from tui.widgets.prompt import Prompt
+from tui.widgets.pane import Lines, Pane
 from tui.widgets.rows import Rows
 from tui.widgets.run_pane import GPUS, LOGS, POINTS, RunPane
 from tui.widgets.runs_pane import SORTS, RunsPane
 
-REST_SECONDS = 0.2
-"""The other panes follow once the cursor rests so long: running down the list moves nothing but the cursor."""
+FOLLOW_SECONDS = 0.2
+"""The other panes follow once the cursor has stood still so long: running down the list moves the cursor alone."""
 PANES = ("runs", "gpus", "run", "checkpoints")
 
 
-class Notice(Lines):
+class TooSmall(Lines):
     """All there is room for on a very small terminal."""
 
     def lines(self, width: int, height: int) -> list[Line]:
@@ -49,7 +53,9 @@ class Notice(Lines):
         return [[(fit(line, width), "text")] for line in text]
 
 
-class MainScreen(Acts, KeyScreen):
+class MainScreen(KeyScreen):
+    """The runs, the machine, and the selected run with its checkpoints."""
+
     own_places = ("main", "any")
 
     def __init__(self) -> None:
@@ -58,8 +64,8 @@ class MainScreen(Acts, KeyScreen):
         self.zoomed = ""
         self.grow = 0
         self.selected: int | None = None
-        self._rest: Any = None
-        self._welcomed = False
+        self._follow_timer: Timer | None = None
+        self._visit_shown = False
 
     def compose(self) -> ComposeResult:
         self.header = Header(id="header")
@@ -67,11 +73,12 @@ class MainScreen(Acts, KeyScreen):
         self.gpus = GpusPane()
         self.checkpoints = CheckpointsPane()
         self.run = RunPane(self.gpus, self.checkpoints)
-        self.news_line = NewsLine(id="news")
+        self.status_line = StatusLine(id="news")
         self.footer = Footer(id="footer")
-        self.notice = Notice(id="notice")
+        self.notice = TooSmall(id="notice")
+        self.run_actions, self.checkpoint_actions = RunActions(self), CheckpointActions(self)
         yield from (self.header, self.runs, self.gpus, self.run, self.checkpoints)
-        yield from (self.news_line, self.footer, self.notice)
+        yield from (self.status_line, self.footer, self.notice)
 
     def on_mount(self) -> None:
         memory = self.host.memory.values
@@ -82,12 +89,14 @@ class MainScreen(Acts, KeyScreen):
     @property
     def ready(self) -> bool:
         # Before the first picture there is no run to act on.
-        return bool(self.host.snapshot.taken) and not self.host.asking
+        return bool(self.host.snapshot.taken) and not self.host.question_pending
 
     # where things are
 
-    def pane(self, name: str) -> Any:
-        return {"runs": self.runs, "gpus": self.gpus, "run": self.run, "checkpoints": self.checkpoints}[name]
+    def pane(self, name: str) -> Pane:
+        """A pane by its name in `PANES`."""
+        panes: dict[str, Pane] = {"runs": self.runs, "gpus": self.gpus, "run": self.run}
+        return panes.get(name, self.checkpoints)
 
     def on_resize(self, event: events.Resize) -> None:
         self.place_panes()
@@ -99,15 +108,15 @@ class MainScreen(Acts, KeyScreen):
     def place_panes(self) -> None:
         self.layout_now = layout = arrange(*self.app.size, self.zoomed, self.grow)
         self.run.lone = layout.kind in ("two", "list") or (layout.kind == "zoom" and self._narrow())
-        lay(self.header, layout.header if layout.kind != "small" else None)
-        lay(self.notice, layout.header if layout.kind == "small" else None)
-        lay(self.news_line, layout.news or None)
-        lay(self.footer, layout.footer or None)
+        place(self.header, layout.header if layout.kind != "small" else None)
+        place(self.notice, layout.header if layout.kind == "small" else None)
+        place(self.status_line, layout.news or None)
+        place(self.footer, layout.footer or None)
         for name in PANES:
-            lay(self.pane(name), layout.panes.get(name))
+            place(self.pane(name), layout.panes.get(name))
         self.show_prompt()
-        focused = self.focused
-        if layout.panes and focused in map(self.pane, PANES) and not focused.display:
+        hidden = [self.pane(name) for name in PANES if not self.pane(name).display]
+        if layout.panes and self.focused in hidden:
             self.pane(next(iter(layout.panes))).focus()
         self._show_all()
 
@@ -120,10 +129,10 @@ class MainScreen(Acts, KeyScreen):
         if snapshot.view.focus is None and self.selected is None and snapshot.runs:
             self.selected = snapshot.runs[0].id
         self._show_all()
-        if not self._welcomed and snapshot.runs:
-            self._welcomed = True
-            self.welcome(snapshot)
-        self.host.tell_event(snapshot)
+        if not self._visit_shown and snapshot.runs:
+            self._visit_shown = True
+            self._show_since_last_visit(snapshot)
+        self.host.show_event(snapshot)
 
     def _show_all(self) -> None:
         snapshot = self.host.snapshot
@@ -133,7 +142,7 @@ class MainScreen(Acts, KeyScreen):
         self._show_detail()
         self.gpus.take(snapshot.machine)
         self.header.repaint()
-        self.news_line.repaint()  # its age: written when the minute turns
+        self.status_line.repaint()  # its age: written when the minute turns
         self.footer.repaint()
         self.notice.repaint()
 
@@ -151,26 +160,36 @@ class MainScreen(Acts, KeyScreen):
     def answered(self, answer: Answer) -> None:
         self.run.answered(answer)
 
-    def show_news(self) -> None:
-        self.news_line.repaint()
+    def focus_changed(self) -> None:
+        self.footer.repaint()
 
-    def look(self, **changes: Any) -> None:
-        """Ask the feed for what is wanted now: the selected run, and another filter or order."""
-        self.host.view = replace(self.host.view, focus=self.selected, **changes)
-        self.host.feed.look(self.host.view)
+    def status_changed(self) -> None:
+        self.status_line.repaint()
+
+    def _show_since_last_visit(self, snapshot: Snapshot) -> None:
+        """What happened since this user last looked, once."""
+        if snapshot.seen is not None and (lines := since_last_time(snapshot.runs, snapshot.seen, snapshot.taken)):
+            away = numbers.ago(snapshot.seen, snapshot.taken)
+            self.host.say(msg("since you last looked, {away}: ", away=away) + " · ".join(lines))
+        self.host.record_visit(time.time())
+
+    def set_view(self, view: View) -> None:
+        """Ask the feed for other runs or another order, and for the detail of the run that is selected now."""
+        self.host.view = replace(view, focus=self.selected)
+        self.host.feed.set_view(self.host.view)
 
     def on_rows_moved(self, message: Rows.Moved) -> None:
         if message.rows is not self.runs or not isinstance(message.key, int):
             self.footer.repaint()
             return
         self.selected = message.key
-        if self._rest is not None:
-            self._rest.stop()
-        self._rest = self.set_timer(REST_SECONDS, self._rested)
+        if self._follow_timer is not None:
+            self._follow_timer.stop()
+        self._follow_timer = self.set_timer(FOLLOW_SECONDS, self._follow_cursor)
 
-    def _rested(self) -> None:
-        self._rest = None
-        self.look()
+    def _follow_cursor(self) -> None:
+        self._follow_timer = None
+        self.set_view(self.host.view)
         self.footer.repaint()
 
     def on_descendant_focus(self) -> None:
@@ -187,12 +206,12 @@ class MainScreen(Acts, KeyScreen):
             width, height = self.app.size
             line = self.layout_now.news or Region(0, max(0, height - 1), width, 1)
             lead = cells(self.prompt.label) + 3 if self.layout_now.news else 0
-            lay(self.prompt, Region(lead, line.y, max(1, line.width - lead), 1))
-        self.news_line.repaint()
+            place(self.prompt, Region(lead, line.y, max(1, line.width - lead), 1))
+        self.status_line.repaint()
 
     # what the keys do: getting about
 
-    def do_any_back(self) -> None:
+    def action_any_back(self) -> None:
         """One step back; never leaves the screen."""
         if self.give_up():
             return
@@ -209,7 +228,8 @@ class MainScreen(Acts, KeyScreen):
         elif self.focused is not self.runs:
             self.runs.focus()
 
-    def _go(self, name: str) -> None:
+    def action_main_pane(self, name: str) -> None:
+        """Go to a pane; one that the layout has no room for opens as a tab of the run, or grows."""
         layout = self.layout_now
         if name in layout.panes:
             self.pane(name).focus()
@@ -224,25 +244,8 @@ class MainScreen(Acts, KeyScreen):
             else:
                 self.run.focus()
 
-    def do_main_pane1(self) -> None:
-        self._go("runs")
-
-    def do_main_pane2(self) -> None:
-        self._go("gpus")
-
-    def do_main_pane3(self) -> None:
-        self._go("run")
-
-    def do_main_pane4(self) -> None:
-        self._go("checkpoints")
-
-    def do_main_next_pane(self) -> None:
-        self._cycle(1)
-
-    def do_main_previous_pane(self) -> None:
-        self._cycle(-1)
-
-    def _cycle(self, by: int) -> None:
+    def action_main_step_pane(self, by: int) -> None:
+        """The next pane; where one is alone on the screen, its next tab."""
         if self.layout_now.kind in ("zoom", "list"):
             self.run.turn(by) if self.run.display else None
             return
@@ -250,48 +253,40 @@ class MainScreen(Acts, KeyScreen):
         here = next((index for index, name in enumerate(seen) if self.focused is self.pane(name)), 0)
         self.pane(seen[(here + by) % len(seen)]).focus()
 
-    def do_main_next_tab(self) -> None:
-        self.run.turn(1)
-
-    def do_main_previous_tab(self) -> None:
-        self.run.turn(-1)
+    def action_main_step_tab(self, by: int) -> None:
+        """The next tab of the selected run, whichever pane has the focus."""
+        self.run.turn(by)
 
     def _zoom(self, name: str) -> None:
         self.zoomed = name
         self.place_panes()
         self.pane(name).focus()
-        self.look()
+        self.set_view(self.host.view)
 
-    def do_main_open(self) -> None:
+    def action_main_open(self) -> None:
         """A pane on the whole screen: a run opens as itself, other panes grow."""
         if self.zoomed:
             return
         focused = next((name for name in PANES if self.focused is self.pane(name)), "runs")
         self._zoom("run" if focused == "runs" else focused)
 
-    def do_main_log(self) -> None:
+    def action_main_log(self) -> None:
         self.run.go(LOGS)
         self._zoom("run")
 
-    def do_main_bigger(self) -> None:
-        self._grow(1)
-
-    def do_main_smaller(self) -> None:
-        self._grow(-1)
-
-    def _grow(self, by: int) -> None:
-        """The pane with the focus; the runs' lower edge is what moves."""
-        above = self.focused is self.runs
-        before = self.layout_now.panes.get("runs")
-        self.grow += by if above else -by
+    def action_main_resize(self, by: int) -> None:
+        """Make the pane with the focus larger or smaller by lines; the runs' lower edge is what moves."""
+        lines = by if self.focused is self.runs else -by
+        region = self.layout_now.panes.get("runs")
+        self.grow += lines
         self.place_panes()
-        if self.layout_now.panes.get("runs") == before:
-            self.grow -= by if above else -by
+        if self.layout_now.panes.get("runs") == region:
+            self.grow -= lines
             self.host.say("there is no more room to move that edge", "dim")
         self.host.memory.values["grow"] = self.grow
 
-    def do_main_jump(self) -> None:
-        self.ask(Prompt("go to run", "", self._jump))
+    def action_main_jump(self) -> None:
+        self.ask("go to run", "", self._jump)
 
     def _jump(self, text: str) -> None:
         number = text.strip().lstrip("#")
@@ -305,7 +300,7 @@ class MainScreen(Acts, KeyScreen):
 
     # finding runs
 
-    def do_runs_mark(self) -> None:
+    def action_runs_mark(self) -> None:
         run = self.runs.run
         if run is None:
             return
@@ -313,12 +308,12 @@ class MainScreen(Acts, KeyScreen):
         (self.runs.marks.add if marked else self.runs.marks.discard)(run.id)
         self.runs.last_mark = run.id if marked else None
         self.runs.rebuild()
-        self.runs.do_list_down()
+        self.runs.action_list_down()
         self.footer.repaint()
 
-    def do_runs_mark_range(self) -> None:
-        order = [row.key for row in self.runs.rows if row.key is not None]
-        here = self.runs.key
+    def action_runs_mark_range(self) -> None:
+        order = [row.value.id for row in self.runs.rows if row.key is not None]
+        here = self.runs.run.id if self.runs.run else None
         if here not in order:
             return
         first = self.runs.last_mark if self.runs.last_mark in order else here
@@ -328,31 +323,62 @@ class MainScreen(Acts, KeyScreen):
         self.runs.rebuild()
         self.footer.repaint()
 
-    def do_runs_filter(self) -> None:
-        before = self.host.view.matching
-        self.ask(Prompt("filter", before, self.filter, self.filter, lambda: self.filter(before)))
+    def action_runs_filter(self) -> None:
+        matching = self.host.view.matching
+        self.ask("filter", matching, self.filter, self.filter, lambda: self.filter(matching))
 
     def filter(self, text: str) -> None:
-        self.look(matching=text.strip())
+        self.set_view(replace(self.host.view, matching=text.strip()))
 
-    def do_runs_sort(self) -> None:
+    def action_runs_sort(self) -> None:
         view = self.host.view
         sort = SORTS[(SORTS.index(view.sort) + 1) % len(SORTS)] if view.sort in SORTS else None
-        # What one looks for comes first: low losses, the last that ended, names from A.
+        # What people look for comes first: low losses, the last that ended, names from A.
         self._sort(sort, sort in ("finished", "seconds"))
 
-    def do_runs_sort_invert(self) -> None:
+    def action_runs_sort_invert(self) -> None:
         self._sort(self.host.view.sort, not self.host.view.descending)
 
     def _sort(self, sort: str | None, descending: bool) -> None:
         self.host.memory.values |= {"sort": sort, "descending": descending}
-        self.look(sort=sort, descending=descending)
+        self.set_view(replace(self.host.view, sort=sort, descending=descending))
         self.host.say(
-            msg("sorted by {sort}{suffix}", sort=sort, suffix=", the other way around" if descending else "")
-            if sort
-            else "running, queue, finished",
+            "running, queue, finished"
+            if not sort
+            else msg("sorted by {sort}, the other way around", sort=sort)
+            if descending
+            else msg("sorted by {sort}", sort=sort),
             "dim",
         )
 
-    def refusal(self, action: Action) -> str:
-        return super().refusal(action) or self.why_not(action.id)
+    # the picture, leaving
+
+    def action_main_pause(self) -> None:
+        """Stop the picture, or let it go on."""
+        self.host.pause(not self.host.paused)
+        self.header.repaint()
+
+    def action_main_copy(self) -> None:
+        """The folder of the run, or of the checkpoint, through the terminal (OSC 52), which works over SSH."""
+        if (run := self.runs.run) is None:
+            return
+        folder = self.host.workspace.runs / str(run.id)
+        point = self.checkpoints.checkpoint if self.focused is self.checkpoints else None
+        text = str(folder / point.path) if point is not None and point.path else str(folder)
+        self.host.copy_to_clipboard(text)
+        self.host.say(msg("copied: {path}", path=text))
+
+    def action_main_quit(self) -> None:
+        """Leave; runs go on."""
+        self.host.leave()
+
+    # what cannot be done now
+
+    def disabled_reason(self, action: Action) -> str:
+        """Why an action cannot be done to what is chosen."""
+        actions = self.checkpoint_actions if action.id.startswith("checkpoints.") else self.run_actions
+        return super().disabled_reason(action) or actions.disabled_reason(action.id)
+
+    def listeners(self) -> Sequence[object]:
+        """Also the objects that hold the actions on runs and checkpoints."""
+        return [*super().listeners(), self.run_actions, self.checkpoint_actions]

@@ -1,5 +1,5 @@
-"""The parts of the new-run screen: a row for each setting, what is known about the one under the cursor, and the line
-in which it is edited."""
+"""The parts of the new-run screen: a row for each setting, all about the one under the cursor, and the line in which it
+is edited."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class NewRun(Protocol):
 
     form: Form
     checked: Checked
-    known: FormChecks
+    form_checks: FormChecks
     data: DataPreview | None
     tokens: Mapping[str, Any] | str | None
     reading: str
@@ -57,11 +57,17 @@ class FieldLine(Prompt):
 
 
 class Head(Lines):
+    """How many runs the form makes, and how much is wrong."""
+
+    def __init__(self, form: NewRun) -> None:
+        super().__init__(id="head")
+        self._new_run = form
+
     def lines(self, width: int, height: int) -> list[Line]:
-        screen = self.screen
+        screen = self._new_run
         parent = screen.parent_checkpoint
         what = (
-            msg("new run from the weights of {parent}@{first_parent}", parent=parent[0], first_parent=parent[1])
+            msg("new run from the weights of {run_id}@{point}", run_id=parent[0], point=parent[1])
             if parent
             else "new run"
         )
@@ -77,29 +83,39 @@ class Head(Lines):
 class EditLabel(Lines):
     """What is being edited, left of the line itself."""
 
+    def __init__(self, form: NewRun) -> None:
+        super().__init__(id="label")
+        self._new_run = form
+
     def lines(self, width: int, height: int) -> list[Line]:
-        editing = self.screen.editing
+        editing = self._new_run.editing
         return [[(f" {one_line(editing.label)} = ", "title")]] if editing is not None else []
 
 
 class Fields(Rows):
+    """A row for each setting: those that most runs are made with, those that were typed or are wrong, or all."""
+
     place = "form"
     number = 0
+
+    def __init__(self, form: NewRun) -> None:
+        super().__init__(id="fields")
+        self._new_run = form
 
     def places(self) -> tuple[str, ...]:
         return ("form", "list")
 
     def title(self) -> str:
-        return "All settings" if self.screen.all_settings else "Settings"
+        return "All settings" if self._new_run.all_settings else "Settings"
 
     def hint(self) -> str:
         return "enter edits · 8,16 makes a sweep"
 
     def make_rows(self, width: int) -> Sequence[Row]:
-        screen: NewRun = self.screen
+        screen = self._new_run
         rows = [Row(SOURCE, _field_line(SOURCE, screen.form.source.label, "", "", False, width))]
         for group in _GROUPS:
-            paths = [path for path in SETTINGS if path.startswith(f"{group}.") and self.wanted(path)]
+            paths = [path for path in SETTINGS if path.startswith(f"{group}.") and self.shows(path)]
             if paths:
                 rows.append(Row(None, [("  ", "text"), (group.upper(), "dim")]))
             for path in paths:
@@ -114,8 +130,9 @@ class Fields(Rows):
             rows.append(Row(None, [("  ", "text"), ("a shows all settings", "dim")]))
         return rows
 
-    def wanted(self, path: str) -> bool:
-        screen: NewRun = self.screen
+    def shows(self, path: str) -> bool:
+        """Whether a setting has a row."""
+        screen = self._new_run
         return (
             screen.all_settings or path in new_run_form.USUAL or path in screen.form.typed or bool(screen.problem(path))
         )
@@ -153,6 +170,10 @@ class Info(ScrollPane):
 
     place = "form"
 
+    def __init__(self, form: NewRun) -> None:
+        super().__init__(id="info")
+        self._new_run = form
+
     def hint(self) -> str:
         return msg("↓ {below} more · tab", below=self.below) if self.below else ""
 
@@ -160,7 +181,7 @@ class Info(ScrollPane):
         return "What it takes"
 
     def content(self, width: int) -> list[Line]:
-        screen: NewRun = self.screen
+        screen = self._new_run
         lines: list[Line] = []
         editing = screen.editing
         path = editing.path if editing is not None and editing.path else screen.fields.key
@@ -176,9 +197,8 @@ class Info(ScrollPane):
             if wrong != path:
                 lines += _wrapped(f"✖ {wrong}: {why}", width, "failed")
         report = screen.tokens if isinstance(screen.tokens, dict) else {}
-        told = [one["message"] for one in report.get("findings", ())] or screen.known.told
-        for words in told:
-            lines += _wrapped(f"! {words}", width, "warning")
+        for warning in [finding["message"] for finding in report.get("findings", ())] or screen.form_checks.warnings:
+            lines += _wrapped(f"! {warning}", width, "warning")
         short = self.outer_size.height < _SHORT
         lines += [] if short else [[]]
         lines += [*_runs(screen, width), *_data(screen, width), *_tokens(screen, width)]
@@ -196,10 +216,10 @@ def _wrapped(text: str, width: int, role: str) -> list[Line]:
     ]
 
 
-def _about(path: str, screen: "NewRun", typing: str | None, width: int) -> list[Line]:
-    known = SETTINGS[path]
-    default = new_run_form.text_of(known.default) or "—"
-    lines = [[(f" {path}", "title")], *_wrapped(known.doc, width, "text")]
+def _about(path: str, screen: NewRun, typing: str | None, width: int) -> list[Line]:
+    setting = SETTINGS[path]
+    default = new_run_form.text_of(setting.default) or "—"
+    lines = [[(f" {path}", "title")], *_wrapped(setting.doc, width, "text")]
     lines += _wrapped(f"{new_run_form.kind_of(path)}; default {default}", width, "dim")
     problem = screen.problem(path) if typing is None else new_run_form.problem_of(path, typing.strip())
     if problem:
@@ -209,28 +229,26 @@ def _about(path: str, screen: "NewRun", typing: str | None, width: int) -> list[
     return lines
 
 
-def _runs(screen: "NewRun", width: int) -> list[Line]:
+def _runs(screen: NewRun, width: int) -> list[Line]:
     if screen.checked.count == 1:
         return []
     product = " × ".join(f"{path} {many}" for path, many in screen.checked.varied.items())
     lines = _wrapped(f"{screen.checked.count} runs: {product}", width, "key")
-    for one in screen.checked.runs[:4]:
-        lines.append([(f"   {cut(one_line(one.config.run.name), width - 5)}", "dim")])
+    for run in screen.checked.runs[:4]:
+        lines.append([(f"   {cut(one_line(run.config.run.name), width - 5)}", "dim")])
     if len(screen.checked.runs) > 4:
         lines.append([(msg("   and {num_runs} more", num_runs=len(screen.checked.runs) - 4), "dim")])
     return lines
 
 
-def _memory(screen: "NewRun") -> list[Line]:
-    found: list[Line] = []
-    for line in screen.known.memory:
-        found.append([(" ", "text"), *line])
-    if found and screen.checked.count > 1:
-        found.append([(" (of the first run)", "dim")])
-    return found
+def _memory(screen: NewRun) -> list[Line]:
+    lines: list[Line] = [[(" ", "text"), *line] for line in screen.form_checks.memory]
+    if lines and screen.checked.count > 1:
+        lines.append([(" (of the first run)", "dim")])
+    return lines
 
 
-def _data(screen: "NewRun", width: int) -> list[Line]:
+def _data(screen: NewRun, width: int) -> list[Line]:
     data = screen.data
     lines: list[Line] = [[(f" {screen.reading}", "dim")]] if screen.reading else []
     if data is None:
@@ -255,7 +273,7 @@ def _data(screen: "NewRun", width: int) -> list[Line]:
     return lines
 
 
-def _tokens(screen: "NewRun", width: int) -> list[Line]:
+def _tokens(screen: NewRun, width: int) -> list[Line]:
     report = screen.tokens
     if report is None:
         return []
@@ -265,14 +283,14 @@ def _tokens(screen: "NewRun", width: int) -> list[Line]:
     for side in ("train", "val"):
         counts = report.get("data", {}).get(side) or {}
         if counts.get("examples"):
-            said = msg(
+            words = msg(
                 "{side}: {examples} examples, {tokens} tokens",
                 side=side,
                 examples=count(counts["examples"]),
                 tokens=count(counts["tokens"]),
             )
-            said += f", longest {count(counts['longest'])}"
-            lines += _wrapped(said, width, "text")
+            words += f", longest {count(counts['longest'])}"
+            lines += _wrapped(words, width, "text")
             if counts.get("overlong"):
                 lines += _wrapped(
                     msg("! {overlong} longer than data.max_length", overlong=count(counts["overlong"])),
@@ -292,9 +310,9 @@ def _tokens(screen: "NewRun", width: int) -> list[Line]:
         off = msg(", off by up to {factor:g}× either way", factor=time["factor"]) if time.get("factor") else ""
         lines += _wrapped(
             msg(
-                "takes about {seconds} ({get}{off})",
-                seconds=short_duration(time["seconds"]),
-                get=time.get("from", ""),
+                "takes about {duration} ({source}{off})",
+                duration=short_duration(time["seconds"]),
+                source=time.get("from", ""),
                 off=off,
             ),
             width,

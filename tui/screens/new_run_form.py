@@ -41,7 +41,7 @@ _FREE_TEXT = ("run.name", "data.system", "model.revision", "model.checkpoint", "
 """Texts in which a comma is a comma."""
 _MENTIONED = re.compile("|".join(re.escape(path) for path in sorted(SETTINGS, key=len, reverse=True)))
 MOST_RUNS = 100
-"""More at once is more likely a slip than a wish, and checking them takes 0.2 ms each; `finetop sweep` takes more."""
+"""More at once is more likely a slip than meant, and checking them takes 0.2 ms each; `finetop sweep` takes more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,8 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Form:
+    """What was typed over the settings of a source."""
+
     source: Source = Source()
     typed: Mapping[str, str] = field(default_factory=dict)
     """What was typed, by the setting's path; only what differs from the source."""
@@ -143,15 +145,15 @@ def choices(path: str) -> tuple[str, ...]:
     kind = SETTINGS[path].type
     if kind is bool:
         return ("true", "false")
-    found: list[str] = []
+    words: list[str] = []
     for part in (kind, *typing.get_args(kind)):
         if typing.get_origin(part) is list:
             continue
         if typing.get_origin(part) is Literal:
-            found += map(str, typing.get_args(part))
+            words += map(str, typing.get_args(part))
         elif part is bool:
-            found += ["true", "false"]
-    return tuple(dict.fromkeys(found))
+            words += ["true", "false"]
+    return tuple(dict.fromkeys(words))
 
 
 def next_choice(path: str, text: str) -> str | None:
@@ -164,18 +166,20 @@ def next_choice(path: str, text: str) -> str | None:
 
 def kind_of(path: str) -> str:
     """What a field takes, in words."""
-    known = SETTINGS[path]
+    setting = SETTINGS[path]
     words = {str: "text", int: "a whole number", float: "a number"}
-    parts = (known.type,) if isinstance(known.type, type) else typing.get_args(known.type)
+    parts = (setting.type,) if isinstance(setting.type, type) else typing.get_args(setting.type)
     if takes_list(path):
         inner = [str(word) for part in parts if typing.get_origin(part) is Literal for word in typing.get_args(part)]
-        said = "pairs a=b,c=d" if typing.get_origin(known.type) is dict else "a list, with commas"
+        kind = "pairs a=b,c=d" if typing.get_origin(setting.type) is dict else "a list, with commas"
         if inner:
-            said += f" of {', '.join(inner)}" if typing.get_origin(known.type) is list else f", or {' or '.join(inner)}"
+            kind += (
+                f" of {', '.join(inner)}" if typing.get_origin(setting.type) is list else f", or {' or '.join(inner)}"
+            )
     else:
-        said = " or ".join([*(words[part] for part in parts if part in words), *choices(path)])
-    bounds = (("at least", known.at_least), ("at most", known.at_most))
-    return ", ".join([said, *(f"{word} {bound:g}" for word, bound in bounds if bound is not None)])
+        kind = " or ".join([*(words[part] for part in parts if part in words), *choices(path)])
+    bounds = (("at least", setting.at_least), ("at most", setting.at_most))
+    return ", ".join([kind, *(f"{word} {bound:g}" for word, bound in bounds if bound is not None)])
 
 
 @lru_cache(maxsize=512)
@@ -252,7 +256,7 @@ def check(form: Form) -> Checked:
             problems.setdefault(at[0] if at else "run.name", problem.removeprefix(f"{LABEL}: "))
     if problems:
         return Checked(problems, (), varied)
-    return Checked({}, tuple(inherit_origins(one, form.source.label, form.source.origins) for one in runs), varied)
+    return Checked({}, tuple(inherit_origins(run, form.source.label, form.source.origins) for run in runs), varied)
 
 
 def group_name(form: Form) -> str:
@@ -271,20 +275,20 @@ def check_files(runs: Sequence[Resolved]) -> dict[str, str]:
         try:
             check_data(config)
         except (EngineError, OSError) as error:
-            problems.setdefault("data.map" if "data.map" in str(error) else "data.files", _said(error))
+            problems.setdefault("data.map" if "data.map" in str(error) else "data.files", _words(error))
         try:
             check_model(config)
         except (EngineError, OSError) as error:
             of_checkpoint = config.model.checkpoint and "the model " not in str(error)
-            problems.setdefault("model.checkpoint" if of_checkpoint else "model.name", _said(error))
-    for config in {str(r.config.eval): r.config.eval for r in runs}.values():
+            problems.setdefault("model.checkpoint" if of_checkpoint else "model.name", _words(error))
+    for eval_config in {str(r.config.eval): r.config.eval for r in runs}.values():
         try:
-            check_scores(config)
+            check_scores(eval_config)
         except (EngineError, OSError) as error:
-            problems.setdefault("eval.schema" if "eval.schema" in str(error) else "eval.command", _said(error))
-    for one in (finding for resolved in runs for finding in findings(resolved)):
-        if one.refused:
-            problems.setdefault(one.setting, f"{one.message}. {one.hint}")
+            problems.setdefault("eval.schema" if "eval.schema" in str(error) else "eval.command", _words(error))
+    for finding in (finding for resolved in runs for finding in findings(resolved)):
+        if finding.refused:
+            problems.setdefault(finding.setting, f"{finding.message}. {finding.hint}")
     return problems
 
 
@@ -293,7 +297,7 @@ def findings(resolved: Resolved) -> list[Finding]:
     return check_asked(resolved.config, given_by_hand(resolved), find_facts(resolved.config.model))
 
 
-def _said(error: Exception) -> str:
+def _words(error: Exception) -> str:
     if isinstance(error, InputError) and "no data to train on" in error.message:
         return "give a data file, a folder or a hub name; tab completes"
     return error.message if isinstance(error, EngineError) else str(error)
@@ -305,7 +309,7 @@ def complete(path: str, text: str, offered: Sequence[str] = ()) -> tuple[str, li
     `offered` are names that are no files: presets, models used before.
     """
     separator = max(text.rfind(","), text.rfind("|")) + 1
-    before, last = text[:separator], text[separator:].lstrip()
+    typed, last = text[:separator], text[separator:].lstrip()
     names = (
         [name for name in (*choices(path), *offered) if name.startswith(last)] if path not in ("data.files",) else []
     )
@@ -314,7 +318,7 @@ def complete(path: str, text: str, offered: Sequence[str] = ()) -> tuple[str, li
     if not names:
         return text, []
     common = os.path.commonprefix(names)
-    return before + (common if len(common) >= len(last) else last), names
+    return typed + (common if len(common) >= len(last) else last), names
 
 
 def _files(text: str) -> list[str]:
@@ -322,10 +326,10 @@ def _files(text: str) -> list[str]:
     folder, _, start = text.rpartition("/")
     where = os.path.expanduser(folder) if folder else ("/" if text.startswith("/") else ".")
     try:
-        with os.scandir(where) as found:
+        with os.scandir(where) as listing:
             entries = sorted(
                 (entry.name, entry.is_dir())
-                for entry in found
+                for entry in listing
                 if entry.name.startswith(start) and (start or not entry.name.startswith("."))
             )
     except OSError:
@@ -336,10 +340,11 @@ def _files(text: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class FormChecks:
-    """What the worker threads found out."""
+    """What reading the files of data and model showed."""
 
     files: Mapping[str, str]
     """Problems with data and model, by setting."""
     memory: tuple[Line, ...] = ()
-    told: tuple[str, ...] = ()
+    """What the first run would need, drawn."""
+    warnings: tuple[str, ...] = ()
     """Where the run will not be what was asked for."""

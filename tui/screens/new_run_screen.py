@@ -7,6 +7,7 @@ Everything that reads files runs on worker threads; an answer to an older form i
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from engine.base.messages import msg
 from engine.present.numbers import plural
 from engine.present.text import cells, cut, fit, one_line
 from engine.settings.presets import all_presets, find_preset
-from engine.settings.resolve import read_run
+from engine.settings.resolve import Resolved, read_run
 from engine.settings.schema import SETTINGS, RunConfig
 from tui.data.data_preview import DataPreview, preview, token_report
 from tui.data.helper_process import HelperProcess
@@ -28,10 +29,10 @@ from tui.render import memory_view
 from tui.render.line import Line
 from tui.screens import new_run_form
 from tui.screens.dialogs import Choose
-from tui.screens.key_screen import KeyScreen, lay
+from tui.screens.key_screen import KeyScreen, place
 from tui.screens.new_run_fields import SOURCE, EditLabel, FieldLine, Fields, Head, Info
 from tui.screens.new_run_form import Checked, Form, FormChecks, Source
-from tui.widgets.bars import Footer, NewsLine
+from tui.widgets.bars import Footer, StatusLine
 
 _WIDE = 100
 _OFFERED_RUNS = 60
@@ -53,7 +54,7 @@ class NewRunScreen(KeyScreen):
             super().__init__()
 
     class Learned(Message):
-        """Something about the form of that number: `what` is 'known', 'data' or 'tokens'."""
+        """Something about the form of that number: `what` is 'checks', 'data' or 'tokens'."""
 
         def __init__(self, number: int, what: str, value: Any) -> None:
             self.number, self.what, self.value = number, what, value
@@ -62,8 +63,8 @@ class NewRunScreen(KeyScreen):
     class Completed(Message):
         """How a text may go on."""
 
-        def __init__(self, asked: str, text: str, names: Sequence[str]) -> None:
-            self.asked, self.text, self.names = asked, text, tuple(names)
+        def __init__(self, prefix: str, text: str, names: Sequence[str]) -> None:
+            self.prefix, self.text, self.names = prefix, text, tuple(names)
             super().__init__()
 
     def __init__(
@@ -81,34 +82,34 @@ class NewRunScreen(KeyScreen):
         }
         self.form = Form()
         self.checked = Checked()
-        self.known = FormChecks({})
+        self.form_checks = FormChecks({})
         self.data: DataPreview | None = None
         self.tokens: Mapping[str, Any] | str | None = None
         self.reading = ""
         self.all_settings = False
         self.names: tuple[str, ...] = ()
         self._number = 0
-        self._data_asked = ""
+        self._data_settings = ""
         self._loaded = False
         self._queued = False
-        self._looker, self._reporter = HelperProcess(), HelperProcess()
+        self._previewer, self._reporter = HelperProcess(), HelperProcess()
 
     def compose(self) -> ComposeResult:
-        self.head = Head(id="head")
-        self.fields = Fields(id="fields")
-        self.info = Info(id="info")
-        self.label_line = EditLabel(id="label")
-        self.news_line = NewsLine(id="news")
-        self.news_line.labels = False
+        self.head = Head(self)
+        self.fields = Fields(self)
+        self.info = Info(self)
+        self.label_line = EditLabel(self)
+        self.status_line = StatusLine(id="news")
+        self.status_line.labels = False
         self.footer = Footer(id="footer")
-        yield from (self.head, self.fields, self.info, self.label_line, self.news_line, self.footer)
+        yield from (self.head, self.fields, self.info, self.label_line, self.status_line, self.footer)
 
     def on_mount(self) -> None:
         self.fields.focus()
         self.start_from(self._source)
 
     def on_unmount(self) -> None:
-        self._looker.close()
+        self._previewer.close()
         self._reporter.close()
 
     # where it starts from
@@ -133,7 +134,7 @@ class NewRunScreen(KeyScreen):
     def on_new_run_screen_loaded(self, message: Loaded) -> None:
         self._take_source(message)
         self._loaded = True
-        self.host.call_later(self.host.hear)
+        self.host.call_later(self.host.dispatch_keys)
 
     def _take_source(self, message: Loaded) -> None:
         if message.source is None:
@@ -163,27 +164,30 @@ class NewRunScreen(KeyScreen):
 
     def problem(self, path: str) -> str:
         """What is wrong with a setting, whoever found out."""
-        return self.checked.problems.get(path) or self.known.files.get(path, "")
+        return self.checked.problems.get(path) or self.form_checks.files.get(path, "")
 
     def problems(self) -> dict[str, str]:
-        return {**self.known.files, **self.checked.problems}
+        return {**self.form_checks.files, **self.checked.problems}
 
     def _learn(self) -> None:
         number, runs, machine = self._number, self.checked.runs, self.host.snapshot.machine
-        known = memory_view.circumstances(self.tokens) if isinstance(self.tokens, Mapping) else None
+        token_counts = memory_view.circumstances(self.tokens) if isinstance(self.tokens, Mapping) else None
 
         def work() -> None:
             files = new_run_form.check_files(runs)
             try:
-                memory = () if "model.name" in files else tuple(memory_view.lines(runs[0].config, machine, known))
+                memory = (
+                    () if "model.name" in files else tuple(memory_view.lines(runs[0].config, machine, token_counts))
+                )
             except (EngineError, OSError, ValueError) as error:
                 memory = ([(msg("memory not known: {error}", error=one_line(str(error))), "dim")],)
-            told = tuple(one.message for one in new_run_form.findings(runs[0]) if not one.refused)
-            self.post_message(self.Learned(number, "known", FormChecks(files, memory, told)))
+            findings = new_run_form.findings(runs[0])
+            warnings = tuple(finding.message for finding in findings if not finding.refused)
+            self.post_message(self.Learned(number, "checks", FormChecks(files, memory, warnings)))
 
         self.run_worker(work, thread=True, exclusive=True, group="learn", exit_on_error=False)
         config = runs[0].config
-        asked = json.dumps(
+        data_settings = json.dumps(
             [
                 config.data.files,
                 config.data.val_files,
@@ -193,27 +197,27 @@ class NewRunScreen(KeyScreen):
                 config.method.objective,
             ]
         )
-        if asked == self._data_asked:
+        if data_settings == self._data_settings:
             return
-        self._data_asked, self.data, self.tokens = asked, None, None
+        self._data_settings, self.data, self.tokens = data_settings, None, None
         if config.data.files:
             self.reading = "reading the data …"
-            self.run_worker(lambda: self._look(config), thread=True, group="data", exit_on_error=False)
+            self.run_worker(lambda: self._preview(config), thread=True, group="data", exit_on_error=False)
 
-    def _look(self, config: RunConfig) -> None:
+    def _preview(self, config: RunConfig) -> None:
         try:
             new_run_form.check_data(config)
-            found = preview(config, self._looker)
+            data = preview(config, self._previewer)
         except (EngineError, OSError):
-            found = DataPreview(error="")  # told at its field
-        if found is not None:
-            self.post_message(self.Learned(self._number, "data", found))
+            data = DataPreview(error="")  # its field says why
+        if data is not None:
+            self.post_message(self.Learned(self._number, "data", data))
 
     def on_new_run_screen_learned(self, message: Learned) -> None:
-        if message.what == "known":
+        if message.what == "checks":
             if message.number != self._number:
                 return
-            self.known = message.value
+            self.form_checks = message.value
         elif message.what == "data":
             self.data, self.reading = message.value, ""
         else:
@@ -228,8 +232,8 @@ class NewRunScreen(KeyScreen):
             part.repaint()
         self.fields.repaint()
 
-    def show_news(self) -> None:
-        self.news_line.repaint()
+    def status_changed(self) -> None:
+        self.status_line.repaint()
 
     # where everything stands
 
@@ -239,15 +243,15 @@ class NewRunScreen(KeyScreen):
     def place_panes(self) -> None:
         width, height = self.app.size
         regions = layout(width, height)
-        for widget in (self.head, self.fields, self.info, self.label_line, self.news_line, self.footer):
-            lay(widget, regions.get(widget.id or ""))
+        for widget in (self.head, self.fields, self.info, self.label_line, self.status_line, self.footer):
+            place(widget, regions.get(widget.id or ""))
         self._lay_line()
 
     def _lay_line(self) -> None:
         if self.editing is not None:
             width, height = self.app.size
             lead = min(cells(self.editing.label) + 4, width // 2)
-            lay(self.editing, Region(lead, layout(width, height)["label"].y, max(width - lead - 1, 4), 1))
+            place(self.editing, Region(lead, layout(width, height)["label"].y, max(width - lead - 1, 4), 1))
 
     # editing a line
 
@@ -261,14 +265,14 @@ class NewRunScreen(KeyScreen):
     def edit(self, label: str, text: str, done: Callable[[str], Any], path: str = "") -> None:
         line = FieldLine(label, text, done, lambda _: self.info.repaint())
         line.path = path
-        self.ask(line)
+        self.open_prompt(line)
 
     def show_prompt(self) -> None:
         self.names = ()
         self._lay_line()
         self.show_all()
 
-    def do_line_complete(self) -> None:
+    def action_line_complete(self) -> None:
         if self.editing is None or not self.editing.path:
             return
         path, text = self.editing.path, self.editing.value
@@ -286,9 +290,9 @@ class NewRunScreen(KeyScreen):
         return sorted({"starter", *(run.model for run in self.host.snapshot.runs if run.model)})
 
     def on_new_run_screen_completed(self, message: Completed) -> None:
-        if self.editing is None or self.editing.value != message.asked:
+        if self.editing is None or self.editing.value != message.prefix:
             return
-        if message.text != message.asked:
+        if message.text != message.prefix:
             self.editing.value = message.text
             self.editing.cursor_position = len(message.text)
         self.names = message.names if len(message.names) > 1 else ()
@@ -298,11 +302,11 @@ class NewRunScreen(KeyScreen):
 
     # what the keys do
 
-    def do_any_back(self) -> None:
+    def action_any_back(self) -> None:
         if not self.give_up():
-            super().do_any_back()
+            super().action_any_back()
 
-    def do_form_edit(self) -> None:
+    def action_form_edit(self) -> None:
         key = self.fields.key
         if key == SOURCE:
             self.choose_source()
@@ -320,10 +324,10 @@ class NewRunScreen(KeyScreen):
             choices.append((run.id, [(fit(f"run {run.id}", 26), "title"), (cut(one_line(run.name), 60), "dim")]))
         self.app.push_screen(Choose("Start from", choices, self.start_from))
 
-    def do_form_cycle(self) -> None:
+    def action_form_cycle(self) -> None:
         path = self.fields.key
         if path not in SETTINGS:
-            self.do_form_edit()
+            self.action_form_edit()
             return
         following = new_run_form.next_choice(path, self.form.text(path))
         if following is None:
@@ -331,23 +335,23 @@ class NewRunScreen(KeyScreen):
         else:
             self.changed(self.form.set(path, following))
 
-    def do_form_reset(self) -> None:
+    def action_form_reset(self) -> None:
         if self.fields.key in SETTINGS:
             self.changed(self.form.reset(self.fields.key))
 
-    def do_form_all(self) -> None:
+    def action_form_all(self) -> None:
         self.all_settings = not self.all_settings
         self.show_all()
 
-    def do_form_find(self) -> None:
-        def found(text: str) -> None:
+    def action_form_find(self) -> None:
+        def go(text: str) -> None:
             path = next((path for path in SETTINGS if text.strip().lower() in path), None)
             if path is None or not text.strip():
                 self.host.say(msg("no setting's name holds '{text}'", text=text), "warning")
                 return
             self.go_to(path)
 
-        self.edit("find", "", found)
+        self.edit("find", "", go)
 
     def go_to(self, path: str) -> None:
         if not self.fields.move_to(path):
@@ -355,7 +359,7 @@ class NewRunScreen(KeyScreen):
             self.show_all()
             self.fields.move_to(path)
 
-    def do_form_problem(self) -> None:
+    def action_form_problem(self) -> None:
         wrong = [path for path in SETTINGS if self.problem(path)]
         if not wrong:
             self.host.say("nothing is wrong")
@@ -364,12 +368,12 @@ class NewRunScreen(KeyScreen):
         at = order.index(self.fields.key) if self.fields.key in SETTINGS else -1
         self.go_to(next((path for path in wrong if order.index(path) > at), wrong[0]))
 
-    def do_form_pane(self) -> None:
+    def action_form_pane(self) -> None:
         (self.fields if self.focused is self.info else self.info).focus()
 
-    def do_form_report(self) -> None:
+    def action_form_report(self) -> None:
         """Read the data as the run would, with the model's tokenizer."""
-        if not self.checked.runs or self.known.files:
+        if not self.checked.runs or self.form_checks.files:
             self.host.say("token report: first mend what is wrong (e goes there)", "warning")
             return
         self.reading = "reading the data with the model's tokenizer …"
@@ -379,17 +383,19 @@ class NewRunScreen(KeyScreen):
             with tempfile.NamedTemporaryFile("w", suffix=".json", prefix="finetop-plan-", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
-                found = token_report(file.name, self._reporter)
-            if found is not None:
-                self.post_message(self.Learned(number, "tokens", found))
+                report = token_report(file.name, self._reporter)
+            if report is not None:
+                self.post_message(self.Learned(number, "tokens", report))
 
         self.run_worker(work, thread=True, group="tokens", exit_on_error=False)
         self.info.repaint()
 
-    def do_form_queue(self) -> None:
+    def action_form_queue(self) -> None:
+        """Queue the run, or all runs of the sweep."""
         self.queue(held=False)
 
-    def do_form_hold(self) -> None:
+    def action_form_hold(self) -> None:
+        """Queue it, held until it is released."""
         self.queue(held=True)
 
     def queue(self, held: bool) -> None:
@@ -399,12 +405,12 @@ class NewRunScreen(KeyScreen):
         if problems:
             self.host.say(
                 msg(
-                    "not queued: {num_problems} wrong, e goes to the first",
-                    num_problems=plural(len(problems), "setting"),
+                    "not queued: {settings} wrong, e goes to the first",
+                    settings=plural(len(problems), "setting"),
                 ),
                 "failed",
             )
-            self.do_form_problem()
+            self.action_form_problem()
             return
         runs, parent, typed = list(self.checked.runs), self.parent_checkpoint, self.form.typed
         if not runs:
@@ -412,12 +418,11 @@ class NewRunScreen(KeyScreen):
             return
         if parent is not None:
             run_id, point = parent
-            calls = [
-                lambda control, one=one: control.fork(
-                    run_id, str(point), _changes(one.config, typed), _name(one.config, typed)
-                )
-                for one in runs
-            ]
+
+            def fork(run: Resolved, control: Any) -> int:
+                return control.fork(run_id, str(point), _changes(run.config, typed), _name(run.config, typed))
+
+            calls: list[Callable[[Any], Any]] = [partial(fork, run) for run in runs]
         elif len(runs) > 1:
             group = new_run_form.group_name(self.form)
             calls = [lambda control: control.add_all(runs, held=held, sweep=group)]
@@ -429,20 +434,20 @@ class NewRunScreen(KeyScreen):
             try:
                 made: list[int] = []
                 for call in calls:
-                    given = call(control)
-                    made += given if isinstance(given, list) else [given]
+                    run_ids = call(control)
+                    made += run_ids if isinstance(run_ids, list) else [run_ids]
                 return made
             except BaseException:
                 self._queued = False  # may be tried again
                 raise
 
-        self.host.actor.do("queue", attempt, then=lambda outcomes: self.on_queued(outcomes[0]))
+        self.host.commands.do("queue", attempt, then=lambda outcomes: self.on_queued(outcomes[0]))
 
     def on_queued(self, made: Sequence[int]) -> None:
         ids = (
             f"run {made[0]}"
             if len(made) == 1
-            else msg("{num_made} runs, {made} to {last_made}", num_made=len(made), made=made[0], last_made=made[-1])
+            else msg("{num_runs} runs, {first} to {last}", num_runs=len(made), first=made[0], last=made[-1])
         )
         self.host.say(f"queued {ids}", "done")
         if self.app.screen is self:

@@ -2,8 +2,7 @@
 
 from engine.present.text import fit
 from tui.keymap import written
-from tui.screens.dialogs import Notice
-from tui.widgets.pane import Pane
+from tui.screens.dialogs import Notice, Words
 
 _FIRST = (
     (("runs.mark",), "marks a run: mark both"),
@@ -27,7 +26,7 @@ class Welcome(Notice):
     def __init__(self) -> None:
         super().__init__("Welcome to finetop")
 
-    def box(self) -> Pane:
+    def box(self) -> Words:
         self.lines = [*([(text, "text")] for text in _TEXT), []]
         for actions, does in _FIRST:
             keys = ", ".join(written(key) for action in actions for key in self.host.keymap.keys(action)[:1])

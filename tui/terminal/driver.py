@@ -3,7 +3,7 @@
 Textual's own writer takes 30 pieces and then blocks the event loop until the terminal has read some. Over a link that
 stalls, the screen would be dead to keys. Here the writer takes everything, says how much it still holds, and calls
 back when it is done, so that whoever paints can leave out pictures and send the newest one then. Textual's input asks
-ten times a second whether there is a key, and reads an end of file as nothing and asks again at once, for ever.
+ten times a second whether there is a key, and reads an end of file as nothing and asks again at once, endlessly.
 """
 
 import codecs
@@ -17,14 +17,14 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from textual.constants import ESCAPE_DELAY
-from textual.drivers.linux_driver import LinuxDriver
 
 from tui.terminal.terminal_background import QUESTION, Parser
+from tui.terminal.textual_private import PrivateDriver
 
 _LAST_WRITE_SECONDS = 3.0
 """How long the screen has to leave in good order once its terminal is gone."""
 _UNDECIDED_SECONDS = ESCAPE_DELAY + 0.4
-"""For so long after a byte it may be open whether it was the key escape or the begin of another's name: Textual's
+"""For so long after a byte it may be open whether it was the key escape or the beginning of another's name: Textual's
 parser decides that when it is asked after this delay (of the user's ESCDELAY, else 0.1 s)."""
 
 
@@ -40,10 +40,11 @@ class Writer(threading.Thread):
         self._stopping = False
         self._gone = False
         self.drained: Callable[[], object] | None = None
-        """Called, from this thread, once everything has been written after somebody was told to wait."""
-        self._told = False
+        """Called, from this thread, once everything has been written after `busy` was true."""
+        self._reported_busy = False
 
     def write(self, text: str) -> None:
+        """Take a text; never waits."""
         with self._wake:
             if not self._gone:
                 self._waiting.append(text)
@@ -53,16 +54,18 @@ class Writer(threading.Thread):
     def busy(self) -> bool:
         """Whether the terminal has not taken yet what it was sent; if so, `drained` will be called."""
         with self._wake:
-            self._told = self._held > 0 and not self._gone
-            return self._told
+            self._reported_busy = self._held > 0 and not self._gone
+            return self._reported_busy
 
     def flush(self) -> None:
-        pass
+        """Nothing to do: the thread writes as fast as the terminal takes it."""
 
     def isatty(self) -> bool:
+        """It writes to a terminal."""
         return True
 
     def fileno(self) -> int:
+        """The terminal's descriptor."""
         return self._fd
 
     def stop(self) -> None:
@@ -73,6 +76,7 @@ class Writer(threading.Thread):
         self.join(timeout=1.0)
 
     def run(self) -> None:
+        """Write what is waiting until `stop`, then what is left."""
         while True:
             with self._wake:
                 while not self._waiting and not self._stopping:
@@ -90,13 +94,13 @@ class Writer(threading.Thread):
                     self._waiting.clear()
             with self._wake:
                 self._held = sum(map(len, self._waiting))
-                call = self.drained if self._told and not self._held else None
-                self._told = self._told and bool(self._held)
+                call = self.drained if self._reported_busy and not self._held else None
+                self._reported_busy = self._reported_busy and bool(self._held)
             if call is not None:
                 call()
 
 
-class Exit(threading.Event):
+class InputExit(threading.Event):
     """Set when input is to end; it wakes who sleeps in poll()."""
 
     def __init__(self) -> None:
@@ -105,52 +109,60 @@ class Exit(threading.Event):
         os.set_blocking(self.wake, False)
 
     def set(self) -> None:
+        """End the input, and wake it for that."""
         super().set()
         os.write(self._waker, b"\0")
 
     def clear(self) -> None:
+        """Let input begin again."""
         super().clear()
         os.read(self.wake, 4096)
 
     def close(self) -> None:
+        """Close the pipe."""
         os.close(self.wake)
         os.close(self._waker)
 
 
-class Driver(LinuxDriver):
+class Driver(PrivateDriver):
     """The driver of the screen. It draws on standard output: errors may be sent elsewhere without losing the screen."""
+
+    writer_class = Writer
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._file = sys.__stdout__
-        self.exit_event = Exit()
+        self.write_to(sys.__stdout__)
+        self._exit = InputExit()
+        self.exit_event = self._exit
 
     def start_application_mode(self) -> None:
-        import textual.drivers.linux_driver as module
-
-        module.WriterThread = Writer  # the one place where it is made
+        """Take the terminal over, and ask for its background where that decides between two palettes."""
         super().start_application_mode()
-        if getattr(self._app, "asks_ground", False):
+        if getattr(self.app, "asks_background", False):
             self.write(QUESTION)
 
     def stop_application_mode(self) -> None:
+        """Give the terminal back."""
         self.write("\x1b[m")  # painting leaves its last colours set
         super().stop_application_mode()
 
     def close(self) -> None:
+        """Also the pipe that wakes the input thread."""
         super().close()
-        self.exit_event.close()
+        self._exit.close()
 
     @property
     def writer(self) -> Writer | None:
-        return self._writer_thread
+        """The writer, while the terminal is in application mode."""
+        return self.started_writer()
 
     def run_input_thread(self) -> None:
-        parser = Parser(self._debug)
+        """Read keys until the screen closes or the terminal hangs up."""
+        parser = Parser(self.debug)
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        poll = select.poll()  # it tells of a hang-up, too, and costs nothing until something comes
+        poll = select.poll()  # it reports a hang-up, too, and costs nothing until something comes
         poll.register(self.fileno, select.POLLIN)
-        poll.register(self.exit_event.wake, select.POLLIN)
+        poll.register(self._exit.wake, select.POLLIN)
         last = time.monotonic()
         while not self.exit_event.is_set():
             for descriptor, mask in poll.poll(100 if time.monotonic() - last < _UNDECIDED_SECONDS else None):

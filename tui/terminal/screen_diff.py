@@ -1,7 +1,7 @@
 """What the terminal shows now, cell by cell, so that only what differs is sent.
 
 Textual sends every dirty region whole, from the left edge of its widget, with a full set of attributes for each piece.
-Over a slow link that is what one waits for. Here each update is compared with the cells that were sent before. What
+Over a slow link that is what people wait for. Here each update is compared with the cells that were sent before. What
 goes out are pieces of rows that differ, in the order of their styles where that is shorter: in true colour a change of
 colour costs 19 bytes, a jump 4 to 8. A blank is written in whatever colour is set.
 """
@@ -13,8 +13,9 @@ from functools import lru_cache
 from rich.cells import get_character_cell_size
 from rich.color import ColorSystem
 from rich.style import Style
-from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.strip import Strip
+
+from tui.terminal.textual_private import LayoutUpdate, Update
 
 Pen = tuple[str, str, str]
 """Attributes, foreground, background as SGR codes."""
@@ -44,6 +45,8 @@ class _Piece:
 
 
 class ScreenDiff:
+    """The cells that the terminal shows, and the pen it writes with."""
+
     def __init__(self, color_system: ColorSystem | None) -> None:
         self._color_system = color_system
         self._lines: list[list[Cell]] = []
@@ -53,11 +56,11 @@ class ScreenDiff:
         an update."""
 
     def forget(self) -> None:
-        """Whatever the terminal shows, it is not what we remember: the next update sends all of it."""
+        """Whatever the terminal shows, it is not what is remembered here: the next update sends all of it."""
         self._lines = []
         self._pen = None
 
-    def changes(self, update: LayoutUpdate | ChopsUpdate, width: int, height: int) -> str:
+    def changes(self, update: Update, width: int, height: int) -> str:
         """Take an update in; the bytes that make the terminal show it."""
         if width != self._width or height != len(self._lines):
             self._width = width
@@ -79,28 +82,28 @@ class ScreenDiff:
         if y >= len(self._lines):
             return
         shown = self._lines[y]
-        wanted: list[Cell] = []
+        cells: list[Cell] = []
         for strip in strips:
             for text, style, control in strip:
                 if not control:
-                    _put(wanted, text, _PLAIN if style is None else _pen(style, self._color_system))
-        del wanted[max(0, self._width - x) :]
-        before = shown[x : x + len(wanted)]
-        if before == wanted:
+                    _put(cells, text, _PLAIN if style is None else _pen(style, self._color_system))
+        del cells[max(0, self._width - x) :]
+        old_cells = shown[x : x + len(cells)]
+        if old_cells == cells:
             return
         piece = None
-        for index, cell in enumerate(wanted):
-            if cell == before[index]:
+        for index, cell in enumerate(cells):
+            if cell == old_cells[index]:
                 continue
             start = index
-            while start > 0 and not wanted[start][0]:
+            while start > 0 and not cells[start][0]:
                 start -= 1  # never begin in the middle of a wide character
             if piece is not None and start < piece.end - x:
                 continue  # its left half has been taken
-            if piece is not None and piece.sure and (bridge := _bridge(piece, wanted, piece.end - x, start)):
+            if piece is not None and piece.sure and (bridge := _bridge(piece, cells, piece.end - x, start)):
                 piece.chars += bridge[0]
                 piece.end, piece.pen = x + start, bridge[1]
-            char, pen = wanted[start]
+            char, pen = cells[start]
             both = _both(piece.pen, pen) if piece is not None and piece.sure and piece.end == x + start else None
             if piece is None or both is None:
                 piece = _Piece(y, x + start, pen, [], x + start)
@@ -108,62 +111,62 @@ class ScreenDiff:
             else:
                 piece.pen = both
             piece.chars.append(char)
-            piece.end += 2 if start + 1 < len(wanted) and not wanted[start + 1][0] else 1
+            piece.end += 2 if start + 1 < len(cells) and not cells[start + 1][0] else 1
             piece.sure = len(char) == 1 and char < "\U0001f000"
-        shown[x : x + len(wanted)] = wanted
+        shown[x : x + len(cells)] = cells
 
     def _written(self, pieces: Iterable[_Piece]) -> tuple[str, Pen | None]:
         """Escape sequences for the pieces in this order, and the pen they leave."""
         parts: list[str] = []
-        pen, place = self._pen, None
+        pen, cursor = self._pen, None
         for piece in pieces:
-            if place != (piece.x, piece.y):
-                ahead = piece.x - place[0] if place is not None and place[1] == piece.y else 0
+            if cursor != (piece.x, piece.y):
+                ahead = piece.x - cursor[0] if cursor is not None and cursor[1] == piece.y else 0
                 if ahead > 0:
                     parts.append(f"\x1b[{ahead}C" if ahead > 1 else "\x1b[C")
                 else:
                     parts.append(f"\x1b[{piece.y + 1};{piece.x + 1}H")
-            wanted = piece.pen
-            if wanted[1] == _ANY:
-                wanted = pen if pen is not None and _both(pen, wanted) else ("", "", wanted[2])
-            if wanted != pen:
-                parts.append(_turn(pen, wanted))
-                pen = wanted
+            target = piece.pen
+            if target[1] == _ANY:
+                target = pen if pen is not None and _both(pen, target) else ("", "", target[2])
+            if target != pen:
+                parts.append(_turn(pen, target))
+                pen = target
             parts += piece.chars
             # Beyond the last column the cursor waits on it.
-            place = (piece.end, piece.y) if piece.sure and piece.end < self._width else None
+            cursor = (piece.end, piece.y) if piece.sure and piece.end < self._width else None
         return "".join(parts), pen
 
 
 def _by_style(pieces: list[_Piece], pen: Pen | None) -> list[_Piece]:
     """The pieces sorted by style, those in the style that is set first; blanks go along with what suits them."""
-    pens = sorted({piece.pen for piece in pieces}, key=lambda known: (known[2], known[0], known[1]))
+    pens = sorted({piece.pen for piece in pieces}, key=lambda style: (style[2], style[0], style[1]))
     ranks: dict[Pen, int] = {}
-    for rank, known in enumerate(pens):
-        if known == pen or (known[1] == _ANY and pen is not None and _both(pen, known)):
-            ranks[known] = -1
-        elif known[1] != _ANY:
-            ranks[known] = rank
-    for rank, known in enumerate(pens):
-        suits = (ranks[other] for other in pens if other[1] != _ANY and _both(other, known))
-        ranks.setdefault(known, next(suits, rank))
+    for rank, style in enumerate(pens):
+        if style == pen or (style[1] == _ANY and pen is not None and _both(pen, style)):
+            ranks[style] = -1
+        elif style[1] != _ANY:
+            ranks[style] = rank
+    for rank, style in enumerate(pens):
+        suits = (ranks[other] for other in pens if other[1] != _ANY and _both(other, style))
+        ranks.setdefault(style, next(suits, rank))
     return sorted(pieces, key=lambda piece: ranks[piece.pen])  # stable: rows stay in order within a style
 
 
-def _bridge(piece: _Piece, wanted: list[Cell], first: int, last: int) -> tuple[list[str], Pen] | None:
+def _bridge(piece: _Piece, cells: list[Cell], first: int, last: int) -> tuple[list[str], Pen] | None:
     """The cells from a piece to the next changed one, and the pen for all, if sending them is cheaper than a jump."""
     pen, size = piece.pen, 0
     chars: list[str] = []
     if last - first > _BRIDGE_BYTES:
         return None
-    for char, own in wanted[first:last]:
-        both = _both(pen, own)
+    for char, cell_pen in cells[first:last]:
+        both = _both(pen, cell_pen)
         size += len(char.encode("utf-8", "replace"))
         if both is None or size > _BRIDGE_BYTES or len(char) != 1 or char >= "\U0001f000":
             return None
         pen = both
         chars.append(char)
-    return (chars, pen) if chars and _both(pen, wanted[last][1]) else None
+    return (chars, pen) if chars and _both(pen, cells[last][1]) else None
 
 
 def _both(pen: Pen, other: Pen) -> Pen | None:

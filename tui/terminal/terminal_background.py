@@ -1,6 +1,7 @@
-"""What colour the terminal's ground is: asked once when the screen opens (OSC 11), answered by most terminals.
+"""Whether the terminal's background is light or dark: asked once when the screen opens (OSC 11), and answered by most
+terminals.
 
-Nobody waits for the answer. It comes among what is typed, and is taken out there before Textual's parser, which does
+Nothing waits for the answer. It comes among what is typed, and is taken out there before Textual's parser, which does
 not know it, can make keys of it.
 """
 
@@ -8,34 +9,35 @@ import re
 import time
 from collections.abc import Iterable
 
-from textual._xterm_parser import XTermParser
 from textual.message import Message
+
+from tui.terminal.textual_private import XTermParser
 
 QUESTION = "\x1b]11;?\x1b\\"
 ANSWER_SECONDS = 5.0
-"""An answer that begins later is no answer. So slow is no link that one can work over."""
+"""An answer that begins later is no answer: nobody can work over a link as slow as that."""
 _PART = "([0-9a-fA-F]{1,4})"
 _ANSWER = re.compile(rf"\x1b\]11;rgba?:{_PART}/{_PART}/{_PART}[^\x07\x1b]*(?:\x07|\x1b\\)")
 _LONGEST = 40
 
 
-class Ground(Message):
-    """The terminal has said what its ground is."""
+class BackgroundReport(Message):
+    """The terminal has reported its background."""
 
     def __init__(self, light: bool) -> None:
         self.light = light
         super().__init__()
 
 
-class Answers:
-    """Takes the answer out of what comes from the terminal, however it is cut into pieces."""
+class ReportFilter:
+    """Takes the report out of what comes from the terminal, however it is cut into pieces."""
 
     def __init__(self, now: float) -> None:
         self._until = now + ANSWER_SECONDS
         self._held = ""
 
     def take(self, data: str, now: float) -> tuple[str, bool | None]:
-        """What is left for the keys, and whether the ground is light; None: not said here."""
+        """What is left for the keys, and whether the background is light; None: no report in this piece."""
         data, self._held = self._held + data, ""
         light = None
         if match := _ANSWER.search(data):
@@ -55,20 +57,21 @@ def is_light(parts: Iterable[str]) -> bool:
 
 
 class Parser(XTermParser):
-    """Textual's, behind the answer, and behind what was typed before the screen was there."""
+    """Textual's parser, without the report, and with what was typed before the screen was there."""
 
     def __init__(self, debug: bool = False) -> None:
         super().__init__(debug)
-        self._answers = Answers(time.monotonic())
+        self._reports = ReportFilter(time.monotonic())
         self._first = True
 
     def feed(self, data: str) -> Iterable[Message]:
+        """The messages in what the terminal sent."""
         if data:
             if self._first:  # typed while the terminal was the shell's, which makes a line feed of enter
                 data, self._first = data.replace("\n", "\r"), False
-            left, light = self._answers.take(data, time.monotonic())
+            left, light = self._reports.take(data, time.monotonic())
             if light is not None:
-                yield Ground(light)
+                yield BackgroundReport(light)
             if not left:
                 return
             data = left

@@ -1,4 +1,4 @@
-"""The three single lines: what is true of the box, the last event, and the footer with the keys."""
+"""The three single lines: the state of the machine, the last event, and the footer with the keys."""
 
 from textual.widgets import Input
 
@@ -15,21 +15,22 @@ from tui.widgets.pane import Lines
 _LITTLE_DISK = 5_000_000_000
 """A checkpoint or two of a small model; below its own reserve the daemon starts nothing."""
 _SLOW_SECONDS = 1.0
-"""A change takes some milliseconds; from here on one wonders."""
+"""A change takes some milliseconds; from here on people wonder."""
 
 
 class Header(Lines):
     def lines(self, width: int, height: int) -> list[Line]:
-        app = self.app
-        return [header(app.snapshot, width, app.host_name, app.readonly, app.paused, app.actor.doing())]
+        host = self.host
+        return [header(host.snapshot, width, host.host_name, host.readonly, host.paused, host.commands.running())]
 
 
-def header(snapshot: Snapshot, width: int, host: str, readonly: bool, paused: bool, doing: tuple[str, float]) -> Line:
-    """One line; what does not fit is left out from the right, warnings never. `doing`: a change that is being made."""
+def header(snapshot: Snapshot, width: int, host: str, readonly: bool, paused: bool, command: tuple[str, float]) -> Line:
+    """One line; what does not fit is left out from the right, warnings never. `command`: what is being done, and
+    for how many seconds."""
     wide = width >= 120
     gap = "   " if wide else "  "
     line: Line = [(" finetop", "title"), (f"{gap[1:]}{cut(host, 20)}", "text")]
-    for text, role in [*_warnings(snapshot, readonly, paused), *_slow(*doing)]:
+    for text, role in [*_warnings(snapshot, readonly, paused), *_slow(*command)]:
         line += [(gap, "text"), (text, role)]
     parts = [_daemon(snapshot, wide), _runs(snapshot, wide), _machine(snapshot, wide)]
     if snapshot.machine and snapshot.machine.disk and snapshot.machine.disk.free_bytes is not None:
@@ -45,19 +46,19 @@ def header(snapshot: Snapshot, width: int, host: str, readonly: bool, paused: bo
 
 
 def _warnings(snapshot: Snapshot, readonly: bool, paused: bool) -> Line:
-    found: Line = []
+    warnings: Line = []
     if paused:
-        found.append(("PAUSED p goes on", "mark"))
+        warnings.append(("PAUSED p goes on", "mark"))
     if readonly:
-        found.append(("read-only", "warning"))
+        warnings.append(("read-only", "warning"))
     store = snapshot.store
     if store.problem and store.since is not None:
         busy = next((word for sign, word in (("locked", "busy"), ("is gone", "gone")) if sign in store.problem), "")
         busy = busy or "not readable"
-        found.append((f"runs.db {busy} {numbers.short_duration(snapshot.taken - store.since)}", "warning"))
+        warnings.append((f"runs.db {busy} {numbers.short_duration(snapshot.taken - store.since)}", "warning"))
     elif store.journal_mode not in ("wal", "") and not store.missing:
-        found.append(("runs.db without WAL", "warning"))
-    return found
+        warnings.append(("runs.db without WAL", "warning"))
+    return warnings
 
 
 def _slow(what: str, seconds: float) -> Line:
@@ -115,7 +116,7 @@ def _machine(snapshot: Snapshot, wide: bool) -> Line:
     return [(f"CPU {numbers.percent(machine.host.cpu_percent)}", "text")] if machine.host else []
 
 
-class NewsLine(Lines):
+class StatusLine(Lines):
     """The last event, or what came of the last key; kept until the next, since a toast is gone when one looks up.
 
     While a text is asked for, what for, unless a line of its own says so (`labels`).
@@ -124,38 +125,38 @@ class NewsLine(Lines):
     labels = True
 
     def lines(self, width: int, height: int) -> list[Line]:
-        if self.screen.prompt is not None and self.labels:
-            return [[(f" {self.screen.prompt.label}: ", "key")]]
-        news = self.app.news
-        old = 0.0 if news.at is None else self.app.snapshot.taken - news.at
-        return [[(" ", "text"), (news.text, news.role), (f" · {numbers.age(old)} ago" if old >= 60 else "", "dim")]]
+        if self.labels and (label := self.key_screen.prompt_label):
+            return [[(f" {label}: ", "key")]]
+        status = self.host.status_text
+        old = 0.0 if status.at is None else self.host.snapshot.taken - status.at
+        return [[(" ", "text"), (status.text, status.role), (f" · {numbers.age(old)} ago" if old >= 60 else "", "dim")]]
 
 
 class Footer(Lines):
     """The keys of the place one is in; those that cannot be used now are grey. Under a dialog, the dialog's keys."""
 
     def lines(self, width: int, height: int) -> list[Line]:
-        screen, above = self.screen, self.app.screen
-        if above is not screen and (keys := getattr(above, "footer_words", "")):
+        screen, in_front = self.key_screen, self.app.screen
+        if in_front is not self.screen and (keys := getattr(in_front, "footer_words", "")):
             return [[(f" {keys}", "text")]]
-        if isinstance(screen.focused, Input):
+        if isinstance(self.screen.focused, Input):
             return [[(" enter takes it  esc leaves it as it was", "text")]]
-        keymap = self.app.keymap
+        keymap = self.host.keymap
         # The last two, help and leaving, are always shown.
-        zoomed = bool(getattr(screen, "zoomed", ""))
-        actions = [action for action in keymap.footer(screen.places()) if not (action.writes and self.app.readonly)]
+        zoomed = bool(getattr(self.screen, "zoomed", ""))
+        actions = [action for action in keymap.footer(screen.places()) if not (action.writes and self.host.readonly)]
         if zoomed:  # the pane is open already
             actions = [BY_ID["any.back"], *(action for action in actions if action.id != "main.open")]
-        wanted = [(action, keymap.keys(action.id)[0]) for action in actions]
-        sizes = [cells(f"{written(key)} {action.label}") + 2 for action, key in wanted]
-        tail = [index for index, (action, _) in enumerate(wanted) if action.footer > 10]
+        named = [(action, keymap.keys(action.id)[0]) for action in actions]
+        sizes = [cells(f"{written(key)} {action.label}") + 2 for action, key in named]
+        tail = [index for index, (action, _) in enumerate(named) if action.footer > 10]
         room = width - 1 - sum(sizes[index] for index in tail)
         line: Line = [(" ", "text")]
-        for index, (action, key) in enumerate(wanted):
+        for index, (action, key) in enumerate(named):
             if index not in tail:
                 if sizes[index] > room:
                     continue
                 room -= sizes[index]
-            able = not screen.refusal(action)
+            able = not screen.disabled_reason(action)
             line += [(written(key), "key" if able else "dim"), (f" {action.label}  ", "text" if able else "dim")]
         return [fit_line(line, width)]

@@ -1,6 +1,6 @@
-"""A chart on the glass: its picture is read and drawn on the feed's thread, the cursor is laid over it here.
+"""A chart on the screen: its picture is read and drawn on the feed's thread, the cursor is laid over it here.
 
-Charts may share `Views`, so that axis, scale, smoothing, zoom and cursor are the same on all of them.
+Charts may share a `ChartView`, so that axis, scale, smoothing, zoom and cursor are the same on all of them.
 """
 
 from collections.abc import Hashable, Sequence
@@ -16,11 +16,9 @@ from tui.render.chart_drawing import SMOOTHINGS, UNITS, Picture, View, legend, n
 from tui.render.line import Line, fit_line
 from tui.widgets.pane import Pane
 
-_ZOOM = 0.5
-
 
 class ChartView:
-    """How the charts of a screen are looked at, all the same way."""
+    """Axis, scale, smoothing, zoom and cursor of charts that share them."""
 
     def __init__(self, view: View | None = None) -> None:
         self.view = view or View(smoothing=SMOOTHINGS[1])
@@ -33,10 +31,10 @@ class ChartView:
         if chart in self._charts:
             self._charts.remove(chart)
 
-    def look(self, view: View) -> None:
-        before, self.view = self.view, view
+    def change(self, view: View) -> None:
+        old, self.view = self.view, view
         for chart in self._charts:
-            chart.looked(before)
+            chart.view_changed(old)
 
 
 class Chart(Pane):
@@ -61,11 +59,12 @@ class Chart(Pane):
         self._curves: tuple[CurveSpec, ...] = ()
         self._version: Hashable = None
         self._error = ""
-        self._asked: tuple[Request, Hashable] | None = None
+        self._requested: tuple[Request, Hashable] | None = None
         self._room = (0, 0)
 
     def show(self, curves: Sequence[CurveSpec], version: Hashable = None) -> None:
-        """Show these curves. `version` is anything that changes when their data does: equal, nothing is read anew."""
+        """Show these curves. `version` is anything that changes when their data does; nothing is read again while it is
+        equal."""
         if tuple(curves) != self._curves:
             self.picture = None
         self._curves, self._version = tuple(curves), version
@@ -76,20 +75,20 @@ class Chart(Pane):
         if (width, height) != self._room:
             self._room = width, height
             self._ask()
-        view, picture, look = self.views.view, self.picture, self.look
+        view, picture, palette = self.views.view, self.picture, self.palette
         if picture is None:
             head: Line = [(f" {self._error}", "warning")]
             return [fit_line(head, width)] + [fit_line([], width) for _ in range(height - 1)]
         head = [(" ", "text")]
         head += [(f"{self._error}  ", "warning")] if self._error else []
-        head += legend(picture.curves, view, picture.x, look.ascii_only, width - 1)
+        head += legend(picture.curves, view, picture.x, palette.ascii_only, width - 1)
         head += [(f"   {note}", "warning") for note in picture.notes]
         column = picture.cursor_column(view.cursor) if view.cursor is not None else None
         lines = [fit_line(head, width)]
         for index, row in enumerate(picture.rows[: height - 1]):
             line: Line = list(row)
             if column is not None and index < picture.canvas_height:
-                line = _with_cursor(line, column, "|" if look.ascii_only else "┊")
+                line = _with_cursor(line, column, "|" if palette.ascii_only else "┊")
             lines.append(fit_line(line, width))
         return lines + [fit_line([], width) for _ in range(height - len(lines))]
 
@@ -103,16 +102,16 @@ class Chart(Pane):
         )
 
     def _ask(self) -> None:
-        """Ask for the picture of what is wanted now, unless that was asked last."""
+        """Ask for the picture of these curves, unless that was asked last."""
         width, height = self._room
         if not self.is_attached or width < 1 or height < 2:
             return
-        view, look = replace(self.views.view, cursor=None), self.look
-        request = Request(self._curves, view, width, height - 1, look.ascii_only, look.name != "mono")
-        asked = (request, self._version)
-        if asked == self._asked:
+        view, palette = replace(self.views.view, cursor=None), self.palette
+        request = Request(self._curves, view, width, height - 1, palette.ascii_only, palette.name != "mono")
+        requested = (request, self._version)
+        if requested == self._requested:
             return
-        self._asked = asked
+        self._requested = requested
 
         def question(conn: Connection) -> None:
             # On the feed's thread: posting is all it does to this widget.
@@ -121,15 +120,15 @@ class Chart(Pane):
             except (EngineError, DatabaseError) as error:
                 self.post_message(Chart.Drawn(request, None, getattr(error, "message", str(error))))
 
-        self.app.feed.ask(f"chart {id(self)}", question)  # type: ignore[attr-defined]
+        self.host.feed.query(f"chart {id(self)}", question)
 
     def on_chart_drawn(self, message: Drawn) -> None:
         message.stop()
-        if self._asked is None or message.request != self._asked[0]:
+        if self._requested is None or message.request != self._requested[0]:
             return  # the answer to an older question
         self._error = message.error
         if message.error:
-            self._asked = None  # the next look asks again
+            self._requested = None  # asked again at the next change
         else:
             self.picture = message.picture
         self.repaint()
@@ -140,68 +139,58 @@ class Chart(Pane):
     def on_unmount(self) -> None:
         self.views.leave(self)
 
-    def looked(self, before: View) -> None:
+    def view_changed(self, old: View) -> None:
         """The view was changed, here or on another chart."""
-        if replace(before, cursor=None) != replace(self.views.view, cursor=None):
+        if replace(old, cursor=None) != replace(self.views.view, cursor=None):
             self._ask()
         self.repaint()
 
     # what the keys do
 
-    def do_chart_log(self) -> None:
-        self.views.look(replace(self.views.view, log=not self.views.view.log))
+    def action_chart_log(self) -> None:
+        self.views.change(replace(self.views.view, log=not self.views.view.log))
 
-    def do_chart_smooth(self) -> None:
+    def action_chart_smooth(self) -> None:
         view = self.views.view
         stronger = [weight for weight in SMOOTHINGS if weight > view.smoothing]
-        self.views.look(replace(view, smoothing=stronger[0] if stronger else SMOOTHINGS[0]))
+        self.views.change(replace(view, smoothing=stronger[0] if stronger else SMOOTHINGS[0]))
 
-    def do_chart_axis(self) -> None:
-        """By step, tokens or time; a window and a cursor mean nothing on another axis."""
+    def action_chart_axis(self) -> None:
+        """By step, tokens or time; a zoom and a cursor mean nothing on another axis."""
         view = self.views.view
         unit = UNITS[(UNITS.index(view.x) + 1) % len(UNITS)]
-        self.views.look(replace(view, x=unit, zoom=None, cursor=None))
+        self.views.change(replace(view, x=unit, zoom=None, cursor=None))
 
-    def do_chart_left(self) -> None:
-        self._move_cursor(-1)
-
-    def do_chart_right(self) -> None:
-        self._move_cursor(1)
-
-    def _move_cursor(self, by: int) -> None:
+    def action_chart_move_cursor(self, by: int) -> None:
+        """Move the value cursor to the next mark on that side."""
         if self.picture is not None:
-            place = neighbour(self.picture.curves, self.views.view.cursor, by, self.picture.x)
-            self.views.look(replace(self.views.view, cursor=place))
+            x = neighbour(self.picture.curves, self.views.view.cursor, by, self.picture.x)
+            self.views.change(replace(self.views.view, cursor=x))
 
     def drop_cursor(self) -> bool:
         """Take the cursor away; False if there was none."""
         view = self.views.view
-        self.views.look(replace(view, cursor=None))
+        self.views.change(replace(view, cursor=None))
         return view.cursor is not None
 
-    def do_chart_zoom_in(self) -> None:
-        self._zoom(_ZOOM)
-
-    def do_chart_zoom_out(self) -> None:
-        self._zoom(1 / _ZOOM)
-
-    def _zoom(self, factor: float) -> None:
+    def action_chart_zoom(self, factor: float) -> None:
+        """Show so many times the window around the cursor."""
         if self.picture is not None:
             view = self.views.view
-            self.views.look(replace(view, zoom=zoomed(view.zoom, self.picture.whole, factor, view.cursor)))
+            self.views.change(replace(view, zoom=zoomed(view.zoom, self.picture.whole, factor, view.cursor)))
 
-    def do_chart_zoom_reset(self) -> None:
-        self.views.look(replace(self.views.view, zoom=None))
+    def action_chart_zoom_reset(self) -> None:
+        self.views.change(replace(self.views.view, zoom=None))
 
 
 def _with_cursor(line: Line, column: int, sign: str) -> Line:
     """The cursor in a cell: a thin line where the cell is empty, else the curve stays."""
-    found: Line = []
+    spans: Line = []
     at = 0
     for text, role in line:
         if at <= column < at + len(text) and text[column - at] == " ":
-            found += [(text[: column - at], role), (sign, "key"), (text[column - at + 1 :], role)]
+            spans += [(text[: column - at], role), (sign, "key"), (text[column - at + 1 :], role)]
         else:
-            found.append((text, role))
+            spans.append((text, role))
         at += len(text)
-    return [span for span in found if span[0]]
+    return [span for span in spans if span[0]]

@@ -11,6 +11,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from engine.present.text import cells, cut, one_line
+from tui.host import Host, ScreenHost, host_of, screen_of
 from tui.render.line import Line, fit_line, line_cells
 from tui.render.theme import Palette
 
@@ -31,29 +32,40 @@ class Lines(Widget, can_focus=False, inherit_bindings=False):
         return []
 
     @property
-    def look(self) -> Palette:
-        return self.app.look  # type: ignore[attr-defined]
+    def host(self) -> Host:
+        """The application."""
+        return host_of(self)
+
+    @property
+    def key_screen(self) -> ScreenHost:
+        """The screen these lines stand on."""
+        return screen_of(self)
+
+    @property
+    def palette(self) -> Palette:
+        """The colours in force."""
+        return self.host.palette
 
     def repaint(self) -> None:
         """Compute the lines again and mark those that differ."""
         width, height = self.outer_size
         if not width or not height or not self.is_attached:
             return
-        wanted = [fit_line(line, width) for line in self.lines(width, height)[:height]]
-        wanted += [[(" " * width, "text")]] * (height - len(wanted))
+        computed = [fit_line(line, width) for line in self.lines(width, height)[:height]]
+        computed += [[(" " * width, "text")]] * (height - len(computed))
         if width != self._strip_width or height != len(self._shown):
-            self._shown, self._strips, self._strip_width = wanted, [None] * height, width
+            self._shown, self._strips, self._strip_width = computed, [None] * height, width
             self.refresh()
             return
-        changed = [y for y, line in enumerate(wanted) if line != self._shown[y]]
+        changed = [y for y, line in enumerate(computed) if line != self._shown[y]]
         if changed:
-            self._shown = wanted
+            self._shown = computed
             for y in changed:
                 self._strips[y] = None
             self.refresh(*(Region(0, y, width, 1) for y in changed))
 
-    def look_changed(self) -> None:
-        """Other colours: every line is drawn anew."""
+    def palette_changed(self) -> None:
+        """Other colours: every line is drawn again."""
         self._strips = [None] * len(self._strips)
         self.refresh()
 
@@ -67,14 +79,14 @@ class Lines(Widget, can_focus=False, inherit_bindings=False):
         width, height = self.outer_size
         if width != self._strip_width or height != len(self._shown):
             self.repaint()
-        look, strips = self.look, []
+        palette, strips = self.palette, []
         for y in range(crop.y, crop.bottom):
             if y >= len(self._shown):
-                strips.append(Strip.blank(crop.width, look.style("text")))
+                strips.append(Strip.blank(crop.width, palette.style("text")))
                 continue
             strip = self._strips[y]
             if strip is None:
-                strip = self._strips[y] = look.strip(self._shown[y], width)
+                strip = self._strips[y] = palette.strip(self._shown[y], width)
             strips.append(strip if crop.width == width and not crop.x else strip.crop(crop.x, crop.right))
         return strips
 
@@ -84,7 +96,7 @@ class Lines(Widget, can_focus=False, inherit_bindings=False):
 
 
 class Pane(Lines, can_focus=True):
-    """Lines in a frame, heavy when it has the focus. `place` is where the keymap looks first."""
+    """Lines in a frame, heavy when it has the focus. `place` is where its keys are looked up first."""
 
     place = "main"
     number = 0

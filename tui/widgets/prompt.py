@@ -1,4 +1,4 @@
-"""The line in which a text is asked for, in the place of the news."""
+"""The line in which a text is asked for, where the status text stands otherwise."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,9 +6,11 @@ from typing import Any
 from textual.widget import Widget
 from textual.widgets import Input
 
+from tui.host import screen_of
+
 
 class Prompt(Input):
-    """Shown by `KeyScreen.ask`. Enter gives the text to `done`; escape calls `given_up` and leaves all as it was."""
+    """Shown by `KeyScreen.ask`. Enter gives the text to `done`; escape calls `given_up`."""
 
     DEFAULT_CSS = """
     Prompt { position: absolute; height: 1; border: none; padding: 0; background: $background; color: $foreground; }
@@ -25,17 +27,18 @@ class Prompt(Input):
     ) -> None:
         super().__init__(value=value, id="prompt", compact=True, select_on_focus=False)
         self.label, self.done, self.changed, self.given_up = label, done, changed, given_up
-        self.before: Widget | None = None
+        self.focused_before: Widget | None = None
         """What had the focus, and gets it back."""
         self.cursor_blink = False  # a blinking cursor writes twice a second
 
     def on_input_changed(self, event: Input.Changed) -> None:
+        """Hand the text on while it is typed."""
         event.stop()
-        # The news comes by message: perhaps when the text has been given up already.
-        if self.changed is not None and self.screen.prompt is self:
+        # It comes by message: perhaps when the text has been given up already.
+        if self.changed is not None and screen_of(self).prompt is self:
             self.changed(event.value)
 
-    def action_submit(self) -> None:
+    async def action_submit(self) -> None:
         """At once, not by a message as Textual's lines do: what is typed behind enter is meant for the screen."""
-        self.screen.end_prompt()
+        screen_of(self).end_prompt()
         self.done(self.value)

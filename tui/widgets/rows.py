@@ -146,22 +146,22 @@ class Rows(Pane):
         """Forget where the cursor was: other rows are coming."""
         self.key, self._index, self._top = None, 0, 0
 
-    def do_list_down(self) -> None:
+    def action_list_down(self) -> None:
         self._go(self._nearest(self._index + 1, 1))
 
-    def do_list_up(self) -> None:
+    def action_list_up(self) -> None:
         self._go(self._nearest(self._index - 1, -1))
 
-    def do_list_page_down(self) -> None:
+    def action_list_page_down(self) -> None:
         self._go(self._nearest(self._index + self.page(), 1))
 
-    def do_list_page_up(self) -> None:
+    def action_list_page_up(self) -> None:
         self._go(self._nearest(self._index - self.page(), -1))
 
-    def do_list_top(self) -> None:
+    def action_list_top(self) -> None:
         self._go(self._nearest(0, 1))
 
-    def do_list_bottom(self) -> None:
+    def action_list_bottom(self) -> None:
         self._go(self._nearest(len(self.rows) - 1, -1))
 
     def _go(self, index: int) -> None:

@@ -26,7 +26,8 @@ from tui.render.text_tabs import ConfigSheet, EventsSheet, LogSheet, Sheet, Text
 from tui.widgets.chart_widget import Chart
 from tui.widgets.checkpoints_pane import CheckpointsPane
 from tui.widgets.gpus_pane import GpusPane
-from tui.widgets.prompt import Prompt
+from tui.widgets.rows import Rows
+from tui.widgets.scroll import ScrollPane
 
 if TYPE_CHECKING:
     from engine.plan.fixes import Fix
@@ -76,48 +77,48 @@ class RunPane(Chart):
         self.lone = False
         """Two panes only: GPUs and checkpoints are tabs here."""
         self.why, self.logs, self.config, self.events = TextSheet(), LogSheet(), ConfigSheet(), EventsSheet()
-        self.helps: list[Fix] | None = None
-        self._gpu_samples: Sequence[GpuSample] = ()
+        self.fixes: list[Fix] | None = None
         self._gpus, self._points = gpus, points
         self._chosen_tab = "Loss"
         self._eval_chart = 0
         """Which of several the tab Eval shows."""
         self._failure: tuple[int, str] | None = None
         self._follows_at = 0.0
+        self._gpu_samples: Sequence[GpuSample] = ()
 
     def take(self, run: Run | None, snapshot: Snapshot) -> None:
         other = (run.id if run else None) != (self.run.id if self.run else None)
         self.run, self.now = run, snapshot.taken
         detail = snapshot.detail
+        self._gpu_samples = snapshot.machine.gpus if snapshot.machine else ()
         self.detail = detail if run is not None and detail is not None and detail.run_id == run.id else None
         if other:
-            self.logs, self.helps, self._failure = LogSheet(), None, None
+            self.logs, self.fixes, self._failure = LogSheet(), None, None
             self.config.top = self.events.top = self.why.top = 0
         self._on_gpu = self._has_gpu(snapshot)
-        self._gpu_samples = snapshot.machine.gpus if snapshot.machine else ()
         if self._chosen_tab in _MEMORY:
             self._chosen_tab = self._memory_tab()
         tabs = self.tabs()
-        # A run that failed says why first; the tab one chose comes back with the next run.
-        wanted = WHY if other and WHY in tabs and self._chosen_tab in CHARTS else self._chosen_tab
         if other or self.tab not in tabs:
-            self.tab = wanted if wanted in tabs else tabs[0]
+            # A run that failed says why first; the tab that was chosen comes back with the next run.
+            tab = WHY if other and WHY in tabs and self._chosen_tab in CHARTS else self._chosen_tab
+            self.tab = tab if tab in tabs else tabs[0]
         self.ask()
         self.repaint()
 
     def tabs(self) -> list[str]:
-        found = [WHY] if self.run is not None and self.run.state in _FAILED else []
-        found += [tab for tab in CHARTS if tab not in _MEMORY or tab == self._memory_tab()]
-        found += [GPUS, POINTS] if self.lone else []
-        return [*found, LOGS, CONFIG, EVENTS]
+        tabs = [WHY] if self.run is not None and self.run.state in _FAILED else []
+        tabs += [tab for tab in CHARTS if tab not in _MEMORY or tab == self._memory_tab()]
+        tabs += [GPUS, POINTS] if self.lone else []
+        return [*tabs, LOGS, CONFIG, EVENTS]
 
     def _memory_tab(self) -> str:
         return "VRAM" if self._on_gpu else "RAM"
 
     def _has_gpu(self, snapshot: Snapshot) -> bool:
         """Whether the run has, or had, a GPU; for one that has not started, whether the machine has any."""
-        known = self.detail.series if self.detail else {}
-        if self.run is None or self.run.gpus or "gpu/memory" in known:
+        series = self.detail.series if self.detail else {}
+        if self.run is None or self.run.gpus or "gpu/memory" in series:
             return True
         if self.run.state is not RunState.QUEUED:
             return False
@@ -129,35 +130,35 @@ class RunPane(Chart):
         if run is None:
             return
         if tab == CONFIG and self.detail is not None:
-            self.config.take(run, self.detail.settings, str(self.app.workspace.runs / str(run.id)))
+            self.config.take(run, self.detail.settings, str(self.host.workspace.runs / str(run.id)))
         if tab == EVENTS and self.detail is not None:
             self.events.take(self.detail.events)
         if tab in CHARTS:
             keys = CHARTS[tab]
             if tab == "Eval":
-                found = self._eval_charts()
-                keys = found[self._eval_chart % len(found)] if found else ("eval/loss",)
-            wanted = [CurveSpec(run.id, key, series) for series, key in enumerate(keys)]
-            self.show(wanted, self._version_of(run, wanted))
+                charts = self._eval_charts()
+                keys = charts[self._eval_chart % len(charts)] if charts else ("eval/loss",)
+            curves = [CurveSpec(run.id, key, series) for series, key in enumerate(keys)]
+            self.show(curves, self._version_of(run, curves))
         if tab in (LOGS, WHY):
             if self.logs.tail is not None:
                 self._take_log(self.logs.tail)  # the run may have changed where its log has not
-            path, before = self.app.workspace.runs / str(run.id) / LOG, self.logs.tail
-            self.app.feed.ask("log", lambda conn: (run.id, read_log(path, before)))
+            path, last = self.host.workspace.runs / str(run.id) / LOG, self.logs.tail
+            self.host.feed.read("log", lambda: (run.id, read_log(path, last)))
         if tab == WHY and self.detail is not None and self._failure != (run.id, run.reason or ""):
             self._failure = run.id, run.reason or ""
-            self.app.feed.ask("fixes", self._fixes_question(run))
+            self.host.feed.query("fixes", self._fixes_question(run))
         if tab == WHY:
-            self._draw_card()
+            self._draw_failure()
 
-    def _version_of(self, run: Run, wanted: Sequence[CurveSpec]) -> Hashable:
+    def _version_of(self, run: Run, curves: Sequence[CurveSpec]) -> Hashable:
         """Changes when the chart is worth drawing again: new steps alone make it so once a second."""
         version, now = (run.step, run.state, run.eval_loss), time.monotonic()
-        known = self._version
-        grew = isinstance(known, tuple) and known != version and known[1:] == version[1:]
-        if grew and tuple(wanted) == self._curves:
+        drawn = self._version
+        grew = isinstance(drawn, tuple) and drawn != version and drawn[1:] == version[1:]
+        if grew and tuple(curves) == self._curves:
             if now < self._follows_at:
-                return known
+                return drawn
             self._follows_at = now + CHART_SECONDS
         return version
 
@@ -165,7 +166,7 @@ class RunPane(Chart):
         return eval_charts(self.detail.series if self.detail else {})
 
     def _fixes_question(self, run: Run) -> "Callable[[Any], tuple[int, list[Fix]]]":
-        folder, gpus = self.app.workspace.runs / str(run.id), self._gpu_samples
+        folder, gpus = self.host.workspace.runs / str(run.id), self._gpu_samples
 
         def question(conn: Any) -> "tuple[int, list[Fix]]":
             from engine.plan.fixes import fixes_of, gpu_of  # 15 ms, when the first failure is looked at
@@ -182,23 +183,23 @@ class RunPane(Chart):
             run_id, tail = answer.value
             if run_id == self.run.id and isinstance(tail, Tail) and self._take_log(tail):
                 if self.tab == WHY:
-                    self._draw_card()
+                    self._draw_failure()
                 self.repaint()
         elif answer.key == "fixes" and answer.value is not None and self.run is not None:
-            run_id, helps = answer.value
+            run_id, fixes = answer.value
             if run_id == self.run.id:
-                self.helps = helps
-                self._draw_card()
+                self.fixes = fixes
+                self._draw_failure()
                 self.repaint()
 
     def _take_log(self, tail: Tail) -> bool:
         assert self.run is not None
         return self.logs.take(tail, log_markers(self.run, self.detail.events if self.detail else ()))
 
-    def _draw_card(self) -> None:
+    def _draw_failure(self) -> None:
         if self.run is not None:
             lines = self.logs.tail.shown() if self.logs.tail and not self.logs.tail.problem else ()
-            self.why.take(failure_panel(self.run, self.detail, self.helps, lines[-60:], self.outer_size.width - 2))
+            self.why.take(failure_panel(self.run, self.detail, self.fixes, lines[-60:], self.outer_size.width - 2))
 
     # what is drawn
 
@@ -277,10 +278,9 @@ class RunPane(Chart):
         if run.state is RunState.QUEUED and run.held:
             return "it is held: h releases it; nothing is logged yet"
         if run.state is RunState.QUEUED:
-            return msg(
-                "it waits{value}; nothing is logged yet",
-                value=": " + one_line(run.wait_reason) if run.wait_reason else "",
-            )
+            if not run.wait_reason:
+                return "it waits; nothing is logged yet"
+            return msg("it waits: {reason}; nothing is logged yet", reason=one_line(run.wait_reason))
         if run.active:
             if self.tab in _MEMORY:
                 return "the daemon measures it while the run makes steps; nothing is there yet"
@@ -325,7 +325,7 @@ class RunPane(Chart):
             second.append(best.words(numbers.short_metric))
         role = "text"
         if run.active and run.beat_due is not None and self.now > run.beat_due + 5:
-            # The promise of the next sign of life is broken; until then silence means nothing.
+            # The next heartbeat is overdue; until then silence means nothing.
             second.insert(0, f"silent {numbers.duration(self.now - (run.beat or self.now))}")
             role = "warning"
         return [[(" " + _joined(first, width - 2), "text")], [(" " + _joined(second, width - 2), role)]]
@@ -342,9 +342,9 @@ class RunPane(Chart):
             self._chosen_tab = tab
         self.ask()
         self.repaint()
-        self.screen.footer.repaint()
+        self.key_screen.focus_changed()
 
-    def do_chart_metric(self) -> None:
+    def action_chart_metric(self) -> None:
         """The next chart: of the tab, where it has several, then of the next tab."""
         if self.tab == "Eval" and self._eval_chart + 1 < len(self._eval_charts()):
             self._eval_chart += 1
@@ -354,62 +354,63 @@ class RunPane(Chart):
         self._eval_chart = 0
         self.go(charts[(charts.index(self.tab) + 1) % len(charts)])
 
-    def _move(self, name: str, by: int) -> None:
+    def _scroll(self, by: int, elsewhere: Callable[[Rows | ScrollPane], None]) -> None:
+        """Scroll the text that is shown by lines; in a pane that is a tab here do what its own key does."""
         if (sheet := self.sheet()) is not None:
             sheet.scroll(by)
-            self.repaint()
-        elif self.tab == POINTS:
-            getattr(self._points, name)()
-            self.repaint()
-        elif self.tab == GPUS:
-            getattr(self._gpus, name)()
-            self.repaint()
+        elif self.tab in (POINTS, GPUS):
+            elsewhere(self._points if self.tab == POINTS else self._gpus)
+        self.repaint()
 
-    def do_list_down(self) -> None:
-        self._move("do_list_down", 1)
+    def action_list_down(self) -> None:
+        self._scroll(1, lambda pane: pane.action_list_down())
 
-    def do_list_up(self) -> None:
-        self._move("do_list_up", -1)
+    def action_list_up(self) -> None:
+        self._scroll(-1, lambda pane: pane.action_list_up())
 
-    def do_list_page_down(self) -> None:
-        self._move("do_list_page_down", self.sheet().page() if self.sheet() else 1)
+    def action_list_page_down(self) -> None:
+        self._scroll(self._page(), lambda pane: pane.action_list_page_down())
 
-    def do_list_page_up(self) -> None:
-        self._move("do_list_page_up", -self.sheet().page() if self.sheet() else -1)
+    def action_list_page_up(self) -> None:
+        self._scroll(-self._page(), lambda pane: pane.action_list_page_up())
 
-    def do_list_top(self) -> None:
-        self._move("do_list_top", -1_000_000)
+    def action_list_top(self) -> None:
+        self._scroll(-1_000_000, lambda pane: pane.action_list_top())
 
-    def do_list_bottom(self) -> None:
-        self._move("do_list_bottom", 1_000_000)
+    def action_list_bottom(self) -> None:
+        self._scroll(1_000_000, lambda pane: pane.action_list_bottom())
         if self.tab == LOGS:
-            self.do_log_follow(True)
+            self.action_log_follow(True)
 
-    def do_list_right(self) -> None:
+    def action_list_right(self) -> None:
         self._sideways(8)
 
-    def do_list_left(self) -> None:
+    def action_list_left(self) -> None:
         self._sideways(-8)
+
+    def _page(self) -> int:
+        sheet = self.sheet()
+        return sheet.page() if sheet is not None else 1
 
     def _sideways(self, by: int) -> None:
         if (sheet := self.sheet()) is not None:
             sheet.sideways(by)
             self.repaint()
 
-    def do_log_follow(self, follow: bool | None = None) -> None:
+    def action_log_follow(self, follow: bool | None = None) -> None:
         self.logs.follow = not self.logs.follow if follow is None else follow
         self.repaint()
 
-    def do_log_search(self) -> None:
-        self.screen.ask(Prompt("search the log", self.logs.wanted, self._search))
+    def action_log_search(self) -> None:
+        self.key_screen.ask("search the log", self.logs.search_text, self._search)
 
     def _search(self, text: str) -> None:
         amount = self.logs.search(text)
         if text and not amount:
-            self.app.say(msg("'{text}' is not in the log", text=text), "warning")
+            self.host.say(msg("'{text}' is not in the log", text=text), "warning")
         elif text:
             self.logs.go_to_match(1, also_here=True)
-            self.app.say(
+            self.host.say(
                 msg(
                     "{amount} '{text}' · n next, N previous",
                     amount=numbers.plural(amount, "line holds", "lines hold"),
@@ -418,17 +419,12 @@ class RunPane(Chart):
             )
         self.repaint()
 
-    def do_log_next_match(self) -> None:
-        self._match(1)
-
-    def do_log_previous_match(self) -> None:
-        self._match(-1)
-
-    def _match(self, direction: int) -> None:
-        if not self.logs.wanted:
-            self.app.say("nothing is searched for yet: / asks what", "warning")
+    def action_log_step_match(self, direction: int) -> None:
+        """Go to the next line that holds what was searched for, or (-1) the one above."""
+        if not self.logs.search_text:
+            self.host.say("nothing is searched for yet: / asks what", "warning")
         elif not self.logs.go_to_match(direction):
-            self.app.say(msg("'{wanted}' is not in the log", wanted=self.logs.wanted), "warning")
+            self.host.say(msg("'{text}' is not in the log", text=self.logs.search_text), "warning")
         self.repaint()
 
 

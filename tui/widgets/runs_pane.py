@@ -8,7 +8,7 @@ from engine.present.text import fit, one_line, wrap
 from engine.store.run_records import Run, RunState
 from tui.data.snapshot import Snapshot
 from tui.render.line import Line, line_cells
-from tui.render.theme import look
+from tui.render.theme import state_style
 from tui.widgets.rows import Row, Rows
 
 _SECTIONS = ("RUNNING", "QUEUE", "FINISHED")
@@ -52,9 +52,9 @@ class Columns:
         return self.lead + self.name + self.state + self.step + self.loss + 3
 
 
-def state_text(run: Run, place: int) -> str:
+def state_text(run: Run, is_first: bool) -> str:
     """The state in words: progress, why it waits, or how it ended."""
-    known = look(run)
+    style = state_style(run)
     if run.wanted and run.active:
         return "stopping" if run.wanted == "stop" else "killing"
     if run.active and run.phase:
@@ -62,20 +62,20 @@ def state_text(run: Run, place: int) -> str:
     if run.state is RunState.RUNNING and run.total_steps:
         return f"run {min(100, 100 * run.step // run.total_steps):>3}%"
     if run.active:
-        return known.word
+        return style.word
     if run.state is RunState.QUEUED:
         if run.held:
             return "held"
         reason = one_line(run.wait_reason or "")
-        return "next" if place == 0 and not reason else f"waits: {reason}" if reason else "waits"
-    return known.word
+        return "next" if is_first and not reason else f"waits: {reason}" if reason else "waits"
+    return style.word
 
 
-def row_line(run: Run, columns: Columns, marked: bool, place: int) -> Line:
+def row_line(run: Run, columns: Columns, marked: bool, is_first: bool) -> Line:
     """One run as a line. The cursor's cell comes first, then mark, glyph and number."""
-    known = look(run)
+    style = state_style(run)
     number = fit(str(run.id), 4, ">")
-    line: Line = [(" ", "text"), ("✓" if marked else " ", "mark" if marked else "text"), (known.glyph, known.role)]
+    line: Line = [(" ", "text"), ("✓" if marked else " ", "mark" if marked else "text"), (style.glyph, style.role)]
     line += [
         (number + " ", "dim" if run.ended else "text"),
         (fit(one_line(run.name) or "—", columns.name), "text"),
@@ -84,13 +84,13 @@ def row_line(run: Run, columns: Columns, marked: bool, place: int) -> Line:
     if run.state in (RunState.FAILED, RunState.INTERRUPTED) and run.reason:
         # The reason is worth more than the numbers it ended with.
         room = columns.state + columns.step + columns.loss + columns.eta + 3
-        return [*line, (fit(one_line(run.reason), room), known.role)]
+        return [*line, (fit(one_line(run.reason), room), style.role)]
     if run.state is RunState.QUEUED:
         memory = f"~{numbers.size(run.estimate_bytes)}" if run.estimate_bytes else ""
-        line.append((fit(state_text(run, place), columns.state + 1 + columns.step), known.role))
+        line.append((fit(state_text(run, is_first), columns.state + 1 + columns.step), style.role))
         line.append((fit(memory, columns.loss + 1, ">"), "dim"))
     else:
-        line += [(fit(state_text(run, place), columns.state), known.role), (" ", "text")]
+        line += [(fit(state_text(run, is_first), columns.state), style.role), (" ", "text")]
         line.append((fit(numbers.count(run.step), columns.step, ">"), "text"))
         line.append((fit(columns.loss_text(run), columns.loss + 1, ">"), "bright" if run.active else "text"))
     seconds = run.estimate_seconds if run.state is RunState.QUEUED else run.seconds_left
@@ -111,17 +111,11 @@ class RunsPane(Rows):
         self.last_mark: int | None = None
 
     def take(self, snapshot: Snapshot) -> None:
-        before, self.snapshot = self.snapshot, snapshot
-        if (
-            snapshot.runs is before.runs
-            and snapshot.view == before.view
-            and snapshot.store == before.store
-            and self.rows
-        ):
+        last, self.snapshot = self.snapshot, snapshot
+        if snapshot.runs is last.runs and snapshot.view == last.view and snapshot.store == last.store and self.rows:
             return  # nothing here changes by itself
-        known = {run.id for run in snapshot.runs}
         if not snapshot.view.matching:
-            self.marks &= known
+            self.marks &= {run.id for run in snapshot.runs}
         self.rebuild()
 
     def places(self) -> tuple[str, ...]:
@@ -152,7 +146,7 @@ class RunsPane(Rows):
 
     def nothing(self, width: int, height: int) -> list[Line]:
         """What a newcomer sees, or whoever filters too much."""
-        app, snapshot = self.app, self.snapshot
+        host, snapshot = self.host, self.snapshot
         if snapshot.view.matching:
             return [
                 [],
@@ -168,7 +162,7 @@ class RunsPane(Rows):
             ]
         if not snapshot.taken:
             return []
-        if app.readonly and app.workspace.run_ids():
+        if host.readonly and host.workspace.run_ids():
             unknown = "There are runs in this folder that runs.db does not know yet."
             hint = "`finetop ls` takes them in, and so does the screen without --readonly."
             return [
@@ -186,7 +180,7 @@ class RunsPane(Rows):
             [("   From a shell: ", "dim"), ("finetop add --preset quick --data-file chats.jsonl", "text")],
             [("   A tour with a small model: ", "dim"), ("finetop demo", "text")],
             [],
-            [(msg("   Runs live in {root};", root=one_line(str(app.workspace.root))), "dim")],
+            [(msg("   Runs live in {root};", root=one_line(str(host.workspace.root))), "dim")],
             [("   nothing leaves this machine.", "dim")],
         ]
 
@@ -229,8 +223,7 @@ class RunsPane(Rows):
 
     def line_of(self, row: Row) -> Line:
         run = row.value
-        place = 0 if run.id == self._first_waiting else 1
-        return row_line(run, self._columns, run.id in self.marks, place)
+        return row_line(run, self._columns, run.id in self.marks, run.id == self._first_waiting)
 
     def _section_line(self, which: int, width: int) -> Line:
         amount = sum(section(run) == which for run in self.snapshot.runs)

@@ -40,20 +40,20 @@ class ScrollPane(Pane):
             self._top = top
             self.repaint()
 
-    def do_list_down(self) -> None:
+    def action_list_down(self) -> None:
         self.scroll_lines(1)
 
-    def do_list_up(self) -> None:
+    def action_list_up(self) -> None:
         self.scroll_lines(-1)
 
-    def do_list_page_down(self) -> None:
+    def action_list_page_down(self) -> None:
         self.scroll_lines(max(self._room - 1, 1))
 
-    def do_list_page_up(self) -> None:
+    def action_list_page_up(self) -> None:
         self.scroll_lines(-max(self._room - 1, 1))
 
-    def do_list_top(self) -> None:
+    def action_list_top(self) -> None:
         self.scroll_lines(-self._top)
 
-    def do_list_bottom(self) -> None:
+    def action_list_bottom(self) -> None:
         self.scroll_lines(self._most)

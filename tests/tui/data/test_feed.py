@@ -63,7 +63,7 @@ def test_what_is_committed_is_on_the_way_within_a_second(tmp_path):
 def test_the_view_is_answered_at_once_with_the_runs_asked_for(filled):
     with Watched(filled) as watched:
         watched.until(lambda: watched.last.runs)
-        watched.feed.look(View("state:failed", focus=4))
+        watched.feed.set_view(View("state:failed", focus=4))
         watched.until(lambda: watched.last.view.matching)
         assert [run.id for run in watched.last.runs] == [4]
         assert watched.last.detail.run_id == 4 and "OutOfMemory" in watched.last.detail.error
@@ -74,10 +74,10 @@ def test_a_filter_hides_no_failures_from_the_counts(filled):
     with Watched(filled, View("state:done")) as watched:
         watched.until(lambda: watched.last.runs)
         assert all(run.state == "done" for run in watched.last.runs)
-        watched.feed.look(View())
+        watched.feed.set_view(View())
         watched.until(lambda: len(watched.last.runs) == 11)
         everything = watched.last.failed_today
-        watched.feed.look(View("state:done"))
+        watched.feed.set_view(View("state:done"))
         watched.until(lambda: len(watched.last.runs) < 11)
         assert watched.last.failed_today == everything
 
@@ -145,7 +145,7 @@ def test_a_checkpoint_just_pruned_is_not_called_lost_before_the_worker_can_have_
         watched.feed._lost[live][200] -= PRUNED_SECONDS
         filler.journal(live, {"kind": "metric", "step": 401, "values": {"train/loss": 1.0}})
         watched.until(lambda: watched.last.detail.present == {400})
-        watched.feed.look(View(focus=ended))
+        watched.feed.set_view(View(focus=ended))
         watched.until(lambda: watched.last.detail.run_id == ended)
         assert watched.last.detail.present == {400}
     filler.close()
@@ -179,13 +179,13 @@ def test_a_store_that_cannot_be_read_is_told_and_the_last_runs_stay(filled, tmp_
 def test_the_newest_question_under_a_key_wins_and_a_broken_one_harms_nobody(filled):
     with Watched(filled) as watched:
         gate = threading.Event()
-        watched.feed.ask("slow", lambda conn: gate.wait(10))
+        watched.feed.query("slow", lambda conn: gate.wait(10))
         for number in range(5):
-            watched.feed.ask("run", lambda conn, number=number: (number, queries.run(conn, 1).name))
+            watched.feed.query("run", lambda conn, number=number: (number, queries.run(conn, 1).name))
         gate.set()
         watched.until(lambda: watched.answer("run"))
         assert watched.answer("run").value[0] == 4
-        watched.feed.ask("broken", lambda conn: 1 / 0)
+        watched.feed.query("broken", lambda conn: 1 / 0)
         assert "ZeroDivisionError" in watched.until(lambda: watched.answer("broken")).error
         watched.feed.refresh()
         amount = len(watched.messages)

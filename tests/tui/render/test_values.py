@@ -24,7 +24,7 @@ from tui.data.snapshot import DAEMON_STALE_SECONDS, Daemon, News, machine_of
 from tui.render.chart_data import title
 from tui.render.line import crop_line, fit_line, line_cells
 from tui.render.notifications import event_words, since_last_time
-from tui.render.theme import LOOKS, ROLES, Palette, choose, speaks_utf8
+from tui.render.theme import ROLES, STATE_STYLES, Palette, choose, speaks_utf8
 from tui.settings import read
 from tui.terminal.screen_diff import ScreenDiff
 from tui.widgets.checkpoints_pane import kept_words
@@ -109,7 +109,7 @@ def test_numbers_are_written_as_people_read_them(shown, wanted):
 
 
 def test_every_state_has_a_glyph_and_a_word_of_its_own():
-    looks = [LOOKS[state] for state in RunState]
+    looks = [STATE_STYLES[state] for state in RunState]
     assert len({look.word for look in looks}) == len(looks)
     told = {look.role: look.glyph for look in looks}
     assert len(set(told.values())) == len(told), "what is told by colour is told by the glyph too"

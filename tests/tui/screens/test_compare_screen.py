@@ -183,7 +183,7 @@ def test_panes_never_overlap_and_the_focused_one_is_always_there(width, height, 
 
 async def opened(app, pilot) -> CompareScreen:
     await until(lambda: isinstance(app.screen, CompareScreen) and app.screen.is_mounted)
-    await until(lambda: app.screen.found is not None and app.screen.curves.picture is not None)
+    await until(lambda: app.screen.data is not None and app.screen.curves.picture is not None)
     await pilot.pause()
     return app.screen
 
@@ -234,7 +234,7 @@ async def test_the_baseline_goes_round(root):
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(app, pilot)
         await press(pilot, "b")
-        await until(lambda: screen.found.comparison.subjects[0].run_id == 2)
+        await until(lambda: screen.data.comparison.subjects[0].run_id == 2)
         assert "A 2" in "\n".join(screen.results.shown_text())
 
 
@@ -257,7 +257,7 @@ async def test_writing_makes_a_file_and_says_where(tmp_path):
     async with app.run_test(size=(120, 36)) as pilot:
         await opened(app, pilot)
         await press(pilot, "w")
-        await until(lambda: "written to" in app.news.text)
+        await until(lambda: "written to" in app.status_text.text)
         assert (tmp_path / "compare-1-2.md").read_text().startswith("# Comparison")
 
 
@@ -289,15 +289,15 @@ async def test_more_can_be_added_and_left_out(root):
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(app, pilot)
         await press(pilot, "minus")
-        assert "two are the least" in app.news.text
+        assert "two are the least" in app.status_text.text
         await press(pilot, "plus")
         await until(lambda: screen.prompt is not None and screen.prompt.has_focus)
         await press(pilot, *"1@50", "enter")
-        await until(lambda: len(screen.found.comparison.subjects) == 3)
+        await until(lambda: len(screen.data.comparison.subjects) == 3)
         assert "C 1@50" in screen.curves.shown_text()[1] or "C 1@50" in "\n".join(screen.results.shown_text())
         assert screen.curves.has_focus
         await press(pilot, "minus")
-        await until(lambda: len(screen.found.comparison.subjects) == 2)
+        await until(lambda: len(screen.data.comparison.subjects) == 2)
 
 
 @played
@@ -307,7 +307,7 @@ async def test_a_name_that_is_none_is_said_and_what_was_there_stays(root):
         screen = await opened(app, pilot)
         await press(pilot, "plus", *"99", "enter")
         await until(lambda: screen.error)
-        assert screen.names == ("1", "2") and len(screen.found.comparison.subjects) == 2
+        assert screen.names == ("1", "2") and len(screen.data.comparison.subjects) == 2
         await press(pilot, "plus", "escape")
         assert screen.prompt is None and app.screen is screen
 
@@ -356,7 +356,7 @@ async def test_what_is_too_long_for_a_terminals_clipboard_is_copied_without_answ
         monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
         await opened(app, pilot)
         await press(pilot, "y")
-        assert "长答案" not in copied[0] and "without the answers" in app.news.text
+        assert "长答案" not in copied[0] and "without the answers" in app.status_text.text
 
 
 @played
@@ -386,7 +386,7 @@ async def test_a_run_that_goes_on_is_compared_anew(tmp_path):
             series.add_points(conn, 2, {"train/loss": [(61, 0.125)]}, known)
             conn.execute("UPDATE runs SET step = 61 WHERE id = 2")
         await until(lambda: screen.curves.picture.curves[1].last == 0.125)
-        await until(lambda: screen.found.comparison.subjects[1].last_step == 61)
+        await until(lambda: screen.data.comparison.subjects[1].last_step == 61)
 
 
 @played
@@ -401,5 +401,5 @@ async def test_a_run_that_has_not_begun_is_compared_by_what_is_known(tmp_path):
         assert "lora.r" in "\n".join(screen.settings.shown_text())
         assert "eval loss" in "\n".join(screen.results.shown_text())
         await press(pilot, "v", "left", "y", "b", "m", "m", "t", "l")
-        await until(lambda: screen.found.comparison.subjects[0].run_id == 2)
+        await until(lambda: screen.data.comparison.subjects[0].run_id == 2)
         assert not screen.error

@@ -15,7 +15,7 @@ from tests.tui.fill import HOSTILE, Filler
 from tests.tui.stage import played, press, until
 from tui.app import FinetopApp
 from tui.keymap import ACTIONS, BY_ID, Keymap
-from tui.screens.dialogs import Choose, Confirm, Help, Notice, Palette
+from tui.screens.dialogs import Choose, CommandPalette, Confirm, Help, Notice
 from tui.screens.main_screen import MainScreen
 from tui.settings import Settings
 
@@ -93,7 +93,7 @@ class Shown:
 
     @property
     def news(self) -> str:
-        return self.app.news.text
+        return self.app.status_text.text
 
 
 @played
@@ -358,7 +358,7 @@ async def test_the_cursor_rests_on_the_newest_checkpoint_then_on_the_best_until_
 async def test_a_failed_run_is_queued_again_with_a_fix(filled):
     async with Shown(filled) as shown:
         await shown.go(4)
-        await until(lambda: shown.main.run.helps)
+        await until(lambda: shown.main.run.fixes)
         assert shown.main.run.tab == "Why"
         await shown.press("e", "enter")
         await until(lambda: any(call[0] == "add" for call in shown.control.calls))
@@ -468,7 +468,7 @@ async def test_help_and_palette_come_from_the_table(filled):
         await shown.press("escape", ":", *"kill", "enter")
         assert isinstance(shown.app.screen, Confirm)
         await shown.press("escape", ":", "z", "z", "z")
-        assert isinstance(shown.app.screen, Palette) and not shown.app.screen.pane.rows
+        assert isinstance(shown.app.screen, CommandPalette) and not shown.app.screen.pane.rows
         await shown.press("enter")
         assert isinstance(shown.app.screen, MainScreen)
 

@@ -228,7 +228,7 @@ async def test_a_run_is_made_and_queued_from_the_keyboard(root, size):
         assert name == "add" and not options["held"]
         assert resolved.config.data.files == [str(SAMPLE)] and resolved.config.train.epochs == 1
         assert resolved.origin["train.epochs"] == "preset quick"
-        await until(lambda: "queued run 101" in app.news.text)
+        await until(lambda: "queued run 101" in app.status_text.text)
         await until(lambda: app.screen is not screen)
 
 
@@ -257,9 +257,9 @@ async def test_what_is_wrong_stands_at_its_field_and_nothing_is_queued(root):
         await give(pilot, screen, "train.max_steps", "-4")
         row = next(line for line in screen.fields.shown_text() if "lora.r" in line)
         assert "✖" in row and "at least 1" in row
-        screen.fields.do_list_top()
+        screen.fields.action_list_top()
         await press(pilot, "s")
-        assert not app.fake.calls and "2 settings wrong" in app.news.text
+        assert not app.fake.calls and "2 settings wrong" in app.status_text.text
         assert screen.fields.key == "lora.r"
         await press(pilot, "e")
         assert screen.fields.key == "train.max_steps"
@@ -337,7 +337,7 @@ async def test_what_the_queue_refuses_is_said_and_may_be_tried_again(root):
         screen = await opened(app, pilot)
         app.fake.refuse = InputError("the disk is full")
         await press(pilot, "s")
-        await until(lambda: "disk is full" in app.news.text)
+        await until(lambda: "disk is full" in app.status_text.text)
         assert app.screen is screen
         app.fake.refuse = None
         await press(pilot, "s")
@@ -365,7 +365,7 @@ async def test_a_readonly_screen_queues_nothing(root):
     async with app.run_test(size=(120, 36)) as pilot:
         await opened(app, pilot)
         await press(pilot, "s", "h")
-        assert not app.fake.calls and "--readonly" in app.news.text
+        assert not app.fake.calls and "--readonly" in app.status_text.text
 
 
 @played
@@ -373,7 +373,7 @@ async def test_a_run_that_is_gone_is_said(root):
     app = Stage(root, lambda: NewRunScreen(99))
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(app, pilot)
-        assert "no run 99" in app.news.text
+        assert "no run 99" in app.status_text.text
 
 
 @played
@@ -394,7 +394,7 @@ async def test_the_token_report_is_shown(root, monkeypatch):
     app = Stage(root, lambda: NewRunScreen(1))
     async with app.run_test(size=(120, 50)) as pilot:
         screen = await opened(app, pilot)
-        await until(lambda: screen.known.memory)
+        await until(lambda: screen.form_checks.memory)
         await press(pilot, "r")
         await until(lambda: "9 steps" in "\n".join(screen.info.shown_text()))
         shown = "\n".join(screen.info.shown_text())
@@ -431,7 +431,7 @@ async def test_hostile_names_are_shown_and_not_obeyed(tmp_path):
 async def test_what_was_typed_arrives_in_the_real_queue(tmp_path, monkeypatch):
     monkeypatch.setattr("engine.daemon.daemon_client.ensure", lambda workspace: False)
     app = Stage(tmp_path, lambda: NewRunScreen("quick"))
-    app.actor._make = lambda: Control(app.workspace)
+    app.commands._make = lambda: Control(app.workspace)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await opened(app, pilot)
         await give(pilot, screen, "data.files", str(SAMPLE))

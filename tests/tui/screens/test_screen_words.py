@@ -42,7 +42,7 @@ async def test_the_loss_of_a_run_that_trains_and_of_one_that_has_ended_are_told_
 @played
 async def test_the_age_of_the_last_event_grows_by_the_minute_and_needs_no_key(filled):
     async with Shown(filled) as shown:
-        line, snapshot = shown.main.news_line, shown.app.snapshot
+        line, snapshot = shown.main.status_line, shown.app.snapshot
         shown.app.pause(True)  # from here on the pictures are those of this test
         shown.app.say("✔ 3 finished", "done", snapshot.taken - 30)
         assert line.shown_text()[0].strip() == "✔ 3 finished"

@@ -156,7 +156,7 @@ async def test_in_ascii_there_is_nothing_but_ascii(root):
     app = Stage(root, lambda: ChartScreen(*CURVES), ascii_only=True)
     async with app.run_test(size=(100, 30)) as pilot:
         screen = await opened(app, pilot)
-        shown = [app.look.plain(line) for line in screen.chart.shown_text()]
+        shown = [app.palette.plain(line) for line in screen.chart.shown_text()]
         assert all(line.isascii() for line in shown) and any("##" in line for line in shown)
 
 
@@ -204,7 +204,7 @@ async def test_nothing_is_read_when_nothing_was_logged(root):
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(app, pilot)
         asked = []
-        app.feed.ask = lambda key, question: asked.append(key)
+        app.feed.query = lambda key, question: asked.append(key)
         screen.chart.show(CURVES, None)
         assert not asked
         screen.chart.show(CURVES, "a new step")
@@ -216,7 +216,7 @@ async def test_an_answer_to_an_older_question_is_thrown_away(root):
     app = Stage(root, lambda: ChartScreen(*CURVES))
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(app, pilot)
-        old = screen.chart._asked[0]
+        old = screen.chart._requested[0]
         screen.chart.show([CurveSpec(1, "train/grad_norm")])
         screen.chart.post_message(Chart.Drawn(old, screen.other.picture))
         await until(lambda: screen.chart.picture is not None and screen.chart.picture.curves[0].name == "gradient norm")
@@ -227,7 +227,7 @@ async def test_a_store_that_cannot_be_read_is_said_and_the_picture_stays(root):
     app = Stage(root, lambda: ChartScreen(*CURVES))
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(app, pilot)
-        request = screen.chart._asked[0]
+        request = screen.chart._requested[0]
         screen.chart.post_message(Chart.Drawn(request, None, "runs.db is locked"))
         await until(lambda: "runs.db is locked" in screen.chart.shown_text()[1])
         assert any("⠤" in line or "⣀" in line or "⠒" in line for line in screen.chart.shown_text())

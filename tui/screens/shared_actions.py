@@ -1,0 +1,61 @@
+"""What the keys of several panes do: a change of runs, going on from a checkpoint, opening another screen."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from engine.base.messages import msg
+from engine.store.run_records import Outcome, Run
+from tui.host import Host
+from tui.screens.dialogs import Notice
+
+Call = Callable[[Any], Any]
+"""What is asked of `engine.control.Control`."""
+
+
+def for_run(call: Callable[[Any, Run], Any], run: Run) -> Call:
+    """A call for one of several runs."""
+    return lambda control: call(control, run)
+
+
+def change(
+    host: Host,
+    verb: str,
+    calls: Sequence[Call],
+    done: str | Callable[[Sequence[Outcome]], str] = "",
+    notes: bool = False,
+) -> None:
+    """Ask for changes on the command thread and say what came of them: `done`, which may be made of the outcomes of
+    those that were made, or why the first of the others was refused. `notes` shows what there is to know besides."""
+
+    def report(outcomes: Sequence[Outcome]) -> None:
+        made, refused = [outcome for outcome in outcomes if outcome], [outcome for outcome in outcomes if not outcome]
+        text = "" if not made else done if isinstance(done, str) else done(made)
+        if refused:
+            host.say_whole(verb, refused[0].why + (f"\n{text}" if text else ""), "warning")
+        elif text:
+            host.say(text)
+        if notes and (texts := [f"run {outcome.run_id}: {note}" for outcome in made for note in outcome.notes]):
+            host.push_screen(Notice("Before it goes on", texts))
+
+    host.commands.do(verb, *calls, then=report)
+
+
+def resume_from(host: Host, run: Run, step: int, newest: bool) -> None:
+    """Queue a run to go on from its checkpoint of that step; the newest by its name: another may come until then."""
+    point = "latest" if newest else str(step)
+    done = msg("run {id} is queued to go on from step {step}", id=run.id, step=step)
+    change(host, "resume", [lambda control: control.resume(run.id, point)], done, notes=True)
+
+
+def open_new_run(host: Host, source: int | None = None, parent: tuple[int, int] | None = None) -> None:
+    """The form of a new run: with the settings of the run `source`, or from the weights of a checkpoint, `parent`."""
+    from tui.screens.new_run_screen import NewRunScreen  # brings presets, plan and data reports with it
+
+    host.push_screen(NewRunScreen(source, parent=parent))
+
+
+def open_compare(host: Host, names: Sequence[str]) -> None:
+    """Runs (`41`) and checkpoints (`41@best`) side by side."""
+    from tui.screens.compare_screen import CompareScreen  # with the comparison: 40 ms, at the first use
+
+    host.push_screen(CompareScreen(names))

@@ -1,0 +1,118 @@
+"""All that is used of Textual and Rich beyond what they promise to keep, in one place: whoever tries another version
+reads this file, and `tests/tui/terminal/test_screen_pty.py` says in a real terminal whether it will do.
+
+    textual._compositor: ChopsUpdate, LayoutUpdate    what a picture changes, for `screen_diff`
+    textual._xterm_parser: XTermParser                keys out of bytes, behind the answer about the background
+    App._display                                      the one place where a picture goes out
+    App._batch_count, _running, _closed               whether one may go out now
+    App._sync_available                               whether the terminal shows a picture at once
+    App._driver                                       the driver, whose writer may be behind
+    App._check_bindings                               the keys of an input line: arrows, backspace, enter
+    App._fatal_error, _close_messages_no_wait         leaving with one line instead of a traceback
+    MessagePump._mounted_event                        when a widget can take keys
+    Screen._modal                                     a dialog, which leaves what is below in sight
+    linux_driver.WriterThread                         replaced by a writer that never makes the event loop wait
+    LinuxDriver._writer_thread, _file, _app, _debug   that writer, where it writes to, and for whom
+    rich: Console._color_system                       how many colours the terminal has
+
+Why the screen goes its own way where Textual has one:
+
+* No `.tcss`: panes are placed for the terminal's size by a pure function (`main_layout.arrange`), and coloured by role
+  (`theme.ROLES`), down to one-coloured ASCII. A style sheet would say both a second time.
+* No `BINDINGS`: a key means what the table of actions (`keymap`) says in the place that has the focus when it is the
+  key's turn. Textual looks a key up where the focus is when it comes in, so one typed ahead would reach the wrong pane.
+* No reactives: a picture is drawn from one frozen snapshot, and panes compare lines. A reactive for each value would
+  ask for a refresh for each, and widgets would hold copies of what the snapshot holds.
+"""
+
+import asyncio
+from typing import Any
+
+from rich.color import ColorSystem
+from rich.console import Console
+from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual._xterm_parser import XTermParser
+from textual.app import App
+from textual.drivers import linux_driver
+from textual.message_pump import MessagePump
+from textual.screen import Screen
+
+Update = ChopsUpdate | LayoutUpdate
+"""What a picture changes: pieces of lines, or all lines of a region."""
+
+__all__ = ["ChopsUpdate", "LayoutUpdate", "PrivateApp", "PrivateDriver", "Update", "XTermParser"]
+
+
+class PrivateApp(App, inherit_bindings=False):
+    """An application that may paint by itself, and that ends in its own words."""
+
+    def paint(self, update: Update) -> bool:
+        """Send an update to the terminal; False: Textual is to do it."""
+        return False
+
+    def failed(self) -> None:
+        """An exception that nobody expected is being handled; afterwards the application ends."""
+
+    def can_paint(self) -> bool:
+        """Whether a picture may go out now: neither in a batch of changes, nor before or after the screen's time."""
+        return not self._batch_count and self._running and not self._closed
+
+    def shows_at_once(self) -> bool:
+        """Whether the terminal holds a picture back until it has all of it (synchronized output, mode 2026)."""
+        return self._sync_available
+
+    @property
+    def driver(self) -> Any:
+        """The terminal's driver; None where there is none yet."""
+        return self._driver
+
+    async def press_in_line(self, key: str) -> None:
+        """What an input line does with a key that is no text."""
+        await self._check_bindings(key)
+
+    def _display(self, screen: Screen, renderable: Any) -> None:
+        if not isinstance(renderable, Update) or not self.paint(renderable):
+            super()._display(screen, renderable)
+
+    def _fatal_error(self) -> None:
+        self.failed()
+        self._close_messages_no_wait()
+
+
+class PrivateDriver(linux_driver.LinuxDriver):
+    """Textual's driver with another writer: a class that is made with a file and has the methods of a thread."""
+
+    writer_class: type
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.debug = self._debug
+        self.app = self._app
+
+    def write_to(self, file: Any) -> None:
+        """Where the screen is drawn, instead of standard error."""
+        self._file = file
+
+    def started_writer(self) -> Any:
+        """The writer; None before the terminal is in application mode and after."""
+        return self._writer_thread
+
+    def start_application_mode(self) -> None:
+        """Take the terminal over, with our writer in place of Textual's."""
+        vars(linux_driver)["WriterThread"] = self.writer_class  # the one place where it is made
+        super().start_application_mode()
+
+
+def mounted(node: MessagePump) -> asyncio.Event:
+    """Set once a widget or a screen is mounted, and can take keys."""
+    return node._mounted_event
+
+
+def make_modal(screen: Screen) -> None:
+    """Let what is below a screen stay in sight."""
+    screen._modal = True
+
+
+def color_system(console: Console) -> ColorSystem | None:
+    """How many colours the terminal has; None: no more than its own two."""
+    return None if console.color_system is None else console._color_system
