@@ -34,11 +34,11 @@ from engine.runs.run_folder import (
     write_config,
 )
 from engine.settings.resolve import Layer, Resolved, overlay, read_run
-from engine.settings.schema import META_KEY, RunConfig
+from engine.settings.schema import RunConfig
 from engine.store import discover, queries, queue
 from engine.store.connect import Connection, writer
 from engine.store.journal_import import import_journal
-from engine.store.rebuild import new_run
+from engine.store.new_run import new_run
 from engine.store.run_records import ACTIVE, ENDED, Outcome, Run, RunState
 from engine.store.store_errors import StoreMissing
 from engine.store.transactions import BUSY_SECONDS
@@ -129,7 +129,7 @@ class Control:
         if parent:
             queued |= {"parent_run": parent[0], "parent_step": parent[1]}
         made: dict[int, Path] = {}
-        news = []
+        new_runs = []
         beyond = queue.last_id(conn)
         try:
             for one in resolved:
@@ -144,9 +144,8 @@ class Control:
                 if prepare:
                     config = prepare(folder, config)
                     write_config(folder, config, read_meta(folder))
-                saved = {META_KEY: {"origin": one.origin, **meta}, **dataclasses.asdict(config)}
-                news.append(new_run(saved, {"held": held}))
-            queue.add_all(conn, news, run_ids=list(made))
+                new_runs.append(new_run(config.flat(), one.origin, meta["queued"] | {"held": held}))
+            queue.add_all(conn, new_runs, run_ids=list(made))
         except BaseException:
             for run_id, folder in made.items():
                 if queries.run(conn, run_id) is None:

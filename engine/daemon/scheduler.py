@@ -15,7 +15,6 @@ The order is priority, then the queue's own order. Each run in turn gets the GPU
 """
 
 import enum
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from engine.base.messages import msg
@@ -393,8 +392,3 @@ def _gpus(count: int) -> str:
 
 def _gib(size: int) -> str:
     return f"{size / GIB:.1f}"
-
-
-def waiting_order(waiting: Iterable[WaitingRun]) -> list[int]:
-    """The ids in the order in which they take their turn."""
-    return [run.id for run in sorted(waiting, key=lambda run: -run.priority)]

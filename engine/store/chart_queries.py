@@ -125,14 +125,14 @@ def _bin(
     buckets: Iterator[_Bucket], low_x: float, width: float, columns: int, axis: "_Axis | None"
 ) -> tuple[Column, ...]:
     """Put each bucket into the one column it belongs to."""
-    found: dict[int, list] = {}
+    columns_by_index: dict[int, list] = {}
     for first, last, low, high, total, count, nonfinite in buckets:
         # By its beginning on an uneven axis: the middle of a bucket that spans a pause would lie inside the pause.
         x = axis.x_of(first) if axis else (first + last) / 2
         index = min(max(int((x - low_x) / width), 0), columns - 1)
-        column = found.get(index)
+        column = columns_by_index.get(index)
         if column is None:
-            found[index] = [first, last, low, high, total, count, nonfinite]
+            columns_by_index[index] = [first, last, low, high, total, count, nonfinite]
             continue
         column[0], column[1] = min(column[0], first), max(column[1], last)
         if low is not None:
@@ -152,7 +152,7 @@ def _bin(
             count=count,
             nonfinite=nonfinite,
         )
-        for index, (first, last, low, high, total, count, nonfinite) in sorted(found.items())
+        for index, (first, last, low, high, total, count, nonfinite) in sorted(columns_by_index.items())
     )
 
 
@@ -192,7 +192,7 @@ def _axis(conn: sqlite3.Connection, run_id: int, key: str, columns: int) -> _Axi
     for first, last, low, high, *_ in _cover(
         conn, series, series[1], series[2] + 1, (series[2] - series[1]) / columns / 2
     ):
-        if low is None:
+        if low is None or high is None:
             continue
         if origin is None:
             origin = low if key == TIME_KEY else 0.0

@@ -23,11 +23,11 @@ from engine.store.transactions import write
 
 def unknown_runs(conn: sqlite3.Connection, workspace: Workspace) -> list[int]:
     """The ids of run folders with a journal that the store does not know; one look at one folder."""
-    known = {row[0] for row in conn.execute("SELECT id FROM runs")}
+    stored_ids = {row[0] for row in conn.execute("SELECT id FROM runs")}
     return [
         run_id
         for run_id in workspace.run_ids()
-        if run_id not in known and _has_begun(workspace.runs / str(run_id) / NAME)
+        if run_id not in stored_ids and _has_begun(workspace.runs / str(run_id) / NAME)
     ]
 
 

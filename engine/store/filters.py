@@ -59,12 +59,12 @@ def where(text: str) -> tuple[str, list[Any]]:
     conditions, values = [], []
     for word in _words(text):
         inverted = word.startswith("!")
-        condition, found = _term(word[1:] if inverted else word)
+        condition, term_values = _term(word[1:] if inverted else word)
         if not condition:
             continue
         # NULL is neither true nor false: `!model:x` must keep runs without a model.
         conditions.append(f"NOT coalesce({condition}, 0)" if inverted else condition)
-        values += found
+        values += term_values
     return " AND ".join(conditions) or "1", values
 
 
@@ -90,10 +90,10 @@ def _words(text: str) -> list[str]:
 
 
 def _term(word: str) -> tuple[str, list[Any]]:
-    field, colon, rest = word.partition(":")
+    field, colon, alternatives_text = word.partition(":")
     field = field.lower()
     if colon and field in FIELDS:
-        alternatives = [_match(field, value) for value in rest.split(",") if value]
+        alternatives = [_match(field, value) for value in alternatives_text.split(",") if value]
         condition = " OR ".join(condition for condition, _ in alternatives)
         return (f"({condition})" if condition else ""), [value for _, values in alternatives for value in values]
     if not word:

@@ -44,11 +44,11 @@ def add_run_readings(conn: sqlite3.Connection, run_id: int, step: int, values: M
     A step that has such a point already keeps it: they are means over the time until then.
     """
     with write(conn):
-        known = series.summaries(conn, run_id)
+        by_key = series.summaries(conn, run_id)
         fresh = {
-            key: [(step, value)] for key, value in values.items() if key not in known or known[key].last_step < step
+            key: [(step, value)] for key, value in values.items() if key not in by_key or by_key[key].last_step < step
         }
-        return series.add_points(conn, run_id, fresh, known)
+        return series.add_points(conn, run_id, fresh, by_key)
 
 
 def forget_gpu_readings(conn: sqlite3.Connection, before: float) -> int:

@@ -92,8 +92,8 @@ def _position(conn: sqlite3.Connection, run_id: int) -> tuple[int, int]:
 def _read(file: Any, offset: int, head: int) -> tuple[list[bytes], int, int, bool]:
     """The next whole lines, the offset after them, the head's checksum there, and whether the file is another one."""
     start = file.read(HEAD_BYTES)
-    known = min(HEAD_BYTES, offset)
-    replaced = offset > 0 and (len(start) < known or zlib.crc32(start[:known]) != head)
+    head_length = min(HEAD_BYTES, offset)
+    replaced = offset > 0 and (len(start) < head_length or zlib.crc32(start[:head_length]) != head)
     if not replaced and offset:
         file.seek(offset - 1)
         replaced = file.read(1) != b"\n"  # shorter than it was, or cut by a crash and grown beyond since
@@ -156,7 +156,7 @@ class JournalImport:
         self._conn = conn
         self._run_id = run_id
         self._whole_history = whole_history
-        self._known = series.summaries(conn, run_id)
+        self._series_by_key = series.summaries(conn, run_id)
         self._points: dict[str, list[tuple[int, float | None]]] = {}
         self._clock = self._clock_step()
         self._offset, self._went_on = _clock_of(conn, run_id)
@@ -184,8 +184,8 @@ class JournalImport:
             "resume": self._resume,
         }
         for event in events:
-            moment = _number(event.get("t"))
-            self._run["beat"] = moment if moment is not None else time.time()
+            timestamp = _number(event.get("t"))
+            self._run["beat"] = timestamp if timestamp is not None else time.time()
             if "step" in event and not _is_step(event["step"]):
                 del event["step"]
             try:
@@ -201,7 +201,7 @@ class JournalImport:
 
     # one method for each kind of line
 
-    def _metric(self, event: dict[str, Any], moment: float) -> None:
+    def _metric(self, event: dict[str, Any], timestamp: float) -> None:
         self._phase = None
         step, values = event.get("step"), event.get("values")
         if step is None or not isinstance(values, dict):
@@ -216,18 +216,18 @@ class JournalImport:
                 continue
             self._points.setdefault(key, []).append((step, None if value is None else float(value)))
         if step > self._clock:
-            self._mind_clock(event, moment)
-            self._points.setdefault(series.TIME_KEY, []).append((step, moment))
+            self._follow_clock(event, timestamp)
+            self._points.setdefault(series.TIME_KEY, []).append((step, timestamp))
             self._clock = step
 
-    def _eval(self, event: dict[str, Any], moment: float) -> None:
-        self._metric(event, moment)
+    def _eval(self, event: dict[str, Any], timestamp: float) -> None:
+        self._metric(event, timestamp)
         self._conn.execute(
             "INSERT INTO evaluations(run_id, step, time, scores, detail) VALUES (?, ?, ?, ?, ?)",
-            (self._run_id, event.get("step"), moment, _json(event.get("values") or {}), _rest(event, {"values"})),
+            (self._run_id, event.get("step"), timestamp, _json(event.get("values") or {}), _rest(event, {"values"})),
         )
 
-    def _checkpoint(self, event: dict[str, Any], moment: float) -> None:
+    def _checkpoint(self, event: dict[str, Any], timestamp: float) -> None:
         self._phase = None
         step, kept = event.get("step"), event.get("kept") or []
         if step is None:
@@ -251,34 +251,34 @@ class JournalImport:
                 _json(event.get("eval") or {}),
                 parent_run,
                 parent_step,
-                moment,
+                timestamp,
                 _rest(event, {"epoch", "path", "bytes", "kept", "eval", "parent"}),
             ),
         )
         if (epoch := _number(event.get("epoch"))) is not None:
             self._run["epoch"] = epoch
 
-    def _take_labels(self, labels: set[str], but_of: int | None) -> None:
+    def _take_labels(self, labels: set[str], except_step: int | None) -> None:
         """Names that only one checkpoint has, from all others of the run."""
         for row_step, row_kept in self._conn.execute(
-            "SELECT step, kept FROM checkpoints WHERE run_id = ? AND step IS NOT ?", (self._run_id, but_of)
+            "SELECT step, kept FROM checkpoints WHERE run_id = ? AND step IS NOT ?", (self._run_id, except_step)
         ).fetchall():
-            before = json.loads(row_kept or "[]")
-            if labels.intersection(before):
-                left = _json([label for label in before if label not in labels])
+            labels_before = json.loads(row_kept or "[]")
+            if labels.intersection(labels_before):
+                remaining = _json([label for label in labels_before if label not in labels])
                 self._conn.execute(
-                    "UPDATE checkpoints SET kept = ? WHERE run_id = ? AND step = ?", (left, self._run_id, row_step)
+                    "UPDATE checkpoints SET kept = ? WHERE run_id = ? AND step = ?", (remaining, self._run_id, row_step)
                 )
 
-    def _best(self, event: dict[str, Any], moment: float) -> None:
-        """Best was chosen anew, by another metric: its values where they were worked out afterwards, and the name."""
+    def _best(self, event: dict[str, Any], timestamp: float) -> None:
+        """Best was chosen again, by another metric: its values where they were worked out afterwards, and the name."""
         by, step, scores = event.get("by"), event.get("checkpoint"), event.get("scores") or {}
         if not isinstance(by, str) or not (step is None or _is_step(step)) or not isinstance(scores, dict):
             raise ValueError("a choice without its metric")
         self._run["best_by"] = parse_criterion(by).text
         for key, points in scores.items():
-            known = [(at, value) for at, value in points if _is_step(at) and _number(value) is not None]
-            self._points.setdefault(key, []).extend((at, float(value)) for at, value in known)
+            points = [(at, value) for at, value in points if _is_step(at) and _number(value) is not None]
+            self._points.setdefault(key, []).extend((at, float(value)) for at, value in points)
         self._take_labels({"best"}, None)
         row = self._conn.execute(
             "SELECT kept FROM checkpoints WHERE run_id = ? AND step = ?", (self._run_id, step)
@@ -288,76 +288,76 @@ class JournalImport:
             self._conn.execute(
                 "UPDATE checkpoints SET kept = ? WHERE run_id = ? AND step = ?", (kept, self._run_id, step)
             )
-        self._log("best", event, moment, str(event.get("message") or ""), {"by", "checkpoint", "scores"})
+        self._log("best", event, timestamp, str(event.get("message") or ""), {"by", "checkpoint", "scores"})
 
-    def _checkpoint_removed(self, event: dict[str, Any], moment: float) -> None:
+    def _checkpoint_removed(self, event: dict[str, Any], timestamp: float) -> None:
         self._conn.execute(
             "UPDATE checkpoints SET removed = ?, kept = '[]' WHERE run_id = ? AND step = ?",
-            (moment, self._run_id, event.get("step")),
+            (timestamp, self._run_id, event.get("step")),
         )
 
-    def _sample(self, event: dict[str, Any], moment: float) -> None:
+    def _sample(self, event: dict[str, Any], timestamp: float) -> None:
         answer = sampled_answer(event)
         kind = "answer" if answer and answer.to_example else "sample"
         self._conn.execute(
             "INSERT INTO samples(run_id, step, time, kind, detail) VALUES (?, ?, ?, ?, ?)",
-            (self._run_id, event.get("step"), moment, kind, _rest(event, set())),
+            (self._run_id, event.get("step"), timestamp, kind, _rest(event, set())),
         )
 
-    def _event(self, event: dict[str, Any], moment: float) -> None:
-        self._log(str(event.get("event") or "event"), event, moment, str(event.get("message") or ""), {"event"})
+    def _event(self, event: dict[str, Any], timestamp: float) -> None:
+        self._log(str(event.get("event") or "event"), event, timestamp, str(event.get("message") or ""), {"event"})
 
-    def _other(self, event: dict[str, Any], moment: float) -> None:
-        self._log(event["kind"], event, moment, str(event.get("message") or ""), set())
+    def _other(self, event: dict[str, Any], timestamp: float) -> None:
+        self._log(event["kind"], event, timestamp, str(event.get("message") or ""), set())
 
-    def _beat(self, event: dict[str, Any], moment: float) -> None:
-        self._run["beat_due"] = moment + (_number(event.get("next")) or 0.0)
+    def _beat(self, event: dict[str, Any], timestamp: float) -> None:
+        self._run["beat_due"] = timestamp + (_number(event.get("next")) or 0.0)
         doing = event.get("doing")
         self._phase = doing[:_PHASE_LENGTH] if isinstance(doing, str) and doing != "training" else None
 
-    def _plan(self, event: dict[str, Any], moment: float) -> None:
+    def _plan(self, event: dict[str, Any], timestamp: float) -> None:
         if _is_step(event.get("total_steps")):
             self._run["total_steps"] = event["total_steps"]
         settings = event.get("settings")
         if isinstance(settings, dict):
             self._run["best_by"] = parse_criterion(settings.get("eval.best")).text
-        self._other(event, moment)
+        self._other(event, timestamp)
 
-    def _state(self, event: dict[str, Any], moment: float) -> None:
+    def _state(self, event: dict[str, Any], timestamp: float) -> None:
         state = event.get("state")
         self._phase = "loading" if state == "starting" else None
-        self._log("state", event, moment, str(state), {"state"})
+        self._log("state", event, timestamp, str(state), {"state"})
         if state not in _STATES:
             return
-        found = {key: event[key] for key in ("reason", "error", "exit_code") if event.get(key) is not None}
-        found["state"] = state
-        if "reason" in found:
-            found["reason_template"] = self._template(event, "reason")
+        changes = {key: event[key] for key in ("reason", "error", "exit_code") if event.get(key) is not None}
+        changes["state"] = state
+        if "reason" in changes:
+            changes["reason_template"] = self._template(event, "reason")
         total = event.get("total_steps", event.get("steps"))
         if isinstance(total, int):
-            found["total_steps"] = total
+            changes["total_steps"] = total
         if state in _ENDED:
-            found |= {"finished": moment, "wanted": None, "beat_due": None, "phase": None}
+            changes |= {"finished": timestamp, "wanted": None, "beat_due": None, "phase": None}
         elif self._whole_history and state == "starting":
-            found |= {"started": moment, "finished": None, "reason": None, "error": None, "exit_code": None}
-        # A run that has ended, or waits for its next attempt, is past what its journal still had to tell.
-        guard = "" if self._whole_history else msg(" AND state IN ({active_sql})", active_sql=_ACTIVE_SQL)
-        columns = ", ".join(f"{name} = ?" for name in found)
-        values = [_json(value) if isinstance(value, (dict, list)) else value for value in found.values()]
+            changes |= {"started": timestamp, "finished": None, "reason": None, "error": None, "exit_code": None}
+        # What the journal still held of a run that has ended, or waits for its next attempt, changes it no more.
+        guard = "" if self._whole_history else f" AND state IN ({_ACTIVE_SQL})"
+        assignments = ", ".join(f"{name} = ?" for name in changes)
+        values = [_json(value) if isinstance(value, (dict, list)) else value for value in changes.values()]
         if state in _ENDED and (seconds := _number(event.get("seconds"))) is not None:
             # Where the two disagree by more than starting and leaving take, the clock was set meanwhile.
-            columns += ", started = CASE WHEN abs(? - started - ?) > ? THEN ? - ? ELSE started END"
-            values += [moment, seconds, CLOCK_SECONDS, moment, seconds]
-        self._conn.execute(f"UPDATE runs SET {columns} WHERE id = ?{guard}", (*values, self._run_id))
+            assignments += ", started = CASE WHEN abs(? - started - ?) > ? THEN ? - ? ELSE started END"
+            values += [timestamp, seconds, CLOCK_SECONDS, timestamp, seconds]
+        self._conn.execute(f"UPDATE runs SET {assignments} WHERE id = ?{guard}", (*values, self._run_id))
         if "step" in event:
             self._run["step"] = event["step"]
 
-    def _resume(self, event: dict[str, Any], moment: float) -> None:
+    def _resume(self, event: dict[str, Any], timestamp: float) -> None:
         step = event.get("from_step")
-        if step != -1 and not _is_step(step):  # -1: from the beginning
+        if step is None or (step != -1 and not _is_step(step)):  # -1: from the beginning
             raise ValueError("a resume without its step")
         self._flush()
-        series.drop_beyond(self._conn, self._run_id, step, self._known)
+        series.drop_beyond(self._conn, self._run_id, step, self._series_by_key)
         for table in ("evaluations", "samples", "checkpoints"):
             self._conn.execute(f"DELETE FROM {table} WHERE run_id = ? AND step > ?", (self._run_id, step))
         self._conn.execute(
@@ -366,28 +366,28 @@ class JournalImport:
         )
         self._clock = self._clock_step()
         self._offset, self._went_on = None, step
-        self._mind_clock(event, moment)
+        self._follow_clock(event, timestamp)
         self._run["step"] = max(step, 0)
         where = msg("goes on from step {step}", step=step) if step >= 0 else "starts from the beginning"
-        self._log("resume", event, moment, where, {"from_step"}, max(step, 0))
+        self._log("resume", event, timestamp, where, {"from_step"}, max(step, 0))
 
     # what they share
 
     def _flush(self) -> None:
-        self._written += series.add_points(self._conn, self._run_id, self._points, self._known)
+        self._written += series.add_points(self._conn, self._run_id, self._points, self._series_by_key)
         self._points = {}
 
-    def _mind_clock(self, event: dict[str, Any], moment: float) -> None:
+    def _follow_clock(self, event: dict[str, Any], timestamp: float) -> None:
         """Where the clock was set since this worker's last step, the times of its steps are moved along."""
         up = _number(event.get("up"))
         if up is None:
             return
-        before, offset = self._offset, moment - up
-        if before is not None and abs(offset - before) < CLOCK_SET_SECONDS:
+        previous, offset = self._offset, timestamp - up
+        if previous is not None and abs(offset - previous) < CLOCK_SET_SECONDS:
             return
-        if before is not None:
+        if previous is not None:
             self._flush()
-            series.move_clock(self._conn, self._went_on, offset - before, self._known)
+            series.move_clock(self._conn, self._went_on, offset - previous, self._series_by_key)
         self._offset = offset
         set_meta(self._conn, f"clock:{self._run_id}", f"{offset!r} {self._went_on}")
 
@@ -397,27 +397,30 @@ class JournalImport:
         return _json(templates[field]) if isinstance(templates, dict) and field in templates else None
 
     def _clock_step(self) -> int:
-        clock = self._known.get(series.TIME_KEY)
+        clock = self._series_by_key.get(series.TIME_KEY)
         return clock.last_step if clock else -1
 
     def _headline(self) -> None:
         """Copy into the run's row what lists show, so that a list reads one table."""
         nothing = series.Summary(0)
-        train, evaluation = self._known.get("train/loss", nothing), self._known.get("eval/loss", nothing)
-        by = (
+        train, evaluation = (
+            self._series_by_key.get("train/loss", nothing),
+            self._series_by_key.get("eval/loss", nothing),
+        )
+        best_by = (
             self._run.get("best_by")
             or self._conn.execute("SELECT best_by FROM runs WHERE id = ?", (self._run_id,)).fetchone()[0]
         )
-        criterion = parse_criterion(by)
-        best = series.best_of_series(self._conn, self._known.get(criterion.key, nothing), criterion)
+        criterion = parse_criterion(best_by)
+        best = series.best_of_series(self._conn, self._series_by_key.get(criterion.key, nothing), criterion)
         self._run |= {
             "train_loss": train.last,
             "eval_loss": evaluation.last,
             "best_eval": best.value,
             "best_eval_step": best.step,
             "start_eval": best.start,
-            "step_seconds": self._known.get("train/step_s", nothing).last,
-            "tokens_per_second": self._known.get("train/tokens_per_s", nothing).last,
+            "step_seconds": self._series_by_key.get("train/step_s", nothing).last,
+            "tokens_per_second": self._series_by_key.get("train/tokens_per_s", nothing).last,
         }
         columns = ", ".join(f"{name} = ?" for name in self._run)
         self._conn.execute(f"UPDATE runs SET {columns} WHERE id = ?", (*self._run.values(), self._run_id))
@@ -431,9 +434,9 @@ class JournalImport:
         self,
         kind: str,
         event: dict[str, Any],
-        moment: float,
+        timestamp: float,
         message: str,
-        said: set[str],
+        columns: set[str],
         step: int | None = None,
     ) -> None:
         self._conn.execute(
@@ -441,17 +444,18 @@ class JournalImport:
             " VALUES (?, ?, 'journal', ?, ?, ?, ?, ?)",
             (
                 self._run_id,
-                moment,
+                timestamp,
                 kind,
                 event.get("step", step),
                 message,
                 _json(event["messages"]) if isinstance(event.get("messages"), dict) else None,
-                _rest(event, said | {"message", "messages"}),
+                _rest(event, columns | {"message", "messages"}),
             ),
         )
 
     def _parent(self, parent: Any, step: int) -> tuple[int | None, int | None]:
-        """Where the training up to this checkpoint began: as said, else the one before, else the run's own parent."""
+        """Where the training up to this checkpoint began: as the event has it, else the previous checkpoint, else
+        the run's parent."""
         if isinstance(parent, dict):
             return parent.get("run", self._run_id), parent.get("step")
         if isinstance(parent, int):
@@ -488,6 +492,6 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _rest(event: dict[str, Any], said: set[str]) -> str:
+def _rest(event: dict[str, Any], columns: set[str]) -> str:
     """The fields that have no column of their own."""
-    return _json({key: value for key, value in event.items() if key not in _COMMON and key not in said})
+    return _json({key: value for key, value in event.items() if key not in _COMMON and key not in columns})

@@ -30,11 +30,11 @@ def past_runs(conn: sqlite3.Connection) -> tuple[PastRun, ...]:
         " (SELECT detail FROM events e WHERE e.run_id = r.id AND e.kind = 'memory' ORDER BY e.id DESC LIMIT 1)"
         " FROM runs r WHERE r.step > 0 ORDER BY r.id"
     )
-    found = []
+    runs = []
     for number, model, method, speed, described, memory in rows:
         described, memory = mapping(described), mapping(memory)
         device = str(described.get("device") or "")
-        found.append(
+        runs.append(
             PastRun(
                 number,
                 model,
@@ -45,7 +45,7 @@ def past_runs(conn: sqlite3.Connection) -> tuple[PastRun, ...]:
                 _whole(memory.get("peak_bytes")),
             )
         )
-    return tuple(found)
+    return tuple(runs)
 
 
 def _whole(value: object) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 from engine.store import chart_queries, queue
 from engine.store.connect import writer
 from engine.store.journal_import import CLOCK_SECONDS, import_journal
-from engine.store.rebuild import new_run
+from engine.store.new_run import from_config
 from engine.store.rows import mapping
 from engine.store.run_records import ACTIVE, ENDED, Run
 from engine.store.series import TIME_KEY
@@ -29,15 +29,15 @@ def step_reaching(conn: sqlite3.Connection, run_id: int, key: str, value: float)
     if span is None:
         return None
     _, low, high = span
-    found = None
+    reached = None
     while low <= high:
         middle = (low + high) // 2
         point = chart_queries.at_step(conn, run_id, key, middle)
         if point is None or point.value is None or point.value <= value:
-            found, low = (point.step if point else found), middle + 1
+            reached, low = (point.step if point else reached), middle + 1
         else:
             high = point.step - 1
-    return found
+    return reached
 
 
 def attempts(conn: sqlite3.Connection, run: Run) -> tuple[Attempt, ...]:
@@ -52,22 +52,23 @@ def attempts(conn: sqlite3.Connection, run: Run) -> tuple[Attempt, ...]:
     ).fetchall()
     active = {state.value for state in ACTIVE}
     ended = {state.value for state in ENDED}
-    found: list[Attempt] = []
-    began = last = None
-    for moment, state, seconds in rows:
+    past: list[Attempt] = []
+    began: float | None = None
+    last = 0.0
+    for time, state, seconds in rows:
         if state == "starting" or (began is None and state in active):
             if began is not None:
-                found.append(Attempt(began, max(last, _last_point(conn, run.id, began, moment))))
-            began = moment
+                past.append(Attempt(began, max(last, _last_point(conn, run.id, began, time))))
+            began = time
         elif state in ended and began is not None:
-            if seconds is not None and abs(moment - began - seconds) > CLOCK_SECONDS:
-                began = moment - seconds  # the clock was set meanwhile
-            found.append(Attempt(began, moment))
+            if seconds is not None and abs(time - began - seconds) > CLOCK_SECONDS:
+                began = time - seconds  # the clock was set meanwhile
+            past.append(Attempt(began, time))
             began = None
-        last = moment
+        last = time
     if began is not None:
-        found.append(Attempt(began, max(last, run.beat or 0.0, _last_point(conn, run.id, began, float("inf")))))
-    return tuple(found)
+        past.append(Attempt(began, max(last, run.beat or 0.0, _last_point(conn, run.id, began, float("inf")))))
+    return tuple(past)
 
 
 def worked(attempts: Iterable[Attempt], until: float = float("inf")) -> float:
@@ -77,19 +78,19 @@ def worked(attempts: Iterable[Attempt], until: float = float("inf")) -> float:
 
 def moment_of(attempts: Iterable[Attempt], seconds: float) -> float:
     """The moment at which so many seconds had been worked; the reverse of `worked`."""
-    moment = float("-inf")
+    reached_at = float("-inf")
     for attempt in attempts:
         span = max(0.0, attempt.ended - attempt.began)
         if seconds <= span:
             return attempt.began + seconds
         seconds -= span
-        moment = attempt.ended
-    return moment
+        reached_at = attempt.ended
+    return reached_at
 
 
-def step_at(conn: sqlite3.Connection, run_id: int, moment: float) -> int | None:
+def step_at(conn: sqlite3.Connection, run_id: int, time: float) -> int | None:
     """The last step logged by that moment."""
-    return step_reaching(conn, run_id, TIME_KEY, moment)
+    return step_reaching(conn, run_id, TIME_KEY, time)
 
 
 def moment_at(conn: sqlite3.Connection, run_id: int, step: int) -> float | None:
@@ -100,15 +101,15 @@ def moment_at(conn: sqlite3.Connection, run_id: int, step: int) -> float | None:
 
 def said(conn: sqlite3.Connection, run_id: int, kinds: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     """What the worker last said of each kind, such as 'data', 'plan' and 'model' (docs/journal.md)."""
-    found = {}
+    details: dict[str, Mapping[str, Any]] = {}
     for kind in kinds:
         row = conn.execute(
             "SELECT detail FROM events WHERE run_id = ? AND kind = ? AND source = 'journal' ORDER BY id DESC LIMIT 1",
             (run_id, kind),
         ).fetchone()
         if row:
-            found[kind] = mapping(row[0])
-    return found
+            details[kind] = mapping(row[0])
+    return details
 
 
 def sampled_step(conn: sqlite3.Connection, run_id: int, until: int) -> int | None:
@@ -125,12 +126,12 @@ def imported_bytes(conn: sqlite3.Connection, run_id: int) -> int | None:
 def read_folder(run_id: int, folder: Path, config: Mapping[str, Any]) -> sqlite3.Connection:
     """One run's journal in a database in memory, for looking at a run that no store has, or not wholly."""
     conn = writer(Path(":memory:"))
-    queue.add(conn, new_run(config), run_id)
+    queue.add(conn, from_config(config), run_id)
     import_journal(conn, run_id, folder, whole_history=True)
     return conn
 
 
-def _last_point(conn: sqlite3.Connection, run_id: int, began: float, before: float) -> float:
-    step = step_reaching(conn, run_id, TIME_KEY, before)
-    moment = moment_at(conn, run_id, step) if step is not None else None
-    return moment if moment is not None and moment > began else began
+def _last_point(conn: sqlite3.Connection, run_id: int, began: float, limit: float) -> float:
+    step = step_reaching(conn, run_id, TIME_KEY, limit)
+    logged_at = moment_at(conn, run_id, step) if step is not None else None
+    return logged_at if logged_at is not None and logged_at > began else began

@@ -60,7 +60,7 @@ def run(conn: sqlite3.Connection, run_id: int) -> Run | None:
 
 
 def error(conn: sqlite3.Connection, run_id: int) -> str:
-    """The whole story of why a run ended: traceback, last lines. Not part of Run, since it may be long."""
+    """Why a run ended in full: traceback, last lines. Not part of Run, since it may be long."""
     row = conn.execute("SELECT error FROM runs WHERE id = ?", (run_id,)).fetchone()
     return (row[0] if row else None) or ""
 
@@ -75,28 +75,28 @@ def queue(conn: sqlite3.Connection) -> tuple[Run, ...]:
 
 
 def active(conn: sqlite3.Connection) -> tuple[Run, ...]:
-    """Runs that have a worker, or are being given one; `wanted` says what is wished of them."""
+    """Runs that have a worker, or are being given one; `wanted` says what was requested of them."""
     return tuple(
         map(run_of, conn.execute(f"SELECT {RUN_COLUMNS} FROM runs WHERE state IN ({_ACTIVE}) ORDER BY started, id"))
     )
 
 
 def unsettled(conn: sqlite3.Connection) -> tuple[Run, ...]:
-    """Runs whose journal says that they have ended, and of whose process nobody has taken note since."""
+    """Runs whose journal says that they have ended, and whose process has not been dealt with since."""
     rows = conn.execute(f"SELECT {RUN_COLUMNS} FROM runs WHERE state NOT IN ({_ACTIVE}, 'queued') AND pid IS NOT NULL")
     return tuple(map(run_of, rows))
 
 
 def counts(conn: sqlite3.Connection) -> dict[RunState, int]:
     """How many runs are in each state, the trash left out."""
-    found = dict(conn.execute("SELECT state, count(*) FROM runs WHERE trashed IS NULL GROUP BY state"))
-    return {state: found.get(state.value, 0) for state in RunState}
+    by_state = dict(conn.execute("SELECT state, count(*) FROM runs WHERE trashed IS NULL GROUP BY state"))
+    return {state: by_state.get(state.value, 0) for state in RunState}
 
 
-def failed_since(conn: sqlite3.Connection, moment: float) -> int:
+def failed_since(conn: sqlite3.Connection, since: float) -> int:
     """How many runs have failed since then, the trash left out."""
     return conn.execute(
-        "SELECT count(*) FROM runs WHERE state = 'failed' AND finished >= ? AND trashed IS NULL", (moment,)
+        "SELECT count(*) FROM runs WHERE state = 'failed' AND finished >= ? AND trashed IS NULL", (since,)
     ).fetchone()[0]
 
 
@@ -133,14 +133,14 @@ def groups(conn: sqlite3.Connection) -> set[str]:
 
 def dependencies(conn: sqlite3.Connection) -> dict[int, tuple[tuple[int, RunState | None], ...]]:
     """For each waiting run, the runs it waits for and their states; None for one that was deleted."""
-    found: dict[int, list[tuple[int, RunState | None]]] = {}
-    for run_id, after, state, trashed in conn.execute(
+    waits_for: dict[int, list[tuple[int, RunState | None]]] = {}
+    for run_id, other_id, state, trashed in conn.execute(
         "SELECT d.run_id, d.after_id, a.state, a.trashed FROM dependencies d JOIN runs r ON r.id = d.run_id"
         " LEFT JOIN runs a ON a.id = d.after_id WHERE r.state = 'queued' ORDER BY d.run_id, d.after_id"
     ):
         gone = state is None or (trashed is not None and state != RunState.DONE)
-        found.setdefault(run_id, []).append((after, None if gone else RunState(state)))
-    return {run_id: tuple(after) for run_id, after in found.items()}
+        waits_for.setdefault(run_id, []).append((other_id, None if gone else RunState(state)))
+    return {run_id: tuple(others) for run_id, others in waits_for.items()}
 
 
 def settings(conn: sqlite3.Connection, run_id: int) -> tuple[SettingValue, ...]:
@@ -170,26 +170,13 @@ def checkpoints(conn: sqlite3.Connection, run_id: int | None = None, removed: bo
     return tuple(map(_checkpoint, rows))
 
 
-def lineage(conn: sqlite3.Connection, run_id: int, step: int) -> tuple[Checkpoint, ...]:
-    """A checkpoint and those its training came from, back through the runs it was forked from."""
-    found: list[Checkpoint] = []
-    seen: set[tuple[int, int]] = set()
-    at: tuple[int | None, int | None] = (run_id, step)
-    while at not in seen and None not in at:
-        seen.add(at)
-        row = conn.execute(f"SELECT {_CHECKPOINT} FROM checkpoints WHERE run_id = ? AND step = ?", at).fetchone()
-        if row is None:
-            break
-        found.append(_checkpoint(row))
-        at = found[-1].parent_run, found[-1].parent_step
-    return tuple(found)
-
-
 def evaluations(conn: sqlite3.Connection, run_id: int) -> tuple[Evaluation, ...]:
     rows = conn.execute(
         "SELECT run_id, step, time, scores, detail FROM evaluations WHERE run_id = ? ORDER BY step, id", (run_id,)
     )
-    return tuple(Evaluation(*row[:3], mapping(row[3]), mapping(row[4])) for row in rows)
+    return tuple(
+        Evaluation(at_run, step, time, mapping(scores), mapping(detail)) for at_run, step, time, scores, detail in rows
+    )
 
 
 def samples(conn: sqlite3.Connection, run_id: int, step: int | None = None) -> tuple[SampledAnswer, ...]:
@@ -212,20 +199,20 @@ def series(conn: sqlite3.Connection, run_id: int) -> dict[str, Series]:
 
 def series_of_many(conn: sqlite3.Connection, run_ids: Iterable[int], key: str) -> dict[int, Series]:
     """One metric's summary in many runs: a column of a comparison."""
-    found = {}
+    summaries = {}
     for run_id in run_ids:
         row = conn.execute(
             f"SELECT {_SERIES} WHERE s.run_id = ? AND k.key = ? AND s.count > 0", (run_id, key)
         ).fetchone()
         if row:
-            found[run_id] = Series(*row)
-    return found
+            summaries[run_id] = Series(*row)
+    return summaries
 
 
 def best_scores(conn: sqlite3.Connection, run_ids: Iterable[int], keys: Iterable[str]) -> dict[int, dict[str, Best]]:
     """How each of these metrics, all of them better when higher, stands in each of these runs. Of the summaries alone,
     but for runs that were never better than at their start."""
-    found: dict[int, dict[str, Best]] = {}
+    standings: dict[int, dict[str, Best]] = {}
     rows = conn.execute(
         f"SELECT s.run_id, k.key, s.id, {SUMMARY} FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id"
         " WHERE s.high IS NOT NULL AND s.run_id IN (SELECT value FROM json_each(?))"
@@ -233,8 +220,8 @@ def best_scores(conn: sqlite3.Connection, run_ids: Iterable[int], keys: Iterable
         (json.dumps(list(run_ids)), json.dumps(list(keys))),
     ).fetchall()
     for run_id, key, *summary in rows:
-        found.setdefault(run_id, {})[key] = best_of_series(conn, Summary(*summary), Criterion(key, False))
-    return found
+        standings.setdefault(run_id, {})[key] = best_of_series(conn, Summary(*summary), Criterion(key, False))
+    return standings
 
 
 def get_meta(conn: sqlite3.Connection, name: str) -> str | None:
@@ -244,24 +231,30 @@ def get_meta(conn: sqlite3.Connection, name: str) -> str | None:
 
 
 def _event(row: tuple[Any, ...]) -> Event:
-    message, fields, templates = row[5] or "", mapping(row[6]), mapping(row[7])
+    event_id, run_id, time, kind, step, text, detail, record_texts = row
+    message, fields, templates = text or "", mapping(detail), mapping(record_texts)
     for name, record in templates.items():
         if name == "message":
             message = restored(message, record)
         elif isinstance(fields.get(name), str):
             fields[name] = restored(fields[name], record)
-    return Event(*row[:5], message, fields)
+    return Event(event_id, run_id, time, kind, step, message, fields)
 
 
-def _checkpoint(row: tuple) -> Checkpoint:
+def _checkpoint(row: tuple[Any, ...]) -> Checkpoint:
+    run_id, step, epoch, path, size, kept, scores, parent_run, parent_step, time, pinned, removed, detail = row
     return Checkpoint(
-        *row[:3],
-        row[3] or "",
-        row[4],
-        strings(row[5]),
-        mapping(row[6]),
-        *row[7:10],
-        bool(row[10]),
-        row[11],
-        mapping(row[12]),
+        run_id=run_id,
+        step=step,
+        epoch=epoch,
+        path=path or "",
+        bytes=size,
+        kept=strings(kept),
+        eval=mapping(scores),
+        parent_run=parent_run,
+        parent_step=parent_step,
+        time=time,
+        pinned=bool(pinned),
+        removed=removed,
+        detail=mapping(detail),
     )

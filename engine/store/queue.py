@@ -1,7 +1,7 @@
 """What may be done to runs: the queue's operations.
 
 Each change of state is one guarded statement that names the states it starts from, and its Outcome says whether it
-won. So two processes may try the same thing at once: one wins, the other is told why not. Front ends wish (`wish`);
+won. So two processes may try the same thing at once: one wins, the other gets the reason. Front ends make requests;
 only the daemon claims and finishes.
 """
 
@@ -60,12 +60,12 @@ def add_all(
     run_ids: Iterable[int] | None = None,
 ) -> list[int]:
     """Queue several runs, all or none."""
-    given = list(run_ids) if run_ids is not None else None
+    own_ids = list(run_ids) if run_ids is not None else None
     added: list[int] = []
     with write(conn):
         for index, new in enumerate(runs):
-            run_id = given[index] if given is not None else last_id(conn) + 1
-            if given is not None and conn.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone():
+            run_id = own_ids[index] if own_ids is not None else last_id(conn) + 1
+            if own_ids is not None and conn.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone():
                 raise StoreError(msg("run {run_id} is in the store already", run_id=run_id))
             conn.execute(
                 "INSERT INTO meta(name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET"
@@ -89,10 +89,14 @@ def last_id(conn: sqlite3.Connection) -> int:
 
 
 def _insert(conn: sqlite3.Connection, run_id: int, new: NewRun) -> None:
-    for after in new.after:
-        if after == run_id or not conn.execute("SELECT 1 FROM runs WHERE id = ?", (after,)).fetchone():
+    for dependency in new.after:
+        if dependency == run_id or not conn.execute("SELECT 1 FROM runs WHERE id = ?", (dependency,)).fetchone():
             raise StoreError(
-                msg("run {run_id} cannot wait for run {after}: there is no such run", run_id=run_id, after=after),
+                msg(
+                    "run {run_id} cannot wait for run {dependency}: there is no such run",
+                    run_id=run_id,
+                    dependency=dependency,
+                ),
                 "`finetop ls` lists them.",
             )
     now = time.time() if new.created is None else new.created
@@ -131,7 +135,9 @@ def _insert(conn: sqlite3.Connection, run_id: int, new: NewRun) -> None:
         [encodable(value) if isinstance(value, str) else value for value in values.values()],
     )
     put_settings(conn, run_id, new.settings, new.origins)
-    conn.executemany("INSERT OR IGNORE INTO dependencies VALUES (?, ?)", [(run_id, after) for after in new.after])
+    conn.executemany(
+        "INSERT OR IGNORE INTO dependencies VALUES (?, ?)", [(run_id, dependency) for dependency in new.after]
+    )
 
 
 def put_settings(
@@ -219,7 +225,7 @@ def explain(
     error: str | None = None,
     exit_code: int | None = None,
 ) -> Outcome:
-    """Add to a run that has ended what was found out about it afterwards; its process is gone."""
+    """Add to a run that has ended what became known about it afterwards; its process is gone."""
     return _change(
         conn,
         run_id,
@@ -229,7 +235,7 @@ def explain(
 
 
 def interrupt(conn: sqlite3.Connection, run_id: int, reason: str) -> Outcome:
-    """Nobody wished the end of a run that its journal says was stopped: something else ended its worker."""
+    """Nobody requested the end of a run that its journal says was stopped: something else ended its worker."""
     return _change(
         conn,
         run_id,
@@ -294,16 +300,16 @@ def note(
         )
 
 
-# wishes of people: any process
+# requests of people: any process
 
 
-def request(conn: sqlite3.Connection, run_id: int, wanted: str) -> Outcome:
+def request(conn: sqlite3.Connection, run_id: int, signal: str) -> Outcome:
     """Ask for 'stop' (save, then exit) or 'kill'. A waiting run is stopped at once; a kill is never softened.
 
     What an earlier attempt left, when it ended and why, stands: the time in the queue after it was no work.
     """
-    if wanted not in ("stop", "kill"):
-        raise ValueError(f"no such wish: {wanted}")
+    if signal not in ("stop", "kill"):
+        raise ValueError(f"no such request: {signal}")
     with write(conn):
         outcome = _change(
             conn,
@@ -314,8 +320,8 @@ def request(conn: sqlite3.Connection, run_id: int, wanted: str) -> Outcome:
         )
         if outcome:
             return outcome
-        soften = "" if wanted == "kill" else " AND wanted IS NOT 'kill'"
-        return _change(conn, run_id, f"wanted = ? WHERE id = ? AND state IN ({_ACTIVE}){soften}", (wanted,))
+        soften = "" if signal == "kill" else " AND wanted IS NOT 'kill'"
+        return _change(conn, run_id, f"wanted = ? WHERE id = ? AND state IN ({_ACTIVE}){soften}", (signal,))
 
 
 def resume(
@@ -343,11 +349,6 @@ def release(conn: sqlite3.Connection, run_id: int) -> Outcome:
     )
 
 
-def set_priority(conn: sqlite3.Connection, run_id: int, priority: int) -> Outcome:
-    """Higher goes first. For a run that is not waiting it takes effect when it is queued again."""
-    return _change(conn, run_id, "priority = ? WHERE id = ?", (priority,))
-
-
 def move(conn: sqlite3.Connection, run_id: int, to: int | str) -> Outcome:
     """Put a waiting run at a place of the queue (0 is the front), or 'up', 'down', 'top', 'bottom'.
 
@@ -361,13 +362,13 @@ def move(conn: sqlite3.Connection, run_id: int, to: int | str) -> Outcome:
                 f" ORDER BY {_QUEUE_ORDER}"
             )
         ]
-        place = next((index for index, row in enumerate(order) if row[0] == run_id), None)
-        if place is None:
+        position = next((position for position, row in enumerate(order) if row[0] == run_id), None)
+        if position is None:
             return _lost(conn, run_id)
-        targets = {"up": place - 1, "down": place + 1, "top": 0, "bottom": len(order) - 1}
+        targets = {"up": position - 1, "down": position + 1, "top": 0, "bottom": len(order) - 1}
         target = targets[to] if isinstance(to, str) else to
         target = min(max(target, 0), len(order) - 1)
-        moved = order.pop(place)
+        moved = order.pop(position)
         above = order[target - 1][1] if target else None
         below = order[target][1] if target < len(order) else None
         if above is not None and moved[1] > above:
@@ -377,44 +378,9 @@ def move(conn: sqlite3.Connection, run_id: int, to: int | str) -> Outcome:
         order.insert(target, moved)
         conn.executemany(
             "UPDATE runs SET priority = ?, position = ? WHERE id = ?",
-            [(row[1], index, row[0]) for index, row in enumerate(order, 1) if row[2] != index or row is moved],
+            [(row[1], position, row[0]) for position, row in enumerate(order, 1) if row[2] != position or row is moved],
         )
         return Outcome(True, run_id, RunState.QUEUED)
-
-
-def depend(conn: sqlite3.Connection, run_id: int, after: int) -> Outcome:
-    """Make a waiting run wait for another to be done. Refused where it would wait for itself."""
-    with write(conn):
-        circle = conn.execute(
-            "WITH RECURSIVE before(id) AS (SELECT ? UNION SELECT d.after_id FROM dependencies d JOIN before ON"
-            " d.run_id = before.id) SELECT 1 FROM before WHERE id = ?",
-            (after, run_id),
-        ).fetchone()
-        if circle:
-            return Outcome(
-                False,
-                run_id,
-                _state(conn, run_id),
-                msg("run {after} itself waits for run {run_id}", after=after, run_id=run_id),
-            )
-        if _state(conn, after) is None:
-            return Outcome(False, run_id, _state(conn, run_id), msg("there is no run {after}", after=after))
-        if _state(conn, run_id) is not RunState.QUEUED:
-            return _lost(conn, run_id)
-        conn.execute("INSERT OR IGNORE INTO dependencies VALUES (?, ?)", (run_id, after))
-        return Outcome(True, run_id, RunState.QUEUED)
-
-
-def undepend(conn: sqlite3.Connection, run_id: int, after: int | None = None) -> Outcome:
-    """Let a run start whatever becomes of another (None: of all it waits for)."""
-    with write(conn):
-        conn.execute(
-            "DELETE FROM dependencies WHERE run_id = ? AND (? IS NULL OR after_id = ?)", (run_id, after, after)
-        )
-        state = _state(conn, run_id)
-        return Outcome(
-            state is not None, run_id, state, "" if state else msg("there is no run {run_id}", run_id=run_id)
-        )
 
 
 _EDITABLE = frozenset({"name", "note", "tags", "sweep", "share", "retries", "estimate_bytes", "estimate_seconds"})

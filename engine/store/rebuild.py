@@ -1,6 +1,6 @@
-"""runs.db anew from the run folders, for when it is lost, damaged, or not believed.
+"""runs.db made again from the run folders, for when it is lost, damaged, or in doubt.
 
-Each folder's config.json says what the run is and what was wished when it was queued, journal.jsonl what became of it.
+Each folder's config.json says what the run is and what it was queued with, journal.jsonl what became of it.
 What only the old database knew (order and priorities of the queue, notes, tags, pins, the trash) is taken over
 as far as it can still be read. The new file is made beside the old one, which is kept; no daemon may be running.
 """
@@ -12,7 +12,6 @@ import os
 import platform
 import sqlite3
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from engine.base.workspace import PINNED, Workspace, folder_ids
 from engine.store import queue
 from engine.store.connect import writer
 from engine.store.journal_import import import_journal
+from engine.store.new_run import from_config
 from engine.store.run_records import ACTIVE, NewRun, RunState
 from engine.store.transactions import write
 
@@ -35,63 +35,22 @@ _TAKEN_OVER = (
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What `rebuild` found."""
+    """What `rebuild` made."""
 
     runs: int
     points: int
     problems: tuple[str, ...]
     old: Path | None
-    """Where the former database lies now."""
-
-
-def new_run(config: Mapping[str, Any], wished: Mapping[str, Any] | None = None) -> NewRun:
-    """A run as its saved config describes it; `wished` holds fields of NewRun that no setting says, and wins."""
-    described = config.get("finetop") if isinstance(config.get("finetop"), Mapping) else {}
-    settings = {
-        f"{group}.{name}": value
-        for group, values in config.items()
-        if group != "finetop" and isinstance(values, Mapping)
-        for name, value in values.items()
-    }
-    files = settings.get("data.files") or []
-    origins = described.get("origin")
-    origins = origins if isinstance(origins, Mapping) else {}
-    presets = {str(label).removeprefix("preset ") for label in origins.values() if str(label).startswith("preset ")}
-    gpus = tuple(str(gpu) for gpu in settings.get("run.gpus") or ())
-    count = settings.get("run.gpu_count", "auto")
-    found = {
-        "name": settings.get("run.name") or "",
-        "settings": settings,
-        "origins": origins,
-        "preset": ", ".join(sorted(presets)),
-        "model": str(settings.get("model.name", "")),
-        "data": ", ".join(Path(str(file)).name for file in files),
-        "method": str(settings.get("method.kind", "")),
-        "objective": str(settings.get("method.objective", "")),
-        "tags": tuple(settings.get("run.tags") or ()),
-        "gpus_pinned": gpus,
-        "gpus_wanted": count if isinstance(count, int) else max(len(gpus), 1),
-        "share": bool(settings.get("run.share")),
-        "priority": settings.get("run.priority") or 0,
-        "retries": settings.get("run.retries") or 0,
-    }
-    names = {field.name for field in dataclasses.fields(NewRun)}
-    queued = described.get("queued")
-    found |= {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in {**(queued if isinstance(queued, Mapping) else {}), **(wished or {})}.items()
-        if name in names and value is not None
-    }
-    return NewRun(**found)
+    """Where the old database lies now."""
 
 
 def rebuild(root: Path) -> Rebuilt:
-    """Make `root`/runs.db from `root`/runs/*, put it in the old one's place, and say what was found."""
+    """Make `root`/runs.db from `root`/runs/*, and put it in the place of the old one."""
     path = root / "runs.db"
     fresh = root / "runs.db.rebuild"
     for suffix in ("", "-wal", "-shm"):
         fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
-    former = OldDatabase(path)
+    old_database = OldDatabase(path)
     problems: list[str] = []
     points = 0
     workspace = Workspace(root)
@@ -100,29 +59,29 @@ def rebuild(root: Path) -> Rebuilt:
     conn = writer(fresh)
     try:
         for folder in folders:
-            points += _take(conn, folder, former, problems)
+            points += _take(conn, folder, old_database, problems)
         for folder in trashed:
             queue.trash(conn, int(folder.name))
-        former.restore(conn)
+        old_database.restore(conn)
         conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         conn.close()
-    old = None
+    kept_as = None
     if path.exists():
-        old = root / f"runs.db.before-rebuild-{time.strftime('%Y%m%d-%H%M%S')}"
+        kept_as = root / f"runs.db.before-rebuild-{time.strftime('%Y%m%d-%H%M%S')}"
         for suffix in ("-wal", "-shm", ""):
             with contextlib.suppress(FileNotFoundError):
-                os.replace(f"{path}{suffix}", f"{old}{suffix}")
+                os.replace(f"{path}{suffix}", f"{kept_as}{suffix}")
     os.replace(fresh, path)
-    return Rebuilt(len(folders), points, tuple(problems), old)
+    return Rebuilt(len(folders), points, tuple(problems), kept_as)
 
 
-def _take(conn: sqlite3.Connection, folder: Path, former: "OldDatabase", problems: list[str]) -> int:
+def _take(conn: sqlite3.Connection, folder: Path, old_database: "OldDatabase", problems: list[str]) -> int:
     run_id = int(folder.name)
     # Nothing starts by surprise: what never ran comes back held, unless it is known not to have been.
-    held = bool(former.runs.get(run_id, {}).get("held", True))
-    after, points = take_in(conn, folder, problems, held)
-    former.after.setdefault(run_id, set()).update(after)
+    held = bool(old_database.runs.get(run_id, {}).get("held", True))
+    waits_for, points = take_in(conn, folder, problems, held)
+    old_database.after.setdefault(run_id, set()).update(waits_for)
     return points
 
 
@@ -135,11 +94,11 @@ def take_in(
     """
     run_id = int(folder.name)
     config = _json_file(folder / "config.json", problems)
-    wished: dict[str, Any] = {}
+    created = None
     with contextlib.suppress(OSError):
-        wished["created"] = (folder / "config.json").stat().st_mtime
+        created = (folder / "config.json").stat().st_mtime
     try:
-        new = new_run(config, wished)
+        new = from_config(config, created)
     except TypeError as error:
         problems.append(f"{folder}: {error}")
         new = NewRun(name=folder.name)
@@ -235,8 +194,8 @@ class OldDatabase:
                 " FROM runs WHERE state IN ('stopped', 'failed')"
             ).fetchall()
             self._pins = conn.execute("SELECT run_id, step FROM checkpoints WHERE pinned").fetchall()
-            for run_id, after in conn.execute("SELECT run_id, after_id FROM dependencies"):
-                self.after.setdefault(run_id, set()).add(after)
+            for run_id, dependency in conn.execute("SELECT run_id, after_id FROM dependencies"):
+                self.after.setdefault(run_id, set()).add(dependency)
             self._events = conn.execute(
                 f"SELECT run_id, time, source, kind, step, message, detail, {'templates' if renamed else 'NULL'}"
                 " FROM events WHERE source = 'queue'"
@@ -246,7 +205,7 @@ class OldDatabase:
         """Put it into the new database, for the runs that are there."""
         columns = ", ".join(f"{name} = coalesce(?, {name})" for name in _TAKEN_OVER)
         with write(conn):
-            known = {row[0] for row in conn.execute("SELECT id FROM runs")}
+            stored_ids = {row[0] for row in conn.execute("SELECT id FROM runs")}
             for run_id, values in self.runs.items():
                 values = values | {"held": None}  # decided when the run was taken in
                 conn.execute(f"UPDATE runs SET {columns} WHERE id = ?", (*values.values(), run_id))
@@ -259,7 +218,11 @@ class OldDatabase:
             conn.executemany("UPDATE checkpoints SET pinned = 1 WHERE run_id = ? AND step = ?", self._pins)
             conn.executemany(
                 "INSERT OR IGNORE INTO dependencies VALUES (?, ?)",
-                [(run_id, after) for run_id in known & self.after.keys() for after in self.after[run_id]],
+                [
+                    (run_id, dependency)
+                    for run_id in stored_ids & self.after.keys()
+                    for dependency in self.after[run_id]
+                ],
             )
             conn.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", self._meta)
             conn.execute(  # the largest id may be that of a run whose folder was deleted
@@ -269,5 +232,5 @@ class OldDatabase:
             conn.executemany(
                 "INSERT INTO events(run_id, time, source, kind, step, message, detail, templates)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [event for event in self._events if event[0] in known],
+                [event for event in self._events if event[0] in stored_ids],
             )

@@ -15,16 +15,18 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from engine.store.store_errors import StoreError
 from engine.store.transactions import APPLICATION_ID, BUSY_SECONDS, use_wal, write
 
 
 @contextlib.contextmanager
-def _passing_over(*names: str) -> Iterator[None]:
+def _without(*names: str) -> Iterator[None]:
     """While modules are imported that would take these along, 0.3 s of them, only to know their number types."""
     absent = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # None: importing it raises ImportError
+    barred: dict[str, Any] = dict.fromkeys(absent)  # None: importing it raises ImportError
+    sys.modules.update(barred)
     try:
         yield
     finally:
@@ -32,7 +34,7 @@ def _passing_over(*names: str) -> Iterator[None]:
             sys.modules.pop(name, None)
 
 
-with _passing_over("numpy", "pandas"):
+with _without("numpy", "pandas"):
     import sqlite_utils
     from sqlite_utils import Migrations
 
@@ -43,18 +45,18 @@ def migrate(
     conn: sqlite3.Connection, path: Path, migrations: Migrations = MIGRATIONS, busy_seconds: float = BUSY_SECONDS
 ) -> Path | None:
     """Bring the database up to date, after a backup if it held anything. Returns the backup's path, if one was made."""
-    wanted = len(migrations._migrations)
+    newest = len(migrations._migrations)
     use_wal(conn, busy_seconds)
     backup = None
     with write(conn):
         version = conn.execute("PRAGMA user_version").fetchone()[0]
-        if version >= wanted:
+        if version >= newest:
             return None  # another process was quicker
         if version > 0:
             backup = _backup(path, version)
         migrations.apply(sqlite_utils.Database(conn))
         conn.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        conn.execute(f"PRAGMA user_version={wanted}")
+        conn.execute(f"PRAGMA user_version={newest}")
     with contextlib.suppress(OSError):
         os.chmod(path, 0o600)
     return backup
@@ -84,9 +86,9 @@ def _backup(path: Path, version: int) -> Path:
 
 @MIGRATIONS()
 def m001_first(db: sqlite_utils.Database) -> None:
-    db["facts"].create({"name": str, "value": str}, pk="name")
+    db.table("facts").create({"name": str, "value": str}, pk="name")
     texts = ("name", "sweep", "note", "preset", "model", "data", "method", "objective")
-    db["runs"].create(
+    db.table("runs").create(
         {
             "id": int,
             "name": str,
@@ -172,7 +174,7 @@ def m001_first(db: sqlite_utils.Database) -> None:
         },
     )
     db.execute("CREATE INDEX runs_waiting ON runs(priority DESC, position) WHERE state = 'queued'")
-    db["runs"].create_index(["state"])
+    db.table("runs").create_index(["state"])
     db.execute(
         "CREATE TABLE settings(run_id INTEGER, key TEXT, value TEXT, origin TEXT, PRIMARY KEY(run_id, key))"
         " WITHOUT ROWID"
@@ -180,7 +182,7 @@ def m001_first(db: sqlite_utils.Database) -> None:
     db.execute(
         "CREATE TABLE dependencies(run_id INTEGER, after_id INTEGER, PRIMARY KEY(run_id, after_id)) WITHOUT ROWID"
     )
-    db["events"].create(
+    db.table("events").create(
         {
             "id": int,
             "run_id": int,
@@ -193,22 +195,22 @@ def m001_first(db: sqlite_utils.Database) -> None:
         },
         pk="id",
     )
-    db["events"].create_index(["run_id"])
+    db.table("events").create_index(["run_id"])
     db.execute(
         "CREATE TABLE checkpoints(run_id INTEGER, step INTEGER, epoch REAL, path TEXT, bytes INTEGER, kept TEXT,"
         " eval TEXT, parent_run INTEGER, parent_step INTEGER, time REAL, pinned INTEGER NOT NULL DEFAULT 0,"
         " removed REAL, detail TEXT, PRIMARY KEY(run_id, step)) WITHOUT ROWID"
     )
-    db["evaluations"].create(
+    db.table("evaluations").create(
         {"id": int, "run_id": int, "step": int, "time": float, "scores": str, "detail": str}, pk="id"
     )
-    db["evaluations"].create_index(["run_id", "step"])
-    db["samples"].create({"id": int, "run_id": int, "step": int, "time": float, "detail": str}, pk="id")
-    db["samples"].create_index(["run_id", "step"])
+    db.table("evaluations").create_index(["run_id", "step"])
+    db.table("samples").create({"id": int, "run_id": int, "step": int, "time": float, "detail": str}, pk="id")
+    db.table("samples").create_index(["run_id", "step"])
 
-    db["metric_keys"].create({"id": int, "key": str}, pk="id")
-    db["metric_keys"].create_index(["key"], unique=True)
-    db["metric_summary"].create(
+    db.table("metric_keys").create({"id": int, "key": str}, pk="id")
+    db.table("metric_keys").create_index(["key"], unique=True)
+    db.table("metric_summary").create(
         {
             "id": int,
             "run_id": int,
@@ -226,7 +228,7 @@ def m001_first(db: sqlite_utils.Database) -> None:
         },
         pk="id",
     )
-    db["metric_summary"].create_index(["run_id", "key_id"], unique=True)
+    db.table("metric_summary").create_index(["run_id", "key_id"], unique=True)
     # NaN is NULL; the infinities are themselves.
     db.execute("CREATE TABLE points(series INTEGER, step INTEGER, value REAL, PRIMARY KEY(series, step)) WITHOUT ROWID")
     db.execute(
@@ -237,7 +239,7 @@ def m001_first(db: sqlite_utils.Database) -> None:
         "CREATE TABLE gpu_samples(gpu TEXT, time REAL, run_id INTEGER, utilisation REAL, memory_bytes INTEGER,"
         " power_watts REAL, temperature REAL, PRIMARY KEY(gpu, time)) WITHOUT ROWID"
     )
-    db["gpu_samples"].create_index(["run_id"])
+    db.table("gpu_samples").create_index(["run_id"])
 
     db.create_view(
         "metrics",
@@ -286,7 +288,7 @@ def m001_first(db: sqlite_utils.Database) -> None:
 @MIGRATIONS()
 def m002_best_since_the_start(db: sqlite_utils.Database) -> None:
     """What a run was before its first step is the base model's value, and no longer its own best."""
-    db["runs"].add_column("start_eval", float)
+    db.table("runs").add_column("start_eval", float)
     db.execute("ALTER TABLE runs ADD COLUMN best_by TEXT NOT NULL DEFAULT 'loss:min'")
     losses = (
         "SELECT p.step AS step, p.value AS value FROM points p JOIN metric_summary s ON s.id = p.series"

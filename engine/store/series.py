@@ -7,12 +7,12 @@ level below, at the bottom from the points: at most 3 buckets a level and 31 poi
 pyramid page at all, and the pyramid costs about 1.5 bytes a point.
 
 Points normally come in rising order of steps. One that does not (logged twice, or a run that resumed) takes the slow
-road: buckets from there on are written anew and the summary is counted again.
+path: buckets from there on are written anew and the summary is counted again.
 """
 
 import math
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.metrics.best_evaluation import Best, Criterion
@@ -105,28 +105,28 @@ def best_of_series(conn: sqlite3.Connection, series: Summary, criterion: Criteri
 def add_points(
     conn: sqlite3.Connection,
     run_id: int,
-    points: Mapping[str, list[tuple[int, float | None]]],
-    known: dict[str, Summary],
+    points: Mapping[str, Sequence[tuple[int, float | None]]],
+    by_key: dict[str, Summary],
 ) -> int:
-    """Write points by key inside the caller's transaction; `known` is what `summaries` gave, and is kept true."""
+    """Write points by key inside the caller's transaction; `by_key` are its `summaries`, kept up to date."""
     written = 0
     changed = []
     for key, new in points.items():
         if not new:
             continue
-        series = known.get(key)
+        series = by_key.get(key)
         if series is None:
-            series = known[key] = _new_series(conn, run_id, key)
+            series = by_key[key] = _new_series(conn, run_id, key)
         if not _rising(series.last_step, new):
             new = sorted(dict(new).items())  # the last one logged for a step counts
         rows = [(series.id, step, value) for step, value in new]
         written += len(rows)
         if new[0][0] > series.last_step:
             conn.executemany("INSERT INTO points VALUES (?, ?, ?)", rows)
-            before = series.last_step
+            closed_to = series.last_step
             series.add(new)
             changed.append(series.row())
-            _close_buckets(conn, series.id, before, series.last_step)
+            _close_buckets(conn, series.id, closed_to, series.last_step)
         else:
             conn.executemany("INSERT OR REPLACE INTO points VALUES (?, ?, ?)", rows)
             _recount(conn, series)
@@ -140,9 +140,9 @@ def add_points(
     return written
 
 
-def drop_beyond(conn: sqlite3.Connection, run_id: int, step: int, known: dict[str, Summary]) -> None:
-    """Take back every point of the run beyond `step`; `known` is kept true."""
-    for key, series in list(known.items()):
+def drop_beyond(conn: sqlite3.Connection, run_id: int, step: int, by_key: dict[str, Summary]) -> None:
+    """Take back every point of the run beyond `step`; `by_key` is kept up to date."""
+    for key, series in list(by_key.items()):
         if series.last_step <= step:
             continue
         conn.execute("DELETE FROM points WHERE series = ? AND step > ?", (series.id, step))
@@ -150,12 +150,12 @@ def drop_beyond(conn: sqlite3.Connection, run_id: int, step: int, known: dict[st
         _drop_buckets(conn, series.id, max(series.last_step, 0))
         if not series.count:
             conn.execute("DELETE FROM metric_summary WHERE id = ?", (series.id,))
-            del known[key]
+            del by_key[key]
 
 
-def move_clock(conn: sqlite3.Connection, step: int, seconds: float, known: dict[str, Summary]) -> None:
-    """The clock was set by so much: the times of the steps beyond `step` are moved along; `known` is kept true."""
-    series = known.get(TIME_KEY)
+def move_clock(conn: sqlite3.Connection, step: int, seconds: float, by_key: dict[str, Summary]) -> None:
+    """The clock was set by so much: the times of the steps beyond `step` move along; `by_key` is kept up to date."""
+    series = by_key.get(TIME_KEY)
     if series is None or series.last_step <= step:
         return
     conn.execute("UPDATE points SET value = value + ? WHERE series = ? AND step > ?", (seconds, series.id, step))
@@ -171,7 +171,7 @@ def drop_run(conn: sqlite3.Connection, run_id: int) -> None:
     conn.execute("DELETE FROM metric_summary WHERE run_id = ?", (run_id,))
 
 
-def _rising(step: int, points: list[tuple[int, float | None]]) -> bool:
+def _rising(step: int, points: Sequence[tuple[int, float | None]]) -> bool:
     for next_step, _ in points:
         if next_step <= step:
             return False
@@ -181,20 +181,20 @@ def _rising(step: int, points: list[tuple[int, float | None]]) -> bool:
 
 def _new_series(conn: sqlite3.Connection, run_id: int, key: str) -> Summary:
     conn.execute("INSERT OR IGNORE INTO metric_keys(key) VALUES (?)", (key,))
-    cursor = conn.execute(
+    (series_id,) = conn.execute(
         "INSERT INTO metric_summary(run_id, key_id, count, nonfinite)"
-        " SELECT ?, id, 0, 0 FROM metric_keys WHERE key = ?",
+        " SELECT ?, id, 0, 0 FROM metric_keys WHERE key = ? RETURNING id",
         (run_id, key),
-    )
-    return Summary(cursor.lastrowid)
+    ).fetchone()
+    return Summary(series_id)
 
 
-def _close_buckets(conn: sqlite3.Connection, series: int, before: int, last: int) -> None:
-    """Write the buckets that became whole when the series' last step moved from `before` to `last`."""
-    before = max(before, 0)
+def _close_buckets(conn: sqlite3.Connection, series: int, closed_to: int, last: int) -> None:
+    """Write the buckets that became whole when the series' last step moved from `closed_to` to `last`."""
+    closed_to = max(closed_to, 0)
     shift = BASE_SHIFT
     for level in range(LEVELS):
-        first_bucket, end_bucket = before >> shift, last >> shift
+        first_bucket, end_bucket = closed_to >> shift, last >> shift
         if first_bucket == end_bucket:
             return  # a coarser bucket ends only where a finer one does
         if level == 0:
@@ -229,15 +229,15 @@ def _recount(conn: sqlite3.Connection, series: Summary) -> None:
     ).fetchone()
     series.count, series.nonfinite = count, count - finite
 
-    def one(where: str, order: str) -> tuple[int | None, float | None]:
+    def point(where: str, order: str) -> tuple[int | None, float | None]:
         query = f"SELECT step, value FROM points WHERE series = ? {where} ORDER BY {order} LIMIT 1"
         return conn.execute(query, (series.id,)).fetchone() or (None, None)
 
     finite_only = f"AND {_FINITE} IS NOT NULL"
-    series.low_step, series.low = one(finite_only, "value, step")
-    series.high_step, series.high = one(finite_only, "value DESC, step")
-    first_step, series.first = one("", "step")
-    last_step, series.last = one("", "step DESC")
+    series.low_step, series.low = point(finite_only, "value, step")
+    series.high_step, series.high = point(finite_only, "value DESC, step")
+    first_step, series.first = point("", "step")
+    last_step, series.last = point("", "step DESC")
     series.first_step = -1 if first_step is None else first_step
     series.last_step = -1 if last_step is None else last_step
     conn.execute(

@@ -50,7 +50,7 @@ from engine.settings.resolve import Layer, Resolved, resolve  # noqa: E402
 from engine.store import queries, queue  # noqa: E402
 from engine.store.connect import reader, writer  # noqa: E402
 from engine.store.journal_import import import_journal  # noqa: E402
-from engine.store.rebuild import new_run  # noqa: E402
+from engine.store.new_run import from_config  # noqa: E402
 from engine.store.run_records import Run, RunState  # noqa: E402
 
 KEYS = ("train/loss", "train/grad_norm", "train/lr", "train/tokens")
@@ -126,7 +126,7 @@ def queue_run(workspace: Workspace, resolved: Resolved) -> int:
     """Queue a run as `finetop add` does, and start no daemon; its id."""
     run_id, folder = create_run(workspace, resolved)
     with contextlib.closing(writer(workspace.database)) as conn:
-        return queue.add(conn, new_run(json.loads((folder / "config.json").read_text())), run_id)
+        return queue.add(conn, from_config(json.loads((folder / "config.json").read_text())), run_id)
 
 
 class Trial:

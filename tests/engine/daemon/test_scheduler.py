@@ -17,7 +17,6 @@ from engine.daemon.scheduler import (
     WaitingRun,
     WaitKind,
     decide,
-    waiting_order,
 )
 
 
@@ -156,8 +155,8 @@ def test_held_dependent_pausing_and_disk_full_are_told_apart():
 
 def test_priority_goes_before_the_order_in_the_queue():
     waiting = (WaitingRun(1), WaitingRun(2, priority=5), WaitingRun(3, priority=5))
-    assert waiting_order(waiting) == [2, 3, 1]
     decisions = decide(State(waiting=waiting, gpus=(gpu("0"), gpu("1"))))
+    assert [decision.run for decision in decisions] == [2, 3, 1]
     assert [decision.run for decision in decisions if isinstance(decision, Start)] == [2, 3]
 
 
@@ -221,7 +220,8 @@ def starts(state: State) -> dict[int, tuple[str, ...]]:
 @given(machines())
 def test_every_waiting_run_gets_one_decision_and_every_wait_a_reason(state):
     decisions = decide(state)
-    assert [decision.run for decision in decisions] == waiting_order(state.waiting)
+    in_turn = sorted(state.waiting, key=lambda run: -run.priority)
+    assert [decision.run for decision in decisions] == [run.id for run in in_turn]
     assert all(decision.reason for decision in decisions if isinstance(decision, Wait))
     assert decisions == decide(state)
 

@@ -1,5 +1,6 @@
 """`rebuild`: the folders are the truth about runs."""
 
+import dataclasses
 import json
 
 import pytest
@@ -8,7 +9,8 @@ from engine.settings.schema import RunConfig
 from engine.store import chart_queries, queries, queue
 from engine.store.connect import reader, writer
 from engine.store.journal_import import import_journal
-from engine.store.rebuild import new_run, rebuild
+from engine.store.new_run import from_config
+from engine.store.rebuild import rebuild
 from engine.store.run_records import NewRun, RunState
 from engine.store.store_errors import StoreForeign
 from tests.engine.store.storekit import line, metric, write
@@ -40,14 +42,14 @@ def workspace(tmp_path):
         folder = tmp_path / "runs" / str(run_id)
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(config.to_json())
-        queue.add(conn, new_run(json.loads(config.to_json())), run_id)
+        after, priority = ((2,), 7) if run_id == 4 else ((), 0)
+        new = dataclasses.replace(from_config(json.loads(config.to_json())), after=after, priority=priority)
+        queue.add(conn, new, run_id)
         if lines:
             queue.claim(conn, run_id)
             import_journal(conn, run_id, write(folder, *lines))
     queue.edit(conn, 1, note="the good one", tags=("keep",))
     queue.pin(conn, 1, 300)
-    queue.depend(conn, 4, 2)
-    queue.set_priority(conn, 4, 7)
     queue.note(conn, 2, "retry", "tried again")
     queue.set_meta(conn, "seen:kim", "123")
     conn.close()
