@@ -28,7 +28,7 @@ def _python_list(text: str, column: str, error: ValueError) -> list:
     import warnings
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # of backslashes that escape nothing, as code it would be odd
+        with warnings.catch_warnings(action="ignore"):  # a backslash that escapes nothing stands for itself
             value = json.loads(json.dumps(ast.literal_eval(text.strip())))  # no sets, bytes or other things of Python
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         hint = " (NumPy's way of writing lists? save the table as Parquet or JSON lines)" if "'" in text[:40] else ""
