@@ -198,7 +198,9 @@ class Spans:
         prompt = chat.prompt(k)
         notes = () if prompt is not None and text[:start] == prompt.text else (PROMPT_DIFFERS,)
         alone = self._alone(chat, view, k)
-        end = self._behind_closing(chat, text, after, ceiling, alone, k)
+        end = self._without_words_behind(
+            chat, text, start, self._behind_closing(chat, text, after, ceiling, alone, k), k
+        )
         answer = text[start:end]
         if k == view.count - 1 == len(chat.messages) - 1:
             return Span(k, start, end, notes, not self._is_closed(answer), same_header)

@@ -88,6 +88,17 @@ def test_a_header_that_nobody_asked_for_is_no_part_of_an_answer(dress: str, clos
             assert verdict(DRESSES[dress].family, source(recipe), Example(messages=_CALLS[:count])) != "refused"
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_words_beside_a_call_that_come_last_are_trained_with_it_or_told(name: str) -> None:
+    call = _CALL | {"function": {"name": "look", "arguments": {"city": "zqzmjla"}}}
+    asked, said = (
+        {"role": "user", "content": "zqkuxka"},
+        {"role": "assistant", "content": "zqofvla", "tool_calls": [call]},
+    )
+    for messages in ((asked, said), (*_CALLS, asked, said), (asked, said, *_CALLS[2:])):
+        verdict(SHAPES[name].family, SHAPES[name].source, Example(messages=messages))
+
+
 @pytest.mark.long
 def test_ten_thousand_of_them() -> None:
     seen = over_generated(7_500) + over_shapes(2_500)
