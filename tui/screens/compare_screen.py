@@ -21,11 +21,12 @@ from engine.base.messages import msg
 from engine.base.workspace import Workspace
 from engine.compare.comparison import compare
 from engine.compare.comparison_records import SettingRow
+from engine.present import comparison_report
 from engine.present.text import cells
 from engine.store import connect, queries
 from engine.store.run_records import ACTIVE
 from tui.data.snapshot import Snapshot
-from tui.render import chart_data, comparison_view
+from tui.render import chart_data
 from tui.screens.compare_panes import AnswersPane, Caution, CompareData, Curves, Head, Results, SettingsPane
 from tui.screens.key_screen import KeyScreen, place
 from tui.widgets.bars import Footer, StatusLine
@@ -287,10 +288,10 @@ class CompareScreen(KeyScreen):
         if self.data is None:
             self.host.say("copy: the comparison is not there yet", "warning")
             return
-        text = comparison_view.markdown(self.data.comparison)
+        text = comparison_report.markdown(self.data.comparison)
         words = "copied as Markdown (if the terminal lets programs copy; w writes it all to a file)"
         if len(text.encode()) > _CLIPBOARD_BYTES:
-            text = comparison_view.markdown(dataclasses.replace(self.data.comparison, answers=()))
+            text = comparison_report.markdown(dataclasses.replace(self.data.comparison, answers=()))
             words = (
                 "copied as Markdown, without the answers, which are too long for a terminal"
                 " (if the terminal lets programs copy; w writes it all to a file)"
@@ -302,7 +303,7 @@ class CompareScreen(KeyScreen):
         if self.data is None:
             self.host.say("export: the comparison is not there yet", "warning")
             return
-        text, root = comparison_view.markdown(self.data.comparison), self.host.workspace.root
+        text, root = comparison_report.markdown(self.data.comparison), self.host.workspace.root
         stem = "compare-" + "-".join(re.sub(r"[^\w@.-]+", "_", name)[-40:] for name in self.names)
 
         def work() -> None:

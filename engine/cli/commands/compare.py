@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from engine.base.atomic_files import atomic_write
@@ -11,13 +10,10 @@ from engine.base.messages import msg
 from engine.base.workspace import find_workspace
 from engine.compare.comparison_records import Comparison
 from engine.present import comparison_report
-from engine.present.text import cells, cut, fit, one_line, output_width, print_json, wrap
+from engine.present.text import output_width, print_json
 
-WIDTH = 80
-_COLUMNS_AT_ONCE = 4
 _ANSWERS = 3
 """Prompts printed unless more are asked for."""
-_ANSWER_LINES = 4
 _EPILOG = """examples:
   finetop compare 41 40
   finetop compare 41@best 41@latest 40@1200 --answers 10
@@ -69,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     elif options.csv:
         sys.stdout.write(comparison_report.csv_text(comparison))
     else:
-        print("\n".join(lines(comparison, _width())))
+        print("\n".join(comparison_report.lines(comparison, _width())))
     return 0
 
 
@@ -81,7 +77,7 @@ def _count(text: str) -> int:
 
 def _width() -> int:
     """The terminal's, from 80 to 120 cells; 80 where there is none."""
-    return min(max(output_width(WIDTH), WIDTH), 120)
+    return min(max(output_width(narrowest := comparison_report.WIDTH), narrowest), 120)
 
 
 def _draw(comparison: Comparison, path: Path) -> None:
@@ -105,77 +101,3 @@ def _draw(comparison: Comparison, path: Path) -> None:
     except OSError as error:
         raise InputError(msg("{path} cannot be written: {strerror}", path=path, strerror=error.strerror)) from None
     print(f"drawn: {path}", file=sys.stderr)
-
-
-# the page: pure, from a comparison to lines
-
-
-def lines(comparison: Comparison, width: int = WIDTH) -> list[str]:
-    """What is printed, each line at most `width` cells."""
-    found = []
-    asked = max(cells(one_line(subject.asked)) for subject in comparison.subjects)
-    for subject in comparison.subjects:
-        name = fit(one_line(subject.asked), min(asked, 30))
-        found.append(
-            cut(f"{subject.letter}  {name}  {one_line(comparison_report.subject_text(subject))}", width).rstrip()
-        )
-    for section in comparison_report.sections(comparison):
-        found.append("")
-        found += _table(section, width) if section.rows else [one_line(section.title)]
-        for line in section.lines:
-            found += wrap(one_line(line), width, "  ", "    ")
-    if comparison.answers:
-        found += ["", "answers"]
-        for answer in comparison.answers:
-            found += _answer(comparison, answer.prompt, answer.reference, answer.texts, width)
-    return found
-
-
-def _table(section: comparison_report.Section, width: int) -> list[str]:
-    """The section's table, in blocks of four columns where there are more."""
-    found = []
-    names = [one_line(row[0]) for row in section.rows]
-    for start in range(0, len(section.head), _COLUMNS_AT_ONCE):
-        block = slice(1 + start, 1 + start + _COLUMNS_AT_ONCE)
-        head = section.head[start : start + _COLUMNS_AT_ONCE]
-        grid = [[one_line(cell) for cell in row[block]] for row in section.rows]
-        name_width = min(max(map(cells, [*names, ""])) + 2, width // 2)
-        room = (width - name_width) // max(1, len(head)) - 2
-        widths = [
-            min(max(cells(head[column]), *(cells(row[column]) for row in grid), 8), room) for column in range(len(head))
-        ]
-        title = one_line(section.title) if not start else ""
-        left = width - sum(widths) - 2 * len(widths)
-        if cells(title) > name_width:  # a long title does not fit above the names: it stands on a line of its own
-            name_width = min(max(name_width, cells(title)), left)
-        if cells(title) > name_width:
-            found.append(cut(title, width))
-            title = ""
-        found.append(_line(title, head, name_width, widths))
-        found += [_line(f"  {name}", row, name_width, widths) for name, row in zip(names, grid, strict=True)]
-    return found
-
-
-def _line(name: str, row: Sequence[str], name_width: int, widths: Sequence[int]) -> str:
-    return (
-        fit(name, name_width) + "".join("  " + fit(cell, w, ">") for cell, w in zip(row, widths, strict=True))
-    ).rstrip()
-
-
-def _answer(
-    comparison: Comparison, prompt: str, reference: str | None, texts: Sequence[str | None], width: int
-) -> list[str]:
-    found = _paragraph("  > ", prompt, width)
-    if reference is not None:
-        found += _paragraph("    reference: ", reference, width)
-    for subject, text in zip(comparison.subjects, texts, strict=True):
-        found += _paragraph(f"    {subject.letter}: ", "—" if text is None else text or "(nothing)", width)
-    return found
-
-
-def _paragraph(head: str, text: str, width: int) -> list[str]:
-    """Text of unknown origin, wrapped and cut to a few lines."""
-    rows = wrap(one_line(" ".join(text.split())), width, head, " " * len(head))
-    if len(rows) > _ANSWER_LINES:
-        rows = [*rows[: _ANSWER_LINES - 1], cut(rows[_ANSWER_LINES - 1] + " " * width, width)]
-    return rows

@@ -11,6 +11,7 @@ from engine.base.workspace import Workspace
 from engine.compare.comparison import compare
 from engine.compare.significance import with_evidence
 from engine.present import comparison_report
+from engine.present.comparison_sections import sections
 from engine.store import connect, queue
 from engine.store.gpu_samples import add_gpu_readings
 from engine.store.rebuild import rebuild
@@ -287,7 +288,7 @@ def test_a_run_that_has_logged_nothing_is_compared_too(workspace):
     (workspace.root / "runs" / "2" / "config.json").write_text("{}")
     found = with_evidence(workspace.compare("1", "2"))
     assert row(found, "best", "eval/loss").values[1] is None
-    assert comparison_report.sections(found) and comparison_report.markdown(found)
+    assert sections(found) and comparison_report.markdown(found)
 
 
 def test_nan_in_the_loss_is_no_value_and_a_diagnosis(workspace):

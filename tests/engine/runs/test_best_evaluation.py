@@ -19,7 +19,7 @@ from engine.cli.watch_run import Watcher
 from engine.compare.comparison import compare
 from engine.metrics.best_evaluation import Best, Criterion, parse
 from engine.models.model_name import ADAPTER
-from engine.present.comparison_report import subject_text
+from engine.present.comparison_sections import subject_text
 from engine.runs import evaluation_folder
 from engine.runs.checkpoints import link, path_of, steps, untrained_note
 from engine.runs.journal import NAME

@@ -10,6 +10,7 @@ from wcwidth import wcswidth
 from engine.base.workspace import Workspace
 from engine.compare.comparison import compare
 from engine.compare.comparison_records import Answers
+from engine.present import comparison_report
 from engine.present.text import cells
 from engine.settings.resolve import Layer, resolve
 from engine.store import queue, series
@@ -104,14 +105,14 @@ def test_every_line_fits_and_every_value_is_there(pair, width):
     assert "eval loss" in whole and "★" in whole
     best = pair.results[0].rows[0]
     for value in best.values:
-        assert f"{value:.3f}" in whole
+        assert f"{value:.4g}" in whole
 
 
 def test_a_difference_is_taken_to_the_first_and_judged_by_what_is_better(pair):
     (row,) = [row for row in pair.results[0].rows if row.key == "eval/loss"]
-    lines = comparison_view._result_row(row, 100, steps=False)
-    difference = next((piece, role) for piece, role in lines[0] if piece.strip().startswith("+"))
-    assert difference == (f"+{row.values[1] - row.values[0]:.3f}".rjust(10), "failed")
+    line = next(line for line in comparison_view.result_lines(pair, 100) if "eval loss ▼" in text(line))
+    difference = next((piece, role) for piece, role in line if piece.strip().startswith("+"))
+    assert difference == (f"+{row.values[1] - row.values[0]:.3g}".rjust(11), "failed")
 
 
 def test_four_runs_are_told_apart_in_eighty_columns(root):
@@ -149,16 +150,16 @@ def test_text_of_a_model_is_shown_and_not_interpreted(pair):
 def test_markdown_keeps_text_in_its_cells(pair):
     evil = Answers("a|b\n# c", None, ("<script>x|y\n\x1b[0m", None), (1, None))
     bare = replace(pair, results=(), settings=(), warnings=(), notes=(), diagnoses=((), ()), groups=())
-    shown = comparison_view.markdown(replace(bare, answers=(evil,)))
+    shown = comparison_report.markdown(replace(bare, answers=(evil,)))
     table = [line for line in shown.split("\n") if line.startswith("|")]
     assert all(line.replace("\\|", "").count("|") == table[-1].replace("\\|", "").count("|") for line in table[-4:])
     assert "<script>" not in shown and "\x1b" not in shown and "\n# c" not in shown
 
 
 def test_markdown_says_what_the_screen_says(pair):
-    shown = comparison_view.markdown(pair)
-    assert "## Settings that differ" in shown and "| lora.r |" in shown.replace("lora.r ", "lora.r ")
-    assert all(f"> {warning[:20]}"[:20] in shown for warning in pair.warnings[:1])
+    shown = comparison_report.markdown(pair)
+    assert "**Settings that differ**" in shown and "| lora.r |" in shown
+    assert all(f"- {warning[:18]}" in shown for warning in pair.warnings[:1])
 
 
 def test_a_file_that_is_there_is_never_overwritten(tmp_path):
@@ -246,7 +247,7 @@ async def test_copying_gives_markdown_to_the_terminal(root, monkeypatch):
         monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
         await opened(app, pilot)
         await press(pilot, "y")
-        assert copied and copied[0].startswith("# Comparison of 1 and 2")
+        assert copied and copied[0].startswith("| | run | |")
 
 
 @played
@@ -258,7 +259,7 @@ async def test_writing_makes_a_file_and_says_where(tmp_path):
         await opened(app, pilot)
         await press(pilot, "w")
         await until(lambda: "written to" in app.status_text.text)
-        assert (tmp_path / "compare-1-2.md").read_text().startswith("# Comparison")
+        assert (tmp_path / "compare-1-2.md").read_text().startswith("| | run | |")
 
 
 @played
