@@ -1,4 +1,4 @@
-"""What makes a comparison unfair, said in plain words."""
+"""What makes a comparison unfair, in plain words."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,21 +26,21 @@ def cautions(
     evaluations whose predictions are paired.
     """
     letters = [subject.letter for subject in subjects]
-    data = [said.get("data") or {} for said in facts]
-    found = []
+    data = [of_run.get("data") or {} for of_run in facts]
+    reasons: list[str] = []
 
-    held_out = [_validation(said, own) for said, own in zip(data, settings, strict=True)]
+    held_out = [_validation(report, by_path) for report, by_path in zip(data, settings, strict=True)]
     if sides := _sides(letters, held_out):
-        found.append(
+        reasons.append(
             msg(
                 "The validation data differ ({sides}): their losses and scores are not of the same examples.",
                 sides=sides,
             )
         )
-    elif sides := _sides(letters, [(said.get("val") or {}).get("supervised") if said else None for said in data]):
-        why = [path for path in _SCORED_BY if _sides(letters, [own.get(path) for own in settings])]
-        because = f", by {' and '.join(why)}" if why else ", by another tokenizer or template"
-        found.append(
+    elif sides := _sides(letters, [(report.get("val") or {}).get("supervised") if report else None for report in data]):
+        causes = [path for path in _SCORED_BY if _sides(letters, [by_path.get(path) for by_path in settings])]
+        because = f", by {' and '.join(causes)}" if causes else ", by another tokenizer or template"
+        reasons.append(
             msg(
                 "The eval loss is taken on other tokens ({sides} tokens{because}): "
                 "losses per token cannot be compared.",
@@ -48,38 +48,40 @@ def cautions(
                 because=because,
             )
         )
-    found += _changed_files(letters, data)
-    if sides := _sides(letters, [own.get("data.template") for own in settings]):
-        found.append(msg("The chat template differs ({sides}).", sides=sides))
+    reasons += _changed_files(letters, data)
+    if sides := _sides(letters, [by_path.get("data.template") for by_path in settings]):
+        reasons.append(msg("The chat template differs ({sides}).", sides=sides))
 
     results = [result for result in chosen if result]
     names = [letter for letter, result in zip(letters, chosen, strict=True) if result]
     if sides := _sides(names, [result.data_key for result in results], [r.data or "?" for r in results]):
-        found.append(msg("The evaluations are on different examples ({sides}), so they are not paired.", sides=sides))
+        reasons.append(msg("The evaluations are on different examples ({sides}), so they are not paired.", sides=sides))
     else:
         if sides := _sides(names, [r.template for r in results], [r.template[:8] or "?" for r in results]):
-            found.append(msg("The evaluations used different chat templates ({sides}).", sides=sides))
+            reasons.append(msg("The evaluations used different chat templates ({sides}).", sides=sides))
         if sides := _sides(names, [r.normalisation for r in results]):
-            found.append(msg("Answers were normalised differently before they were scored ({sides}).", sides=sides))
+            reasons.append(msg("Answers were normalised differently before they were scored ({sides}).", sides=sides))
         if sides := _sides(names, [_command(r) for r in results]):
-            found.append(msg("Answers were scored by different programs, or one that changed ({sides}).", sides=sides))
+            reasons.append(
+                msg("Answers were scored by different programs, or one that changed ({sides}).", sides=sides)
+            )
         if sides := _sides(names, [_generated(result) for result in results]):
-            found.append(msg("Answers were generated differently ({sides}).", sides=sides))
-    return tuple(found)
+            reasons.append(msg("Answers were generated differently ({sides}).", sides=sides))
+    return tuple(reasons)
 
 
-def _validation(said: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
-    """What identifies a run's validation data, in words; None while the run has not told."""
-    if not said:
+def _validation(report: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
+    """What identifies a run's validation data, in words; None while the run has not reported its data."""
+    if not report:
         return None
-    files = said.get("files") or ()
-    count = (said.get("val") or {}).get("examples")
+    files = report.get("files") or ()
+    count = (report.get("val") or {}).get("examples")
     examples = f"{count:,} examples" if isinstance(count, int) else "some"
-    if said.get("val_from") == "file":
+    if report.get("val_from") == "file":
         named = len(settings.get("data.val_files") or ()) or 1
         # The validation files are listed last (docs/journal.md); a folder or hub name may stand for several.
         return f"{examples} of {_files(files[-named:])}"
-    if said.get("val_from") == "split":
+    if report.get("val_from") == "split":
         return msg("{examples}, the validation split of {files}", examples=examples, files=_files(files))
     seed = f", seed {settings['data.seed']}" if settings.get("data.seed") else ""
     return f"{examples}, {settings.get('data.val_fraction', '?')} of {_files(files)}{seed}"
@@ -92,8 +94,8 @@ def _files(files: Sequence[Mapping[str, Any]]) -> str:
 def _changed_files(letters: Sequence[str], data: Sequence[Mapping[str, Any]]) -> list[str]:
     """Files of one path whose content differs between runs."""
     seen: dict[str, dict[str, list[str]]] = {}
-    for letter, said in zip(letters, data, strict=True):
-        for file in said.get("files") or ():
+    for letter, report in zip(letters, data, strict=True):
+        for file in report.get("files") or ():
             seen.setdefault(str(file.get("path")), {}).setdefault(str(file.get("sha256")), []).append(letter)
     return [
         msg("{name} has changed between the runs: ", name=Path(path).name)
@@ -115,14 +117,14 @@ def _generated(result: EvaluationResult) -> str:
 
 def _sides(letters: Sequence[str], values: Sequence[Any], words: Sequence[Any] | None = None) -> str:
     """`A, B: this; C: that` where the known values differ, else nothing."""
-    known = [
+    keyed = [
         (json.dumps(value, sort_keys=True, default=str), letter, word)
         for letter, value, word in zip(letters, values, words or values, strict=True)
         if value not in (None, "")
     ]
-    if len({value for value, _, _ in known}) < 2:
+    if len({key for key, _, _ in keyed}) < 2:
         return ""
-    known.sort(key=lambda item: item[0])
-    sides = [list(side) for _, side in groupby(known, key=lambda item: item[0])]
+    keyed.sort(key=lambda entry: entry[0])
+    sides = [list(side) for _, side in groupby(keyed, key=lambda entry: entry[0])]
     sides.sort(key=lambda side: side[0][1])
     return "; ".join(f"{', '.join(letter for _, letter, _ in side)}: {side[0][2]}" for side in sides)

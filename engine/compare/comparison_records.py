@@ -5,6 +5,7 @@ the baseline that differences are taken to. A value that is not known is None. T
 """
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +42,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class ResultRow:
-    """One metric of all subjects at one moment."""
+    """One metric of all subjects at one point of training."""
 
     key: str
     values: tuple[float | None, ...]
@@ -53,20 +54,22 @@ class ResultRow:
     @property
     def differences(self) -> tuple[float | None, ...]:
         """Each value less the baseline's; the baseline's own is None."""
-        first, *others = self.values
-        return (None, *(None if first is None or value is None else value - first for value in others))
+        baseline, *compared = self.values
+        return (None, *(None if baseline is None or value is None else value - baseline for value in compared))
 
     @property
     def best(self) -> int | None:
         """Index of the best value; None where there is no such thing, or several share it."""
         if self.lower_is_better is None:
             return None
-        known = [(value if self.lower_is_better else -value, i) for i, value in enumerate(self.values) if value == value
-                 and value is not None]  # fmt: skip
-        known.sort()
-        if len(known) < 2 or known[0][0] == known[1][0]:
+        ranked = sorted(
+            (value if self.lower_is_better else -value, index)
+            for index, value in enumerate(self.values)
+            if value is not None and not math.isnan(value)
+        )
+        if len(ranked) < 2 or ranked[0][0] == ranked[1][0]:
             return None
-        return known[0][1]
+        return ranked[0][1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,6 @@ class Comparison:
     evaluations: tuple[Path | None, ...]
     """The folder with each subject's predictions, all on the same examples where there are such."""
     evidence: tuple[Evidence, ...] = ()
-    """Filled by `evidence.with_evidence`, which takes longer than all the rest."""
+    """Filled by `significance.with_evidence`, which takes longer than all the rest."""
     notes: tuple[str, ...] = field(default=())
     """Why something is missing: no predictions to pair, another tokenizer."""

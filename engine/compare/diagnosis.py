@@ -1,7 +1,7 @@
-"""What a run's curves show, and why one may say so. Pure: columns of charts in, findings out.
+"""What a run's curves show, and on what grounds. Pure: columns of charts in, findings out.
 
 The thresholds are judgements, chosen on drawn curves (tests/engine/compare/test_diagnosis.py) so that ordinary noise
-of a training loss is never reported: it is better to say nothing than to send somebody after a fault that is none.
+of a training loss is never reported: better to say nothing than to have a user look for a fault that is none.
 """
 
 import itertools
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from engine.base.messages import msg
 from engine.compare.comparison_records import Diagnosis, Finding
+from engine.compare.finite_columns import finite_columns
 from engine.store.run_records import Column
 
 _ENOUGH_COLUMNS = 10
@@ -36,16 +37,16 @@ def diagnose(
     """
     validation = evaluations.get("eval/loss", ())
     diverging = _diverging(train)
-    found = [
+    diagnoses = [
         diverging,
         None if diverging else _unstable(train),
         _over_fitting(train, validation),
         None if diverging else _still_improving(train, validation, finished),
         *(_unstable_format(key, columns) for key, columns in sorted(evaluations.items())),
     ]
-    if not any(found) and (finished or (share_done or 0.0) >= _TOO_EARLY):
-        found.append(_under_fitting(train, validation))
-    return tuple(diagnosis for diagnosis in found if diagnosis)
+    if not any(diagnoses) and (finished or (share_done or 0.0) >= _TOO_EARLY):
+        diagnoses.append(_under_fitting(train, validation))
+    return tuple(diagnosis for diagnosis in diagnoses if diagnosis)
 
 
 def _diverging(train: Sequence[Column]) -> Diagnosis | None:
@@ -66,7 +67,7 @@ def _diverging(train: Sequence[Column]) -> Diagnosis | None:
     rise = last - best
     if rise <= max(0.5 * (first - best), 6 * _noise(means) / width**0.5, 0.1 * abs(best)):
         return None
-    step = _finite(train)[lowest].first_step
+    step = finite_columns(train)[lowest].first_step
     return Diagnosis(
         Finding.DIVERGING,
         msg(
@@ -80,21 +81,21 @@ def _diverging(train: Sequence[Column]) -> Diagnosis | None:
 
 
 def _unstable(train: Sequence[Column]) -> Diagnosis | None:
-    columns = _finite(train)
+    columns = finite_columns(train)
     if len(columns) < 2 * _ENOUGH_COLUMNS:
         return None
     reach = 7
     # Where nearly all has been learned, a batch with one hard example stands at a multiple of a level near zero.
-    means = _means(columns)
+    means = [column.mean for column in columns]
     learned = statistics.fmean(means[: max(2, len(means) // 20)]) - min(means)
     spikes = []
     for i, column in enumerate(columns):
         if i < len(columns) // 20:
             continue  # warm-up
         near = columns[max(0, i - reach) : i + reach + 1]
-        level = statistics.median(each.mean for each in near)
-        usual = statistics.median(each.high - each.mean for each in near)
-        usual = max(usual, statistics.median(abs(each.mean - level) for each in near))
+        level = statistics.median(neighbour.mean for neighbour in near)
+        usual = statistics.median(neighbour.high - neighbour.mean for neighbour in near)
+        usual = max(usual, statistics.median(abs(neighbour.mean - level) for neighbour in near))
         if column.high - level > max(5 * usual, 0.5 * abs(level), _LEAST_LEAP * learned):
             spikes.append(column)
     if len(spikes) < 3:
@@ -103,11 +104,11 @@ def _unstable(train: Sequence[Column]) -> Diagnosis | None:
     return Diagnosis(
         Finding.UNSTABLE,
         msg(
-            "the training loss leaps {num_spikes} times to a multiple of what is around it, up to {high:.4g} near "
-            "step {first_step:,}",
-            num_spikes=len(spikes),
-            high=worst.high,
-            first_step=worst.first_step,
+            "the training loss leaps {spikes} times to a multiple of what is around it, up to {worst:.4g} near "
+            "step {step:,}",
+            spikes=len(spikes),
+            worst=worst.high,
+            step=worst.first_step,
         ),
         "A lower optim.learning_rate, a larger train.batch_size or a smaller optim.grad_clip calm it; look at the rows "
         "of these steps for broken or very unusual examples.",
@@ -115,7 +116,7 @@ def _unstable(train: Sequence[Column]) -> Diagnosis | None:
 
 
 def _over_fitting(train: Sequence[Column], validation: Sequence[Column]) -> Diagnosis | None:
-    points = _finite(validation)
+    points = finite_columns(validation)
     if len(points) < _ENOUGH_EVALUATIONS:
         return None
     values = [point.mean for point in points]
@@ -135,13 +136,13 @@ def _over_fitting(train: Sequence[Column], validation: Sequence[Column]) -> Diag
     return Diagnosis(
         Finding.OVER_FITTING,
         msg(
-            "the eval loss was lowest at step {step:,} ({values:.4g}) and has risen by "
-            "{value:.0f} % to {since:.4g}, while the training loss went from {then:.4g} to "
+            "the eval loss was lowest at step {step:,} ({lowest:.4g}) and has risen by "
+            "{percent:.0f} % to {last:.4g}, while the training loss went from {then:.4g} to "
             "{now:.4g}",
             step=step,
-            values=values[lowest],
-            value=100 * rise / values[lowest],
-            since=since[-1],
+            lowest=values[lowest],
+            percent=100 * rise / values[lowest],
+            last=since[-1],
             then=then,
             now=now,
         ),
@@ -151,9 +152,9 @@ def _over_fitting(train: Sequence[Column], validation: Sequence[Column]) -> Diag
 
 
 def _still_improving(train: Sequence[Column], validation: Sequence[Column], finished: bool) -> Diagnosis | None:
-    points, name, enough = _finite(validation), "eval", 0.01
+    points, name, enough = finite_columns(validation), "eval", 0.01
     if len(points) < _ENOUGH_EVALUATIONS:
-        points, name, enough = _finite(train), "training", 0.05
+        points, name, enough = finite_columns(train), "training", 0.05
         if len(points) < 2 * _ENOUGH_COLUMNS or validation:
             return None
         width = len(points) // 8
@@ -165,25 +166,25 @@ def _still_improving(train: Sequence[Column], validation: Sequence[Column], fini
         if min(values) != values[-1]:
             return None
         border = points[0].first_step + 0.75 * (points[-1].last_step - points[0].first_step)
-        before = max(i for i, point in enumerate(points[:-1]) if i == 0 or point.last_step <= border)
-        early, late, since = values[before], values[-1], points[before].first_step
+        start = max(i for i, point in enumerate(points[:-1]) if i == 0 or point.last_step <= border)
+        early, late, since = values[start], values[-1], points[start].first_step
     fall = early - late
     if early <= 0 or fall < enough * early:
         return None
     return Diagnosis(
         Finding.STILL_IMPROVING,
         msg(
-            "the {name} loss fell by {value:.1f} % since step {since:,}, to {late:.4g}, its lowest",
+            "the {name} loss fell by {percent:.1f} % since step {since:,}, to {late:.4g}, its lowest",
             name=name,
-            value=100 * fall / early,
+            percent=100 * fall / early,
             since=since,
             late=late,
         )
         if name == "eval"
         else msg(
-            "the {name} loss fell by {value:.1f} % since step {since:,}, to {late:.4g}",
+            "the {name} loss fell by {percent:.1f} % since step {since:,}, to {late:.4g}",
             name=name,
-            value=100 * fall / early,
+            percent=100 * fall / early,
             since=since,
             late=late,
         ),
@@ -220,7 +221,7 @@ def _unstable_format(key: str, columns: Sequence[Column]) -> Diagnosis | None:
     values = _means(columns)
     if len(values) < _ENOUGH_EVALUATIONS:
         return None
-    changes = [after - before for before, after in itertools.pairwise(values)]
+    changes = [later - earlier for earlier, later in itertools.pairwise(values)]
     leaps = [change for change in changes if abs(change) > _FORMAT_JUMP]
     turns = sum(a * b < 0 for a, b in itertools.pairwise(leaps))
     if turns < 2 and max(values) - values[-1] <= _FORMAT_JUMP:
@@ -235,22 +236,18 @@ def _unstable_format(key: str, columns: Sequence[Column]) -> Diagnosis | None:
     )  # fmt: skip
 
 
-def _finite(columns: Sequence[Column]) -> list[Column]:
-    return [column for column in columns if column.mean is not None]
-
-
 def _means(columns: Sequence[Column]) -> list[float]:
     return [column.mean for column in columns if column.mean is not None]
 
 
 def _noise(means: Sequence[float]) -> float:
     """The standard deviation of a column's mean around the trend, from what neighbours differ by (robust)."""
-    steps = [abs(after - before) for before, after in itertools.pairwise(means)]
+    steps = [abs(later - earlier) for earlier, later in itertools.pairwise(means)]
     return 1.4826 * statistics.median(steps) / 2**0.5 if steps else 0.0
 
 
 def _level_at(train: Sequence[Column], step: int) -> float | None:
     """The training loss around a step: the mean of the columns nearest to it."""
-    columns = sorted(_finite(train), key=lambda column: abs((column.first_step + column.last_step) / 2 - step))
+    columns = sorted(finite_columns(train), key=lambda column: abs((column.first_step + column.last_step) / 2 - step))
     width = max(1, len(columns) // 20)
     return statistics.fmean(column.mean for column in columns[:width]) if columns else None

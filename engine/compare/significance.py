@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.compare import statistics
 from engine.compare.comparison_records import Comparison, Evidence
 from engine.metrics.names import lower_is_better, metric_name
@@ -54,9 +54,9 @@ def _seed_variance(comparison: Comparison, evidence: Sequence[Evidence]) -> list
     notes = []
     for members in dict.fromkeys(group.members for group in comparison.groups):
         sure = {
-            metric_name(f"eval/{each.key}")
-            for each in evidence
-            if each.p < _SURE and {each.first, each.second} <= set(members)
+            metric_name(f"eval/{piece.key}")
+            for piece in evidence
+            if piece.p < _SURE and {piece.first, piece.second} <= set(members)
         }
         if sure:
             who = ", ".join(comparison.subjects[i].letter for i in members)
@@ -76,112 +76,129 @@ def _paired(comparison: Comparison) -> tuple[list[_Pairs], list[str]]:
     for folder in comparison.evaluations:
         if folder is not None and folder not in read:
             read[folder] = by_example(read_predictions(folder))
-    found: list[_Pairs] = []
+    paired: list[_Pairs] = []
     notes: list[str] = []
     letters = [subject.letter for subject in comparison.subjects]
-    without = [letter for letter, folder in zip(letters, comparison.evaluations, strict=True) if not read.get(folder)]
+    by_subject = [read.get(folder, {}) if folder else {} for folder in comparison.evaluations]
+    without = [subject for subject, kept in zip(comparison.subjects, by_subject, strict=True) if not kept]
     if without:
-        asked = ", ".join(s.asked for s in comparison.subjects if s.letter in without)
         notes.append(
-            msg(
-                "{without} {suffix} no predictions kept, so how sure the "
-                "differences are cannot be said: finetop eval {asked} --data FILE makes them.",
-                without=" and ".join(without),
-                suffix="have" if len(without) > 1 else "has",
-                asked=asked,
+            msg_n(
+                "{letters} has no predictions kept, so how sure the differences are cannot be said: finetop eval "
+                "{names} --data FILE makes them.",
+                "{letters} have no predictions kept, so how sure the differences are cannot be said: finetop eval "
+                "{names} --data FILE makes them.",
+                len(without),
+                letters=" and ".join(subject.letter for subject in without),
+                names=", ".join(subject.asked for subject in without),
             )
         )
     for first, second in itertools.combinations(range(len(letters)), 2):
-        a, b = (read.get(comparison.evaluations[i]) or {} for i in (first, second))
+        a, b = by_subject[first], by_subject[second]
         if not a or not b:
             continue
         common = [key for key in a if key in b]
         who = f"{letters[first]} and {letters[second]}"
         if len(common) < _FEW:
-            notes.append(
-                msg("{who} have {num_common} examples in common: too few to judge.", who=who, num_common=len(common))
-            )
+            notes.append(msg("{who} have {common} examples in common: too few to judge.", who=who, common=len(common)))
             continue
         if len(common) < max(len(a), len(b)):
             notes.append(
                 msg(
-                    "{who} have {num_common:,} of {num_a:,} examples in common; only these count.",
+                    "{who} have {common:,} of {examples:,} examples in common; only these count.",
                     who=who,
-                    num_common=len(common),
-                    num_a=max(len(a), len(b)),
+                    common=len(common),
+                    examples=max(len(a), len(b)),
                 )
             )
         pairs = [(a[key], b[key]) for key in common]
         if loss := _losses(pairs, first, second, who, notes):
-            found.append(loss)
+            paired.append(loss)
         names = dict.fromkeys(name for key in common for name in a[key].scores)
         for name in names:
             scored = [(x.scores[name], y.scores[name]) for x, y in pairs if name in x.scores and name in y.scores]
             if len(scored) >= _FEW:
                 firsts, seconds = zip(*scored, strict=True)
-                found.append(_Pairs(name, first, second, firsts, seconds, [1.0] * len(scored)))
-    return found, notes
+                paired.append(_Pairs(name, first, second, firsts, seconds, [1.0] * len(scored)))
+    return paired, notes
 
 
 def _losses(
     pairs: Sequence[tuple[Prediction, Prediction]], first: int, second: int, who: str, notes: list[str]
 ) -> _Pairs | None:
-    known = [(a, b) for a, b in pairs if None not in (a.loss, b.loss) and a.tokens and b.tokens]
-    if len(known) < _FEW:
+    with_loss = [
+        (a.loss, b.loss, a.tokens, b.tokens)
+        for a, b in pairs
+        if a.loss is not None and b.loss is not None and a.tokens and b.tokens
+    ]
+    if len(with_loss) < _FEW:
         return None
-    if any(a.tokens != b.tokens for a, b in known):
+    if any(tokens != other_tokens for *_, tokens, other_tokens in with_loss):
         notes.append(
             msg("{who} cut the same answers into other tokens, so their losses per token cannot be compared.", who=who)
         )
         return None
-    firsts, seconds, tokens = zip(*((a.loss, b.loss, a.tokens) for a, b in known), strict=True)
+    firsts, seconds, tokens, _ = zip(*with_loss, strict=True)
     return _Pairs("loss", first, second, firsts, seconds, tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class _PairTest:
+    """What one pair's examples say before the p values of a metric are corrected together."""
+
+    pair: _Pairs
+    interval: statistics.Interval
+    p: float
+    test: str
+    required_examples: int | None
+    wins: int | None = None
+    losses: int | None = None
+
+
+def _test(pair: _Pairs, resamples: int, seed: int) -> _PairTest:
+    differences = [b - a for a, b in zip(pair.firsts, pair.seconds, strict=True)]
+    if pair.right_or_wrong:
+        examples, wins, losses = len(differences), differences.count(1.0), differences.count(-1.0)
+        interval = statistics.paired_proportions(wins, losses, examples)
+        required = statistics.required_examples_for_proportions(wins, losses, examples)
+        return _PairTest(pair, interval, statistics.mcnemar_test(wins, losses), "McNemar", required, wins, losses)
+    interval = statistics.paired_bootstrap(differences, pair.weights, resamples=resamples, seed=seed)
+    p = statistics.sign_flip_test(differences, resamples=resamples, seed=seed)
+    return _PairTest(pair, interval, p, "sign flip", statistics.required_examples_for_means(differences, pair.weights))
 
 
 def _evidence(comparison: Comparison, pairs: Sequence[_Pairs], resamples: int, seed: int) -> list[Evidence]:
     """One metric's pairs, their p values corrected together."""
-    raw = []
-    for pair in pairs:
-        differences = [b - a for a, b in zip(pair.firsts, pair.seconds, strict=True)]
-        n = len(differences)
-        if pair.right_or_wrong:
-            wins, losses = differences.count(1.0), differences.count(-1.0)
-            interval = statistics.paired_proportions(wins, losses, n)
-            p, test = statistics.mcnemar_test(wins, losses), "McNemar"
-            needed = statistics.required_examples_for_proportions(wins, losses, n)
-        else:
-            wins = losses = None
-            interval = statistics.paired_bootstrap(differences, pair.weights, resamples=resamples, seed=seed)
-            p, test = statistics.sign_flip_test(differences, resamples=resamples, seed=seed), "sign flip"
-            needed = statistics.required_examples_for_means(differences, pair.weights)
-        raw.append((pair, n, wins, losses, interval, p, test, needed))
-    corrected = statistics.holm([each[5] for each in raw])
-    found = []
-    for (pair, n, wins, losses, interval, _, test, needed), p in zip(raw, corrected, strict=True):
-        total = math.fsum(pair.weights)
-        evidence = Evidence(
-            key=pair.key,
-            first=pair.first,
-            second=pair.second,
-            examples=n,
-            values=(math.fsum(pair.firsts) / total, math.fsum(pair.seconds) / total),
-            difference=interval.estimate,
-            low=interval.low,
-            high=interval.high,
-            p=p,
-            test=test,
-            wins=wins,
-            losses=losses,
-            needed=None if p < _SURE or needed is None else max(needed, n + 1),
-            sentence="",
-        )
-        letters = [comparison.subjects[i].letter for i in (pair.first, pair.second)]
-        found.append(dataclasses.replace(evidence, sentence=describe(evidence, *letters, len(pairs))))
-    return found
+    tests = [_test(pair, resamples, seed) for pair in pairs]
+    corrected = statistics.holm([test.p for test in tests])
+    return [_concluded(comparison, test, p, len(pairs)) for test, p in zip(tests, corrected, strict=True)]
+
+
+def _concluded(comparison: Comparison, test: _PairTest, p: float, comparisons: int) -> Evidence:
+    pair, interval, required = test.pair, test.interval, test.required_examples
+    total, examples = math.fsum(pair.weights), len(pair.firsts)
+    evidence = Evidence(
+        key=pair.key,
+        first=pair.first,
+        second=pair.second,
+        examples=examples,
+        values=(math.fsum(pair.firsts) / total, math.fsum(pair.seconds) / total),
+        difference=interval.estimate,
+        low=interval.low,
+        high=interval.high,
+        p=p,
+        test=test.test,
+        wins=test.wins,
+        losses=test.losses,
+        needed=None if p < _SURE or required is None else max(required, examples + 1),
+        sentence="",
+    )
+    first, second = (comparison.subjects[i].letter for i in (pair.first, pair.second))
+    return dataclasses.replace(evidence, sentence=describe(evidence, first, second, comparisons))
 
 
 def describe(evidence: Evidence, first: str, second: str, comparisons: int = 1) -> str:
-    """What one piece of evidence says, for somebody who has never heard of a p value."""
+    """What one piece of evidence says, for readers who have never heard of a p value."""
     lower = lower_is_better(evidence.key) is True
     second_is_better = evidence.difference != 0 and (evidence.difference < 0) == lower
     better, worse = (second, first) if second_is_better else (first, second)
@@ -193,24 +210,28 @@ def describe(evidence: Evidence, first: str, second: str, comparisons: int = 1) 
     )
     if evidence.wins is not None and evidence.losses is not None:
         more, fewer = max(evidence.wins, evidence.losses), min(evidence.wins, evidence.losses)
-        seen = msg("on {more:,} of {n} questions, worse on {fewer:,}", more=more, n=n, fewer=fewer)
+        observed = msg("on {more:,} of {n} questions, worse on {fewer:,}", more=more, n=n, fewer=fewer)
         brief = msg("{better} is better on {more:,}, worse on {fewer:,}", better=better, more=more, fewer=fewer)
-        is_better = msg("{better} is better{suffix}", better=better, suffix=f" than {worse}" if comparisons > 1 else "")
+        is_better = (
+            msg("{better} is better than {worse}", better=better, worse=worse)
+            if comparisons > 1
+            else msg("{better} is better", better=better)
+        )
     else:
         sign = 1 if evidence.difference > 0 else -1
         low, high = sorted((sign * evidence.low, sign * evidence.high))
         span = msg("95 % interval {low:.2g} to {high:.2g}", low=low, high=high)
-        seen = msg(
+        observed = msg(
             "by {difference:.3g} ({span}) over {n} examples", difference=abs(evidence.difference), span=span, n=n
         )
         is_better = f"{better} is {'lower' if lower else 'higher'}{f' than {worse}' if comparisons > 1 else ''}"
         brief = f"{is_better} by {abs(evidence.difference):.2g}, {span}"
     if evidence.p < _SURE:
         return msg(
-            "{name}: {is_better} {seen}: unlikely to be luck, {chance}.",
+            "{name}: {is_better} {observed}: unlikely to be luck, {chance}.",
             name=name,
             is_better=is_better,
-            seen=seen,
+            observed=observed,
             chance=chance,
         )
     unsure = msg(

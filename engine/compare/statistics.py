@@ -93,16 +93,16 @@ def _resampled(moments: Any, resamples: int, rng: Any) -> Any:
     kinds, counts = np.unique(moments, axis=0, return_counts=True)
     if len(counts) <= 64:  # graded scores take few values: draw how often each comes up
         return rng.multinomial(n, counts / n, size=resamples) @ kinds
-    found = []
+    chunks = []
     at_once = max(1, _CHUNK_DRAWS // n)
     for start in range(0, resamples, at_once):
         index = rng.integers(0, n, size=(min(at_once, resamples - start), n), dtype=np.int32)
-        found.append(moments[index].sum(axis=1))
-    return np.concatenate(found)
+        chunks.append(moments[index].sum(axis=1))
+    return np.concatenate(chunks)
 
 
-def _resamples(n: int, wanted: int) -> int:
-    return min(wanted, max(_FEWEST_RESAMPLES, _MOST_DRAWS // n))
+def _resamples(n: int, most: int) -> int:
+    return min(most, max(_FEWEST_RESAMPLES, _MOST_DRAWS // n))
 
 
 def sign_flip_test(differences: Any, *, resamples: int = RESAMPLES, seed: int = 0) -> float:

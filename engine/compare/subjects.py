@@ -4,10 +4,9 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from engine.base.errors import InputError
 from engine.base.messages import msg
@@ -16,6 +15,7 @@ from engine.compare.comparison_records import LETTERS, Subject
 from engine.runs import journal
 from engine.runs.evaluation_folder import FOLDER, EvaluationResult, read_result
 from engine.store import connect, progress_queries, queries
+from engine.store.connect import Connection
 from engine.store.run_records import Checkpoint, Run, Series
 from engine.store.store_errors import StoreMissing, StoreOlder
 
@@ -25,22 +25,32 @@ _CHECKPOINT_FOLDER = re.compile(r"step-(\d{8,})|best|latest|epoch-\d+")
 
 
 @dataclass(frozen=True, slots=True)
-class ResolvedSubject:
-    """A subject, and where to read about it."""
+class ResolvedRun:
+    """A run, or one of its checkpoints, and where to read about it."""
 
     subject: Subject
-    conn: Any = None
-    """A store that has the run; None for an evaluation that belongs to no run."""
-    run: Run | None = None
-    folder: Path | None = None
-    """The run's folder."""
-    series: dict[str, Series] | None = None
-    evaluation: EvaluationResult | None = None
-    """For an evaluation that was named by its folder."""
+    conn: Connection
+    """A store that has the run."""
+    run: Run
+    folder: Path
+    series: Mapping[str, Series]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedEvaluation:
+    """An evaluation that was named by its folder."""
+
+    subject: Subject
+    evaluation: EvaluationResult
+
+
+ResolvedSubject = ResolvedRun | ResolvedEvaluation
 
 
 @contextlib.contextmanager
-def opened(workspace: Workspace, names: Sequence[str], conn: Any = None) -> Iterator[tuple[ResolvedSubject, ...]]:
+def opened(
+    workspace: Workspace, names: Sequence[str], conn: Connection | None = None
+) -> Iterator[tuple[ResolvedSubject, ...]]:
     """What the names stand for. Runs the store lacks, or lags behind, are read from their folders for the while.
 
     Raises InputError for a name that stands for nothing, CheckpointError never: that a checkpoint's files are gone
@@ -55,17 +65,17 @@ def opened(workspace: Workspace, names: Sequence[str], conn: Any = None) -> Iter
         if conn is None:
             with contextlib.suppress(StoreMissing, StoreOlder):
                 conn = stack.enter_context(contextlib.closing(connect.reader(workspace.database)))
-        stores: dict[int, Any] = {}
-        found = []
+        stores: dict[int, Connection] = {}
+        resolved: list[ResolvedSubject] = []
         for letter, name in zip(LETTERS, names, strict=False):
             run_id, point = _parse(workspace, name)
             if run_id is None:
-                found.append(_evaluation(workspace, letter, name))
+                resolved.append(_evaluation(workspace, letter, name))
                 continue
             if run_id not in stores:
                 stores[run_id] = _store_of(stack, workspace, run_id, conn)
-            found.append(_run(workspace, letter, name, stores[run_id], run_id, point))
-        yield tuple(found)
+            resolved.append(_run(workspace, letter, name, stores[run_id], run_id, point))
+        yield tuple(resolved)
 
 
 def _parse(workspace: Workspace, name: str) -> tuple[int | None, str]:
@@ -86,24 +96,24 @@ def _parse(workspace: Workspace, name: str) -> tuple[int | None, str]:
     return run_id, point if "@" in name else ""
 
 
-def _evaluation(workspace: Workspace, letter: str, name: str) -> ResolvedSubject:
+def _evaluation(workspace: Workspace, letter: str, name: str) -> ResolvedEvaluation:
     for folder in (Path(name).expanduser(), workspace.root / FOLDER / name):
         result = read_result(folder)
         if result:
             title = f"{result.model} on {result.data}" if result.data else result.model
             subject = Subject(letter, name, result.run_id, title, None, result.step, result.step, is_run=False)
-            return ResolvedSubject(subject, evaluation=result)
+            return ResolvedEvaluation(subject, result)
     raise InputError(
         msg("'{name}' names neither a run, a checkpoint nor an evaluation", name=name[:200]),
         "Name a run (41), a checkpoint (41@best) or an evaluation's folder (runs/41/evaluations/...).",
     )
 
 
-def _store_of(stack: contextlib.ExitStack, workspace: Workspace, run_id: int, conn: Any) -> Any:
+def _store_of(stack: contextlib.ExitStack, workspace: Workspace, run_id: int, conn: Connection | None) -> Connection:
     """A store that knows the run as it is now: the workspace's, else one made for it from its folder."""
     folder = workspace.runs / str(run_id)
     imported = progress_queries.imported_bytes(conn, run_id) if conn is not None else None
-    if imported is not None:
+    if conn is not None and imported is not None:
         try:
             status = (folder / journal.NAME).stat()
         except OSError:
@@ -111,7 +121,7 @@ def _store_of(stack: contextlib.ExitStack, workspace: Workspace, run_id: int, co
         if status.st_size <= imported or time.time() - status.st_mtime < _IMPORTED_LATE_SECONDS:
             return conn
     if not folder.is_dir():
-        if imported is not None:
+        if conn is not None and imported is not None:
             return conn
         workspace.run_folder(run_id)  # raises, naming the runs there are
     try:
@@ -121,7 +131,7 @@ def _store_of(stack: contextlib.ExitStack, workspace: Workspace, run_id: int, co
     return stack.enter_context(contextlib.closing(progress_queries.read_folder(run_id, folder, config)))
 
 
-def _run(workspace: Workspace, letter: str, name: str, conn: Any, run_id: int, point: str) -> ResolvedSubject:
+def _run(workspace: Workspace, letter: str, name: str, conn: Connection, run_id: int, point: str) -> ResolvedRun:
     run = queries.run(conn, run_id)
     if run is None:  # deleted between two looks
         raise InputError(msg("there is no run {run_id} in {root}", run_id=run_id, root=workspace.root))
@@ -137,10 +147,10 @@ def _run(workspace: Workspace, letter: str, name: str, conn: Any, run_id: int, p
         no_better = "" if best.improved else f"{best.metric} {best.words(lambda value: f'{value:.4g}')}"
     title = run.name or Path(run.model).name
     subject = Subject(letter, name, run_id, title, run.state, step, last, not point, best.criterion, no_better)
-    return ResolvedSubject(subject, conn, run, workspace.runs / str(run_id), series)
+    return ResolvedRun(subject, conn, run, workspace.runs / str(run_id), series)
 
 
-def _step_of(conn: Any, run: Run, point: str, reached: int | None) -> int:
+def _step_of(conn: Connection, run: Run, point: str, reached: int | None) -> int:
     """The step a named checkpoint of the run stands at."""
     checkpoints = queries.checkpoints(conn, run.id, removed=True)
     if point.isdecimal():
@@ -161,4 +171,4 @@ def _step_of(conn: Any, run: Run, point: str, reached: int | None) -> int:
 def _there_are(checkpoints: Sequence[Checkpoint]) -> str:
     names = [str(checkpoint.step) for checkpoint in checkpoints if checkpoint.removed is None]
     kept = sorted({label for checkpoint in checkpoints for label in checkpoint.kept})
-    return msg("It has {value}.", value=", ".join([*kept, *names][:20])) if names else "It has none yet."
+    return msg("It has {checkpoints}.", checkpoints=", ".join([*kept, *names][:20])) if names else "It has none yet."

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html import escape
 
 from engine.compare.comparison_records import Comparison
+from engine.compare.finite_columns import FiniteColumn, finite_column, finite_columns
 from engine.store.run_records import Chart
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", "#000000")
@@ -78,13 +79,13 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def _panel(key: str, charts: Sequence[Chart | None], comparison: Comparison, top: float) -> list[str]:
     shown = [chart for chart in charts if chart and chart.columns]
-    columns = [column for chart in shown for column in chart.columns if column.mean is not None]
+    columns = [column for chart in shown for column in finite_columns(chart.columns)]
     low_x, high_x = min(chart.low_x for chart in shown), max(chart.high_x for chart in shown)
     # Of the range only the inner 98 %: one leap must not press the curves flat.
-    values = sorted([column.low for column in columns] + [column.high for column in columns]) or [0.0, 1.0]
-    trim = len(values) // 100
-    low_y = min(values[trim], *(column.mean for column in columns)) if columns else 0.0
-    high_y = max(values[-1 - trim], *(column.mean for column in columns)) if columns else 1.0
+    extremes = sorted([column.low for column in columns] + [column.high for column in columns]) or [0.0, 1.0]
+    trim = len(extremes) // 100
+    low_y = min(extremes[trim], *(column.mean for column in columns)) if columns else 0.0
+    high_y = max(extremes[-1 - trim], *(column.mean for column in columns)) if columns else 1.0
     margin = (high_y - low_y) * 0.05 or abs(high_y) * 0.05 or 0.5
     low_y, high_y = low_y - margin, high_y + margin
     right, bottom = _WIDTH - _RIGHT, top + _PANEL
@@ -119,21 +120,21 @@ def _panel(key: str, charts: Sequence[Chart | None], comparison: Comparison, top
             parts.append(f'<polyline points="{_points(middle)}" fill="none" {_stroke(index)}/>')
             if len(piece) <= 40:
                 parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{COLOURS[index]}"/>' for x, y in middle]
-        last = next((column for column in reversed(chart.columns) if column.mean is not None), None)
-        if last:
-            x, y = x_of(last.x) + 5, y_of(last.mean) + 4
+        if last := finite_columns(chart.columns)[-1:]:
+            x, y = x_of(last[0].x) + 5, y_of(last[0].mean) + 4
             parts.append(_text(x, y, comparison.subjects[index].letter, fill=COLOURS[index], weight="bold"))
     return parts
 
 
-def _pieces(chart: Chart) -> list[list]:
+def _pieces(chart: Chart) -> list[list[FiniteColumn]]:
     """The columns between gaps: a column of nothing but NaN ends a line."""
-    pieces: list[list] = [[]]
+    pieces: list[list[FiniteColumn]] = [[]]
     for column in chart.columns:
-        if column.mean is None:
+        finite = finite_column(column)
+        if finite is None:
             pieces.append([])
         else:
-            pieces[-1].append(column)
+            pieces[-1].append(finite)
     return [piece for piece in pieces if piece]
 
 
