@@ -27,6 +27,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/house.py --check
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(CHECK_PYTHON)
