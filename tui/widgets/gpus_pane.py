@@ -3,12 +3,11 @@
 from engine.base.messages import msg
 from engine.monitor.samples import GpuSample, Snapshot
 from engine.present import numbers
+from engine.present.gpu_table import gpu_table
 from engine.present.numbers import plural
 from engine.present.text import cut, fit, gauge, one_line
 from tui.render.line import Line
 from tui.widgets.scroll import ScrollPane
-
-_SHORT = ("NVIDIA ", "GeForce ", "Tesla ", "Quadro ")
 
 
 def gpu_lines(machine: Snapshot | None, width: int) -> list[Line]:
@@ -21,123 +20,23 @@ def gpu_lines(machine: Snapshot | None, width: int) -> list[Line]:
             [],
             *_host_lines(machine, width),
         ]
-    gauges = max(4, (width - 40) // 2)
-    total = next((gpu.memory_total_bytes for gpu in machine.gpus if gpu.memory_total_bytes), None)
-    lines: list[Line] = [
-        [
-            (
-                "    "
-                + fit("core", 6 + gauges)
-                + fit(f"memory {numbers.size(total, 0) if total else ''}", 8 + gauges)
-                + fit("temp", 5, ">")
-                + fit("power", 7, ">")
-                + "  run",
-                "dim",
-            )
-        ]
-    ]
-    notes: list[Line] = []
-    for gpu in machine.gpus:
-        lines.append(_gpu_line(gpu, gauges))
-        notes += _notes(gpu, width)
-    if machine.gpu_problem:
-        notes.append([(f" ! {one_line(machine.gpu_problem)}", "warning")])
-    return lines + notes
+    return [*gpu_table(machine, width), *(line for gpu in machine.gpus for line in _foreign_processes(gpu, width))]
 
 
-def _gpu_line(gpu: GpuSample, gauges: int) -> Line:
-    value = "stale" if gpu.stale else "text"
-    share = gpu.utilisation / 100 if gpu.utilisation is not None else None
-    held, total = gpu.memory_used_bytes, gpu.memory_total_bytes
-    memory = held / total if held is not None and total else None
-    name = "  └" if gpu.parent else f"{gpu.index:>2} "
-    temperature = "·" if gpu.temperature_c is None else f"{gpu.temperature_c:.0f}°C"
-    power = "·" if gpu.power_watts is None else f"{gpu.power_watts:.0f} W"
-    return [
-        (name, "text"),
-        (fit(numbers.percent(gpu.utilisation), 4, ">") + " ", value),
-        (gauge(share, gauges), "gauge"),
-        ("  ", "text"),
-        (gauge(memory, gauges), "gauge2"),
-        (fit(numbers.size(held), 6, ">"), value),
-        (fit(temperature, 6, ">"), "warning" if "thermal" in " ".join(gpu.held_back or ()) else value),
-        (fit(power, 7, ">"), value),
-        ("  ", "text"),
-        *_holders(gpu),
-    ]
-
-
-def _holders(gpu: GpuSample) -> Line:
-    if gpu.processes is None:
-        return [("·", "dim")]
-    runs = sorted({str(process.run) for process in gpu.processes if process.run is not None})
-    others = sorted({one_line(process.user or "?") for process in gpu.processes if process.run is None})
-    if not runs and not others:
-        return [("—", "dim")]
-    return [(" ".join(runs), "running"), (" " if runs and others else "", "text"), (" ".join(others), "warning")]
-
-
-def _notes(gpu: GpuSample, width: int) -> list[Line]:
-    """What the line of a card has no room for: why it does not answer, what holds it back, whose it is."""
+def _foreign_processes(gpu: GpuSample, width: int) -> list[Line]:
+    """Processes on a card that belong to no run."""
     lines: list[Line] = []
-    if gpu.problem or gpu.stale:
-        old = (
-            msg(" · figures are {age_seconds} old", age_seconds=numbers.short_duration(gpu.age_seconds))
-            if gpu.stale and gpu.age_seconds is not None
-            else ""
-        )
-        lines.append([(f" ! GPU {gpu.index} {one_line(gpu.problem or 'is silent')}{old}", "warning")])
-    if gpu.held_back:
-        lines.append(
-            [
-                (
-                    msg(
-                        " ! GPU {index} is held back: {held_back}",
-                        index=gpu.index,
-                        held_back=one_line(", ".join(gpu.held_back)),
-                    ),
-                    "warning",
-                )
-            ]
-        )
-    if gpu.ecc_uncorrected:
-        lines.append(
-            [
-                (
-                    msg(
-                        " ! GPU {index} has had {ecc_uncorrected} uncorrected memory errors",
-                        index=gpu.index,
-                        ecc_uncorrected=gpu.ecc_uncorrected,
-                    ),
-                    "warning",
-                )
-            ]
-        )
     for process in gpu.processes or ():
         if process.run is None:
-            whose = msg(
-                "pid {pid} of {user}, {memory_bytes}",
+            owner = msg(
+                "pid {pid} of {user}, {memory}",
                 pid=process.pid,
                 user=one_line(process.user or "?"),
-                memory_bytes=numbers.size(process.memory_bytes),
+                memory=numbers.size(process.memory_bytes),
             )
             command = f" · {one_line(process.command)}" if process.command else ""
-            lines.append(
-                [
-                    (
-                        cut(
-                            msg(
-                                "   GPU {index}: not ours: {whose}{command}",
-                                index=gpu.index,
-                                whose=whose,
-                                command=command,
-                            ),
-                            width,
-                        ),
-                        "dim",
-                    )
-                ]
-            )
+            text = msg("   GPU {index}: not ours: {owner}{command}", index=gpu.index, owner=owner, command=command)
+            lines.append([(cut(text, width), "dim")])
     return lines
 
 
