@@ -140,8 +140,8 @@ class Spans:
             return None
         end = self._without_words_behind(chat, text, start, end, k)
         if k == len(chat.messages) - 1:
-            return Span(k, start, end, is_open=not self._is_closed(text[start:end]))
-        if not self._is_closed(text[start:end]):
+            return Span(k, start, end, is_open=not self._is_closed(chat, k, text[start:end]))
+        if not self._is_closed(chat, k, text[start:end]):
             end = self._with_next_token(text, end)
         return Span(k, start, end)
 
@@ -174,9 +174,12 @@ class Spans:
         closed = len(text[start:end].rstrip())
         return start + closed if self._last_token(text[start : start + closed]) else end
 
-    def _is_closed(self, answer: str) -> bool:
-        """Whether it ends with a token that ends turns, and not only with one that belongs to a call."""
-        return self._last_token(answer.rstrip()) in self._stops
+    def _is_closed(self, chat: RenderedChat, k: int, answer: str) -> bool:
+        """Whether it ends with a token that ends turns, behind its own words, which may hold such a token too, and not
+        only with one that belongs to a call."""
+        words = (chat.messages[k]["content"] or "").strip()
+        behind = answer.partition(words)[2] if words and words in answer else answer
+        return self._last_token(behind.rstrip()) in self._stops
 
     def _with_next_token(self, text: str, end: int) -> int:
         """The end, or that of the next turn's first token where this is what ends a turn."""
@@ -203,7 +206,7 @@ class Spans:
         )
         answer = text[start:end]
         if k == view.count - 1 == len(chat.messages) - 1:
-            return Span(k, start, end, notes, not self._is_closed(answer), same_header)
+            return Span(k, start, end, notes, not self._is_closed(chat, k, answer), same_header)
         if prompt is not None and alone is not None and alone.text.startswith(prompt.text):
             begun = len(prompt.text)
             end_alone = self._without_words_behind(chat, alone.text, begun, self._end_of(alone.text, begun), k)
