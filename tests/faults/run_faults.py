@@ -1,7 +1,7 @@
 """Whoever is killed, whenever, and whatever fails: the queue's promises, on real runs.
 
-    python tests/faults/run_faults.py [--kills 200] [--runs 6] [--steps 60] [--seed N] [--cpu-slots 2]
-    python tests/faults/run_faults.py --scenario locked|full|clock|torn|corrupt|readonly|hangup|all
+    python -m tests.faults.run_faults [--kills 200] [--runs 6] [--steps 60] [--seed N] [--cpu-slots 2]
+    python -m tests.faults.run_faults --scenario locked|full|clock|torn|corrupt|readonly|hangup|all
 
 Without --scenario: queues small runs of the starter model and kills, at random moments, the daemon, the warm process,
 workers, and commands in the middle of what they do. What a user would do afterwards is done by `finetop resume` and by
@@ -13,9 +13,8 @@ queueing something. At the end:
 * the weights are those of an undisturbed run, to the bit.
 
 A scenario (tests/faults/scenarios.py) makes one kind of trouble and then looks at the same: the database locked by
-another
-process, the disk full, the clock set by hours, a torn journal, damaged checkpoints, folders that cannot be written,
-terminals that hang up. Those that need root, a C compiler or Linux say so and are skipped.
+another process, the disk full, the clock set by hours, a torn journal, damaged checkpoints, folders that cannot be
+written, terminals that hang up. Those that need root, a C compiler or Linux say so and are skipped.
 
 Prints a report; exit code 1 if any of it does not hold.
 """
@@ -36,23 +35,21 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from engine.base.worker_process import worker_command, worker_environment
+from engine.base.workspace import Workspace
+from engine.daemon import daemon_client
+from engine.runs import journal
+from engine.runs.run_folder import create_run
+from engine.settings.resolve import Layer, Resolved, resolve
+from engine.store import queries, queue
+from engine.store.connect import reader, writer
+from engine.store.journal_import import import_journal
+from engine.store.new_run import from_config
+from engine.store.run_records import Run, RunState
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-import psutil  # noqa: E402
-
-from engine.base.worker_process import worker_command, worker_environment  # noqa: E402
-from engine.base.workspace import Workspace  # noqa: E402
-from engine.daemon import daemon_client  # noqa: E402
-from engine.runs import journal  # noqa: E402
-from engine.runs.run_folder import create_run  # noqa: E402
-from engine.settings.resolve import Layer, Resolved, resolve  # noqa: E402
-from engine.store import queries, queue  # noqa: E402
-from engine.store.connect import reader, writer  # noqa: E402
-from engine.store.journal_import import import_journal  # noqa: E402
-from engine.store.new_run import from_config  # noqa: E402
-from engine.store.run_records import Run, RunState  # noqa: E402
-
 KEYS = ("train/loss", "train/grad_norm", "train/lr", "train/tokens")
 """What the bits of a run decide; times and rates differ from run to run."""
 STUCK_SECONDS = 300.0

@@ -52,7 +52,7 @@ def clock(tmp_path, monkeypatch):
     if not compiler or not sys.platform.startswith("linux"):
         pytest.skip("needs a C compiler, and Linux")
     library, file = tmp_path / "clock.so", tmp_path / "clock"
-    source = str(REPOSITORY / "bench" / "clock.c")
+    source = str(REPOSITORY / "tests" / "faults" / "clock.c")
     subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), source], check=True)
     file.write_text("0")
     monkeypatch.setenv("LD_PRELOAD", str(library))
