@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from engine.base.log_tail import log_line, tail
 from engine.base.messages import msg
 from engine.base.worker_process import MEMORY_HINT, STOPPED, how_it_left
 from engine.base.workspace import LOG
@@ -17,7 +18,6 @@ from engine.metrics.best_evaluation import Best, best_of, parse_criterion
 from engine.metrics.names import metric_name
 from engine.present import event_text
 from engine.present.data_warnings import data_warnings
-from engine.present.log_tail import log_line, tail
 from engine.present.numbers import bytes_text, duration, metric
 from engine.present.text import blocks, visible
 from engine.runs import journal

@@ -2,16 +2,16 @@
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from engine.base.errors import EngineError
+from engine.base.log_tail import end_of, last_state
 from engine.base.messages import msg
 from engine.base.worker_process import MEMORY_HINT, how_it_left, worker_command, worker_environment
 from engine.cli.progress_line import LiveLine
@@ -21,6 +21,7 @@ from engine.runs.model_refs import ModelRef
 
 _PLAIN_LINE_SECONDS = 10.0
 _LAST_LINES = 5
+_STDERR_BYTES = 20_000
 
 
 def ask_worker(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -30,37 +31,37 @@ def ask_worker(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """
     import tempfile  # 10 ms, which --help need not pay
 
-    shown = _Shown()
-    with tempfile.TemporaryFile() as complaints:
+    progress = _Progress()
+    with tempfile.TemporaryFile() as stderr:
         worker = subprocess.Popen(
             worker_command(module="engine.worker.serve"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=complaints,
+            stderr=stderr,
             env=worker_environment(),
         )
         assert worker.stdin and worker.stdout
         try:
-            with contextlib.suppress(BrokenPipeError), worker.stdin:  # it died at once: told below
+            with contextlib.suppress(BrokenPipeError), worker.stdin:  # it died at once: reported below
                 worker.stdin.write(json.dumps(request).encode())
             for line in worker.stdout:
-                said = json.loads(line)
-                if said["kind"] == "progress":
-                    shown.show(said)
+                event = json.loads(line)
+                if event["kind"] == "progress":
+                    progress.show(event)
                     continue
-                shown.clear()
-                if said["kind"] == "note":
-                    print(visible(said["message"]), file=sys.stderr)
+                progress.clear()
+                if event["kind"] == "note":
+                    print(visible(event["message"]), file=sys.stderr)
                     continue
-                if said["kind"] == "error":
-                    error = EngineError(said["message"], said["hint"])
-                    error.exit_code = said["exit_code"]
+                if event["kind"] == "error":
+                    error = EngineError(event["message"], event["hint"])
+                    error.exit_code = event["exit_code"]
                     raise error
-                yield said
+                yield event
             if worker.wait() != 0:
-                raise _died(worker.returncode, complaints)
+                raise _died(worker.returncode, stderr)
         finally:
-            shown.clear()
+            progress.clear()
             if worker.poll() is None:
                 worker.kill()
             worker.wait()
@@ -74,23 +75,21 @@ def tell_untrained(targets: Sequence[ModelRef]) -> None:
             print(visible(f"{target.name}: {note}"), file=sys.stderr)
 
 
-def _died(code: int, complaints: Any) -> EngineError:
-    size = complaints.seek(0, os.SEEK_END)
-    complaints.seek(max(0, size - 20_000))
-    tail = complaints.read().decode("utf-8", "replace").strip().splitlines()[-_LAST_LINES:]
+def _died(code: int, stderr: BinaryIO) -> EngineError:
+    lines = end_of(stderr, _LAST_LINES, _STDERR_BYTES)
     hint = MEMORY_HINT if code == -signal.SIGKILL else ""
-    return EngineError("\n".join([msg("the worker {code}", code=how_it_left(code)), *tail]), hint)
+    return EngineError("\n".join([msg("the worker {code}", code=how_it_left(code)), *map(last_state, lines)]), hint)
 
 
-class _Shown:
+class _Progress:
     """The worker's progress: on a terminal one line that is written over; elsewhere a line now and then."""
 
     def __init__(self) -> None:
         self._line = LiveLine(sys.stderr)
         self._last = 0.0
 
-    def show(self, said: dict[str, Any]) -> None:
-        text = one_line(said["doing"]) + (f" {said['done']:,} of {said['of']:,}" if said["of"] else " …")
+    def show(self, event: dict[str, Any]) -> None:
+        text = one_line(event["doing"]) + (f" {event['done']:,} of {event['of']:,}" if event["of"] else " …")
         if self._line.on:
             self._line.draw(text)
         elif time.monotonic() - self._last >= _PLAIN_LINE_SECONDS:
@@ -103,5 +102,5 @@ class _Shown:
 
 def shown_path(path: str) -> str:
     """Relative to where the user stands, if it lies below."""
-    here, given = Path.cwd(), Path(path)
-    return str(given.relative_to(here)) if given.is_relative_to(here) else str(given)
+    here, full_path = Path.cwd(), Path(path)
+    return str(full_path.relative_to(here)) if full_path.is_relative_to(here) else str(full_path)

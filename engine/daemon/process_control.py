@@ -138,16 +138,3 @@ def oom_kills() -> int:
                 if line.startswith(b"oom_kill "):
                     return int(line.split()[1])
     return 0
-
-
-def last_lines(path: Path, count: int = 40, limit: int = 16_384) -> str:
-    """The end of a log as text. Progress bars overwrite a line with carriage returns; the last state of one stands."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(file.tell() - limit, 0))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.rstrip("\n").split("\n")]
-    return "\n".join(lines[-count:]).strip("\n")

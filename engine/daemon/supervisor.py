@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.base.errors import EngineError, InputError
+from engine.base.log_tail import last_lines
 from engine.base.messages import msg
 from engine.base.units import span_text
 from engine.base.worker_process import locked_log, spawn_worker, started_at, worker_alive
@@ -352,7 +353,7 @@ class Supervisor:
         with contextlib.suppress(EngineError):  # as they were, where it could not go on
             settings = read_run(worker.folder)
             queue.put_settings(self.conn, run.id, settings.config.flat(), settings.origin)
-        story = process_control.last_lines(worker.folder / LOG) if ending.state is not RunState.DONE else None
+        story = last_lines(worker.folder / LOG) if ending.state is not RunState.DONE else None
         self._record_exit(worker, ending, story, events)
 
     def _record_exit(self, worker: Worker, ending: ExitStatus, story: str | None, events: Sequence[Event]) -> None:

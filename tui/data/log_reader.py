@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+from engine.base.log_tail import last_state
+
 KEPT_BYTES = 2_000_000
 """As much of the end as is shown: some 20,000 lines, decoded in 10 ms."""
 
@@ -17,7 +19,7 @@ class Tail:
     """As written; what they hold may be hostile and is made visible where it is shown."""
     starts: tuple[int, ...] = ()
     """At which byte of the file each line begins."""
-    rest: bytes = b""
+    unfinished: bytes = b""
     """The last line, as long as it has no line break; its last character may be half there."""
     offset: int = 0
     """Read up to here."""
@@ -28,24 +30,26 @@ class Tail:
 
     def shown(self) -> tuple[str, ...]:
         """All lines, the unfinished last one too."""
-        return (*self.lines, _after_return(self.rest.decode("utf-8", "replace"))) if self.rest else self.lines
+        return (*self.lines, last_state(self.unfinished.decode("utf-8", "replace"))) if self.unfinished else self.lines
 
     def line_at(self, offset: float) -> int:
-        """How many of the lines shown begin before that byte of the file."""
-        return bisect_left(self.starts, offset) + (bool(self.rest) and self.offset - len(self.rest) < offset)
+        """How many of the lines shown begin earlier that byte of the file."""
+        return bisect_left(self.starts, offset) + (
+            bool(self.unfinished) and self.offset - len(self.unfinished) < offset
+        )
 
 
-def read(path: Path, before: Tail | None = None) -> Tail:
-    """The log's end now; the same object as `before` if nothing was added."""
+def read(path: Path, earlier: Tail | None = None) -> Tail:
+    """The log's end now; the same object as `earlier` if nothing was added."""
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
-            if before is not None and before.path == path and before.inode == status.st_ino and not before.problem:
-                if status.st_size == before.offset:
-                    return before
-                if before.offset < status.st_size < before.offset + KEPT_BYTES:
-                    file.seek(before.offset)
-                    return _joined(before, file.read(status.st_size - before.offset))
+            if earlier is not None and earlier.path == path and earlier.inode == status.st_ino and not earlier.problem:
+                if status.st_size == earlier.offset:
+                    return earlier
+                if earlier.offset < status.st_size < earlier.offset + KEPT_BYTES:
+                    file.seek(earlier.offset)
+                    return _joined(earlier, file.read(status.st_size - earlier.offset))
             skipped = max(0, status.st_size - KEPT_BYTES)
             file.seek(skipped)
             data = file.read(KEPT_BYTES)
@@ -58,19 +62,14 @@ def read(path: Path, before: Tail | None = None) -> Tail:
         return Tail(path, problem=f"{path}: {error.strerror}")
 
 
-def _joined(before: Tail, data: bytes) -> Tail:
-    whole, ended, rest = (before.rest + data).rpartition(b"\n")
-    lines, starts, skipped = before.lines, before.starts, before.skipped
+def _joined(earlier: Tail, data: bytes) -> Tail:
+    whole, ended, unfinished = (earlier.unfinished + data).rpartition(b"\n")
+    lines, starts, skipped = earlier.lines, earlier.starts, earlier.skipped
     if ended:
-        lines += tuple(_after_return(line) for line in whole.decode("utf-8", "replace").split("\n"))
+        lines += tuple(last_state(line) for line in whole.decode("utf-8", "replace").split("\n"))
         lengths = (len(line) + 1 for line in whole.split(b"\n"))
-        starts += tuple(accumulate(lengths, initial=before.offset - len(before.rest)))[:-1]
+        starts += tuple(accumulate(lengths, initial=earlier.offset - len(earlier.unfinished)))[:-1]
     if len(lines) > 50_000:  # a long visit: let the beginning go
         lines, starts = lines[25_000:], starts[25_000:]
         skipped = starts[0]
-    return Tail(before.path, lines, starts, rest, before.offset + len(data), skipped, before.inode)
-
-
-def _after_return(line: str) -> str:
-    """A progress bar writes over itself: only its last state is kept."""
-    return line.rstrip("\r").rpartition("\r")[2] if "\r" in line else line
+    return Tail(earlier.path, lines, starts, unfinished, earlier.offset + len(data), skipped, earlier.inode)

@@ -7,11 +7,11 @@ import os
 import time
 
 from engine.base.errors import EngineError
+from engine.base.log_tail import tail
 from engine.base.messages import msg
 from engine.base.workspace import Workspace, find_workspace
 from engine.daemon import daemon_client
 from engine.daemon.daemon_client import DaemonStatus
-from engine.present.log_tail import tail
 from engine.present.numbers import duration
 from engine.present.text import visible
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import EngineError
+from engine.base.log_tail import PIECE, tail
 from engine.base.messages import msg
 from engine.base.workspace import LOG, Workspace, find_workspace
 from engine.cli.commands.checkpoint_list import checkpoint_json, checkpoint_table
@@ -15,7 +16,6 @@ from engine.cli.run_args import as_json, busy_seconds, find_run, open_store, run
 from engine.metrics.best_evaluation import LOSS, Best, Criterion
 from engine.metrics.names import lower_is_better
 from engine.present import event_text
-from engine.present.log_tail import PIECE, tail
 from engine.present.numbers import ago, bytes_text, clock, duration, metric, setting_text
 from engine.present.text import cells, cut, first_line, fit, output_width, print_json, visible, wrap
 from engine.runs.run_folder import data_changes

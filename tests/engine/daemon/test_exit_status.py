@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from engine.base.log_tail import last_lines
 from engine.base.units import GIB
 from engine.daemon import placement, process_control
 from engine.daemon.exit_status import ExitCause, ExitEvidence, classify_exit
@@ -86,9 +87,9 @@ def test_the_systems_count_of_oom_kills_can_be_read():
 
 def test_the_last_lines_show_the_end_of_a_progress_bar(tmp_path):
     (tmp_path / "log").write_bytes(b"first\nloading 1%\rloading 99%\rloaded\nlast\n")
-    assert process_control.last_lines(tmp_path / "log") == "first\nloaded\nlast"
-    assert process_control.last_lines(tmp_path / "log", count=2) == "loaded\nlast"
-    assert process_control.last_lines(tmp_path / "none") == ""
+    assert last_lines(tmp_path / "log") == "first\nloaded\nlast"
+    assert last_lines(tmp_path / "log", count=2) == "loaded\nlast"
+    assert last_lines(tmp_path / "none") == ""
 
 
 def run(**changes) -> Run:
