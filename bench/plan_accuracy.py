@@ -84,7 +84,7 @@ def compare(name: str, method: str, options: argparse.Namespace, ready: str = ""
         narrow = precision.autocast is not None
         known = EstimateInputs(options.device, narrow, tokens // 2, tokens, 0.5)
         estimate = memory_estimate(
-            config, shape=read_shape(content, ""), checkpointing=options.checkpointing, known=known
+            config, shape=read_shape(content, ""), checkpointing=options.checkpointing, inputs=known
         )
         traced = trace(
             config, content, device=options.device, bfloat16=narrow, lengths=lengths, supervised=0.5, passes=1,

@@ -1,6 +1,7 @@
 """Advice before a run, each piece with its reason and where that is from. A pure function of facts."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.base.messages import msg
@@ -61,18 +62,21 @@ _NEW_FACTS = (
 
 def advise(facts: DatasetStats) -> list[Advice]:
     """What a careful colleague would say, most important first; empty where there is nothing to say."""
-    found: list[Advice] = []
-    say = lambda *parts: found.append(Advice(*parts))  # noqa: E731
+    advice: list[Advice] = []
+
+    def say(code: str, message: str, reason: str, source: str) -> None:
+        advice.append(Advice(code, message, reason, source))
+
     _about_size(facts, say)
     _about_rows(facts, say)
     _about_lengths(facts, say)
     _about_epochs(facts, say)
     _about_validation(facts, say)
     _about_the_tool(facts, say)
-    return found
+    return advice
 
 
-def _about_size(facts: DatasetStats, say) -> None:
+def _about_size(facts: DatasetStats, say: Callable[[str, str, str, str], None]) -> None:
     if facts.objective == "pretrain":
         return
     if facts.examples < FEW:
@@ -101,7 +105,7 @@ def _about_size(facts: DatasetStats, say) -> None:
         )
 
 
-def _about_rows(facts: DatasetStats, say) -> None:
+def _about_rows(facts: DatasetStats, say: Callable[[str, str, str, str], None]) -> None:
     if facts.duplicates > 0.05 * facts.examples:
         say(
             "duplicates",
@@ -135,7 +139,7 @@ def _about_rows(facts: DatasetStats, say) -> None:
         )
 
 
-def _about_lengths(facts: DatasetStats, say) -> None:
+def _about_lengths(facts: DatasetStats, say: Callable[[str, str, str, str], None]) -> None:
     if facts.overlong:
         lost = (
             msg("{skipped:,} are left out", skipped=facts.skipped)
@@ -178,16 +182,16 @@ def _about_lengths(facts: DatasetStats, say) -> None:
         )
 
 
-def _about_epochs(facts: DatasetStats, say) -> None:
+def _about_epochs(facts: DatasetStats, say: Callable[[str, str, str, str], None]) -> None:
     high = 1e-4 if facts.method == "full" else 1e-3
     if facts.learning_rate > high:
         say(
             "high-rate",
             msg(
-                "A rate of {learning_rate:g} is high for {method}; usual is {suffix}.",
+                "A rate of {learning_rate:g} is high for {method}; usual is {usual}.",
                 learning_rate=facts.learning_rate,
                 method=facts.method,
-                suffix="1e-5 to 5e-5" if facts.method == "full" else "1e-4 to 5e-4",
+                usual="1e-5 to 5e-5" if facts.method == "full" else "1e-4 to 5e-4",
             ),
             "What the model could do before is lost first, and the loss may jump. Keep some general prompts in "
             "eval.prompts and read their answers.",
@@ -202,7 +206,7 @@ def _about_epochs(facts: DatasetStats, say) -> None:
         )
 
 
-def _about_validation(facts: DatasetStats, say) -> None:
+def _about_validation(facts: DatasetStats, say: Callable[[str, str, str, str], None]) -> None:
     if facts.validation == 0:
         say(
             "no-validation",
@@ -215,16 +219,16 @@ def _about_validation(facts: DatasetStats, say) -> None:
         say(
             "small-validation",
             msg(
-                "{validation} validation examples tell two runs apart only beyond about {value:.0f} points.",
+                "{validation} validation examples tell two runs apart only beyond about {margin:.0f} points.",
                 validation=facts.validation,
-                value=100 * margin,
+                margin=100 * margin,
             ),
             "That is the 95 % interval of a share near one half among so many. 400 examples bring it to 5 points.",
             "Card et al. 2020, With Little Power Comes Great Responsibility (arXiv 2010.06595)",
         )
 
 
-def _about_the_tool(facts: DatasetStats, say) -> None:
+def _about_the_tool(facts: DatasetStats, say: Callable[[str, str, str, str], None]) -> None:
     if facts.dated > 0.2:
         say(
             "facts-that-change",

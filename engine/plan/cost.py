@@ -47,9 +47,9 @@ def read_prices(kwh: float | None = None) -> Prices:
         as_of=str(own.get("as_of", content["as_of"])),
         note=str(own.get("note", content["note"])),
         training=table,
-        kwh=kwh if kwh is not None else _number(electricity.get("kwh"), "electricity.kwh", path),
+        kwh=kwh if kwh is not None else _optional_amount(electricity.get("kwh"), "electricity.kwh", path),
         currency=str(electricity.get("currency", "")),
-        watts=_number(electricity.get("watts"), "electricity.watts", path),
+        watts=_optional_amount(electricity.get("watts"), "electricity.watts", path),
     )
 
 
@@ -95,19 +95,22 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {error}", "It is a TOML table; see docs/plan.md.") from None
 
 
-def _table(found: Any, path: Path) -> dict[str, float]:
-    if not isinstance(found, dict):
+def _table(prices: Any, path: Path) -> dict[str, float]:
+    if not isinstance(prices, dict):
         raise InputError(
             msg("{path}: training_per_million_tokens is not a table", path=path), 'Write "gpt-4o-mini" = 3.00 under it.'
         )
     return {
-        str(model): _number(price, msg("the price of {model}", model=model), path) for model, price in found.items()
+        str(model): _amount(price, msg("the price of {model}", model=model), path) for model, price in prices.items()
     }
 
 
-def _number(value: Any, what: str, path: Path) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        raise InputError(msg("{path}: {what} is {value!r}, not an amount", path=path, what=what, value=value))
-    return float(value)
+def _amount(amount: Any, what: str, path: Path) -> float:
+    """Raises InputError for what is no amount of money, energy or power."""
+    if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < 1e9:
+        raise InputError(msg("{path}: {what} is {amount!r}, not an amount", path=path, what=what, amount=amount))
+    return float(amount)
+
+
+def _optional_amount(amount: Any, what: str, path: Path) -> float | None:
+    return None if amount is None else _amount(amount, what, path)

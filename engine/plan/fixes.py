@@ -19,7 +19,7 @@ from engine.base.messages import msg
 from engine.base.units import gib_text
 from engine.monitor.samples import GpuSample
 from engine.plan.gpu_fit import GpuSpec
-from engine.plan.memory import EstimateInputs, memory_estimate
+from engine.plan.memory import EstimateInputs, memory_estimate, shape_estimate
 from engine.plan.memory_ladder import memory_ladder
 from engine.runs.relocate import located, new_places
 from engine.settings.coerce import coerce, parse_set
@@ -153,7 +153,7 @@ def _memory_fixes(
     )
     longest, recomputed = inputs.longest_of(config), passes.get("activation_checkpointing")
     tokens = longest if "with a single example" in (run.reason or "") else passes.get("micro_tokens")
-    estimate = memory_estimate(config, micro_tokens=tokens, checkpointing=recomputed, known=inputs)
+    estimate = memory_estimate(config, micro_tokens=tokens, checkpointing=recomputed, inputs=inputs)
     if estimate is None:
         return [Fix(saver.label, saver.settings, saver.cost) for saver in memory_ladder(config, longest, 0)]
     too_large = gpu is not None and estimate.expected > gpu.usable_bytes
@@ -162,15 +162,15 @@ def _memory_fixes(
         changed = config.replace(saver.settings)
         smallest_pass = inputs.longest_of(changed)
         tokens = estimate.micro_tokens if estimate.micro_tokens > longest else smallest_pass
-        lighter = memory_estimate(
+        lighter = shape_estimate(
             changed,
-            shape=estimate.shape,
+            estimate.shape,
             micro_tokens=max(smallest_pass, saver.settings.get("train.micro_tokens", tokens)),
             checkpointing=saver.settings.get("train.activation_checkpointing", recomputed),
-            known=inputs,
+            inputs=inputs,
         )
-        saved = estimate.expected - lighter.expected if lighter else 0
-        if lighter and saved >= _WITHOUT_EFFECT * estimate.expected:
+        saved = estimate.expected - lighter.expected
+        if saved >= _WITHOUT_EFFECT * estimate.expected:
             fits = lighter.expected <= gpu.usable_bytes if too_large and gpu else None
             fixes.append(Fix(saver.label, saver.settings, saver.cost, saved, fits))
     return fixes

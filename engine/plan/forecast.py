@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.base.messages import msg
+from engine.base.messages import msg_n
 from engine.models.model_shape import find_shape
 from engine.plan.advice import Advice, DatasetStats, advise
 from engine.plan.cost import Cost, Prices, cost
 from engine.plan.gpu_fit import COMMON_GPUS, Change, Fit, GpuSpec, changes_that_fit, fit
 from engine.plan.hardware import Hardware
-from engine.plan.memory import EstimateInputs, MemoryEstimate, memory_estimate
+from engine.plan.memory import EstimateInputs, MemoryEstimate, shape_estimate
 from engine.plan.throughput import (
     Duration,
     PastRun,
@@ -40,7 +40,7 @@ class Memory:
     """On each card of this machine, or on cards of common sizes where it has none."""
     changes: tuple[Change, ...]
     """The cheapest that make it fit the card with the most room; empty where it fits, or nothing helps."""
-    known: EstimateInputs
+    inputs: EstimateInputs
     corrected_by: int
     """How many earlier runs of this machine the estimate was corrected by."""
     traced: bool
@@ -55,7 +55,7 @@ def memory(config: RunConfig, machine: Hardware, past: Sequence[PastRun], facts:
         return None
     count = ranks(config, machine)
     factor, runs = correction(past, config.method.kind, machine.device_name)
-    known = EstimateInputs(
+    inputs = EstimateInputs(
         device=machine.device,
         bfloat16=machine.bfloat16,
         longest=facts.get("longest"),
@@ -63,19 +63,19 @@ def memory(config: RunConfig, machine: Hardware, past: Sequence[PastRun], facts:
         supervised=facts.get("supervised"),
         correction=factor,
     )
-    estimate = memory_estimate(config, shape=shape, known=known)
-    on_gpu = known if machine.cards else dataclasses.replace(known, device="cuda", bfloat16=True, correction=1.0)
+    estimate = shape_estimate(config, shape, inputs=inputs)
+    on_gpu = inputs if machine.cards else dataclasses.replace(inputs, device="cuda", bfloat16=True, correction=1.0)
     cards: Sequence[GpuSpec] = machine.cards or COMMON_GPUS
     fits = tuple(fit(config, card, on_gpu, shape) for card in cards)
     roomiest = max(cards, key=lambda card: card.usable_bytes)
     changes = tuple(changes_that_fit(config, roomiest, on_gpu, shape))
     if machine.cards:  # the passes the worker would really make there
-        estimate = max(fits, key=lambda one: one.card.usable_bytes).estimate
-    request = trace_request(config, estimate, known)
+        estimate = max(fits, key=lambda candidate: candidate.card.usable_bytes).estimate
+    request = trace_request(config, estimate, inputs)
     answer = remembered(request) if request else None
     if answer:
-        estimate = traced_estimate(estimate, answer, known)
-    return Memory(estimate, fits, changes, known, runs, answer is not None, count)
+        estimate = traced_estimate(estimate, answer, inputs)
+    return Memory(estimate, fits, changes, inputs, runs, answer is not None, count)
 
 
 @dataclass(frozen=True)
@@ -105,23 +105,18 @@ def forecast(
     count, device, what = ranks(config, machine), machine.device_name, (config.model.name, config.method.kind)
     speed = probed or speed_of_past(past, *what, device_label(device, count))
     if speed is None and needs is not None:
-        one = speed_of_past(past, *what, device) or estimated_throughput(config, needs.estimate, device)
-        speed = speed_of_several(one, count)
-    took = None
+        single = speed_of_past(past, *what, device) or estimated_throughput(config, needs.estimate, device)
+        speed = speed_of_several(single, count)
+    run_duration: Duration | None = None
     if speed is not None:
         evaluations = evaluations_of(config, plan["steps_per_epoch"], plan["total_steps"])
         # One GPU evaluates while the others wait.
-        took = duration(speed, tokens, count * data["val"]["tokens"], evaluations)
+        run_duration = duration(speed, tokens, count * data["val"]["tokens"], evaluations)
     watts = count * _LOAD * machine.card_watts if machine.card_watts else None  # a CPU tells it to root only
-    limit = "the card's limit" if count == 1 else msg("the limit of {count} cards", count=count)
-    bill = cost(
-        took.seconds if took else None,
-        tokens,
-        watts,
-        f"{_LOAD:.0%} of {limit}" if watts else "",
-        prices,
-    )
-    return Forecast(tokens, took, bill, tuple(advise(facts_of(config, report))))
+    limit = msg_n("the card's limit", "the limit of {n} cards", count)
+    seconds = run_duration.seconds if run_duration else None
+    run_cost = cost(seconds, tokens, watts, f"{_LOAD:.0%} of {limit}" if watts else "", prices)
+    return Forecast(tokens, run_duration, run_cost, tuple(advise(dataset_stats(config, report))))
 
 
 def ranks(config: RunConfig, machine: Hardware) -> int:
@@ -129,31 +124,31 @@ def ranks(config: RunConfig, machine: Hardware) -> int:
     return max(1, min(config.run.gpus_wanted, len(machine.cards)))
 
 
-def facts_of(config: RunConfig, report: dict[str, Any]) -> DatasetStats:
+def dataset_stats(config: RunConfig, report: dict[str, Any]) -> DatasetStats:
     """The data report as advice takes it."""
-    data, found, plan = report["data"], report["facts"], report["plan"]
+    data, facts, plan = report["data"], report["facts"], report["plan"]
     train = data["train"]
     return DatasetStats(
         examples=train["examples"],
         longest=train["longest"],
         max_length=config.data.max_length,
-        median_tokens=found["median_tokens"],
+        median_tokens=facts["median_tokens"],
         epochs=round(plan["total_steps"] / plan["steps_per_epoch"], 2),
         learning_rate=float(config.optim.learning_rate),
         method=config.method.kind,
         objective=config.method.objective,
         labels=data["labels"],
-        duplicates=found["duplicates"],
-        contradictions=found["contradictions"],
+        duplicates=facts["duplicates"],
+        contradictions=facts["contradictions"],
         overlong=train["overlong"] if config.method.objective == "sft" else 0,
         cut_tokens=train["cut_tokens"],
         cut_supervised=train["cut_supervised"],
         skips_overlong=config.data.overlong == "skip",
         skipped=train["skipped"],
         validation=data["val"]["examples"],
-        median_answer_tokens=found["median_answer_tokens"],
-        same_answer=found["same_answer"],
-        dated=found["dated"],
+        median_answer_tokens=facts["median_answer_tokens"],
+        same_answer=facts["same_answer"],
+        dated=facts["dated"],
     )
 
 
@@ -192,21 +187,21 @@ def memory_json(needs: Memory | None) -> dict[str, Any] | None:
     }
 
 
-def forecast_json(way: Forecast) -> dict[str, Any]:
+def forecast_json(run_forecast: Forecast) -> dict[str, Any]:
     """JSON-ready."""
-    took = way.duration
+    predicted = run_forecast.duration
     return {
-        "training_tokens": way.training_tokens,
+        "training_tokens": run_forecast.training_tokens,
         "time": None
-        if took is None
+        if predicted is None
         else {
-            "seconds": took.seconds,
-            "training_seconds": took.training_seconds,
-            "evaluation_seconds": took.evaluation_seconds,
-            "tokens_per_second": took.speed.tokens_per_second,
-            "from": took.speed.source,
-            "factor": took.speed.factor,
+            "seconds": predicted.seconds,
+            "training_seconds": predicted.training_seconds,
+            "evaluation_seconds": predicted.evaluation_seconds,
+            "tokens_per_second": predicted.speed.tokens_per_second,
+            "from": predicted.speed.source,
+            "factor": predicted.speed.factor,
         },
-        "cost": dataclasses.asdict(way.cost),
-        "advice": [dataclasses.asdict(piece) for piece in way.advice],
+        "cost": dataclasses.asdict(run_forecast.cost),
+        "advice": [dataclasses.asdict(piece) for piece in run_forecast.advice],
     }

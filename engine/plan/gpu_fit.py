@@ -6,7 +6,7 @@ from engine.base.messages import msg
 from engine.base.units import GIB
 from engine.models.device_limits import ENOUGH_TOKENS, GPU_SHARE
 from engine.models.model_shape import ModelShape
-from engine.plan.memory import EstimateInputs, MemoryEstimate, memory_estimate
+from engine.plan.memory import EstimateInputs, MemoryEstimate, shape_estimate
 from engine.plan.memory_ladder import memory_ladder
 from engine.settings.schema import RunConfig
 
@@ -52,35 +52,35 @@ class Change:
     fits: bool
 
 
-def fit(config: RunConfig, card: GpuSpec, known: EstimateInputs, shape: ModelShape) -> Fit:
+def fit(config: RunConfig, card: GpuSpec, inputs: EstimateInputs, shape: ModelShape) -> Fit:
     """As the worker goes about it: twice the tokens as long as they fit; recompute activations where too few do."""
     setting = config.train.activation_checkpointing
-    longest = known.longest_of(config)
-    enough = min(known.step_tokens or ENOUGH_TOKENS, ENOUGH_TOKENS)
+    longest = inputs.longest_of(config)
+    enough = min(inputs.step_tokens or ENOUGH_TOKENS, ENOUGH_TOKENS)
     best: MemoryEstimate | None = None
     for checkpointing in [setting] if isinstance(setting, bool) else [False, True]:
-        found = _largest(config, card, known, shape, checkpointing, longest)
-        if found and (best is None or found.micro_tokens > best.micro_tokens):
-            best = found
+        largest = _largest(config, card, inputs, shape, checkpointing, longest)
+        if largest and (best is None or largest.micro_tokens > best.micro_tokens):
+            best = largest
         if best and best.micro_tokens >= enough:
             break
     if best is None:
         recompute = setting is not False
-        smallest = memory_estimate(config, shape=shape, micro_tokens=longest, checkpointing=recompute, known=known)
+        smallest = shape_estimate(config, shape, micro_tokens=longest, checkpointing=recompute, inputs=inputs)
         return Fit(card, smallest, False, False)
     return Fit(card, best, True, best.high <= card.usable_bytes)
 
 
 def _largest(
-    config: RunConfig, card: GpuSpec, known: EstimateInputs, shape: ModelShape, checkpointing: bool, longest: int
+    config: RunConfig, card: GpuSpec, inputs: EstimateInputs, shape: ModelShape, checkpointing: bool, longest: int
 ) -> MemoryEstimate | None:
     """The estimate with the most tokens a pass that fit; None where not even the longest example does."""
     fixed = config.train.micro_tokens
     tokens = longest if fixed == "auto" else max(longest, fixed)
     best: MemoryEstimate | None = None
-    most = known.step_tokens or 16 * ENOUGH_TOKENS
+    most = inputs.step_tokens or 16 * ENOUGH_TOKENS
     while True:
-        estimate = memory_estimate(config, shape=shape, micro_tokens=tokens, checkpointing=checkpointing, known=known)
+        estimate = shape_estimate(config, shape, micro_tokens=tokens, checkpointing=checkpointing, inputs=inputs)
         if estimate.expected > card.usable_bytes:
             return best
         best = estimate
@@ -89,22 +89,22 @@ def _largest(
         tokens = min(2 * tokens, most)
 
 
-def changes_that_fit(config: RunConfig, card: GpuSpec, known: EstimateInputs, shape: ModelShape) -> list[Change]:
+def changes_that_fit(config: RunConfig, card: GpuSpec, inputs: EstimateInputs, shape: ModelShape) -> list[Change]:
     """From the cheapest on, each upon those before it, until it fits. The last one says whether it does."""
     made: list[Change] = []
-    present = fit(config, card, known, shape)
+    present = fit(config, card, inputs, shape)
     if present.fits:
         return made
-    before = present.estimate.expected
-    for saver in memory_ladder(config, known.longest_of(config)):
+    expected_before = present.estimate.expected
+    for saver in memory_ladder(config, inputs.longest_of(config)):
         changed = config.replace(dict(saver.settings))
-        result = fit(changed, card, known, shape)
+        result = fit(changed, card, inputs, shape)
         expected = result.estimate.expected
-        if expected > 0.99 * before and not result.fits:
+        if expected > 0.99 * expected_before and not result.fits:
             continue
         source = f" ({saver.source})" if saver.source else ""
         made.append(Change(dict(saver.settings), f"{saver.label}: {saver.cost}{source}", expected, result.fits))
-        config, before = changed, expected
+        config, expected_before = changed, expected
         if result.fits:
             break
     return made

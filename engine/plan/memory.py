@@ -79,28 +79,40 @@ def memory_estimate(
     shape: ModelShape | None = None,
     micro_tokens: int | None = None,
     checkpointing: bool | None = None,
-    known: EstimateInputs | None = None,
+    inputs: EstimateInputs | None = None,
 ) -> MemoryEstimate | None:
-    """Peak memory of the run; None for a model whose shape is not known.
+    """Peak memory of the run; None for a model whose shape is not known, where none is given. See `shape_estimate`."""
+    shape = shape or find_shape(config.model)
+    if shape is None:
+        return None
+    return shape_estimate(config, shape, micro_tokens=micro_tokens, checkpointing=checkpointing, inputs=inputs)
+
+
+def shape_estimate(
+    config: RunConfig,
+    shape: ModelShape,
+    *,
+    micro_tokens: int | None = None,
+    checkpointing: bool | None = None,
+    inputs: EstimateInputs | None = None,
+) -> MemoryEstimate:
+    """Peak memory of the run with a model of this shape.
 
     Where `train.micro_tokens` is auto the worker takes what the card allows; the estimate is for the passes it would be
     content with. Where `train.activation_checkpointing` is auto it is for recomputed activations, which is what the
     worker falls back to before it gives up.
     """
-    shape = shape or find_shape(config.model)
-    if shape is None:
-        return None
-    known = known or EstimateInputs()
-    how, adapter = arithmetic(config, known), adapter_of(config)
+    inputs = inputs or EstimateInputs()
+    how, adapter = arithmetic(config, inputs), adapter_of(config)
     if checkpointing is None:
         setting = config.train.activation_checkpointing
-        checkpointing = setting if isinstance(setting, bool) else known.device == "cuda"
-    longest = known.longest_of(config)
-    tokens = micro_tokens or pass_tokens(config, known)
+        checkpointing = setting if isinstance(setting, bool) else inputs.device == "cuda"
+    longest = inputs.longest_of(config)
+    tokens = micro_tokens or pass_tokens(config, inputs)
     trainable = adapter_numbers(shape, adapter) if adapter else shape.parameters
     if config.model.attention == "plain":
         tokens = min(tokens, longest)
-    supervised = max(1, round(tokens * (UNKNOWN_SUPERVISED if known.supervised is None else known.supervised)))
+    supervised = max(1, round(tokens * (UNKNOWN_SUPERVISED if inputs.supervised is None else inputs.supervised)))
     held = _resident_bytes(config, shape, how, adapter, trainable, checkpointing)
     one_layer = tokens * kept_per_token(shape, how, adapter, longest)
     embedded = tokens * 6 * shape.hidden
@@ -112,7 +124,7 @@ def memory_estimate(
         how.products * max(one.weights for one in shape.linears) if how.full or config.method.kind == "qlora" else 0
     )
     # A step in one pass has no gradients yet when its activations are all there.
-    one_pass = known.step_tokens is not None and known.step_tokens <= tokens
+    one_pass = inputs.step_tokens is not None and inputs.step_tokens <= tokens
     before = held | {"gradients": 0} if one_pass else held
     logits = logits_bytes(shape, how, supervised)
     moments = [before | {"activations": kept, "logits": logits}]
@@ -121,7 +133,7 @@ def memory_estimate(
         workspace = (6 if how.cast else 4) * shape.embedding
         moments.append(before | {"activations": kept, "logits": 2 * logits // 3, "workspace": workspace})
     after_forward = {}
-    if how.full and "casts" in held and checkpointing and known.device == "cuda":
+    if how.full and "casts" in held and checkpointing and inputs.device == "cuda":
         # Recomputing in autograd's own thread drops the copies autocast had kept (engine.worker.trace.trace).
         after_forward = {"casts": held["casts"] // (shape.layers + 1)}
     moments += [
@@ -134,11 +146,11 @@ def memory_estimate(
         workspace = lookups * how.weights * shape.embedding
         moments.append(held | after_forward | {"activations": embedded, "workspace": workspace})
     parts = max(moments, key=lambda moment: sum(moment.values()))
-    kernels = _CPU_KERNELS_BYTES if known.device == "cpu" and how.cast else 0
-    if known.device == "cpu":  # resident as all the rest is, and measured with it
+    kernels = _CPU_KERNELS_BYTES if inputs.device == "cpu" and how.cast else 0
+    if inputs.device == "cpu":  # resident as all the rest is, and measured with it
         parts = parts | {"context": _CPU_LIBRARIES_BYTES + kernels}
-    parts = {name: round(known.correction * value) for name, value in parts.items()}
-    if known.device == "cuda":
+    parts = {name: round(inputs.correction * value) for name, value in parts.items()}
+    if inputs.device == "cuda":
         parts["context"] = CUDA_CONTEXT_BYTES
     expected = sum(parts.values())
     loose = expected - sum(held.values())
@@ -151,21 +163,21 @@ def memory_estimate(
         trainable=trainable,
         micro_tokens=tokens,
         activation_checkpointing=checkpointing,
-        device=known.device,
+        device=inputs.device,
         shape=shape,
     )
 
 
-def arithmetic(config: RunConfig, known: EstimateInputs) -> Arithmetic:
+def arithmetic(config: RunConfig, inputs: EstimateInputs) -> Arithmetic:
     """In what types the worker computes; the same decisions as engine.worker.model.load.choose_precision."""
     full = config.method.kind == "full"
-    wanted = config.model.dtype
-    if wanted == "float32" or (wanted == "auto" and not known.bfloat16):
-        return Arithmetic(4, 4, full, fused=False, mask=1 if known.device == "cuda" else 4, copied=False)
-    frozen = not full and known.device == "cuda"
-    weights = 2 if frozen or wanted == "bfloat16" else 4
+    dtype = config.model.dtype
+    if dtype == "float32" or (dtype == "auto" and not inputs.bfloat16):
+        return Arithmetic(4, 4, full, fused=False, mask=1 if inputs.device == "cuda" else 4, copied=False)
+    frozen = not full and inputs.device == "cuda"
+    weights = 2 if frozen or dtype == "bfloat16" else 4
     # Rotary embeddings are float32 in a float32 stream, and the fused kernel takes half precision only.
-    on_gpu = known.device == "cuda"
+    on_gpu = inputs.device == "cuda"
     fused = on_gpu and weights == 2
     copied = config.method.kind != "qlora" or not on_gpu
     return Arithmetic(weights, 2, full, fused, mask=1 if on_gpu else 4, copied=copied)
@@ -188,13 +200,13 @@ def adapter_numbers(shape: ModelShape, adapter: Adapter) -> int:
     return shape.layers * of_layer
 
 
-def pass_tokens(config: RunConfig, known: EstimateInputs) -> int:
+def pass_tokens(config: RunConfig, inputs: EstimateInputs) -> int:
     """Tokens of the largest forward pass the estimate is for."""
     if config.train.micro_tokens != "auto":
-        wanted = config.train.micro_tokens
+        tokens = config.train.micro_tokens
     else:
-        wanted = CPU_TOKENS if known.device == "cpu" else ENOUGH_TOKENS
-    return max(known.longest_of(config), min(wanted, known.step_tokens or wanted))
+        tokens = CPU_TOKENS if inputs.device == "cpu" else ENOUGH_TOKENS
+    return max(inputs.longest_of(config), min(tokens, inputs.step_tokens or tokens))
 
 
 def logits_bytes(shape: ModelShape, how: Arithmetic, supervised: int) -> int:
@@ -241,7 +253,7 @@ def _cast_numbers(shape: ModelShape) -> int:
 
 
 def _kept_casts(config: RunConfig, shape: ModelShape, checkpointing: bool) -> int:
-    """A frozen float32 matrix is cast anew in each pass, and the backward pass keeps the copy."""
+    """A frozen float32 matrix is cast again in each pass, and the backward pass keeps the copy."""
     head = shape.head or shape.embedding
     if config.method.kind == "qlora":
         return head

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.plan.memory import MemoryEstimate
 from engine.settings.schema import RunConfig
 
@@ -59,16 +59,16 @@ def device_label(device: str, count: int) -> str:
     return f"{count} × {device}" if count > 1 else device
 
 
-def speed_of_several(one: Speed, count: int) -> Speed:
+def speed_of_several(single: Speed, count: int) -> Speed:
     """Of so many devices, where only one's is known. What they lose in summing gradients depends on what joins them,
     so it is counted as doubt.
     """
     if count == 1:
-        return one
+        return single
     return Speed(
-        count * one.tokens_per_second,
-        msg("{source}, times {count} GPUs", source=one.source, count=count),
-        1.5 * one.factor,
+        count * single.tokens_per_second,
+        msg("{source}, times {count} GPUs", source=single.source, count=count),
+        1.5 * single.factor,
     )
 
 
@@ -81,12 +81,13 @@ def speed_of_past(runs: Sequence[PastRun], model: str, method: str, device: str)
     ][-5:]
     if not fitting:
         return None
-    many = f"{len(fitting)} runs" if len(fitting) > 1 else "a run"
-    return Speed(
-        statistics.median(fitting),
-        msg("{many} of this model by {method} on this machine", many=many, method=method),
-        1.2,
+    source = msg_n(
+        "a run of this model by {method} on this machine",
+        "{n} runs of this model by {method} on this machine",
+        len(fitting),
+        method=method,
     )
+    return Speed(statistics.median(fitting), source, 1.2)
 
 
 def estimated_throughput(config: RunConfig, estimate: MemoryEstimate, device: str, cores: int | None = None) -> Speed:
@@ -108,7 +109,7 @@ def estimated_throughput(config: RunConfig, estimate: MemoryEstimate, device: st
         )
     name = device.upper()
     rate = next((rate for card, rate in _TERAFLOPS.items() if card in name), None)
-    known = (
+    peak = (
         msg("{rate} TFLOP/s of a {device}", rate=rate, device=device)
         if rate
         else "100 TFLOP/s, since the card is not known"
@@ -116,7 +117,7 @@ def estimated_throughput(config: RunConfig, estimate: MemoryEstimate, device: st
     share = _UTILISATION[config.method.kind]
     return Speed(
         (rate or 100) * 1e12 * share / work,
-        msg("arithmetic: {share:.0%} of {known}", share=share, known=known),
+        msg("arithmetic: {share:.0%} of {peak}", share=share, peak=peak),
         2 if rate else 4,
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 from engine import __version__
 from engine.base.atomic_files import atomic_write
 from engine.base.errors import EngineError
+from engine.base.messages import msg
 from engine.base.worker_process import worker_command, worker_environment
 from engine.models.model_shape import find_config
 from engine.plan.memory import UNKNOWN_SUPERVISED, EstimateInputs, MemoryEstimate
@@ -28,24 +29,24 @@ _SETTINGS = (
 _KEPT = 500
 
 
-def trace_request(config: RunConfig, estimate: MemoryEstimate, known: EstimateInputs) -> dict[str, Any] | None:
+def trace_request(config: RunConfig, estimate: MemoryEstimate, inputs: EstimateInputs) -> dict[str, Any] | None:
     """What `engine.worker.trace.trace.answer` takes, for the passes of an estimate. None where no config.json is at
     hand."""
-    found = find_config(config.model)
-    if found is None:
+    content = find_config(config.model)
+    if content is None:
         return None
     tokens = estimate.micro_tokens
-    longest = min(known.longest_of(config), tokens)
+    longest = min(inputs.longest_of(config), tokens)
     lengths = [longest] * (tokens // longest) + ([tokens % longest] if tokens % longest else [])
     flat = config.flat()
     return {
         "settings": {path: flat[path] for path in _SETTINGS},
-        "config": found[0],
-        "device": known.device,
-        "bfloat16": known.bfloat16,
+        "config": content[0],
+        "device": inputs.device,
+        "bfloat16": inputs.bfloat16,
         "lengths": lengths,
-        "supervised": round(UNKNOWN_SUPERVISED if known.supervised is None else known.supervised, 2),
-        "passes": 1 if known.step_tokens is not None and known.step_tokens <= tokens else 2,
+        "supervised": round(UNKNOWN_SUPERVISED if inputs.supervised is None else inputs.supervised, 2),
+        "passes": 1 if inputs.step_tokens is not None and inputs.step_tokens <= tokens else 2,
         "checkpointing": estimate.activation_checkpointing,
     }
 
@@ -57,8 +58,8 @@ def remembered(request: dict[str, Any]) -> dict[str, Any] | None:
 
 def run_trace(request: dict[str, Any], seconds: float = 600) -> dict[str, Any]:
     """The answer, and remembered from now on. 5 to 30 s for models up to 8B. Raises EngineError where it fails."""
-    if found := remembered(request):
-        return found
+    if answered := remembered(request):
+        return answered
     try:
         done = subprocess.run(
             worker_command(module="engine.worker.trace.trace"),
@@ -72,18 +73,19 @@ def run_trace(request: dict[str, Any], seconds: float = 600) -> dict[str, Any]:
     except (subprocess.TimeoutExpired, ValueError):
         done, answer = None, None
     if answer is None:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines() if done else []
+        output = done.stderr.decode("utf-8", "replace").strip().splitlines() if done else []
         raise EngineError(
-            f"the trace failed: {said[-1] if said else 'no answer'}", "The estimate by arithmetic stands on its own."
+            msg("the trace failed: {last_line}", last_line=output[-1] if output else "no answer"),
+            "The estimate by arithmetic stands on its own.",
         )
     _remember(request, answer)
     return answer
 
 
-def traced_estimate(estimate: MemoryEstimate, answer: dict[str, Any], known: EstimateInputs) -> MemoryEstimate:
+def traced_estimate(estimate: MemoryEstimate, answer: dict[str, Any], inputs: EstimateInputs) -> MemoryEstimate:
     """The estimate with the traced peak in place of the sum by arithmetic; its parts keep their proportions."""
     context = estimate.parts["context"]
-    peak = round(known.correction * answer["peak"])
+    peak = round(inputs.correction * answer["peak"])
     guessed = estimate.expected - context
     parts = {name: round(value * peak / guessed) for name, value in estimate.parts.items() if name != "context"}
     parts["context"] = context
@@ -111,22 +113,22 @@ def _key(request: dict[str, Any]) -> str:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions.append(importlib.metadata.version(name))
     settings = {path: value for path, value in request["settings"].items() if path != "model.name"}
-    said = json.dumps([{**request, "settings": settings}, versions], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()[:24]
+    text = json.dumps([{**request, "settings": settings}, versions], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _load() -> dict[str, Any]:
     try:
-        found = json.loads(_path().read_text("utf-8"))
+        answers = json.loads(_path().read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return answers if isinstance(answers, dict) else {}
 
 
 def _remember(request: dict[str, Any], answer: dict[str, Any]) -> None:
     """Written whole or not at all. That it cannot be written is no reason to fail: it is only a saving of time."""
     path = _path()
-    known = _load() | {_key(request): answer}
+    answers = _load() | {_key(request): answer}
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        atomic_write(path, json.dumps(dict(list(known.items())[-_KEPT:])))
+        atomic_write(path, json.dumps(dict(list(answers.items())[-_KEPT:])))

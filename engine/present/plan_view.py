@@ -334,7 +334,7 @@ def _how(needs: Memory) -> str:
     if needs.corrected_by:
         runs = "a run" if needs.corrected_by == 1 else f"{needs.corrected_by} runs"
         how += msg(
-            ", times {correction:.2f} after {runs} on this machine", correction=needs.known.correction, runs=runs
+            ", times {correction:.2f} after {runs} on this machine", correction=needs.inputs.correction, runs=runs
         )
     return how
 

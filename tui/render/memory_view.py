@@ -44,7 +44,7 @@ def lines(config: RunConfig, machine: Snapshot | None, known: EstimateInputs | N
     cards = cards_of(machine)
     on_cpu = machine is not None and not machine.gpus
     estimate = memory_estimate(
-        config, shape=shape, known=dataclasses.replace(known, device="cpu", bfloat16=False) if on_cpu else known
+        config, shape=shape, inputs=dataclasses.replace(known, device="cpu", bfloat16=False) if on_cpu else known
     )
     if estimate is None:
         return [[("memory not known for this model", "dim")]]

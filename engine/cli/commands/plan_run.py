@@ -77,7 +77,7 @@ def run_plan(options: argparse.Namespace) -> int:
     findings += [Finding("resume", "", note) for note in notes]
     needs = memory(config, machine, past, report["facts"])
     if options.trace and needs is not None and not needs.traced:
-        request = trace_request(config, needs.estimate, needs.known)
+        request = trace_request(config, needs.estimate, needs.inputs)
         if request is not None:
             run_trace(request)
             needs = memory(config, machine, past, report["facts"])

@@ -40,7 +40,7 @@ class PeakMemory:
             self._config,
             micro_tokens=max(tokens, self._known.longest),
             checkpointing=progress.activation_checkpointing,
-            known=self._known,
+            inputs=self._known,
         )
         fields = {"micro_tokens": tokens, "activation_checkpointing": progress.activation_checkpointing}
         if self._device.type == "cuda":

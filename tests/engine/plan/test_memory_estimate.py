@@ -118,7 +118,7 @@ def test_weights_gradients_and_moments_have_exactly_the_bytes_pytorch_allocates(
     optimizer.step()
     trained = [p for p in model.parameters() if p.requires_grad]
     moments = [t for state in optimizer.state.values() for key, t in state.items() if key != "step"]
-    parts = memory_estimate(config, known=EstimateInputs(device="cpu")).parts
+    parts = memory_estimate(config, inputs=EstimateInputs(device="cpu")).parts
     assert parts["gradients"] == sum(p.grad.nbytes for p in trained)
     assert parts["optimizer"] == sum(t.nbytes for t in moments)
     assert parts["weights"] + parts.get("adapter", 0) == sum(p.nbytes for p in model.parameters())
@@ -139,7 +139,7 @@ def test_four_bit_matrices_have_exactly_the_bytes_bitsandbytes_packs(tiny_model)
         found = [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
         assert constants == sum(tensor.nbytes for tensor in found)
     assert type(model.lm_head) is torch.nn.Linear
-    parts = memory_estimate(config, known=EstimateInputs(device="cpu")).parts
+    parts = memory_estimate(config, inputs=EstimateInputs(device="cpu")).parts
     assert parts["weights"] == sum(p.nbytes for p in model.parameters())
 
 
@@ -160,7 +160,7 @@ def of_another_trainer(monkeypatch):
         changes = {"data__max_length": tokens, "train__micro_tokens": tokens, "train__activation_checkpointing": True}
         config = config_of(method__kind=kind, **(changes | settings))
         known = EstimateInputs(supervised=1.0, step_tokens=passes * tokens)
-        return memory_estimate(config, shape=read_shape(content, ""), known=known)
+        return memory_estimate(config, shape=read_shape(content, ""), inputs=known)
 
     return estimate
 
@@ -266,7 +266,7 @@ def test_a_correction_covers_what_was_measured_with_it():
     """On the CPU that is resident memory with all libraries; on a GPU what torch hands out, without CUDA's context."""
     for device in ("cpu", "cuda"):
         plain, corrected = (
-            memory_estimate(config_of(), known=EstimateInputs(device=device, correction=factor))
+            memory_estimate(config_of(), inputs=EstimateInputs(device=device, correction=factor))
             for factor in (1.0, 1.2)
         )
         beside = plain.parts["context"] if device == "cuda" else 0
@@ -297,7 +297,7 @@ def test_what_a_presets_head_says_of_its_needs_is_what_the_plan_says(name):
 def test_every_preset_can_be_estimated(path):
     config = resolve([Layer(path.stem, find_preset(path.stem).settings())]).config
     assert memory_estimate(config).expected > 0
-    assert memory_estimate(config, known=EstimateInputs(device="cpu")).expected > 0
+    assert memory_estimate(config, inputs=EstimateInputs(device="cpu")).expected > 0
 
 
 # -- what fits -------------------------------------------------------------------------------------------------------

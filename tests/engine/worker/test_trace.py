@@ -168,7 +168,7 @@ def test_every_family_can_be_traced(family):
 def test_a_trace_is_asked_of_another_process_once_and_remembered(small, fork_server):
     config = config_of("lora", model__name=str(small), train__micro_tokens=256, data__max_length=128)
     known = EstimateInputs(device="cpu", bfloat16=False, longest=128, step_tokens=256)
-    estimate = memory_estimate(config, known=known)
+    estimate = memory_estimate(config, inputs=known)
     request = trace_request(config, estimate, known)
     assert request["lengths"] == [128, 128] and remembered(request) is None
     answer = run_trace(request)
