@@ -23,8 +23,8 @@ def main() -> int:
 
 def _has_command(words: list[str]) -> bool:
     """`finetop --workspace DIR ls`: whether a word follows that is no option and no option's value."""
-    before = ["", *words[:-1]]
-    return any(word[:1] != "-" and last not in _WITH_VALUE for last, word in zip(before, words, strict=True))
+    previous = ["", *words[:-1]]
+    return any(word[:1] != "-" and last not in _WITH_VALUE for last, word in zip(previous, words, strict=True))
 
 
 def screen(words: list[str]) -> int:

@@ -251,16 +251,16 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         await self.dispatch_keys()
         store = message.snapshot.store
         if store.journal_mode not in ("wal", "") and not store.missing and not store.problem:
-            self._tell_without_wal()
+            self._warn_without_wal()
 
-    def _tell_without_wal(self) -> None:
+    def _warn_without_wal(self) -> None:
         """Once for each workspace: what a drive without shared memory means for the queue."""
         path = str(self.workspace.database)
-        told = self.memory.values.get("told_without_wal")
-        told = told if isinstance(told, list) else []
-        if path in told:
+        remembered = self.memory.values.get("told_without_wal")
+        paths = remembered if isinstance(remembered, list) else []
+        if path in paths:
             return
-        self.memory.values["told_without_wal"] = [*told, path][-20:]
+        self.memory.values["told_without_wal"] = [*paths, path][-20:]
         from tui.screens.dialogs import Notice
 
         why = (

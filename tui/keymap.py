@@ -1,6 +1,6 @@
 """Every action of the screen in one table: the bindings, the footer, the help, the palette and the docs come from it.
 
-A key is written as one writes it: a printable character as itself (`J` is shift+j), others by Textual's names (`up`,
+A key is written as it is typed: a printable character as itself (`J` is shift+j), others by Textual's names (`up`,
 `ctrl+p`, `space`). `where` says in which pane or screen a key means this action; a key may mean different things in
 different places, and the place that has the focus is asked before the wider ones (`PLACES`).
 """
@@ -214,17 +214,19 @@ def written(key: str) -> str:
 class Keymap:
     """Which key means which action where; the user's own keys replace the table's."""
 
-    def __init__(self, own: Mapping[str, Iterable[str]] | None = None) -> None:
-        own = own or {}
-        self.problems = [msg("there is no action '{name}'", name=name) for name in own if name not in BY_ID]
-        self._keys = {action.id: tuple(own.get(action.id, action.keys)) for action in ACTIONS}
+    def __init__(self, custom: Mapping[str, Iterable[str]] | None = None) -> None:
+        custom = custom or {}
+        self.problems = [msg("there is no action '{name}'", name=name) for name in custom if name not in BY_ID]
+        self._keys = {action.id: tuple(custom.get(action.id, action.keys)) for action in ACTIONS}
         self._meaning: dict[tuple[str, str], str] = {}
         # The user's keys come first: they push a default out of a place, and two of them on one key are a mistake.
-        for action in sorted(ACTIONS, key=lambda action: action.id not in own):
+        for action in sorted(ACTIONS, key=lambda action: action.id not in custom):
             for key in self._keys[action.id]:
-                there = self._meaning.setdefault((action.where, key), action.id)
-                if there != action.id and action.id in own:
-                    self.problems.append(msg("'{key}' is both {there} and {id}", key=key, there=there, id=action.id))
+                first = self._meaning.setdefault((action.where, key), action.id)
+                if first != action.id and action.id in custom:
+                    self.problems.append(
+                        msg("'{key}' is both {first} and {second}", key=key, first=first, second=action.id)
+                    )
 
     def keys(self, action_id: str) -> tuple[str, ...]:
         """The keys of an action that reach it."""
@@ -233,9 +235,9 @@ class Keymap:
 
     def action(self, key: str, places: Iterable[str]) -> Action | None:
         """What a key means in the first of these places that knows it."""
-        for place in places:
-            if found := self._meaning.get((place, key)):
-                return BY_ID[found]
+        for where in places:
+            if action_id := self._meaning.get((where, key)):
+                return BY_ID[action_id]
         return None
 
     def reachable(self, places: Iterable[str]) -> list[Action]:
@@ -243,9 +245,9 @@ class Keymap:
         places = tuple(places)
         return [
             action
-            for place in places
+            for where in places
             for action in ACTIONS
-            if action.where == place and any(self.action(key, places) is action for key in self.keys(action.id) or ())
+            if action.where == where and any(self.action(key, places) is action for key in self.keys(action.id) or ())
         ]
 
     def footer(self, places: Iterable[str]) -> list[Action]:

@@ -34,7 +34,7 @@ class Settings:
 
 
 def read(path: Path | None = None) -> Settings:
-    """The settings; what is wrong in the file is told in `problems` and passed over, so that the screen opens."""
+    """The settings; what is wrong in the file stands in `problems` and is skipped, so that the screen opens."""
     path = path or config_folder() / "settings.toml"
     try:
         content = tomllib.loads(path.read_text("utf-8"))
@@ -44,16 +44,17 @@ def read(path: Path | None = None) -> Settings:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return Settings(problems=(f"{path}: {reason}",))
     problems: list[str] = []
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, value in content.items():
         if (name == "theme" and value in NAMES) or (name in ("ascii", "mouse") and isinstance(value, bool)):
-            found[name] = value
+            settings[name] = value
         elif name == "keys" and isinstance(value, dict):
-            found[name] = _keys(value, problems)
+            settings[name] = _keys(value, problems)
         else:
             problems.append(f"{name} = {json.dumps(value, default=str)[:40]}")
     return Settings(
-        **found, problems=tuple(msg("{path}: cannot use {problem}", path=path, problem=problem) for problem in problems)
+        **settings,
+        problems=tuple(msg("{path}: cannot use {problem}", path=path, problem=problem) for problem in problems),
     )
 
 
@@ -62,14 +63,14 @@ def _keys(table: dict[str, Any], problems: list[str]) -> dict[str, tuple[str, ..
     flat: dict[str, Any] = {}
     for name, value in table.items():
         flat |= {f"{name}.{verb}": keys for verb, keys in value.items()} if isinstance(value, dict) else {name: value}
-    found = {}
+    keys_of = {}
     for name, value in flat.items():
         keys = [value] if isinstance(value, str) else value
         if isinstance(keys, list) and all(isinstance(key, str) for key in keys):
-            found[name] = tuple(keys)
+            keys_of[name] = tuple(keys)
         else:
             problems.append(f"keys.{name}")
-    return found
+    return keys_of
 
 
 class Memory:

@@ -57,12 +57,12 @@ def token_report(config_path: str, child: HelperProcess) -> dict[str, Any] | str
     done = child.run([sys.executable, "-m", "tui", "plan", "--config", config_path, "--json"])
     if done is None:
         return None
-    code, said, complained = done
+    code, output, errors = done
     try:
-        report = json.loads(said)
-        return report if code == 0 and isinstance(report, dict) else complained.strip() or "the plan could not be made"
+        report = json.loads(output)
+        return report if code == 0 and isinstance(report, dict) else errors.strip() or "the plan could not be made"
     except ValueError:
-        return complained.strip() or msg("the plan could not be made (exit code {code})", code=code)
+        return errors.strip() or msg("the plan could not be made (exit code {code})", code=code)
 
 
 def main() -> int:
@@ -83,7 +83,7 @@ def main() -> int:
                 reports.append(report)
     answer: dict[str, Any] = {"error": error}
     if reports:
-        told = files_told(
+        notes = files_told(
             {
                 "files": [dataclasses.asdict(file) for report in reports for file in report.files],
                 "left_out": [line for report in reports for line in report.left_out],
@@ -93,7 +93,7 @@ def main() -> int:
             "rows": sum(report.rows for report in reports),
             "bad_rows": sum(report.bad_rows for report in reports),
             "files": [(file.path, file.format, file.rows) for report in reports for file in report.files],
-            "problems": [*told, *(str(problem) for report in reports for problem in report.problems)],
+            "problems": [*notes, *(str(problem) for report in reports for problem in report.problems)],
         }
     json.dump(answer, sys.stdout)
     return 0

@@ -25,7 +25,7 @@ class HelperProcess:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
         try:
-            said, complained = process.communicate(stdin, timeout=seconds)
+            output, errors = process.communicate(stdin, timeout=seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
@@ -33,7 +33,7 @@ class HelperProcess:
             if self._process is not process:
                 return None
             self._process = None
-        return process.returncode, said, complained
+        return process.returncode, output, errors
 
     def close(self) -> None:
         with self._lock:

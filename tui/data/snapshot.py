@@ -1,4 +1,4 @@
-"""What the screen knows at one moment: frozen values, built by the feed thread, drawn by the panes."""
+"""What the screen knows at one time: frozen values, built by the feed thread, drawn by the panes."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from engine.monitor import samples as monitor
 from engine.store.run_records import Checkpoint, Event, Run, RunState, Series, SettingValue
 
 DAEMON_STALE_SECONDS = 5.0
-"""The daemon beats every second; five beats missed are no accident."""
+"""The daemon renews its heartbeat every second; five missed in a row are no accident."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Detail:
     events: tuple[Event, ...] = ()
     series: Mapping[str, Series] = field(default_factory=dict)
     error: str = ""
-    """The whole story of a failure."""
+    """The error in full."""
     present: frozenset[int] | None = None
     """The steps whose checkpoint is there on disk; None: not looked."""
     rival: Run | None = None
@@ -62,11 +62,11 @@ class Detail:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """The last thing that ended, began or went wrong, in any run, and what telling it takes."""
+    """The last thing that ended, began or went wrong, in any run, and what its words need."""
 
     event: Event
     run: Run | None = None
-    place: int = 0
+    rank: int = 0
     """Of the run's best evaluation among all runs on the same data; 0: it has none."""
     scored: int = 0
     """How many runs on that data have an evaluation."""
@@ -114,17 +114,17 @@ class Snapshot:
 def machine_of(content: Mapping[str, Any], now: float) -> monitor.Snapshot:
     """machine.json, as `finetop top --json` prints it, back into the monitor's values.
 
-    Ages are what they were when it was written, plus how long ago that was. Unknown fields are passed over, so that a
+    Ages are what they were when it was written, plus how long ago that was. Unknown fields are skipped, so that a
     newer daemon does not blind an older screen.
     """
     late = max(0.0, now - float(content.get("t") or content.get("taken_at") or now))
 
     def record(kind: type, plain: Mapping[str, Any], **made: Any) -> Any:
-        known = {item.name for item in dataclasses.fields(kind)}
-        found = {name: _frozen(value) for name, value in plain.items() if name in known} | made
-        if found.get("age_seconds") is not None:
-            found["age_seconds"] += late
-        return kind(**found)
+        names = {field.name for field in dataclasses.fields(kind)}
+        values = {name: _frozen(value) for name, value in plain.items() if name in names} | made
+        if values.get("age_seconds") is not None:
+            values["age_seconds"] += late
+        return kind(**values)
 
     gpus = []
     for gpu in content.get("gpus") or ():

@@ -118,9 +118,9 @@ def nice_step(span: float, count: float) -> float:
 def ticks(scale: Scale, count: int) -> list[float]:
     """At most about `count` round values inside the scale, rising."""
     if scale.log:
-        found = _log_ticks(scale, count)
-        if len(found) >= 3:
-            return found
+        powers = _log_ticks(scale, count)
+        if len(powers) >= 3:
+            return powers
     span = scale.high / 2 - scale.low / 2
     step = nice_step(span, count / 2)
     return _multiples(scale, step)
@@ -151,13 +151,13 @@ def _log_ticks(scale: Scale, count: int) -> list[float]:
     first, last = math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high))
     every = max(1, math.ceil((last - first) / max(count, 1)))
     factors = (1, 2, 5) if (last - first) * 3 <= count + 2 else (1,)
-    found = []
+    powers = []
     for exponent in range(first, last + 1, every):
         for factor in factors:
             value = _power(factor, exponent)
             if value > 0 and scale.low * (1 - 1e-9) <= value <= min(scale.high * (1 + 1e-9), _LARGEST):
-                found.append(value)
-    return found
+                powers.append(value)
+    return powers
 
 
 def _power(factor: float, exponent: int) -> float:
@@ -172,8 +172,8 @@ def _log_floor(value: float) -> float:
 
 def _log_ceiling(value: float) -> float:
     decade = 10.0 ** math.floor(math.log10(value))
-    found = next((factor * decade for factor in (1, 2, 5, 10) if factor * decade >= value), value)
-    return found if found > 0 and math.isfinite(found) else value
+    ceiling = next((factor * decade for factor in (1, 2, 5, 10) if factor * decade >= value), value)
+    return ceiling if ceiling > 0 and math.isfinite(ceiling) else value
 
 
 def labels(values: list[float]) -> list[str]:

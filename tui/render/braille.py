@@ -115,7 +115,7 @@ class Canvas:
         colour.
         """
         shift = row * 4
-        found: list[tuple[str, int, bool] | None] = []
+        row_cells: list[tuple[str, int, bool] | None] = []
         layers = [layer for layer in self._layers if not layer[2]] + [layer for layer in self._layers if layer[2]]
         for left in range(0, self.columns, 2):
             bits, owner, owner_faint = 0, -1, False
@@ -128,12 +128,12 @@ class Canvas:
                     if owner < 0:
                         owner, owner_faint = series, faint
             if not bits:
-                found.append(None)
+                row_cells.append(None)
             elif ascii_only:
-                found.append((_ASCII_FAINT if owner_faint else _ASCII[owner % len(_ASCII)], owner, owner_faint))
+                row_cells.append((_ASCII_FAINT if owner_faint else _ASCII[owner % len(_ASCII)], owner, owner_faint))
             else:
-                found.append((_BRAILLE[bits], owner, owner_faint))
-        return found
+                row_cells.append((_BRAILLE[bits], owner, owner_faint))
+        return row_cells
 
     def _strokes(self, marks: Sequence[Mark], x: Scale, y: Scale) -> list[_Stroke]:
         """Marks of one dot column merged. Values at or below 0 on a logarithmic scale are gaps, or reach the edge."""
@@ -142,11 +142,11 @@ class Canvas:
         for mark in marks:
             if not math.isfinite(mark.x) or not x.low <= mark.x <= x.high:
                 continue
-            found = shown(mark, y.log)
-            if found is None:
+            extent = shown(mark, y.log)
+            if extent is None:
                 broken = True
                 continue
-            low, high, mean = found
+            low, high, mean = extent
             column = self.column(x, mark.x)
             top, bottom = self.row(y, high), self.row(y, low)
             middle = min(max(self.row(y, mean), top), bottom)
@@ -164,22 +164,22 @@ class Canvas:
         for index, stroke in enumerate(strokes):
             top, bottom = stroke.top, stroke.bottom
             if stroke.joined:
-                before = strokes[index - 1]
-                if stroke.column - before.column > 1:
-                    pen.across(before.column, before.middle, stroke.column, stroke.middle)
-                elif top > before.bottom + 1:  # neighbours meet halfway
-                    half = (before.bottom + top) // 2
-                    pen.down(before.column, before.bottom + 1, half)
+                previous = strokes[index - 1]
+                if stroke.column - previous.column > 1:
+                    pen.across(previous.column, previous.middle, stroke.column, stroke.middle)
+                elif top > previous.bottom + 1:  # neighbours meet halfway
+                    half = (previous.bottom + top) // 2
+                    pen.down(previous.column, previous.bottom + 1, half)
                     top = half + 1
-                elif bottom < before.top - 1:
-                    half = (before.top + bottom + 1) // 2
-                    pen.down(before.column, half, before.top - 1)
+                elif bottom < previous.top - 1:
+                    half = (previous.top + bottom + 1) // 2
+                    pen.down(previous.column, half, previous.top - 1)
                     bottom = half - 1
             pen.down(stroke.column, top, bottom)
         if strokes:  # dashes must not hide how far a curve went, nor where it starts and ends
             for stroke, row in (
-                (min(strokes, key=lambda one: one.top), "top"),
-                (max(strokes, key=lambda one: one.bottom), "bottom"),
+                (min(strokes, key=lambda stroke: stroke.top), "top"),
+                (max(strokes, key=lambda stroke: stroke.bottom), "bottom"),
                 (strokes[0], "middle"),
                 (strokes[-1], "middle"),
             ):
@@ -205,15 +205,15 @@ class _Pen:
     def across(self, column: int, row: int, to_column: int, to_row: int) -> None:
         """The dots strictly between two columns, on a straight line."""
         slope = (to_row - row) / (to_column - column)
-        before = row
+        previous = row
         for between in range(column + 1, to_column):
             here = round(row + slope * (between - column))
-            if abs(here - before) > 1:  # a steep line has no holes
-                step = 1 if here > before else -1
-                for one in range(before + step, here, step):
-                    self._dot(between, one)
+            if abs(here - previous) > 1:  # a steep line has no holes
+                step = 1 if here > previous else -1
+                for row_between in range(previous + step, here, step):
+                    self._dot(between, row_between)
             self._dot(between, here)
-            before = here
+            previous = here
 
     def _dot(self, column: int, row: int) -> None:
         if self._dash[self._at % len(self._dash)]:

@@ -80,9 +80,9 @@ def metrics(keys: Iterable[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """What the key for the metric goes through: losses on one chart, then each other metric."""
     keys = set(keys)
     order = ("train/lr", "train/grad_norm", "train/tokens_per_s", "train/step_s")
-    others = [key for key in order if key in keys]
-    others += sorted(key for key in keys if key not in LOSS and key not in order and key not in ("train/tokens",))
-    return (("loss", LOSS), *((title(key), (key,)) for key in others))
+    single = [key for key in order if key in keys]
+    single += sorted(key for key in keys if key not in LOSS and key not in order and key not in ("train/tokens",))
+    return (("loss", LOSS), *((title(key), (key,)) for key in single))
 
 
 def draw(conn: Connection, request: Request) -> Picture:
@@ -91,12 +91,12 @@ def draw(conn: Connection, request: Request) -> Picture:
     _, cells, _ = frame(request.width, request.height, lettered)
     columns = max(cells * 2, 2)
     with snapshot(conn):
-        runs = {wanted.run_id: queries.run(conn, wanted.run_id) for wanted in request.curves}
-        known = {wanted: _summary(conn, wanted.run_id, wanted.key) for wanted in request.curves}
-        whole = _whole_axis(conn, view.x, runs, known)
+        runs = {spec.run_id: queries.run(conn, spec.run_id) for spec in request.curves}
+        summaries = {spec: _summary(conn, spec.run_id, spec.key) for spec in request.curves}
+        whole = _whole_axis(conn, view.x, runs, summaries)
         x = Scale(*view.zoom) if view.zoom else whole
         curves = [
-            _curve(conn, wanted, summary, view, x, columns) for wanted, summary in known.items() if summary is not None
+            _curve(conn, spec, summary, view, x, columns) for spec, summary in summaries.items() if summary is not None
         ]
     empty = _why_empty(runs.values(), request.curves)
     # The raw values of three curves and more only hide the lines.
@@ -110,20 +110,20 @@ def _summary(conn: Connection, run_id: int, key: str) -> Series | None:
 
 
 def _whole_axis(
-    conn: Connection, unit: str, runs: dict[int, Run | None], known: dict[CurveSpec, Series | None]
+    conn: Connection, unit: str, runs: dict[int, Run | None], summaries: dict[CurveSpec, Series | None]
 ) -> Scale:
     """The unzoomed x axis: from 0 to a round end."""
     ends = []
-    for wanted, summary in known.items():
+    for spec, summary in summaries.items():
         if summary is None:
             continue
         if unit == "step":
-            ends.append(_end_of(runs[wanted.run_id], summary.last_step))
+            ends.append(_end_of(runs[spec.run_id], summary.last_step))
         elif unit == "time":
-            times = _summary(conn, wanted.run_id, TIME_KEY)
+            times = _summary(conn, spec.run_id, TIME_KEY)
             ends.append(axes.grown(times.last - times.first) if times and times.last and times.first else 1.0)
         else:
-            tokens = _summary(conn, wanted.run_id, chart_queries.X_SERIES["tokens"])
+            tokens = _summary(conn, spec.run_id, chart_queries.X_SERIES["tokens"])
             ends.append(axes.grown(tokens.last) if tokens and tokens.last else 1.0)
     return Scale(0.0, max(ends, default=1.0))
 
@@ -136,25 +136,25 @@ def _end_of(run: Run | None, last_step: int) -> float:
     return axes.grown(max(last_step, 10))
 
 
-def _curve(conn: Connection, wanted: CurveSpec, summary: Series, view: View, x: Scale, columns: int) -> Curve:
+def _curve(conn: Connection, spec: CurveSpec, summary: Series, view: View, x: Scale, columns: int) -> Curve:
     past = int(columns * _SMOOTHING_PAST) if view.zoom and view.smoothing else 0
     width = (x.high - x.low + (view.x == "step")) / columns
-    found = chart_queries.chart(
-        conn, wanted.run_id, wanted.key, columns + past, view.x, low=x.low - past * width, high=x.high
+    stored = chart_queries.chart(
+        conn, spec.run_id, spec.key, columns + past, view.x, low=x.low - past * width, high=x.high
     )
-    marks = marks_of(found, x, columns) if found else ()
-    unit = _UNITS.get(wanted.key, 1.0)
+    marks = marks_of(stored, x, columns) if stored else ()
+    unit = _UNITS.get(spec.key, 1.0)
     if unit != 1.0:
         marks = tuple(_divided(mark, unit) for mark in marks)
     smoothed = smooth(marks, view.smoothing)
-    until = wanted.until if wanted.until is not None else summary.last_step
+    until = spec.until if spec.until is not None else summary.last_step
     inside = [i for i, mark in enumerate(marks) if x.low <= mark.x <= x.high and mark.first_step <= until]
     few = summary.count <= _FEW and summary.count * 2 < max(summary.last_step - summary.first_step, 1)
     return Curve(
-        name=one_line(wanted.name) or title(wanted.key),
+        name=one_line(spec.name) or title(spec.key),
         marks=tuple(marks[index] for index in inside),
-        series=wanted.series,
-        letter=wanted.letter,
+        series=spec.series,
+        letter=spec.letter,
         dots=few,
         last=None if summary.last is None else summary.last / unit,
         last_step=summary.last_step,
@@ -188,7 +188,7 @@ def _divided(mark: Mark, by: float) -> Mark:
 
 def _why_empty(runs: Iterable[Run | None], curves: Sequence[CurveSpec]) -> str:
     """What an empty chart says."""
-    names = " or ".join(dict.fromkeys(title(wanted.key) for wanted in curves)) or "metric"
+    names = " or ".join(dict.fromkeys(title(spec.key) for spec in curves)) or "metric"
     if any(run is not None and run.active for run in runs):
         return msg("no {names} yet: the first comes with the first step", names=names)
     return msg("no {names} was logged", names=names)

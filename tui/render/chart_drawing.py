@@ -141,7 +141,7 @@ def plot(
     y_values = axes.ticks(y, max(2, canvas_height // 3))
     y_labels = axes.labels(y_values)
     canvas = Canvas(columns, canvas_height)
-    ordered = sorted(curves, key=lambda one: one.series)
+    ordered = sorted(curves, key=lambda curve: curve.series)
     for curve in ordered:
         _draw(canvas, curve, x, y, faint)
     room = max(left - 2, 0)
@@ -150,7 +150,7 @@ def plot(
     }
     letters = _letters(canvas, ordered, x, y, margin)
     above, below = ("^", "v") if ascii_only else ("▲", "▼")
-    letters = _clipped(canvas, [one for one in drawn if one.marks], x, y, (above, below)) | letters
+    letters = _clipped(canvas, [curve for curve in drawn if curve.marks], x, y, (above, below)) | letters
     bar, corner, dash = ("|", "+", "-") if ascii_only else ("│", "└", "─")
     rows: list[Row] = []
     for index in range(canvas_height):
@@ -196,10 +196,10 @@ def _draw(canvas: Canvas, curve: Curve, x: Scale, y: Scale, faint: bool) -> None
 
 
 def _x_around(curves: Sequence[Curve]) -> Scale:
-    found = [mark.x for curve in curves for mark in curve.marks if math.isfinite(mark.x)]
-    if not found:
+    xs = [mark.x for curve in curves for mark in curve.marks if math.isfinite(mark.x)]
+    if not xs:
         return Scale(0.0, 1.0)
-    low, high = min(found), max(found)
+    low, high = min(xs), max(xs)
     return Scale(low, high if high > low else low + 1)
 
 
@@ -213,16 +213,16 @@ def _y_around(
         for mark in curve.marks:
             if not x.low <= mark.x <= x.high:
                 continue
-            found = shown(mark, log)
-            if found is None:
+            extent = shown(mark, log)
+            if extent is None:
                 hidden += log and not mark.gap
                 continue
-            hidden += found[0] == 0.0 and log
-            if found[0] > 0 or not log:
-                lows.append(found[0])
+            hidden += extent[0] == 0.0 and log
+            if extent[0] > 0 or not log:
+                lows.append(extent[0])
             else:
-                lows.append(found[2] if found[2] > 0 else found[1])
-            highs.append(found[1])
+                lows.append(extent[2] if extent[2] > 0 else extent[1])
+            highs.append(extent[1])
     if not highs:
         return None, hidden, (math.inf, -math.inf)
     whole = min(lows), max(highs)
@@ -233,7 +233,7 @@ def _clipped(
     canvas: Canvas, curves: Sequence[Curve], x: Scale, y: Scale, signs: tuple[str, str]
 ) -> dict[tuple[int, int], tuple[str, int]]:
     """Where a curve goes on beyond the chart's upper or lower edge."""
-    found: dict[tuple[int, int], tuple[str, int]] = {}
+    arrows: dict[tuple[int, int], tuple[str, int]] = {}
     for curve in curves:
         for mark in curve.marks:
             values = shown(mark, y.log) if x.low <= mark.x <= x.high else None
@@ -241,17 +241,17 @@ def _clipped(
                 continue
             column = canvas.column(x, mark.x) // 2
             if values[1] > y.high:
-                found.setdefault((0, column), (signs[0], curve.series))
+                arrows.setdefault((0, column), (signs[0], curve.series))
             if values[0] < y.low and (values[0] > 0 or not y.log):
-                found.setdefault((canvas.height - 1, column), (signs[1], curve.series))
-    return found
+                arrows.setdefault((canvas.height - 1, column), (signs[1], curve.series))
+    return arrows
 
 
 def _letters(
     canvas: Canvas, curves: Sequence[Curve], x: Scale, y: Scale, margin: int
 ) -> dict[tuple[int, int], tuple[str, int]]:
     """Where each line's letter stands: right of its end, one row off where two lines end at the same place."""
-    found: dict[tuple[int, int], tuple[str, int]] = {}
+    letters: dict[tuple[int, int], tuple[str, int]] = {}
     for curve in curves:
         values = curve.smooth or tuple(mark.mean for mark in curve.marks)
         ends = [
@@ -264,11 +264,11 @@ def _letters(
         mark, value = ends[-1]
         column = min(canvas.column(x, mark.x) // 2 + 1, canvas.width + margin - 1)
         row = canvas.row(y, value) // 4
-        for other in sorted(range(canvas.height), key=lambda one: (abs(one - row), one)):
-            if (other, column) not in found:
-                found[other, column] = (curve.letter, curve.series)
+        for other in sorted(range(canvas.height), key=lambda near: (abs(near - row), near)):
+            if (other, column) not in letters:
+                letters[other, column] = (curve.letter, curve.series)
                 break
-    return found
+    return letters
 
 
 def _x_axis(
@@ -276,7 +276,7 @@ def _x_axis(
 ) -> Row:
     """The line under the canvas; a cross where a value was NaN or infinite."""
     cells = [(dash, "frame")] * columns
-    for curve in sorted(curves, key=lambda one: -one.series):
+    for curve in sorted(curves, key=lambda curve: -curve.series):
         for mark in curve.marks:
             if mark.nonfinite and math.isfinite(mark.x) and x.low <= mark.x <= x.high:
                 column = round(x.share(mark.x) * (columns * 2 - 1)) // 2
@@ -332,7 +332,7 @@ def _joined(head: Row, cells: Sequence[tuple[str, str]]) -> Row:
 
 def readings(curves: Sequence[Curve], x: float) -> tuple[Reading, ...]:
     """What each curve that has a value near `x` says there: its nearest mark."""
-    found = []
+    nearest = []
     for curve in curves:
         near = min(
             (index for index, mark in enumerate(curve.marks) if math.isfinite(mark.x)),
@@ -340,22 +340,22 @@ def readings(curves: Sequence[Curve], x: float) -> tuple[Reading, ...]:
             default=None,
         )
         if near is not None:
-            found.append(Reading(curve, curve.marks[near], curve.smooth[near] if curve.smooth else None))
-    return tuple(found)
+            nearest.append(Reading(curve, curve.marks[near], curve.smooth[near] if curve.smooth else None))
+    return tuple(nearest)
 
 
 def neighbour(curves: Sequence[Curve], x: float | None, by: int, scale: Scale) -> float | None:
-    """The place `by` marks further than `x` on any of the curves: where the cursor goes. None without marks."""
-    places = sorted({mark.x for curve in curves for mark in curve.marks if scale.low <= mark.x <= scale.high})
-    if not places:
+    """The mark_x `by` marks further than `x` on any of the curves: where the cursor goes. None without marks."""
+    marks_x = sorted({mark.x for curve in curves for mark in curve.marks if scale.low <= mark.x <= scale.high})
+    if not marks_x:
         return None
     if x is None:
-        return places[-1] if by <= 0 else places[0]
+        return marks_x[-1] if by <= 0 else marks_x[0]
     if by > 0:
-        beyond = [place for place in places if place > x]
-        return beyond[min(by, len(beyond)) - 1] if beyond else places[-1]
-    beyond = [place for place in places if place < x]
-    return beyond[max(by, -len(beyond))] if beyond else places[0]
+        beyond = [mark_x for mark_x in marks_x if mark_x > x]
+        return beyond[min(by, len(beyond)) - 1] if beyond else marks_x[-1]
+    beyond = [mark_x for mark_x in marks_x if mark_x < x]
+    return beyond[max(by, -len(beyond))] if beyond else marks_x[0]
 
 
 def zoomed(
@@ -405,7 +405,7 @@ def legend(curves: Sequence[Curve], view: View, x: Scale, ascii_only: bool = Fal
 
 def _legend(curves: Sequence[Curve], view: View, x: Scale, ascii_only: bool) -> Row:
     spans: list[Span] = []
-    at = {id(one.curve): one for one in readings(curves, view.cursor)} if view.cursor is not None else {}
+    at = {id(reading.curve): reading for reading in readings(curves, view.cursor)} if view.cursor is not None else {}
     if view.cursor is not None:
         spans.append(Span(f"{view.x} {_place(view.cursor, view.x)}", "title"))
     for curve in curves:
@@ -428,7 +428,7 @@ def _legend(curves: Sequence[Curve], view: View, x: Scale, ascii_only: bool) -> 
     if view.log:
         spans.append(Span("   log", "dim"))
     if view.zoom is not None:
-        low, high = (_place(one, view.x) for one in (x.low, x.high))
+        low, high = (_place(edge, view.x) for edge in (x.low, x.high))
         spans.append(Span(f"   {low}–{high}", "dim"))
     return tuple(spans)
 

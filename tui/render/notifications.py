@@ -1,4 +1,4 @@
-"""What is told in words: the last event, and what happened since someone last looked. Pure."""
+"""The last event in words, and what happened since the user last looked. Pure."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,16 +25,16 @@ def since_last_time(runs: Sequence[Run], seen: float, now: float) -> list[str]:
         (RunState.STOPPED, "stopped"),
         (RunState.INTERRUPTED, "interrupted"),
     ):
-        found = [run for run in ended if run.state is state]
-        if found:
-            pieces.append(f"{len(found)} {word} ({listed(sorted(run.id for run in found))})")
+        of_state = [run for run in ended if run.state is state]
+        if of_state:
+            pieces.append(f"{len(of_state)} {word} ({listed(sorted(run.id for run in of_state))})")
     scored = [run for run in ended if run.best.improved]
     if scored:
         # Values of different metrics say nothing about each other: those by which most of the runs are judged.
         by = Counter(run.best_by for run in scored).most_common(1)[0][0]
         best = min((run for run in scored if run.best_by == by), key=_badness)
-        others = [run for run in runs if run.best_eval is not None and (run.data, run.best_by) == (best.data, by)]
-        first = all(_badness(run) >= _badness(best) for run in others)
+        rivals = [run for run in runs if run.best_eval is not None and (run.data, run.best_by) == (best.data, by)]
+        first = all(_badness(run) >= _badness(best) for run in rivals)
         pieces.append(
             msg(
                 "best {id} with {best} {best_eval}",
@@ -42,7 +42,7 @@ def since_last_time(runs: Sequence[Run], seen: float, now: float) -> list[str]:
                 best=_metric(best),
                 best_eval=numbers.short_metric(best.best_eval),
             )
-            + (msg(", best of {num_others} on its data", num_others=len(others)) if first and len(others) > 1 else "")
+            + (msg(", best of {num_rivals} on its data", num_rivals=len(rivals)) if first and len(rivals) > 1 else "")
         )
     if worse := sorted(run.id for run in ended if run.best.improved is False):
         pieces.append(msg("never better than at the start: {worse}", worse=listed(worse)))
@@ -50,7 +50,7 @@ def since_last_time(runs: Sequence[Run], seen: float, now: float) -> list[str]:
 
 
 def event_words(news: News) -> tuple[str, str] | None:
-    """An event as the line above the footer tells it, and its role; None for what is not worth telling."""
+    """An event as the line above the footer gives it, and its role; None for what is not worth a line."""
     event, run = news.event, news.run
     name = f"{event.run_id} {one_line(run.name)}" if run is not None else str(event.run_id)
     if event.kind != "state":
@@ -62,21 +62,21 @@ def event_words(news: News) -> tuple[str, str] | None:
         return f"{STATE_STYLES[RunState.RUNNING].glyph} {name} runs", "text"
     if state not in set(RunState):
         return None
-    known = STATE_STYLES[RunState(state)]
+    style = STATE_STYLES[RunState(state)]
     if state == RunState.DONE:
-        return f"{known.glyph} {name} finished{_result(news)}", known.role
+        return f"{style.glyph} {name} finished{_result(news)}", style.role
     reason = event.detail.get("reason") or (run.reason if run else "")
-    return f"{known.glyph} {name} {known.word}{': ' + one_line(str(reason)) if reason else ''}", known.role
+    return f"{style.glyph} {name} {style.word}{': ' + one_line(str(reason)) if reason else ''}", style.role
 
 
 def _result(news: News) -> str:
-    if news.run is None or news.run.best_eval is None or not news.place:
+    if news.run is None or news.run.best_eval is None or not news.rank:
         return ""
     if not news.run.best.improved:
         return f": {_metric(news.run)} {news.run.best.words(numbers.short_metric)}"
-    place = "best" if news.place == 1 else _ordinal(news.place)
+    rank = "best" if news.rank == 1 else _ordinal(news.rank)
     return f": {_metric(news.run)} {numbers.short_metric(news.run.best_eval)}" + (
-        msg(", {place} of {scored} on this data", place=place, scored=plural(news.scored, "run"))
+        msg(", {rank} of {scored} on this data", rank=rank, scored=plural(news.scored, "run"))
         if news.scored > 1
         else ""
     )

@@ -29,44 +29,46 @@ def marked(texts: Sequence[str | None]) -> list[Marked | None]:
     if not split or split[0] is None:
         return [None if words is None else [("".join(words), False)] for words in split]
     base = split[0]
-    base_places = _places(base)
+    base_positions = _positions(base)
     base_differs = [False] * len(base)
-    found: list[Marked | None] = [None]
+    compared: list[Marked | None] = [None]
     for words in split[1:]:
         if words is None:
-            found.append(None)
+            compared.append(None)
             continue
-        places = _places(words)
+        positions = _positions(words)
         differs = [False] * len(words)
         if words != base:
-            for place in places:
-                differs[place] = True
+            for position in positions:
+                differs[position] = True
             kept: set[int] = set()
             # Space is left out: it is half of all tokens, each matches each, and that is what takes the time.
-            matcher = SequenceMatcher(None, [base[i] for i in base_places], [words[i] for i in places], autojunk=False)
+            matcher = SequenceMatcher(
+                None, [base[i] for i in base_positions], [words[i] for i in positions], autojunk=False
+            )
             for start, other, size in matcher.get_matching_blocks():
-                kept.update(base_places[start : start + size])
-                for place in places[other : other + size]:
-                    differs[place] = False
-            for place in base_places:
-                base_differs[place] |= place not in kept
-        found.append(_pieces(words, _bridged(words, differs)))
-    found[0] = _pieces(base, _bridged(base, base_differs))
-    return found
+                kept.update(base_positions[start : start + size])
+                for position in positions[other : other + size]:
+                    differs[position] = False
+            for position in base_positions:
+                base_differs[position] |= position not in kept
+        compared.append(_pieces(words, _bridged(words, differs)))
+    compared[0] = _pieces(base, _bridged(base, base_differs))
+    return compared
 
 
-def _places(words: Sequence[str]) -> list[int]:
+def _positions(words: Sequence[str]) -> list[int]:
     """Where the tokens are that count: all but space, up to a limit."""
     return [index for index, word in enumerate(words) if word == "\n" or not word.isspace()][:_MOST_TOKENS]
 
 
 def _bridged(words: Sequence[str], differs: Sequence[bool]) -> list[bool]:
     """Space between two words that differ is marked with them, so that a phrase is one mark."""
-    found = list(differs)
+    bridged = list(differs)
     for index in range(1, len(words) - 1):
         if words[index].isspace() and words[index] != "\n":
-            found[index] = differs[index - 1] and differs[index + 1]
-    return found
+            bridged[index] = differs[index - 1] and differs[index + 1]
+    return bridged
 
 
 def _pieces(words: Sequence[str], differs: Sequence[bool]) -> Marked:

@@ -162,12 +162,12 @@ class ConfigSheet(Sheet):
         shown = [numbers.setting_text(setting.value) for setting in settings]
         value_width = min(36, max(map(cells, shown), default=0)) + 2
         for setting, value in zip(settings, shown, strict=True):
-            own = setting.origin not in ("", "default")
+            is_set = setting.origin not in ("", "default")
             lines.append(
                 [
-                    (" " + fit(one_line(setting.key), key_width), "text" if own else "dim"),
-                    (fit(value, value_width), "bright" if own else "text"),
-                    (one_line(setting.origin), "key" if own else "dim"),
+                    (" " + fit(one_line(setting.key), key_width), "text" if is_set else "dim"),
+                    (fit(value, value_width), "bright" if is_set else "text"),
+                    (one_line(setting.origin), "key" if is_set else "dim"),
                 ]
             )
         self._lines = lines

@@ -97,7 +97,7 @@ class Curves(Chart):
 class ComparePane(ScrollPane):
     """Lines about the comparison, once there is one."""
 
-    place = "compare"
+    scope = "compare"
 
     def __init__(self, model: CompareModel, id: str) -> None:
         super().__init__(id)

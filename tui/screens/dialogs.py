@@ -72,7 +72,7 @@ class Dialog(KeyScreen, Generic[BoxT]):
 
 
 class Words(Pane):
-    place = "any"
+    scope = "any"
 
     def __init__(self, heading: str, lines: Sequence[Line], keys: str) -> None:
         super().__init__(id="dialog")
@@ -155,7 +155,7 @@ class Confirm(Dialog[Words]):
 
 
 class _List(Rows):
-    place = "list"
+    scope = "list"
 
     def __init__(self, heading: str, keys: str) -> None:
         super().__init__(id="dialog")

@@ -30,7 +30,7 @@ class Examined(Message):
 
 
 class _Report(ScrollPane):
-    place = "list"
+    scope = "list"
 
     def __init__(self) -> None:
         super().__init__(id="dialog")

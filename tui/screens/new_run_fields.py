@@ -95,7 +95,7 @@ class EditLabel(Lines):
 class Fields(Rows):
     """A row for each setting: those that most runs are made with, those that were typed or are wrong, or all."""
 
-    place = "form"
+    scope = "form"
     number = 0
 
     def __init__(self, form: NewRun) -> None:
@@ -168,7 +168,7 @@ def _tail(text: str, width: int) -> str:
 class Info(ScrollPane):
     """The setting under the cursor, what is wrong, the data, the memory."""
 
-    place = "form"
+    scope = "form"
 
     def __init__(self, form: NewRun) -> None:
         super().__init__(id="info")

@@ -40,7 +40,7 @@ class ChartView:
 class Chart(Pane):
     """Curves of one or several runs, with a legend line above them. A subclass may put `chart_lines` among others."""
 
-    place = "chart"
+    scope = "chart"
 
     class Drawn(Message):
         """A picture came from the feed's thread; `picture` is None where the store could not be read."""

@@ -29,7 +29,7 @@ def eval_of(checkpoint: Checkpoint) -> float | None:
 
 
 class CheckpointsPane(Rows):
-    place = "checkpoints"
+    scope = "checkpoints"
     number = 4
 
     def __init__(self) -> None:
@@ -94,8 +94,8 @@ class CheckpointsPane(Rows):
     def _from(self, point: Checkpoint) -> str:
         if point.parent_step is None:
             return ""
-        own = point.parent_run in (None, point.run_id)
-        return numbers.count(point.parent_step) if own else f"{point.parent_run}@{point.parent_step}"
+        same_run = point.parent_run in (None, point.run_id)
+        return numbers.count(point.parent_step) if same_run else f"{point.parent_run}@{point.parent_step}"
 
     def make_rows(self, width: int) -> Sequence[Row]:
         detail, run = self.detail, self.run

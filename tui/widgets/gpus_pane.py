@@ -84,7 +84,7 @@ def _host_lines(machine: Snapshot, width: int) -> list[Line]:
 
 
 class GpusPane(ScrollPane):
-    place = "gpus"
+    scope = "gpus"
     number = 2
 
     def __init__(self) -> None:

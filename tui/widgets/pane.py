@@ -96,9 +96,9 @@ class Lines(Widget, can_focus=False, inherit_bindings=False):
 
 
 class Pane(Lines, can_focus=True):
-    """Lines in a frame, heavy when it has the focus. `place` is where its keys are looked up first."""
+    """Lines in a frame, heavy when it has the focus. `scope` is where its keys are looked up first."""
 
-    place = "main"
+    scope = "main"
     number = 0
 
     def title(self) -> str | Line:
@@ -113,7 +113,7 @@ class Pane(Lines, can_focus=True):
 
     def places(self) -> tuple[str, ...]:
         """Where the keys pressed here are looked up, besides the screen's own places."""
-        return (self.place,)
+        return (self.scope,)
 
     def focus(self, scroll_visible: bool = False) -> Self:
         """Take the focus at once: Textual does it one message later, and the next key typed ahead would miss it."""

@@ -81,14 +81,14 @@ class Rows(Pane):
         return self.rows[self._index] if self.rows and self._index < len(self.rows) else None
 
     def rebuild(self) -> None:
-        """Make the rows anew; the cursor follows its key, or stays at about its place if that is gone.
+        """Make the rows again; the cursor follows its key, or stays at about its place if that is gone.
 
         Before there is room for them they are made as wide as the screen: keys typed ahead choose among them.
         """
         seen = self.display and self.outer_size.width > 2
         self._width = width = self.outer_size.width - 2 if seen else self._width or self.app.size.width
         self.rows = self.make_rows(width) if width > 0 else ()
-        before = self.key
+        old_key = self.key
         for index, row in enumerate(self.rows):
             if row.key is not None and row.key == self.key:
                 self._index = index
@@ -97,7 +97,7 @@ class Rows(Pane):
             self._index = self._nearest(self._index)
             self.key = self.rows[self._index].key if self.rows else None
         self.repaint()
-        if self.key != before:
+        if self.key != old_key:
             self.post_message(self.Moved(self, self.key))
 
     def on_mount(self) -> None:
@@ -119,8 +119,8 @@ class Rows(Pane):
         if not self.rows:
             return [*head, *self.nothing(width, height - len(head))]
         room = max(1, height - len(head))
-        self._top, before = first_shown(self._top, self._index, len(self.rows), room), self._top
-        if self._top < before:
+        self._top, old_top = first_shown(self._top, self._index, len(self.rows), room), self._top
+        if self._top < old_top:
             # The head of a section stays in sight above its first row.
             while self._top and self.rows[self._top - 1].key is None and self._index - self._top < room - 1:
                 self._top -= 1

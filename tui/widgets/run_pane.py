@@ -64,7 +64,7 @@ def eval_charts(series: Mapping[str, Series]) -> list[tuple[str, ...]]:
 
 
 class RunPane(Chart):
-    place = "run"
+    scope = "run"
     number = 3
 
     def __init__(self, gpus: GpusPane, points: CheckpointsPane) -> None:

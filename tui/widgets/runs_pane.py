@@ -99,7 +99,7 @@ def row_line(run: Run, columns: Columns, marked: bool, is_first: bool) -> Line:
 
 
 class RunsPane(Rows):
-    place = "runs"
+    scope = "runs"
     number = 1
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ class ScrollPane(Pane):
         return []
 
     def places(self) -> tuple[str, ...]:
-        return (self.place, "list")
+        return (self.scope, "list")
 
     def body(self, width: int, height: int) -> list[Line]:
         head, content = self.head(width), self.content(width)

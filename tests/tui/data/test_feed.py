@@ -110,7 +110,7 @@ def test_failures_of_today_and_the_best_run_are_those_of_all_runs_whatever_is_fi
     assert [run.id for run in seen.runs] == [fair]
     assert seen.failed_today == 1
     assert seen.detail.rival.id == good
-    assert (seen.last_news.run.id, seen.last_news.place, seen.last_news.scored) == (fair, 2, 3)
+    assert (seen.last_news.run.id, seen.last_news.rank, seen.last_news.scored) == (fair, 2, 3)
     filler.close()
 
 
