@@ -13,6 +13,7 @@ _WITH_VALUE = ("--theme", "--workspace")
 
 
 def main() -> int:
+    """Run a command, or open the screen where no command is named; the exit code."""
     words = sys.argv[1:]
     if not words or (words[0].partition("=")[0] in OPTIONS and not _has_command(words)):
         return screen(words)

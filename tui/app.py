@@ -111,6 +111,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         self._picture_owed = False
 
     def on_mount(self) -> None:
+        """Start the feed and show the main screen."""
         from tui.screens.main_screen import MainScreen
 
         problems = [*self.settings.problems, *(f"settings.toml, keys: {problem}" for problem in self.keymap.problems)]
@@ -143,6 +144,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
             self._keep_up_commands.do("", call, then=then)
 
     def on_unmount(self) -> None:
+        """End the threads, and remember sort and sizes."""
         self.memory.save()
         self.feed.stop()
         self.commands.stop()
@@ -160,6 +162,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         self.exit(message=None, result=" · ".join(filter(None, parts)))
 
     def pause(self, paused: bool) -> None:
+        """Stop the picture, or let it go on; runs are not touched."""
         self.paused = paused
         self.feed.pause(paused)
         self.say("the picture is paused, runs go on; p goes on" if paused else "the picture goes on")
@@ -244,6 +247,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
     # news in
 
     async def on_updated(self, message: Updated) -> None:
+        """Hand a new snapshot to all screens; keys that waited for the first one are dispatched."""
         self.snapshot = message.snapshot
         for screen in self.screen_stack:
             if isinstance(screen, KeyScreen):
@@ -272,11 +276,13 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         self.push_screen(Notice("runs.db without WAL", words))
 
     def on_answer(self, message: Answer) -> None:
+        """Hand the answer to a question to all screens: each knows its own."""
         for screen in self.screen_stack:
             if isinstance(screen, KeyScreen):
                 screen.answered(message)
 
     async def on_command_done(self, message: CommandDone) -> None:
+        """Say what came of a command, with the words of whoever gave it."""
         if not message.verb:  # nobody asked for it
             if message.then is not None and not message.error:
                 message.then(message.outcomes)
@@ -341,6 +347,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         self.post_message(Drained())
 
     def on_drained(self) -> None:
+        """Paint what was left out while the terminal was behind."""
         if self._picture_owed:
             self._picture_owed = False
             self.screen.refresh()
@@ -354,9 +361,11 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
     # what every screen's keys may do
 
     def action_any_interrupt(self) -> None:
+        """Say how the screen is left."""
         self.say("ctrl+c does nothing here; q leaves, and runs go on", "warning")
 
     def action_any_help(self) -> None:
+        """Show what the keys do here."""
         from tui.screens.dialogs import Help
 
         screen = self.screen
@@ -364,6 +373,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
             self.push_screen(Help(screen.places()))
 
     def action_any_palette(self) -> None:
+        """Show all actions by name."""
         from tui.screens.dialogs import CommandPalette
 
         screen = self.screen
@@ -371,6 +381,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
             self.push_screen(CommandPalette(screen))
 
     def action_any_doctor(self) -> None:
+        """Show what `finetop doctor` finds, once."""
         from tui.screens.doctor_screen import Doctor
 
         if not isinstance(self.screen, Doctor):
@@ -387,6 +398,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
             self.failed_with += msg("\nThe whole story is in {path}.", path=path)
 
     def action_any_redraw(self) -> None:
+        """Send the whole picture again: another program has written to the terminal."""
         self.screen_diff.forget()
         self.screen.refresh()
 

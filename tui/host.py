@@ -49,9 +49,11 @@ class Host(Protocol):
     """Whether what a question will say is being read: the next key is its answer."""
     paused: bool
 
-    def say(self, text: str, role: str = "text", at: float | None = None) -> None: ...
+    def say(self, text: str, role: str = "text", at: float | None = None) -> None:
+        """Put a text above the footer."""
 
-    def say_whole(self, heading: str, text: str, role: str = "text") -> None: ...
+    def say_whole(self, heading: str, text: str, role: str = "text") -> None:
+        """The same, and shown whole where it is too long for that line."""
 
     def copy_to_clipboard(self, text: str) -> None: ...
 
@@ -59,29 +61,36 @@ class Host(Protocol):
 
     def call_later(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> bool: ...
 
-    async def dispatch_keys(self) -> None: ...
+    async def dispatch_keys(self) -> None:
+        """Carry out the keys that were typed ahead, as far as the screen in front is ready."""
 
-    def show_event(self, snapshot: Snapshot) -> None: ...
+    def show_event(self, snapshot: Snapshot) -> None:
+        """Put the last event above the footer."""
 
-    def record_visit(self, when: float) -> None: ...
+    def record_visit(self, when: float) -> None:
+        """Remember when this user looked."""
 
-    def pause(self, paused: bool) -> None: ...
+    def pause(self, paused: bool) -> None:
+        """Stop the picture, or let it go on."""
 
-    def leave(self) -> None: ...
+    def leave(self) -> None:
+        """Close the screen; runs go on."""
 
 
 class ScreenHost(Protocol):
     """A screen as its panes see it; `tui.screens.key_screen.KeyScreen` is it."""
 
     @property
-    def prompt(self) -> Widget | None: ...
+    def prompt(self) -> Widget | None:
+        """The line in which a text is asked for now."""
 
     @property
     def prompt_label(self) -> str: ...
 
     def places(self) -> Sequence[str]: ...
 
-    def disabled_reason(self, action: Action) -> str: ...
+    def disabled_reason(self, action: Action) -> str:
+        """Why an action cannot be done now; empty when it can."""
 
     def ask(
         self,
@@ -90,11 +99,13 @@ class ScreenHost(Protocol):
         done: Callable[[str], Any],
         changed: Callable[[str], Any] | None = None,
         given_up: Callable[[], Any] | None = None,
-    ) -> None: ...
+    ) -> None:
+        """Ask for a line of text."""
 
     def end_prompt(self) -> None: ...
 
-    def focus_changed(self) -> None: ...
+    def focus_changed(self) -> None:
+        """Keys mean something else from now on."""
 
 
 def host_of(node: DOMNode) -> Host:

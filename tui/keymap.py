@@ -29,6 +29,8 @@ PLACES = {
 
 @dataclass(frozen=True, slots=True)
 class Action:
+    """Something a key does."""
+
     id: str
     """`place.verb`; the name under which the key can be changed in the settings file."""
     keys: tuple[str, ...]

@@ -25,6 +25,8 @@ from tui.render.theme import NAMES
 
 @dataclass(frozen=True)
 class Settings:
+    """The user's settings of the screen."""
+
     theme: str = "auto"
     ascii: bool = False
     mouse: bool = False
@@ -84,6 +86,7 @@ class Memory:
             self.values = content if isinstance(content, dict) else {}
 
     def save(self) -> None:
+        """Write it; a disk that takes nothing is ignored."""
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(self._path, json.dumps(self.values))

@@ -21,6 +21,8 @@ _PROBLEMS = 5
 
 @dataclass(frozen=True, slots=True)
 class DataPreview:
+    """What reading the data files of a form showed."""
+
     rows: int = 0
     bad_rows: int = 0
     files: tuple[tuple[str, str, int], ...] = ()
@@ -66,6 +68,7 @@ def token_report(config_path: str, child: HelperProcess) -> dict[str, Any] | str
 
 
 def main() -> int:
+    """The helper process: a question as JSON on standard input, the answer as JSON on standard output."""
     from engine.formats import files_told, read_data
 
     question = json.load(sys.stdin)

@@ -36,6 +36,7 @@ class HelperProcess:
         return process.returncode, output, errors
 
     def close(self) -> None:
+        """End the process that runs, and start no other."""
         with self._lock:
             self._closed = True
             self._end()

@@ -85,6 +85,8 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
+    """All that the panes draw, as of one time."""
+
     taken: float
     """UTC epoch seconds."""
     view: View = View()
@@ -105,9 +107,11 @@ class Snapshot:
 
     @property
     def total(self) -> int:
+        """How many runs there are, whatever the view."""
         return sum(self.counts.values())
 
     def run(self, run_id: int | None) -> Run | None:
+        """A run that the view shows; None if it does not."""
         return next((run for run in self.runs if run.id == run_id), None)
 
 

@@ -46,6 +46,7 @@ class Mark(NamedTuple):
 
     @property
     def gap(self) -> bool:
+        """Whether there is nothing to draw: no finite value."""
         return self.mean is None or not math.isfinite(self.mean)
 
 
@@ -87,9 +88,11 @@ class Canvas:
         self._layers: list[tuple[list[int], int, bool]] = []
 
     def column(self, x: Scale, value: float) -> int:
+        """The dot column of a value on the x axis."""
         return round(x.share(value) * (self.columns - 1))
 
     def row(self, y: Scale, value: float) -> int:
+        """The dot row of a value on the y axis, 0 at the top."""
         return round((1 - y.share(value)) * (self.rows - 1))
 
     def spread(self, marks: Sequence[Mark], x: Scale, y: Scale, series: int, faint: bool = False) -> None:

@@ -29,6 +29,8 @@ _LEAST_WIDTH, _LEAST_HEIGHT = 16, 5
 
 
 class Span(NamedTuple):
+    """Text and the role it plays."""
+
     text: str
     role: str
     """See `theme.ROLES`."""
@@ -39,6 +41,8 @@ Row = tuple[Span, ...]
 
 @dataclass(frozen=True, slots=True)
 class Curve:
+    """A curve as it is drawn: its marks, colour and legend."""
+
     name: str
     marks: tuple[Mark, ...]
     """In rising order of x; already without what the view does not show."""

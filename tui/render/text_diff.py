@@ -19,6 +19,7 @@ Marked = list[tuple[str, bool]]
 
 
 def tokens(text: str) -> list[str]:
+    """The words of a text, its spaces and line breaks each a token."""
     return _TOKEN.findall(text)
 
 

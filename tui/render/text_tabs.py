@@ -24,23 +24,28 @@ class Sheet:
         self._height = 1
 
     def line(self, item: Any, width: int) -> Line:
+        """A line as it is drawn, moved sideways."""
         return crop_line(item, self.left, width) if self.left else item
 
     def body(self, width: int, height: int) -> list[Line]:
+        """The lines in sight."""
         self._height = max(1, height)
         most = max(0, len(self._lines) - height)
         self.top = most if self.follow else max(0, min(self.top, most))
         return [self.line(item, width) for item in self._lines[self.top : self.top + height]]
 
     def scroll(self, by: int) -> None:
+        """Move by lines; scrolling up ends following."""
         most = max(0, len(self._lines) - self._height)
         self.top = max(0, min(self.top + by, most))
         self.follow = self.follow and by > 0
 
     def page(self) -> int:
+        """How many lines a page is."""
         return max(1, self._height - 1)
 
     def sideways(self, by: int) -> None:
+        """Move by cells."""
         self.left = max(0, self.left + by)
 
     def where(self) -> str:
@@ -100,6 +105,7 @@ class LogSheet(Sheet):
         return self._pattern is not None and isinstance(item, str) and self._pattern.search(item) is not None
 
     def line(self, item: str | Line, width: int) -> Line:
+        """A line of the log with the matches of a search marked, or a marker."""
         if not isinstance(item, str):
             return super().line(item, width)
         text = one_line(item)
@@ -138,6 +144,7 @@ class ConfigSheet(Sheet):
     """Every setting and where it came from; above them what the run is."""
 
     def take(self, run: Run, settings: Sequence[SettingValue], folder: str) -> None:
+        """The settings of a run: those that were set stand out from the defaults."""
         facts = [
             ("run", f"{run.id}  {run.name}"),
             ("folder", folder),
@@ -177,6 +184,7 @@ class EventsSheet(Sheet):
     """What happened to the run, the newest first: times of the day of its last event, dates before that."""
 
     def take(self, events: Sequence[Event]) -> None:
+        """The events of a run."""
         lines: list[Line] = []
         for event in reversed(events):
             when = numbers.clock(event.time, events[-1].time)
@@ -201,4 +209,5 @@ class TextSheet(Sheet):
     """Lines made elsewhere: the failure card."""
 
     def take(self, lines: Sequence[Line]) -> None:
+        """Lines that were drawn elsewhere."""
         self._lines = lines

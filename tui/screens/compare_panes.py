@@ -86,6 +86,7 @@ class Curves(Chart):
         self._model = model
 
     def title(self) -> Line:
+        """The metric and the x axis."""
         return [
             (
                 msg("Curves: {metric} by {x}", metric=self._model.shown_metric()[0], x=self.views.view.x),
@@ -107,6 +108,7 @@ class ComparePane(ScrollPane):
         return f"↓ {self.below} more" if self.below else ""
 
     def content(self, width: int) -> list[Line]:
+        """The comparison; until it has been made, that it is being read, or why it cannot be."""
         if self._model.data is not None:
             return self.comparison_lines(self._model.data, width)
         error = self._model.error
@@ -138,12 +140,14 @@ class SettingsPane(ComparePane):
     number = 3
 
     def title(self) -> str:
+        """Which settings are shown."""
         return "All settings" if self._model.all_settings else "Settings that differ"
 
     def head(self, width: int) -> list[Line]:
         return comparison_view.setting_head(self._model.data.comparison.subjects, width) if self._model.data else []
 
     def comparison_lines(self, data: CompareData, width: int) -> list[Line]:
+        """The settings that differ and how many do not, or all."""
         differing, subjects = data.comparison.settings, data.comparison.subjects
         if self._model.all_settings:
             return comparison_view.setting_lines(data.settings, subjects, width, 0)
@@ -173,6 +177,7 @@ class AnswersPane(ComparePane):
         return "Answers to the same prompts"
 
     def comparison_lines(self, data: CompareData, width: int) -> list[Line]:
+        """The answers that are laid out already; asks for another layout where comparison or width differ."""
         answers, subjects = data.comparison.answers, data.comparison.subjects
         if not answers:
             return [[(" no answers were sampled: set eval.prompts or eval.metrics", "dim")]]
@@ -187,6 +192,7 @@ class AnswersPane(ComparePane):
         return self._laid_out or [[(" reading …", "dim")]]
 
     def on_answers_pane_laid_out(self, message: LaidOut) -> None:
+        """Show the lines, unless others were asked for meanwhile."""
         message.stop()
         if message.key is self._key:
             self._laid_out, self._begins = message.lines, message.begins

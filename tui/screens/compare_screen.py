@@ -134,6 +134,7 @@ class CompareScreen(KeyScreen):
         self.run_worker(work, thread=True, exclusive=True, group="compare", exit_on_error=False)
 
     def on_compare_screen_compared(self, message: Compared) -> None:
+        """Show a comparison; what was compared before stays where a name turns out wrong."""
         self._busy = not message.final
         self.error = message.error
         if message.error and self.data is not None:  # a name that is none was added
@@ -145,6 +146,7 @@ class CompareScreen(KeyScreen):
         self.show_data()
 
     def show_data(self) -> None:
+        """Draw curves and panes again."""
         self._show_curves()
         for pane in (self.head, self.results, self.settings, self.answers, self.caution):
             pane.repaint()
@@ -176,6 +178,7 @@ class CompareScreen(KeyScreen):
         return metrics[self.metric % len(metrics)] if metrics else ("train loss", ("train/loss",))
 
     def take(self, snapshot: Snapshot) -> None:
+        """Compare again, at most every two seconds, while one of the runs goes on."""
         if self.data is None:
             return
         subjects = self.data.comparison.subjects
@@ -194,9 +197,11 @@ class CompareScreen(KeyScreen):
         self.place_panes()
 
     def on_descendant_focus(self) -> None:
+        """Answers take the whole screen while they have the focus."""
         self.place_panes()
 
     def place_panes(self) -> None:
+        """Place all panes for the size of the terminal and for the pane with the focus."""
         focused = next((name for name, pane in self.panes.items() if pane is self.focused), "curves")
         regions = layout(*self.app.size, focused, bool(self._full))
         bars = {"head": self.head, "caution": self.caution, "news": self.status_line, "footer": self.footer}
@@ -222,6 +227,7 @@ class CompareScreen(KeyScreen):
         return [*super().listeners(), self.curves]
 
     def action_chart_metric(self) -> None:
+        """Show the next metric."""
         self.metric += 1
         self.show_data()
 
@@ -230,6 +236,7 @@ class CompareScreen(KeyScreen):
         self.panes[name].focus()
 
     def action_compare_answers(self) -> None:
+        """Go to the answers, and back."""
         (self.curves if self.focused is self.answers else self.answers).focus()
 
     def action_compare_step_pane(self, by: int) -> None:
@@ -239,10 +246,12 @@ class CompareScreen(KeyScreen):
         order[(at + by) % len(order)].focus()
 
     def action_compare_open(self) -> None:
+        """The pane with the focus on the whole screen, and back."""
         self._full = "" if self._full else "full"
         self.place_panes()
 
     def action_any_back(self) -> None:
+        """One step back; the last closes the screen."""
         if self.give_up() or self.curves.drop_cursor():
             return
         if self._full:
@@ -253,6 +262,7 @@ class CompareScreen(KeyScreen):
             super().action_any_back()
 
     def action_compare_all(self) -> None:
+        """All settings, or those that differ."""
         self.all_settings = not self.all_settings
         self.settings.repaint()
 
@@ -262,6 +272,7 @@ class CompareScreen(KeyScreen):
         self.load()
 
     def action_compare_add(self) -> None:
+        """Ask for one more run or checkpoint."""
         if len(self.names) >= MOST:
             self.host.say(msg("add: {most} are the most side by side; - leaves one out", most=MOST), "warning")
             return
@@ -274,6 +285,7 @@ class CompareScreen(KeyScreen):
         self.ask("add a run or a checkpoint (41, 41@best)", "", add)
 
     def action_compare_remove(self) -> None:
+        """Leave out the last; two stay."""
         if len(self.names) <= 2:
             self.host.say("remove: two are the least that can be compared", "warning")
             return
@@ -285,6 +297,7 @@ class CompareScreen(KeyScreen):
         self.answers.jump(by)
 
     def action_compare_copy(self) -> None:
+        """Copy it as Markdown, without the answers where a terminal would not take them."""
         if self.data is None:
             self.host.say("copy: the comparison is not there yet", "warning")
             return
@@ -300,6 +313,7 @@ class CompareScreen(KeyScreen):
         self.host.say(words)
 
     def action_compare_export(self) -> None:
+        """Write it as Markdown into the workspace."""
         if self.data is None:
             self.host.say("export: the comparison is not there yet", "warning")
             return

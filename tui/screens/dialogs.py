@@ -47,11 +47,13 @@ class Dialog(KeyScreen, Generic[BoxT]):
         return self.pane.hint()
 
     def on_mount(self) -> None:
+        """Take the focus, and let the footer below name the keys of the dialog."""
         self.styles.background = "transparent"
         self.set_focus(self.pane)
         self._footers()
 
     def on_unmount(self) -> None:
+        """Give the footer below back to its screen."""
         self._footers()
 
     def _footers(self) -> None:
@@ -63,6 +65,7 @@ class Dialog(KeyScreen, Generic[BoxT]):
         self.place_box()
 
     def place_box(self) -> None:
+        """Put the box in the middle."""
         width, height = self.app.size
         box_width, box_height = map(min, self.box_size(width, height), (width, height))
         place(self.pane, Region((width - box_width) // 2, (height - box_height) // 2, box_width, box_height))
@@ -72,6 +75,8 @@ class Dialog(KeyScreen, Generic[BoxT]):
 
 
 class Words(Pane):
+    """A text with keys in the frame."""
+
     scope = "any"
 
     def __init__(self, heading: str, lines: Sequence[Line], keys: str) -> None:
@@ -115,10 +120,12 @@ class Notice(Dialog[Words]):
 
     @property
     def ready(self) -> bool:
+        """As the screen below: keys go there."""
         below = self.app.screen_stack[-2]
         return not isinstance(below, KeyScreen) or below.ready
 
     def key(self, event: events.Key) -> bool:
+        """Close, and hand the key on."""
         self.app.pop_screen()
         below = self.app.screen
         return event.key in self.closing or (isinstance(below, KeyScreen) and below.key(event))
@@ -144,6 +151,7 @@ class Confirm(Dialog[Words]):
         return min(width - 4, 70), len(self.lost) + 4
 
     def key(self, event: events.Key) -> bool:
+        """Do it on its own key only; every other closes and says that nothing was changed."""
         if event.key == "enter":
             return True
         self.app.pop_screen()
@@ -194,6 +202,7 @@ class Choose(Dialog[_Choices]):
         return min(width - 4, widest), min(height - 4, len(self.choices) + 2)
 
     def key(self, event: events.Key) -> bool:
+        """Enter chooses; all else moves the cursor."""
         if event.key != "enter":
             return super().key(event)
         row = self.pane.current
@@ -235,6 +244,7 @@ class Help(Dialog[_Help]):
         self.first = [name for name in places if name != "any"]
 
     def box(self) -> _Help:
+        """The table of actions, by place."""
         keymap = self.host.keymap
         rows: list[tuple[str, str, str]] = []
         for name in [*self.first, *(name for name in PLACES if name not in self.first)]:
@@ -250,6 +260,7 @@ class Help(Dialog[_Help]):
         return min(width, 124), height - 2
 
     def action_any_help(self) -> None:
+        """The key that opened the help closes it."""
         self.app.pop_screen()
 
 
@@ -298,6 +309,7 @@ class CommandPalette(Dialog[_Commands]):
         self.below = below
 
     def box(self) -> _Commands:
+        """The actions that can be reached from the screen below."""
         commands: list[Command] = []
         keymap = self.host.keymap
         places = tuple(self.below.places())
@@ -313,6 +325,7 @@ class CommandPalette(Dialog[_Commands]):
         return min(width - 4, 96), min(height - 4, 24)
 
     def key(self, event: events.Key) -> bool:
+        """What is typed filters; arrows and pages move; enter does the action on the screen below."""
         pane = self.pane
         if event.key == "escape":
             self.app.pop_screen()

@@ -78,6 +78,7 @@ class Doctor(Dialog[_Report]):
         return min(width, 110), height - 2
 
     def on_mount(self) -> None:
+        """Start the command."""
         # No worker of Textual's: leaving waits for those, and a process that asks a hung driver may outlive a kill.
         threading.Thread(target=self._examine, name="doctor", daemon=True).start()
 
@@ -105,8 +106,10 @@ class Doctor(Dialog[_Report]):
             self.post_message(Examined((), msg("finetop doctor failed: {reason}", reason=last[0])))
 
     def on_examined(self, message: Examined) -> None:
+        """Show the findings."""
         self.pane.findings, self.pane.error = message.findings, message.error
         self.pane.repaint()
 
     def on_unmount(self) -> None:
+        """End the command, if it still runs."""
         self._child.close()

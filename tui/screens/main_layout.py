@@ -12,6 +12,8 @@ FOUR_PANES_WIDTH, FOUR_PANES_HEIGHT = 120, 34
 
 @dataclass(frozen=True, slots=True)
 class Layout:
+    """A region for each pane that is shown."""
+
     kind: str
     """'four', 'two', 'list', 'zoom' (one pane on the whole screen) or 'small' (only a notice)."""
     panes: dict[str, Region] = field(default_factory=dict)

@@ -88,6 +88,7 @@ class MainScreen(KeyScreen):
 
     @property
     def ready(self) -> bool:
+        """Not before the first snapshot, nor while a question is being prepared."""
         # Before the first picture there is no run to act on.
         return bool(self.host.snapshot.taken) and not self.host.question_pending
 
@@ -106,6 +107,7 @@ class MainScreen(KeyScreen):
         self.place_panes()
 
     def place_panes(self) -> None:
+        """Place all panes for the size of the terminal; the focus leaves a pane that is hidden."""
         self.layout_now = layout = arrange(*self.app.size, self.zoomed, self.grow)
         self.run.lone = layout.kind in ("two", "list") or (layout.kind == "zoom" and self._narrow())
         place(self.header, layout.header if layout.kind != "small" else None)
@@ -126,6 +128,7 @@ class MainScreen(KeyScreen):
     # news
 
     def take(self, snapshot: Snapshot) -> None:
+        """Show a snapshot, and what happened since the last visit with the first one."""
         if snapshot.view.focus is None and self.selected is None and snapshot.runs:
             self.selected = snapshot.runs[0].id
         self._show_all()
@@ -161,9 +164,11 @@ class MainScreen(KeyScreen):
         self.run.answered(answer)
 
     def focus_changed(self) -> None:
+        """The footer names other keys."""
         self.footer.repaint()
 
     def status_changed(self) -> None:
+        """Draw the status line again."""
         self.status_line.repaint()
 
     def _show_since_last_visit(self, snapshot: Snapshot) -> None:
@@ -179,6 +184,7 @@ class MainScreen(KeyScreen):
         self.host.feed.set_view(self.host.view)
 
     def on_rows_moved(self, message: Rows.Moved) -> None:
+        """The other panes follow the cursor once it stands still."""
         if message.rows is not self.runs or not isinstance(message.key, int):
             self.footer.repaint()
             return
@@ -201,6 +207,7 @@ class MainScreen(KeyScreen):
         return self.runs.chosen()
 
     def show_prompt(self) -> None:
+        """Place the line for a text over the status line."""
         if self.prompt is not None:
             # Also on too small a terminal: were it hidden, what is typed on would be taken for keys.
             width, height = self.app.size
@@ -271,6 +278,7 @@ class MainScreen(KeyScreen):
         self._zoom("run" if focused == "runs" else focused)
 
     def action_main_log(self) -> None:
+        """The run's log on the whole screen."""
         self.run.go(LOGS)
         self._zoom("run")
 
@@ -286,6 +294,7 @@ class MainScreen(KeyScreen):
         self.host.memory.values["grow"] = self.grow
 
     def action_main_jump(self) -> None:
+        """Ask for the number of a run to go to."""
         self.ask("go to run", "", self._jump)
 
     def _jump(self, text: str) -> None:
@@ -301,6 +310,7 @@ class MainScreen(KeyScreen):
     # finding runs
 
     def action_runs_mark(self) -> None:
+        """Mark the run or take its mark away, and go on to the next."""
         run = self.runs.run
         if run is None:
             return
@@ -312,6 +322,7 @@ class MainScreen(KeyScreen):
         self.footer.repaint()
 
     def action_runs_mark_range(self) -> None:
+        """Mark all runs from the last mark to the cursor."""
         order = [row.value.id for row in self.runs.rows if row.key is not None]
         here = self.runs.run.id if self.runs.run else None
         if here not in order:
@@ -324,19 +335,23 @@ class MainScreen(KeyScreen):
         self.footer.repaint()
 
     def action_runs_filter(self) -> None:
+        """Ask for a filter, which applies while it is typed."""
         matching = self.host.view.matching
         self.ask("filter", matching, self.filter, self.filter, lambda: self.filter(matching))
 
     def filter(self, text: str) -> None:
+        """Show only runs that match; all for an empty text."""
         self.set_view(replace(self.host.view, matching=text.strip()))
 
     def action_runs_sort(self) -> None:
+        """Sort by the next column; after the last by state again."""
         view = self.host.view
         sort = SORTS[(SORTS.index(view.sort) + 1) % len(SORTS)] if view.sort in SORTS else None
         # What people look for comes first: low losses, the last that ended, names from A.
         self._sort(sort, sort in ("finished", "seconds"))
 
     def action_runs_sort_invert(self) -> None:
+        """Turn the order around."""
         self._sort(self.host.view.sort, not self.host.view.descending)
 
     def _sort(self, sort: str | None, descending: bool) -> None:

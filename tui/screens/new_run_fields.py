@@ -112,6 +112,7 @@ class Fields(Rows):
         return "enter edits · 8,16 makes a sweep"
 
     def make_rows(self, width: int) -> Sequence[Row]:
+        """The rows, by group; the first says where the form starts from."""
         screen = self._new_run
         rows = [Row(SOURCE, _field_line(SOURCE, screen.form.source.label, "", "", False, width))]
         for group in _GROUPS:
@@ -181,6 +182,7 @@ class Info(ScrollPane):
         return "What it takes"
 
     def content(self, width: int) -> list[Line]:
+        """All of it; memory shortened where there is little room."""
         screen = self._new_run
         lines: list[Line] = []
         editing = screen.editing

@@ -55,9 +55,11 @@ class Source:
     """For a copied run: where its values had come from."""
 
     def value(self, path: str) -> Any:
+        """A setting's value in the source, or its default."""
         return self.values.get(path, SETTINGS[path].default)
 
     def origin(self, path: str) -> str:
+        """Where that value comes from."""
         return self.origins.get(path) or (self.label if path in self.values else "default")
 
 
@@ -70,6 +72,7 @@ class Form:
     """What was typed, by the setting's path; only what differs from the source."""
 
     def text(self, path: str) -> str:
+        """A field's text."""
         return self.typed[path] if path in self.typed else text_of(self.source.value(path))
 
     def set(self, path: str, text: str) -> "Form":
@@ -80,9 +83,11 @@ class Form:
         return dataclasses.replace(self, typed=typed)
 
     def reset(self, path: str) -> "Form":
+        """With the text of the source in a field."""
         return self.set(path, text_of(self.source.value(path)))
 
     def origin(self, path: str) -> str:
+        """Where a field's value comes from."""
         return LABEL if path in self.typed else self.source.origin(path)
 
 
@@ -136,6 +141,7 @@ def alternatives(path: str, text: str) -> list[str]:
 
 
 def takes_list(path: str) -> bool:
+    """Whether a setting takes several values, or pairs."""
     kinds = (SETTINGS[path].type, *typing.get_args(SETTINGS[path].type))
     return any(typing.get_origin(kind) in (list, dict) for kind in kinds)
 

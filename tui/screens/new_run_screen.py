@@ -109,6 +109,7 @@ class NewRunScreen(KeyScreen):
         self.start_from(self._source)
 
     def on_unmount(self) -> None:
+        """End the helper processes."""
         self._previewer.close()
         self._reporter.close()
 
@@ -129,9 +130,11 @@ class NewRunScreen(KeyScreen):
 
     @property
     def ready(self) -> bool:
+        """Once the settings are there; once queued, no more."""
         return self._loaded and not self._queued  # once queued, it closes
 
     def on_new_run_screen_loaded(self, message: Loaded) -> None:
+        """Take the settings of the source; keys that waited for them are dispatched."""
         self._take_source(message)
         self._loaded = True
         self.host.call_later(self.host.dispatch_keys)
@@ -155,6 +158,7 @@ class NewRunScreen(KeyScreen):
     # what is typed, and what comes of it
 
     def changed(self, form: Form) -> None:
+        """Check another form, and read what its files hold."""
         self.form = form
         self.checked = new_run_form.check(form)
         self._number += 1
@@ -167,6 +171,7 @@ class NewRunScreen(KeyScreen):
         return self.checked.problems.get(path) or self.form_checks.files.get(path, "")
 
     def problems(self) -> dict[str, str]:
+        """All that is wrong, by setting."""
         return {**self.form_checks.files, **self.checked.problems}
 
     def _learn(self) -> None:
@@ -214,6 +219,7 @@ class NewRunScreen(KeyScreen):
             self.post_message(self.Learned(self._number, "data", data))
 
     def on_new_run_screen_learned(self, message: Learned) -> None:
+        """Show what was read, unless it is about an older form."""
         if message.what == "checks":
             if message.number != self._number:
                 return
@@ -227,6 +233,7 @@ class NewRunScreen(KeyScreen):
         self.show_all()
 
     def show_all(self) -> None:
+        """Draw all parts again."""
         self.fields.rebuild()
         for part in (self.head, self.info, self.label_line, self.footer):
             part.repaint()
@@ -241,6 +248,7 @@ class NewRunScreen(KeyScreen):
         self.place_panes()
 
     def place_panes(self) -> None:
+        """Place the parts for the size of the terminal."""
         width, height = self.app.size
         regions = layout(width, height)
         for widget in (self.head, self.fields, self.info, self.label_line, self.status_line, self.footer):
@@ -256,13 +264,16 @@ class NewRunScreen(KeyScreen):
     # editing a line
 
     def places(self) -> tuple[str, ...]:
+        """While a line is edited only its own keys and those of everywhere."""
         return ("line", "any") if self.editing is not None else super().places()
 
     @property
     def editing(self) -> FieldLine | None:
+        """The line in which a setting is edited; None while none is."""
         return self.prompt  # type: ignore[return-value]  # no other is asked for here
 
     def edit(self, label: str, text: str, done: Callable[[str], Any], path: str = "") -> None:
+        """Open a line for a text; with `path` that of a setting, which `tab` completes."""
         line = FieldLine(label, text, done, lambda _: self.info.repaint())
         line.path = path
         self.open_prompt(line)
@@ -273,6 +284,7 @@ class NewRunScreen(KeyScreen):
         self.show_all()
 
     def action_line_complete(self) -> None:
+        """Complete what is typed, from files or names."""
         if self.editing is None or not self.editing.path:
             return
         path, text = self.editing.path, self.editing.value
@@ -290,6 +302,7 @@ class NewRunScreen(KeyScreen):
         return sorted({"starter", *(run.model for run in self.host.snapshot.runs if run.model)})
 
     def on_new_run_screen_completed(self, message: Completed) -> None:
+        """Put the completion into the line, unless it was typed on."""
         if self.editing is None or self.editing.value != message.prefix:
             return
         if message.text != message.prefix:
@@ -307,6 +320,7 @@ class NewRunScreen(KeyScreen):
             super().action_any_back()
 
     def action_form_edit(self) -> None:
+        """Edit the setting under the cursor, or choose where the form starts from."""
         key = self.fields.key
         if key == SOURCE:
             self.choose_source()
@@ -315,6 +329,7 @@ class NewRunScreen(KeyScreen):
             self.edit(path, self.form.text(path), lambda text: self.changed(self.form.set(path, text)), path)
 
     def choose_source(self) -> None:
+        """Choose among defaults, presets and runs."""
         choices: list[tuple[Any, Line]] = [(None, [("the defaults", "text")])]
         for preset in all_presets():
             choices.append(
@@ -325,6 +340,7 @@ class NewRunScreen(KeyScreen):
         self.app.push_screen(Choose("Start from", choices, self.start_from))
 
     def action_form_cycle(self) -> None:
+        """The next value of a setting that has few."""
         path = self.fields.key
         if path not in SETTINGS:
             self.action_form_edit()
@@ -336,14 +352,18 @@ class NewRunScreen(KeyScreen):
             self.changed(self.form.set(path, following))
 
     def action_form_reset(self) -> None:
+        """The value it had at first."""
         if self.fields.key in SETTINGS:
             self.changed(self.form.reset(self.fields.key))
 
     def action_form_all(self) -> None:
+        """All settings, or the usual ones."""
         self.all_settings = not self.all_settings
         self.show_all()
 
     def action_form_find(self) -> None:
+        """Ask for a part of a name, and go to the first setting that has it."""
+
         def go(text: str) -> None:
             path = next((path for path in SETTINGS if text.strip().lower() in path), None)
             if path is None or not text.strip():
@@ -354,12 +374,14 @@ class NewRunScreen(KeyScreen):
         self.edit("find", "", go)
 
     def go_to(self, path: str) -> None:
+        """Put the cursor on a setting, even if it was hidden."""
         if not self.fields.move_to(path):
             self.all_settings = True
             self.show_all()
             self.fields.move_to(path)
 
     def action_form_problem(self) -> None:
+        """Go to the next setting that is wrong."""
         wrong = [path for path in SETTINGS if self.problem(path)]
         if not wrong:
             self.host.say("nothing is wrong")
@@ -369,6 +391,7 @@ class NewRunScreen(KeyScreen):
         self.go_to(next((path for path in wrong if order.index(path) > at), wrong[0]))
 
     def action_form_pane(self) -> None:
+        """Between settings and what they take."""
         (self.fields if self.focused is self.info else self.info).focus()
 
     def action_form_report(self) -> None:
@@ -399,6 +422,7 @@ class NewRunScreen(KeyScreen):
         self.queue(held=True)
 
     def queue(self, held: bool) -> None:
+        """Queue all runs of the form, or go to the first thing that is wrong."""
         if self._queued:
             return  # the key was pressed twice
         problems = self.problems()
@@ -444,6 +468,7 @@ class NewRunScreen(KeyScreen):
         self.host.commands.do("queue", attempt, then=lambda outcomes: self.on_queued(outcomes[0]))
 
     def on_queued(self, made: Sequence[int]) -> None:
+        """Say which runs were made, and close."""
         ids = (
             f"run {made[0]}"
             if len(made) == 1

@@ -21,7 +21,8 @@ class RunScreen(Protocol):
     def host(self) -> Host: ...
 
     @property
-    def chosen(self) -> list[Run]: ...
+    def chosen(self) -> list[Run]:
+        """The marked runs, or else the one under the cursor."""
 
     def ask(self, label: str, text: str, done: Callable[[str], Any]) -> None: ...
 

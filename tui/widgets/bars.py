@@ -19,6 +19,8 @@ _SLOW_SECONDS = 1.0
 
 
 class Header(Lines):
+    """The state of the machine: daemon, queue, GPUs, disk, and what is wrong."""
+
     def lines(self, width: int, height: int) -> list[Line]:
         host = self.host
         return [header(host.snapshot, width, host.host_name, host.readonly, host.paused, host.commands.running())]

@@ -25,13 +25,16 @@ class ChartView:
         self._charts: list[Chart] = []
 
     def join(self, chart: "Chart") -> None:
+        """Follow changes of the view."""
         self._charts.append(chart)
 
     def leave(self, chart: "Chart") -> None:
+        """No longer follow them."""
         if chart in self._charts:
             self._charts.remove(chart)
 
     def change(self, view: View) -> None:
+        """Look at all charts in another way."""
         old, self.view = self.view, view
         for chart in self._charts:
             chart.view_changed(old)
@@ -123,6 +126,7 @@ class Chart(Pane):
         self.host.feed.query(f"chart {id(self)}", question)
 
     def on_chart_drawn(self, message: Drawn) -> None:
+        """Show a picture, unless another was asked for meanwhile."""
         message.stop()
         if self._requested is None or message.request != self._requested[0]:
             return  # the answer to an older question
@@ -148,9 +152,11 @@ class Chart(Pane):
     # what the keys do
 
     def action_chart_log(self) -> None:
+        """Logarithmic scale, or linear."""
         self.views.change(replace(self.views.view, log=not self.views.view.log))
 
     def action_chart_smooth(self) -> None:
+        """Smooth more; after the most not at all."""
         view = self.views.view
         stronger = [weight for weight in SMOOTHINGS if weight > view.smoothing]
         self.views.change(replace(view, smoothing=stronger[0] if stronger else SMOOTHINGS[0]))
@@ -180,6 +186,7 @@ class Chart(Pane):
             self.views.change(replace(view, zoom=zoomed(view.zoom, self.picture.whole, factor, view.cursor)))
 
     def action_chart_zoom_reset(self) -> None:
+        """The whole run again."""
         self.views.change(replace(self.views.view, zoom=None))
 
 

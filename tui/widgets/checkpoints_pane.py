@@ -29,6 +29,8 @@ def eval_of(checkpoint: Checkpoint) -> float | None:
 
 
 class CheckpointsPane(Rows):
+    """A row for each checkpoint, and one for the weights that training began with."""
+
     scope = "checkpoints"
     number = 4
 
@@ -41,6 +43,7 @@ class CheckpointsPane(Rows):
         """Whether the cursor is where the user put it."""
 
     def take(self, run: Run | None, detail: Detail | None, now: float) -> None:
+        """Show the checkpoints of a run; the cursor goes to the foremost until it is moved."""
         if (run.id if run else None) != (self.run.id if self.run else None):
             self.home()
             self._moved = False
@@ -66,6 +69,7 @@ class CheckpointsPane(Rows):
 
     @property
     def checkpoint(self) -> Checkpoint | None:
+        """The one under the cursor."""
         value = self.current.value if self.current else None
         return value if isinstance(value, Checkpoint) else None
 

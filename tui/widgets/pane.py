@@ -76,6 +76,7 @@ class Lines(Widget, can_focus=False, inherit_bindings=False):
         self.repaint()
 
     def render_lines(self, crop: Region) -> list[Strip]:
+        """The strips that Textual asks for; drawn once for each line that differs."""
         width, height = self.outer_size
         if width != self._strip_width or height != len(self._shown):
             self.repaint()
@@ -102,6 +103,7 @@ class Pane(Lines, can_focus=True):
     number = 0
 
     def title(self) -> str | Line:
+        """What stands in the upper frame."""
         return ""
 
     def hint(self) -> str:
@@ -109,6 +111,7 @@ class Pane(Lines, can_focus=True):
         return ""
 
     def body(self, width: int, height: int) -> list[Line]:
+        """The lines inside the frame."""
         return []
 
     def places(self) -> tuple[str, ...]:
@@ -121,11 +124,13 @@ class Pane(Lines, can_focus=True):
         return self
 
     def watch_has_focus(self, focused: bool) -> None:
+        """The frame is heavy with the focus."""
         # Not on_focus: that comes before `has_focus` is set, and the frame would tell of the focus one key late.
         super().watch_has_focus(focused)
         self.repaint()
 
     def lines(self, width: int, height: int) -> list[Line]:
+        """The body in its frame."""
         if width < 4 or height < 3:
             return []
         inner = [fit_line(line, width - 2) for line in self.body(width - 2, height - 2)[: height - 2]]

@@ -12,6 +12,8 @@ from tui.widgets.pane import Pane
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    """A row of a list."""
+
     key: Hashable | None
     """None: a line between the rows, such as the head of a section, where the cursor never stands."""
     line: Line | None = None
@@ -56,6 +58,7 @@ class Rows(Pane):
         """Of the room the rows are drawn in: in this pane's frame, or lent by another."""
 
     def make_rows(self, width: int) -> Sequence[Row]:
+        """All rows, for so many cells."""
         return ()
 
     def head(self, width: int) -> list[Line]:
@@ -114,6 +117,7 @@ class Rows(Pane):
         return self.body(width, height)
 
     def body(self, width: int, height: int) -> list[Line]:
+        """The rows in sight, with the cursor."""
         self._height = height
         head = self.head(width)
         if not self.rows:
@@ -132,6 +136,7 @@ class Rows(Pane):
         return [*head, *shown]
 
     def page(self) -> int:
+        """How many rows a page is."""
         return max(1, self._height - 1 - len(self.head(self._width)))
 
     def move_to(self, key: Hashable) -> bool:
@@ -147,21 +152,27 @@ class Rows(Pane):
         self.key, self._index, self._top = None, 0, 0
 
     def action_list_down(self) -> None:
+        """To the next row where the cursor may stand."""
         self._go(self._nearest(self._index + 1, 1))
 
     def action_list_up(self) -> None:
+        """To the row above."""
         self._go(self._nearest(self._index - 1, -1))
 
     def action_list_page_down(self) -> None:
+        """Down by a page."""
         self._go(self._nearest(self._index + self.page(), 1))
 
     def action_list_page_up(self) -> None:
+        """Up by a page."""
         self._go(self._nearest(self._index - self.page(), -1))
 
     def action_list_top(self) -> None:
+        """To the first row."""
         self._go(self._nearest(0, 1))
 
     def action_list_bottom(self) -> None:
+        """To the last row."""
         self._go(self._nearest(len(self.rows) - 1, -1))
 
     def _go(self, index: int) -> None:

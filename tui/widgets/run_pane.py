@@ -64,6 +64,8 @@ def eval_charts(series: Mapping[str, Series]) -> list[tuple[str, ...]]:
 
 
 class RunPane(Chart):
+    """The selected run in tabs; charts are drawn as any chart, the rest as text."""
+
     scope = "run"
     number = 3
 
@@ -87,6 +89,7 @@ class RunPane(Chart):
         self._gpu_samples: Sequence[GpuSample] = ()
 
     def take(self, run: Run | None, snapshot: Snapshot) -> None:
+        """Show a run; another run begins at why it failed, or at the tab that was chosen."""
         other = (run.id if run else None) != (self.run.id if self.run else None)
         self.run, self.now = run, snapshot.taken
         detail = snapshot.detail
@@ -107,6 +110,7 @@ class RunPane(Chart):
         self.repaint()
 
     def tabs(self) -> list[str]:
+        """The tabs there are for this run."""
         tabs = [WHY] if self.run is not None and self.run.state in _FAILED else []
         tabs += [tab for tab in CHARTS if tab not in _MEMORY or tab == self._memory_tab()]
         tabs += [GPUS, POINTS] if self.lone else []
@@ -179,6 +183,7 @@ class RunPane(Chart):
         return question
 
     def answered(self, answer: Answer) -> None:
+        """Take the log, or the fixes of a failure, if they are of this run."""
         if answer.key == "log" and answer.value is not None and self.run is not None:
             run_id, tail = answer.value
             if run_id == self.run.id and isinstance(tail, Tail) and self._take_log(tail):
@@ -220,9 +225,11 @@ class RunPane(Chart):
         return msg("[ ] tab{more} · l log y · z smooth · t x axis · ←→ read", more=more)
 
     def sheet(self) -> Sheet | None:
+        """The text of the tab; None where it is a chart or another pane."""
         return {WHY: self.why, LOGS: self.logs, CONFIG: self.config, EVENTS: self.events}.get(self.tab)
 
     def places(self) -> tuple[str, ...]:
+        """Keys depend on the tab."""
         if self.tab in CHARTS:
             return ("chart", "run")
         if self.tab == LOGS:
@@ -230,6 +237,7 @@ class RunPane(Chart):
         return ("checkpoints", "list", "run") if self.tab == POINTS else ("list", "run")
 
     def body(self, width: int, height: int) -> list[Line]:
+        """The tabs, and what is in the one shown."""
         if self.run is None:
             return [[], [("   no run is selected", "dim")]]
         lines = [self._tab_line(width)]
@@ -333,10 +341,12 @@ class RunPane(Chart):
     # what the keys do
 
     def turn(self, by: int) -> None:
+        """The next tab, around the end."""
         tabs = self.tabs()
         self.go(tabs[(tabs.index(self.tab) + by) % len(tabs)])
 
     def go(self, tab: str) -> None:
+        """Show a tab."""
         self.tab = tab
         if tab != WHY:
             self._chosen_tab = tab
@@ -378,14 +388,17 @@ class RunPane(Chart):
         self._scroll(-1_000_000, lambda pane: pane.action_list_top())
 
     def action_list_bottom(self) -> None:
+        """To the end; the log then follows."""
         self._scroll(1_000_000, lambda pane: pane.action_list_bottom())
         if self.tab == LOGS:
             self.action_log_follow(True)
 
     def action_list_right(self) -> None:
+        """Further right in long lines."""
         self._sideways(8)
 
     def action_list_left(self) -> None:
+        """Back to the left."""
         self._sideways(-8)
 
     def _page(self) -> int:
@@ -398,10 +411,12 @@ class RunPane(Chart):
             self.repaint()
 
     def action_log_follow(self, follow: bool | None = None) -> None:
+        """Stay at the end of the log as it grows, or no longer."""
         self.logs.follow = not self.logs.follow if follow is None else follow
         self.repaint()
 
     def action_log_search(self) -> None:
+        """Ask for a text to look for in the log."""
         self.key_screen.ask("search the log", self.logs.search_text, self._search)
 
     def _search(self, text: str) -> None:

@@ -17,6 +17,7 @@ SORTS = (None, "eval", "loss", "name", "step", "finished", "seconds", "model", "
 
 
 def section(run: Run) -> int:
+    """The section of a run: 0 running, 1 queue, 2 finished."""
     return 0 if run.active else 1 if run.state is RunState.QUEUED else 2
 
 
@@ -42,6 +43,7 @@ class Columns:
         self.name = max(8, free - self.state)
 
     def loss_text(self, run: Run) -> str:
+        """The loss that the column shows of a run."""
         if self.sort == "eval" or (not self.sort and run.ended):
             return run.best.brief(numbers.short_metric) or numbers.short_metric(None)
         return numbers.short_metric(run.train_loss)
@@ -99,6 +101,8 @@ def row_line(run: Run, columns: Columns, marked: bool, is_first: bool) -> Line:
 
 
 class RunsPane(Rows):
+    """The list of runs. Marks stay while a filter hides what they are on."""
+
     scope = "runs"
     number = 1
 
@@ -111,6 +115,7 @@ class RunsPane(Rows):
         self.last_mark: int | None = None
 
     def take(self, snapshot: Snapshot) -> None:
+        """Show a snapshot; nothing is done where list, view and store are the same."""
         last, self.snapshot = self.snapshot, snapshot
         if snapshot.runs is last.runs and snapshot.view == last.view and snapshot.store == last.store and self.rows:
             return  # nothing here changes by itself
@@ -123,6 +128,7 @@ class RunsPane(Rows):
 
     @property
     def run(self) -> Run | None:
+        """The run under the cursor."""
         return self.current.value if self.current else None
 
     def chosen(self) -> list[Run]:
@@ -201,6 +207,7 @@ class RunsPane(Rows):
         ]
 
     def make_rows(self, width: int) -> Sequence[Row]:
+        """Headings, and rows whose lines are made when they come in sight."""
         snapshot = self.snapshot
         self._columns = self._columns_for(width)
         heads = self._has_heads()

@@ -14,15 +14,18 @@ class ScrollPane(Pane):
         self._room = 1
 
     def content(self, width: int) -> list[Line]:
+        """All lines that scroll."""
         return []
 
     def head(self, width: int) -> list[Line]:
+        """Lines that stay above them."""
         return []
 
     def places(self) -> tuple[str, ...]:
         return (self.scope, "list")
 
     def body(self, width: int, height: int) -> list[Line]:
+        """Head, and the lines in sight."""
         head, content = self.head(width), self.content(width)
         self._room = max(height - len(head), 1)
         self._most = max(len(content) - self._room, 0)
@@ -35,6 +38,7 @@ class ScrollPane(Pane):
         return self._most - self._top
 
     def scroll_lines(self, by: int) -> None:
+        """Move by lines, as far as there are any."""
         top = min(max(self._top + by, 0), self._most)
         if top != self._top:
             self._top = top
