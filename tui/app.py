@@ -1,7 +1,7 @@
-"""The screen's application: owns the feed, the actor and the look, and hands news to the screens.
+"""The screen's application: owns the feed, the command thread and the palette, and hands news to the screens.
 
-State flows down as one frozen `Snapshot`; wishes go out through the `Actor`. Nothing on the event loop waits for the
-store, the daemon, a disk or the terminal.
+State flows down as one frozen `Snapshot`; changes are asked for through the `CommandThread`. Nothing on the event loop
+waits for the store, the daemon, a disk or the terminal.
 """
 
 import contextlib
@@ -42,13 +42,13 @@ from tui.terminal.textual_private import PrivateApp, Update, color_system, mount
 from tui.widgets.pane import Lines
 
 KEEP_UP_SECONDS = 2.0
-"""How often to look for runs that the store could not hear of; without a daemon their values come so often, too."""
+"""How often to import runs that the store does not know yet; without a daemon their values come so often, too."""
 KEEP_UP_BUSY_SECONDS = 0.2
 """For how long that waits for a database which another process writes to; it is done again anyway."""
 VISIT_SECONDS = 2.0
-"""Who leaves sooner has not looked."""
+"""A visit that ends sooner does not count."""
 PATIENCE_SECONDS = 2.0
-"""Keys that are typed ahead wait so long for what they are meant for: the first picture, the settings of a form."""
+"""How long keys that were typed ahead wait for what they are meant for: the first picture, the settings of a form."""
 
 
 class Drained(Message):
@@ -72,7 +72,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         control: Callable[[], Any] | None = None,
         welcome: bool = False,
     ) -> None:
-        """`control` makes what changes go through, in the tests a stand-in; `welcome` tells the first keys."""
+        """`control` makes what carries changes out, in tests a stand-in; `welcome` shows the first keys."""
         super().__init__(driver_class=Driver)
         self.animation_level = "none"
         self.workspace = workspace
@@ -84,7 +84,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
             choose(self.settings.theme, self.console.color_system), self.settings.ascii, speaks_utf8()
         )
         self.asks_background = self.settings.theme == "auto" and self.palette.name in ("dark", "light")
-        """Whether the terminal's ground decides between two looks."""
+        """Whether the terminal's background decides between two palettes."""
         self.register_theme(self.palette.textual())
         self.theme = "finetop"
         self.screen_diff = ScreenDiff(color_system(self.console))
@@ -101,7 +101,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         self.failed_with = ""
         self.commands = CommandThread(workspace, self.post_message, control, readonly)
         self._keep_up_commands = CommandThread(workspace, self.post_message, control, busy_seconds=KEEP_UP_BUSY_SECONDS)
-        """Beside it, so that nothing which was asked for waits behind what nobody asked for."""
+        """A thread of its own: what the user asked for must not wait behind what the screen does by itself."""
         self.question_pending = False
         """Whether what a question says is being found out: the next key is its answer."""
         self._typed_ahead: deque[events.Key | events.Paste] = deque()
@@ -175,7 +175,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
             self.set_timer(VISIT_SECONDS, lambda: self.commands.do("", lambda control: control.seen(user, when)))
 
     def show_event(self, snapshot: Snapshot) -> None:
-        """Put a new event above the footer; what happened before the screen opened only where nothing else is said."""
+        """Put a new event above the footer; what happened before the screen opened only while that line is empty."""
         news = snapshot.last_news
         if news is None or news.event.id <= self._last_event:
             return
@@ -186,7 +186,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
             self.say(words[0], words[1], event.time)
 
     def on_background_report(self, message: BackgroundReport) -> None:
-        """The terminal has said what its ground is; until then $COLORFGBG, or a guess, had to do."""
+        """Take the palette that suits the background; until it is reported, $COLORFGBG, or a guess, had to do."""
         name = "light" if message.light else "dark"
         if not self.asks_background or name == self.palette.name:
             return
@@ -213,7 +213,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
     async def dispatch_keys(self) -> None:
         """Do what was typed, one key after the other, each to its end: the next may be meant for what this one opens.
 
-        Where the screen in front is not ready, it waits; not for ever, so that one can always leave.
+        Where the screen in front is not ready, they wait, but not long: leaving must always work.
         """
         while self._typed_ahead:
             screen = self.screen
@@ -283,7 +283,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
 
     async def on_command_done(self, message: CommandDone) -> None:
         """Say what came of a command, with the words of whoever gave it."""
-        if not message.verb:  # nobody asked for it
+        if not message.verb:  # the screen asked by itself
             if message.then is not None and not message.error:
                 message.then(message.outcomes)
             return
@@ -301,7 +301,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         await self.dispatch_keys()
 
     def say(self, text: str, role: str = "text", at: float | None = None) -> None:
-        """Put a line above the footer; it stays until the next. `at`: when it happened, which is told as its age."""
+        """Put a line above the footer; it stays until the next. `at`: when it happened, which is shown as its age."""
         self.status_text = StatusText(one_line(text), role, at)
         for screen in self.screen_stack:
             if isinstance(screen, KeyScreen):
@@ -395,7 +395,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
             path = config_folder() / "screen-error.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(traceback.format_exception(error)), "utf-8")
-            self.failed_with += msg("\nThe whole story is in {path}.", path=path)
+            self.failed_with += msg("\nThe traceback is in {path}.", path=path)
 
     def action_any_redraw(self) -> None:
         """Send the whole picture again: another program has written to the terminal."""

@@ -24,7 +24,7 @@ PLACES = {
     "main": "Main screen",
     "any": "Everywhere",
 }
-"""Where a key is heard, and what the place is called."""
+"""Where keys are looked up, and what these places are called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +154,11 @@ ACTIONS: tuple[Action, ...] = (
     Action("log.search", ("/",), "search", "look for a text in the log", "log", 4),
     Action("log.next_match", ("n",), "next match", "next place where it was found", "log", 5),
     Action("log.previous_match", ("N",), "previous match", "the place before", "log"),
-    # the box
+    # daemon, picture, help
     Action("main.daemon", ("D",), "start daemon", "start the daemon, which runs the queue", "main", 0, True),
     Action("main.pause", ("p",), "pause picture", "stop updating the picture; runs go on", "main"),
     Action("main.copy", ("y",), "copy", "copy the run's folder to the clipboard (works over SSH)", "main"),
-    Action("any.redraw", ("ctrl+l",), "redraw", "paint the whole screen anew", "any"),
+    Action("any.redraw", ("ctrl+l",), "redraw", "paint the whole screen again", "any"),
     Action("any.palette", (":", "ctrl+p"), "command", "all commands by name", "any", 10),
     Action("any.help", ("?", "f1"), "keys", "what the keys do", "any", 11),
     Action("any.doctor", ("!",), "doctor", "what would not work here, and what to do about it", "any"),
@@ -243,7 +243,7 @@ class Keymap:
         return None
 
     def reachable(self, places: Iterable[str]) -> list[Action]:
-        """The actions heard in these places, the narrowest place first; those hidden behind a narrower key left out."""
+        """The actions that keys reach in these places, the narrowest place first; none hidden behind a narrower key."""
         places = tuple(places)
         return [
             action

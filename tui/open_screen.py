@@ -15,7 +15,7 @@ from tui.app import FinetopApp
 def open_screen(options: argparse.Namespace, welcome: bool = False) -> int:
     """Exit codes: 0 left by the user, 1 the screen failed, 2 there is no such workspace.
 
-    With `welcome` the first keys are told; whoever opened it so says afterwards what became of the runs.
+    With `welcome` the first keys are shown; whoever opened it so says afterwards how the runs went on.
     """
     try:
         workspace = find_workspace(options.workspace)

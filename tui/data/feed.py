@@ -40,7 +40,7 @@ WHOLE_SECONDS = 5.0
 MACHINE_STALE_SECONDS = 10.0
 """Without a daemon, machine.json older than this says nothing about now."""
 PRUNED_SECONDS = 10.0
-"""A worker deletes a checkpoint's files and then says so: until the store can have heard, they are not missing."""
+"""A worker deletes a checkpoint's files and then says so: until the store can know, they do not count as missing."""
 _NEWS_KINDS = (
     "state",
     "oom",

@@ -23,7 +23,7 @@ _FEW = 40
 _NEAR_END = 0.4
 """A live run that has done this share of its steps is drawn against all of them."""
 _SMOOTHING_PAST = 0.2
-"""Share of the window that is read before its beginning, so that a smoothed line does not start anew at the edge."""
+"""Share of the window that is read before its beginning, so that a smoothed line does not start afresh at the edge."""
 
 LOSS = ("train/loss", "eval/loss")
 _TITLES = {

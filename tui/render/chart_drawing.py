@@ -96,7 +96,7 @@ class Picture:
     """The x axis without zoom."""
     curves: tuple[Curve, ...] = ()
     notes: tuple[str, ...] = field(default=())
-    """What is not on the glass, such as values that a logarithmic axis cannot show."""
+    """What is not drawn, such as values that a logarithmic axis cannot show."""
 
     def cursor_column(self, x: float) -> int | None:
         """The cell of the picture above which a value of the x axis lies."""

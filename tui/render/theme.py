@@ -1,6 +1,6 @@
 """What states and roles look like: glyph, word and colour, from truecolor down to one-coloured ASCII.
 
-Every state is told by glyph and word as well as by colour. Colours are from a set whose least distance between two
+Every state has a glyph and a word as well as a colour. Colours are from a set whose least distance between two
 states is 20 (CIE76) under simulated protan, deutan and tritan vision; plain green and red fall to 14.
 """
 

@@ -36,7 +36,7 @@ class CheckpointActions:
                 return msg("resume: the files of step {step} are gone", step=point.step)
             return "" if run.ended else msg("resume: run {id} {state}", id=run.id, state=state_words(run))
         if action_id == "checkpoints.best" and not run.ended:
-            return msg("best: run {id} {state}; it can be told once it has ended", id=run.id, state=state_words(run))
+            return msg("best: run {id} {state}; it can be chosen once it has ended", id=run.id, state=state_words(run))
         if action_id == "checkpoints.fork" and gone:
             return msg("fork: the files of step {step} are gone", step=point.step)
         if action_id == "checkpoints.delete" and point.pinned:

@@ -103,7 +103,7 @@ class MainScreen(KeyScreen):
         self.place_panes()
 
     def on_screen_resume(self) -> None:
-        # Textual tells the size to the screen that is in front: while this one was being made, that was another.
+        # Textual sends the size to the screen in front: while this one was being made, that was another.
         self.place_panes()
 
     def place_panes(self) -> None:

@@ -397,7 +397,7 @@ class NewRunScreen(KeyScreen):
     def action_form_report(self) -> None:
         """Read the data as the run would, with the model's tokenizer."""
         if not self.checked.runs or self.form_checks.files:
-            self.host.say("token report: first mend what is wrong (e goes there)", "warning")
+            self.host.say("token report: first correct what is wrong (e goes there)", "warning")
             return
         self.reading = "reading the data with the model's tokenizer …"
         text, number = self.checked.runs[0].config.to_json(), self._number

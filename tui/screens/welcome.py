@@ -1,4 +1,4 @@
-"""What the demo tells a newcomer, once: what goes on here, and which keys to press first."""
+"""What the demo shows a newcomer, once: what is running here, and which keys to press first."""
 
 from engine.present.text import fit
 from tui.keymap import written
@@ -17,7 +17,7 @@ _TEXT = (
 
 
 class Welcome(Notice):
-    """Who does at once as told is not told twice: nearly every key closes it and is heard below."""
+    """Nearly every key closes it and goes to the screen below: following the advice at once works."""
 
     columns = 74
     keys = "any key begins"

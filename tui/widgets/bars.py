@@ -119,7 +119,7 @@ def _machine(snapshot: Snapshot, wide: bool) -> Line:
 
 
 class StatusLine(Lines):
-    """The last event, or what came of the last key; kept until the next, since a toast is gone when one looks up.
+    """The last event, or what came of the last key; kept until the next: a toast is gone before anyone looks.
 
     While a text is asked for, what for, unless a line of its own says so (`labels`).
     """

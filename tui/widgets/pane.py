@@ -125,7 +125,7 @@ class Pane(Lines, can_focus=True):
 
     def watch_has_focus(self, focused: bool) -> None:
         """The frame is heavy with the focus."""
-        # Not on_focus: that comes before `has_focus` is set, and the frame would tell of the focus one key late.
+        # Not on_focus: that comes before `has_focus` is set, and the frame would show the focus one key late.
         super().watch_has_focus(focused)
         self.repaint()
 

@@ -24,7 +24,7 @@ class Row:
 def first_shown(top: int, index: int, count: int, room: int) -> int:
     """The first of `count` rows to show in `room` lines so that row `index` is in sight, when it was `top` before.
 
-    A scrolled list is written anew, all of it, 1 kB and more. So beyond the edge the cursor comes to the middle, and
+    A scrolled list is sent again, all of it, 1 kB and more. So beyond the edge the cursor comes to the middle, and
     one move in many scrolls instead of each; but never so far that a row between was not in sight before or after.
     """
     most = max(0, count - room)
@@ -66,7 +66,7 @@ class Rows(Pane):
         return []
 
     def nothing(self, width: int, height: int) -> list[Line]:
-        """What is said when there are no rows."""
+        """What stands there when there are no rows."""
         return []
 
     def line_of(self, row: Row) -> Line:

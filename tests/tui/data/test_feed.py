@@ -202,3 +202,15 @@ def test_figures_of_the_machine_that_make_no_sense_are_none(tmp_path, content):
     with Watched(tmp_path) as watched:
         watched.until(lambda: watched.last.taken)
         assert watched.last.machine is None
+
+
+def test_files_are_read_while_the_database_is_damaged(tmp_path):
+    """A log says why a run failed: it must not need the database."""
+    Workspace(tmp_path).database.write_bytes(b"no database at all" * 100)
+    with Watched(tmp_path) as watched:
+        watched.feed.read("log", lambda: "the log")
+        watched.feed.query("runs", lambda conn: "the runs")
+        log = watched.until(lambda: watched.answer("log"))
+        runs = watched.until(lambda: watched.answer("runs"))
+    assert (log.value, log.error) == ("the log", "")
+    assert runs.value is None and "is damaged or no database" in runs.error

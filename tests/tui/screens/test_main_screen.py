@@ -294,7 +294,7 @@ async def test_another_metric_says_which_checkpoint_is_best(tmp_path):
         await shown.asked("choose_best", run_id, "f1:max")
         await shown.go(active)
         await shown.press("4", "b")
-        assert shown.news == f"best: run {active} is running; it can be told once it has ended"
+        assert shown.news == f"best: run {active} is running; it can be chosen once it has ended"
 
 
 @played
