@@ -29,17 +29,17 @@ class VisibleGpus:
 def visible_gpus(gpus: Sequence[GpuSample], environ: Mapping[str, str]) -> VisibleGpus:
     cards = sorted((gpu for gpu in gpus if gpu.parent is None), key=lambda gpu: (gpu.pci_bus or "", gpu.index))
     ordinals = [_first_slice(card, gpus) for card in cards]
-    wanted = environ.get("CUDA_VISIBLE_DEVICES")
-    if wanted is None:
+    listed = environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
         return VisibleGpus(tuple(ordinals), _order_doubt(cards, environ))
-    entries = [entry.strip() for entry in wanted.split(",")]
-    if wanted.startswith(("GPU-", "MIG-")):
-        prefix, doubt = wanted[:4], ""
-        found = [_by_uuid(entry, prefix, gpus) for entry in entries]
+    entries = [entry.strip() for entry in listed.split(",")]
+    if listed.startswith(("GPU-", "MIG-")):
+        prefix, doubt = listed[:4], ""
+        matches = [_by_uuid(entry, prefix, gpus) for entry in entries]
     else:
         doubt = _order_doubt(cards, environ)
-        found = [_by_index(entry, ordinals) for entry in entries]
-    return _list(entries, found, doubt)
+        matches = [_by_index(entry, ordinals) for entry in entries]
+    return _list(entries, matches, doubt)
 
 
 def environment(gpus: Sequence[GpuSample]) -> dict[str, str]:
@@ -47,9 +47,9 @@ def environment(gpus: Sequence[GpuSample]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
-def _list(entries: list[str], found: list[GpuSample | None], doubt: str) -> VisibleGpus:
+def _list(entries: list[str], matches: list[GpuSample | None], doubt: str) -> VisibleGpus:
     seen: list[GpuSample] = []
-    for entry, gpu in zip(entries, found, strict=True):
+    for entry, gpu in zip(entries, matches, strict=True):
         if gpu is None:
             ignored = entries[len(seen) :]
             if entry not in ("", "-1"):

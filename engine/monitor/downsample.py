@@ -8,9 +8,11 @@ stand for; peaks (memory, temperature) are kept as peaks, because a peak is what
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from engine.monitor.samples import GpuSample
 
+_Figure = TypeVar("_Figure", int, float)
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 STEPS = ((15 * MINUTE, 10), (DAY, 60))
 """(older than, seconds per row), finest first."""
@@ -51,30 +53,27 @@ def downsample(points: Iterable[HistoryPoint], now: float) -> list[HistoryPoint]
     return merged
 
 
-def _merge(points: list[HistoryPoint], before: float, seconds: int) -> list[HistoryPoint]:
+def _merge(points: list[HistoryPoint], until: float, seconds: int) -> list[HistoryPoint]:
     kept: list[HistoryPoint] = []
     bucket: list[HistoryPoint] = []
-    key = None
+    bucket_start = 0
     for p in points:
         start = math.floor(p.taken_at / seconds) * seconds
-        if p.bucket_seconds >= seconds or start + seconds > before:
-            its_key = None
-        else:
-            its_key = (p.gpu, start)
-        if bucket and its_key != key:
-            kept.append(_one(bucket, key[1], seconds))
+        mergeable = p.bucket_seconds < seconds and start + seconds <= until
+        if bucket and not (mergeable and (p.gpu, start) == (bucket[0].gpu, bucket_start)):
+            kept.append(_merged(bucket, bucket_start, seconds))
             bucket = []
-        key = its_key
-        if its_key is None:
-            kept.append(p)
-        else:
+        if mergeable:
             bucket.append(p)
+            bucket_start = start
+        else:
+            kept.append(p)
     if bucket:
-        kept.append(_one(bucket, key[1], seconds))
+        kept.append(_merged(bucket, bucket_start, seconds))
     return kept
 
 
-def _one(bucket: list[HistoryPoint], start: float, seconds: int) -> HistoryPoint:
+def _merged(bucket: list[HistoryPoint], start: float, seconds: int) -> HistoryPoint:
     return HistoryPoint(
         gpu=bucket[0].gpu,
         taken_at=float(start),
@@ -88,11 +87,11 @@ def _one(bucket: list[HistoryPoint], start: float, seconds: int) -> HistoryPoint
 
 
 def _mean(weighted: list[tuple[float | None, int]]) -> float | None:
-    known = [(value, weight) for value, weight in weighted if value is not None]
-    if not known:
+    read = [(figure, weight) for figure, weight in weighted if figure is not None]
+    if not read:
         return None
-    return sum(value * weight for value, weight in known) / sum(weight for _, weight in known)
+    return sum(figure * weight for figure, weight in read) / sum(weight for _, weight in read)
 
 
-def _peak(values: list) -> float | int | None:
-    return max((value for value in values if value is not None), default=None)
+def _peak(figures: Iterable[_Figure | None]) -> _Figure | None:
+    return max((figure for figure in figures if figure is not None), default=None)

@@ -12,7 +12,7 @@ an NVIDIA device file open; every other pid stays "unknown", never "not ours".
 import os
 import pwd
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 import psutil
@@ -42,6 +42,11 @@ class ProcessFacts:
     session: tuple[int, float | None] | None = None
 
 
+def described(process: GpuProcess, facts: ProcessFacts) -> GpuProcess:
+    """The process with what is known about it."""
+    return replace(process, **{field.name: getattr(facts, field.name) for field in fields(facts)})
+
+
 def attribute(processes: Iterable[GpuProcess], runs: Mapping[RunId, Run]) -> tuple[GpuProcess, ...]:
     """The same processes, each with the run it belongs to, or with None."""
     by_pid = {pid: (run, started) for run, (pid, started) in runs.items()}
@@ -63,8 +68,8 @@ def _run_of(process: GpuProcess, by_pid: dict[int, tuple[RunId, float | None]]) 
     return None
 
 
-def _same_start(wanted: float | None, found: float) -> bool:
-    return wanted is None or abs(wanted - found) <= START_TOLERANCE_SECONDS
+def _same_start(expected: float | None, actual: float) -> bool:
+    return expected is None or abs(expected - actual) <= START_TOLERANCE_SECONDS
 
 
 def in_host_pid_namespace() -> bool:
@@ -83,16 +88,16 @@ class ProcessTable:
         self._known: dict[int, tuple[psutil.Process, ProcessFacts]] = {}
 
     def look(self, pids: Iterable[int]) -> dict[int, ProcessFacts]:
-        """Facts for each pid. A pid that is not visible here gets facts that say only whether that tells anything."""
-        wanted = set(pids)
-        for gone in self._known.keys() - wanted:
+        """Facts for each pid. A pid that is not visible here gets facts that say only whether that means anything."""
+        present = set(pids)
+        for gone in self._known.keys() - present:
             del self._known[gone]
-        return {pid: self._facts(pid) for pid in wanted}
+        return {pid: self._facts(pid) for pid in present}
 
     def _facts(self, pid: int) -> ProcessFacts:
-        known = self._known.get(pid)
-        if known is not None and known[0].is_running():
-            return known[1]
+        remembered = self._known.get(pid)
+        if remembered is not None and remembered[0].is_running():
+            return remembered[1]
         self._known.pop(pid, None)
         try:
             process = psutil.Process(pid)
@@ -133,13 +138,13 @@ class ProcessTable:
 
 
 def _ancestors(process: psutil.Process) -> list[tuple[int, float]]:
-    found = []
+    ancestors = []
     for parent in process.parents():
         try:
-            found.append((parent.pid, parent.create_time()))
+            ancestors.append((parent.pid, parent.create_time()))
         except psutil.Error:
             break
-    return found
+    return ancestors
 
 
 def session_of(pid: int) -> int | None:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.base.messages import msg
-from engine.monitor.gpu_processes import ProcessTable, Run, attribute
+from engine.monitor.gpu_processes import ProcessFacts, ProcessTable, Run, attribute, described
 from engine.monitor.host import DiskReader, HostReader
 from engine.monitor.nvml import Device, DriverUnavailable, Nvml
 from engine.monitor.polling import Poller, PollResult, Task
@@ -23,7 +23,7 @@ _SCAN, _HOST, _DISK, _PROCESSES, _RUNS = "scan", "host", "disk", "processes", "r
 
 
 class Monitor:
-    """Watches the GPUs, the host, and the processes of the runs it is told about."""
+    """Watches the GPUs, the host, and the processes of the runs it is given."""
 
     def __init__(self, workspace: Path | str = ".", *, period: float = 1.0, table: ProcessTable | None = None) -> None:
         self._nvml = Nvml()
@@ -133,27 +133,9 @@ class Monitor:
 
     def _named(self, processes: tuple[GpuProcess, ...], runs: Mapping[RunId, Run]) -> tuple[GpuProcess, ...]:
         table = self._host_rounds.results.get(_PROCESSES)
-        facts = table.value if table else {}
-        named = []
-        for process in processes:
-            known = facts.get(process.pid)
-            if known is None:  # seen on the card a moment ago, not looked up yet
-                named.append(replace(process, identified=False))
-                continue
-            named.append(
-                GpuProcess(
-                    gpu=process.gpu,
-                    pid=process.pid,
-                    kind=process.kind,
-                    memory_bytes=process.memory_bytes,
-                    identified=known.identified,
-                    user=known.user,
-                    command=known.command,
-                    started_at=known.started_at,
-                    lineage=known.lineage,
-                    session=known.session,
-                )
-            )
+        facts: Mapping[int, ProcessFacts] = table.value if table else {}
+        # Seen on the card just now and not looked up yet: nothing can be said about it.
+        named = [described(p, facts.get(p.pid, ProcessFacts(p.pid, identified=False))) for p in processes]
         return attribute(named, runs)
 
 

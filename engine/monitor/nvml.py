@@ -139,25 +139,22 @@ class Nvml:
             raise DriverUnavailable(_why(nvml, error)) from None
         if count == 0:
             raise DriverUnavailable("The NVIDIA driver is there but shows no GPU. CPU runs still work.")
-        known = {device.uuid: device for device in self._devices}
-        found: list[Device] = []
-        for index in range(count):
-            found.extend(self._card(index, known))
-        return found
+        earlier = {device.uuid: device for device in self._devices}
+        return [device for index in range(count) for device in self._card(index, earlier)]
 
-    def _card(self, index: int, known: dict[str, Device]) -> list[Device]:
+    def _card(self, index: int, earlier: dict[str, Device]) -> list[Device]:
         nvml = self._nvml
-        before = next((d for d in known.values() if d.index == index and not d.facts.get("parent")), None)
+        previous = next((d for d in earlier.values() if d.index == index and not d.facts.get("parent")), None)
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             uuid = nvml.nvmlDeviceGetUUID(handle)
         except nvml.NVMLError as error:
-            lost = Device(index, None, before.uuid if before else f"gpu{index}", before.facts if before else {})
+            lost = Device(index, None, previous.uuid if previous else f"gpu{index}", previous.facts if previous else {})
             lost.problem = _why_card(nvml, error)
             return [lost]
         card = Device(index, handle, uuid)
-        if before and before.uuid == uuid:
-            card.calm, card.calm_at = before.calm, before.calm_at
+        if previous and previous.uuid == uuid:
+            card.calm, card.calm_at = previous.calm, previous.calm_at
         try:
             slices = self._slices(card)
             card.facts = self._facts(card)
@@ -185,13 +182,13 @@ class Nvml:
         mig = self._ask(card, nvml.nvmlDeviceGetMigMode)
         if not mig or mig[0] != nvml.NVML_DEVICE_MIG_ENABLE:
             return []
-        found = []
+        slices = []
         for position in range(self._ask(card, nvml.nvmlDeviceGetMaxMigDeviceCount) or 0):
             try:
                 handle = nvml.nvmlDeviceGetMigDeviceHandleByIndex(card.handle, position)
                 uuid = nvml.nvmlDeviceGetUUID(handle)
             except nvml.NVMLError:
-                continue  # a place without a slice; places are not packed
+                continue  # a position without a slice; positions are not packed
             part = Device(card.index, handle, uuid)
             part.facts = {
                 "parent": card.uuid,
@@ -199,8 +196,8 @@ class Nvml:
                 "gpu_instance": self._ask(part, nvml.nvmlDeviceGetGpuInstanceId),
                 "compute_instance": self._ask(part, nvml.nvmlDeviceGetComputeInstanceId),
             }
-            found.append(part)
-        return found
+            slices.append(part)
+        return slices
 
     # -- one card's figures --------------------------------------------------------------------------------------
 
@@ -227,8 +224,7 @@ class Nvml:
 
     def _calm(self, device: Device) -> dict[str, Any]:
         now = time.monotonic()
-        first = device.calm_at is None
-        if first or (now - device.calm_at > CALM_SECONDS and now - self._calm_round > 0.5):
+        if device.calm_at is None or (now - device.calm_at > CALM_SECONDS and now - self._calm_round > 0.5):
             device.calm_at, self._calm_round = now, now
             nvml, ask = self._nvml, lambda *question: self._ask(device, *question)
             volatile = nvml.NVML_VOLATILE_ECC
@@ -255,19 +251,17 @@ class Nvml:
             return nvml.nvmlDeviceGetMemoryInfo(handle)
 
     def _processes(self, device: Device) -> tuple[GpuProcess, ...] | None:
-        found: dict[int, GpuProcess] = {}
+        processes: dict[int, GpuProcess] = {}
         answered = False
         for kind, question in (("compute", "Compute"), ("mps", "MPSCompute"), ("graphics", "Graphics")):
-            listed = self._ask(
-                device, self._process_call(msg("nvmlDeviceGet{question}RunningProcesses", question=question))
-            )
+            listed = self._ask(device, self._process_call(f"nvmlDeviceGet{question}RunningProcesses"))
             answered = answered or listed is not None
             for process in listed or ():
                 memory = _known(process.usedGpuMemory)
                 # one process may be listed as compute and as graphics: the same memory, named twice
-                if process.pid and (process.pid not in found or found[process.pid].memory_bytes is None):
-                    found[process.pid] = GpuProcess(device.uuid, process.pid, kind, memory)
-        return tuple(found.values()) if answered else None
+                if process.pid and (process.pid not in processes or processes[process.pid].memory_bytes is None):
+                    processes[process.pid] = GpuProcess(device.uuid, process.pid, kind, memory)
+        return tuple(processes.values()) if answered else None
 
     def _process_call(self, name: str) -> Callable[[Any], list]:
         """`_v3`, or `_v2` where that is wrong or missing.
@@ -356,12 +350,14 @@ def _known(value: int | None) -> int | None:
     return None if value in _NOT_AVAILABLE else value
 
 
-def _over(value: int | None, unit: int) -> float | None:
-    return None if _known(value) is None else value / unit
+def _over(count: int | None, unit: int) -> float | None:
+    available = _known(count)
+    return None if available is None else available / unit
 
 
 def _times(kilobytes: int | None) -> int | None:
-    return None if _known(kilobytes) is None else kilobytes * 1024
+    available = _known(kilobytes)
+    return None if available is None else available * 1024
 
 
 def _throttle_reasons(bits: int | None) -> tuple[str, ...] | None:

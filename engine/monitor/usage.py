@@ -2,7 +2,7 @@
 
 Energy comes from the card's counter where it has one (Volta and later): exact, and right across a gap in watching,
 since the counter went on. Elsewhere power is integrated between samples (trapezoids), but not across a gap, which is
-told apart as `unseen_gpu_seconds`. A slice has neither, so its energy stays None.
+counted as `unseen_gpu_seconds`. A slice has neither, so its energy stays None.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class RunUsage:
     gpu_seconds: float = 0.0
     """Seconds times GPUs held, used or not."""
     energy_joules: float | None = None
-    """None until some card has told anything about its power."""
+    """None until some card has reported its power."""
     energy_from: str = ""
     """'counter', 'power', or 'counter and power'."""
     unseen_gpu_seconds: float = 0.0
@@ -57,20 +57,20 @@ def advance(
     the power of that sample.
     """
     for gpu in gpus:
-        before = usage.last.get(gpu.uuid)
+        previous = usage.last.get(gpu.uuid)
         now = _Seen(gpu.taken_at, gpu.power_watts, gpu.energy_joules)
-        if before is None and since is not None and abs(now.taken_at - since) <= GAP_SECONDS:
-            before = _at(now, since)
-            usage = replace(usage, last={**usage.last, gpu.uuid: before})
-        if before is not None and now.taken_at <= before.taken_at:
+        if previous is None and since is not None and abs(now.taken_at - since) <= GAP_SECONDS:
+            previous = _at(now, since)
+            usage = replace(usage, last={**usage.last, gpu.uuid: previous})
+        if previous is not None and now.taken_at <= previous.taken_at:
             continue  # the same figures again: a stale sample
         usage = replace(
             usage,
             peak_memory_bytes=_peak(usage.peak_memory_bytes, run_memory(gpu, run)),
             last={**usage.last, gpu.uuid: now},
         )
-        if before is not None:
-            usage = _add(usage, before, now, sharers)
+        if previous is not None:
+            usage = _add(usage, previous, now, sharers)
     return usage
 
 
@@ -84,14 +84,14 @@ def ended(usage: RunUsage, when: float, *, sharers: int = 1) -> RunUsage:
 
 def _at(seen: _Seen, when: float) -> _Seen:
     """What would have been seen a little earlier or later, at the same power."""
-    known = None not in (seen.power_watts, seen.energy_joules)
-    energy = seen.energy_joules + seen.power_watts * (when - seen.taken_at) if known else None
-    return _Seen(when, seen.power_watts, energy)
+    if seen.power_watts is None or seen.energy_joules is None:
+        return _Seen(when, seen.power_watts, None)
+    return _Seen(when, seen.power_watts, seen.energy_joules + seen.power_watts * (when - seen.taken_at))
 
 
-def _add(usage: RunUsage, before: _Seen, now: _Seen, sharers: int) -> RunUsage:
-    seconds = now.taken_at - before.taken_at
-    joules, source = energy_between(before, now)
+def _add(usage: RunUsage, previous: _Seen, now: _Seen, sharers: int) -> RunUsage:
+    seconds = now.taken_at - previous.taken_at
+    joules, source = energy_between(previous, now)
     if joules is None:
         return replace(
             usage,
@@ -106,30 +106,30 @@ def _add(usage: RunUsage, before: _Seen, now: _Seen, sharers: int) -> RunUsage:
     )
 
 
-def energy_between(before: _Seen | GpuSample, now: _Seen | GpuSample) -> tuple[float | None, str]:
+def energy_between(previous: _Seen | GpuSample, now: _Seen | GpuSample) -> tuple[float | None, str]:
     """Joules between two samples of one GPU, and from what they were taken."""
-    counters = before.energy_joules, now.energy_joules
-    if None not in counters and counters[1] >= counters[0]:  # it starts anew when the driver is loaded anew
-        return counters[1] - counters[0], "counter"
-    seconds = now.taken_at - before.taken_at
-    powers = before.power_watts, now.power_watts
-    if None in powers or not 0 < seconds <= GAP_SECONDS:
+    if previous.energy_joules is not None and now.energy_joules is not None:
+        joules = now.energy_joules - previous.energy_joules
+        if joules >= 0:  # the counter starts at 0 when the driver is loaded again
+            return joules, "counter"
+    seconds = now.taken_at - previous.taken_at
+    if previous.power_watts is None or now.power_watts is None or not 0 < seconds <= GAP_SECONDS:
         return None, ""
-    return seconds * (powers[0] + powers[1]) / 2.0, "power"
+    return seconds * (previous.power_watts + now.power_watts) / 2.0, "power"
 
 
 def run_memory(gpu: GpuSample, run: RunId) -> int | None:
     """Bytes the run's processes hold on this GPU; None where the driver does not tell."""
-    held = [process.memory_bytes for process in gpu.processes or () if process.run == run]
-    known = [memory for memory in held if memory is not None]
-    return sum(known) if known else None
+    sizes = [process.memory_bytes for process in gpu.processes or () if process.run == run]
+    reported = [size for size in sizes if size is not None]
+    return sum(reported) if reported else None
 
 
-def _peak(before: int | None, now: int | None) -> int | None:
-    return max((value for value in (before, now) if value is not None), default=None)
+def _peak(previous: int | None, now: int | None) -> int | None:
+    return max((size for size in (previous, now) if size is not None), default=None)
 
 
-def _both(before: str, now: str) -> str:
-    if not before or before == now:
+def _both(previous: str, now: str) -> str:
+    if not previous or previous == now:
         return now
     return "counter and power"

@@ -122,7 +122,7 @@ def run_sweep(options: argparse.Namespace) -> int:
     try:
         layers = layers if "data.files" in paths else with_sample(layers)
         seed = resolve(layers).config.train.seed
-    except ConfigError as error:  # told together with what is wrong in the values that vary
+    except ConfigError as error:  # reported together with what is wrong in the values that vary
         seed, problems = 0, error.problems
     combinations = sweep.grid(varied) if options.random is None else sweep.draw(varied, options.random, seed)
     workspace = find_workspace(options.workspace)
@@ -146,7 +146,7 @@ def run_sweep(options: argparse.Namespace) -> int:
         print(visible(one.config.run.name if run_id is None else f"{run_id}  {one.config.run.name}"))
     queued = "would be queued" if options.dry_run else "queued"
     print(
-        visible(msg("{num_ids:,} runs {queued} as '{group}'", num_ids=len(ids), queued=queued, group=group)),
+        visible(msg("{runs:,} runs {queued} as '{group}'", runs=len(ids), queued=queued, group=group)),
         file=sys.stderr,
     )
     return 0
