@@ -37,8 +37,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
-    def parse_args(self, arguments: Any = None, namespace: Any = None) -> argparse.Namespace:
-        options, unknown = self.parse_known_args(arguments, namespace)
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = self.parse_known_args(args, namespace)
         if unknown:
             raise InputError(f"unknown: {' '.join(unknown)[:200]}", _hint(unknown[0], _flags_of(self, options)))
         return options

@@ -50,7 +50,7 @@ def lines(config: RunConfig, machine: Snapshot | None, known: EstimateInputs | N
         return [[("memory not known for this model", "dim")]]
     found: list[Line] = [_needed(estimate, on_cpu)]
     found.append([(msg("of it {estimate}", estimate=_parts(estimate)), "dim")])
-    if on_cpu:
+    if machine is not None and on_cpu:
         return [*found, *_on_cpu(estimate, machine)]
     if not cards:
         found.append([("no GPU known here; on common ones:", "dim")])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.base.errors import EngineError, InputError
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.base.workspace import Workspace, find_workspace, parse_checkpoint_name
 from engine.cli.run_args import add_runs_argument, chosen_runs, find_run, open_control, open_store, print_outcomes
 from engine.cli.settings_flags import add_setting_flags, given_layers, named_setting
@@ -97,7 +97,7 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
 
 
 def run_stop(options: argparse.Namespace) -> int:
-    words = {RunState.STOPPED: "taken off the queue"}
+    words: dict[RunState | None, str] = {RunState.STOPPED: "taken off the queue"}
     workspace = find_workspace(options.workspace)
     conn = open_store(workspace)
     ids = chosen_runs(options, conn)
@@ -173,7 +173,7 @@ def run_move(options: argparse.Namespace) -> int:
         outcome = control.move(run_id, to)
     order = [run.id for run in queries.queue(conn)]
     place = (
-        msg("is number {run_id} of {num_order} that wait", run_id=order.index(run_id) + 1, num_order=len(order))
+        msg("is number {position} of {waiting} that wait", position=order.index(run_id) + 1, waiting=len(order))
         if run_id in order
         else ""
     )
@@ -194,23 +194,23 @@ def run_resume(options: argparse.Namespace) -> int:
     ):
         if value:
             changes[path] = value
-    wanted: dict[int, str] = {}
+    checkpoints: dict[int, str] = {}
     if options.interrupted:
-        wanted = {run.id: "latest" for run in queries.list_runs(conn, "state:interrupted", sort="id")}
-        if not wanted and not options.runs:
+        checkpoints = {run.id: "latest" for run in queries.list_runs(conn, "state:interrupted", sort="id")}
+        if not checkpoints and not options.runs:
             print("no run was interrupted", file=sys.stderr)
             return 0
     for word in options.runs:
         if "@" in word:
             run_id, point = parse_checkpoint_name(word)
-            wanted[run_id] = point
+            checkpoints[run_id] = point
         else:
-            wanted |= dict.fromkeys(chosen_runs(argparse.Namespace(runs=[word]), conn), "latest")
-    if not wanted:
+            checkpoints |= dict.fromkeys(chosen_runs(argparse.Namespace(runs=[word]), conn), "latest")
+    if not checkpoints:
         raise InputError("which run?", "finetop resume 41, finetop resume 41@1200, or finetop resume --interrupted")
     with open_control(workspace) as control:
         outcomes = []
-        for run_id, point in wanted.items():
+        for run_id, point in checkpoints.items():
             outcome = control.resume(run_id, point, changes)
             outcomes.append((outcome, point))
             for note in outcome.notes:
@@ -265,7 +265,7 @@ def run_rm(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return print_outcomes(
-        [(outcome, msg("in the trash ({sizes})", sizes=bytes_text(sizes[outcome.run_id]))) for outcome in outcomes],
+        [(outcome, msg("in the trash ({size})", size=bytes_text(sizes[outcome.run_id]))) for outcome in outcomes],
         options.json,
     )
 
@@ -281,9 +281,9 @@ def _purge(options: argparse.Namespace, workspace: Workspace, conn: Connection) 
             return 0
     with open_control(workspace) as control:
         sizes = {run_id: control.run_bytes(run_id) for run_id in ids}
-        runs = "1 run" if len(ids) == 1 else f"{len(ids):,} runs"
+        runs = msg_n("{n:,} run", "{n:,} runs", len(ids))
         if not options.yes and not _agreed(
-            msg("Delete {runs} for good ({values})?", runs=runs, values=bytes_text(sum(sizes.values())))
+            msg("Delete {runs} for good ({size})?", runs=runs, size=bytes_text(sum(sizes.values())))
         ):
             return 1
         outcomes = []
@@ -300,13 +300,17 @@ def _delete_checkpoints(options: argparse.Namespace, workspace: Workspace, conn:
         for word in options.runs:
             run_id, point = parse_checkpoint_name(word)
             if "@" not in word:
-                raise InputError("runs and checkpoints cannot be removed together", "Two commands, please.")
+                raise InputError("runs and checkpoints cannot be removed together", "Give them in two commands.")
             find_run(conn, run_id)
             folder = checkpoint_folder(workspace.run_folder(run_id), point)
             step = step_of(folder)
             others = queries.checkpoints(conn, run_id)
             size = folder_bytes(folder)
-            last = ", its only checkpoint: without it the run can only start anew" if len(others) <= 1 else ""
+            last = (
+                ", its only checkpoint: without it the run can only start again from the beginning"
+                if len(others) <= 1
+                else ""
+            )
             if not options.yes and not _agreed(
                 msg(
                     "Delete {run_id}@{step} for good ({size}){last}?",

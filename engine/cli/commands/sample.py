@@ -97,25 +97,25 @@ def run_sample(options: argparse.Namespace) -> int:
     }
     tell_untrained(targets)
     texts: list[list[str]] = [[] for _ in targets]
-    for said in ask_worker(request):
-        texts[said["index"]] = said["texts"]
+    for reply in ask_worker(request):
+        texts[reply["index"]] = reply["texts"]
     names = [target.name for target in targets]
     questions = [str(messages[-1].get("content") or "") for messages in prompts]
-    answers = list(zip(*texts, strict=True))
+    answers = list(zip(*texts, strict=True))  # for each question those of all models
     if options.json:
         rows = [
-            {"prompt": question, "messages": messages, "answers": dict(zip(_unique(names), said, strict=True))}
-            for question, messages, said in zip(questions, prompts, answers, strict=True)
+            {"prompt": question, "messages": messages, "answers": dict(zip(_unique(names), replies, strict=True))}
+            for question, messages, replies in zip(questions, prompts, answers, strict=True)
         ]
         how = {"temperature": options.temperature, "seed": options.seed, "max_new_tokens": options.max_new_tokens}
         print_json({"models": names, "generation": how, "samples": rows})
     elif options.markdown:
-        for question, said in zip(questions, answers, strict=True):
+        for question, replies in zip(questions, answers, strict=True):
             print(f"**{_markdown(question)}**\n")
-            print("\n".join(_markdown_table(names, said)) + "\n")
+            print("\n".join(_markdown_table(names, replies)) + "\n")
     else:
-        for question, said in zip(questions, answers, strict=True):
-            print("\n".join(side_by_side(question, names, said, _width())) + "\n")
+        for question, replies in zip(questions, answers, strict=True):
+            print("\n".join(side_by_side(question, names, replies, _width())) + "\n")
     return 0
 
 
@@ -131,27 +131,27 @@ def read_prompts(path: Path, mapping: Mapping[str, str] | None = None) -> list[l
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise InputError(f"--prompts {path}: {reason}", "Give a text file with a prompt a line.") from None
     if raw is not None and path.suffix == ".txt":
-        found = [[{"role": "user", "content": line.strip()}] for line in raw.splitlines() if line.strip()]
+        prompts = [[{"role": "user", "content": line.strip()}] for line in raw.splitlines() if line.strip()]
     elif raw is not None and (bare := _bare_prompts(raw)):
-        found = bare
+        prompts = bare
     else:
         from engine.formats import read_data
 
-        found = []
-        report = read_data(str(path), mapping=mapping or None, use="evaluation")
+        prompts = []
+        report = read_data(str(path), mapping=dict(mapping) if mapping else None, use="evaluation")
         for line in data_warnings(rows_told([report]), more="`finetop data check`"):
             print(visible(line), file=sys.stderr)
         for example in report.examples:
             last = max(i for i, message in enumerate(example.messages) if message["role"] == "assistant")
-            found.append(list(example.messages[:last]))
-    if not found:
+            prompts.append(list(example.messages[:last]))
+    if not prompts:
         raise InputError(msg("--prompts {path}: there is no prompt in it", path=path))
-    return found
+    return prompts
 
 
 def _bare_prompts(raw: str) -> list[list[dict[str, Any]]] | None:
     """Rows without answers; None where there are others, which the data readers know."""
-    found = []
+    prompts = []
     for line in filter(str.strip, raw.splitlines()):
         try:
             row = json.loads(line)
@@ -160,17 +160,17 @@ def _bare_prompts(raw: str) -> list[list[dict[str, Any]]] | None:
         if isinstance(row, dict) and set(row) == {"prompt"}:
             row = row["prompt"]
         if isinstance(row, str) and row.strip():
-            found.append([{"role": "user", "content": row}])
+            prompts.append([{"role": "user", "content": row}])
             continue
         messages = row.get("messages") if isinstance(row, dict) else None
-        asked = messages and all(
-            isinstance(m, dict) and isinstance(m.get("content"), str) and isinstance(m.get("role"), str)
-            for m in messages
-        )
-        if not asked or messages[-1]["role"] != "user":
+        if not messages or not all(map(_is_message, messages)) or messages[-1]["role"] != "user":
             return None
-        found.append(messages)
-    return found
+        prompts.append(messages)
+    return prompts
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
 
 
 def run_history(options: argparse.Namespace) -> int:
