@@ -202,16 +202,29 @@ def _text(value: Any) -> str:
 def _refuse_other_course(folder: Path, before: RunConfig, after: RunConfig) -> None:
     """InputError for changes that would make the resumed run another run."""
     lines = []
-    for path, (old, new) in diff(before, after).items():
-        if path.startswith(MAY_CHANGE_ON_RESUME):
-            continue
+    for path, (old, new) in fixed_changes(before, after).items():
         if path in PLACES:
             lines += _other_content(folder, path, old, new, after)
         else:
-            lines.append(msg("{path} was {old!r}, would be {new!r}", path=path, old=old, new=new))
+            lines.append(setting_changed(path, old, new))
+    refuse_changes(lines)
+
+
+def fixed_changes(before: RunConfig, after: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """The settings, by path with old and new value, that differ and that a resumed run may not change."""
+    return {path: pair for path, pair in diff(before, after).items() if not path.startswith(MAY_CHANGE_ON_RESUME)}
+
+
+def setting_changed(path: str, old: Any, new: Any) -> str:
+    """A line of `refuse_changes`."""
+    return msg("{path} was {old!r}, would be {new!r}", path=path, old=old, new=new)
+
+
+def refuse_changes(lines: Sequence[str], error: type[EngineError] = InputError) -> None:
+    """`error` where `lines`, what would make a resumed run another run, are any."""
     if lines:
-        raise InputError(
-            msg("a resumed run stays the run it was:\n  {lines}", lines=chr(10).join(lines)),
+        raise error(
+            msg("a resumed run stays the run it was:\n  {changes}", changes="\n".join(lines)),
             "It may go on further (--epochs, --max-steps) and evaluate and save differently, and its files may lie "
             "elsewhere; else start a new run.",
         )

@@ -33,19 +33,19 @@ def main() -> int:
     set_environment()
     # What libraries print must not get between our lines.
     out, sys.stdout = sys.stdout, sys.stderr
-    said = _Said(out)
+    output = _Output(out)
     try:
         request = json.load(sys.stdin)
-        said.progress("loading libraries", 0, 0)
+        output.progress("loading libraries", 0, 0)
         from engine.worker.model.out_of_memory import is_out_of_memory
     except Exception:
         traceback.print_exc()
         return 1
     try:
-        (_evaluate if request["task"] == "eval" else _sample)(request, said)
+        (_evaluate if request["task"] == "eval" else _sample)(request, output)
         return 0
     except EngineError as error:
-        said.tell("error", message=error.message, hint=error.hint, exit_code=error.exit_code)
+        output.send("error", message=error.message, hint=error.hint, exit_code=error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -55,25 +55,25 @@ def main() -> int:
         if is_out_of_memory(error):
             message = msg("out of memory: {error}", error=first_line(error))
             hint = "Even one example at a time does not fit. A shorter --max-new-tokens needs less."
-        said.tell("error", message=message, hint=hint, exit_code=1)
+        output.send("error", message=message, hint=hint, exit_code=1)
         return 1
 
 
-class _Said:
+class _Output:
     """Lines for whoever started this process."""
 
     def __init__(self, out: Any) -> None:
         self._out = out
         self._last = 0.0
 
-    def tell(self, kind: str, **fields: Any) -> None:
+    def send(self, kind: str, **fields: Any) -> None:
         self._out.write(json.dumps({"kind": kind, **fields}) + "\n")
         self._out.flush()
 
-    def doubts(self, shelf: Any, target: str) -> None:
+    def doubts(self, models: Any, target: str) -> None:
         """Once for each target."""
-        if doubt := shelf.doubts.pop(target, ""):
-            self.tell("note", message=f"{target}: {doubt}")
+        if doubt := models.doubts.pop(target, ""):
+            self.send("note", message=f"{target}: {doubt}")
 
     def progress(self, doing: str, done: int, of: int) -> None:
         """At most ten a second."""
@@ -81,10 +81,10 @@ class _Said:
         if done and done < of and now - self._last < 0.1:
             return
         self._last = now
-        self.tell("progress", doing=doing, done=done, of=of)
+        self.send("progress", doing=doing, done=done, of=of)
 
 
-def _evaluate(request: dict[str, Any], said: _Said) -> None:
+def _evaluate(request: dict[str, Any], output: _Output) -> None:
     from engine.runs.model_refs import ModelRef
     from engine.settings.resolve import Layer, resolve
     from engine.worker.evaluate.eval_data import choose_shots, encode, read_sources
@@ -92,50 +92,50 @@ def _evaluate(request: dict[str, Any], said: _Said) -> None:
     from engine.worker.evaluate.model_cache import ModelCache
     from engine.worker.train.loop import set_up_torch
 
-    targets = [ModelRef.from_json(one) for one in request["targets"]]
+    targets = [ModelRef.from_json(fields) for fields in request["targets"]]
     reading = resolve([Layer("request", request["reading"])]).config
-    said.progress("reading data", 0, 0)
+    output.progress("reading data", 0, 0)
     sources = read_sources(reading, request["files"], with_train=True)
     shots = choose_shots(sources, request["shots"], request["seed"])
-    asked = _asked(request, reading, sources.labels)
-    shelf = ModelCache()
-    set_up_torch(targets[0].config, shelf.device)
-    micro_tokens = request["micro_tokens"] or (CPU_TOKENS if shelf.device.type == "cpu" else _GPU_TOKENS)
+    spec = _eval_spec(request, reading, sources.labels)
+    models = ModelCache()
+    set_up_torch(targets[0].config, models.device)
+    micro_tokens = request["micro_tokens"] or (CPU_TOKENS if models.device.type == "cpu" else _GPU_TOKENS)
     for target in targets:
-        said.progress(f"loading {target.name}", 0, 0)
-        template = shelf.template(target)
-        chosen = encode(reading, template, sources, shots)
+        output.progress(f"loading {target.name}", 0, 0)
+        template = models.template(target)
+        eval_set = encode(reading, template, sources, shots)
         began = time.monotonic()
-        with shelf.take(target, template, chosen.tokens, _FEWER_SHOTS if shots else "") as subject:
-            said.doubts(shelf, target.name)
+        with models.acquire(target, template, eval_set.tokens, _FEWER_SHOTS if shots else "") as loaded:
+            output.doubts(models, target.name)
 
-            def tell(doing: str, done: int, of: int, name: str = target.name) -> None:
-                said.progress(f"{name}: {doing}", done, of)
+            def report(doing: str, done: int, of: int, name: str = target.name) -> None:
+                output.progress(f"{name}: {doing}", done, of)
 
-            measured = measure(
-                subject,
-                chosen.tokens,
-                chosen.examples,
+            evaluated = measure(
+                loaded,
+                eval_set.tokens,
+                eval_set.examples,
                 sources.labels,
-                asked,
+                spec,
                 micro_tokens,
-                tell,
-                chosen.keys,
-                chosen.files,
+                report,
+                eval_set.keys,
+                eval_set.files,
             )
-            if measured.command_failed:
-                raise measured.command_failed
-            result = describe(measured, subject, asked, time.monotonic() - began)
-        skipped, bad_rows = chosen.told["eval"]["skipped"], sources.report.bad_rows
-        result["data"] |= {**chosen.told, "skipped": skipped, "bad_rows": bad_rows}
+            if evaluated.command_failed:
+                raise evaluated.command_failed
+            result = describe(evaluated, loaded, spec, time.monotonic() - began)
+        skipped, bad_rows = eval_set.told["eval"]["skipped"], sources.report.bad_rows
+        result["data"] |= {**eval_set.told, "skipped": skipped, "bad_rows": bad_rows}
         if sources.own:
             result["data"]["part"] = "validation"
         result["generation"]["shots"] = request["shots"]
-        path, result = _keep(request, target, result, measured.predictions())
-        said.tell("result", target=target.name, folder=str(path), result=result)
+        path, result = _keep(request, target, result, evaluated.predictions())
+        output.send("result", target=target.name, folder=str(path), result=result)
 
 
-def _asked(request: dict[str, Any], reading: Any, labels: tuple[str, ...]) -> Any:
+def _eval_spec(request: dict[str, Any], reading: Any, labels: tuple[str, ...]) -> Any:
     """What to measure: what was asked for; else what the run's settings name; else what suits the data."""
     from engine.worker.evaluate.generate import Sampling
     from engine.worker.evaluate.measure import EvalSpec
@@ -143,8 +143,8 @@ def _asked(request: dict[str, Any], reading: Any, labels: tuple[str, ...]) -> An
     metrics = request["metrics"]
     if metrics is None:
         metrics = reading.eval.metrics
-    nothing_asked = request["metrics"] is None and not metrics and not reading.eval.command
-    if nothing_asked and reading.method.objective == "sft":
+    nothing_requested = request["metrics"] is None and not metrics and not reading.eval.command
+    if nothing_requested and reading.method.objective == "sft":
         metrics = ["accuracy", "macro_f1"] if labels else ["exact_match", "rouge_l"]
     config = reading.replace({"eval.metrics": list(metrics)}).eval
     sampling = Sampling(config.max_new_tokens, request["temperature"], request["seed"])
@@ -191,32 +191,32 @@ def _keep(
     return evaluation_folder.write(folder, name, result, predictions), result
 
 
-def _sample(request: dict[str, Any], said: _Said) -> None:
+def _sample(request: dict[str, Any], output: _Output) -> None:
     from engine.runs.model_refs import ModelRef
     from engine.worker.evaluate.generate import Sampling
     from engine.worker.evaluate.measure import to_prompt
     from engine.worker.evaluate.model_cache import ModelCache, prompt_tokens
     from engine.worker.train.loop import set_up_torch
 
-    shelf = ModelCache()
-    targets = [ModelRef.from_json(one) for one in request["targets"]]
-    set_up_torch(targets[0].config, shelf.device)
+    models = ModelCache()
+    targets = [ModelRef.from_json(fields) for fields in request["targets"]]
+    set_up_torch(targets[0].config, models.device)
     sampling = Sampling(request["max_new_tokens"], request["temperature"], request["seed"])
     bases = [target.base for target in targets]
     for index in sorted(range(len(targets)), key=lambda i: bases.index(bases[i])):  # so that a base is loaded once
         target = targets[index]
-        said.progress(f"loading {target.name}", 0, 0)
-        template = shelf.template(target)
+        output.progress(f"loading {target.name}", 0, 0)
+        template = models.template(target)
         prompts = [to_prompt(target.config, messages) for messages in request["prompts"]]
         tokens = prompt_tokens([template.encode_prompt(prompt) for prompt in prompts])
-        with shelf.take(target, template, tokens, "Ask in fewer tokens.") as subject:
-            said.doubts(shelf, target.name)
-            texts = subject.write(
+        with models.acquire(target, template, tokens, "Ask in fewer tokens.") as loaded:
+            output.doubts(models, target.name)
+            texts = loaded.write(
                 prompts,
                 sampling,
-                lambda done, name=target.name: said.progress(f"{name}: answering", done, len(request["prompts"])),
+                lambda done, name=target.name: output.progress(f"{name}: answering", done, len(request["prompts"])),
             )
-        said.tell("answers", target=target.name, index=index, texts=texts)
+        output.send("answers", target=target.name, index=index, texts=texts)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ SMALL = {
 
 
 class NeverStop:
-    asked = False
+    requested = False
 
 
 class StopAfter:
@@ -38,7 +38,7 @@ class StopAfter:
         self.left = steps
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         self.left -= 1
         return self.left < 0
 

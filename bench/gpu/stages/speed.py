@@ -231,14 +231,14 @@ def _stepper(kit: Kit, model: str) -> Any:
     use_onednn(trained)
     trained.train()
     optimizer = make_optimizer(trained, config.optim)
-    loss_of = PackedLoss(causal_lm(trained))
+    loss_fn = PackedLoss(causal_lm(trained))
     parameters = [p for p in trained.parameters() if p.requires_grad]
     ranks = Ranks()
     batches = iter(np.arange(len(tokens))[: BATCH * (len(tokens) // BATCH)].reshape(-1, BATCH).tolist() * 9)
 
     def step() -> None:
         indices = np.array(next(batches))
-        forward_backward(loss_of, tokens, indices, MICRO_TOKENS, parameters, config, precision, ranks)
+        forward_backward(loss_fn, tokens, indices, MICRO_TOKENS, parameters, config, precision, ranks)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

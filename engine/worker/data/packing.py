@@ -78,7 +78,7 @@ class Pack:
     """int64, shape (1, tokens): starts from 0 in every example."""
     lengths: tuple[int, ...]
     """Tokens of each example; they sum to `tokens`."""
-    predict_at: Tensor
+    label_positions: Tensor
     """int64, shape (supervised,): positions whose next token is trained."""
     targets: Tensor
     """int64, shape (supervised,): those next tokens."""
@@ -86,9 +86,9 @@ class Pack:
     def to(self, device: torch.device) -> "Pack":
         if device.type == "cpu":
             return self
-        moved = (self.input_ids, self.position_ids, self.predict_at, self.targets)
-        ids, positions, predict_at, targets = (t.pin_memory().to(device, non_blocking=True) for t in moved)
-        return Pack(ids, positions, self.lengths, predict_at, targets)
+        moved = (self.input_ids, self.position_ids, self.label_positions, self.targets)
+        ids, positions, label_positions, targets = (t.pin_memory().to(device, non_blocking=True) for t in moved)
+        return Pack(ids, positions, self.lengths, label_positions, targets)
 
 
 def epoch_order(examples: int, seed: int, epoch: int, shuffle: bool = True) -> np.ndarray:

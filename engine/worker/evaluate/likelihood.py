@@ -45,7 +45,7 @@ class Choice:
 
 @torch.no_grad()
 def choose_labels(
-    loss_of: PackedLoss | UnpackedLoss,
+    loss_fn: PackedLoss | UnpackedLoss,
     template: ChatTemplate,
     prompts: Sequence[Example],
     labels: Sequence[str],
@@ -57,19 +57,19 @@ def choose_labels(
     """
     likelihoods = np.full((len(prompts), len(labels)), -np.inf)
     encoded = [template.encode_prompt(prompt) for prompt in prompts]
-    if prompts and table_positions(loss_of.model) is not None:
+    if prompts and table_positions(loss_fn.model) is not None:
         longest = max(range(len(prompts)), key=lambda i: len(encoded[i]))
         chats = _answered(template, prompts[longest], labels)
-        check_positions(loss_of.model, max(len(chat.ids) for chat in chats), _TOO_LONG)
-    shared = _shared_tails(template, prompts, encoded, labels) if isinstance(loss_of, PackedLoss) else None
+        check_positions(loss_fn.model, max(len(chat.ids) for chat in chats), _TOO_LONG)
+    shared = _shared_tails(template, prompts, encoded, labels) if isinstance(loss_fn, PackedLoss) else None
     slow = list(range(len(prompts)))
     if shared:
         tree = _Tree.of([tuple(tail) for tail in shared])
-        fast = [i for i in slow if _window_reaches(loss_of, len(encoded[i]) + tree.depth)]
+        fast = [i for i in slow if _window_reaches(loss_fn, len(encoded[i]) + tree.depth)]
         slow = sorted(set(slow) - set(fast))
-        _score_label_tree(loss_of, tree, encoded, fast, likelihoods, precision, progress)
+        _score_label_tree(loss_fn, tree, encoded, fast, likelihoods, precision, progress)
     for done, i in enumerate(slow, len(prompts) - len(slow) + 1):
-        likelihoods[i] = _by_loss(loss_of, _answered(template, prompts[i], labels), precision)
+        likelihoods[i] = _by_loss(loss_fn, _answered(template, prompts[i], labels), precision)
         progress(done)
     best = likelihoods.argmax(axis=1)
     shares = np.exp(likelihoods - likelihoods.max(axis=1, keepdims=True))
@@ -116,9 +116,9 @@ def _shared_tails(
     return found
 
 
-def _window_reaches(loss_of: PackedLoss, tokens: int) -> bool:
+def _window_reaches(loss_fn: PackedLoss, tokens: int) -> bool:
     """Whether every layer sees that far back: the mask of the tree says nothing of sliding windows."""
-    config = loss_of.model.config.get_text_config()
+    config = loss_fn.model.config.get_text_config()
     window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
     kinds = getattr(config, "layer_types", None)
     slides = window is not None and (kinds is None or any(kind in _SLIDING for kind in kinds))
@@ -157,7 +157,7 @@ class _Tree:
 
 
 def _score_label_tree(
-    loss_of: PackedLoss,
+    loss_fn: PackedLoss,
     tree: _Tree,
     encoded: Sequence[list[int]],
     chosen: list[int],
@@ -165,14 +165,14 @@ def _score_label_tree(
     precision: Precision,
     progress: Callable[[int], None],
 ) -> None:
-    vocabulary = loss_of.model.config.get_text_config().vocab_size
+    vocabulary = loss_fn.model.config.get_text_config().vocab_size
     most = max(1, _LOGITS_BYTES // (4 * vocabulary * (1 + len(tree.tokens))))
     left, limit, done = sorted(chosen, key=lambda i: -len(encoded[i])), _PASS_TOKENS, 0
     while left:
         running = itertools.accumulate(len(encoded[i]) + len(tree.tokens) for i in left[:most])
         batch = left[: max(1, sum(tokens <= limit for tokens in running))]
         try:
-            likelihoods[batch] = _one_pass(loss_of, tree, [encoded[i] for i in batch], precision)
+            likelihoods[batch] = _one_pass(loss_fn, tree, [encoded[i] for i in batch], precision)
         except Exception as error:
             if not is_out_of_memory(error) or len(batch) == 1:
                 raise
@@ -184,7 +184,7 @@ def _score_label_tree(
         give_back_memory()
 
 
-def _one_pass(loss_of: PackedLoss, tree: _Tree, prompts: list[list[int]], precision: Precision) -> np.ndarray:
+def _one_pass(loss_fn: PackedLoss, tree: _Tree, prompts: list[list[int]], precision: Precision) -> np.ndarray:
     """Log-likelihood of every label after each prompt, float64, shape (prompts, labels)."""
     nodes = len(tree.tokens)
     sizes = [len(prompt) + nodes for prompt in prompts]
@@ -202,7 +202,7 @@ def _one_pass(loss_of: PackedLoss, tree: _Tree, prompts: list[list[int]], precis
         start = end
     device = precision.device
     with precision.context():
-        logits = loss_of.model(
+        logits = loss_fn.model(
             input_ids=torch.tensor([ids], device=device),
             position_ids=torch.tensor([positions], device=device),
             attention_mask=sees[None, None].to(device),
@@ -218,7 +218,7 @@ def _one_pass(loss_of: PackedLoss, tree: _Tree, prompts: list[list[int]], precis
     return summed.index_add_(1, label_of, each).cpu().numpy()
 
 
-def _by_loss(loss_of: PackedLoss | UnpackedLoss, chats: Sequence[Encoded], precision: Precision) -> np.ndarray:
+def _by_loss(loss_fn: PackedLoss | UnpackedLoss, chats: Sequence[Encoded], precision: Precision) -> np.ndarray:
     """The same for one prompt, each label with the prompt anew: for models and templates that allow no sharing."""
     answers = []
     for chat in chats:
@@ -229,7 +229,7 @@ def _by_loss(loss_of: PackedLoss | UnpackedLoss, chats: Sequence[Encoded], preci
     found = np.zeros(len(chats))
     for group in plan_passes(np.arange(len(tokens)), tokens.lengths, _PASS_TOKENS):
         with precision.context():
-            losses = loss_of.token_losses(make_pack(tokens, group).to(precision.device))
+            losses = loss_fn.token_losses(make_pack(tokens, group).to(precision.device))
         parts = losses.double().split(tokens.supervised[group].tolist())
         found[group] = [-float(part.sum()) for part in parts]
     return found

@@ -132,7 +132,7 @@ class EvalResult:
 class LoadedModel:
     """A model ready to be measured."""
 
-    loss_of: PackedLoss | UnpackedLoss
+    loss_fn: PackedLoss | UnpackedLoss
     template: ChatTemplate
     precision: Precision
 
@@ -140,7 +140,7 @@ class LoadedModel:
         self, prompts: Sequence[Example], sampling: Sampling, progress: Callable[[int], None] = lambda done: None
     ) -> list[str]:
         """The answer to each conversation."""
-        template, model = self.template, self.loss_of.model
+        template, model = self.template, self.loss_fn.model
         asked = [template.encode_prompt(prompt) for prompt in prompts]
         written = generate(
             model,
@@ -148,7 +148,7 @@ class LoadedModel:
             stop_tokens(model, template.tokenizer, template.stop_token_ids),
             sampling,
             self.precision,
-            packed=isinstance(self.loss_of, PackedLoss),
+            packed=isinstance(self.loss_fn, PackedLoss),
             progress=progress,
         )
         return decode(template, asked, written)
@@ -170,7 +170,7 @@ def measure(
     that is not their own question; `files` where each is from. Raises InputError when labels are asked for and there
     are none. That eval.command failed is told in what is returned: the rest has been measured.
     """
-    losses = example_losses(subject.loss_of, tokens, micro_tokens, subject.precision, progress)
+    losses = example_losses(subject.loss_fn, tokens, micro_tokens, subject.precision, progress)
     loss = float(losses.sum()) / int(tokens.supervised.sum())
     scores = {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 700)) if not math.isnan(loss) else math.nan}
     keys = (
@@ -195,7 +195,7 @@ def measure(
             )
         if asked.by_likelihood:
             choices = choose_labels(
-                subject.loss_of,
+                subject.loss_fn,
                 subject.template,
                 prompts,
                 labels,
@@ -238,7 +238,7 @@ def _of_the_whole(measured: EvalResult, asked: EvalSpec, progress: Callable[[str
 
 @torch.no_grad()
 def example_losses(
-    loss_of: PackedLoss | UnpackedLoss,
+    loss_fn: PackedLoss | UnpackedLoss,
     tokens: TokenSet,
     micro_tokens: int,
     precision: Precision,
@@ -251,7 +251,7 @@ def example_losses(
         try:
             for group in plan_passes(left, tokens.lengths, micro_tokens):
                 with precision.context():
-                    losses = loss_of.token_losses(make_pack(tokens, group).to(precision.device))
+                    losses = loss_fn.token_losses(make_pack(tokens, group).to(precision.device))
                 owner = np.repeat(np.arange(len(group)), tokens.supervised[group])
                 found[group] = np.bincount(owner, losses.double().cpu().numpy(), len(group))
                 left = np.setdiff1d(left, group)
@@ -309,7 +309,7 @@ def template_hash(template: ChatTemplate) -> str:
 def evaluate(
     folder: Path,
     journal: Journal,
-    loss_of: PackedLoss | UnpackedLoss,
+    loss_fn: PackedLoss | UnpackedLoss,
     template: ChatTemplate,
     data: Prepared,
     config: RunConfig,
@@ -323,7 +323,7 @@ def evaluate(
 
     Random numbers are drawn from a fork, so that evaluating more or less often changes nothing in training.
     """
-    subject, began = LoadedModel(loss_of, template, precision), time.monotonic()
+    subject, began = LoadedModel(loss_fn, template, precision), time.monotonic()
     asked = EvalSpec.of(config.eval, folder.resolve().parents[1])
     measured = None
     with torch.random.fork_rng(precision.devices), torch.no_grad():

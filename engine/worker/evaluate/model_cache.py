@@ -66,7 +66,7 @@ class ModelCache:
         return choose_precision(target.config, self.device)
 
     @contextlib.contextmanager
-    def take(
+    def acquire(
         self, target: ModelRef, template: ChatTemplate, tokens: TokenSet, too_long: str = ""
     ) -> Iterator[LoadedModel]:
         """The target's model in evaluation mode. On some of `tokens` it is proven that they may be packed.
@@ -91,10 +91,10 @@ class ModelCache:
             check_positions(inner, int(tokens.lengths.max()), too_long)
             probe = make_pack(tokens, probe_indices(tokens)).to(self.device)
             with precision.context():
-                loss_of, _ = choose_loss(
+                loss_fn, _ = choose_loss(
                     inner, probe, target.config.model.attention, LOSS_TOLERANCE[precision.autocast]
                 )
-            yield LoadedModel(loss_of, template, precision)
+            yield LoadedModel(loss_fn, template, precision)
 
     def _load(self, target: ModelRef, precision: Precision) -> PreTrainedModel:
         config = target.config

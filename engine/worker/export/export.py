@@ -77,13 +77,13 @@ def export(
     Raises InputError for what cannot be exported so, CheckpointError when the checkpoint is damaged, the disk too
     small, or the result not the same model; then nothing is left at `target`.
     """
-    from engine.worker.model.base_weights import with_present_model
+    from engine.worker.model.base_weights import with_located_model
     from engine.worker.runtime import checkpoint
 
     refuse_target(target)
     say("reading the checkpoint")
     last = checkpoint.verify(path)
-    config = with_present_model(from_groups(last.manifest["config"], "checkpoint"), run_folder)
+    config = with_located_model(from_groups(last.manifest["config"], "checkpoint"), run_folder)
     if form == "adapter" and config.method.kind == "full":
         raise InputError("this run trained all weights, so it has no adapter", "Export it with --to merged.")
     temporary = target.parent / f".{target.name}.part-{os.getpid()}"
@@ -133,10 +133,10 @@ def _write(
     from engine.worker.model.base_weights import base_notes
     from engine.worker.model.generation_config import answer_ends, end_turns, stop_at, write_generation_config
     from engine.worker.model.load import model_source
-    from engine.worker.runtime.initial_weights import given_model
+    from engine.worker.runtime.initial_weights import initial_model
 
     full = config.method.kind == "full"
-    source = str(last.path) if full else given_model(config.model) or model_source(config.model)
+    source = str(last.path) if full else initial_model(config.model) or model_source(config.model)
     tokenizer = AutoTokenizer.from_pretrained(str(last.path), trust_remote_code=config.model.trust_remote_code)
     notes = [msg("Mind that {note}.", note=note)] if (note := untrained_note(last.path)) else []
     notes += [] if full else base_notes(last, config, source)

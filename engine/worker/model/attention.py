@@ -9,6 +9,7 @@ import contextlib
 import inspect
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ NAME = "finetop"
 
 
 class _Stream:
-    """The examples of the present pack, and what attention derives from their lengths once for all layers."""
+    """The examples of the current pack, and what attention derives from their lengths once for all layers."""
 
     def __init__(self, lengths: Sequence[int]) -> None:
         self.tokens = sum(lengths)
@@ -48,11 +49,11 @@ _stream: _Stream | None = None
 def packed(lengths: Sequence[int]) -> Iterator[None]:
     """Within it, every model's stream is examples of these lengths. Must enclose forward and backward pass."""
     global _stream
-    before, _stream = _stream, _Stream(lengths)
+    outer, _stream = _stream, _Stream(lengths)
     try:
         yield
     finally:
-        _stream = before
+        _stream = outer
 
 
 def attention_forward(
@@ -65,7 +66,7 @@ def attention_forward(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    **kwargs: object,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention: query, key, value (1, heads, tokens, head_dim) -> (1, tokens, heads, head_dim)."""
     if kwargs.get("s_aux") is not None:
@@ -92,8 +93,8 @@ def attention_forward(
     streams = (t.split(sizes, dim=2) for t in (query, key, value))  # split, since slices have a slow backward pass
     outputs = []
     for (length, count), *parts in zip(_stream.groups, *streams, strict=True):
-        same_length = (part[0].unflatten(1, (count, length)).transpose(0, 1) for part in parts)
-        out = _one_length(*same_length, scaling, dropout, sliding_window, softcap)  # (count, length, heads, head_dim)
+        q, k, v = (part[0].unflatten(1, (count, length)).transpose(0, 1) for part in parts)
+        out = _one_length(q, k, v, scaling, dropout, sliding_window, softcap)  # (count, length, heads, head_dim)
         outputs.append(out.reshape(1, count * length, *out.shape[2:]))
     return torch.cat(outputs, dim=1), None
 
@@ -158,7 +159,7 @@ def _varlen(
 ) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    options = {}
+    options: dict[str, Any] = {}
     if key.shape[1] != query.shape[1]:
         if "enable_gqa" in inspect.signature(varlen_attn).parameters:  # newer than torch 2.11
             options["enable_gqa"] = True
@@ -169,15 +170,16 @@ def _varlen(
     q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))  # (tokens, heads, head_dim)
     back = window - 1 if window is not None and window < stream.longest else -1
     longest = stream.longest
-    out = varlen_attn(q, k, v, borders, borders, longest, longest, scale=scaling, window_size=(back, 0), **options)
-    return out[None]
+    out: Any = varlen_attn(q, k, v, borders, borders, longest, longest, scale=scaling, window_size=(back, 0), **options)
+    return out[None]  # a tensor: nothing else was to be returned beside it
 
 
-def _mask(*args: object, local_size: int | None = None, **kwargs: object) -> Tensor | None:
-    """In a pack, only a sign of local attention shorter than an example: most layers also say their window themselves,
-    the others `attention_forward` refuses."""
+def _mask(*args: Any, local_size: int | None = None, **kwargs: Any) -> Tensor | None:
+    """In a pack, only a sign of local attention shorter than an example: most layers also pass their window
+    themselves, the others are refused by `attention_forward`."""
     if _stream is None:
-        return sdpa_mask(*args, local_size=local_size, **kwargs)
+        kwargs["local_size"] = local_size
+        return sdpa_mask(*args, **kwargs)
     return torch.tensor(local_size) if local_size is not None and local_size < _stream.longest else None
 
 

@@ -1,4 +1,4 @@
-"""The model an adapter belongs to, known by its content: what a checkpoint says of it, and whether it still is that."""
+"""The base model of an adapter, identified by its content: what a checkpoint says of it, and whether it is still so."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from engine.worker.model.load import model_source
 BASE = "base"
 """Key of a manifest: sha256, tensors and bytes of the base model's weights, its `config`, the commit of one from the
 hub."""
-_OF_NO_MATTER = frozenset(
+_IRRELEVANT_KEYS = frozenset(
     [
         "_name_or_path",
         "architectures",
@@ -41,70 +41,72 @@ _OF_NO_MATTER = frozenset(
 
 
 class BaseWeights:
-    """The base of a run. It is read through beside the loading of the model, so that no start waits for it."""
+    """The base of a run. It is hashed while the model is loaded, so that no start waits for it."""
 
     def __init__(self, config: RunConfig, source: str | None = None) -> None:
         """`source`: the folder it is loaded from, where that is not the model's own."""
         source = None if source == config.model.name else source
         self.name = source or config.model.name
-        elsewhere = {"name": source, "revision": "", "checkpoint": ""} if source else {}
-        self._model = dataclasses.replace(config.model, **elsewhere)
-        self._reading: Fingerprinting | None = None
-        self._folder: Path | None = None
+        here = config.model
+        self._model = dataclasses.replace(here, name=source, revision="", checkpoint="") if source else here
+        self._reading: tuple[Path, Fingerprinting] | None = None
         self.begin()
 
     def begin(self) -> None:
-        """Begin to read, where the files are there: a model of the hub may still have to be fetched."""
+        """Start reading, if the files are there: a model of the hub may still have to be fetched."""
         folder = find_folder(self._model)
-        files = weight_files(folder) if folder and self._reading is None else []
+        if folder is None or self._reading is not None:
+            return
+        files = weight_files(folder)
         if files and all(file.is_file() for file in files):
-            self._folder, self._reading = folder, Fingerprinting(folder)
+            self._reading = folder, Fingerprinting(folder)
 
-    def found(self) -> Fingerprint | None:
-        """What its weights are known by; waits until they have been read. None where there is nothing to read."""
+    def fingerprint(self) -> Fingerprint | None:
+        """Of its weights; waits until they have been read. None where there is nothing to read."""
         self.begin()
-        return self._reading.result() if self._reading else None
+        return self._reading[1].result() if self._reading else None
 
     def to_manifest(self) -> dict[str, Any] | None:
-        found = self.found()
-        if found is None:
+        """What a checkpoint's manifest says of its base; None where there was nothing to read."""
+        fingerprint = self.fingerprint()
+        if fingerprint is None or self._reading is None:
             return None
-        snapshot = self._folder and self._folder.parent.name == "snapshots"
-        commit = {"commit": self._folder.name} if snapshot else {}
-        return found.to_json() | commit | {"config": self._config}
+        folder = self._reading[0]
+        commit = {"commit": folder.name} if folder.parent.name == "snapshots" else {}
+        return fingerprint.to_json() | commit | {"config": self._config}
 
     @functools.cached_property
     def _config(self) -> dict[str, Any]:
-        """What config.json says of how the weights are used, defaults included; empty where it cannot be read."""
+        """The config.json that says how the weights are used, defaults included; empty where it cannot be read."""
         from transformers import AutoConfig
 
         revision, trust = self._model.revision or None, self._model.trust_remote_code
         try:
-            said = AutoConfig.from_pretrained(model_source(self._model), revision=revision, trust_remote_code=trust)
-        except Exception:  # anything may be wrong with it: who loads the model tells
+            config = AutoConfig.from_pretrained(model_source(self._model), revision=revision, trust_remote_code=trust)
+        except Exception:  # anything may be wrong with it: loading the model reports it
             return {}
-        kept = {key: value for key, value in said.to_dict().items() if key not in _OF_NO_MATTER}
+        kept = {key: setting for key, setting in config.to_dict().items() if key not in _IRRELEVANT_KEYS}
         return json.loads(json.dumps(kept, default=str))
 
     def refuse_other(self, manifest: Mapping[str, Any]) -> str:
-        """CheckpointError where it is not the base of the checkpoint with this manifest. What there is to say else:
-        that nobody can tell, since the checkpoint does not say; mostly nothing.
+        """CheckpointError where it is not the base of the checkpoint with this manifest. Returns a warning where that
+        cannot be checked, since the checkpoint does not say; mostly an empty string.
         """
-        before = manifest.get(BASE)
-        if not isinstance(before, dict) or "sha256" not in before:
+        saved = manifest.get(BASE)
+        if not isinstance(saved, dict) or "sha256" not in saved:
             return msg(
                 "This checkpoint does not say what its base model's weights were (older versions of finetop wrote "
                 "none): whether {name} is still the same was not checked.",
                 name=self.name,
             )
-        now = self.found()
-        if now is None:
+        fingerprint = self.fingerprint()
+        if fingerprint is None:
             return msg(
                 "The weights of {name} could not be read: whether they are still the same was not checked.",
                 name=self.name,
             )
-        if now.sha256 == before["sha256"]:
-            if changed := list(_changes(before.get("config"), self._config)):
+        if fingerprint.sha256 == saved["sha256"]:
+            if changed := list(_changes(saved.get("config"), self._config)):
                 raise CheckpointError(
                     msg(
                         "the base is not the one this run was trained on: in the config.json of {name} {changed}",
@@ -114,14 +116,14 @@ class BaseWeights:
                     "Put the model back that the run was trained on.",
                 )
             return ""
-        commit = msg("; on the hub it was commit {commit}", commit=before["commit"]) if before.get("commit") else ""
+        commit = msg("; on the hub it was commit {commit}", commit=saved["commit"]) if saved.get("commit") else ""
         raise CheckpointError(
             msg(
                 "the base is not the one this run was trained on: the weights of {name} have changed (sha256 "
-                "{sha256}, they were {first_sha256}{commit})",
+                "{sha256}, they were {saved_sha256}{commit})",
                 name=self.name,
-                sha256=now.sha256[:12],
-                first_sha256=before["sha256"][:12],
+                sha256=fingerprint.sha256[:12],
+                saved_sha256=saved["sha256"][:12],
                 commit=commit,
             ),
             "Put the model back that the run was trained on. Where it lies elsewhere by now, a resume takes "
@@ -129,26 +131,24 @@ class BaseWeights:
         )
 
 
-def _changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
+def _changes(old: Any, new: Any, path: str = "") -> Iterator[str]:
     """Settings that both have and that differ, in words: another version of the library may know more, or fewer."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in before.keys() & now.keys() - _OF_NO_MATTER:
-            yield from _changes(before[key], now[key], f"{path}.{key}" if path else key)
-    elif path and before != now:
-        yield msg(
-            "{path} was {before}, is {now}", path=path, before=json.dumps(before)[:200], now=json.dumps(now)[:200]
-        )
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old.keys() & new.keys() - _IRRELEVANT_KEYS:
+            yield from _changes(old[key], new[key], f"{path}.{key}" if path else key)
+    elif path and old != new:
+        yield msg("{path} was {old}, is {new}", path=path, old=json.dumps(old)[:200], new=json.dumps(new)[:200])
 
 
 def base_notes(last: Any, config: RunConfig, source: str) -> list[str]:
-    """What an export says of a checkpoint's base, mostly nothing. CheckpointError where it is another."""
-    doubt = BaseWeights(config, source).refuse_other(last.manifest)
-    return [doubt] if doubt else []
+    """An export's notes on a checkpoint's base, mostly none. CheckpointError where it is another."""
+    warning = BaseWeights(config, source).refuse_other(last.manifest)
+    return [warning] if warning else []
 
 
-def with_present_model(config: RunConfig, run_folder: Path | None) -> RunConfig:
-    """A checkpoint's settings with the places where the run's model lies by now."""
+def with_located_model(config: RunConfig, run_folder: Path | None) -> RunConfig:
+    """A checkpoint's settings with the paths where the run's model is now."""
     if run_folder is None:
         return config
-    now = located(run_folder).config.model
-    return config.replace({"model.name": now.name, "model.checkpoint": now.checkpoint})
+    model = located(run_folder).config.model
+    return config.replace({"model.name": model.name, "model.checkpoint": model.checkpoint})

@@ -1,4 +1,4 @@
-"""Where an answer ends, told to those who load what was trained: transformers and vLLM read generation_config.json."""
+"""Where an answer ends, written for those who load the model: transformers and vLLM read generation_config.json."""
 
 import copy
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ def answer_ends(template: ChatTemplate, model: Any) -> tuple[int, ...]:
     """The tokens at which answers stop: first the end of turn that was trained, then all others of the template, the
     tokenizer and the model's generation config."""
     configured = model.generation_config.eos_token_id
-    others = {*template.stop_token_ids, *(configured if isinstance(configured, list) else [configured])} - {None}
+    eos_ids = {*template.stop_token_ids, *(configured if isinstance(configured, list) else [configured])} - {None}
     question, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
     encoded = template.encode_chats([Example(messages=(question, answer))])[0]
     if isinstance(encoded, DataError) or not encoded.trained.any():
-        return tuple(sorted(others))
+        return tuple(sorted(eos_ids))
     end = int(encoded.ids[encoded.trained][-1])
-    return (end, *sorted(others - {end})) if end in others else tuple(sorted(others))
+    return (end, *sorted(eos_ids - {end})) if end in eos_ids else tuple(sorted(eos_ids))
 
 
 def stop_at(config: Any, ends: Sequence[int]) -> Any:
@@ -37,10 +37,10 @@ def end_turns(tokenizer: Any, ends: Sequence[int]) -> None:
     """Make the end of turn the tokenizer's end token, which some programs stop at, unless its template writes that."""
     if not ends or ends[0] == tokenizer.eos_token_id:
         return
-    before, own = _rendered(tokenizer), tokenizer.eos_token
+    rendered, original_eos = _rendered(tokenizer), tokenizer.eos_token
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
-    if _rendered(tokenizer) != before:
-        tokenizer.eos_token = own
+    if _rendered(tokenizer) != rendered:
+        tokenizer.eos_token = original_eos
 
 
 def _rendered(tokenizer: Any) -> list[str]:

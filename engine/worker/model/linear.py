@@ -27,7 +27,8 @@ def use_onednn(model: nn.Module) -> int:
     changed = 0
     for module in model.modules():
         if type(module) is nn.Linear and module.weight.device.type == "cpu":
-            module.forward = _forward_of(module)
+            layer: Any = module  # of which a method is replaced
+            layer.forward = _forward_of(module)
             changed += 1
     return changed
 

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,7 +64,7 @@ def pick_device(rank: int = 0) -> torch.device:
 
 
 def choose_precision(config: RunConfig, device: torch.device) -> Precision:
-    """For a device of this machine."""
+    """The precision for a device of this machine."""
     on_gpu = device.type == "cuda"
     fast_bf16 = torch.cuda.get_device_capability(device) >= (8, 0) if on_gpu else cpu_is_good_at_bfloat16()
     return precision_for(config, device, on_gpu, fast_bf16)
@@ -73,11 +75,11 @@ def precision_for(config: RunConfig, device: torch.device, on_gpu: bool, fast_bf
 
     A frozen base is held in bfloat16 on a GPU. Asked for bfloat16 outright, a full fine-tune holds its weights in it.
     """
-    wanted = config.model.dtype
-    if wanted == "float32" or (wanted == "auto" and not fast_bf16):
+    dtype = config.model.dtype
+    if dtype == "float32" or (dtype == "auto" and not fast_bf16):
         return Precision(device, None, torch.float32)
     frozen_base = config.method.kind != "full" and on_gpu
-    base = torch.bfloat16 if frozen_base or wanted == "bfloat16" else torch.float32
+    base = torch.bfloat16 if frozen_base or dtype == "bfloat16" else torch.float32
     return Precision(device, torch.bfloat16, base)
 
 
@@ -108,18 +110,18 @@ def _look_for_hub(config: ModelConfig) -> None:
             constants.HF_HUB_OFFLINE = True
             print(
                 msg(
-                    "{endpoint} cannot be reached; taking {config_name} from the hub's cache",
+                    "{endpoint} cannot be reached; taking {model} from the hub's cache",
                     endpoint=constants.ENDPOINT,
-                    config_name=config.name,
+                    model=config.name,
                 ),
                 file=sys.stderr,
             )
             return
         raise ModelError(
             msg(
-                "'{config_name}' is no folder here and not in the hub's cache ({hub_cache}), and {endpoint} "
+                "'{model}' is no folder here and not in the hub's cache ({hub_cache}), and {endpoint} "
                 "cannot be reached: {error}",
-                config_name=config.name,
+                model=config.name,
                 hub_cache=hub_cache(),
                 endpoint=constants.ENDPOINT,
                 error=first_line(error),
@@ -139,15 +141,15 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
 
 def generation_ends(config: ModelConfig) -> list[int]:
     """The tokens that the model's generation config stops at; without one, those of its config."""
-    place = {"revision": config.revision or None}
+    options: dict[str, Any] = {"revision": config.revision or None}
     try:
-        found = GenerationConfig.from_pretrained(model_source(config), **place).eos_token_id
+        eos = GenerationConfig.from_pretrained(model_source(config), **options).eos_token_id
     except (OSError, ValueError):
         try:
-            found = PreTrainedConfig.get_config_dict(model_source(config), **place)[0].get("eos_token_id")
+            eos = PreTrainedConfig.get_config_dict(model_source(config), **options)[0].get("eos_token_id")
         except (OSError, ValueError):
-            return []  # whoever loads the model is told
-    return [token for token in (found if isinstance(found, list) else [found]) if isinstance(token, int)]
+            return []  # loading the model reports it
+    return [token for token in (eos if isinstance(eos, list) else [eos]) if isinstance(token, int)]
 
 
 def load_base(config: RunConfig, precision: Precision, source: str | None = None) -> PreTrainedModel:
@@ -174,17 +176,26 @@ def load_base(config: RunConfig, precision: Precision, source: str | None = None
             # Falcon and GPT-J look their attention up in a table of their own; `choose_loss` then finds the plain path.
             model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="eager", **arguments)
     model.config.use_cache = False
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
+    layer: Any
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
             # bitsandbytes would repack the weights for inference at the first evaluation, for good, and gradients
             # no longer pass through them.
-            module.support_avx512bf16_for_cpu = False
-    return model if options else model.to(precision.device)
+            layer.support_avx512bf16_for_cpu = False
+    if not options:
+        nn.Module.to(model, precision.device)  # transformers' own `to` is annotated without its arguments
+    return model
+
+
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """How many tokens the model has an embedding for."""
+    embedding: Any = model.get_input_embeddings()  # annotated as any module
+    return embedding.weight.shape[0]
 
 
 def check_vocabulary(model: PreTrainedModel, largest_id: int) -> None:
     """ModelError when the tokenizer makes ids the model has no embedding for: on a GPU that would be a bare assert."""
-    size = model.get_input_embeddings().weight.shape[0]
+    size = vocabulary_size(model)
     if largest_id >= size:
         raise ModelError(
             msg(
@@ -233,14 +244,16 @@ def enable_activation_checkpointing(model: PreTrainedModel) -> None:
 
 def causal_lm(model: nn.Module) -> PreTrainedModel:
     """The transformers model inside a PeftModel, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    unwrap = getattr(model, "get_base_model", None)
+    lm: Any = unwrap() if unwrap else model
+    return lm
 
 
 def _with_adapter(model: PreTrainedModel, config: RunConfig) -> nn.Module:
     from peft import LoraConfig, TaskType, get_peft_model
 
     lora = config.lora
-    refuse([one for one in check(config, (), model_facts(model)) if one.setting == "lora.targets"])
+    refuse([finding for finding in check(config, (), model_facts(model)) if finding.setting == "lora.targets"])
     model.requires_grad_(False)
     try:
         return get_peft_model(
@@ -248,7 +261,7 @@ def _with_adapter(model: PreTrainedModel, config: RunConfig) -> nn.Module:
             LoraConfig(
                 task_type=TaskType.CAUSAL_LM,
                 r=lora.r,
-                lora_alpha=lora.alpha,
+                lora_alpha=lora.alpha,  # type: ignore[arg-type] # annotated int; PEFT only divides it
                 lora_dropout=lora.dropout,
                 target_modules=lora.targets,
                 use_dora=lora.dora,
@@ -278,7 +291,7 @@ def _four_bit(precision: Precision) -> object:
 
 
 @contextlib.contextmanager
-def _loading(config: ModelConfig, what: str) -> object:
+def _loading(config: ModelConfig, part: str) -> Iterator[None]:
     """Turns what transformers raises into a ModelError with the next step to take."""
     try:
         yield
@@ -292,9 +305,9 @@ def _loading(config: ModelConfig, what: str) -> object:
             hint = "HF_HUB_OFFLINE is set: only models already in the hub's cache can be loaded by name."
         raise ModelError(
             msg(
-                "the {what} of '{config_name}' cannot be loaded: {error}",
-                what=what,
-                config_name=config.name,
+                "the {part} of '{model}' cannot be loaded: {error}",
+                part=part,
+                model=config.name,
                 error=first_line(error),
             ),
             hint,

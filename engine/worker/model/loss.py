@@ -54,7 +54,7 @@ class PackedLoss:
     def _forward(self, pack: Pack) -> Tensor:
         backbone = self.model.get_decoder()
         stream = backbone(input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False).last_hidden_state
-        hidden = stream[0, pack.predict_at]
+        hidden = stream[0, pack.label_positions]
         chunk = max(1, LOGITS_BUDGET_BYTES // (4 * self.model.config.get_text_config().vocab_size))
         if len(hidden) <= chunk:
             return self._head_losses(hidden, pack.targets)
@@ -120,38 +120,43 @@ class UnpackedLoss:
     def _each(self, pack: Pack) -> Iterator[Tensor]:
         start = 0
         for length in pack.lengths:
-            inside = (pack.predict_at >= start) & (pack.predict_at < start + length)
+            inside = (pack.label_positions >= start) & (pack.label_positions < start + length)
             logits = self.model(input_ids=pack.input_ids[:, start : start + length], use_cache=False).logits[0]
-            at = pack.predict_at[inside] - start
+            at = pack.label_positions[inside] - start
             yield F.cross_entropy(logits[at].float(), pack.targets[inside], reduction="none")
             start += length
 
 
 def choose_loss(
-    model: PreTrainedModel, pack: Pack, wanted: str, tolerance: float
+    model: PreTrainedModel, pack: Pack, attention_path: str, tolerance: float
 ) -> tuple[PackedLoss | UnpackedLoss, str]:
-    """The fast path where it gives the model's own losses, else the plain one; and why, when it is the plain.
+    """`PackedLoss` where it gives the model's own losses, else `UnpackedLoss`; and why, when it is the latter.
 
-    Tried on some of the pack's tokens, against the model with transformers' own eager attention. `tolerance` bounds the
-    mean difference per token, relative to the mean loss, so that differences cannot cancel out. A model that finetop's
-    attention does not suit even for a single example is left with eager attention.
+    `attention_path` is model.attention. Tried on some of the pack's tokens, against the model with transformers' own
+    eager attention. `tolerance` bounds the mean difference per token, relative to the mean loss, so that differences
+    cannot cancel out. A model that finetop's attention does not suit even for one example keeps eager attention.
+    Raises ModelError where `packed` is required and not right.
     """
     trial = _trial(pack, table_positions(model))
     with torch.no_grad():
         model.set_attn_implementation("eager")
-        own = UnpackedLoss(model).token_losses(trial)
+        expected = UnpackedLoss(model).token_losses(trial)
         model.set_attn_implementation(attention.NAME)
-    reason = "model.attention is plain" if wanted == "plain" else _packed_differs(model, trial, own, tolerance)
+    reason = (
+        "model.attention is plain" if attention_path == "plain" else _packed_differs(model, trial, expected, tolerance)
+    )
     if not reason:
         return PackedLoss(model), ""
-    if wanted == "packed":
+    if attention_path == "packed":
         raise ModelError(
             msg("model.attention is packed, but {reason}", reason=reason),
             "Leave it at auto to train one example a pass.",
         )
     try:
         with torch.no_grad():
-            matches = model._supports_sdpa and _difference(UnpackedLoss(model).token_losses(trial), own) <= tolerance
+            matches = (
+                model._supports_sdpa and _difference(UnpackedLoss(model).token_losses(trial), expected) <= tolerance
+            )
     except ModelError:
         matches = False
     if not matches:
@@ -159,7 +164,7 @@ def choose_loss(
     return UnpackedLoss(model), reason
 
 
-def _packed_differs(model: PreTrainedModel, trial: Pack, own: Tensor, tolerance: float) -> str:
+def _packed_differs(model: PreTrainedModel, trial: Pack, expected: Tensor, tolerance: float) -> str:
     """Why the fast path is not right for this model; empty where it is."""
     embedded: list[Tensor] = []
 
@@ -181,7 +186,7 @@ def _packed_differs(model: PreTrainedModel, trial: Pack, own: Tensor, tolerance:
     # Exact in every precision: what one example has no part in, it has no gradient of.
     if gradient[0, : trial.lengths[0]].any():
         return "packed, the model's layers mix examples"
-    difference = _difference(losses.detach(), own)
+    difference = _difference(losses.detach(), expected)
     return (
         msg("packed, the model's losses differ by {difference:.2%}", difference=difference)
         if difference > tolerance
@@ -190,18 +195,18 @@ def _packed_differs(model: PreTrainedModel, trial: Pack, own: Tensor, tolerance:
 
 
 def _trial(pack: Pack, positions: int | None) -> Pack:
-    """Two examples made from the pack's first tokens, with every token but the first of each to be predicted; none is
-    longer than a table of so many `positions`.
+    """Two examples made from the pack's first tokens, with every token but the first of each a label; neither is
+    longer than `positions`, the model's table of them.
     """
     ids = pack.input_ids[0, :_TRIAL_TOKENS]
     ids = ids.repeat(-(-_LEAST_TRIAL_TOKENS // len(ids)))
     if positions is not None:
         ids = ids[: 3 * positions // 2]
     lengths = (len(ids) // 3, len(ids) - len(ids) // 3)
-    positions = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
-    targets_at = positions.nonzero()[:, 0]
-    return Pack(ids[None], positions[None], lengths, targets_at - 1, ids[targets_at])
+    position_ids = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
+    targets_at = position_ids.nonzero()[:, 0]
+    return Pack(ids[None], position_ids[None], lengths, targets_at - 1, ids[targets_at])
 
 
-def _difference(losses: Tensor, own: Tensor) -> float:
-    return float((losses - own).abs().mean() / own.abs().mean().clamp(min=0.1))
+def _difference(losses: Tensor, expected: Tensor) -> float:
+    return float((losses - expected).abs().mean() / expected.abs().mean().clamp(min=0.1))

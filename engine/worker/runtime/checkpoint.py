@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from engine.base.atomic_files import sync_folder
 from engine.base.errors import CheckpointError, encodable
@@ -30,7 +29,7 @@ from engine.worker.model.generation_config import write_generation_config
 MANIFEST = "manifest.json"
 STATE = "training_state.pt"
 _CHECKSUM = "checksum"
-"""In a manifest: the sha256 of all the rest of it, as JSON with its keys in order."""
+"""In a manifest: the sha256 of everything else in it, as JSON with its keys in order."""
 _TEMPORARY = ".tmp-"
 
 
@@ -48,12 +47,14 @@ class Checkpoint:
 
 def rng_state() -> dict[str, Any]:
     """Every random state training may draw from, readable back with weights_only."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    generator: Any = np.random.get_state(legacy=False)
+    keys, position = generator["state"]["key"], generator["state"]["pos"]
+    numpy_keys = torch.from_numpy(keys.astype(np.int64))
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "python": random.getstate(),
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "numpy": [generator["bit_generator"], numpy_keys, position, generator["has_gauss"], generator["gauss"]],
     }
 
 
@@ -63,15 +64,15 @@ def set_rng_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])  # there may have been more
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    kind, keys, *gauss_state = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *gauss_state))
 
 
 def save(
     folder: Path,
     step: int,
     epoch: float,
-    model: nn.Module,
+    model: Any,
     tokenizer: Any,
     state: dict[str, Any],
     manifest: dict[str, Any],
@@ -80,6 +81,7 @@ def save(
 ) -> Checkpoint:
     """Write `folder`/step-N. A folder of that name, left by an abandoned course of the run, is replaced.
 
+    `model` and `tokenizer` are written by their own `save_pretrained`, `state` by torch.save, `manifest` as JSON.
     `ends` are the tokens at which answers stop; they go into generation_config.json.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -155,11 +157,11 @@ def _check_files(path: Path, files: dict[str, Any]) -> None:
         if file.stat().st_size != entry["bytes"]:
             raise CheckpointError(
                 msg(
-                    "{path}: {name} has {st_size} bytes, {bytes} were written",
+                    "{path}: {name} has {bytes} bytes, {written_bytes} were written",
                     path=path,
                     name=name,
-                    st_size=file.stat().st_size,
-                    bytes=entry["bytes"],
+                    bytes=file.stat().st_size,
+                    written_bytes=entry["bytes"],
                 )
             )
         with open(file, "rb") as stream:
@@ -175,28 +177,28 @@ def load_state(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def find(folder: Path, name: str) -> tuple[Checkpoint | None, list[str]]:
-    """The checkpoint called `name` (latest, best, epoch-3 or a step), and complaints about damaged ones passed over.
+    """The checkpoint called `name` (latest, best, epoch-3 or a step), and what is wrong with those that were skipped.
 
-    Only for `latest` is a damaged one passed over, for the newest good one before it: asked for by name, the very
-    checkpoint is meant, and CheckpointError says what is wrong with it. None: there is no checkpoint yet.
+    Only for `latest` is a damaged checkpoint skipped, for the newest good one before it: another name means that very
+    checkpoint, and CheckpointError says what is wrong with it. None: there is no checkpoint yet.
     """
     if name != "latest":
         path = path_of(folder, int(name)) if name.isdigit() else folder / name
         if not path.exists():
-            there = ", ".join(map(str, steps(folder))) or "none"
+            available = ", ".join(map(str, steps(folder))) or "none"
             raise CheckpointError(
-                msg("there is no checkpoint {name}; there are {there}", name=name, there=there),
+                msg("there is no checkpoint {name}; there are {checkpoints}", name=name, checkpoints=available),
                 "`finetop checkpoints` lists them.",
             )
         return verify(path.resolve()), []
-    complaints = []
+    problems: list[str] = []
     for step in reversed(steps(folder)):
         try:
-            return verify(path_of(folder, step)), complaints
+            return verify(path_of(folder, step)), problems
         except CheckpointError as error:
-            complaints.append(error.message)
-    if complaints:
-        raise CheckpointError("no checkpoint of this run is whole:\n" + "\n".join(complaints))
+            problems.append(error.message)
+    if problems:
+        raise CheckpointError("no checkpoint of this run is whole:\n" + "\n".join(problems))
     return None, []
 
 
@@ -209,7 +211,7 @@ def clean_up(folder: Path) -> None:
 
 
 def set_aside(folder: Path, after_step: int) -> Path | None:
-    """Move checkpoints beyond `after_step` into abandoned-N: the run goes on from there on another course."""
+    """Move checkpoints beyond `after_step` into abandoned-N: the run takes another course from there."""
     beyond = [step for step in steps(folder) if step > after_step]
     if not beyond:
         return None
@@ -226,15 +228,15 @@ def set_aside(folder: Path, after_step: int) -> Path | None:
 
 def links(folder: Path) -> dict[int, list[str]]:
     """The names that point at each step."""
-    found: dict[int, list[str]] = {}
+    names_by_step: dict[int, list[str]] = {}
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
         if entry.is_symlink() and (match := STEP_NAME.fullmatch(os.readlink(entry))):
-            found.setdefault(int(match[1]), []).append(entry.name)
-    return found
+            names_by_step.setdefault(int(match[1]), []).append(entry.name)
+    return names_by_step
 
 
 def prune(folder: Path, config: SaveConfig) -> list[int]:
-    """Delete what the retention settings no longer keep and nobody pinned; returns the steps deleted."""
+    """Delete what the retention settings no longer keep and is not pinned; returns the steps deleted."""
     names = links(folder)
     epochs = sorted(
         (int(n.removeprefix("epoch-")), step) for step, ns in names.items() for n in ns if n[:6] == "epoch-"
@@ -242,11 +244,11 @@ def prune(folder: Path, config: SaveConfig) -> list[int]:
     kept_epochs = epochs[-config.keep_epochs :] if config.keep_epochs else epochs
     kept = {step for _, step in kept_epochs}
     kept |= {step for step, ns in names.items() if "latest" in ns or ("best" in ns and config.keep_best)}
-    there, ends = steps(folder), {step for _, step in epochs}
-    between = [step for step in there if step not in ends]
+    saved_steps, ends = steps(folder), {step for _, step in epochs}
+    between = [step for step in saved_steps if step not in ends]
     kept |= set(between[-config.keep_last :] if config.keep_last else between)
-    kept |= {step for step in there if is_pinned(folder, step)}
-    removed = [step for step in there if step not in kept]
+    kept |= {step for step in saved_steps if is_pinned(folder, step)}
+    removed = [step for step in saved_steps if step not in kept]
     for step in removed:
         for name in names.get(step, []):
             (folder / name).unlink()

@@ -24,7 +24,7 @@ def checkpoint_bytes(parameters: list[nn.Parameter]) -> int:
 
 
 def wait_for_room(journal: Journal, beat: Heartbeat, folder: Path, size: int) -> None:
-    """Return when `folder`'s disk has `size` bytes free; until then beat, and say so once."""
+    """Return when `folder`'s disk has `size` bytes free; until then send heartbeats, and report the pause once."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if (free := shutil.disk_usage(folder).free) >= size:
         return
@@ -36,15 +36,15 @@ def wait_for_room(journal: Journal, beat: Heartbeat, folder: Path, size: int) ->
     )
     journal.write("event", event="disk-full", message=message)
     while shutil.disk_usage(folder).free < size:
-        beat.promise(6 * _WAIT_SECONDS, "waiting for disk space")
+        beat.announce(6 * _WAIT_SECONDS, "waiting for disk space")
         time.sleep(_WAIT_SECONDS)
     journal.write("event", event="disk-free", message="There is room again; going on.")
 
 
 def retry_while_disk_full(
-    journal: Journal, alive: Callable[[], None], folder: Path, what: str, write: Callable[[], _T]
+    journal: Journal, heartbeat: Callable[[], None], folder: Path, what: str, write: Callable[[], _T]
 ) -> _T:
-    """What `write` returns, which begins anew as long as `folder`'s disk is full; `alive` is called meanwhile."""
+    """What `write` returns; it is called again as long as `folder`'s disk is full. `heartbeat` is called meanwhile."""
     paused = False
     while True:
         try:
@@ -63,12 +63,12 @@ def retry_while_disk_full(
                 event="disk-full",
                 message=msg("Paused: there is no room in {folder} for {what}.", folder=folder, what=what),
             )
-        alive()
+        heartbeat()
         time.sleep(_WAIT_SECONDS)
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """The system says it by number, safetensors and torch by text."""
+    """The system reports it by errno, safetensors and torch in the text of the error."""
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return True
     text = str(error)

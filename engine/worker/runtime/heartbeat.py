@@ -1,4 +1,4 @@
-"""What a worker tells of itself: beats, versions, what it loaded, and how it ended."""
+"""What a worker reports about itself: heartbeats, versions, what it loaded, and how it ended."""
 
 import contextlib
 import errno
@@ -27,26 +27,29 @@ _NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Heartbeat:
-    """Signs of life. Each promises when the next will come at the latest, so that slow is not taken for dead."""
+    """Signs of life. Each announces when the next will come at the latest, so that slow is not taken for dead."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._last = 0.0
 
-    def promise(self, seconds: float, doing: str) -> None:
+    def announce(self, seconds: float, doing: str) -> None:
+        """Beat now, and within `seconds` again; `doing` is shown as the run's phase."""
         self._last = time.monotonic()
         self._journal.write("beat", next=round(seconds, 1), doing=doing)
 
     def renew(self, seconds: float, doing: str) -> None:
-        """The same promise again, where the last is some seconds old."""
+        """Announce again, if the last heartbeat is some seconds old."""
         if time.monotonic() - self._last >= _HEARTBEAT_SECONDS:
-            self.promise(seconds, doing)
+            self.announce(seconds, doing)
 
-    def during_steps(self, step_seconds: float) -> None:
+    def step(self, step_seconds: float) -> None:
+        """After an optimizer step that took `step_seconds`."""
         self.renew(max(30.0, 10 * step_seconds), "training")
 
 
 def versions() -> dict[str, str]:
+    """Of finetop, Python and the libraries that decide what is computed."""
     import peft
     import transformers
 
@@ -60,7 +63,7 @@ def versions() -> dict[str, str]:
 
 
 def describe(
-    model: nn.Module, inner: nn.Module, parameters: list[nn.Parameter], precision: Precision, loss_of: Any, ranks: int
+    model: nn.Module, inner: nn.Module, parameters: list[nn.Parameter], precision: Precision, loss_fn: Any, ranks: int
 ) -> dict[str, Any]:
     """What was loaded, for the journal."""
     device = torch.cuda.get_device_name(precision.device) if precision.device.type == "cuda" else "cpu"
@@ -72,28 +75,28 @@ def describe(
         "ranks": ranks,
         "autocast": str(precision.autocast).removeprefix("torch."),
         "weights": sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()}),
-        "path": "packed" if isinstance(loss_of, PackedLoss) else "plain",
+        "path": "packed" if isinstance(loss_fn, PackedLoss) else "plain",
     }
 
 
 @contextlib.contextmanager
 def report_failure(folder: Path) -> Iterator[None]:
-    """Writes the reason of a failure into the journal, whatever it was, and lets it pass."""
+    """Write the reason of a failure into the journal, whatever it was, and raise it on."""
     began = time.monotonic()
 
     def failed(reason: str, hint: str, cause: str) -> None:
         seconds = round(time.monotonic() - began, 1)
         with contextlib.suppress(OSError):
-            said = {"hint": hint, "cause": cause, "seconds": seconds}
-            writing, (stands, plan) = Journal(folder), _standing(folder)
-            if plan:
-                writing.write("plan", **plan)
-            if stands:
+            details = {"hint": hint, "cause": cause, "seconds": seconds}
+            writing, (earlier_end, schedule) = Journal(folder), _earlier_end(folder)
+            if schedule:
+                writing.write("plan", **schedule)
+            if earlier_end:
                 with contextlib.suppress(EngineError):
                     undo(folder)
-                writing.write("state", **stands, refused=reason, **said)
+                writing.write("state", **earlier_end, refused=reason, **details)
             else:
-                writing.write("state", state="failed", reason=reason, **said)
+                writing.write("state", state="failed", reason=reason, **details)
 
     try:
         yield
@@ -102,24 +105,25 @@ def report_failure(folder: Path) -> Iterator[None]:
         raise
 
 
-def _standing(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How a run had ended that was to be resumed and has not gone on, and its plan where another was written since.
+def _earlier_end(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How a run had ended that was to be resumed and did not go on, and its plan where another was written since.
 
-    Empty where it was another case: a run that had not ended, or that went on and failed later.
+    Both are empty for a run that had not ended, or that went on and failed later.
     """
-    events, stands, another_plan = journal.read(folder)[0], {}, False
+    events, another_plan = journal.read(folder)[0], False
+    earlier_end: dict[str, Any] = {}
     for event in reversed(events):
-        if event["kind"] == "plan" and stands:
-            told = {key: value for key, value in event.items() if key not in ("t", "kind")}
-            return stands, told if another_plan else {}
-        if stands:
+        if event["kind"] == "plan" and earlier_end:
+            schedule = {key: field for key, field in event.items() if key not in ("t", "kind")}
+            return earlier_end, schedule if another_plan else {}
+        if earlier_end:
             continue
         if event["kind"] == "resume" or event.get("state") == "failed":
             break
         another_plan |= event["kind"] == "plan"
         if event.get("state") in ("done", "stopped"):
-            stands = {key: event[key] for key in ("state", "step", "reason") if key in event}
-    return stands, {}
+            earlier_end = {key: event[key] for key in ("state", "step", "reason") if key in event}
+    return earlier_end, {}
 
 
 def failure(error: Exception) -> dict[str, str]:
@@ -132,7 +136,7 @@ def failure(error: Exception) -> dict[str, str]:
         hint = "`finetop top` shows who else holds memory."
     elif isinstance(error, OSError) and error.errno in _NO_WRITING and error.filename:
         reason = msg("{filename} cannot be written: {strerror}", filename=error.filename, strerror=error.strerror)
-        hint = "It goes on from its last checkpoint once that is mended."
+        hint = "It goes on from its last checkpoint once that is fixed."
     return {"reason": reason, "hint": hint, "cause": cause}
 
 

@@ -1,7 +1,9 @@
-"""Weights a run starts from when model.checkpoint names some: a model, or an adapter. Its optimizer starts anew."""
+"""The weights a run starts from when model.checkpoint names some: a model or an adapter. Its optimizer starts fresh."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from engine.base.errors import ModelError
@@ -12,8 +14,8 @@ from engine.worker.runtime.checkpoint import verify_weights
 ADAPTER = "adapter_model.safetensors"
 
 
-def given_model(config: ModelConfig) -> str | None:
-    """The folder to load the model from in place of `model.name`; None where an adapter, or nothing, is given.
+def initial_model(config: ModelConfig) -> str | None:
+    """The folder to load the model from in place of `model.name`; None where model.checkpoint is an adapter, or unset.
 
     Raises CheckpointError where the weights are not as they were written, ModelError where there are none.
     """
@@ -31,8 +33,8 @@ def given_model(config: ModelConfig) -> str | None:
     return str(folder)
 
 
-def load_given_adapter(model: nn.Module, config: ModelConfig) -> None:
-    """Put the adapter of `model.checkpoint` into the model's own. Raises ModelError where their shapes differ."""
+def load_initial_adapter(model: nn.Module, config: ModelConfig) -> None:
+    """Load the adapter of `model.checkpoint` into the model's. Raises ModelError where their shapes differ."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
@@ -42,32 +44,37 @@ def load_given_adapter(model: nn.Module, config: ModelConfig) -> None:
             "Use method lora, or merge the adapter into a model first and give that as model.name.",
         )
     path = Path(config.checkpoint).expanduser() / ADAPTER
-    given = load_file(path)
+    initial = load_file(path)
     # PEFT would ask the hub whether the vocabulary grew; finetop never resizes it.
-    own = {name: tensor.shape for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
-    there = {name: tensor.shape for name, tensor in given.items()}
-    if own != there:
+    expected = {
+        name: tensor.shape for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
+    shapes = {name: tensor.shape for name, tensor in initial.items()}
+    if expected != shapes:
         raise ModelError(
             msg(
-                "the adapter in {parent} does not fit this run's: {there}",
-                parent=path.parent,
-                there=_difference(there, own),
+                "the adapter in {folder} does not fit this run's: {difference}",
+                folder=path.parent,
+                difference=_difference(shapes, expected),
             ),
             "An adapter keeps its shape: leave lora.r, lora.targets and the model as they were, or train a new one.",
         )
-    set_peft_model_state_dict(model, given)
+    set_peft_model_state_dict(model, initial)
 
 
-def _difference(given: dict[str, tuple[int, ...]], own: dict[str, tuple[int, ...]]) -> str:
-    for name in own:
-        if name not in given:
+def _difference(shapes: Mapping[str, torch.Size], expected: Mapping[str, torch.Size]) -> str:
+    for name in expected:
+        if name not in shapes:
             return msg("it has nothing for {name}", name=name)
-        if given[name] != own[name]:
+        if shapes[name] != expected[name]:
             return msg(
-                "{name} is {given}, here it is {own}", name=name, given=_shape(given[name]), own=_shape(own[name])
+                "{name} is {shapes}, here it is {expected}",
+                name=name,
+                shapes=_shape(shapes[name]),
+                expected=_shape(expected[name]),
             )
-    return msg("it also has {given}", given=next(name for name in given if name not in own))
+    return msg("it also has {shapes}", shapes=next(name for name in shapes if name not in expected))
 
 
-def _shape(shape: tuple[int, ...]) -> str:
+def _shape(shape: torch.Size) -> str:
     return " by ".join(map(str, shape))

@@ -19,7 +19,7 @@ from engine.worker.runtime.train_state import TrainState
 
 
 def find_micro_tokens(
-    loss_of: PackedLoss | UnpackedLoss,
+    loss_fn: PackedLoss | UnpackedLoss,
     tokens: TokenSet,
     batch_size: int,
     parameters: list[nn.Parameter],
@@ -35,8 +35,8 @@ def find_micro_tokens(
     free, total = torch.cuda.mem_get_info(precision.device)
     # Adam's two moments come with the first step; a trial has to leave room for them.
     moments = sum(2 * 4 * p.numel() for p in parameters)
-    others = total - free - torch.cuda.memory_reserved(precision.device)
-    budget = trial_budget(total, others, moments)
+    held_by_others = total - free - torch.cuda.memory_reserved(precision.device)
+    budget = trial_budget(total, held_by_others, moments)
     fits, trial = 0, longest
     by_length = np.argsort(-tokens.lengths, kind="stable")
     with torch.random.fork_rng(precision.devices):
@@ -45,7 +45,7 @@ def find_micro_tokens(
             torch.cuda.reset_peak_memory_stats(precision.device)
             try:
                 with precision.context():
-                    loss_of.backward(make_pack(tokens, group).to(precision.device), 1.0)
+                    loss_fn.backward(make_pack(tokens, group).to(precision.device), 1.0)
                 peak = torch.cuda.max_memory_allocated(precision.device)
             except Exception as error:
                 if not is_out_of_memory(error):
@@ -63,16 +63,16 @@ def find_micro_tokens(
     return max(fits, longest), fits >= min(step_tokens, ENOUGH_TOKENS)
 
 
-def trial_budget(total: int, others: int, moments: int) -> float:
-    """Bytes a trial may take of a card with `total` bytes, of which others hold some and Adam will need some."""
-    return GPU_SHARE * (total - others) - moments
+def trial_budget(total: int, held_by_others: int, moments: int) -> float:
+    """Bytes a trial may take of a card with `total` bytes, beside other processes and what Adam's moments will need."""
+    return GPU_SHARE * (total - held_by_others) - moments
 
 
 def fit_memory(
     journal: Journal,
-    progress: TrainState,
+    state: TrainState,
     config: RunConfig,
-    loss_of: PackedLoss | UnpackedLoss,
+    loss_fn: PackedLoss | UnpackedLoss,
     tokens: TokenSet,
     batch_size: int,
     parameters: list[nn.Parameter],
@@ -83,61 +83,62 @@ def fit_memory(
     `batch_size`: examples of a step that this process takes.
     """
     if config.train.micro_tokens != "auto":
-        progress.micro_tokens = config.train.micro_tokens
+        state.micro_tokens = config.train.micro_tokens
         return
-    if progress.activation_checkpointing:
-        enable_activation_checkpointing(loss_of.model)
-    progress.micro_tokens, enough = find_micro_tokens(loss_of, tokens, batch_size, parameters, precision)
+    if state.activation_checkpointing:
+        enable_activation_checkpointing(loss_fn.model)
+    state.micro_tokens, enough = find_micro_tokens(loss_fn, tokens, batch_size, parameters, precision)
     if enough or config.train.activation_checkpointing != "auto":
         return
-    progress.activation_checkpointing = True
-    enable_activation_checkpointing(loss_of.model)
-    before = progress.micro_tokens
-    progress.micro_tokens, _ = find_micro_tokens(loss_of, tokens, batch_size, parameters, precision)
+    state.activation_checkpointing = True
+    enable_activation_checkpointing(loss_fn.model)
+    tokens_without = state.micro_tokens
+    state.micro_tokens, _ = find_micro_tokens(loss_fn, tokens, batch_size, parameters, precision)
     journal.write(
         "event",
         event="activation-checkpointing",
         message=msg(
-            "Only {before:,} tokens fit in a pass; with activations recomputed, {micro_tokens:,} do.",
-            before=before,
-            micro_tokens=progress.micro_tokens,
+            "Only {tokens_without:,} tokens fit in a pass; with activations recomputed, {tokens:,} do.",
+            tokens_without=tokens_without,
+            tokens=state.micro_tokens,
         ),
     )
 
 
 def give_back_memory() -> None:
+    """Free what only garbage holds, on the GPU too."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def halve_micro_batch(
-    journal: Journal, progress: TrainState, lengths: np.ndarray, config: RunConfig, failure: str
+    journal: Journal, state: TrainState, lengths: np.ndarray, config: RunConfig, failure: str
 ) -> None:
     """Halve the tokens per forward pass after running out of memory, or OutOfMemory where that cannot help."""
     give_back_memory()
     smallest_useful = int(lengths.max())
-    in_use = min(progress.micro_tokens, int(lengths.sum()))
+    in_use = min(state.micro_tokens, int(lengths.sum()))
     if config.run.on_oom == "fail" or in_use <= smallest_useful:
         raise OutOfMemory(
             msg(
-                "out of memory at step {step} with a single example of {smallest_useful} tokens: {failure}",
-                step=progress.step + 1,
-                smallest_useful=smallest_useful,
+                "out of memory at step {step} with a single example of {tokens} tokens: {failure}",
+                step=state.step + 1,
+                tokens=smallest_useful,
                 failure=failure,
             ),
             "Cheapest first: --set train.activation_checkpointing=true, a smaller data.max_length, --method qlora.",
         )
-    progress.micro_tokens = max(in_use // 2, 8)
+    state.micro_tokens = max(in_use // 2, 8)
     journal.write(
         "event",
         event="oom",
-        step=progress.step + 1,
+        step=state.step + 1,
         message=msg(
-            "Out of memory at step {step}; repeating it with {micro_tokens} tokens a pass, "
+            "Out of memory at step {step}; repeating it with {tokens} tokens a pass, "
             "which changes nothing in the result.",
-            step=progress.step + 1,
-            micro_tokens=progress.micro_tokens,
+            step=state.step + 1,
+            tokens=state.micro_tokens,
         ),
-        micro_tokens=progress.micro_tokens,
+        micro_tokens=state.micro_tokens,
     )

@@ -1,7 +1,8 @@
-"""The run's peak memory, measured, beside what arithmetic said of the passes it really makes."""
+"""The run's peak memory, measured, beside the estimate for the passes it really makes."""
 
 import resource
 import sys
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from engine.worker.runtime.train_state import TrainState
 
 
 class PeakMemory:
-    """Made when the passes have been fitted to the card: what was tried out before does not count.
+    """Made when the passes have been fitted to the card: trial passes do not count.
 
     `batch_size`: examples of a step that this process takes.
     """
@@ -23,28 +24,29 @@ class PeakMemory:
         self, journal: Journal, config: RunConfig, precision: Precision, tokens: TokenSet, batch_size: int
     ) -> None:
         self._journal, self._config, self._device = journal, config, precision.device
-        self._known = EstimateInputs(
+        self._longest, self._step_tokens = int(tokens.lengths.max()), tokens.largest_step(batch_size)
+        self._inputs = EstimateInputs(
             device=precision.device.type,
             bfloat16=precision.autocast is not None,
-            longest=int(tokens.lengths.max()),
-            step_tokens=tokens.largest_step(batch_size),
+            longest=self._longest,
+            step_tokens=self._step_tokens,
             supervised=float(tokens.trained.mean()),
         )
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
 
-    def tell(self, progress: TrainState) -> None:
+    def record(self, state: TrainState) -> None:
         """Into the journal: peak_bytes, and predicted_bytes where the model's shape is known."""
-        tokens = min(progress.micro_tokens, self._known.step_tokens)
+        tokens = min(state.micro_tokens, self._step_tokens)
         estimate = memory_estimate(
             self._config,
-            micro_tokens=max(tokens, self._known.longest),
-            checkpointing=progress.activation_checkpointing,
-            inputs=self._known,
+            micro_tokens=max(tokens, self._longest),
+            checkpointing=state.activation_checkpointing,
+            inputs=self._inputs,
         )
-        fields = {"micro_tokens": tokens, "activation_checkpointing": progress.activation_checkpointing}
+        fields: dict[str, Any] = {"micro_tokens": tokens, "activation_checkpointing": state.activation_checkpointing}
         if self._device.type == "cuda":
-            # The allocator knows nothing of CUDA's own context, so the prediction leaves it out as well.
+            # The allocator does not count CUDA's own context, so the prediction leaves it out as well.
             context = estimate.parts["context"] if estimate else 0
             fields["peak_bytes"] = torch.cuda.max_memory_allocated(self._device)
             fields["reserved_bytes"] = torch.cuda.max_memory_reserved(self._device)

@@ -7,15 +7,15 @@ import signal
 class StopRequest:
     """Set by SIGTERM or SIGINT: finish the step, save, leave. A second SIGINT leaves at once.
 
-    A second SIGTERM does not: a daemon that was started anew cannot know whether the one before it had sent the first.
+    A second SIGTERM does not: a restarted daemon cannot know whether the daemon before it had sent the first.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: object) -> None:
-        if self.asked and number == signal.SIGINT:
+        if self.requested and number == signal.SIGINT:
             os._exit(128 + number)
-        self.asked = True
+        self.requested = True

@@ -30,7 +30,7 @@ class TrainState:
     thinking_at_start: float | None = None
     """Share of the answers of the first evaluation that think; None without generated answers."""
     thinks_less: bool = False
-    """That they do so less has been told."""
+    """That they do so less has been reported."""
 
     @staticmethod
     def restored(saved: dict[str, Any]) -> "TrainState":
@@ -41,35 +41,31 @@ class TrainState:
             saved["best_value"] = loss if math.isfinite(loss) else None
         return TrainState(**saved)
 
-    def judge(self, scores: Mapping[str, float], criterion: Criterion) -> None:
-        """Take in this step's evaluation. One that lacks the value, since a command failed, says nothing; but at the
-        first, InputError: it would never come."""
+    def record_evaluation(self, scores: Mapping[str, float], criterion: Criterion) -> None:
+        """Count this step's evaluation. One that lacks the value, since a command failed, counts for nothing; at the
+        first evaluation that is an InputError, since the value would never come."""
         if criterion.key in scores:
-            self.take(self.step, scores[criterion.key], criterion)
+            self.record_value(self.step, scores[criterion.key], criterion)
         elif self.step == 0:
             names = ", ".join(key.removeprefix("eval/") for key in scores)
             raise InputError(
                 msg(
-                    "eval.best is {criterion}, but no {criterion_name} was measured",
+                    "eval.best is {criterion}, but no {metric} was measured",
                     criterion=criterion.text,
-                    criterion_name=criterion.name,
+                    metric=criterion.name,
                 ),
                 msg("There are {names}.", names=names),
             )
 
-    @property
-    def best_words(self) -> str:
-        where = (
-            msg("at step {best_step:,}", best_step=self.best_step) if self.best_step else "at its start, never better"
-        )
-        return (
-            "none was a number"
-            if self.best_value is None
-            else msg("the best is {best_value:.4f} {where}", best_value=self.best_value, where=where)
-        )
+    def describe_best(self) -> str:
+        """The best value and its step, in words."""
+        if self.best_value is None:
+            return "none was a number"
+        when = msg("at step {step:,}", step=self.best_step) if self.best_step else "at its start, never better"
+        return msg("the best is {best:.4f} {when}", best=self.best_value, when=when)
 
-    def take(self, step: int, value: float, criterion: Criterion) -> None:
-        """An evaluation's value: the best so far, or one more without a better."""
+    def record_value(self, step: int, value: float, criterion: Criterion) -> None:
+        """Count an evaluation's value: the best so far, or one more evaluation without a better value."""
         if criterion.better(value, self.best_value):
             self.best_value, self.best_step, self.evals_without_better = value, step, 0
         else:
@@ -86,6 +82,7 @@ class Schedule:
     total_steps: int
 
     def epoch_of(self, step: int) -> float:
+        """How many epochs have passed at `step`, fractions included."""
         return step / self.steps_per_epoch
 
 

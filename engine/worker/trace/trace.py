@@ -77,7 +77,7 @@ def trace(
     precision = precision_for(config, torch.device("cpu"), device == "cuda", bfloat16)
     trained = build(config, model_config, precision)
     inner = causal_lm(trained)
-    loss_of = UnpackedLoss(inner) if config.model.attention == "plain" else PackedLoss(inner)
+    loss_fn = UnpackedLoss(inner) if config.model.attention == "plain" else PackedLoss(inner)
     peaks: dict[str, int] = {}
     memory = Allocations(CUDA_BLOCK if device == "cuda" else 1)
     with _playing(device), FakeTensorMode(allow_non_fake_inputs=True), memory:
@@ -95,17 +95,17 @@ def trace(
             with memory.phase(peaks, "training"):
                 for _ in range(passes):
                     with _context(precision, device):
-                        loss_of.backward(pack, 1.0)
+                        loss_fn.backward(pack, 1.0)
             with memory.phase(peaks, "optimizer"):
                 nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
                 step()
         trained.eval()
         held = memory.now
         with memory.phase(peaks, "evaluation"), torch.no_grad(), _context(precision, device):
-            loss_of(pack)
+            loss_fn(pack)
         with memory.phase(peaks, "save"), torch.no_grad(), _context(precision, device):
             trained.state_dict()
-            loss_of(fake_pack([min(PROBE_TOKENS, max(lengths))], supervised))
+            loss_fn(fake_pack([min(PROBE_TOKENS, max(lengths))], supervised))
     return {
         "phases": peaks,
         "peak": max(peaks.values()),

@@ -1,17 +1,17 @@
 """Several processes that train one run together, each with all the weights and its share of every step's examples.
 
-The run's own process is rank 0. It alone decides, writes, evaluates and saves; the others, followers (follower.py), do
-the steps it tells them of and hold nothing that could be lost. There are two ways between them:
+The run's own process is rank 0. It alone decides, writes, evaluates and saves; the other ranks, the followers
+(follower.py), execute the steps it sends and hold nothing that could be lost. They are connected in two ways:
 
-* a socket from rank 0 to each follower, for orders and for agreeing: short words, and it ends when a side is gone;
-* collectives (NCCL between GPUs, gloo elsewhere) for gradients and weights. All ranks agree before each, so that nobody
-  waits in one for a rank that does not come: not for hours of evaluation, not for one that ran out of memory.
+* a socket from rank 0 to each follower, for orders and small exchanged values; it closes when either side is gone;
+* collectives (NCCL between GPUs, gloo elsewhere) for gradients and weights. All ranks agree before each, so that no
+  rank waits in one for a rank that does not come: not for hours of evaluation, not for one that ran out of memory.
 
 A follower is spawned, not forked: by the time their number is known, CUDA and thread pools may be in use, of which a
-fork would have broken copies. It has the run's session, and dies with rank 0 by the kernel's hand. When a follower
-dies, rank 0 hears it from the socket, and a thread ends the process if it hangs in a collective all the same.
+fork would have broken copies. It belongs to the run's session, and the kernel kills it when rank 0 dies. When a
+follower dies, rank 0 learns of it from the socket, and a thread ends rank 0 if it hangs in a collective nevertheless.
 
-With one rank there is none of this: `share` hands back what it is given, and everything else does nothing.
+With one rank there is none of this: `shard` returns its argument, and every other method does nothing.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from engine.base.errors import InputError, OutOfMemory, RankLost, RunFailed, first_line
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.base.worker_process import MEMORY_HINT, signal_name, worker_environment
 from engine.runs.journal import Journal
 from engine.settings.schema import RunConfig
@@ -44,18 +44,18 @@ from engine.worker.model.out_of_memory import is_out_of_memory
 from engine.worker.runtime.checkpoint import Checkpoint
 
 RANKS = "FINETOP_RANKS"
-"""In the environment: so many ranks, whatever the settings and the machine say. For tests on a machine without GPUs."""
+"""Environment variable: the number of ranks, overriding settings and machine. For tests on a machine without GPUs."""
 FOLLOWER = ("-P", "-m", "engine.worker.train.follower")
-"""What Python is started with for each rank but the first."""
+"""Arguments of the Python that is started for each rank but the first."""
 _BUCKET_BYTES = 64 * 2**20
-"""Small gradients travel together in one buffer of this size; one as large as the buffer travels alone, in place."""
+"""Small gradients are summed together in one buffer of this size; one as large as the buffer is summed in place."""
 _GRACE_SECONDS = 10.0
-"""For rank 0 to notice itself that a follower is gone; then its process is ended."""
+"""For rank 0 to notice itself that a follower is gone, before its process is ended."""
 _LEAVE_SECONDS = 5.0
 _PEER_REPORT_SECONDS = 2.0
-"""A follower whose collective fails because another is gone waits so long, for rank 0 to hear of the other first."""
+"""A follower whose collective fails because another rank is gone waits so long, so that rank 0 learns of that first."""
 _PATIENCE = timedelta(days=7)
-"""Of a collective. That a rank is gone is noticed otherwise; a slow one is no failure."""
+"""Timeout of a collective. A rank that is gone is noticed in other ways, and a slow one is no failure."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class Begin:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step; told again where it is repeated."""
+    """One optimizer step; sent again when it is repeated."""
 
     number: int
     indices: np.ndarray
-    """The step's examples, all ranks'."""
+    """int64: the step's examples, all ranks'."""
     micro_tokens: int
     rate: float
     activation_checkpointing: bool
@@ -88,19 +88,20 @@ class _Follower:
     process: subprocess.Popen
     channel: Connection
     last_words: BinaryIO
-    """Why it leaves, as JSON; ends when it is gone, however that came."""
+    """Its failure as JSON, if it can report one; end of file when it is gone, for whatever reason."""
 
 
 @dataclass
 class Ranks:
-    """This process among those that train the run. Rank 0 calls `start`, then all the rest in the order they stand."""
+    """This process among those that train the run. Rank 0 calls `start` first; then every rank calls the methods in
+    the order they are defined in."""
 
     rank: int = 0
     count: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     store: int = -1
-    """Descriptor of the memory in which the collectives find each other. Open as long as the process is there: torch
-    writes to it when it lets go of it, and another file might have its number by then."""
+    """Descriptor of the memory file through which the ranks find each other. It stays open as long as the process
+    lives: torch writes to it when it destroys the process group, and by then its number could be another file's."""
     _began: float = field(default_factory=time.monotonic)
     _seed: int = 0
     _folder: Path = Path()
@@ -108,17 +109,17 @@ class Ranks:
     _followers: list[_Follower] = field(default_factory=list)
     _bucket: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
     _lost: dict[str, str] = field(default_factory=dict)
-    _someone_fell: threading.Event = field(default_factory=threading.Event)
+    _rank_lost: threading.Event = field(default_factory=threading.Event)
     _leaving: threading.Event = field(default_factory=threading.Event)
 
     @staticmethod
-    def following(rank: int, count: int, device: torch.device, store: int, channel: Connection) -> "Ranks":
+    def as_follower(rank: int, count: int, device: torch.device, store: int, channel: Connection) -> "Ranks":
         return Ranks(rank, count, device, store, _channel=channel)
 
     # -- the same on every rank ----------------------------------------------------------------------------------
 
     def connect(self, parameters: list[nn.Parameter], seed: int) -> None:
-        """Wait until every rank has loaded its model, and connect. Now what a sum takes is allocated for good."""
+        """Wait until every rank has loaded its model, and connect. Allocates the buffer of `sum_gradients` for good."""
         self._seed = seed
         if self.count == 1:
             return
@@ -127,7 +128,7 @@ class Ranks:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
         own_gpu = self.device.type == "cuda" and self.count <= torch.cuda.device_count()
-        with self._heard():
+        with self._naming_lost_rank():
             dist.init_process_group(
                 "nccl" if own_gpu else "gloo",
                 store=dist.FileStore(f"/proc/self/fd/{self.store}", self.count),
@@ -138,25 +139,28 @@ class Ranks:
             )
             size = min(_BUCKET_BYTES, sum(p.numel() * p.element_size() for p in parameters) + 64)
             self._bucket = torch.zeros(size // 8 * 8, dtype=torch.uint8, device=self.device)
-            dist.all_reduce(self._bucket[:8])  # NCCL takes its own memory with the first
+            dist.all_reduce(self._bucket[:8])  # NCCL allocates its own memory at the first collective
 
-    def spread(self, parameters: list[nn.Parameter]) -> None:
-        """Give every rank rank 0's weights."""
+    def broadcast(self, parameters: list[nn.Parameter]) -> None:
+        """Copy rank 0's weights to every rank."""
         if self.count == 1:
             return
-        self._tell("spread")
-        with torch.no_grad(), self._heard():
+        self._send("broadcast")
+        with torch.no_grad(), self._naming_lost_rank():
             for parameter in parameters:
                 dist.broadcast(parameter.data, 0)
 
     def begin_step(self, step: Step) -> None:
-        """Tell the followers what to do. From here on each rank draws its own random numbers of this step."""
+        """Send the step to the followers. From here on each rank draws its own random numbers of this step."""
         if self.count > 1:
-            self._tell(step)
-            self._draw_anew(step.number)
+            self._send(step)
+            self._seed_step(step.number)
 
-    def share(self, indices: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """This rank's part of a step's examples: longest first, each to whom has the fewest tokens (Graham 1969)."""
+    def shard(self, indices: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """This rank's examples of a step, int64: longest first, each to the rank with the fewest tokens (Graham 1969).
+
+        `indices`, `lengths`: int64, the step's examples and the tokens of every example of the set.
+        """
         if self.count == 1:
             return indices
         tokens = [0] * self.count
@@ -170,7 +174,7 @@ class Ranks:
 
     @contextlib.contextmanager
     def sync_oom(self) -> Iterator[None]:
-        """What runs out of memory on one rank does so on all: its error there, and one that names it elsewhere."""
+        """Out of memory on one rank is raised on all: its own error there, and one that names the rank elsewhere."""
         failure = None
         try:
             yield
@@ -180,27 +184,28 @@ class Ranks:
             failure = error
         if self.count == 1:
             return
-        said = self._exchange(first_line(failure) if failure else None)
-        for rank, text in enumerate(said):
+        failures = self._exchange(first_line(failure) if failure else None)
+        for rank, text in enumerate(failures):
             if text is not None:
                 raise failure or torch.OutOfMemoryError(f"rank {rank}: {text}")
 
     def sum_gradients(self, parameters: list[nn.Parameter], loss: Tensor) -> None:
-        """Replace gradients and loss on every rank by their sums, equal to the bit on all.
+        """Replace gradients and loss (a scalar) on every rank by their sums, equal to the bit on all.
 
-        A parameter that no rank has a gradient of, such as an expert that no token came to, is left without.
+        A parameter that no rank has a gradient for, such as an expert that no token reached, is left without.
         """
         if self.count == 1:
             return
-        having = self._exchange(bytes(p.grad is not None for p in parameters))
-        used = [p for p, ranks in zip(parameters, zip(*having, strict=True), strict=True) if any(ranks)]
+        has_gradient = self._exchange(bytes(p.grad is not None for p in parameters))
+        used = [p for p, ranks in zip(parameters, zip(*has_gradient, strict=True), strict=True) if any(ranks)]
+        gradients: list[Tensor] = []
         for parameter in used:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
         small: dict[torch.dtype, list[Tensor]] = {loss.dtype: [loss]}
-        with torch.no_grad(), self._heard():
-            for parameter in used:
-                gradient = parameter.grad
+        with torch.no_grad(), self._naming_lost_rank():
+            for gradient in gradients:
                 if gradient.numel() * gradient.element_size() < len(self._bucket):
                     small.setdefault(gradient.dtype, []).append(gradient)
                     continue
@@ -226,10 +231,10 @@ class Ranks:
             start = end
 
     def verify(self, parameters: list[nn.Parameter]) -> None:
-        """RunFailed when the ranks' weights have come to differ: nothing they train on would be right any more."""
+        """RunFailed when the ranks' weights differ: nothing trained from there on would be right."""
         if self.count == 1:
             return
-        self._tell("verify")
+        self._send("verify")
         mine = float(sum(p.detach().sum(dtype=torch.float64) for p in parameters))
         sums = self._exchange(mine)
         # Not to the last bit, since GPUs of different kinds add in a different order.
@@ -239,7 +244,7 @@ class Ranks:
                 "Resume from a checkpoint before this one, or train on one GPU (run.gpu_count=1).",
             )
 
-    def _draw_anew(self, step: int) -> None:
+    def _seed_step(self, step: int) -> None:
         import random
 
         seed = int(np.random.SeedSequence([self._seed, self.rank, step]).generate_state(1, np.uint64)[0])
@@ -248,37 +253,41 @@ class Ranks:
         np.random.seed(seed % 2**32)
 
     def _exchange(self, mine: Any) -> list[Any]:
-        """What each rank says, by rank; the same list on all of them."""
-        with self._heard():
-            if self.rank:
+        """Every rank's `mine`, by rank; the same list on all of them (an all-gather over the sockets)."""
+        with self._naming_lost_rank():
+            if self._channel is not None:
                 self._channel.send(mine)
                 return self._channel.recv()
-            said = [mine, *(follower.channel.recv() for follower in self._followers)]
+            gathered = [mine, *(follower.channel.recv() for follower in self._followers)]
             for follower in self._followers:
-                follower.channel.send(said)
-            return said
+                follower.channel.send(gathered)
+            return gathered
 
     # -- followers -----------------------------------------------------------------------------------------------
 
-    def hear(self) -> Begin | Step | str | None:
-        """The next order; None when there is nothing more to do."""
+    def receive(self) -> Begin | Step | str | None:
+        """The next order, on a follower; None when there is nothing more to do."""
+        if self._channel is None:
+            return None
         try:
             order = self._channel.recv()
         except (EOFError, OSError):
             return None
         if isinstance(order, Step):
-            self._draw_anew(order.number)
+            self._seed_step(order.number)
         return order
 
     def leave(self) -> None:
+        """Disconnect from the other ranks."""
         if dist.is_initialized():
             dist.destroy_process_group()
 
     # -- rank 0 --------------------------------------------------------------------------------------------------
 
     def start(self, folder: Path, config: RunConfig, device: torch.device) -> str:
-        """Start the followers this run is to have; they load their libraries meanwhile. Says what is not as wished."""
-        self.count, complaint = wanted_ranks(config, device)
+        """Start the run's followers; they load their libraries meanwhile. Returns a note where there are fewer GPUs
+        than requested, or an empty string. Raises InputError where several ranks cannot run."""
+        self.count, complaint = choose_rank_count(config, device)
         self.device, self._folder = device, folder
         if self.count == 1:
             return complaint
@@ -309,21 +318,21 @@ class Ranks:
 
     def begin(self, begin: Begin) -> None:
         """Let the followers load the model while this rank does."""
-        self._tell(begin)
+        self._send(begin)
 
-    def _tell(self, order: Begin | Step | str) -> None:
+    def _send(self, order: Begin | Step | str) -> None:
         if self.rank == 0:
-            with self._heard():
+            with self._naming_lost_rank():
                 for follower in self._followers:
                     follower.channel.send(order)
 
     @contextlib.contextmanager
-    def _heard(self) -> Iterator[None]:
-        """Whatever goes wrong between the ranks: if one of them is gone, that is the reason."""
+    def _naming_lost_rank(self) -> Iterator[None]:
+        """Whatever goes wrong between the ranks: if one of them is gone, that is the error to raise."""
         try:
             yield
         except Exception:
-            if self.rank == 0 and self._someone_fell.wait(_LEAVE_SECONDS):
+            if self.rank == 0 and self._rank_lost.wait(_LEAVE_SECONDS):
                 kind = OutOfMemory if self._lost["cause"] == "out-of-memory" else RankLost
                 raise kind(self._lost["reason"], self._lost["hint"]) from None
             if self.rank:
@@ -331,13 +340,13 @@ class Ranks:
             raise
 
     def _watch(self, follower: _Follower) -> None:
-        """A thread of its own, until the follower is gone."""
-        said = follower.last_words.read()
+        """Wait, in a thread of its own, until the follower is gone."""
+        last_words = follower.last_words.read()
         status = follower.process.wait()
         if self._leaving.is_set():
             return
-        self._lost = self._lost or _exit_reason(follower, said, status)
-        self._someone_fell.set()
+        self._lost = self._lost or _exit_reason(follower, last_words, status)
+        self._rank_lost.set()
         if not self._leaving.wait(_GRACE_SECONDS):
             with contextlib.suppress(OSError):
                 seconds = round(time.monotonic() - self._began, 1)
@@ -349,15 +358,15 @@ class Ranks:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        """Let the followers go, or make them; returns when they are gone, and with them the lock they share."""
+        """Let the followers exit, or kill them; returns when they are gone, and with them the lock they share."""
         self._leaving.set()
         if error is None:
             with contextlib.suppress(OSError, RunFailed):
-                self._tell("leave")
+                self._send("leave")
         for follower in self._followers:
             follower.channel.close()
-        # NCCL wants all ranks to leave at once. After an error there may be nobody to leave with: the process's end
-        # frees what it has.
+        # NCCL wants all ranks to leave at once. After an error there may be no other rank: the end of the process
+        # frees what it holds.
         if self._followers and dist.is_initialized() and (error is None or dist.get_backend() == "gloo"):
             dist.destroy_process_group()
         for follower in self._followers:
@@ -368,36 +377,37 @@ class Ranks:
                 follower.process.wait()
 
 
-def wanted_ranks(config: RunConfig, device: torch.device) -> tuple[int, str]:
-    """How many ranks a run has here, and a complaint where that is fewer than it asks for."""
+def choose_rank_count(config: RunConfig, device: torch.device) -> tuple[int, str]:
+    """How many ranks a run has here, and a note where that is fewer than it asks for."""
     forced = os.environ.get(RANKS, "")
     if forced.isdecimal() and int(forced) > 0:
         return int(forced), ""
     if device.type != "cuda":
         return 1, ""
-    wanted, there = config.run.gpus_wanted, torch.cuda.device_count()
-    if wanted > there:
-        return there, msg(
-            "The run asks for {wanted} GPUs; {there} can be seen here, and it goes on with {there}.",
-            wanted=wanted,
-            there=there,
+    requested, visible = config.run.gpus_wanted, torch.cuda.device_count()
+    if requested > visible:
+        return visible, msg(
+            "The run asks for {requested} GPUs; {visible} can be seen here, and it goes on with {visible}.",
+            requested=requested,
+            visible=visible,
         )
-    return max(1, wanted), ""
+    return max(1, requested), ""
 
 
-def _exit_reason(follower: _Follower, said: bytes, status: int) -> dict[str, str]:
+def _exit_reason(follower: _Follower, last_words: bytes, status: int) -> dict[str, str]:
     """Reason, hint and cause, as the journal has them."""
-    who = msg("rank {rank} (pid {pid})", rank=follower.rank, pid=follower.process.pid)
+    rank = msg("rank {rank} (pid {pid})", rank=follower.rank, pid=follower.process.pid)
     with contextlib.suppress(ValueError):
-        told = json.loads(said)
-        cause = "out-of-memory" if told["cause"] == "out-of-memory" else "failed"
-        return {"reason": f"{who} failed: {told['reason']}", "hint": told["hint"], "cause": cause}
-    reason, hint = msg("{who} ended with code {status}", who=who, status=status), "The log may hold more."
+        reported = json.loads(last_words)
+        cause = "out-of-memory" if reported["cause"] == "out-of-memory" else "failed"
+        reason = msg("{rank} failed: {reason}", rank=rank, reason=reported["reason"])
+        return {"reason": reason, "hint": reported["hint"], "cause": cause}
+    reason, hint = msg("{rank} ended with code {status}", rank=rank, status=status), "The log may hold more."
     if status < 0:
         reason = msg(
-            "{who} was killed by signal {status} ({signal_name})",
-            who=who,
-            status=-status,
+            "{rank} was killed by signal {signal} ({signal_name})",
+            rank=rank,
+            signal=-status,
             signal_name=signal_name(-status),
         )
     if status == -signal.SIGKILL:
@@ -405,13 +415,13 @@ def _exit_reason(follower: _Follower, said: bytes, status: int) -> dict[str, str
     return {"reason": reason, "hint": hint, "cause": "failed"}
 
 
-def ranks_changed(before: int, now: int) -> str:
+def ranks_changed(saved_count: int, count: int) -> str:
     """What to say when a run goes on with another number of ranks than its checkpoint was made with."""
+    made_by = msg_n("made by {n} rank", "made by {n} ranks", saved_count)
+    going_on = msg_n("{n} goes on", "{n} go on", count)
     return msg(
-        "The checkpoint was made by {before} rank{value}, {now} go{value_2} on: sums are "
-        "rounded otherwise, and dropout draws other masks. Nothing else changes.",
-        before=before,
-        value="s" * (before != 1),
-        now=now,
-        value_2="es" * (now == 1),
+        "The checkpoint was {made_by}, {going_on}: sums are rounded otherwise, and dropout draws other masks. "
+        "Nothing else changes.",
+        made_by=made_by,
+        going_on=going_on,
     )

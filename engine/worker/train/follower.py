@@ -1,7 +1,7 @@
 """`python -m engine.worker.train.follower`: one of the ranks beside rank 0; data_parallel.py says what they are to
 each other.
 
-It has rank 0's log, session and environment, writes nothing of its own, and does as it is told.
+It has rank 0's log, session and environment, writes nothing of its own, and executes rank 0's orders.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Never returns: a follower leaves at once, with no library to hold it up."""
-    rank, count, parent, channel, last_words, store = map(int, sys.argv[1:])
+    """Never returns: a follower exits at once, without waiting for any library's clean-up."""
+    rank, count, parent, channel, failure_pipe, store = map(int, sys.argv[1:])
     for number in (signal.SIGTERM, signal.SIGINT):  # sent to the whole session; rank 0 decides
         signal.signal(number, signal.SIG_IGN)
     die_with(parent)
@@ -35,7 +35,7 @@ def main() -> None:
         from engine.worker.runtime.heartbeat import failure
 
         with contextlib.suppress(OSError):
-            os.write(last_words, json.dumps(failure(error)).encode())
+            os.write(failure_pipe, json.dumps(failure(error)).encode())
     finally:
         sys.stderr.flush()
         os._exit(code)
@@ -44,12 +44,12 @@ def main() -> None:
 def die_with(parent: int) -> None:
     """Have the kernel kill this process when `parent`, which started it, is gone."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it went before that was arranged
+    if os.getppid() != parent:  # it died before prctl was called
         os._exit(1)
 
 
 def follow(rank: int, count: int, channel: Connection, store: int) -> None:
-    """Load the run and take part in its steps, until rank 0 has nothing more to do."""
+    """Load the run and take part in its steps, until rank 0 has no more orders."""
     import torch
 
     from engine.worker.data.packing import make_pack
@@ -68,30 +68,30 @@ def follow(rank: int, count: int, channel: Connection, store: int) -> None:
     from engine.worker.runtime.checkpoint import load_state
     from engine.worker.runtime.memory_fit import give_back_memory
     from engine.worker.runtime.resume_checks import probe_indices
-    from engine.worker.train.data_parallel import Ranks, Step
+    from engine.worker.train.data_parallel import Begin, Ranks, Step
     from engine.worker.train.loop import forward_backward, set_up_torch
 
     device = pick_device(rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    ranks = Ranks.following(rank, count, device, store, channel)
-    begin = ranks.hear()
-    if begin is None:
+    ranks = Ranks.as_follower(rank, count, device, store, channel)
+    begin = ranks.receive()
+    if not isinstance(begin, Begin):
         return
     config, tokens = begin.config, begin.tokens
     set_up_torch(config, device, count)
 
-    # The same model as rank 0's, by the same steps; its trained weights come with the order `spread`.
+    # The same model as rank 0's, by the same steps; its trained weights come with the order `broadcast`.
     torch.manual_seed(config.train.seed)
     precision = choose_precision(config, device)
     model = make_trainable(load_base(config, precision, begin.source), config)
     use_onednn(model)
     optimizer = make_optimizer(model, config.optim)
-    inner = causal_lm(model)
+    lm = causal_lm(model)
     probe = make_pack(tokens, probe_indices(tokens)).to(device)
     model.eval()
     with precision.context():
-        loss_of, _ = choose_loss(inner, probe, config.model.attention, LOSS_TOLERANCE[precision.autocast])
+        loss_fn, _ = choose_loss(lm, probe, config.model.attention, LOSS_TOLERANCE[precision.autocast])
     model.train()
     if begin.resumed:
         optimizer.load_state_dict(load_state(begin.resumed)["optimizer"])
@@ -99,20 +99,20 @@ def follow(rank: int, count: int, channel: Connection, store: int) -> None:
     ranks.connect(parameters, config.train.seed)
 
     recomputing = False
-    while (order := ranks.hear()) not in (None, "leave"):
-        if order == "spread":
-            ranks.spread(parameters)
+    while (order := ranks.receive()) not in (None, "leave"):
+        if order == "broadcast":
+            ranks.broadcast(parameters)
         elif order == "verify":
             ranks.verify(parameters)
         elif isinstance(order, Step):
             if order.activation_checkpointing and not recomputing:
-                enable_activation_checkpointing(inner)
+                enable_activation_checkpointing(lm)
                 recomputing = True
             set_learning_rate(optimizer, order.rate)
             failed = False
             try:
                 loss, norm = forward_backward(
-                    loss_of, tokens, order.indices, order.micro_tokens, parameters, config, precision, ranks
+                    loss_fn, tokens, order.indices, order.micro_tokens, parameters, config, precision, ranks
                 )
             except Exception as error:
                 if not is_out_of_memory(error):

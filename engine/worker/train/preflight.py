@@ -23,35 +23,37 @@ def check_run(
     journal: Journal,
     settings: Resolved,
     config: ResolvedConfig,
-    data: Prepared,
-    plan: Schedule,
-    last: Checkpoint | None,
+    dataset: Prepared,
+    schedule: Schedule,
+    resumed: Checkpoint | None,
 ) -> None:
-    """Raises InputError. `settings` as they were given, `last`: what the run goes on from."""
+    """Raises InputError. `settings` as they were given, `resumed`: what the run goes on from."""
     model = find_facts(config.model)
-    known = DataFacts(
-        train=len(data.train),
-        val=len(data.val),
-        longest=max(int(data.train.lengths.max()), int(data.val.lengths.max(initial=0))),
-        steps_per_epoch=plan.steps_per_epoch,
-        total_steps=plan.total_steps,
-        labels=len(data.labels),
-        beyond=beyond_positions(data, config),
-        with_system=data.with_system,
+    facts = DataFacts(
+        train=len(dataset.train),
+        val=len(dataset.val),
+        longest=max(int(dataset.train.lengths.max()), int(dataset.val.lengths.max(initial=0))),
+        steps_per_epoch=schedule.steps_per_epoch,
+        total_steps=schedule.total_steps,
+        labels=len(dataset.labels),
+        beyond=beyond_positions(dataset, config),
+        with_system=dataset.with_system,
     )
-    findings = check(config, given_by_hand(settings), model, known)
+    findings = check(config, given_by_hand(settings), model, facts)
     refuse(findings)
-    if last is None:
+    if resumed is None:
         _journal_findings(journal, findings)
         return
-    before = require_resolved(from_groups(last.manifest["config"], "checkpoint"))
-    if leap := jump(before, config, len(data.train), last.step):
-        journal.write("event", event="schedule-changed", step=last.step, message=leap)
+    previous_config = require_resolved(from_groups(resumed.manifest["config"], "checkpoint"))
+    if leap := jump(previous_config, config, len(dataset.train), resumed.step):
+        journal.write("event", event="schedule-changed", step=resumed.step, message=leap)
 
 
 def _journal_findings(journal: Journal, findings: list[Finding]) -> None:
-    for one in findings:
-        journal.write("event", event="not-as-asked", code=one.code, setting=one.setting, message=f"{one.message}.")
+    for finding in findings:
+        journal.write(
+            "event", event="not-as-asked", code=finding.code, setting=finding.setting, message=f"{finding.message}."
+        )
 
 
 def refuse_broken_model(model: nn.Module, config: RunConfig, loss: float) -> None:

@@ -27,7 +27,7 @@ from engine.settings.schema import RunConfig
 from engine.worker.model.loss import PackedLoss
 from engine.worker.runtime import checkpoint
 from engine.worker.train import data_parallel
-from engine.worker.train.data_parallel import RANKS, Ranks, wanted_ranks
+from engine.worker.train.data_parallel import RANKS, Ranks, choose_rank_count
 from engine.worker.train.loop import train
 from tests.engine.tiny_runs import NeverStop, StopAfter, evals, events_of, last_state, make_run, series, weights_hash
 
@@ -188,11 +188,11 @@ def test_a_rank_that_fails_says_why(tiny_model, chats, tmp_path, followers_first
 def test_a_step_is_shared_out_whole_and_evenly():
     lengths = np.random.default_rng(0).integers(1, 100, 1000)
     indices = np.random.default_rng(1).permutation(1000)[:64]
-    shares = [Ranks(rank, 3).share(indices, lengths) for rank in range(3)]
+    shares = [Ranks(rank, 3).shard(indices, lengths) for rank in range(3)]
     assert sorted(np.concatenate(shares)) == sorted(indices)
     tokens = [lengths[share].sum() for share in shares]
     assert max(tokens) - min(tokens) <= lengths[indices].min()
-    assert [len(Ranks(rank, 3).share(indices[:2], lengths)) for rank in range(3)] == [1, 1, 0]
+    assert [len(Ranks(rank, 3).shard(indices[:2], lengths)) for rank in range(3)] == [1, 1, 0]
 
 
 def test_gpus_asked_for_and_gpus_there(monkeypatch):
@@ -201,14 +201,16 @@ def test_gpus_asked_for_and_gpus_there(monkeypatch):
     gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
 
     def ranks(device: torch.device, **settings: object) -> int:
-        return wanted_ranks(RunConfig().replace({f"run.{key}": value for key, value in settings.items()}), device)[0]
+        return choose_rank_count(RunConfig().replace({f"run.{key}": value for key, value in settings.items()}), device)[
+            0
+        ]
 
     assert ranks(gpu) == 1
     assert ranks(gpu, gpu_count=3) == 3
     assert ranks(gpu, gpus=["0", "2"]) == 2
     assert ranks(gpu, gpu_count=8) == 4
     assert ranks(cpu, gpu_count=8) == 1
-    assert "asks for 8 GPUs; 4 can be seen" in wanted_ranks(RunConfig().replace({"run.gpu_count": 8}), gpu)[1]
+    assert "asks for 8 GPUs; 4 can be seen" in choose_rank_count(RunConfig().replace({"run.gpu_count": 8}), gpu)[1]
 
 
 def numbers(folder: Path) -> list[tuple[float, float]]:

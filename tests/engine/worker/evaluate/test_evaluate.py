@@ -273,8 +273,8 @@ def test_labels_are_scored_by_their_whole_likelihood(family, tmp_path):
     template = ChatTemplate(AutoTokenizer.from_pretrained(tmp_path / family))
     expected = np.array([[_by_hand(plain, template, prompt, label) for label in _LABELS] for prompt in _prompts()])
     told: list[int] = []
-    for loss_of in (PackedLoss(model), UnpackedLoss(plain)):
-        choices = choose_labels(loss_of, template, _prompts(), _LABELS, _CPU, told.append)
+    for loss_fn in (PackedLoss(model), UnpackedLoss(plain)):
+        choices = choose_labels(loss_fn, template, _prompts(), _LABELS, _CPU, told.append)
         for row, choice in zip(expected, choices, strict=True):
             shares = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
             assert choice.label == _LABELS[row.argmax()]

@@ -14,7 +14,7 @@ from engine.worker.data.chat_template import ChatTemplate
 from engine.worker.model.generation_config import answer_ends
 from engine.worker.model.load import Precision, causal_lm, load_base, load_tokenizer, make_trainable
 from engine.worker.runtime import checkpoint
-from engine.worker.runtime.initial_weights import given_model
+from engine.worker.runtime.initial_weights import initial_model
 from tests.engine.families import build
 
 FLOAT32 = Precision(torch.device("cpu"), None, torch.float32)
@@ -37,7 +37,7 @@ def saved(root: Path, model: Path, noise: float = 0.05, **changes) -> Path:
     config = config_of(model, **changes)
     plain = config.replace({"method.kind": "lora"}) if config.method.kind == "qlora" else config
     torch.manual_seed(3)  # PEFT draws one half of an adapter
-    trained = make_trainable(load_base(plain, FLOAT32, given_model(plain.model)), plain)
+    trained = make_trainable(load_base(plain, FLOAT32, initial_model(plain.model)), plain)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in trained.named_parameters():

@@ -112,10 +112,10 @@ def test_a_base_that_changed_is_refused_in_resume_export_eval_and_sample(done, t
     with pytest.raises(InputError, match="not the one this run was trained on"):
         resume_run.check_resume(done, EPOCHS_3)
     (target,) = find_model_refs(Workspace(root), ["1@latest"])
-    shelf = ModelCache()
+    models = ModelCache()
     with (
         pytest.raises(CheckpointError, match="not the one this run was trained on"),
-        shelf.take(target, shelf.template(target), prompt_tokens([[5, 6, 7]])),
+        models.acquire(target, models.template(target), prompt_tokens([[5, 6, 7]])),
     ):
         pass
     with pytest.raises(CheckpointError, match="not the one this run was trained on") as caught:
@@ -160,9 +160,9 @@ def test_a_checkpoint_that_does_not_know_its_base_works_and_says_so(done, tmp_pa
         del said["base"]
         manifest.write_text(json.dumps(said), "utf-8")  # as written before manifests were hashed
     (target,) = find_model_refs(Workspace(root), ["1@latest"])
-    shelf = ModelCache()
-    with shelf.take(target, shelf.template(target), prompt_tokens([[5, 6, 7]])):
-        assert "does not say" in shelf.doubts["1@latest"]
+    models = ModelCache()
+    with models.acquire(target, models.template(target), prompt_tokens([[5, 6, 7]])):
+        assert "does not say" in models.doubts["1@latest"]
     assert (
         "does not say" in export(done / "checkpoints" / "latest", tmp_path / "out", "adapter", run_folder=done).notes[0]
     )

@@ -193,8 +193,8 @@ def test_nothing_is_to_predict_an_examples_first_token() -> None:
     pack = make_pack(tokens, everything(tokens))
     assert len(pack.targets) == sum(LENGTHS) - len(LENGTHS) == tokens.trained.sum()
     lasts = np.cumsum(LENGTHS) - 1
-    assert not set(pack.predict_at.tolist()) & set(lasts.tolist())
-    assert torch.equal(pack.input_ids[0, pack.predict_at + 1], pack.targets)
+    assert not set(pack.label_positions.tolist()) & set(lasts.tolist())
+    assert torch.equal(pack.input_ids[0, pack.label_positions + 1], pack.targets)
 
 
 @pytest.mark.parametrize("name", ["qwen2.5", "llama3"])
@@ -226,12 +226,12 @@ def reference(model: nn.Module, tokens: TokenSet) -> tuple[float, dict[str, Tens
     return value.item(), {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
 
 
-def step(loss_of: PackedLoss | UnpackedLoss, tokens: TokenSet, micro_tokens: int) -> tuple[float, dict[str, Tensor]]:
+def step(loss_fn: PackedLoss | UnpackedLoss, tokens: TokenSet, micro_tokens: int) -> tuple[float, dict[str, Tensor]]:
     config = resolve([Layer("test", {"optim.grad_clip": 0})]).config
-    parameters = [p for p in loss_of.model.parameters() if p.requires_grad]
-    loss_of.model.zero_grad()
-    value, _ = forward_backward(loss_of, tokens, everything(tokens), micro_tokens, parameters, config, CPU, Ranks())
-    return value, {name: p.grad for name, p in loss_of.model.named_parameters() if p.grad is not None}
+    parameters = [p for p in loss_fn.model.parameters() if p.requires_grad]
+    loss_fn.model.zero_grad()
+    value, _ = forward_backward(loss_fn, tokens, everything(tokens), micro_tokens, parameters, config, CPU, Ranks())
+    return value, {name: p.grad for name, p in loss_fn.model.named_parameters() if p.grad is not None}
 
 
 def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
