@@ -31,7 +31,7 @@ def main() -> int:
     from engine.worker.runtime.environment import set_environment
 
     set_environment()
-    # What libraries print must not get between our lines.
+    # What libraries print must not come between these lines.
     out, sys.stdout = sys.stdout, sys.stderr
     output = _Output(out)
     try:
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 class _Output:
-    """Lines for whoever started this process."""
+    """JSON lines on stdout, for the command that started this process."""
 
     def __init__(self, out: Any) -> None:
         self._out = out
@@ -70,10 +70,10 @@ class _Output:
         self._out.write(json.dumps({"kind": kind, **fields}) + "\n")
         self._out.flush()
 
-    def doubts(self, models: Any, target: str) -> None:
-        """Once for each target."""
-        if doubt := models.doubts.pop(target, ""):
-            self.send("note", message=f"{target}: {doubt}")
+    def warnings(self, models: Any, name: str) -> None:
+        """Those of the model's reference, once."""
+        if warning := models.warnings.pop(name, ""):
+            self.send("note", message=f"{name}: {warning}")
 
     def progress(self, doing: str, done: int, of: int) -> None:
         """At most ten a second."""
@@ -92,27 +92,27 @@ def _evaluate(request: dict[str, Any], output: _Output) -> None:
     from engine.worker.evaluate.model_cache import ModelCache
     from engine.worker.train.loop import set_up_torch
 
-    targets = [ModelRef.from_json(fields) for fields in request["targets"]]
+    refs = [ModelRef.from_json(fields) for fields in request["targets"]]
     reading = resolve([Layer("request", request["reading"])]).config
     output.progress("reading data", 0, 0)
     sources = read_sources(reading, request["files"], with_train=True)
     shots = choose_shots(sources, request["shots"], request["seed"])
     spec = _eval_spec(request, reading, sources.labels)
     models = ModelCache()
-    set_up_torch(targets[0].config, models.device)
+    set_up_torch(refs[0].config, models.device)
     micro_tokens = request["micro_tokens"] or (CPU_TOKENS if models.device.type == "cpu" else _GPU_TOKENS)
-    for target in targets:
-        output.progress(f"loading {target.name}", 0, 0)
-        template = models.template(target)
+    for ref in refs:
+        output.progress(f"loading {ref.name}", 0, 0)
+        template = models.template(ref)
         eval_set = encode(reading, template, sources, shots)
-        began = time.monotonic()
-        with models.acquire(target, template, eval_set.tokens, _FEWER_SHOTS if shots else "") as loaded:
-            output.doubts(models, target.name)
+        started = time.monotonic()
+        with models.acquire(ref, template, eval_set.tokens, _FEWER_SHOTS if shots else "") as loaded:
+            output.warnings(models, ref.name)
 
-            def report(doing: str, done: int, of: int, name: str = target.name) -> None:
+            def report(doing: str, done: int, of: int, name: str = ref.name) -> None:
                 output.progress(f"{name}: {doing}", done, of)
 
-            evaluated = measure(
+            evaluation = measure(
                 loaded,
                 eval_set.tokens,
                 eval_set.examples,
@@ -123,20 +123,20 @@ def _evaluate(request: dict[str, Any], output: _Output) -> None:
                 eval_set.keys,
                 eval_set.files,
             )
-            if evaluated.command_failed:
-                raise evaluated.command_failed
-            result = describe(evaluated, loaded, spec, time.monotonic() - began)
-        skipped, bad_rows = eval_set.told["eval"]["skipped"], sources.report.bad_rows
-        result["data"] |= {**eval_set.told, "skipped": skipped, "bad_rows": bad_rows}
-        if sources.own:
-            result["data"]["part"] = "validation"
-        result["generation"]["shots"] = request["shots"]
-        path, result = _keep(request, target, result, evaluated.predictions())
-        output.send("result", target=target.name, folder=str(path), result=result)
+            if evaluation.command_failed:
+                raise evaluation.command_failed
+            record = describe(evaluation, loaded, spec, time.monotonic() - started)
+        skipped, bad_rows = eval_set.rows["eval"]["skipped"], sources.report.bad_rows
+        record["data"] |= {**eval_set.rows, "skipped": skipped, "bad_rows": bad_rows}
+        if sources.from_run:
+            record["data"]["part"] = "validation"
+        record["generation"]["shots"] = request["shots"]
+        path, record = _keep(request, ref, record, evaluation.predictions())
+        output.send("result", target=ref.name, folder=str(path), result=record)
 
 
 def _eval_spec(request: dict[str, Any], reading: Any, labels: tuple[str, ...]) -> Any:
-    """What to measure: what was asked for; else what the run's settings name; else what suits the data."""
+    """What to measure: what the request names; else what the run's settings name; else what suits the data."""
     from engine.worker.evaluate.generate import Sampling
     from engine.worker.evaluate.measure import EvalSpec
 
@@ -152,7 +152,7 @@ def _eval_spec(request: dict[str, Any], reading: Any, labels: tuple[str, ...]) -
 
 
 def _keep(
-    request: dict[str, Any], target: Any, result: dict[str, Any], predictions: list[dict[str, Any]]
+    request: dict[str, Any], ref: Any, record: dict[str, Any], predictions: list[dict[str, Any]]
 ) -> tuple[Path, dict[str, Any]]:
     """Write the folder of the evaluation: by a run's checkpoint, else among those of models that belong to no run.
 
@@ -160,14 +160,14 @@ def _keep(
     """
     from engine.runs import evaluation_folder
 
-    workspace, files = Path(request["workspace"]), result["data"]["files"]
-    stem = "validation" if "part" in result["data"] else Path(files[0]["path"]).stem if files else "data"
+    workspace, files = Path(request["workspace"]), record["data"]["files"]
+    stem = "validation" if "part" in record["data"] else Path(files[0]["path"]).stem if files else "data"
     shots = f"{request['shots']}shot" if request["shots"] else ""
-    of_run = target.run is not None and target.step is not None
-    model = target.config.model.name if of_run else target.adapter or target.base
-    same = [result[key] for key in ("metrics", "normalisation", "generation", "template")] + [result["data"]["key"]]
-    if "command" in result:
-        same.append(result["command"])
+    of_run = ref.run is not None and ref.step is not None
+    model = ref.config.model.name if of_run else ref.adapter or ref.base
+    same = [record[key] for key in ("metrics", "normalisation", "generation", "template")] + [record["data"]["key"]]
+    if "command" in record:
+        same.append(record["command"])
     if request["settings"]:
         same.append(request["settings"])
     if not of_run:  # folders of the same name may hold different models
@@ -175,20 +175,20 @@ def _keep(
     digest = hashlib.sha256(json.dumps(same).encode()).hexdigest()[:6]
     name = f"{evaluation_folder.slug(request['name'] or stem, shots)}-{digest}"
     if of_run:
-        folder = workspace / "runs" / str(target.run) / evaluation_folder.FOLDER
-        name = evaluation_folder.step_name(target.step, name)
+        folder = workspace / "runs" / str(ref.run) / evaluation_folder.FOLDER
+        name = evaluation_folder.step_name(ref.step, name)
     else:
         folder = workspace / evaluation_folder.FOLDER
         name = f"{evaluation_folder.slug(Path(model).name)}-{name}"
-    result |= {
-        "run": target.run if of_run else None,
-        "step": target.step,
+    record |= {
+        "run": ref.run if of_run else None,
+        "step": ref.step,
         "model": model,
         "name": name,
         "source": "eval",
-        "asked": target.name,
+        "asked": ref.name,
     }
-    return evaluation_folder.write(folder, name, result, predictions), result
+    return evaluation_folder.write(folder, name, record, predictions), record
 
 
 def _sample(request: dict[str, Any], output: _Output) -> None:
@@ -199,26 +199,26 @@ def _sample(request: dict[str, Any], output: _Output) -> None:
     from engine.worker.train.loop import set_up_torch
 
     models = ModelCache()
-    targets = [ModelRef.from_json(fields) for fields in request["targets"]]
-    set_up_torch(targets[0].config, models.device)
+    refs = [ModelRef.from_json(fields) for fields in request["targets"]]
+    set_up_torch(refs[0].config, models.device)
     sampling = Sampling(request["max_new_tokens"], request["temperature"], request["seed"])
-    bases = [target.base for target in targets]
-    for index in sorted(range(len(targets)), key=lambda i: bases.index(bases[i])):  # so that a base is loaded once
-        target = targets[index]
-        output.progress(f"loading {target.name}", 0, 0)
-        template = models.template(target)
-        prompts = [to_prompt(target.config, messages) for messages in request["prompts"]]
+    bases = [ref.base for ref in refs]
+    for index in sorted(range(len(refs)), key=lambda i: bases.index(bases[i])):  # so that a base is loaded once
+        ref = refs[index]
+        output.progress(f"loading {ref.name}", 0, 0)
+        template = models.template(ref)
+        prompts = [to_prompt(ref.config, messages) for messages in request["prompts"]]
         tokens = prompt_tokens([template.encode_prompt(prompt) for prompt in prompts])
-        with models.acquire(target, template, tokens, "Ask in fewer tokens.") as loaded:
-            output.doubts(models, target.name)
-            texts = loaded.write(
-                prompts,
-                sampling,
-                lambda done, name=target.name: output.progress(f"{name}: answering", done, len(request["prompts"])),
-            )
-        output.send("answers", target=target.name, index=index, texts=texts)
+        with models.acquire(ref, template, tokens, "Ask in fewer tokens.") as loaded:
+            output.warnings(models, ref.name)
+
+            def answering(done: int, name: str = ref.name) -> None:
+                output.progress(f"{name}: answering", done, len(request["prompts"]))
+
+            texts = loaded.write(prompts, sampling, answering)
+        output.send("answers", target=ref.name, index=index, texts=texts)
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+    with contextlib.suppress(BrokenPipeError):  # the command that started this process is gone
         sys.exit(main())

@@ -9,7 +9,7 @@ from typing import Any
 from engine.base.errors import DataError, InputError
 from engine.base.messages import msg
 from engine.formats import label_set, split_examples
-from engine.formats.examples import DataReport, Example, rows_told
+from engine.formats.examples import DataReport, Example, Problem, rows_told
 from engine.metrics.reasoning import TAGS
 from engine.settings.schema import RunConfig
 from engine.worker.data.chat_template import ChatTemplate
@@ -40,8 +40,8 @@ class Sources:
     """The training data without them, for examples in the prompt; empty where it was not needed."""
     labels: tuple[str, ...]
     """The label set of the training data, else that of the examples; empty when they are no classification."""
-    own: bool
-    """The run's own validation data."""
+    from_run: bool
+    """These are the run's own validation data."""
     report: DataReport
     """Of the reading of these files, also where only a part of what they hold is evaluated on."""
     held_out: bool = False
@@ -52,8 +52,8 @@ def read_sources(config: RunConfig, files: Sequence[str], with_train: bool) -> S
     """`files`, or without any the validation data of the run that `config` belongs to. Raises DataError, InputError."""
     if not files and not config.data.files:
         raise InputError("no data to evaluate on", "Give --data FILE.")
-    asked_for = list(files) or config.data.val_files
-    report = read_source(config, asked_for, "evaluation" if files else "validation", TAGS) if asked_for else None
+    paths = list(files) or config.data.val_files
+    report = read_source(config, paths, "evaluation" if files else "validation", TAGS) if paths else None
     train: tuple[Example, ...] = ()
     labels = None
     if config.data.files and (with_train or report is None):
@@ -69,8 +69,8 @@ def read_sources(config: RunConfig, files: Sequence[str], with_train: bool) -> S
                 report = train_report
     assert report is not None
     examples = tuple(report.examples)
-    held_out = not asked_for and not report.validation
-    if not asked_for and report.validation:
+    held_out = not paths and not report.validation
+    if not paths and report.validation:
         train, examples = examples, report.validation
     elif held_out and config.method.objective == "sft":
         train, examples = split_examples(report.examples, config.data.val_fraction, config.data.seed)
@@ -81,9 +81,9 @@ def read_sources(config: RunConfig, files: Sequence[str], with_train: bool) -> S
 
 
 def choose_shots(sources: Sources, count: int, seed: int) -> list[Example]:
-    """So many training examples for the prompt, drawn with the seed; none with a question that is evaluated.
+    """`count` training examples for the prompt, drawn with the seed; none with a question that is evaluated.
 
-    Raises InputError when there is nothing to draw them from.
+    Raises InputError when there are too few to draw from.
     """
     if not count:
         return []
@@ -92,9 +92,9 @@ def choose_shots(sources: Sources, count: int, seed: int) -> list[Example]:
     if len(pool) < count:
         raise InputError(
             msg(
-                "--shots {count}: there are {num_pool} training examples whose question is not evaluated",
+                "--shots {count}: there are {available} training examples whose question is not evaluated",
                 count=count,
-                num_pool=len(pool),
+                available=len(pool),
             ),
             "Examples come from a run's training data: evaluate 41@base, or give --run 41.",
         )
@@ -103,47 +103,50 @@ def choose_shots(sources: Sources, count: int, seed: int) -> list[Example]:
 
 @dataclass(frozen=True)
 class EvalSet:
-    """Tokens, and the conversations behind them with what each is known by; no conversations for plain text."""
+    """Tokens, and the conversations behind them with their keys; no conversations for plain text."""
 
     tokens: TokenSet
     examples: list[Example]
     keys: list[str]
     files: list[str]
     """Where each is from."""
-    told: dict[str, Any]
+    rows: dict[str, Any]
     """What became of the rows, as in the journal's `data`; the counts of tokenizing under `eval`."""
 
 
 def encode(config: RunConfig, template: ChatTemplate, sources: Sources, shots: Sequence[Example] = ()) -> EvalSet:
     """Cut to data.max_length as in training; with examples in the prompt nothing is cut. Raises DataError."""
-    counts, problems = TokenCounts(), []
+    counts = TokenCounts()
+    problems: list[Problem] = []
+    kept: list[Example] = []
+    keys: list[str] = []
     if config.method.objective == "pretrain":
         if shots:
             raise InputError("--shots needs questions and answers; this run learned plain text")
         pieces = encode_texts(config, template, sources.examples, counts, problems)
         if sources.held_out:
             _, pieces = split_chunks(pieces, config.data.val_fraction, config.data.seed)
-        tokens, kept, keys = TokenSet.join(pieces), [], []
+        tokens = TokenSet.join(pieces)
         files = [file for *_, file in pieces]
     else:
-        asked = sources.examples
+        examples = sources.examples
         if config.data.thinking == "drop":  # also those that only this template shows to be thoughts
-            asked = tuple(without_thoughts(example, template.thought_tags) for example in asked)
+            examples = tuple(without_thoughts(example, template.thought_tags) for example in examples)
         if shots:
             config = config.replace({"data.max_length": _NO_LIMIT, "data.train_on": "assistant"})
-            asked = tuple(add_few_shot(example, shots) for example in asked)
-        known = {id(shown): example_id(example) for shown, example in zip(asked, sources.examples, strict=True)}
-        tokens, kept = encode_chats(config, template, asked, counts, problems)
-        keys, files = [known[id(example)] for example in kept], [example.file for example in kept]
+            examples = tuple(add_few_shot(example, shots) for example in examples)
+        ids = {id(shown): example_id(example) for shown, example in zip(examples, sources.examples, strict=True)}
+        tokens, kept = encode_chats(config, template, examples, counts, problems)
+        keys, files = [ids[id(example)] for example in kept], [example.file for example in kept]
     if not len(tokens):
-        said = f": {in_order(problems)[0]}" if problems else ""
+        first_problem = f": {in_order(problems)[0]}" if problems else ""
         raise DataError(
-            msg("no example is left to evaluate on{said}", said=said),
+            msg("no example is left to evaluate on{first_problem}", first_problem=first_problem),
             msg(
                 "Examples are cut to {max_length:,} tokens; --max-length N cuts them elsewhere.",
                 max_length=config.data.max_length,
             ),
         )
     count(counts, tokens)
-    told = rows_told([sources.report], in_order(problems)) | {"eval": dataclasses.asdict(counts)}
-    return EvalSet(tokens, kept, keys, files, told)
+    rows = rows_told([sources.report], in_order(problems)) | {"eval": dataclasses.asdict(counts)}
+    return EvalSet(tokens, kept, keys, files, rows)

@@ -1,8 +1,8 @@
 """Answers in batches: greedy, or drawn with a seed.
 
 Prompts are read packed end to end without padding; answers are written side by side, each leaving the batch when it is
-done and the next prompts taking the room (`slots`). Models that finetop's packed attention does not suit go in batches
-of equally long prompts, where nothing is padded either.
+done and the next prompts taking its rows (`KVCache`). Models that finetop's packed attention does not suit go in
+batches of equally long prompts, where nothing is padded either.
 """
 
 import inspect
@@ -25,9 +25,9 @@ _PREFILL_TOKENS = 4096
 """Prompt tokens read in one pass."""
 _CPU_CACHE_BYTES = 2**30
 _GPU_CACHE_SHARE = 0.4
-"""Of the memory that is free, what keys and values may take."""
+"""Share of the free memory that keys and values may take."""
 _MOST_ROWS = {"cpu": 64, "cuda": 256}
-"""More answers side by side gain nothing."""
+"""More answers in one batch gain nothing."""
 _REFILL_SHARE = 4
 """New prompts are read when this part of the rows is free: fewer at a time would read the weights for little."""
 
@@ -44,8 +44,8 @@ def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seen
     """Every token that ends an answer: those `seen` at the end of turns (`ChatTemplate.stop_token_ids`), the
     tokenizer's, and those of the generation config."""
     configured = model.generation_config.eos_token_id
-    found = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id, *seen}
-    return found - {None}
+    ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id, *seen}
+    return ids - {None}
 
 
 @torch.no_grad()
@@ -60,9 +60,9 @@ def generate(
 ) -> list[list[int]]:
     """The continuation of each prompt without its stop token, in the order of the prompts.
 
-    `packed`: the model's loss was found right on packed examples (`choose_loss`). `progress` is told how many answers
-    are done. Out of memory, it goes on with half as many answers side by side. The draw for a prompt depends on the
-    seed and its place among the prompts only, not on the batch.
+    `packed`: the model's loss is right on packed examples (`choose_loss`). `progress` gets the number of answers that
+    are done. Out of memory, it goes on with half as many answers in a batch. The draw for a prompt depends only on the
+    seed and its index among the prompts, not on the batch.
     """
     writing = _Writing(model, prompts, stop, sampling, precision, progress)
     rows_limit = _MOST_ROWS.get(precision.device.type, 64)
@@ -114,52 +114,52 @@ class _Writing:
 
     def write_packed(self, todo: list[int], rows_limit: int) -> None:
         """The first of `todo`: as many as are alike enough in length to share buffers."""
-        new, room_tokens = self.sampling.max_new_tokens, self._cache_tokens()
+        new, cache_tokens = self.sampling.max_new_tokens, self._cache_tokens()
 
         def fitting(index: int) -> int:
-            return max(1, min(rows_limit, room_tokens // columns(len(self.prompts[index]), new)))
+            return max(1, min(rows_limit, cache_tokens // columns(len(self.prompts[index]), new)))
 
         capacity = fitting(todo[0])
         group = list(itertools.takewhile(lambda i: fitting(i) < 2 * capacity, todo))
         self.most_rows = capacity = min(capacity, len(group))
-        slots = KVCache(capacity, len(self.prompts[group[0]]), new)
+        cache = KVCache(capacity, len(self.prompts[group[0]]), new)
         live: list[int] = []
-        tokens: list[int] = []
+        next_tokens: list[int] = []
         waiting = 0
         while waiting < len(group) or live:
-            room = capacity - len(live)
+            free_rows = capacity - len(live)
             left = len(group) - waiting
-            if left and room >= min(left, max(1, capacity // _REFILL_SHARE)):
-                joined = self._take(group[waiting : waiting + room])
+            if left and free_rows >= min(left, max(1, capacity // _REFILL_SHARE)):
+                joined = self._take(group[waiting : waiting + free_rows])
                 waiting += len(joined)
                 untouched = len(live)
-                tokens += self._read(joined, slots)
+                next_tokens += self._read(joined, cache)
                 live += joined
             else:
                 with self.precision.context():
                     logits = self.model(
-                        input_ids=torch.tensor(tokens, device=self.precision.device)[:, None],
-                        attention_mask=slots.mask(),
-                        position_ids=slots.positions(),
-                        past_key_values=slots,
+                        input_ids=torch.tensor(next_tokens, device=self.precision.device)[:, None],
+                        attention_mask=cache.mask(),
+                        position_ids=cache.positions(),
+                        past_key_values=cache,
                         use_cache=True,
                     ).logits[:, -1]
-                slots.advance()
+                cache.advance()
                 untouched = 0
-                tokens = self._choose(logits, live)
-            going = set(self._accept(live[untouched:], tokens[untouched:]))
+                next_tokens = self._choose(logits, live)
+            going = set(self._accept(live[untouched:], next_tokens[untouched:]))
             kept = [row for row, i in enumerate(live) if row < untouched or i in going]
             if len(kept) < len(live):
-                order = slots.keep(kept)
-                live, tokens = [live[row] for row in order], [tokens[row] for row in order]
+                order = cache.keep(kept)
+                live, next_tokens = [live[row] for row in order], [next_tokens[row] for row in order]
 
     def _take(self, candidates: list[int]) -> list[int]:
         """The first of them, as many as one pass may read."""
         total = itertools.accumulate(len(self.prompts[i]) for i in candidates)
         return candidates[: max(1, sum(tokens <= _PREFILL_TOKENS for tokens in total))]
 
-    def _read(self, joined: list[int], slots: KVCache) -> list[int]:
-        """Read prompts end to end, let them join the slots, and choose the first token of each answer."""
+    def _read(self, joined: list[int], cache: KVCache) -> list[int]:
+        """Read prompts end to end, add them to the cache, and choose the first token of each answer."""
         prompts = [self.prompts[i] for i in joined]
         lengths = [len(prompt) for prompt in prompts]
         device = self.precision.device
@@ -172,7 +172,7 @@ class _Writing:
                 use_cache=True,
                 logits_to_keep=(torch.tensor(lengths).cumsum(0) - 1).to(device),
             ).logits[0]
-        slots.join(prefilled, lengths)
+        cache.join(prefilled, lengths)
         return self._choose(logits, joined)
 
     def write_plain(self, todo: list[int], rows_limit: int) -> None:
@@ -184,10 +184,10 @@ class _Writing:
         device = self.precision.device
         ids = torch.tensor([self.prompts[i] for i in live], device=device)
         # State space models call it otherwise.
-        named = (
+        cache_argument = (
             "cache_params" if "cache_params" in inspect.signature(self.model.forward).parameters else "past_key_values"
         )
-        cache = {named: DynamicCache(config=self.model.config)}
+        cache = {cache_argument: DynamicCache(config=self.model.config)}
         going = set(live)
         while going:
             with self.precision.context():

@@ -61,9 +61,8 @@ def choose_labels(
         longest = max(range(len(prompts)), key=lambda i: len(encoded[i]))
         chats = _answered(template, prompts[longest], labels)
         check_positions(loss_fn.model, max(len(chat.ids) for chat in chats), _TOO_LONG)
-    shared = _shared_tails(template, prompts, encoded, labels) if isinstance(loss_fn, PackedLoss) else None
     slow = list(range(len(prompts)))
-    if shared:
+    if isinstance(loss_fn, PackedLoss) and (shared := _shared_tails(template, prompts, encoded, labels)):
         tree = _Tree.of([tuple(tail) for tail in shared])
         fast = [i for i in slow if _window_reaches(loss_fn, len(encoded[i]) + tree.depth)]
         slow = sorted(set(slow) - set(fast))
@@ -80,12 +79,13 @@ def choose_labels(
 def _answered(template: ChatTemplate, prompt: Example, labels: Sequence[str]) -> list[Encoded]:
     answers = ({"role": "assistant", "content": label} for label in labels)
     chats = [Example(messages=(*prompt.messages, answer), tools=prompt.tools) for answer in answers]
-    encoded = template.encode_chats(chats)
-    for item, label in zip(encoded, labels, strict=True):
-        if isinstance(item, DataError):
+    encoded: list[Encoded] = []
+    for chat, label in zip(template.encode_chats(chats), labels, strict=True):
+        if isinstance(chat, DataError):
             raise DataError(
-                msg("the chat template cannot take the label '{label}': {message}", label=label, message=item.message)
+                msg("the chat template cannot take the label '{label}': {message}", label=label, message=chat.message)
             )
+        encoded.append(chat)
     return encoded
 
 
@@ -98,31 +98,31 @@ def _shared_tails(
     what was before, shows on any.
     """
     by_length = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
-    found = None
+    shared = None
     for i in {by_length[0], by_length[len(prompts) // 2], by_length[-1]} if prompts else ():
-        before, tails = encoded[i], []
+        prompt_ids, tails = encoded[i], []
         for chat in _answered(template, prompts[i], labels):
-            ids, trained = chat.ids.tolist(), np.flatnonzero(chat.trained)
+            ids, label_at = chat.ids.tolist(), np.flatnonzero(chat.trained)
             if (
-                ids[: len(before)] != before
-                or trained[0] != len(before)
-                or not chat.trained[len(before) : trained[-1]].all()
+                ids[: len(prompt_ids)] != prompt_ids
+                or label_at[0] != len(prompt_ids)
+                or not chat.trained[len(prompt_ids) : label_at[-1]].all()
             ):
                 return None
-            tails.append(ids[len(before) : trained[-1] + 1])
-        if found is not None and tails != found:
+            tails.append(ids[len(prompt_ids) : label_at[-1] + 1])
+        if shared is not None and tails != shared:
             return None
-        found = tails
-    return found
+        shared = tails
+    return shared
 
 
 def _window_reaches(loss_fn: PackedLoss, tokens: int) -> bool:
-    """Whether every layer sees that far back: the mask of the tree says nothing of sliding windows."""
+    """Whether every layer attends that far back: the mask of the tree knows no sliding windows."""
     config = loss_fn.model.config.get_text_config()
     window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
     kinds = getattr(config, "layer_types", None)
-    slides = window is not None and (kinds is None or any(kind in _SLIDING for kind in kinds))
-    return not slides or tokens <= window
+    slides = kinds is None or any(kind in _SLIDING for kind in kinds)
+    return window is None or not slides or tokens <= window
 
 
 @dataclass(frozen=True)
@@ -165,18 +165,19 @@ def _score_label_tree(
     precision: Precision,
     progress: Callable[[int], None],
 ) -> None:
+    """Fill the rows `chosen` of `likelihoods`, in batches that fit the memory."""
     vocabulary = loss_fn.model.config.get_text_config().vocab_size
-    most = max(1, _LOGITS_BYTES // (4 * vocabulary * (1 + len(tree.tokens))))
+    rows_limit = max(1, _LOGITS_BYTES // (4 * vocabulary * (1 + len(tree.tokens))))
     left, limit, done = sorted(chosen, key=lambda i: -len(encoded[i])), _PASS_TOKENS, 0
     while left:
-        running = itertools.accumulate(len(encoded[i]) + len(tree.tokens) for i in left[:most])
+        running = itertools.accumulate(len(encoded[i]) + len(tree.tokens) for i in left[:rows_limit])
         batch = left[: max(1, sum(tokens <= limit for tokens in running))]
         try:
             likelihoods[batch] = _one_pass(loss_fn, tree, [encoded[i] for i in batch], precision)
         except Exception as error:
             if not is_out_of_memory(error) or len(batch) == 1:
                 raise
-            most = len(batch) // 2
+            rows_limit = len(batch) // 2
         else:
             left, done = left[len(batch) :], done + len(batch)
             progress(done)
@@ -188,48 +189,52 @@ def _one_pass(loss_fn: PackedLoss, tree: _Tree, prompts: list[list[int]], precis
     """Log-likelihood of every label after each prompt, float64, shape (prompts, labels)."""
     nodes = len(tree.tokens)
     sizes = [len(prompt) + nodes for prompt in prompts]
-    sees = torch.zeros((sum(sizes), sum(sizes)), dtype=torch.bool)
-    start, ids, positions, wanted = 0, [], [], []
+    attends = torch.zeros((sum(sizes), sum(sizes)), dtype=torch.bool)
+    start = 0
+    ids: list[int] = []
+    positions: list[int] = []
+    kept_positions: list[int] = []
     branches = torch.from_numpy(tree.sees)
     for prompt, size in zip(prompts, sizes, strict=True):
         border, end = start + len(prompt), start + size
-        sees[start:border, start:border] = torch.ones((len(prompt), len(prompt)), dtype=torch.bool).tril()
-        sees[border:end, start:border] = True
-        sees[border:end, border:end] = branches
+        attends[start:border, start:border] = torch.ones((len(prompt), len(prompt)), dtype=torch.bool).tril()
+        attends[border:end, start:border] = True
+        attends[border:end, border:end] = branches
         ids += [*prompt, *tree.tokens]
         positions += [*range(len(prompt)), *(len(prompt) - 1 + depth for depth in tree.depths)]
-        wanted += range(border - 1, end)
+        kept_positions += range(border - 1, end)
         start = end
     device = precision.device
     with precision.context():
         logits = loss_fn.model(
             input_ids=torch.tensor([ids], device=device),
             position_ids=torch.tensor([positions], device=device),
-            attention_mask=sees[None, None].to(device),
+            attention_mask=attends[None, None].to(device),
             use_cache=False,
-            logits_to_keep=torch.tensor(wanted, device=device),
+            logits_to_keep=torch.tensor(kept_positions, device=device),
         ).logits[0]
     total = torch.logsumexp(logits.float(), dim=-1).view(len(prompts), nodes + 1)
     logits = logits.view(len(prompts), nodes + 1, -1)
     label_of = torch.tensor([k for k, reads in enumerate(tree.reads) for _ in reads], device=device)
     node, token = torch.tensor([read for reads in tree.reads for read in reads], device=device).T
-    each = (logits[:, node, token].float() - total[:, node]).double()
+    token_likelihoods = (logits[:, node, token].float() - total[:, node]).double()
     summed = torch.zeros((len(prompts), len(tree.reads)), dtype=torch.float64, device=device)
-    return summed.index_add_(1, label_of, each).cpu().numpy()
+    return summed.index_add_(1, label_of, token_likelihoods).cpu().numpy()
 
 
 def _by_loss(loss_fn: PackedLoss | UnpackedLoss, chats: Sequence[Encoded], precision: Precision) -> np.ndarray:
-    """The same for one prompt, each label with the prompt anew: for models and templates that allow no sharing."""
+    """The same for one prompt, float64, shape (labels,), reading the prompt once for each label: for models and
+    templates that allow no sharing."""
     answers = []
     for chat in chats:
         last = int(np.flatnonzero(np.diff(np.concatenate(([False], chat.trained)).astype(int)) == 1)[-1])
         only_last = chat.trained & (np.arange(len(chat.ids)) >= last)
         answers.append((chat.ids, only_last))
     tokens = TokenSet.join(answers)
-    found = np.zeros(len(chats))
+    likelihoods = np.zeros(len(chats))
     for group in plan_passes(np.arange(len(tokens)), tokens.lengths, _PASS_TOKENS):
         with precision.context():
             losses = loss_fn.token_losses(make_pack(tokens, group).to(precision.device))
         parts = losses.double().split(tokens.supervised[group].tolist())
-        found[group] = [-float(part.sum()) for part in parts]
-    return found
+        likelihoods[group] = [-float(part.sum()) for part in parts]
+    return likelihoods

@@ -1,6 +1,6 @@
-"""Evaluation: the loss of every example of a set, the answers and labels asked for, and their scores.
+"""Evaluation: the loss of every example of a set, the answers and labels that the spec asks for, and their scores.
 
-In training (`evaluate`) and afterwards (`score`) it is the same measuring, so that the same checkpoint on the same
+Training (`evaluate`) and `finetop eval` (serve.py) call the same `measure`, so that the same checkpoint on the same
 examples gets the same figures.
 """
 
@@ -84,7 +84,7 @@ class EvalSpec:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What was found out, example by example and as a whole."""
+    """The measurements, example by example and of the whole set."""
 
     losses: np.ndarray
     """Summed over the supervised tokens, float64, shape (examples,)."""
@@ -97,16 +97,16 @@ class EvalResult:
     prompts: list[str]
     """The last message of each prompt."""
     keys: list[str]
-    """What each example is known by when evaluations are paired."""
+    """The key by which each example is paired with itself in another evaluation."""
     scores: dict[str, float]
     sources: dict[str, list[int]] = field(default_factory=dict)
-    """The examples of each source by their places; empty where there is one source only."""
+    """The indices of each source's examples; empty where there is one source only."""
     command_failed: CommandFailed | None = None
 
     def predictions(self) -> list[dict[str, Any]]:
         """The lines of predictions.jsonl."""
         lines = []
-        source_of = {place: name for name, places in self.sources.items() for place in places}
+        source_of = {index: name for name, indices in self.sources.items() for index in indices}
         for i, key in enumerate(self.keys):
             answer = self.answers[i] if self.answers else Answer(None)
             line: dict[str, Any] = {
@@ -141,36 +141,36 @@ class LoadedModel:
     ) -> list[str]:
         """The answer to each conversation."""
         template, model = self.template, self.loss_fn.model
-        asked = [template.encode_prompt(prompt) for prompt in prompts]
+        encoded = [template.encode_prompt(prompt) for prompt in prompts]
         written = generate(
             model,
-            asked,
+            encoded,
             stop_tokens(model, template.tokenizer, template.stop_token_ids),
             sampling,
             self.precision,
             packed=isinstance(self.loss_fn, PackedLoss),
             progress=progress,
         )
-        return decode(template, asked, written)
+        return decode(template, encoded, written)
 
 
 @torch.no_grad()
 def measure(
-    subject: LoadedModel,
+    model: LoadedModel,
     tokens: TokenSet,
     examples: Sequence[Example],
     labels: Sequence[str],
-    asked: EvalSpec,
+    spec: EvalSpec,
     micro_tokens: int,
     progress: Callable[[str, int, int], None] = lambda doing, done, of: None,
     keys: Sequence[str] = (),
     files: Sequence[str] = (),
 ) -> EvalResult:
-    """`examples` are the conversations behind `tokens`, or nothing for plain text; `keys` what they are known by, where
-    that is not their own question; `files` where each is from. Raises InputError when labels are asked for and there
-    are none. That eval.command failed is told in what is returned: the rest has been measured.
+    """Evaluate `model` on `tokens`. `examples` are the conversations behind them, or nothing for plain text; `keys`
+    identify them, where that is not their own question; `files` say where each is from. Raises InputError when labels
+    are needed and there are none. A failure of eval.command is a field of the result: all else has been measured.
     """
-    losses = example_losses(subject.loss_fn, tokens, micro_tokens, subject.precision, progress)
+    losses = example_losses(model.loss_fn, tokens, micro_tokens, model.precision, progress)
     loss = float(losses.sum()) / int(tokens.supervised.sum())
     scores = {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 700)) if not math.isnan(loss) else math.nan}
     keys = (
@@ -179,61 +179,61 @@ def measure(
         or [hashlib.blake2b(tokens.example(i)[0].tobytes(), digest_size=8).hexdigest() for i in range(len(tokens))]
     )
     parts = [split_answer(example) for example in examples]
-    answers = [Answer(in_known_tags(reference, subject.template.thought_tags)) for _, reference in parts]
+    answers = [Answer(in_known_tags(reference, model.template.thought_tags)) for _, reference in parts]
     choices: list[Choice] = []
     sources = groups(files)
-    for name, places in sources.items():
-        scores[f"eval/loss@{name}"] = float(losses[places].sum()) / int(tokens.supervised[places].sum())
-    if (asked.metrics or asked.command) and parts:
-        chosen = parts[: asked.max_examples or None]
+    for name, indices in sources.items():
+        scores[f"eval/loss@{name}"] = float(losses[indices].sum()) / int(tokens.supervised[indices].sum())
+    if (spec.metrics or spec.command) and parts:
+        chosen = parts[: spec.max_examples or None]
         prompts = [prompt for prompt, _ in chosen]
-        if needs_labels(asked.metrics) and not labels:
+        if needs_labels(spec.metrics) and not labels:
             raise InputError(
                 "accuracy and macro_f1 need classification data: one short answer to each question, and the same "
                 "answers again and again",
                 "For other answers there are exact_match, contains, rouge_l and chrf.",
             )
-        if asked.by_likelihood:
+        if spec.by_likelihood:
             choices = choose_labels(
-                subject.loss_fn,
-                subject.template,
+                model.loss_fn,
+                model.template,
                 prompts,
                 labels,
-                subject.precision,
+                model.precision,
                 lambda done: progress("classifying", done, len(prompts)),
             )
             for answer, choice in zip(answers, choices, strict=False):
                 answer.label = choice.label
-        if asked.writes:
-            texts = subject.write(prompts, asked.sampling, lambda done: progress("answering", done, len(prompts)))
+        if spec.writes:
+            texts = model.write(prompts, spec.sampling, lambda done: progress("answering", done, len(prompts)))
             for answer, text in zip(answers, texts, strict=False):
                 answer.text = text
-                if needs_labels(asked.metrics) and not asked.by_likelihood:
-                    answer.label = read_label(answer_of(text), labels, asked.normalisation)
+                if needs_labels(spec.metrics) and not spec.by_likelihood:
+                    answer.label = read_label(answer_of(text), labels, spec.normalisation)
             references = [reference for _, reference in chosen]
-            scores |= thinking_scores(subject.template, texts, references)
-        classified = needs_labels(asked.metrics)
-        scores |= score(answers[: len(chosen)], asked.metrics, asked.normalisation, asked.schema, classified)
-        for name, places in sources.items():
-            own = [answers[place] for place in places if place < len(chosen)]
-            scores |= {f"{key}@{name}": value for key, value in means(own, asked.metrics, classified).items()}
-    prompts = [last_message(prompt) for prompt, _ in parts]
-    measured = EvalResult(losses, tokens.supervised, answers, choices, prompts, keys, scores, sources)
+            scores |= thinking_scores(model.template, texts, references)
+        classified = needs_labels(spec.metrics)
+        scores |= score(answers[: len(chosen)], spec.metrics, spec.normalisation, spec.schema, classified)
+        for name, indices in sources.items():
+            source_answers = [answers[index] for index in indices if index < len(chosen)]
+            scores |= {f"{key}@{name}": value for key, value in means(source_answers, spec.metrics, classified).items()}
+    questions = [last_message(prompt) for prompt, _ in parts]
+    evaluation = EvalResult(losses, tokens.supervised, answers, choices, questions, keys, scores, sources)
     try:
-        numbers = _of_the_whole(measured, asked, progress)
+        numbers = _set_scores(evaluation, spec, progress)
     except CommandFailed as error:
-        return replace(measured, command_failed=error)
+        return replace(evaluation, command_failed=error)
     scores |= {f"eval/{name}": value for name, value in numbers.items()}
-    return measured
+    return evaluation
 
 
-def _of_the_whole(measured: EvalResult, asked: EvalSpec, progress: Callable[[str, int, int], None]) -> dict[str, float]:
-    """Numbers by name that are of the answers together and of no single example, from the lines of predictions.jsonl:
-    what eval.command says of them. Another one is added here, and is then charted, compared and ranked like these."""
-    if asked.command is None:
+def _set_scores(evaluation: EvalResult, spec: EvalSpec, progress: Callable[[str, int, int], None]) -> dict[str, float]:
+    """Scores by name of all answers together, not of single examples, from the lines of predictions.jsonl: those of
+    eval.command. Another score added here is charted, compared and ranked like these."""
+    if spec.command is None:
         return {}
-    lines = answered(measured.predictions())
-    return asked.command.numbers(lines, lambda: progress("scoring", 0, 0)) if lines else {}
+    lines = answered(evaluation.predictions())
+    return spec.command.numbers(lines, lambda: progress("scoring", 0, 0)) if lines else {}
 
 
 @torch.no_grad()
@@ -244,8 +244,8 @@ def example_losses(
     precision: Precision,
     progress: Callable[[str, int, int], None] = lambda doing, done, of: None,
 ) -> np.ndarray:
-    """The summed loss of each example, float64; out of memory, it goes on with fewer tokens per pass."""
-    found = np.full(len(tokens), np.nan)
+    """The summed loss of each example, float64, shape (examples,); out of memory, with fewer tokens per pass."""
+    sums = np.full(len(tokens), np.nan)
     left = np.arange(len(tokens))
     while len(left):
         try:
@@ -253,17 +253,18 @@ def example_losses(
                 with precision.context():
                     losses = loss_fn.token_losses(make_pack(tokens, group).to(precision.device))
                 owner = np.repeat(np.arange(len(group)), tokens.supervised[group])
-                found[group] = np.bincount(owner, losses.double().cpu().numpy(), len(group))
+                sums[group] = np.bincount(owner, losses.double().cpu().numpy(), len(group))
                 left = np.setdiff1d(left, group)
                 progress("loss", len(tokens) - len(left), len(tokens))
         except Exception as error:
             if not is_out_of_memory(error) or micro_tokens <= int(tokens.lengths.max()) // 2:
                 raise
             micro_tokens //= 2
-    return found
+    return sums
 
 
 def example_id(example: Example) -> str:
+    """16 hex digits of the example's question."""
     return f"{example_key(example):016x}"
 
 
@@ -275,28 +276,29 @@ def split_answer(example: Example) -> tuple[Example, str]:
 
 
 def add_few_shot(example: Example, shots: Sequence[Example]) -> Example:
-    """Other questions with their answers put before the question, after its system prompt; the loss is not on them."""
+    """Put other questions and their answers before the question, after its system prompt; the loss is not on them."""
     if not shots:
         return example
     system = [message for message in example.messages[:1] if message["role"] == "system"]
-    before = [
+    shot_messages = [
         message | {"weight": 0} if message["role"] == "assistant" else message
         for shot in shots
         for message in shot.messages
         if message["role"] != "system"
     ]
-    messages = (*system, *before, *example.messages[len(system) :])
+    messages = (*system, *shot_messages, *example.messages[len(system) :])
     return Example(messages=messages, tools=example.tools, file=example.file, line=example.line)
 
 
 def to_prompt(config: RunConfig, messages: Sequence[dict[str, Any]]) -> Example:
-    """A conversation to be answered, with the system prompt that the run gave to those which have none."""
+    """A conversation to be answered, with the run's system prompt where it has none."""
     if config.data.system and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": config.data.system}, *messages]
     return Example(messages=tuple(messages))
 
 
 def last_message(example: Example) -> str:
+    """The text of the conversation's last message."""
     return str(example.messages[-1].get("content") or "") if example.messages else ""
 
 
@@ -311,77 +313,77 @@ def evaluate(
     journal: Journal,
     loss_fn: PackedLoss | UnpackedLoss,
     template: ChatTemplate,
-    data: Prepared,
+    dataset: Prepared,
     config: RunConfig,
-    progress: TrainState,
+    state: TrainState,
     precision: Precision,
-    alive: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> dict[str, float] | None:
     """The evaluation of this step, into the run's folder and its journal. Returns its scores; None without data.
 
-    `alive` is called again and again while it goes on.
+    `heartbeat` is called repeatedly while it goes on.
 
     Random numbers are drawn from a fork, so that evaluating more or less often changes nothing in training.
     """
-    subject, began = LoadedModel(loss_fn, template, precision), time.monotonic()
-    asked = EvalSpec.of(config.eval, folder.resolve().parents[1])
-    measured = None
+    model, began = LoadedModel(loss_fn, template, precision), time.monotonic()
+    spec = EvalSpec.of(config.eval, folder.resolve().parents[1])
+    evaluation = None
     with torch.random.fork_rng(precision.devices), torch.no_grad():
-        if len(data.val):
-            measured = measure(
-                subject,
-                data.val,
-                data.val_examples,
-                data.labels,
-                asked,
-                progress.micro_tokens,
-                lambda doing, done, of: alive(),
-                files=data.val_files,
+        if len(dataset.val):
+            evaluation = measure(
+                model,
+                dataset.val,
+                dataset.val_examples,
+                dataset.labels,
+                spec,
+                state.micro_tokens,
+                lambda doing, done, of: heartbeat(),
+                files=dataset.val_files,
             )
         if config.eval.prompts:
             prompts = [to_prompt(config, [{"role": "user", "content": prompt}]) for prompt in config.eval.prompts]
-            texts = subject.write(prompts, asked.sampling)
+            texts = model.write(prompts, spec.sampling)
             for prompt, text in zip(config.eval.prompts, texts, strict=True):
-                journal.write("sample", step=progress.step, prompt=prompt, text=text)
-    if measured is None:
+                journal.write("sample", step=state.step, prompt=prompt, text=text)
+    if evaluation is None:
         return None
-    if measured.command_failed and progress.step == 0:  # it would fail after every hour of training
-        raise measured.command_failed
-    if measured.command_failed:
-        message = msg("Its numbers are missing here: {message}.", message=measured.command_failed.message)
-        journal.write("event", event="command-failed", step=progress.step, message=message)
-    name = evaluation_folder.step_name(progress.step)
+    if evaluation.command_failed and state.step == 0:  # it would fail after every hour of training
+        raise evaluation.command_failed
+    if evaluation.command_failed:
+        message = msg("Its numbers are missing here: {message}.", message=evaluation.command_failed.message)
+        journal.write("event", event="command-failed", step=state.step, message=message)
+    name = evaluation_folder.step_name(state.step)
     run = int(folder.name) if folder.name.isdecimal() else None
-    result = describe(measured, subject, asked, time.monotonic() - began) | {
+    record = describe(evaluation, model, spec, time.monotonic() - began) | {
         "run": run,
-        "step": progress.step,
+        "step": state.step,
         "model": config.model.name,
         "name": name,
         "source": "training",
     }
-    result["data"]["files"] = [{"path": file["path"], "sha256": file["sha256"]} for file in data.report["files"]]
-    result["data"]["part"] = "validation"
-    place = folder / evaluation_folder.FOLDER
+    record["data"]["files"] = [{"path": file["path"], "sha256": file["sha256"]} for file in dataset.report["files"]]
+    record["data"]["part"] = "validation"
+    parent = folder / evaluation_folder.FOLDER
     retry_while_disk_full(
         journal,
-        alive,
-        place,
+        heartbeat,
+        parent,
         "an evaluation",
-        lambda: evaluation_folder.write(place, name, result, measured.predictions()),
+        lambda: evaluation_folder.write(parent, name, record, evaluation.predictions()),
     )
     evaluation_folder.thin(folder, config.eval.keep_predictions, checkpoint.steps(folder / CHECKPOINTS))
-    written = [(i, answer) for i, answer in enumerate(measured.answers) if answer.text is not None]
+    written = [(i, answer) for i, answer in enumerate(evaluation.answers) if answer.text is not None]
     for i, answer in written[:_MOST_SAMPLES]:
-        prompt = evaluation_folder.shown_prompt(measured.prompts[i])
-        journal.write("answer", step=progress.step, prompt=prompt, reference=answer.reference, text=answer.text)
-    journal.write("eval", step=progress.step, values=measured.scores, folder=f"{evaluation_folder.FOLDER}/{name}")
-    if (share := measured.scores.get("eval/thinking_share")) is not None:
-        if progress.thinking_at_start is None:
-            progress.thinking_at_start = share
-        if not progress.thinks_less and (message := thinks_less(progress.thinking_at_start, share)):
-            progress.thinks_less = True
-            journal.write("event", event="thinks-less", step=progress.step, message=message)
-    return measured.scores
+        prompt = evaluation_folder.shown_prompt(evaluation.prompts[i])
+        journal.write("answer", step=state.step, prompt=prompt, reference=answer.reference, text=answer.text)
+    journal.write("eval", step=state.step, values=evaluation.scores, folder=f"{evaluation_folder.FOLDER}/{name}")
+    if (share := evaluation.scores.get("eval/thinking_share")) is not None:
+        if state.thinking_at_start is None:
+            state.thinking_at_start = share
+        if not state.thinks_less and (message := thinks_less(state.thinking_at_start, share)):
+            state.thinks_less = True
+            journal.write("event", event="thinks-less", step=state.step, message=message)
+    return evaluation.scores
 
 
 def command_of(config: RunConfig, folder: Path) -> dict[str, Any] | None:
@@ -390,27 +392,27 @@ def command_of(config: RunConfig, folder: Path) -> dict[str, Any] | None:
     return command.identity() if command else None
 
 
-def describe(measured: EvalResult, subject: LoadedModel, asked: EvalSpec, seconds: float) -> dict[str, Any]:
-    """What result.json says of any evaluation."""
-    scores = {key: value if math.isfinite(value) else None for key, value in measured.scores.items()}
+def describe(evaluation: EvalResult, model: LoadedModel, spec: EvalSpec, seconds: float) -> dict[str, Any]:
+    """The fields of result.json that any evaluation has."""
+    scores = {key: value if math.isfinite(value) else None for key, value in evaluation.scores.items()}
     generation: Mapping[str, Any] = {
-        "max_new_tokens": asked.sampling.max_new_tokens,
-        "temperature": asked.sampling.temperature,
-        "seed": asked.sampling.seed,
+        "max_new_tokens": spec.sampling.max_new_tokens,
+        "temperature": spec.sampling.temperature,
+        "seed": spec.sampling.seed,
         "shots": 0,
-        "classify": asked.classify,
-        "max_examples": asked.max_examples,
+        "classify": spec.classify,
+        "max_examples": spec.max_examples,
     }
-    said: dict[str, Any] = {"confusion": _confusion(measured.answers)} if needs_labels(asked.metrics) else {}
-    if asked.command:
-        said["command"] = asked.command.identity()
-    return said | {
+    optional: dict[str, Any] = {"confusion": _confusion(evaluation.answers)} if needs_labels(spec.metrics) else {}
+    if spec.command:
+        optional["command"] = spec.command.identity()
+    return optional | {
         "t": time.time(),
-        "data": {"examples": len(measured.keys), "key": evaluation_folder.data_key(measured.keys)},
-        "template": template_hash(subject.template),
-        "normalisation": asked.normalisation,
+        "data": {"examples": len(evaluation.keys), "key": evaluation_folder.data_key(evaluation.keys)},
+        "template": template_hash(model.template),
+        "normalisation": spec.normalisation,
         "generation": generation,
-        "metrics": list(asked.metrics),
+        "metrics": list(spec.metrics),
         "scores": scores,
         "seconds": round(seconds, 3),
     }
@@ -418,6 +420,6 @@ def describe(measured: EvalResult, subject: LoadedModel, asked: EvalSpec, second
 
 def _confusion(answers: Sequence[Answer]) -> list[list[Any]]:
     """[true label, label chosen or null, how often], the most frequent first."""
-    judged = [answer for answer in answers if "accuracy" in answer.scores]
-    counts = confusion([answer.label for answer in judged], [answer.reference or "" for answer in judged])
+    scored = [answer for answer in answers if "accuracy" in answer.scores]
+    counts = confusion([answer.label for answer in scored], [answer.reference or "" for answer in scored])
     return [[true, label, count] for (true, label), count in sorted(counts.items(), key=lambda pair: -pair[1])]

@@ -1,4 +1,4 @@
-"""Models by target, ready to be measured: a base is loaded once and its adapters are switched."""
+"""Loaded models by reference, ready to be evaluated: a base is loaded once and its adapters are switched."""
 
 import contextlib
 from collections.abc import Iterator
@@ -43,64 +43,61 @@ class ModelCache:
         self._model: Any = None
         """The base, or the PeftModel around it."""
         self._adapters: dict[str, str] = {}
-        self.doubts: dict[str, str] = {}
-        """By target: what could not be made sure of."""
+        self.warnings: dict[str, str] = {}
+        """By the reference's name: what could not be verified."""
 
-    def template(self, target: ModelRef) -> ChatTemplate:
+    def template(self, ref: ModelRef) -> ChatTemplate:
         """The checkpoint's own tokenizer and chat template; for a base model, what a run on it would use."""
-        folder, clock = Path(target.tokenizer), clock_of(target.config.data)
-        if target.step is None and not target.adapter:
-            model = _named(target)
-            return ChatTemplate(load_tokenizer(model), target.config.data.template, generation_ends(model), clock)
+        folder, clock = Path(ref.tokenizer), clock_of(ref.config.data)
+        if ref.step is None and not ref.adapter:
+            model = _named(ref)
+            return ChatTemplate(load_tokenizer(model), ref.config.data.template, generation_ends(model), clock)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(folder), trust_remote_code=target.config.model.trust_remote_code
-            )
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=ref.config.model.trust_remote_code)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ModelError(
                 msg("the tokenizer in {folder} cannot be loaded: {error}", folder=folder, error=error)
             ) from error
-        return ChatTemplate(tokenizer, ends=generation_ends(target.config.model), now=clock)
+        return ChatTemplate(tokenizer, ends=generation_ends(ref.config.model), now=clock)
 
-    def precision(self, target: ModelRef) -> Precision:
-        return choose_precision(target.config, self.device)
+    def precision(self, ref: ModelRef) -> Precision:
+        """In which the reference's model computes on this device."""
+        return choose_precision(ref.config, self.device)
 
     @contextlib.contextmanager
     def acquire(
-        self, target: ModelRef, template: ChatTemplate, tokens: TokenSet, too_long: str = ""
+        self, ref: ModelRef, template: ChatTemplate, tokens: TokenSet, too_long: str = ""
     ) -> Iterator[LoadedModel]:
-        """The target's model in evaluation mode. On some of `tokens` it is proven that they may be packed.
-        `too_long`: what to do about those that the model has no positions for, see `check_positions`.
+        """The reference's model in evaluation mode. `tokens` are tried for whether they may be packed (`choose_loss`).
+        `too_long`: the hint on examples that the model has no positions for, see `check_positions`.
 
         Raises ModelError or CheckpointError when the weights cannot be loaded or are not as they were written.
         """
-        precision = self.precision(target)
-        if target.step is not None:
-            verify_weights(Path(target.adapter or target.base))
-        base = BaseWeights(target.config, target.base) if target.step is not None and target.adapter else None
-        key = (target.base, target.config.model.revision, precision, target.config.method.kind == "qlora")
+        precision = self.precision(ref)
+        if ref.step is not None:
+            verify_weights(Path(ref.adapter or ref.base))
+        base = BaseWeights(ref.config, ref.base) if ref.step is not None and ref.adapter else None
+        key = (ref.base, ref.config.model.revision, precision, ref.config.method.kind == "qlora")
         if key != self._key:
             self._release()
-            self._model, self._key = self._load(target, precision), key
-        if base and (doubt := base.refuse_other(read_manifest(Path(target.adapter)))):
-            self.doubts[target.name] = doubt
-        with self._adapted(target):
+            self._model, self._key = self._load(ref, precision), key
+        if base and (warning := base.refuse_other(read_manifest(Path(ref.adapter)))):
+            self.warnings[ref.name] = warning
+        with self._adapted(ref):
             self._model.eval()
             inner = causal_lm(self._model)
             check_vocabulary(inner, int(tokens.ids.max()))
             check_positions(inner, int(tokens.lengths.max()), too_long)
             probe = make_pack(tokens, probe_indices(tokens)).to(self.device)
             with precision.context():
-                loss_fn, _ = choose_loss(
-                    inner, probe, target.config.model.attention, LOSS_TOLERANCE[precision.autocast]
-                )
+                loss_fn, _ = choose_loss(inner, probe, ref.config.model.attention, LOSS_TOLERANCE[precision.autocast])
             yield LoadedModel(loss_fn, template, precision)
 
-    def _load(self, target: ModelRef, precision: Precision) -> PreTrainedModel:
-        config = target.config
-        if target.base != config.model.name:
-            config = config.replace({"model.name": target.base, "model.revision": ""})
-        if target.step is not None and not target.adapter:  # a full fine-tune: never quantised
+    def _load(self, ref: ModelRef, precision: Precision) -> PreTrainedModel:
+        config = ref.config
+        if ref.base != config.model.name:
+            config = config.replace({"model.name": ref.base, "model.revision": ""})
+        if ref.step is not None and not ref.adapter:  # a full fine-tune: never quantised
             config = config.replace({"method.kind": "full"})
         model = load_base(config, precision)
         model.requires_grad_(False)
@@ -108,32 +105,32 @@ class ModelCache:
         return model
 
     @contextlib.contextmanager
-    def _adapted(self, target: ModelRef) -> Iterator[None]:
-        if not target.adapter:
+    def _adapted(self, ref: ModelRef) -> Iterator[None]:
+        if not ref.adapter:
             bare = self._model.disable_adapter() if self._adapters else contextlib.nullcontext()
             with bare:
                 yield
             return
-        name = self._adapters.get(target.adapter)
+        name = self._adapters.get(ref.adapter)
         if name is None:
             from peft import PeftModel
 
             name = f"adapter{len(self._adapters)}"
             try:
                 if self._adapters:
-                    self._model.load_adapter(target.adapter, name)
+                    self._model.load_adapter(ref.adapter, name)
                 else:
-                    self._model = PeftModel.from_pretrained(self._model, target.adapter, name)
+                    self._model = PeftModel.from_pretrained(self._model, ref.adapter, name)
             except (OSError, ValueError, KeyError, RuntimeError) as error:
                 raise ModelError(
                     msg(
                         "the adapter {adapter} does not fit {base}: {error}",
-                        adapter=target.adapter,
-                        base=target.base,
+                        adapter=ref.adapter,
+                        base=ref.base,
                         error=error,
                     )
                 ) from error
-            self._adapters[target.adapter] = name
+            self._adapters[ref.adapter] = name
             use_onednn(self._model)
         self._model.set_adapter(name)
         yield
@@ -144,15 +141,15 @@ class ModelCache:
         give_back_memory()
 
 
-def _named(target: ModelRef) -> Any:
-    """The model settings with the tokenizer's own place in them."""
-    config: RunConfig = target.config
-    if target.tokenizer == config.model.name:
+def _named(ref: ModelRef) -> Any:
+    """The model settings with the tokenizer's own path in them."""
+    config: RunConfig = ref.config
+    if ref.tokenizer == config.model.name:
         return config.model
-    return config.replace({"model.name": target.tokenizer, "model.revision": ""}).model
+    return config.replace({"model.name": ref.tokenizer, "model.revision": ""}).model
 
 
 def prompt_tokens(prompts: list[list[int]]) -> TokenSet:
-    """Prompts as a token set on which the packed path can be tried; a prompt of one token stands in it twice."""
+    """Prompts as a token set on which the packed path can be tried; a prompt of one token is repeated in it."""
     pairs = [(ids if len(ids) > 1 else ids * 2) for ids in prompts]
     return TokenSet.join([(np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)) for ids in pairs])

@@ -162,7 +162,7 @@ def test_a_checkpoint_that_does_not_know_its_base_works_and_says_so(done, tmp_pa
     (target,) = find_model_refs(Workspace(root), ["1@latest"])
     models = ModelCache()
     with models.acquire(target, models.template(target), prompt_tokens([[5, 6, 7]])):
-        assert "does not say" in models.doubts["1@latest"]
+        assert "does not say" in models.warnings["1@latest"]
     assert (
         "does not say" in export(done / "checkpoints" / "latest", tmp_path / "out", "adapter", run_folder=done).notes[0]
     )
