@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             json.dump(report(options.folder, options.report), sys.stdout)
             return 0
-        # A stop asked for while torch is still being imported must not be lost.
+        # A stop requested while torch is still being imported must not be lost.
         from engine.worker.runtime.stop_signal import StopRequest
 
         stop = StopRequest()
@@ -46,10 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _announce(folder: Path) -> None:
-    """A first beat before torch is imported. Its pid is how a daemon finds a worker that another daemon started."""
+    """A first heartbeat before torch is imported. By its pid a daemon finds a worker that another daemon started."""
     from engine.runs.journal import Journal
 
-    with contextlib.suppress(OSError):  # whatever is wrong with the folder is told by who reads its config
+    with contextlib.suppress(OSError):  # what is wrong with the folder is reported when its config is read
         journal = Journal(folder)
         journal.write("beat", next=600, doing="loading", pid=os.getpid())
         journal.close()

@@ -1,9 +1,9 @@
-"""`python -m engine.worker.count_tokens MODEL`: how long examples are in tokens, for whoever must not import
+"""`python -m engine.worker.count_tokens MODEL`: how long examples are in tokens, for processes that must not import
 transformers.
 
 Examples come as JSON lines on stdin ({"messages": [...], "tools": [...]} or {"text": "..."}); for each, in order, one
 line goes out: `LENGTH LEFT NOTES`, its tokens with the chat template, how many tokens would still be trained on after
-cutting it to --max-length (-1 where nothing is cut), and what is to be said of it: a JSON list of [code, message], see
+cutting it to --max-length (-1 where nothing is cut), and notes on it: a JSON list of [code, message], see
 `engine.formats.turn_notes`. `-1 -1` stands for an example the template refuses.
 """
 
@@ -49,7 +49,7 @@ def read_example(row: dict) -> Example:
 
 def _count(template: ChatTemplate, examples: list[Example], limit: int) -> list[tuple[int, int, list]]:
     chats = iter(template.encode_chats([example for example in examples if example.text is None]))
-    counted = []
+    counted: list[tuple[int, int, list]] = []
     for example in examples:
         encoded = template.encode_text(example.text) if example.text is not None else next(chats)
         if isinstance(encoded, DataError):
@@ -63,10 +63,10 @@ def _count(template: ChatTemplate, examples: list[Example], limit: int) -> list[
 
 
 def _notes(template: ChatTemplate, example: Example, encoded: Encoded) -> list[tuple[str, str]]:
-    said = [(note, f"message {turn.message + 1}: {LINES[note]}") for turn in encoded.turns for note in turn.notes]
-    return said + [
-        (CONTROL_TOKEN, control_token_line(example.messages[place]["role"], place, token))
-        for place, token in template.control_tokens(example)
+    notes = [(note, f"message {turn.message + 1}: {LINES[note]}") for turn in encoded.turns for note in turn.notes]
+    return notes + [
+        (CONTROL_TOKEN, control_token_line(example.messages[index]["role"], index, token))
+        for index, token in template.control_tokens(example)
     ]
 
 

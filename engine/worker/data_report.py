@@ -19,18 +19,22 @@ def report(folder: Path, shown: int) -> dict[str, Any]:
     config = read_run(folder).config
     tokenizer, clock = load_tokenizer(config.model), clock_of(config.data)
     template = ChatTemplate(tokenizer, config.data.template, generation_ends(config.model), clock)
-    data = prepare(config, template)
-    auto = auto_values(config, len(data.train))
-    plan = make_schedule(resolve_auto(config, len(data.train)), len(data.train))
-    lengths = data.train.lengths
-    batch = min(plan.batch_size, len(lengths))
+    dataset = prepare(config, template)
+    auto = auto_values(config, len(dataset.train))
+    schedule = make_schedule(resolve_auto(config, len(dataset.train)), len(dataset.train))
+    lengths = dataset.train.lengths
+    batch = min(schedule.batch_size, len(lengths))
     rows = len(lengths) // batch * batch
     padded = int(lengths[:rows].reshape(-1, batch).max(axis=1).sum()) * batch
     return {
         "auto": auto,
-        "data": data.report,
-        "plan": {"examples": plan.examples, "steps_per_epoch": plan.steps_per_epoch, "total_steps": plan.total_steps},
-        "facts": data_stats(data, config, template, plan.batch_size),
+        "data": dataset.report,
+        "plan": {
+            "examples": schedule.examples,
+            "steps_per_epoch": schedule.steps_per_epoch,
+            "total_steps": schedule.total_steps,
+        },
+        "facts": data_stats(dataset, config, template, schedule.batch_size),
         "padding_saved": 1 - int(lengths[:rows].sum()) / padded,
-        "examples": [pieces_of(template, *data.train.example(i)) for i in range(min(shown, len(data.train)))],
+        "examples": [pieces_of(template, *dataset.train.example(i)) for i in range(min(shown, len(dataset.train)))],
     }

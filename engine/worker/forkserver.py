@@ -5,9 +5,9 @@ milliseconds. A fork copies only the thread that calls it, and no state of the G
 neither: it never trains, never touches CUDA, and looks before every fork whether some library has started a thread.
 
 FD is one end of a socket pair whose messages are whole (SOCK_SEQPACKET), each a JSON object. The daemon sends
-`{"folder", "from", "environment", "cwd"}` and with it the run's locked log as a file descriptor. It is told
+`{"folder", "from", "environment", "cwd"}` and with it the run's locked log as a file descriptor. It receives
 `{"ready": seconds}` or `{"off": reason}` once, `{"pid": n}` or `{"error": reason}` for each run, and `{"exited": n,
-"status": wait status}` for each worker. When the other end closes, the daemon is gone: this process leaves, and its
+"status": wait status}` for each worker. When the other end closes, the daemon is gone: this process exits, and its
 workers go on without it.
 """
 
@@ -48,10 +48,10 @@ _PR_SET_NAME = 15
 
 
 def main() -> int:
-    """Serve until the daemon is gone; the exit code."""
+    """Serve until the daemon is gone; returns the exit code."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     began = time.monotonic()
-    # Stopping the daemon's session from a terminal is no reason to leave before it does.
+    # Stopping the daemon's session from a terminal is no reason to exit before the daemon does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         _load()
@@ -70,18 +70,18 @@ def main() -> int:
 
 def _load() -> None:
     set_environment()
-    # Asked whether there is a GPU, torch would initialise CUDA, and no fork of this process could use it any more.
+    # To find out whether there is a GPU, torch would initialise CUDA, and no fork of this process could use it then.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     import torch
 
-    # bitsandbytes, which peft imports, asks for it to print it in its diagnostics; the question initialises CUDA.
-    asked = torch.cuda.get_device_capability
+    # bitsandbytes, which peft imports, calls it for its diagnostics; the call initialises CUDA.
+    original = torch.cuda.get_device_capability
     torch.cuda.get_device_capability = lambda device=None: (8, 0)
     try:
         for name in _PRELOADED:
             importlib.import_module(name)
     finally:
-        torch.cuda.get_device_capability = asked
+        torch.cuda.get_device_capability = original
 
 
 def _unsafe() -> str:
@@ -124,24 +124,24 @@ def _serve(channel: socket.socket) -> None:
 
 
 def _receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    data, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 4)
-    return (json.loads(data) if data else None), descriptors
+    content, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 4)
+    return (json.loads(content) if content else None), descriptors
 
 
 def _tell(channel: socket.socket, message: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # the daemon is gone; the next look at the channel says so
+    with contextlib.suppress(OSError):  # the daemon is gone, as the next read of the channel shows
         channel.send(json.dumps(message).encode())
 
 
 def _start(channel: socket.socket, request: dict[str, Any], descriptors: list[int]) -> int:
-    """Fork the worker and say its pid; 0 if none was started."""
+    """Fork the worker and send its pid; 0 if none was started."""
     log = descriptors[0]
     try:
         problem = _unsafe()
         if not problem and (pid := os.fork()) == 0:
             _become_worker(request, log)
     except OSError as error:
-        problem = msg("no process could be made: {strerror}", strerror=error.strerror)
+        problem = msg("no process could be made: {error}", error=error.strerror)
     os.close(log)
     if problem:
         _tell(channel, {"error": problem})
@@ -156,13 +156,13 @@ def _become_worker(request: dict[str, Any], log: int) -> None:
     def run() -> int:
         sys.argv = ["engine.worker", request["folder"], "--from", request["from"]]
         _name_process(f"finetop-{Path(request['folder']).name}")
-        _draw_anew()
+        _reseed()
         return work(sys.argv[1:])
 
     become((os.open(os.devnull, os.O_RDONLY), log, log), request, run)
 
 
-def become(streams: Sequence[int], given: Mapping[str, Any], run: Callable[[], int]) -> NoReturn:
+def become(streams: Sequence[int], request: Mapping[str, Any], run: Callable[[], int]) -> NoReturn:
     """In a fork: what a new process would have been given, and its ending, with the exit code that `run` returns.
 
     `streams` become its standard input, output and error; `given` holds its `environment` and its folder, `cwd`.
@@ -175,8 +175,8 @@ def become(streams: Sequence[int], given: Mapping[str, Any], run: Callable[[], i
         os.closerange(3, _highest_descriptor() + 1)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
-        os.environ.update(given["environment"])
-        os.chdir(given["cwd"])
+        os.environ.update(request["environment"])
+        os.chdir(request["cwd"])
         code = run()
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
@@ -201,8 +201,8 @@ def _name_process(name: str) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
-def _draw_anew() -> None:
-    """Python's and numpy's random state as a new process has it, not the same one in every run."""
+def _reseed() -> None:
+    """Seed Python's and numpy's random state as a new process would, not equally in every run."""
     import random
 
     import numpy as np
@@ -212,4 +212,4 @@ def _draw_anew() -> None:
 
 
 if __name__ == "__main__":
-    os._exit(main())  # threads that a library may have started keep nobody from leaving
+    os._exit(main())  # without waiting for threads that a library may have started

@@ -1,4 +1,4 @@
-"""`python -m engine.worker.show_turns`: what a run trains of rows, turn by turn, for whoever must not import
+"""`python -m engine.worker.show_turns`: what a run trains of rows, turn by turn, for processes that must not import
 transformers.
 
 The first line of stdin is the run's settings as JSON, by path; examples follow as JSON lines, as for
@@ -19,8 +19,9 @@ from engine.formats.examples import Example
 from engine.settings.resolve import Layer, resolve
 from engine.settings.schema import RunConfig
 from engine.worker.count_tokens import read_example
-from engine.worker.data.chat_template import ChatTemplate, clock_of
+from engine.worker.data.chat_template import ChatTemplate, Encoded, clock_of
 from engine.worker.data.thinking import Thoughts, without_thoughts
+from engine.worker.data.token_text import token_text
 from engine.worker.data.tokenize import Taken, document_pieces, encode_document, take_chats
 from engine.worker.model.load import generation_ends, load_tokenizer
 
@@ -45,10 +46,10 @@ def describe(template: ChatTemplate, example: Example, config: RunConfig) -> lis
     one. `error` says why there is none; else `tokens`, `trained` (how many of them), `cut` (tokens behind
     data.max_length, which are not used), `stop_tokens` (texts), and `turns`.
 
-    A turn is a stretch of tokens: `messages` (their places in the conversation, from 0) and `roles`, `trained` (any of
+    A turn is a stretch of tokens: `messages` (their indices in the conversation, from 0) and `roles`, `trained` (any of
     it), `tokens`, `text`, `pieces` (the text as [text, trained] pieces). An answer has also `stop`, the token at which
     generation ends, or null where there is none (not where it is left out of training); `prompt`, the text before it
-    when the model is asked, where that is another than in training, else null; and `notes`, what is said of it.
+    in generation, where that differs from training, else null; and `notes`, codes of `engine.formats.turn_notes`.
     """
     if config.method.objective == "pretrain":
         return _document(template, example, config.data.max_length)
@@ -62,7 +63,7 @@ def _chat(template: ChatTemplate, row: Taken) -> dict[str, Any]:
     if row.problem is not None or row.encoded is None:
         return {"error": row.problem.message if row.problem else ""}
     ids, trained = row.encoded.ids[: row.kept], _predicted(row.encoded.trained[: row.kept])
-    turns = list(_turns(template, row, trained))
+    turns = list(_turns(template, row, row.encoded, trained))
     return _described(template, ids, trained, turns) | {"cut": len(row.encoded.ids) - row.kept}
 
 
@@ -70,13 +71,13 @@ def _document(template: ChatTemplate, example: Example, limit: int) -> list[dict
     encoded = encode_document(template, example)
     if isinstance(encoded, DataError):
         return [{"error": encoded.message}]
-    places = range(len(example.messages))
+    indices = range(len(example.messages))
     pieces = [(ids, _predicted(trained)) for ids, trained in document_pieces(encoded, limit)]
-    found = [
-        _described(template, *piece, [_stretch(template, example, *piece, places) | _stop(template, *piece)])
+    described = [
+        _described(template, *piece, [_stretch(template, example, *piece, indices) | _stop(template, *piece)])
         for piece in pieces
     ]
-    return found or [{"error": "a document of one token, which nothing predicts"}]
+    return described or [{"error": "a document of one token, which nothing predicts"}]
 
 
 def _described(template: ChatTemplate, ids: np.ndarray, trained: np.ndarray, turns: list[dict]) -> dict[str, Any]:
@@ -94,16 +95,16 @@ def _predicted(trained: np.ndarray) -> np.ndarray:
     return np.concatenate(([False], trained[1:]))
 
 
-def _turns(template: ChatTemplate, row: Taken, trained: np.ndarray) -> Iterator[dict[str, Any]]:
-    example, ids, at, told = row.example, row.encoded.ids, 0, 0
+def _turns(template: ChatTemplate, row: Taken, encoded: Encoded, trained: np.ndarray) -> Iterator[dict[str, Any]]:
+    example, ids, at, next_message = row.example, encoded.ids, 0, 0
 
     def stretch(start: int, end: int, messages: Sequence[int]) -> dict[str, Any]:
         return _stretch(template, example, ids[start:end], trained[start:end], messages)
 
-    for turn in row.encoded.turns:
+    for turn in encoded.turns:
         start, end = min(turn.start, row.kept), min(turn.end, row.kept)
         if at < start:
-            yield stretch(at, start, range(told, turn.message))
+            yield stretch(at, start, range(next_message, turn.message))
         if start < end:
             stop = _stop(template, ids[start:end], trained[start:end])
             yield (
@@ -114,9 +115,9 @@ def _turns(template: ChatTemplate, row: Taken, trained: np.ndarray) -> Iterator[
                     "notes": list(turn.notes),
                 }
             )
-        at, told = end, turn.message + 1
+        at, next_message = end, turn.message + 1
     if at < row.kept:
-        yield stretch(at, row.kept, range(told, len(example.messages)))
+        yield stretch(at, row.kept, range(next_message, len(example.messages)))
 
 
 def _stretch(
@@ -127,12 +128,12 @@ def _stretch(
         "roles": [example.messages[number]["role"] for number in messages],
         "trained": bool(trained.any()),
         "tokens": len(ids),
-        "text": template.tokenizer.decode(ids.tolist()),
+        "text": token_text(template.tokenizer, ids.tolist()),
         "pieces": pieces_of(template, ids, trained),
     }
 
 
-def _stop(template: ChatTemplate, ids: np.ndarray, trained: np.ndarray) -> dict[str, str | None]:
+def _stop(template: ChatTemplate, ids: np.ndarray, trained: np.ndarray) -> dict[str, Any]:
     if not trained.any():
         return {}
     ends = [token for token in ids[trained].tolist() if token in template.stop_token_ids]
@@ -142,16 +143,18 @@ def _stop(template: ChatTemplate, ids: np.ndarray, trained: np.ndarray) -> dict[
 def pieces_of(template: ChatTemplate, ids: np.ndarray, trained: np.ndarray) -> list[tuple[str, bool]]:
     """Tokens as (text, trained) pieces."""
     borders = [0, *(np.flatnonzero(np.diff(trained)) + 1).tolist(), len(ids)]
-    return [(template.tokenizer.decode(ids[a:b].tolist()), bool(trained[a])) for a, b in itertools.pairwise(borders)]
+    return [
+        (token_text(template.tokenizer, ids[a:b].tolist()), bool(trained[a])) for a, b in itertools.pairwise(borders)
+    ]
 
 
-def _other_prompt(template: ChatTemplate, example: Example, message: int, before: list[int]) -> str | None:
-    """What the model is given at this turn when it is asked, unless that is what stands before it in training."""
+def _other_prompt(template: ChatTemplate, example: Example, message: int, trained_ids: list[int]) -> str | None:
+    """The prompt of this turn in generation, unless the same tokens stand before it in training."""
     try:
-        asked = template.encode_prompt(Example(messages=example.messages[:message], tools=example.tools))
+        prompt_ids = template.encode_prompt(Example(messages=example.messages[:message], tools=example.tools))
     except DataError:
         return None
-    return None if asked == before else template.tokenizer.decode(asked)
+    return None if prompt_ids == trained_ids else token_text(template.tokenizer, prompt_ids)
 
 
 if __name__ == "__main__":

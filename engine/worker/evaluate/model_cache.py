@@ -85,12 +85,12 @@ class ModelCache:
             self.warnings[ref.name] = warning
         with self._adapted(ref):
             self._model.eval()
-            inner = causal_lm(self._model)
-            check_vocabulary(inner, int(tokens.ids.max()))
-            check_positions(inner, int(tokens.lengths.max()), too_long)
+            lm = causal_lm(self._model)
+            check_vocabulary(lm, int(tokens.ids.max()))
+            check_positions(lm, int(tokens.lengths.max()), too_long)
             probe = make_pack(tokens, probe_indices(tokens)).to(self.device)
             with precision.context():
-                loss_fn, _ = choose_loss(inner, probe, ref.config.model.attention, LOSS_TOLERANCE[precision.autocast])
+                loss_fn, _ = choose_loss(lm, probe, ref.config.model.attention, LOSS_TOLERANCE[precision.autocast])
             yield LoadedModel(loss_fn, template, precision)
 
     def _load(self, ref: ModelRef, precision: Precision) -> PreTrainedModel:

@@ -1,7 +1,7 @@
-"""`python -m engine.worker.export.export CHECKPOINT TARGET --to FORM`: hand a checkpoint over to other programs.
+"""`python -m engine.worker.export.export CHECKPOINT TARGET --to FORM`: write a checkpoint for other programs.
 
-The result appears under its name only when it is whole and proven: it is written beside the target, loaded again with
-nothing but transformers (and peft), and its logits are compared with those of the checkpoint as finetop runs it.
+The export appears under its name only when it is whole and verified: it is written beside the target, loaded again
+with nothing but transformers (and peft), and its logits are compared with those of the checkpoint as finetop runs it.
 """
 
 import argparse
@@ -28,9 +28,9 @@ FORMS = ("adapter", "merged", "gguf")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 EXACT = 1e-3
 """Largest difference of a logit, in standard deviations of the checkpoint's logits, that the order of sums explains.
-Seen: under 1e-4. Merging and reading back must stay below it."""
+Measured: under 1e-4. Merging and reading back must stay below it."""
 ROUNDING = 2.0
-"""The same for weights rounded to 16 bits, where nothing exact can be said: seen on the starter model 0.001 for float16
+"""The same for weights rounded to 16 bits, which has no exact bound: measured on the starter model 0.001 for float16
 and 0.025 for bfloat16, and it grows with depth. Beyond this the model is another one: a float16 that overflowed."""
 _PROBES = (
     "The quick brown fox jumps over the lazy dog. 0123456789",
@@ -72,18 +72,18 @@ def export(
     run_folder: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Exported:
-    """Write the checkpoint at `path` as `form` into the new folder `target`, and prove it.
+    """Write the checkpoint at `path` as `form` into the new folder `target`, and verify it. `say` prints progress.
 
-    Raises InputError for what cannot be exported so, CheckpointError when the checkpoint is damaged, the disk too
-    small, or the result not the same model; then nothing is left at `target`.
+    Raises InputError for what cannot be exported in that form, CheckpointError when the checkpoint is damaged, the
+    disk too small, or the export not the same model; then nothing is left at `target`.
     """
     from engine.worker.model.base_weights import with_located_model
     from engine.worker.runtime import checkpoint
 
     refuse_target(target)
     say("reading the checkpoint")
-    last = checkpoint.verify(path)
-    config = with_located_model(from_groups(last.manifest["config"], "checkpoint"), run_folder)
+    saved = checkpoint.verify(path)
+    config = with_located_model(from_groups(saved.manifest["config"], "checkpoint"), run_folder)
     if form == "adapter" and config.method.kind == "full":
         raise InputError("this run trained all weights, so it has no adapter", "Export it with --to merged.")
     temporary = target.parent / f".{target.name}.part-{os.getpid()}"
@@ -91,17 +91,17 @@ def export(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir(mode=0o700)
-        found = _write(last, config, temporary, form, dtype, run_folder, say)
+        exported = _write(saved, config, temporary, form, dtype, run_folder, say)
         if target.exists():
             target.rmdir()
         os.rename(temporary, target)
     except OSError as error:
         raise CheckpointError(
-            msg("{target} cannot be written: {strerror}", target=target, strerror=error.strerror or error)
+            msg("{target} cannot be written: {error}", target=target, error=error.strerror or error)
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return dataclasses.replace(found, target=str(target))
+    return dataclasses.replace(exported, target=str(target))
 
 
 def refuse_target(target: Path) -> None:
@@ -117,7 +117,7 @@ def refuse_target(target: Path) -> None:
 
 
 def _write(
-    last: Any,
+    saved: Any,
     config: RunConfig,
     folder: Path,
     form: str,
@@ -136,15 +136,15 @@ def _write(
     from engine.worker.runtime.initial_weights import initial_model
 
     full = config.method.kind == "full"
-    source = str(last.path) if full else initial_model(config.model) or model_source(config.model)
-    tokenizer = AutoTokenizer.from_pretrained(str(last.path), trust_remote_code=config.model.trust_remote_code)
-    notes = [msg("Mind that {note}.", note=note)] if (note := untrained_note(last.path)) else []
-    notes += [] if full else base_notes(last, config, source)
+    source = str(saved.path) if full else initial_model(config.model) or model_source(config.model)
+    tokenizer = AutoTokenizer.from_pretrained(str(saved.path), trust_remote_code=config.model.trust_remote_code)
+    notes = [msg("Mind that {note}.", note=note)] if (note := untrained_note(saved.path)) else []
+    notes += [] if full else base_notes(saved, config, source)
     say("loading the model in full precision")
-    model = _as_trained(last, config, source)
-    ends: tuple[int, ...] = ()
+    model = _as_trained(saved, config, source)
+    end_ids: tuple[int, ...] = ()
     if config.method.objective == "sft":
-        ends = answer_ends(ChatTemplate(tokenizer), model)
+        end_ids = answer_ends(ChatTemplate(tokenizer), model)
     if form == "gguf":
         from engine.worker.export.gguf_loader import refuse_config
 
@@ -152,83 +152,83 @@ def _write(
     # What reads GGUF knows no sliding window; within it there is no difference.
     window = getattr(model.config, "sliding_window", None) if form == "gguf" else None
     probes = _probe_ids(tokenizer, min(window or _PROBE_TOKENS, _PROBE_TOKENS))
-    wanted = _dtype(dtype, form, config)
+    dtype_name = _dtype(dtype, form, config)
     reference = _logits(model, probes)
     if config.method.kind == "qlora" and form != "adapter":
         notes.append(
             "Trained on weights rounded to 4 bits; merged into the full-precision weights of the base model, not into "
             "the rounded ones."
         )
-    size = _bytes_needed(model, last.path, form, wanted)
+    size = _bytes_needed(model, saved.path, form, dtype_name)
     free = shutil.disk_usage(folder).free
     if free < size:
         raise CheckpointError(
             msg(
-                "{size} are needed in {parent}, {free} are free",
+                "{size} are needed in {folder}, {free} are free",
                 size=bytes_text(size),
-                parent=folder.parent,
+                folder=folder.parent,
                 free=bytes_text(free),
             ),
             "Free some space, or export to another disk.",
         )
     say(f"writing {bytes_text(size)}")
     if form == "adapter":
-        _copy_adapter(last.path, folder, source, config.model.revision)
-        end_turns(tokenizer, ends)
+        _copy_adapter(saved.path, folder, source, config.model.revision)
+        end_turns(tokenizer, end_ids)
         tokenizer.save_pretrained(folder)
-        write_generation_config(model, ends, folder)
+        write_generation_config(model, end_ids, folder)
         del model
         expected = reference
-        again: Callable[[], Any] = lambda: _plain_adapter(folder, config)  # noqa: E731
+        reload: Callable[[], Any] = lambda: _plain_adapter(folder, config)  # noqa: E731
     else:
         merged = model if full else _merged(model)
         del model
-        _insist(reference, _logits(merged, probes), "merging changed the model")
+        _refuse_difference(reference, _logits(merged, probes), "merging changed the model")
         merged.config.use_cache = True  # training had switched it off
         if form == "merged":
-            _cast(merged, getattr(torch, wanted))
-            merged.config = stop_at(merged.config, ends)  # SGLang and MLX read it there
+            _cast(merged, getattr(torch, dtype_name))
+            merged.config = stop_at(merged.config, end_ids)  # SGLang and MLX read it there
             merged.save_pretrained(folder)
-            write_generation_config(merged, ends, folder)
-            end_turns(tokenizer, ends)
+            write_generation_config(merged, end_ids, folder)
+            end_turns(tokenizer, end_ids)
             tokenizer.save_pretrained(folder)
             _cast(merged, torch.float32)
-            again = lambda: _plain_model(folder, **_trust(config))  # noqa: E731
+            reload = lambda: _plain_model(folder, **_trust(config))  # noqa: E731
         else:
             from engine.worker.export import gguf_file
 
-            file = folder / f"{_file_stem(config, last)}-{_GGUF_NAMES[wanted]}.gguf"
-            notes += gguf_file.write(merged, tokenizer, file, wanted, ends)
+            file = folder / f"{_file_stem(config, saved)}-{_GGUF_NAMES[dtype_name]}.gguf"
+            notes += gguf_file.write(merged, tokenizer, file, dtype_name, end_ids)
             say("reading it back")
             gguf_file.verify(merged, file)
-            gguf_file.round_matrices(merged, wanted)
+            gguf_file.round_matrices(merged, dtype_name)
             # With a config: transformers does not read some sizes, such as Qwen3's heads, from the file but guesses.
             shape = gguf_file.reading_config(merged)
-            again = lambda: _plain_model(folder, gguf_file=file.name, config=shape)  # noqa: E731
+            reload = lambda: _plain_model(folder, gguf_file=file.name, config=shape)  # noqa: E731
         expected = _logits(merged, probes)  # of the weights as they were written
         del merged
     say("loading the result with transformers alone")
     with _quiet():
-        loaded = again()
-    result = _logits(loaded, probes)
+        loaded = reload()
+    exported_logits = _logits(loaded, probes)
     del loaded
-    _insist(expected, result, "what was written does not read back as the same model")
-    difference, spread, same = _compare(reference, result)
+    _refuse_difference(expected, exported_logits, "what was written does not read back as the same model")
+    difference, spread, same = _compare(reference, exported_logits)
     if not difference <= ROUNDING * spread:
         raise CheckpointError(
             msg(
-                "rounding to {wanted} makes it another model: a logit differs by {difference:.3g}",
-                wanted=wanted,
+                "rounding to {dtype} makes it another model: a logit differs by {difference:.3g}",
+                dtype=dtype_name,
                 difference=difference,
             ),
             "Nothing was kept. Use --dtype float32, or bfloat16, which holds the same range.",
         )
-    trained_difference = _difference_as_trained(last, config, source, probes, result)
+    trained_difference = _difference_as_trained(saved, config, source, probes, exported_logits)
     files = tuple(sorted(entry.name for entry in folder.iterdir()))
-    done = Exported(
+    exported = Exported(
         target=str(folder),
         form=form,
-        dtype=wanted,
+        dtype=dtype_name,
         bytes=0,
         files=(*files, "README.md"),
         difference=difference,
@@ -236,19 +236,19 @@ def _write(
         same_first=same,
         trained_difference=trained_difference,
         notes=tuple(notes),
-        ends=tuple(tokenizer.convert_ids_to_tokens(list(ends))),
+        ends=tuple(tokenizer.convert_ids_to_tokens(list(end_ids))),
     )
-    (folder / "README.md").write_text(model_card.model_card(last, config, done, run_folder), "utf-8")
-    return dataclasses.replace(done, bytes=sum(entry.stat().st_size for entry in folder.iterdir()))
+    (folder / "README.md").write_text(model_card.model_card(saved, config, exported, run_folder), "utf-8")
+    return dataclasses.replace(exported, bytes=sum(entry.stat().st_size for entry in folder.iterdir()))
 
 
-def _insist(expected: Sequence[Any], found: Sequence[Any], what: str) -> None:
-    difference, spread, _ = _compare(expected, found)
+def _refuse_difference(expected: Sequence[Any], logits: Sequence[Any], problem: str) -> None:
+    difference, spread, _ = _compare(expected, logits)
     if not difference <= EXACT * spread:  # nor where it is NaN
         raise CheckpointError(
             msg(
-                "{what}: a logit differs by {difference:.3g}, where they scatter by {spread:.3g}",
-                what=what,
+                "{problem}: a logit differs by {difference:.3g}, where they scatter by {spread:.3g}",
+                problem=problem,
                 difference=difference,
                 spread=spread,
             ),
@@ -259,13 +259,13 @@ def _insist(expected: Sequence[Any], found: Sequence[Any], what: str) -> None:
 _GGUF_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
-def _file_stem(config: RunConfig, last: Any) -> str:
+def _file_stem(config: RunConfig, saved: Any) -> str:
     name = config.run.name or Path(config.model.name).name
     kept = "".join(char if char.isalnum() or char in "-_." else "-" for char in name).strip("-.")
-    return f"{kept[:60] or 'model'}-step-{last.step}"
+    return f"{kept[:60] or 'model'}-step-{saved.step}"
 
 
-def _as_trained(last: Any, config: RunConfig, source: str) -> Any:
+def _as_trained(saved: Any, config: RunConfig, source: str) -> Any:
     """The checkpoint's model in float32 on the CPU, an adapter unmerged on the full-precision weights of `source`."""
     import psutil
     import torch
@@ -287,10 +287,11 @@ def _as_trained(last: Any, config: RunConfig, source: str) -> Any:
                 "Export on a machine with more memory; on a GPU server close what holds memory.",
             )
     plain = config.replace({"method.kind": "full" if full else "lora"})
-    model = load_base(plain, Precision(torch.device("cpu"), None, torch.float32), source)
-    if not full:
-        model = make_trainable(model, plain)
-        load_adapter(model, last)
+    base = load_base(plain, Precision(torch.device("cpu"), None, torch.float32), source)
+    if full:
+        return base.eval()
+    model = make_trainable(base, plain)
+    load_adapter(model, saved)
     return model.eval()
 
 
@@ -323,17 +324,19 @@ def _bytes_needed(model: Any, path: Path, form: str, dtype: str) -> int:
     spare = 50_000_000  # tokenizer, card, and what a file system takes for itself
     if form == "adapter":
         return spare + sum((path / name).stat().st_size for name in _ADAPTER_FILES)
-    each = 4 if dtype == "float32" else 2
-    return spare + each * sum(p.numel() for p in model.parameters())
+    bytes_per_number = 4 if dtype == "float32" else 2
+    return spare + bytes_per_number * sum(p.numel() for p in model.parameters())
 
 
 def _copy_adapter(path: Path, folder: Path, base: str, revision: str) -> None:
     shutil.copy2(path / "adapter_model.safetensors", folder)
-    said = json.loads((path / "adapter_config.json").read_text("utf-8"))
-    said["base_model_name_or_path"] = base
+    adapter_config = json.loads((path / "adapter_config.json").read_text("utf-8"))
+    adapter_config["base_model_name_or_path"] = base
     if revision:
-        said["revision"] = revision
-    (folder / "adapter_config.json").write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        adapter_config["revision"] = revision
+    (folder / "adapter_config.json").write_text(
+        json.dumps(adapter_config, indent=2, ensure_ascii=False) + "\n", "utf-8"
+    )
 
 
 def _cast(model: Any, dtype: Any) -> None:
@@ -347,7 +350,7 @@ def _merged(model: Any) -> Any:
         return model.merge_and_unload(safe_merge=True)  # refuses to merge NaN
 
 
-# loading the result as anybody would
+# loading the export as any program would
 
 
 def _plain_model(folder: Path | str, revision: str | None = None, **options: Any) -> Any:
@@ -369,7 +372,7 @@ def _plain_adapter(folder: Path, config: RunConfig) -> Any:
     return PeftModel.from_pretrained(model, str(folder)).eval()
 
 
-def _trust(config: RunConfig) -> dict[str, bool]:
+def _trust(config: RunConfig) -> dict[str, Any]:
     return {"trust_remote_code": True} if config.model.trust_remote_code else {}
 
 
@@ -389,21 +392,21 @@ def _logits(model: Any, probes: Sequence[list[int]]) -> list[Any]:
 
     with torch.no_grad():
         inputs = (torch.tensor([ids], device=model.device) for ids in probes)
-        return [model(input_ids=each, use_cache=False).logits[0].float().cpu() for each in inputs]
+        return [model(input_ids=batch, use_cache=False).logits[0].float().cpu() for batch in inputs]
 
 
-def _compare(reference: Sequence[Any], result: Sequence[Any]) -> tuple[float, float, float]:
+def _compare(reference: Sequence[Any], logits: Sequence[Any]) -> tuple[float, float, float]:
     """Largest difference of a logit, standard deviation of the reference, share of positions with the same first."""
     import torch
 
-    a, b = torch.cat(list(reference)), torch.cat(list(result))
+    a, b = torch.cat(list(reference)), torch.cat(list(logits))
     width = min(a.shape[1], b.shape[1])
     a, b = a[:, :width], b[:, :width]
     return float((a - b).abs().max()), float(a.std()), float((a.argmax(-1) == b.argmax(-1)).float().mean())
 
 
 def _difference_as_trained(
-    last: Any, config: RunConfig, source: str, probes: Sequence[list[int]], result: list[Any]
+    saved: Any, config: RunConfig, source: str, probes: Sequence[list[int]], exported_logits: list[Any]
 ) -> float | None:
     """For QLoRA: against the model on its 4-bit base. None where that cannot be run here."""
     if config.method.kind != "qlora":
@@ -415,17 +418,17 @@ def _difference_as_trained(
         precision = choose_precision(config, pick_device())
         with _quiet():
             model = make_trainable(load_base(config, precision, source), config)
-            load_adapter(model, last)
+            load_adapter(model, saved)
             model.eval()
             logits = _logits(model, probes)
-        return _compare(logits, result)[0]
+        return _compare(logits, exported_logits)[0]
     except (EngineError, RuntimeError):  # no bitsandbytes, no room on the GPU
         return None
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the libraries' progress bars and their advice about what is done here on purpose."""
+    """Without the libraries' progress bars and their warnings about what is done here on purpose."""
     import warnings
 
     from transformers.utils import logging as transformers_logging
@@ -449,28 +452,32 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=DTYPES, default="auto")
     parser.add_argument("--run", type=Path, help="the run's folder, for its results")
     options = parser.parse_args(arguments)
-    with _own_words() as say:
+    with _own_output() as say:
         try:
             done = export(options.checkpoint, options.target, options.to, options.dtype, options.run, say)
-            code, said = 0, dataclasses.asdict(done)
+            code, reply = 0, dataclasses.asdict(done)
         except EngineError as error:
-            code, said = error.exit_code, {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+            code, reply = error.exit_code, {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
         except Exception as error:
             say(traceback.format_exc())
-            code, said = 1, {"error": f"{type(error).__name__}: {error}", "hint": "", "exit_code": 1}
-    print(json.dumps(said))
+            code, reply = 1, {"error": f"{type(error).__name__}: {error}", "hint": "", "exit_code": 1}
+    print(json.dumps(reply))
     return code
 
 
 @contextlib.contextmanager
-def _own_words() -> Iterator[Callable[[str], None]]:
-    """A way to speak to the terminal, while what libraries print (bars, advice) goes nowhere."""
+def _own_output() -> Iterator[Callable[[str], None]]:
+    """A function that prints to stderr, while what libraries print (bars, advice) is discarded."""
     ours, out = os.dup(2), os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
+
+    def say(text: str) -> None:
+        os.write(ours, f"{text}\n".encode("utf-8", "replace"))
+
     try:
         os.dup2(nowhere, 2)
         os.dup2(nowhere, 1)
-        yield lambda text: os.write(ours, f"{text}\n".encode("utf-8", "replace")) and None
+        yield say
     finally:
         sys.stdout.flush()
         os.dup2(ours, 2)

@@ -1,10 +1,10 @@
-"""GGUF, the file format of llama.cpp and Ollama, for the families whose conversion is plain.
+"""GGUF, the file format of llama.cpp and Ollama, for the families whose conversion is simple.
 
-Names of tensors come from gguf's own table. What llama.cpp's convert_hf_to_gguf.py does to these families besides is
+Names of tensors come from gguf's own table. What else llama.cpp's convert_hf_to_gguf.py does to these families is
 done here too: Llama and Mistral have the rows of each head's q and k in another order, norms and biases stay float32,
-Llama 3's scaled rotation goes in as a tensor of factors. The vocabulary is written from the fast tokenizer
+Llama 3's scaled rotation becomes a tensor of factors. The vocabulary is written from the fast tokenizer
 (`gguf_vocab`). What llama.cpp would refuse, or run as another model, is refused before anything is written
-(`gguf_loader`): a file that loads and talks nonsense is worse than none.
+(`gguf_loader`): a file that loads and writes nonsense is worse than none.
 """
 
 import math
@@ -39,8 +39,8 @@ _FILE_TYPES = {
 def write(model: Any, tokenizer: Any, file: Path, dtype: str, stops: Sequence[int] = ()) -> list[str]:
     """Write a merged model, held in float32 on the CPU; matrices in `dtype`, all else in float32.
 
-    `stops` are the tokens that end an answer, the end of turn first. Returns what the user should know. Raises
-    InputError, with what to run instead, for what llama.cpp would not load or would run as another model.
+    `stops` are the tokens that end an answer, the end of turn first. Returns notes for the user. Raises InputError,
+    with what to run instead, for what llama.cpp would not load or would run as another model.
     """
     config = model.config
     arch = refuse(model)
@@ -66,35 +66,33 @@ def verify(model: Any, file: Path) -> None:
     """Read the file with gguf's own reader. CheckpointError for the first tensor that is not the model's."""
     reader = gguf.GGUFReader(str(file))
     arch = architecture(model)
-    dtype = {value: name for name, value in _FILE_TYPES.items()}[reader.fields["general.file_type"].contents()]
+    dtype = {file_type: name for name, file_type in _FILE_TYPES.items()}[reader.fields["general.file_type"].contents()]
     written = {tensor.name: tensor for tensor in reader.tensors}
     expected = 0
     for name, tensor, kind in _tensors(model, arch, dtype):
         expected += 1
-        there = written.get(name)
-        if there is None or there.tensor_type != kind or list(there.shape) != list(tensor.shape)[::-1]:
+        stored = written.get(name)
+        if stored is None or stored.tensor_type != kind or list(stored.shape) != list(tensor.shape)[::-1]:
             raise CheckpointError(
-                msg("{file_name}: tensor {name} was not written as it should be", file_name=file.name, name=name)
+                msg("{file}: tensor {name} was not written as it should be", file=file.name, name=name)
             )
         if not np.array_equal(
-            np.ascontiguousarray(there.data).view(np.uint8).reshape(-1), _stored(tensor, kind).reshape(-1)
+            np.ascontiguousarray(stored.data).view(np.uint8).reshape(-1), _stored(tensor, kind).reshape(-1)
         ):
-            raise CheckpointError(
-                msg("{file_name}: tensor {name} reads back with other values", file_name=file.name, name=name)
-            )
+            raise CheckpointError(msg("{file}: tensor {name} reads back with other values", file=file.name, name=name))
     if expected != len(written):
         raise CheckpointError(
             msg(
-                "{file_name}: {num_written} tensors read back, {expected} were written",
-                file_name=file.name,
-                num_written=len(written),
-                expected=expected,
+                "{file}: {read} tensors read back, {written} were written",
+                file=file.name,
+                read=len(written),
+                written=expected,
             )
         )
 
 
 def round_matrices(model: Any, dtype: str) -> None:
-    """Make the model, in float32, what the file holds."""
+    """Round the model's matrices, in float32, to what the file holds."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
@@ -196,23 +194,23 @@ def _rope_factors(config: Any) -> torch.Tensor | None:
         return None
     factor, low, high = rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"]
     original = rope["original_max_position_embeddings"]
-    found = []
+    factors = []
     for index in range(0, size, 2):
         wavelength = 2 * math.pi * base ** (index / size)
         if wavelength < original / high:
-            found.append(1.0)
+            factors.append(1.0)
         elif wavelength > original / low:
-            found.append(float(factor))
+            factors.append(float(factor))
         else:
             smooth = (original / wavelength - low) / (high - low)
-            found.append(1 / ((1 - smooth) / factor + smooth))
-    return torch.tensor(found, dtype=torch.float32)
+            factors.append(1 / ((1 - smooth) / factor + smooth))
+    return torch.tensor(factors, dtype=torch.float32)
 
 
 def _stored_shape(tensor: torch.Tensor, kind: gguf.GGMLQuantizationType) -> tuple[tuple[int, ...], int]:
     """The shape in bytes, as gguf's writer wants it, and their number."""
-    each = 4 if kind == gguf.GGMLQuantizationType.F32 else 2
-    return (*tensor.shape[:-1], tensor.shape[-1] * each), tensor.numel() * each
+    bytes_per_number = 4 if kind == gguf.GGMLQuantizationType.F32 else 2
+    return (*tensor.shape[:-1], tensor.shape[-1] * bytes_per_number), tensor.numel() * bytes_per_number
 
 
 def _stored(tensor: torch.Tensor, kind: gguf.GGMLQuantizationType) -> np.ndarray:

@@ -101,39 +101,41 @@ def architecture(model: Any) -> gguf.MODEL_ARCH:
     """InputError for a family that finetop does not write."""
     name = type(model).__name__
     if name not in _FAMILIES:
-        known = ", ".join(sorted(family.removesuffix("ForCausalLM") for family in _FAMILIES))
-        raise InputError(msg("finetop writes GGUF for {known}; this is a {name}", known=known, name=name), HINT)
+        families = ", ".join(sorted(family.removesuffix("ForCausalLM") for family in _FAMILIES))
+        raise InputError(
+            msg("finetop writes GGUF for {families}; this is a {name}", families=families, name=name), HINT
+        )
     return _FAMILIES[name]
 
 
 def refuse_tensors(arch: gguf.MODEL_ARCH, names: Iterable[str], layers: int) -> None:
     """InputError unless these are, for every layer, the tensors that llama.cpp's loader asks for."""
-    known, called = _LOADED[arch], gguf.MODEL_ARCH_NAMES[arch]
-    there = set(names)
-    for name in sorted(there):
+    loaded, arch_name = _LOADED[arch], gguf.MODEL_ARCH_NAMES[arch]
+    present = set(names)
+    for name in sorted(present):
         kind = _without_layer(name)
-        if kind not in known.required | known.optional:
+        if kind not in loaded.required | loaded.optional:
             tensor, _, part = kind.partition(".")
             raise InputError(
                 msg(
-                    "llama.cpp's {called} has no {part} on {tensor} ({name})",
-                    called=called,
+                    "llama.cpp's {arch} has no {part} on {tensor} ({name})",
+                    arch=arch_name,
                     part=part,
                     tensor=tensor,
                     name=name,
                 ),
                 _OTHER_HINT,
             )
-    for kind in sorted(known.required):
+    for kind in sorted(loaded.required):
         if kind.startswith(("token_embd", "output")):
-            wanted = [kind]
+            needed = [kind]
         else:
-            wanted = [f"blk.{layer}.{kind}" for layer in range(layers)]
-        if missing := [name for name in wanted if name not in there]:
+            needed = [f"blk.{layer}.{kind}" for layer in range(layers)]
+        if missing := [name for name in needed if name not in present]:
             raise InputError(
                 msg(
-                    "llama.cpp's {called} needs the tensor {missing}, which this model lacks",
-                    called=called,
+                    "llama.cpp's {arch} needs the tensor {missing}, which this model lacks",
+                    arch=arch_name,
                     missing=missing[0],
                 ),
                 _OTHER_HINT,
@@ -182,19 +184,19 @@ def _read(config: Any, kind: type) -> PreTrainedConfig:
 def refuse_config(model: Any) -> None:
     """InputError where llama.cpp would run another model than this one with its weights."""
     config, arch = model.config, architecture(model)
-    called = gguf.MODEL_ARCH_NAMES[arch]
+    arch_name = gguf.MODEL_ARCH_NAMES[arch]
     read = as_read(config)
-    own, assumed = config.to_dict(), read.to_dict()
+    settings, assumed = config.to_dict(), read.to_dict()
     ignored = {*_NOT_IN_THE_FORWARD_PASS, *_WRITTEN, *PreTrainedConfig().to_dict()}
     for key in sorted(assumed.keys() - ignored):
-        if own.get(key) != assumed[key]:
+        if settings.get(key) != assumed[key]:
             raise InputError(
                 msg(
-                    "llama.cpp's {called} takes {key} to be {assumed!r}; this model's is {get!r}",
-                    called=called,
-                    key=key,
+                    "llama.cpp's {arch} takes {setting} to be {assumed!r}; this model's is {actual!r}",
+                    arch=arch_name,
+                    setting=key,
                     assumed=assumed[key],
-                    get=own.get(key),
+                    actual=settings.get(key),
                 ),
                 _OTHER_HINT,
             )
@@ -202,16 +204,18 @@ def refuse_config(model: Any) -> None:
     if arch == gguf.MODEL_ARCH.QWEN2 and head_size * config.num_attention_heads != config.hidden_size:
         raise InputError(
             msg(
-                "llama.cpp's {called} has heads of hidden_size / num_attention_heads = "
-                "{hidden_size}; this model's head_dim is {head_size}",
-                called=called,
-                hidden_size=config.hidden_size // config.num_attention_heads,
+                "llama.cpp's {arch} has heads of hidden_size / num_attention_heads = "
+                "{assumed}; this model's head_dim is {head_size}",
+                arch=arch_name,
+                assumed=config.hidden_size // config.num_attention_heads,
                 head_size=head_size,
             ),
             _OTHER_HINT,
         )
     if scaling(rope) == "llama3" and arch != gguf.MODEL_ARCH.LLAMA:
-        raise InputError(msg("llama.cpp's {called} knows no rotation scaled by 'llama3'", called=called), _OTHER_HINT)
+        raise InputError(
+            msg("llama.cpp's {arch_name} knows no rotation scaled by 'llama3'", arch_name=arch_name), _OTHER_HINT
+        )
     rotary = model.model.rotary_emb
     same = type(rotary)(config=read)
     if (
@@ -222,9 +226,9 @@ def refuse_config(model: Any) -> None:
         beyond = sorted(rope.keys() - {"rope_type", "type", "rope_theta", *_ROTATION[scaling(rope)]})
         raise InputError(
             msg(
-                "the rotation of this model ('{rope}') depends on {beyond}, which finetop does not write to GGUF",
-                rope=scaling(rope),
-                beyond=", ".join(beyond) or "more",
+                "the rotation of this model ('{scaling}') depends on {settings}, which finetop does not write to GGUF",
+                scaling=scaling(rope),
+                settings=", ".join(beyond) or "more",
             ),
             HINT,
         )

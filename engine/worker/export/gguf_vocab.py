@@ -1,7 +1,7 @@
-"""A fast tokenizer's vocabulary in GGUF, as llama.cpp reads it, or in words why it cannot be.
+"""A fast tokenizer's vocabulary in GGUF, as llama.cpp reads it, or an error that says why it cannot be.
 
-llama.cpp cuts text by its own code, chosen by a name (`tokenizer.ggml.pre`). Written is only what one of these names
-stands for in every step: the normalizer, the expression that cuts, the way tokens are joined.
+llama.cpp splits text by its own code, chosen by a name (`tokenizer.ggml.pre`). Only what one of these names stands for
+in every step is written: the normalizer, the expression that splits, the way tokens are joined.
 """
 
 import contextlib
@@ -36,21 +36,21 @@ _GENERATION = re.compile(r"(\{%-?)\s*(end)?generation\s*(-?%\})")
 def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: Any, rows: int, stops: Sequence[int] = ()) -> list[str]:
     """Tokens for `rows` of the embedding, how text is cut, the special tokens and the chat template.
 
-    `stops` end an answer, the end of turn first; without any it is the tokenizer's end-of-text token. Returns what the
-    user should know. InputError where llama.cpp would make other tokens of a text.
+    `stops` end an answer, the end of turn first; without any it is the tokenizer's end-of-text token. Returns notes
+    for the user. InputError where llama.cpp would make other tokens of a text.
     """
     if not tokenizer.is_fast:
         raise InputError("this tokenizer has no fast version, from which a GGUF vocabulary is written", HINT)
-    said = json.loads(tokenizer.backend_tokenizer.to_str())
-    model = said["model"]
+    description = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = description["model"]
     if model["type"] != "BPE":
         raise InputError(msg("this tokenizer is of the type {type}, not BPE", type=model["type"]), HINT)
     pieces = bool(model.get("byte_fallback"))
-    _refuse(said, pieces)
+    _refuse(description, pieces)
     notes: list[str] = []
     tokens, kinds, scores = _tokens(tokenizer, model, rows, pieces)
     writer.add_tokenizer_model("llama" if pieces else "gpt2")
-    writer.add_tokenizer_pre("default" if pieces else pre_tokenizer(said))
+    writer.add_tokenizer_pre("default" if pieces else pre_tokenizer(description))
     writer.add_token_list(tokens)
     if pieces:
         writer.add_token_scores(scores)
@@ -91,12 +91,12 @@ def _add_ends(writer: gguf.GGUFWriter, tokenizer: Any) -> None:
     """Whether the tokenizer puts a token before and after a text. InputError where it adds others than these two."""
     plain, special = (tokenizer("a", add_special_tokens=flag)["input_ids"] for flag in (False, True))
     bos, eos = [tokenizer.bos_token_id], [tokenizer.eos_token_id]
-    before, after = special[:1] == bos, special[-1:] == eos and len(special) > len(plain)
-    before = before and len(special) > len(plain)
-    if special != (bos if before else []) + plain + (eos if after else []):
+    adds_bos, adds_eos = special[:1] == bos, special[-1:] == eos and len(special) > len(plain)
+    adds_bos = adds_bos and len(special) > len(plain)
+    if special != (bos if adds_bos else []) + plain + (eos if adds_eos else []):
         raise InputError("this tokenizer puts more before or after a text than llama.cpp does", HINT)
-    writer.add_add_bos_token(before)
-    writer.add_add_eos_token(after)
+    writer.add_add_bos_token(adds_bos)
+    writer.add_add_eos_token(adds_eos)
 
 
 def _tokens(tokenizer: Any, model: dict[str, Any], rows: int, pieces: bool) -> tuple[list[bytes], list, list[float]]:
@@ -125,7 +125,7 @@ def _tokens(tokenizer: Any, model: dict[str, Any], rows: int, pieces: bool) -> t
     if len(set(tokens)) < len(tokens):
         twice = next(token for token in tokens if tokens.count(token) > 1)
         raise InputError(
-            msg("this tokenizer has two tokens {decode!r}; llama.cpp takes one", decode=twice.decode("utf-8")), HINT
+            msg("this tokenizer has two tokens {token!r}; llama.cpp takes one", token=twice.decode("utf-8")), HINT
         )
     return tokens, kinds, scores
 
@@ -135,15 +135,15 @@ def _neutral(mark: re.Match) -> str:
     return f"{mark[1]} {'endif' if mark[2] else 'if true'} {mark[3]}"
 
 
-def _refuse(said: dict[str, Any], pieces: bool) -> None:
+def _refuse(description: dict[str, Any], pieces: bool) -> None:
     """InputError where text is changed before it is cut, or tokens are joined, as llama.cpp does not."""
-    model, normalizer = said["model"], said.get("normalizer")
+    model, normalizer = description["model"], description.get("normalizer")
     steps = normalizer.get("normalizers", [normalizer]) if normalizer else []
     # llama.cpp normalises nothing; nearly all text is in NFC as it stands.
-    known = {"Prepend", "Replace"} if pieces else {"NFC"}
+    allowed = {"Prepend", "Replace"} if pieces else {"NFC"}
     for step in steps:
         spaces = step["type"] != "Replace" or (step["pattern"] == {"String": " "} and step["content"] == "▁")
-        if step["type"] not in known or not spaces:
+        if step["type"] not in allowed or not spaces:
             raise InputError(
                 msg("this tokenizer changes text ({type}) in a way llama.cpp does not", type=step["type"]), HINT
             )
@@ -151,7 +151,7 @@ def _refuse(said: dict[str, Any], pieces: bool) -> None:
         if model.get(name):
             raise InputError(msg("this tokenizer marks words ({name}) in a way llama.cpp does not", name=name), HINT)
     if pieces:
-        pre = said.get("pre_tokenizer")
+        pre = description.get("pre_tokenizer")
         if pre and (pre["type"] != "Metaspace" or pre.get("replacement", "▁") != "▁" or pre.get("split", True)):
             raise InputError(
                 msg("this tokenizer cuts pieces ({type}) in a way llama.cpp does not", type=pre["type"]), HINT
@@ -164,16 +164,16 @@ def _refuse_stripping(tokenizer: Any, template: str) -> None:
         if (token.lstrip or token.rstrip) and token.content in template:
             raise InputError(
                 msg(
-                    "this tokenizer takes the spaces beside {content} with it, as llama.cpp does not",
-                    content=token.content,
+                    "this tokenizer takes the spaces beside {token} with it, as llama.cpp does not",
+                    token=token.content,
                 ),
                 HINT,
             )
 
 
-def pre_tokenizer(said: dict[str, Any]) -> str:
-    """llama.cpp's name for how the text is cut before merging. InputError where it is none that we know for sure."""
-    pre = said.get("pre_tokenizer")
+def pre_tokenizer(description: dict[str, Any]) -> str:
+    """llama.cpp's name for how the text is split before merging. InputError where no name is certain to be right."""
+    pre = description.get("pre_tokenizer")
     steps = pre.get("pretokenizers", [pre]) if pre else []
     name = None
     match [step["type"] for step in steps]:
@@ -184,18 +184,18 @@ def pre_tokenizer(said: dict[str, Any]) -> str:
             whole = split["behavior"] == "Isolated" and not split["invert"]
             if whole and not byte_level.get("use_regex", True) and not byte_level.get("add_prefix_space"):
                 name = _SPLITS.get(split["pattern"].get("Regex", ""))
-    if name is None or (said["model"].get("ignore_merges") and name not in _IGNORE_MERGES):
+    if name is None or (description["model"].get("ignore_merges") and name not in _IGNORE_MERGES):
         raise InputError("this tokenizer cuts text in a way that finetop cannot name to llama.cpp", HINT)
     return name
 
 
 def _ranks(merges: list[Any]) -> dict[str, int]:
-    """For each token that merging makes, the place of the first merge that makes it."""
-    found: dict[str, int] = {}
+    """For each token that merging makes, the index of the first merge that makes it."""
+    first_rank: dict[str, int] = {}
     for rank, pair in enumerate(merges):
         left, right = pair.split(" ") if isinstance(pair, str) else pair
-        found.setdefault(left + right, rank)
-    return found
+        first_rank.setdefault(left + right, rank)
+    return first_rank
 
 
 def _merge(pair: Any) -> str:

@@ -1,7 +1,7 @@
-"""Counting what tensors take: every storage from the operation that makes it to the moment nobody holds it.
+"""Counting the memory of tensors: every storage from the operation that makes it until nothing refers to it.
 
-Works on real tensors and on fake ones alike. What an operation takes and gives back inside itself is not seen: for
-PyTorch's own kernels that is small beside what they hand out.
+Works on real tensors and on fake ones alike. What an operation allocates and frees inside itself is not counted: for
+PyTorch's own kernels that is small beside what they return.
 """
 
 import weakref

@@ -1,17 +1,17 @@
-"""Stand-ins for CUDA kernels in a trace: the same inputs kept, the same outputs and workspace, no arithmetic."""
+"""Fakes of CUDA kernels for a trace: the same inputs kept, the same outputs and workspace, no arithmetic."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 _BLOCK, _ABSMAX_BLOCK = 64, 256
 """NF4's block, and how many of its constants share one of the second level."""
 
 
 def flash_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(tokens, heads, head_dim), as `varlen_attn` takes and gives it."""
+    """(tokens, heads, head_dim) each, in and out, as with `varlen_attn`."""
     return _Flash.apply(query, key, value)
 
 
@@ -36,8 +36,8 @@ class _Flash(torch.autograd.Function):
         return gradients
 
 
-def pack_in_four_bits(model: PreTrainedModel, compute: torch.dtype) -> None:
-    """What loading in 4 bits does to a model on `meta`: every matrix but the head becomes packed bytes."""
+def pack_in_four_bits(model: Any, compute: torch.dtype) -> None:
+    """What loading in 4 bits does to a transformers model on `meta`: every matrix but the head becomes packed bytes."""
     head = model.get_output_embeddings()
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
@@ -59,8 +59,9 @@ def _packed(linear: nn.Linear, compute: torch.dtype) -> nn.Module:
     made = PackedLinear.__new__(PackedLinear)
     nn.Module.__init__(made)
     made.in_features, made.out_features, made.compute_dtype = linear.in_features, linear.out_features, compute
-    made.weight = nn.Parameter(torch.empty(math.ceil(linear.weight.numel() / 2), 1, dtype=torch.uint8), False)
-    made.weight.compress_statistics, made.weight.quant_type = True, "nf4"
+    packed: Any = nn.Parameter(torch.empty(math.ceil(linear.weight.numel() / 2), 1, dtype=torch.uint8), False)
+    packed.compress_statistics, packed.quant_type = True, "nf4"
+    made.weight = packed
     made.bias = linear.bias
     blocks = math.ceil(linear.weight.numel() / _BLOCK)
     made.register_buffer("constants", torch.empty(blocks, dtype=torch.uint8), persistent=False)

@@ -2,12 +2,12 @@
 
 The model is the real class with the real adapters, built on the `meta` device; its loss, its checkpointing and its
 optimizer are the worker's own. Fake tensors have shapes and types and no data, so a step of a 7B model takes seconds
-and next to no memory. `Allocations` follows each storage from birth to death.
+and next to no memory. `Allocations` follows each storage from its allocation to its release.
 
-A GPU is played on the CPU, since fake CUDA tensors need a CUDA build: autocast with the CPU's list of operations, the
-variable-length attention kernel and bitsandbytes' matrices by stand-ins of the same inputs, outputs and workspace.
-`python -m engine.worker.trace.trace` reads a request as JSON from stdin and prints the answer: `answer` says what is
-in them.
+A GPU is simulated on the CPU, since fake CUDA tensors need a CUDA build: autocast with the CPU's list of operations,
+the variable-length attention kernel and bitsandbytes' matrices by fakes of the same inputs, outputs and workspace.
+`python -m engine.worker.trace.trace` reads a request as JSON from stdin and prints the answer: `answer` documents
+both.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import functools
 import json
 import sys
 import time
+import unittest.mock
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -76,18 +77,18 @@ def trace(
     transformers_logging.set_verbosity_error()
     precision = precision_for(config, torch.device("cpu"), device == "cuda", bfloat16)
     trained = build(config, model_config, precision)
-    inner = causal_lm(trained)
-    loss_fn = UnpackedLoss(inner) if config.model.attention == "plain" else PackedLoss(inner)
+    lm = causal_lm(trained)
+    loss_fn = UnpackedLoss(lm) if config.model.attention == "plain" else PackedLoss(lm)
     peaks: dict[str, int] = {}
     memory = Allocations(CUDA_BLOCK if device == "cuda" else 1)
-    with _playing(device), FakeTensorMode(allow_non_fake_inputs=True), memory:
+    with _as_on(device), FakeTensorMode(allow_non_fake_inputs=True), memory:
         with memory.phase(peaks, "model"):
             give_storage(trained)
         parameters = [p for p in trained.parameters() if p.requires_grad]
         if checkpointing:
-            enable_activation_checkpointing(inner)
+            enable_activation_checkpointing(lm)
             if device == "cuda":
-                _casts_end_with_recomputing(inner)
+                _casts_end_with_recomputing(lm)
         pack = fake_pack(lengths, supervised)
         trained.train()
         step = _stepper(trained, parameters, config)
@@ -142,50 +143,60 @@ def give_storage(model: nn.Module) -> None:
             made[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
         return made[id(old)]
 
+    tables: list[dict[str, Any]] = []
     for module in model.modules():
-        for table in (module._parameters, module._buffers):
-            for name, old in table.items():
-                if old is not None:
-                    table[name] = made_once(old)
+        tables += [module._parameters, module._buffers]
+    for table in tables:
+        for name, old in table.items():
+            if old is not None:
+                table[name] = made_once(old)
 
 
 def fake_pack(lengths: Sequence[int], supervised: float) -> Pack:
-    """A pass of examples of these lengths, of which this share of the tokens is trained on."""
+    """A pass of examples of these lengths, of whose tokens the share `supervised` is trained on."""
     tokens = sum(lengths)
     ids = torch.zeros(1, tokens, dtype=torch.long)
-    # The plain path looks where each example's targets lie, which has to be known: real numbers, not fake ones.
-    trained = torch.zeros(max(1, round(supervised * tokens)), dtype=torch.long)
-    return Pack(ids, torch.zeros(1, tokens, dtype=torch.long), tuple(lengths), trained, trained.clone())
+    # `UnpackedLoss` reads where each example's labels are: real numbers, not fake ones.
+    positions = torch.zeros(max(1, round(supervised * tokens)), dtype=torch.long)
+    return Pack(ids, torch.zeros(1, tokens, dtype=torch.long), tuple(lengths), positions, positions.clone())
 
 
 @contextlib.contextmanager
 def _context(precision: Precision, device: str) -> Iterator[None]:
     """The run's autocast; PEFT asks whether CUDA's is on to know in which type an adapter computes."""
     with precision.context():
-        before = torch.is_autocast_enabled("cuda")
+        cuda_autocast = torch.is_autocast_enabled("cuda")
         torch.set_autocast_enabled("cuda", device == "cuda" and precision.autocast is not None)
         try:
             yield
         finally:
-            torch.set_autocast_enabled("cuda", before)
+            torch.set_autocast_enabled("cuda", cuda_autocast)
 
 
 @contextlib.contextmanager
-def _playing(device: str) -> Iterator[None]:
-    """While it lasts, attention and dropout take the path they would take on a GPU since Ampere."""
+def _as_on(device: str) -> Iterator[None]:
+    """For `cuda`, attention and dropout take the path inside that they would take on a GPU since Ampere."""
     if device != "cuda":
         yield
         return
     import torch.nn.attention.varlen as varlen
 
-    works, kernel, dropout = attention._varlen_works, varlen.varlen_attn, F.dropout
-    attention._varlen_works = lambda query: query.dtype == torch.bfloat16 and query.shape[-1] <= 256
-    varlen.varlen_attn = functools.wraps(kernel)(lambda q, k, v, *rest, **options: flash_attention(q, k, v))
-    F.dropout = lambda x, p=0.5, training=True, inplace=False: torch.native_dropout(x, p, training)[0]
-    try:
+    @functools.wraps(varlen.varlen_attn)
+    def kernel(query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Tensor:
+        return flash_attention(query, key, value)
+
+    def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        return torch.native_dropout(input, p, training)[0]
+
+    def works(query: Tensor) -> bool:
+        return query.dtype == torch.bfloat16 and query.shape[-1] <= 256
+
+    with (
+        unittest.mock.patch.object(attention, "_varlen_works", works),
+        unittest.mock.patch.object(varlen, "varlen_attn", kernel),
+        unittest.mock.patch.object(F, "dropout", dropout),
+    ):
         yield
-    finally:
-        attention._varlen_works, varlen.varlen_attn, F.dropout = works, kernel, dropout
 
 
 def _casts_end_with_recomputing(model: PreTrainedModel) -> None:
@@ -202,7 +213,7 @@ def _casts_end_with_recomputing(model: PreTrainedModel) -> None:
         state["forward"] = False
 
     def recomputing(*_: object) -> None:
-        # At its beginning, since it is broken off as soon as the last tensor needed is there.
+        # At its beginning, since recomputing stops as soon as the last tensor it needs is there.
         if not state["forward"]:
             torch.clear_autocast_cache()
 
