@@ -1,4 +1,4 @@
-"""What the plan wants to know of tokenised data: for memory, the sizes of passes; for advice, repeats and the like."""
+"""Statistics of tokenised data for the plan: the sizes of passes for its memory estimate, repeats etc. for advice."""
 
 import hashlib
 import re
@@ -11,6 +11,7 @@ from engine.models.model_facts import find_facts
 from engine.settings.schema import RunConfig
 from engine.worker.data.chat_template import ChatTemplate
 from engine.worker.data.packing import TokenSet
+from engine.worker.data.token_text import token_text
 from engine.worker.data.tokenize import Prepared
 
 _SAMPLED = 300
@@ -23,33 +24,33 @@ _ASKS_FOR_WHAT_CHANGES = re.compile(
 )
 
 
-def data_stats(data: Prepared, config: RunConfig, template: ChatTemplate, batch_size: int) -> dict[str, Any]:
+def data_stats(dataset: Prepared, config: RunConfig, template: ChatTemplate, batch_size: int) -> dict[str, Any]:
     """JSON-ready numbers; see engine.plan.advice.DatasetStats and engine.plan.memory.EstimateInputs for what they
     mean."""
-    train = data.train
+    train = dataset.train
     lengths = train.lengths
-    found = {
+    stats = {
         "median_tokens": float(np.median(lengths)),
         "median_answer_tokens": float(np.median(train.supervised)),
         "longest": int(lengths.max()),
         "step_tokens": train.largest_step(batch_size),
         "supervised": round(float(train.trained.mean()), 4),
         "dated": 0.0,
-        "beyond": beyond_positions(data, config),
-        "with_system": data.with_system,
+        "beyond": beyond_positions(dataset, config),
+        "with_system": dataset.with_system,
         **_repeats(train),
     }
     if config.method.objective == "sft":
-        found["dated"] = _dated(train, template)
+        stats["dated"] = _dated(train, template)
     else:
-        found |= {"contradictions": 0, "same_answer": 0.0}
-    return found
+        stats |= {"contradictions": 0, "same_answer": 0.0}
+    return stats
 
 
-def beyond_positions(data: Prepared, config: RunConfig) -> int:
-    """How many examples are longer than the model has positions, as far as this machine knows the model."""
+def beyond_positions(dataset: Prepared, config: RunConfig) -> int:
+    """How many examples are longer than the model has positions; 0 where this machine does not have its config."""
     limit = find_facts(config.model).positions
-    return 0 if limit is None else sum(int((tokens.lengths > limit).sum()) for tokens in (data.train, data.val))
+    return 0 if limit is None else sum(int((tokens.lengths > limit).sum()) for tokens in (dataset.train, dataset.val))
 
 
 def _repeats(tokens: TokenSet) -> dict[str, Any]:
@@ -65,24 +66,24 @@ def _repeats(tokens: TokenSet) -> dict[str, Any]:
         # The prompt of a conversation of several turns is all up to its first answer.
         first = int(trained.argmax())
         answers[_digest(ids[:first])][_digest(ids[first:])] += 1
-    every = Counter()
+    answer_counts: Counter[bytes] = Counter()
     for counts in answers.values():
-        every.update(counts)
+        answer_counts.update(counts)
     return {
         "duplicates": repeats,
         "contradictions": sum(sum(counts.values()) for counts in answers.values() if len(counts) > 1),
-        "same_answer": round(max(every.values(), default=0) / max(1, len(tokens)), 4),
+        "same_answer": round(max(answer_counts.values(), default=0) / max(1, len(tokens)), 4),
     }
 
 
 def _dated(tokens: TokenSet, template: ChatTemplate) -> float:
-    """Share of the examples whose prompt asks for what changes, among some hundred spread over the data."""
+    """Share of the examples whose prompt asks about something that changes with time, of some hundred evenly drawn."""
     chosen = np.unique(np.linspace(0, len(tokens) - 1, min(_SAMPLED, len(tokens))).astype(int))
-    asked = 0
+    dated = 0
     for index in chosen:
         ids, trained = tokens.example(index)
-        asked += bool(_ASKS_FOR_WHAT_CHANGES.search(template.tokenizer.decode(ids[~trained].tolist())))
-    return round(asked / len(chosen), 4)
+        dated += bool(_ASKS_FOR_WHAT_CHANGES.search(token_text(template.tokenizer, ids[~trained].tolist())))
+    return round(dated / len(chosen), 4)
 
 
 def _digest(ids: np.ndarray) -> bytes:

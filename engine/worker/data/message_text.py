@@ -1,4 +1,4 @@
-"""What a message says, looked for in a rendered text, and the same message saying something else."""
+"""The words of a message, searched for in a rendered text, and the same message with other words."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,14 +8,17 @@ THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 
 
 def has_thoughts(message: dict[str, Any]) -> bool:
+    """Whether it has a thought beside its content."""
     return not message.keys().isdisjoint(THOUGHTS) and any(message.get(key) for key in THOUGHTS)
 
 
 class Loose:
-    """A text in which words are looked for whatever white space or JSON made of them."""
+    """A text that is searched for words regardless of white space and JSON's escapes."""
 
     def __init__(self, text: str) -> None:
-        self._text, self._bare = text, None
+        self._text = text
+        self._bare: str | None = None
+        """The text without white space; made at first use."""
 
     def __contains__(self, words: str) -> bool:
         if words in self._text:
@@ -29,31 +32,34 @@ class Loose:
         return self._text.count(words)
 
 
-def leaves(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from leaves(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from leaves(item)
-    elif isinstance(value, str):
-        yield value
-    elif value is not None and not isinstance(value, bool):
-        yield json.dumps(value)
+def leaves(node: Any) -> Iterator[str]:
+    """The texts and, as JSON writes them, the numbers in JSON-like values."""
+    if isinstance(node, dict):
+        for child in node.values():
+            yield from leaves(child)
+    elif isinstance(node, list | tuple):
+        for child in node:
+            yield from leaves(child)
+    elif isinstance(node, str):
+        yield node
+    elif node is not None and not isinstance(node, bool):
+        yield json.dumps(node)
 
 
 def otherwise(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with other words in all it says."""
+    """The message with other words throughout."""
     if message["role"] == "tool" and not message.get("content"):
-        return message | {"content": _unlike("")}  # where it would stand
+        return message | {"content": _unlike("")}  # shows where it would stand
     return other_arguments(other_thoughts(other_content(message)))
 
 
 def other_content(message: dict[str, Any]) -> dict[str, Any]:
+    """With another content, where it has one."""
     return message | {"content": _unlike(message["content"])} if message.get("content") else message
 
 
 def other_thoughts(message: dict[str, Any]) -> dict[str, Any]:
+    """With other thoughts beside its content."""
     return message | {key: _unlike(message[key]) for key in THOUGHTS if message.get(key)}
 
 
@@ -63,6 +69,7 @@ def other_arguments(message: dict[str, Any], only: int | None = None) -> dict[st
 
 
 def other_names(message: dict[str, Any]) -> dict[str, Any]:
+    """With other names of the functions it calls."""
     return _other_calls(message, None, lambda function: {"name": _unlike(function["name"])})
 
 
@@ -74,16 +81,16 @@ def _other_calls(message: dict[str, Any], only: int | None, change: Callable[[di
     return message | {"tool_calls": calls} if calls else message
 
 
-def _unlike_in(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _unlike_in(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_unlike_in(item) for item in value]
-    if isinstance(value, str):
-        return _unlike(value)
-    if isinstance(value, bool) or value is None:
-        return value if value is None else not value
-    written = json.dumps(value)
+def _unlike_in(argument: Any) -> Any:
+    if isinstance(argument, dict):
+        return {key: _unlike_in(child) for key, child in argument.items()}
+    if isinstance(argument, list | tuple):
+        return [_unlike_in(child) for child in argument]
+    if isinstance(argument, str):
+        return _unlike(argument)
+    if isinstance(argument, bool) or argument is None:
+        return argument if argument is None else not argument
+    written = json.dumps(argument)
     return next(digit for digit in (3, 5, 7) if str(digit) not in (written[0], written[-1]))
 
 

@@ -1,7 +1,7 @@
 """Examples as a packed stream of tokens, the order they come in, and how a step is cut into forward passes.
 
 The order is a pure function of (seed, epoch): nothing is drawn from a global random state, so a resumed run needs only
-its step number to find its place. A forward pass holds whole examples end to end; nothing is padded or dropped.
+its step number to go on. A forward pass holds whole examples end to end; nothing is padded or dropped.
 """
 
 import bisect
@@ -47,11 +47,11 @@ class TokenSet:
         return self.ids[span], self.trained[span]
 
     def digest(self) -> str:
-        """By what it is known again: its tokens, which of them are trained, and where examples begin."""
-        found = hashlib.blake2b(digest_size=16)
+        """32 hex digits that identify its content: tokens, loss mask, and where examples begin."""
+        digest = hashlib.blake2b(digest_size=16)
         for array in (self.ids, self.trained, self.offsets):
-            found.update(np.ascontiguousarray(array).data)
-        return found.hexdigest()
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def largest_step(self, examples: int) -> int:
         """Tokens of so many of the longest examples: no optimizer step of that size has more."""
@@ -84,6 +84,7 @@ class Pack:
     """int64, shape (supervised,): those next tokens."""
 
     def to(self, device: torch.device) -> "Pack":
+        """The same on another device."""
         if device.type == "cpu":
             return self
         moved = (self.input_ids, self.position_ids, self.label_positions, self.targets)
@@ -109,8 +110,8 @@ def plan_passes(indices: np.ndarray, lengths: np.ndarray, micro_tokens: int) -> 
     rooms: list[tuple[int, int]] = []  # (free tokens, number of the pass), ascending
     for index in by_length:
         length = int(lengths[index])
-        place = bisect.bisect_left(rooms, (length, 0))
-        room, number = rooms.pop(place) if place < len(rooms) else (micro_tokens, len(passes))
+        fit = bisect.bisect_left(rooms, (length, 0))
+        room, number = rooms.pop(fit) if fit < len(rooms) else (micro_tokens, len(passes))
         if number == len(passes):
             passes.append([])
         passes[number].append(int(index))
@@ -119,11 +120,12 @@ def plan_passes(indices: np.ndarray, lengths: np.ndarray, micro_tokens: int) -> 
 
 
 def make_pack(tokens: TokenSet, indices: np.ndarray) -> Pack:
+    """The examples `indices` (int64) end to end, on the CPU."""
     examples = [tokens.example(i) for i in indices]
     lengths = tuple(len(ids) for ids, _ in examples)
     ids = torch.from_numpy(np.concatenate([ids for ids, *_ in examples])).long()
-    trained = np.concatenate([trained for _, trained, *_ in examples])
+    loss_mask = np.concatenate([loss_mask for _, loss_mask, *_ in examples])
     positions = np.concatenate([np.arange(length) for length in lengths])
     # An example's first token is never trained, so no position predicts across a border.
-    target_at = torch.from_numpy(np.flatnonzero(trained))
+    target_at = torch.from_numpy(np.flatnonzero(loss_mask))
     return Pack(ids[None], torch.from_numpy(positions)[None], lengths, target_at - 1, ids[target_at])

@@ -1,7 +1,7 @@
-"""Conversations as a chat template writes them.
+"""Conversations as a chat template renders them.
 
 The template runs in transformers' own environment, compiled once. Only its clock is finetop's: a run renders by the
-time it began, so that two renderings agree to the second, and a resumed run reads what it read before.
+time it began, so that two renderings agree to the second, and a resumed run renders what it did before.
 """
 
 import functools
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
 from jinja2.ext import Extension
@@ -36,7 +36,7 @@ class _Compiled:
     marked: jinja2.Template
     """The same with its `{% generation %}` blocks, which take longer."""
     named: dict[str, Any]
-    """What every rendering may name: the environment's functions, special tokens, the clock."""
+    """The global names of every rendering: the environment's functions, special tokens, the clock."""
     has_marks: bool
 
 
@@ -87,15 +87,16 @@ class Rendering:
     def _blocks(self, messages: Messages, tools: Sequence[dict], prompt: bool, marks: list | None = None) -> list[str]:
         compiled = self._compiled[bool(tools)]
         template = compiled.template if marks is None else compiled.marked
+        environment: Any = template.environment  # transformers adds the tracker of `{% generation %}` blocks to it
         values = {"messages": messages, "tools": list(tools) or None, "add_generation_prompt": prompt}
         blocks: list[str] = []
         try:
             # Not `template.new_context`, which makes a set of all global names for templates that import others.
-            context = new_context(template.environment, template.name, template.blocks, compiled.named | values, True)
+            context = new_context(environment, template.name, template.blocks, compiled.named | values, True)
             if marks is None:
                 blocks.extend(template.root_render_func(context))
             else:
-                with template.environment.activate_tracker(blocks, marks):
+                with environment.activate_tracker(blocks, marks):
                     for block in template.root_render_func(context):
                         blocks.append(block)
         except Exception as error:  # a template may raise anything, jinja2.TemplateError above all
@@ -103,10 +104,10 @@ class Rendering:
         return blocks
 
     def _form(self, messages: Messages, calls: list[dict], tools: Sequence[dict], prompt: bool) -> Callable:
-        """Beside calls some templates want a content of null, some a text or none at all, and some want arguments as a
-        JSON text. The first form is taken in which the calls are there and nothing stands for null, for a dict that
-        only Python writes so, or, as the shortest text tells, for an empty answer beside them; for conversations of
-        one shape it is looked for once."""
+        """Beside calls some templates need a content of null, some a text or none at all, and some need arguments as a
+        JSON text. This is the first form in which the calls are rendered and no text stands for null, for a dict as
+        only Python writes it, or, as the shortest text shows, for an empty answer beside them; it is searched for once
+        for conversations of one shape."""
         parts = ((m["role"], m.get("content") and 1, bool(m.get("tool_calls"))) for m in messages)
         shape = (bool(tools), prompt, *parts)
         if shape not in self._forms:
@@ -122,9 +123,9 @@ class Rendering:
                     continue
                 called = sum(map(text.count, names))
                 nulls = len(_NULL.findall(text))
-                own = number >= _FIRST_OF_TEXTS  # other forms of arguments may be shorter, and wrong
-                scores.append((-called, sum(map(text.count, values)), nulls, own, len(text), number))
-            # Where none will do, null would be blamed for what is wrong otherwise.
+                arguments_as_text = number >= _FIRST_OF_TEXTS  # other forms of arguments may be shorter, and wrong
+                scores.append((-called, sum(map(text.count, values)), nulls, arguments_as_text, len(text), number))
+            # Where none works, null would be blamed for another fault.
             self._forms[shape] = _FORMS[min(scores)[-1]] if scores else _content_empty
         return self._forms[shape]
 
@@ -132,7 +133,7 @@ class Rendering:
 class _Unmarked(Extension):
     """`{% generation %}` blocks as nothing but a scope of their own."""
 
-    tags: ClassVar = {"generation"}
+    tags = {"generation"}
     priority = 200  # above transformers' own, whose tag this is too
 
     def parse(self, parser: Parser) -> jinja2.nodes.Scope:
@@ -141,12 +142,12 @@ class _Unmarked(Extension):
         return jinja2.nodes.Scope(body, lineno=line)
 
 
-def _attribute(usual: Callable, value: Any, name: str) -> Any:
+def _attribute(usual: Callable, receiver: Any, name: str) -> Any:
     """`message.role` of a dict, without first asking for an attribute of that name, which takes most of the time of a
     rendering. What the sandbox forbids are attributes; these are keys."""
-    if type(value) is dict and name not in _OF_DICTS and name in value:
-        return value[name]
-    return usual(value, name)
+    if type(receiver) is dict and name not in _OF_DICTS and name in receiver:
+        return receiver[name]
+    return usual(receiver, name)
 
 
 def _is_plain(message: dict[str, Any]) -> bool:
@@ -155,7 +156,7 @@ def _is_plain(message: dict[str, Any]) -> bool:
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
-    """Under every name that templates read it, as transformers does it."""
+    """With its thought under every name that templates read it by, as transformers does it."""
     thought = next((message[key] for key in _REASONING if message.get(key) is not None), None)
     return message if thought is None else {"thinking": thought, **message, "reasoning_content": thought}
 

@@ -1,4 +1,4 @@
-"""What a chat template leaves out of an answer that it writes: told by notes, or refused where it is the answer."""
+"""What a chat template leaves out of an answer that it writes: reported by notes, or refused where it is the answer."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,16 +11,16 @@ from engine.worker.data.rendered_chat import Region, RenderedChat, View
 
 
 def left_out(chat: RenderedChat, view: View, k: int, span: Region) -> tuple[str, ...]:
-    """Notes of the thought, or of the words beside a call, that answer `k` lacks in this range of the text. Raises
-    DataError when it lacks what is said, or a call."""
+    """Notes on the thought, or on the words beside a call, that answer `k` lacks in this range of the text. Raises
+    DataError when it lacks the answer itself, or a call."""
     message, calls = chat.messages[k], chat.calls(k)
     written = Loose(view.text[span[0] : span[1]])
     notes: tuple[str, ...] = ()
     content = (message["content"] or "").strip()
     thought = next((message[key] for key in THOUGHTS if message.get(key)), "")
-    inline, closed, said = content.rpartition("</think>")
+    inline, closed, answer = content.rpartition("</think>")
     if closed and content not in written:
-        thought, content = inline.replace("<think>", ""), said.strip()
+        thought, content = inline.replace("<think>", ""), answer.strip()
     if thought.strip() and thought not in written:
         notes += (REASONING_DROPPED,)
     if content and content not in written and not _holds(chat, view, k, span, other_content):

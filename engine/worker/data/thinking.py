@@ -1,4 +1,4 @@
-"""Thoughts in data and answers: what `data.thinking` makes of rows, and how much a model thinks.
+"""Thoughts in data and answers: what `data.thinking` does to rows, and how much a model thinks.
 
 A model that reasons is taught not to when its rows have no thoughts: Qwen3's template writes an empty one before such
 an answer, and the model learns to write just that.
@@ -15,6 +15,7 @@ from engine.base.messages import msg
 from engine.formats.examples import Example
 from engine.metrics.reasoning import TAGS, Parts, has_tags, left_open, parts, share_that_think
 from engine.worker.data.chat_template import ChatTemplate, Encoded
+from engine.worker.data.token_text import token_text
 
 Tags = Sequence[tuple[str, str]]
 """What may open and close a thought: those known, and those the template shows (`ChatTemplate.thought_tags`)."""
@@ -23,7 +24,7 @@ _KEYS = ("reasoning_content", "thinking", "reasoning")
 _BEGINNING = 24
 """Tokens of a turn among which an empty thought is looked for."""
 _FELL = 0.5
-"""Of the share at the start. Below, that answers no longer think is told."""
+"""Of the share at the start. Below it, that answers no longer think is reported."""
 _TOO_FEW = 0.1
 """A smaller share of answers that think at the start is no habit that could be lost."""
 
@@ -36,7 +37,7 @@ def without_thoughts(example: Example, tags: Tags) -> Example:
 def _without_thought(message: dict[str, Any], tags: Tags) -> dict[str, Any]:
     if message["role"] != "assistant":
         return message
-    kept = {key: value for key, value in message.items() if key not in _KEYS}
+    kept = {key: field for key, field in message.items() if key not in _KEYS}
     if isinstance(kept.get("content"), str):
         kept["content"] = parts(kept["content"], tags).answer
     return kept
@@ -54,7 +55,7 @@ def has_thought(example: Example, tags: Tags) -> bool:
 
 
 class Thoughts:
-    """Looks at encoded conversations, and takes the loss off empty thoughts where asked to."""
+    """Finds thoughts in encoded conversations; with data.thinking=no_loss_on_empty takes the loss off empty ones."""
 
     def __init__(self, template: ChatTemplate, thinking: str) -> None:
         self._tokenizer, self._tags = template.tokenizer, template.thought_tags
@@ -68,34 +69,34 @@ class Thoughts:
         thought = has_thought(example, self._tags)
         if not self._in_template and not any(has_tags(m.get("content") or "", self._tags) for m in example.messages):
             return encoded, thought, False
-        trained, found = encoded.trained, False
+        trained, has_empty = encoded.trained, False
         for turn in encoded.turns:
             if empty := self._empty_thought(encoded.ids[turn.start : turn.end]):
-                found = True
+                has_empty = True
                 if not self.trains_empty:
                     trained = np.array(trained)
                     trained[turn.start : turn.start + empty] = False
-        return replace(encoded, trained=trained), thought, found
+        return replace(encoded, trained=trained), thought, has_empty
 
     def _empty_thought(self, ids: np.ndarray) -> int:
         """How many of a turn's first tokens write an empty thought and the white space after it."""
         beginning = ids[:_BEGINNING].tolist()
-        for known in self._known:  # a template writes the same one again and again
-            if beginning[: len(known)] == known:
-                return len(known)
+        for written in self._known:  # a template writes the same one again and again
+            if beginning[: len(written)] == written:
+                return len(written)
         if not beginning or not self._may_begin(beginning[0]):
             return 0
-        length = _empty_length(self._tokenizer.decode(beginning), self._tags)
+        length = _empty_length(token_text(self._tokenizer, beginning), self._tags)
         counts = range(len(beginning), 0, -1) if length else ()
-        found = next((n for n in counts if len(self._tokenizer.decode(beginning[:n])) <= length), 0)
-        if found and len(self._tokenizer.decode(beginning[:found])) == length:
-            self._known.append(beginning[:found])
-        return found
+        count = next((n for n in counts if len(token_text(self._tokenizer, beginning[:n])) <= length), 0)
+        if count and len(token_text(self._tokenizer, beginning[:count])) == length:
+            self._known.append(beginning[:count])
+        return count
 
     def _may_begin(self, token: int) -> bool:
         """Whether a tag may begin with this token; decoding every turn would cost a fifth of making its tokens."""
         if token not in self._beginnings:
-            text = self._tokenizer.decode([token]).strip()
+            text = token_text(self._tokenizer, [token]).strip()
             self._beginnings[token] = not text or any(tag[:1] == text[0] for pair in self._tags for tag in pair)
         return self._beginnings[token]
 
@@ -103,16 +104,16 @@ class Thoughts:
 def _empty_length(text: str, tags: Tags) -> int:
     """Characters of an empty thought that the text begins with, or whose opening tag the prompt has."""
     for opening, closing in tags:
-        rest = text.lstrip().removeprefix(opening).lstrip()
-        if rest.startswith(closing):
-            return len(text) - len(rest.removeprefix(closing).lstrip())
+        remaining = text.lstrip().removeprefix(opening).lstrip()
+        if remaining.startswith(closing):
+            return len(text) - len(remaining.removeprefix(closing).lstrip())
     return 0
 
 
 def decode(template: ChatTemplate, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[str]:
     """The texts of answers, without what the template has the model write around one, and without special tokens but
-    for those around a thought. One that the prompt opened is opened; a channel of the template's own for thoughts is
-    written as the first of the known tags, which every reader of answers knows."""
+    for those around a thought. A thought that the prompt opened gets its opening tag; a channel of the template's own
+    for thoughts is written as the first of the known tags, which every reader of answers knows."""
     tokenizer, tags, openings = template.tokenizer, template.thought_tags, template.openings
     kept = [*openings, *(tag for pair in tags for tag in pair)]
     special = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -122,12 +123,12 @@ def decode(template: ChatTemplate, prompts: Sequence[Sequence[int]], answers: Se
     )
     control = set(special.values()) - {tag for pair in TAGS for tag in pair}
     clear = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
-    found = []
+    readable = []
     for prompt, text in zip(prompts, texts, strict=True):
-        opened = left_open(tokenizer.decode(list(prompt[-_BEGINNING:])), tags)
+        opened = left_open(token_text(tokenizer, prompt[-_BEGINNING:]), tags)
         text = text.strip().removesuffix(template.ending).rstrip()
-        found.append(_readable(f"{opened}\n{text}" if opened else text, tags, openings, clear))
-    return found
+        readable.append(_readable(f"{opened}\n{text}" if opened else text, tags, openings, clear))
+    return readable
 
 
 def _readable(text: str, tags: Tags, openings: Sequence[str], clear: re.Pattern[str]) -> str:
@@ -141,7 +142,7 @@ def _readable(text: str, tags: Tags, openings: Sequence[str], clear: re.Pattern[
 
 
 def in_known_tags(text: str, tags: Tags) -> str:
-    """An answer whose thought stands in a channel of the template's own, with the first of the known tags around it."""
+    """An answer whose thought is in a channel of the template's own, with the first of the known tags around it."""
     written = parts(text, tags)
     if not written.marked or parts(text).marked:
         return text
@@ -151,7 +152,7 @@ def in_known_tags(text: str, tags: Tags) -> str:
 
 
 def thinking_scores(template: ChatTemplate, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """How much these answers think; nothing where neither the template nor a text knows of thoughts."""
+    """How much these answers think, by score; empty where neither the template nor a text has thoughts."""
     tokenizer = template.tokenizer
     if not texts or not (template.writes_thoughts or any(has_tags(text) for text in (*texts, *references))):
         return {}
@@ -166,7 +167,7 @@ def thinking_scores(template: ChatTemplate, texts: Sequence[str], references: Se
 
 
 def thinks_less(start: float | None, share: float) -> str:
-    """What to say where a model has lost the habit of thinking it began with, else nothing."""
+    """A warning where a model has lost the habit of thinking it began with, else an empty string."""
     if start is None or start < _TOO_FEW or share > _FELL * start:
         return ""
     return msg(

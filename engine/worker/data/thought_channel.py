@@ -1,4 +1,4 @@
-"""Where a chat template puts a thought, as seen in a conversation of unmistakable words.
+"""Where a chat template puts a thought, observed in a conversation of unmistakable words.
 
 Many models write `<think>…</think>`; others have a channel of their own for thoughts: Gemma 4 `<|channel>thought` to
 `<channel|>`, gpt-oss a message of its own before the answer's.
@@ -13,15 +13,15 @@ from engine.metrics.reasoning import TAGS
 from engine.worker.data.rendering import Rendering
 from engine.worker.data.turn_ends import TOOL
 
-_USER, _THOUGHT, _SAID = "kqzask", "kqzthought", "kqzsaid"
+_USER, _THOUGHT, _REPLY = "kqzask", "kqzthought", "kqzsaid"
 _MARK = re.compile(r"<+[^<>\s]+>+|\[+[^\[\]\s]+\]+|◁[^◁▷\s]+▷")
 """What looks like a tag or a control token."""
 _ASK = {"role": "user", "content": _USER}
-_ANSWER = {"role": "assistant", "content": _SAID}
+_ANSWER = {"role": "assistant", "content": _REPLY}
 _CALL = {
     "role": "assistant",
     "content": None,
-    "tool_calls": [{"type": "function", "id": "kqz456789", "function": {"name": _SAID, "arguments": {}}}],
+    "tool_calls": [{"type": "function", "id": "kqz456789", "function": {"name": _REPLY, "arguments": {}}}],
 }
 
 
@@ -34,7 +34,7 @@ class Channel(NamedTuple):
 
 
 def learn(rendering: Rendering) -> Channel | None:
-    """None where the template writes no thought that is given to it apart, or nothing around it."""
+    """The template's channel; None where it writes no thought that is apart from the content, or nothing around it."""
     for message, tools in ((_ANSWER, ()), (_CALL, (TOOL,))):  # some write the thoughts of calls only
         try:
             prompt = rendering.text([_ASK], tools, prompt=True)
@@ -42,37 +42,37 @@ def learn(rendering: Rendering) -> Channel | None:
             plain = rendering.text([_ASK, message], tools)
         except DataError:
             continue
-        before, thought, behind = thinking.partition(_THOUGHT)
-        if thought and _SAID in behind:
-            between, plain = behind.partition(_SAID)[0], plain.rpartition(_SAID)[0]
-            opening = _opening(before, prompt, plain)
+        head, thought, behind = thinking.partition(_THOUGHT)
+        if thought and _REPLY in behind:
+            between, plain = behind.partition(_REPLY)[0], plain.rpartition(_REPLY)[0]
+            opening = _opening(head, prompt, plain)
             closing = _closing(between, plain[_shared(plain, prompt) :], opening)
-            if before[_shared(before, plain) :].strip() or plain.rpartition(opening)[2].strip().startswith(closing):
+            if head[_shared(head, plain) :].strip() or plain.rpartition(opening)[2].strip().startswith(closing):
                 return Channel(opening, closing) if closing else None
             return Channel("", closing) if closing else None  # the last mark before it is the turn's own
     return None
 
 
-def _opening(before: str, prompt: str, plain: str) -> str:
+def _opening(head: str, prompt: str, plain: str) -> str:
     """What the model writes between its prompt and the thought; where the prompt or a turn without a thought has that,
     too, from the last mark on."""
-    if before.startswith(prompt) and (written := before[len(prompt) :].strip()):
+    if head.startswith(prompt) and (written := head[len(prompt) :].strip()):
         return written
-    marks = list(_MARK.finditer(before))
-    return before[_shared(before, plain) :].strip() or (before[marks[-1].start() :].strip() if marks else "")
+    marks = list(_MARK.finditer(head))
+    return head[_shared(head, plain) :].strip() or (head[marks[-1].start() :].strip() if marks else "")
 
 
-def _shared(one: str, other: str) -> int:
+def _shared(text: str, other: str) -> int:
     """How many characters two texts begin with alike, no mark of either cut in two."""
-    shared = len(os.path.commonprefix((one, other)))
-    marks = [*_MARK.finditer(one), *_MARK.finditer(other)]
+    shared = len(os.path.commonprefix((text, other)))
+    marks = [*_MARK.finditer(text), *_MARK.finditer(other)]
     return min([mark.start() for mark in marks if mark.start() < shared < mark.end()], default=shared)
 
 
 def _closing(between: str, plain: str, opening: str) -> str:
-    """Of what stands between a thought and what is said, the part that is not there without a thought."""
-    if known := dict(TAGS).get(opening):
-        return known
+    """Of what stands between a thought and the answer, the part that is not there without a thought."""
+    if closing := dict(TAGS).get(opening):
+        return closing
     if opening in plain:  # an empty thought
         mark = _MARK.search(between)
         return between[: mark.end()].strip() if mark else between.strip()

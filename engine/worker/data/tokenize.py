@@ -25,13 +25,13 @@ _BATCH = 1000
 _MAX_PROBLEMS = 20
 _MAX_SHOWN = 5
 _REFUSED = "template"
-"""Code of a row that is sound in itself but that the chat template cannot take."""
+"""Code of a row that is valid but that the chat template cannot render."""
 OVERLONG = "overlong"
-"""Code of a row that is longer than data.max_length and left out for it; these are counted, not told one by one."""
+"""Code of a row that is longer than data.max_length and left out for it; these are counted, not reported one by one."""
 
 
 Piece = tuple[np.ndarray, np.ndarray, str]
-"""Of plain text: ids, trained, and the file it is from."""
+"""Of plain text: token ids, loss mask, and the file it is from."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class TokenCounts:
     skipped: int = 0
     """Examples left out: without a supervised token, refused by the template, or overlong where these are skipped."""
     thoughts: int = 0
-    """Examples whose answers come with a thought; those that data.thinking=drop took away are not counted."""
+    """Examples whose answers come with a thought; those that data.thinking=drop removed are not counted."""
     empty_thoughts: int = 0
     """Examples with an empty thought before an answer, as some templates write it where a row has none."""
     empty_thoughts_trained: bool = True
@@ -88,30 +88,30 @@ def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
     report = read_source(config, config.data.files, training_use(config), tags)
     examples: Sequence[Example] = report.examples
     val_report = read_source(config, config.data.val_files, "validation", tags) if config.data.val_files else None
-    given = val_report.examples if val_report else report.validation
+    validation = val_report.examples if val_report else report.validation
     counts = {"train": TokenCounts(), "val": TokenCounts()}
     problems: list[Problem] = []
-    fraction = 0.0 if given else config.data.val_fraction
+    fraction = 0.0 if validation else config.data.val_fraction
     val_examples: Sequence[Example] = ()
     held_out: list[Piece] = []
     if config.method.objective == "pretrain":
         chunks = encode_texts(config, template, examples, counts["train"], problems)
-        if given:
-            held_out = encode_texts(config, template, given, counts["val"], problems)
+        if validation:
+            held_out = encode_texts(config, template, validation, counts["val"], problems)
         else:
             chunks, held_out = split_chunks(chunks, fraction, config.data.seed)
         val = TokenSet.join(held_out)
         train = TokenSet.join(chunks)
     else:
-        if given:
-            val_examples = given
+        if validation:
+            val_examples = validation
         else:
             examples, val_examples = split_examples(examples, fraction, config.data.seed)
         train, _ = encode_chats(config, template, examples, counts["train"], problems)
         val, val_examples = encode_chats(config, template, val_examples, counts["val"], problems)
     for name, tokens in (("train", train), ("val", val)):
         count(counts[name], tokens)
-    rows = len(report.examples) + len(given)
+    rows = len(report.examples) + len(validation)
     _check_refused(problems, rows, config.data.max_bad_share)
     if len(train) == 0:
         lines = "\n".join(map(str, problems[:_MAX_PROBLEMS]))
@@ -127,7 +127,7 @@ def prepare(config: RunConfig, template: ChatTemplate) -> Prepared:
     val_files = tuple(example.file for example in val_examples) or tuple(file for *_, file in held_out)
     reports = [report, val_report] if val_report else [report]
     summary = _summary(reports, counts, problems, labels, config.data.val_fraction)
-    summary["val"]["sources"] = {name: len(places) for name, places in groups(val_files).items()}
+    summary["val"]["sources"] = {name: len(indices) for name, indices in groups(val_files).items()}
     with_system = _with_system(reports, config.data.system)
     return Prepared(train, val, tuple(val_examples), labels, val_files, summary, with_system)
 
@@ -136,7 +136,7 @@ def _with_system(reports: list[DataReport], system: str) -> int | None:
     if not system:
         return None
     first = (example.messages[0] for report in reports for example in report.examples if example.messages)
-    return sum(one["role"] == "system" and one.get("content") == system for one in first)
+    return sum(message["role"] == "system" and message.get("content") == system for message in first)
 
 
 def training_use(config: RunConfig) -> str:
@@ -167,7 +167,7 @@ def read_source(config: RunConfig, files: list[str], use: str, tags: Tags) -> Da
 
 @dataclass(frozen=True)
 class Taken:
-    """One example as a run takes it in."""
+    """One example as a run uses it."""
 
     example: Example
     encoded: Encoded | None
@@ -193,8 +193,8 @@ def take_chats(
         kept, problem = min(len(encoded.ids), limit), None
         if len(encoded.ids) > limit and config.data.overlong == "skip":
             message = msg(
-                "{num_ids:,} tokens, more than data.max_length {limit} (data.overlong skip)",
-                num_ids=len(encoded.ids),
+                "{tokens:,} tokens, more than data.max_length {limit} (data.overlong skip)",
+                tokens=len(encoded.ids),
                 limit=limit,
             )
             kept, problem = 0, Problem(example.file, example.line, OVERLONG, message)
@@ -255,18 +255,18 @@ def _encoded(
 def _note(
     template: ChatTemplate, example: Example, encoded: Encoded, counts: TokenCounts, problems: list[Problem]
 ) -> None:
-    """What the template makes of a row that is used: counted, and told by its line where something is left out."""
+    """What the template makes of a row that is used: counted, and reported by its line where something is left out."""
     counts.turns += len(encoded.turns)
-    said: dict[str, str] = {}
+    notes: dict[str, str] = {}
     for turn in encoded.turns:
         for note in turn.notes:
             if note in DIFFERING:
                 counts.differing[note] = counts.differing.get(note, 0) + 1
             else:
-                said[note] = DROPPED[note]
-    for place, token in template.control_tokens(example)[:1]:
-        said[CONTROL_TOKEN] = control_token_line(example.messages[place]["role"], place, token)
-    problems += [Problem(example.file, example.line, code, message) for code, message in said.items()]
+                notes[note] = DROPPED[note]
+    for index, token in template.control_tokens(example)[:1]:
+        notes[CONTROL_TOKEN] = control_token_line(example.messages[index]["role"], index, token)
+    problems += [Problem(example.file, example.line, code, message) for code, message in notes.items()]
 
 
 def encode_texts(
@@ -297,6 +297,7 @@ def document_pieces(encoded: Encoded, limit: int) -> list[tuple[np.ndarray, np.n
 
 
 def encode_document(template: ChatTemplate, example: Example) -> Encoded | DataError:
+    """The tokens of a row of continued pre-training, or why there are none: its text, or its conversation whole."""
     if example.text is not None:
         return template.encode_text(example.text)
     return template.encode_chats([example], "all")[0]
@@ -309,12 +310,12 @@ def _check_refused(problems: list[Problem], rows: int, allowed_share: float) -> 
         lines = "\n".join(f"  {problem}" for problem in refused[:_MAX_SHOWN])
         raise DataError(
             msg(
-                "the chat template cannot take {num_refused:,} of {rows:,} rows: {value:.3g} %, more "
-                "than the {value_2:.3g} % allowed\n{lines}",
-                num_refused=len(refused),
+                "the chat template cannot take {refused:,} of {rows:,} rows: {percent:.3g} %, more "
+                "than the {allowed:.3g} % allowed\n{lines}",
+                refused=len(refused),
                 rows=rows,
-                value=100 * len(refused) / rows,
-                value_2=100 * allowed_share,
+                percent=100 * len(refused) / rows,
+                allowed=100 * allowed_share,
                 lines=lines,
             ),
             "Mend these rows, give data.template another template, or allow more with data.max_bad_share.",
@@ -335,7 +336,7 @@ def split_chunks(pieces: list[Piece], fraction: float, seed: int) -> tuple[list[
 
 
 def count(counts: TokenCounts, tokens: TokenSet) -> None:
-    """Take down how many and how long the examples are that are left."""
+    """Count the examples that are left, and their tokens."""
     lengths = tokens.lengths
     counts.examples = len(tokens)
     counts.tokens = int(lengths.sum())
@@ -359,15 +360,15 @@ def _summary(
         else "split"
         if reports[0].validation
         else msg("{fraction:g} of the rows", fraction=fraction),
-        **{name: dataclasses.asdict(value) for name, value in counts.items()},
+        **{name: dataclasses.asdict(token_counts) for name, token_counts in counts.items()},
     }
 
 
 def in_order(problems: list[Problem]) -> list[Problem]:
-    """What leaves a row out comes first: not all of them are shown."""
+    """Problems that leave a row out come first: not all of them are shown."""
     return sorted(problems, key=lambda problem: problem.code in NOTE_CODES)
 
 
-def data_hashes(data: Prepared) -> dict[str, str]:
+def data_hashes(dataset: Prepared) -> dict[str, str]:
     """sha256 of each data file, by its path."""
-    return {file["path"]: file["sha256"] for file in data.report["files"]}
+    return {file["path"]: file["sha256"] for file in dataset.report["files"]}

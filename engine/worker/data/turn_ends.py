@@ -1,7 +1,7 @@
-"""How a chat template begins and ends what the assistant writes, as seen in conversations of unmistakable words.
+"""How a chat template begins and ends what the assistant writes, observed in conversations of unmistakable words.
 
-A template does not say which token ends an answer, and neither need the tokenizer: its end token may be that of
-documents. So an answer, a call and two calls are rendered, last in a conversation and followed by more of it.
+A template does not say which token ends an answer, nor need the tokenizer: its end token may be that of documents. So
+an answer, a call and two calls are rendered, last in a conversation and followed by more of it.
 """
 
 import os
@@ -43,7 +43,7 @@ class TurnEnds:
     """The tokens, as text, that end a turn: the last of each closing that stands at a conversation's end, and where
     there is none, the token that the next turn begins with."""
     after_call: str
-    """The one of `stops` that ends a call; empty where none was seen."""
+    """The one of `stops` that ends a call; empty where none was observed."""
     header: str
     """What the generation prompt has behind the user's words."""
     trailer: str
@@ -53,21 +53,22 @@ class TurnEnds:
 
 
 def observe(rendering: Rendering, added: Collection[str], leading: Collection[str]) -> TurnEnds:
-    """`added`: the texts of the tokenizer's added tokens; `leading`: those that only begin a text."""
-    seen = _Seen(rendering, added, leading)
-    seen.answers(())
-    seen.answers((TOOL,))
-    seen.calls()
-    closings = sorted(set(seen.closings), key=len, reverse=True)
+    """Render the conversations. `added`: the texts of the tokenizer's added tokens; `leading`: those that only begin a
+    text."""
+    observed = _Seen(rendering, added, leading)
+    observed.answers(())
+    observed.answers((TOOL,))
+    observed.calls()
+    closings = sorted(set(observed.closings), key=len, reverse=True)
     return TurnEnds(
-        tuple(dict.fromkeys(seen.openings)),
+        tuple(dict.fromkeys(observed.openings)),
         tuple(closings),
-        seen.closing,
-        tuple(sorted(set(seen.stops))),
-        seen.after_call,
-        seen.header,
-        seen.trailer,
-        seen.marks_enclose_more,
+        observed.closing,
+        tuple(sorted(set(observed.stops))),
+        observed.after_call,
+        observed.header,
+        observed.trailer,
+        observed.marks_enclose_more,
     )
 
 
@@ -88,14 +89,14 @@ class _Seen:
 
     def answers(self, tools: Sequence[dict]) -> None:
         talk = [_user(_USER), _assistant(_ANSWER), _user(_MORE), _assistant(_LAST)]
-        for before in ([], [{"role": "system", "content": "kqzsystem"}]):
-            whole = self._text([*before, *talk], tools)
+        for system in ([], [{"role": "system", "content": "kqzsystem"}]):
+            whole = self._text([*system, *talk], tools)
             if whole and all(word in whole for word in (_USER, _ANSWER, _MORE, _LAST)):
                 break
         else:
             return
-        prompt = self._text([*before, *talk[:1]], tools, prompt=True)
-        alone = self._text([*before, *talk[:2]], tools)
+        prompt = self._text([*system, *talk[:1]], tools, prompt=True)
+        alone = self._text([*system, *talk[:2]], tools)
         opener = next((m[0] for m in self._added.finditer(whole[: whole.find(_USER)]) if m[0] not in self._leading), "")
         self._turn_opener = opener
         if prompt and _USER in prompt:
@@ -104,13 +105,13 @@ class _Seen:
                 if text.startswith(prompt) and _ANSWER in text[len(prompt) :]:
                     self.openings.append(text[len(prompt) :].partition(_ANSWER)[0])
         if self._rendering.has_marks(tools):
-            _, marks = self._rendering.marked([*before, *talk], tools)
+            _, marks = self._rendering.marked([*system, *talk], tools)
             self.marks_enclose_more |= any(whole[:end][-1:].isspace() for _, end in marks)
-        self._always_opens = self._text([*before, *talk], tools, prompt=True) == whole
+        self._always_opens = self._text([*system, *talk], tools, prompt=True) == whole
         last, between = whole.rpartition(_LAST)[2], whole.partition(_ANSWER)[2].partition(_MORE)[0]
-        asked = self._text([*before, *talk[:1]], tools)
-        is_added = prompt != asked and prompt.startswith(asked)
-        self._own_header = prompt[len(asked) :] if is_added else self._header_of(last, between)
+        question = self._text([*system, *talk[:1]], tools)
+        is_added = prompt != question and prompt.startswith(question)
+        self._own_header = prompt[len(question) :] if is_added else self._header_of(last, between)
         self._end(last, between, "", plain=True)
 
     def calls(self) -> None:
@@ -129,10 +130,10 @@ class _Seen:
         self.after_call = self._end(last.rpartition(_ONE)[2], between, inner, plain=False)
 
     def _end(self, last: str, between: str, inner: str, plain: bool) -> str:
-        """Take note of what stands behind a turn that is the last, and of what stands between it and the next; `inner`
-        stands between two calls of one turn. Returns the token that ends it, if any."""
+        """Record what follows a turn that is the last (`last`), and what separates it from the next (`between`);
+        `inner` separates two calls of one turn. Returns the token that ends it, if any."""
         shared = self._common(last, between)
-        # A header that is written whether asked for or not is no part of what ends a turn.
+        # A header that is written with and without a generation prompt is no part of what ends a turn.
         header = self._own_header if self._always_opens and last.endswith(self._own_header) else ""
         closing = self._closing(last.removesuffix(header), inner, plain)
         if closing:
@@ -157,11 +158,11 @@ class _Seen:
         self.stops.append(stop)
         return stop
 
-    def _common(self, one: str, other: str) -> str:
+    def _common(self, text: str, other: str) -> str:
         """What both texts begin with, without a part of an added token: many begin with `<|`."""
-        length = len(os.path.commonprefix((one, other)))
-        cut = next((m.start() for m in self._tokens(one) if m.start() < length < m.end()), length)
-        return one[:cut]
+        length = len(os.path.commonprefix((text, other)))
+        cut = next((m.start() for m in self._tokens(text) if m.start() < length < m.end()), length)
+        return text[:cut]
 
     def _header_of(self, last: str, between: str) -> str:
         """The header that a text ends with as generation prompts do, of a template that always writes one: from the
@@ -170,26 +171,30 @@ class _Seen:
         at = common.rfind(self._turn_opener) if self._turn_opener else -1
         if at >= 0:
             return common[at:]
-        own = len(self._common(last, between)) - (len(last) - len(common))
-        at = next((match.start() for match in self._tokens(common) if match.start() >= own), len(common))
+        shared = len(self._common(last, between)) - (len(last) - len(common))
+        at = next((match.start() for match in self._tokens(common) if match.start() >= shared), len(common))
         is_end = not last.removesuffix(common[at:]).strip() and self._closing(between, "", plain=True)
         return "" if is_end else common[at:]
 
     def _closing(self, text: str, inner: str, plain: bool) -> str:
         """Up to the last added token, without the header of another turn; of a call, without its own tokens."""
-        own = [m for m in self._tokens(text)]
-        for number, match in enumerate(own):
+        added = [m for m in self._tokens(text)]
+        for number, match in enumerate(added):
             if match[0] == self._turn_opener or (match[0] in self._leading and number):
-                own = own[:number]
+                added = added[:number]
                 break
-        if not own or own[-1][0] in inner:
+        if not added or added[-1][0] in inner:
             return ""
-        begin = len(own) - 1
-        while begin and own[begin - 1][0] not in inner and not text[own[begin - 1].end() : own[begin].start()].strip():
+        begin = len(added) - 1
+        while (
+            begin
+            and added[begin - 1][0] not in inner
+            and not text[added[begin - 1].end() : added[begin].start()].strip()
+        ):
             begin -= 1
-        if plain and not text[: own[begin].start()].strip():
-            return text[: own[-1].end()]
-        return text[own[begin].start() : own[-1].end()]
+        if plain and not text[: added[begin].start()].strip():
+            return text[: added[-1].end()]
+        return text[added[begin].start() : added[-1].end()]
 
     def _tokens(self, text: str) -> list[re.Match[str]]:
         return list(self._added.finditer(text))
@@ -209,9 +214,9 @@ def _assistant(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": text}
 
 
-def _calls(*values: str) -> dict[str, Any]:
+def _calls(*arguments: str) -> dict[str, Any]:
     calls = [
-        {"type": "function", "id": _ID, "function": {"name": _NAME, "arguments": {_ARGUMENT: value}}}
-        for value in values
+        {"type": "function", "id": _ID, "function": {"name": _NAME, "arguments": {_ARGUMENT: argument}}}
+        for argument in arguments
     ]
     return {"role": "assistant", "content": None, "tool_calls": calls}

@@ -139,9 +139,9 @@ def encode(config: RunConfig, template: ChatTemplate, sources: Sources, shots: S
         tokens, kept = encode_chats(config, template, examples, counts, problems)
         keys, files = [ids[id(example)] for example in kept], [example.file for example in kept]
     if not len(tokens):
-        first_problem = f": {in_order(problems)[0]}" if problems else ""
+        example = f": {in_order(problems)[0]}" if problems else ""
         raise DataError(
-            msg("no example is left to evaluate on{first_problem}", first_problem=first_problem),
+            msg("no example is left to evaluate on{example}", example=example),
             msg(
                 "Examples are cut to {max_length:,} tokens; --max-length N cuts them elsewhere.",
                 max_length=config.data.max_length,

@@ -84,7 +84,7 @@ def _how(exported: Any) -> list[str]:
         return [*shell, "", "or in Ollama, with a Modelfile:", "", "```", f"FROM ./{name}", "```"]
     adapter = exported.form == "adapter"
     more = ", GenerationConfig" if adapter and exported.ends else ""
-    script = ["```python", msg("from transformers import AutoModelForCausalLM, AutoTokenizer{more}", more=more)]
+    script = ["```python", f"from transformers import AutoModelForCausalLM, AutoTokenizer{more}"]
     if adapter:
         source = json.loads((Path(exported.target) / "adapter_config.json").read_text("utf-8"))[
             "base_model_name_or_path"

@@ -1,4 +1,4 @@
-"""At a run's start: what cannot be is refused, and what differs from what was asked is put on record."""
+"""At a run's start: impossible settings are refused, and what will differ from the settings is journaled."""
 
 import math
 
@@ -57,25 +57,28 @@ def _journal_findings(journal: Journal, findings: list[Finding]) -> None:
 
 
 def refuse_broken_model(model: nn.Module, config: RunConfig, loss: float) -> None:
-    """NotFinite where the loss before the first step is no number: no setting of the training mends that."""
+    """NotFinite where the loss before the first step is no number: no training setting fixes that."""
     if math.isfinite(loss):
         return
     name = config.model.checkpoint or config.model.name
     broken = [name for name, weights in model.named_parameters() if not bool(weights.isfinite().all())]
-    what = "NaN" if math.isnan(loss) else "infinite"
+    number = "NaN" if math.isnan(loss) else "infinite"
     if broken:
-        why = msg(
-            "{num_broken:,} of its tensors hold numbers that are none, the first is {broken}",
-            num_broken=len(broken),
-            broken=broken[0],
+        reason = msg(
+            "{tensors:,} of its tensors hold numbers that are none, the first is {name}",
+            tensors=len(broken),
+            name=broken[0],
         )
         hint = "Copy the model again, or look at how it was made."
     else:
-        why = "its weights are all numbers, but what is computed with them is not"
+        reason = "its weights are all numbers, but what is computed with them is not"
         hint = "Its numbers may be too large for 16 bits: try --set model.dtype=float32."
     raise NotFinite(
         msg(
-            "the loss is {what} before the first step: {name} itself is at fault; {why}", what=what, name=name, why=why
+            "the loss is {number} before the first step: {model} itself is at fault; {reason}",
+            number=number,
+            model=name,
+            reason=reason,
         ),
         hint,
     )
