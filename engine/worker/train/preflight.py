@@ -52,7 +52,11 @@ def check_run(
 def _journal_findings(journal: Journal, findings: list[Finding]) -> None:
     for finding in findings:
         journal.write(
-            "event", event="not-as-asked", code=finding.code, setting=finding.setting, message=f"{finding.message}."
+            "event",
+            event="not-as-asked",
+            code=finding.code,
+            setting=finding.setting,
+            message=msg("{finding}.", finding=finding.message),
         )
 
 
