@@ -58,7 +58,7 @@ def _count(template: ChatTemplate, examples: list[Example], limit: int) -> list[
         # A document beyond the limit is cut into several; nothing of it is lost.
         cut = limit and len(encoded.ids) > limit and example.text is None
         notes = _notes(template, example, encoded)
-        counted.append((len(encoded.ids), int(encoded.trained[1:limit].sum()) if cut else -1, notes))
+        counted.append((len(encoded.ids), int(encoded.loss_mask[1:limit].sum()) if cut else -1, notes))
     return counted
 
 

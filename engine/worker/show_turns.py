@@ -62,9 +62,9 @@ def describe(template: ChatTemplate, example: Example, config: RunConfig) -> lis
 def _chat(template: ChatTemplate, row: Taken) -> dict[str, Any]:
     if row.problem is not None or row.encoded is None:
         return {"error": row.problem.message if row.problem else ""}
-    ids, trained = row.encoded.ids[: row.kept], _predicted(row.encoded.trained[: row.kept])
-    turns = list(_turns(template, row, row.encoded, trained))
-    return _described(template, ids, trained, turns) | {"cut": len(row.encoded.ids) - row.kept}
+    ids, loss_mask = row.encoded.ids[: row.kept], _predicted(row.encoded.loss_mask[: row.kept])
+    turns = list(_turns(template, row, row.encoded, loss_mask))
+    return _described(template, ids, loss_mask, turns) | {"cut": len(row.encoded.ids) - row.kept}
 
 
 def _document(template: ChatTemplate, example: Example, limit: int) -> list[dict[str, Any]]:
@@ -72,7 +72,7 @@ def _document(template: ChatTemplate, example: Example, limit: int) -> list[dict
     if isinstance(encoded, DataError):
         return [{"error": encoded.message}]
     indices = range(len(example.messages))
-    pieces = [(ids, _predicted(trained)) for ids, trained in document_pieces(encoded, limit)]
+    pieces = [(ids, _predicted(loss_mask)) for ids, loss_mask in document_pieces(encoded, limit)]
     described = [
         _described(template, *piece, [_stretch(template, example, *piece, indices) | _stop(template, *piece)])
         for piece in pieces
@@ -80,33 +80,33 @@ def _document(template: ChatTemplate, example: Example, limit: int) -> list[dict
     return described or [{"error": "a document of one token, which nothing predicts"}]
 
 
-def _described(template: ChatTemplate, ids: np.ndarray, trained: np.ndarray, turns: list[dict]) -> dict[str, Any]:
+def _described(template: ChatTemplate, ids: np.ndarray, loss_mask: np.ndarray, turns: list[dict]) -> dict[str, Any]:
     return {
         "tokens": len(ids),
-        "trained": int(trained.sum()),
+        "trained": int(loss_mask.sum()),
         "cut": 0,
         "stop_tokens": template.tokenizer.convert_ids_to_tokens(list(template.stop_token_ids)),
         "turns": turns,
     }
 
 
-def _predicted(trained: np.ndarray) -> np.ndarray:
+def _predicted(loss_mask: np.ndarray) -> np.ndarray:
     """Without the first token, as `TokenSet` has it: nothing predicts that."""
-    return np.concatenate(([False], trained[1:]))
+    return np.concatenate(([False], loss_mask[1:]))
 
 
-def _turns(template: ChatTemplate, row: Taken, encoded: Encoded, trained: np.ndarray) -> Iterator[dict[str, Any]]:
+def _turns(template: ChatTemplate, row: Taken, encoded: Encoded, loss_mask: np.ndarray) -> Iterator[dict[str, Any]]:
     example, ids, at, next_message = row.example, encoded.ids, 0, 0
 
     def stretch(start: int, end: int, messages: Sequence[int]) -> dict[str, Any]:
-        return _stretch(template, example, ids[start:end], trained[start:end], messages)
+        return _stretch(template, example, ids[start:end], loss_mask[start:end], messages)
 
     for turn in encoded.turns:
         start, end = min(turn.start, row.kept), min(turn.end, row.kept)
         if at < start:
             yield stretch(at, start, range(next_message, turn.message))
         if start < end:
-            stop = _stop(template, ids[start:end], trained[start:end])
+            stop = _stop(template, ids[start:end], loss_mask[start:end])
             yield (
                 stretch(start, end, [turn.message])
                 | stop
@@ -121,30 +121,30 @@ def _turns(template: ChatTemplate, row: Taken, encoded: Encoded, trained: np.nda
 
 
 def _stretch(
-    template: ChatTemplate, example: Example, ids: np.ndarray, trained: np.ndarray, messages: Sequence[int]
+    template: ChatTemplate, example: Example, ids: np.ndarray, loss_mask: np.ndarray, messages: Sequence[int]
 ) -> dict[str, Any]:
     return {
         "messages": list(messages),
         "roles": [example.messages[number]["role"] for number in messages],
-        "trained": bool(trained.any()),
+        "trained": bool(loss_mask.any()),
         "tokens": len(ids),
         "text": token_text(template.tokenizer, ids.tolist()),
-        "pieces": pieces_of(template, ids, trained),
+        "pieces": pieces_of(template, ids, loss_mask),
     }
 
 
-def _stop(template: ChatTemplate, ids: np.ndarray, trained: np.ndarray) -> dict[str, Any]:
-    if not trained.any():
+def _stop(template: ChatTemplate, ids: np.ndarray, loss_mask: np.ndarray) -> dict[str, Any]:
+    if not loss_mask.any():
         return {}
-    ends = [token for token in ids[trained].tolist() if token in template.stop_token_ids]
+    ends = [token for token in ids[loss_mask].tolist() if token in template.stop_token_ids]
     return {"stop": template.tokenizer.convert_ids_to_tokens(ends[0]) if ends else None}
 
 
-def pieces_of(template: ChatTemplate, ids: np.ndarray, trained: np.ndarray) -> list[tuple[str, bool]]:
+def pieces_of(template: ChatTemplate, ids: np.ndarray, loss_mask: np.ndarray) -> list[tuple[str, bool]]:
     """Tokens as (text, trained) pieces."""
-    borders = [0, *(np.flatnonzero(np.diff(trained)) + 1).tolist(), len(ids)]
+    borders = [0, *(np.flatnonzero(np.diff(loss_mask)) + 1).tolist(), len(ids)]
     return [
-        (token_text(template.tokenizer, ids[a:b].tolist()), bool(trained[a])) for a, b in itertools.pairwise(borders)
+        (token_text(template.tokenizer, ids[a:b].tolist()), bool(loss_mask[a])) for a, b in itertools.pairwise(borders)
     ]
 
 

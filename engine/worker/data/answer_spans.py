@@ -3,7 +3,7 @@ gives at that turn, until it stops.
 
 An answer begins where its generation prompt ends, if the conversation's text begins with that prompt. Its end is known
 
-1. where the text goes on with the answer's own words and a closing that the template was seen to write; or
+1. where the text goes on with the answer's own words and a closing that the template was observed to write; or
 2. with what the template adds to the prompt when the answer is the last message: that can only be the answer's.
 3. Else messages are exchanged for others and the renderings compared: what changed is the message's, and the text
    between two messages is searched for the header of the one and the closing of the other, never beyond.
@@ -27,7 +27,7 @@ from engine.worker.data.turn_ends import TurnEnds
 
 
 class Span(NamedTuple):
-    """What the model is to write in one turn, as a range of the text."""
+    """What the model must write in one turn, as a range of the text."""
 
     message: int
     start: int
@@ -43,26 +43,26 @@ class Spans:
     def __init__(
         self, rendering: Rendering, ends: TurnEnds, stops: Collection[str], last_token: Callable[[str], str]
     ) -> None:
-        """`stops`: the tokens that end generation; `last_token`: the added token that a text ends with, or nothing."""
+        """`stops`: the tokens that end generation; `last_token`: the added token that a text ends with, or ''."""
         self._rendering, self._ends, self._stops, self._last_token = rendering, ends, frozenset(stops), last_token
 
     def find(self, example: Example) -> tuple[str, list[Span]]:
         """The conversation's text and its trained turns, in order. Raises DataError where the template refuses it, or
-        leaves out what an assistant says."""
-        trained = []
+        leaves out an assistant's words."""
+        answers = []
         for k, message in enumerate(example.messages):
             if message["role"] == "assistant" and message.get("weight", 1):
                 if not (message["content"] or "").strip() and not message.get("tool_calls"):
                     raise DataError("the assistant's answer is empty")
-                trained.append(k)
+                answers.append(k)
         chat = RenderedChat(self._rendering, example)
         view = chat.whole()
         text = view.text
-        if not trained:
+        if not answers:
             return text, []
-        spans = [self._span(chat, view, trained[-1])]
-        if len(trained) > 1 or spans[0].notes:
-            text, spans = self._put_together(chat, view, spans[0], trained[:-1])
+        spans = [self._span(chat, view, answers[-1])]
+        if len(answers) > 1 or spans[0].notes:
+            text, spans = self._put_together(chat, view, spans[0], answers[:-1])
         if text == view.text and self._rendering.has_marks(chat.tools):
             spans = self._with_marks(chat, text, spans)
         return text, spans
@@ -81,9 +81,9 @@ class Spans:
         return text, [self._span(chat, view, k) for k in earlier] + [final]
 
     def _span(self, chat: RenderedChat, view: View, k: int) -> Span:
-        asked, text = chat.prompt(k), view.text
-        if asked is not None:
-            prompt = asked.text
+        prompt_view, text = chat.prompt(k), view.text
+        if prompt_view is not None:
+            prompt = prompt_view.text
             start, header = len(prompt), self._ends.header
             if not text.startswith(prompt):  # only its last words may differ, such as a thought that it opens
                 start = self._shared(text, prompt)
@@ -111,14 +111,16 @@ class Spans:
             for words in forms:
                 if not text.startswith(opening + words, start):
                     continue
-                after = start + len(opening) + len(words)
+                words_end = start + len(opening) + len(words)
                 if self._ends.openings and not self._ends.closings:
-                    return Span(k, start, self._end_of(text, after) if is_last else after, notes, is_open=is_last)
+                    return Span(
+                        k, start, self._end_of(text, words_end) if is_last else words_end, notes, is_open=is_last
+                    )
                 for closing in self._ends.closings:
-                    if text.startswith(closing, after):
-                        end = after + len(closing)
+                    if text.startswith(closing, words_end):
+                        end = words_end + len(closing)
                         if not is_last:
-                            written = text[start : end if self._ends.closing else after]
+                            written = text[start : end if self._ends.closing else words_end]
                             notes = notes if self._as_alone(written, forms) else (*notes, TURN_DIFFERS)
                         return Span(k, start, end, notes)
         return None
@@ -155,13 +157,13 @@ class Spans:
         at = text.find(stop, called, end) if called >= 0 else -1
         return at + len(stop) if at >= 0 and words in text[at + len(stop) : end] else end
 
-    def _ends_alike(self, one: str, other: str) -> bool:
+    def _ends_alike(self, written: str, other: str) -> bool:
         """Whether two writings of a turn are the same but for further tokens behind the end of one."""
-        short, long = sorted((one, other), key=len)
-        rest = long[len(short) :].strip()
-        while rest and (token := self._last_token(rest)):
-            rest = rest.removesuffix(token).rstrip()
-        return long.startswith(short) and not rest
+        short, long = sorted((written, other), key=len)
+        remaining = long[len(short) :].strip()
+        while remaining and (token := self._last_token(remaining)):
+            remaining = remaining.removesuffix(token).rstrip()
+        return long.startswith(short) and not remaining
 
     def _alone(self, chat: RenderedChat, view: View, k: int) -> View | None:
         """The conversation up to this answer; None where the template refuses it."""
@@ -183,8 +185,8 @@ class Spans:
 
     def _with_next_token(self, text: str, end: int) -> int:
         """The end, or that of the next turn's first token where this is what ends a turn."""
-        rest = text[end:]
-        begin = end + len(rest) - len(rest.lstrip())
+        remaining = text[end:]
+        begin = end + len(remaining) - len(remaining.lstrip())
         stop = next((stop for stop in self._ends.stops if text.startswith(stop, begin)), "")
         return begin + len(stop) if stop else end
 
@@ -192,18 +194,17 @@ class Spans:
 
     def _by_exchange(self, chat: RenderedChat, view: View, k: int) -> Span:
         text = view.text
-        begin, after = chat.own(view, k)
-        floor = max((region[1] for region in chat.before(view, k) if region[1] <= begin), default=0)
+        begin, words_end = chat.answer_region(view, k)
+        floor = max((region[1] for region in chat.regions_since_question(view, k) if region[1] <= begin), default=0)
         later = (chat.changed(view, other) for other in range(k + 1, view.count))
-        ceiling = next((region[0] for region in later if region and region[0] >= after), len(text))
+        ceiling = next((region[0] for region in later if region and region[0] >= words_end), len(text))
         start, same_header = self._behind_header(chat, text[floor:begin], k)
         start += floor
         prompt = chat.prompt(k)
-        notes = () if prompt is not None and text[:start] == prompt.text else (PROMPT_DIFFERS,)
+        notes: tuple[str, ...] = () if prompt is not None and text[:start] == prompt.text else (PROMPT_DIFFERS,)
         alone = self._alone(chat, view, k)
-        end = self._without_words_behind(
-            chat, text, start, self._behind_closing(chat, text, after, ceiling, alone, k), k
-        )
+        end = self._behind_closing(chat, text, words_end, ceiling, alone, k)
+        end = self._without_words_behind(chat, text, start, end, k)
         answer = text[start:end]
         if k == view.count - 1 == len(chat.messages) - 1:
             return Span(k, start, end, notes, not self._is_closed(chat, k, answer), same_header)
@@ -216,13 +217,15 @@ class Spans:
 
     def _behind_header(self, chat: RenderedChat, gap: str, k: int) -> tuple[int, bool]:
         """Where in the gap before an answer the model begins to write, and whether its prompt ends as the gap does."""
-        asked = chat.prompt(k)
-        if asked is None:
+        prompt_view = chat.prompt(k)
+        if prompt_view is None:
             header = self._ends.header
             suffixes = (header[i:] for i in range(len(header)))
-            found = next((gap.rfind(suffix) + len(suffix) for suffix in suffixes if suffix in gap), len(gap))
-            return found, False
-        header = asked.text[max((region[1] for region in chat.before(asked, k)), default=0) :]
+            begin = next((gap.rfind(suffix) + len(suffix) for suffix in suffixes if suffix in gap), len(gap))
+            return begin, False
+        header = prompt_view.text[
+            max((region[1] for region in chat.regions_since_question(prompt_view, k)), default=0) :
+        ]
         shared = self._shared(gap, header)
         if shared < len(header) and (end := self._end_of_header(gap, header)) > shared:
             return end, True  # the two differ before it only, such as in the white space behind a result
@@ -234,31 +237,31 @@ class Spans:
         ends = (header[end - len(token) :] for end, token in tokens if token)
         return next((gap.rfind(text) + len(text) for text in ends if text in gap), 0)
 
-    def _shared(self, one: str, two: str) -> int:
+    def _shared(self, text: str, other: str) -> int:
         """How many characters two texts begin with alike, no token and no word of them cut in two."""
-        shared = len(os.path.commonprefix((one, two)))
-        if shared < min(len(one), len(two)):
-            while shared and not (one[shared - 1].isspace() or self._last_token(one[:shared])):
+        shared = len(os.path.commonprefix((text, other)))
+        if shared < min(len(text), len(other)):
+            while shared and not (text[shared - 1].isspace() or self._last_token(text[:shared])):
                 shared -= 1
         return shared
 
     def _behind_closing(
-        self, chat: RenderedChat, text: str, after: int, ceiling: int, alone: View | None, k: int
+        self, chat: RenderedChat, text: str, words_end: int, ceiling: int, alone: View | None, k: int
     ) -> int:
         """The end of a turn whose words end at `after`, the next message's beginning at `ceiling`."""
-        gap = text[after:ceiling]
-        places = [(gap.find(closing), -len(closing)) for closing in (*self._ends.closings, *self._ends.stops)]
-        found = [place for place in places if place[0] >= 0]
-        if found:
-            at, length = min(found)
-            return after + at - length
+        gap = text[words_end:ceiling]
+        candidates = [(gap.find(closing), -len(closing)) for closing in (*self._ends.closings, *self._ends.stops)]
+        hits = [hit for hit in candidates if hit[0] >= 0]
+        if hits:
+            at, length = min(hits)
+            return words_end + at - length
         if ceiling == len(text) and k == len(chat.messages) - 1:
-            return self._end_of(text, after)
+            return self._end_of(text, words_end)
         if alone is None or alone.text == text:
-            return after
-        own = chat.changed(alone, k)
-        shared = gap[: self._shared(gap, alone.text[own[1] :])] if own else ""
-        return after + len(shared.rstrip())
+            return words_end
+        words = chat.changed(alone, k)
+        shared = gap[: self._shared(gap, alone.text[words[1] :])] if words else ""
+        return words_end + len(shared.rstrip())
 
     # Marks of the template's own
 
@@ -275,13 +278,13 @@ class Spans:
         return [self._with_mark(chat, text, span, *marked[span.message]) for span in spans]
 
     def _with_mark(self, chat: RenderedChat, text: str, span: Span, start: int, end: int) -> Span:
-        before, behind = Loose(text[span.start : start]), text[start : span.end]
+        head, behind = Loose(text[span.start : start]), text[start : span.end]
         message, calls = chat.messages[span.message], chat.calls(span.message)
         words = [(message["content"] or "").strip(), *(call["function"]["name"] for call in calls)]
         thoughts = [message[key] for key in THOUGHTS if message.get(key)]
         leaves_out = (
             span.start < start
-            and any(thought in before for thought in thoughts)
+            and any(thought in head for thought in thoughts)
             and all(word in Loose(behind) for word in words)
         )
         return span._replace(

@@ -1,8 +1,8 @@
 """From a conversation to tokens, and which of them the model must learn to write.
 
-What a turn is trained on is what the model must write, from the prompt that the template gives at that turn until
-generation stops. `spans` finds it in the text that the template writes; here it is made into tokens, once, and every
-trained turn is held against inference:
+A turn is trained on what the model must write, from the prompt that the template gives at that turn until generation
+stops. `answer_spans` finds it in the text that the template writes; here the text is made into tokens, once, and every
+trained turn is compared with inference:
 
 * the tokens before it are those of its generation prompt, as `encode_prompt` makes them;
 * fed one by one to the stop rule (`stop_token_ids`), generation ends with it, or where only closing tokens follow;
@@ -34,6 +34,7 @@ from engine.settings.schema import DataConfig
 from engine.worker.data.answer_spans import Span, Spans
 from engine.worker.data.rendering import Rendering
 from engine.worker.data.thought_channel import learn
+from engine.worker.data.token_text import token_text
 from engine.worker.data.turn_ends import observe
 
 PLAIN_TEMPLATE = """\
@@ -59,19 +60,19 @@ class Turn:
     """One trained turn, as a range of tokens."""
 
     message: int
-    """Its place in the example's messages."""
+    """Its index in the example's messages."""
     start: int
     end: int
     notes: tuple[str, ...] = ()
-    """What is said of it: codes of `engine.formats.turn_notes`."""
+    """Codes of `engine.formats.turn_notes`."""
 
 
 @dataclass(frozen=True)
 class Encoded:
     ids: np.ndarray
     """int32, shape (tokens,)."""
-    trained: np.ndarray
-    """bool, shape (tokens,)."""
+    loss_mask: np.ndarray
+    """bool, shape (tokens,): the loss is taken on this token."""
     turns: tuple[Turn, ...] = ()
     """Of a conversation, in order; those left out by `train_on` have nothing trained in their range."""
 
@@ -80,8 +81,8 @@ class ChatTemplate:
     """One tokenizer with the chat template in force. Raises ModelError when the template itself is unusable."""
 
     stop_token_ids: tuple[int, ...]
-    """Where an answer ends, sorted: the tokens that the template is seen to end turns with, the tokenizer's end token,
-    and those of the model's generation config. One rule for training, evaluation, answers and exports."""
+    """Where an answer ends, sorted: the tokens that the template is observed to end turns with, the tokenizer's end
+    token, and those of the model's generation config. One rule for training, evaluation, answers and exports."""
     thought_tags: tuple[tuple[str, str], ...]
     """What may open and close a thought: what the template puts there, then those known."""
     writes_thoughts: bool
@@ -99,8 +100,8 @@ class ChatTemplate:
         ends: Iterable[int] = (),
         now: datetime | None = None,
     ) -> None:
-        """`template`: a Jinja file, or auto. `ends`: tokens that the model's generation config stops at. `now`: what
-        the template is told of the time."""
+        """`template`: a Jinja file, or auto. `ends`: tokens that the model's generation config stops at. `now`: the
+        time that the template may write."""
         if template != "auto":
             try:
                 tokenizer.chat_template = Path(template).read_text("utf-8")
@@ -122,25 +123,27 @@ class ChatTemplate:
         added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
         added |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         leading = {*tokenizer.convert_ids_to_tokens(self._bos), tokenizer.bos_token} - {tokenizer.eos_token, None}
-        seen = observe(self._rendering, added, leading)
-        stops = {added[text] for text in seen.stops} | {tokenizer.eos_token_id, *ends}
+        observed = observe(self._rendering, added, leading)
+        stops = {added[text] for text in observed.stops} | {tokenizer.eos_token_id, *ends}
         self.stop_token_ids = tuple(sorted(stops - {None}))
         self._stops = frozenset(self.stop_token_ids)
         channel = learn(self._rendering)
         self.thought_tags = tuple(dict.fromkeys([*([channel] if channel else []), *TAGS]))
         self.writes_thoughts = channel is not None or has_tags(tokenizer.get_chat_template())
-        said = {opening.strip() for opening in seen.openings if not has_tags(opening, self.thought_tags)}
-        closing = seen.closing
+        written = {opening.strip() for opening in observed.openings if not has_tags(opening, self.thought_tags)}
+        closing = observed.closing
         for token in tokenizer.added_tokens_decoder.values():
             closing = closing.replace(token.content, "") if token.special else closing
         self.ending = closing.strip()
-        self.openings = tuple(sorted(said - {""}, key=len, reverse=True))
+        self.openings = tuple(sorted(written - {""}, key=len, reverse=True))
         self._added, self._added_ids = tuple(sorted(added, key=len, reverse=True)), frozenset(added.values())
-        self._after_call = added.get(seen.after_call, tokenizer.eos_token_id)
-        known = {text for text, i in added.items() if i in self._stops} if seen.stops else set(added)
-        self._spans = Spans(self._rendering, seen, known, self._last_token)
+        self._after_call = added.get(observed.after_call, tokenizer.eos_token_id)
+        known_stops = {text for text, i in added.items() if i in self._stops} if observed.stops else set(added)
+        self._spans = Spans(self._rendering, observed, known_stops, self._last_token)
         special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-        turns = {token for token in added if token in seen.header or any(token in text for text in seen.closings)}
+        turns = {
+            token for token in added if token in observed.header or any(token in text for text in observed.closings)
+        }
         control = {token for token in special | turns if token.strip() and "think" not in token}
         self._control = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
         self._swallows = any(token.lstrip or token.rstrip for token in tokenizer.added_tokens_decoder.values())
@@ -160,15 +163,15 @@ class ChatTemplate:
                 rendered.append(self._spans.find(example))
             except DataError as error:
                 rendered.append(error)
-        texts = [item[0] for item in rendered if not isinstance(item, DataError)]
+        texts = [entry[0] for entry in rendered if not isinstance(entry, DataError)]
         encodings = iter(self._encodings(texts))
         return [
-            item if isinstance(item, DataError) else self._encode(next(encodings), example, *item, train_on)
-            for example, item in zip(examples, rendered, strict=True)
+            entry if isinstance(entry, DataError) else self._encode(next(encodings), example, *entry, train_on)
+            for example, entry in zip(examples, rendered, strict=True)
         ]
 
     def _encodings(self, texts: list[str]) -> list[Encoding]:
-        """Without what the tokenizer class makes of them besides: lists of masks and types that nobody reads."""
+        """Without what the tokenizer class makes beside them: lists of masks and types that are not used."""
         backend = self.tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
@@ -180,7 +183,7 @@ class ChatTemplate:
     def _encode(self, encoding: Encoding, example: Example, text: str, spans: list[Span], train_on: str) -> Encoded:
         ids: list[int] = encoding.ids
         apart: list[tuple[int, int]] = []
-        """Offsets, once prompt and answer are apart."""
+        """Offsets, once prompt and answer are tokenised apart."""
 
         def at(position: int) -> int:
             return bisect_left(apart, (position,)) if apart else _token_at(encoding, position)
@@ -192,7 +195,7 @@ class ChatTemplate:
                 if self._has_prompt(ids[:first], text[: span.start], example, span.message):
                     notes = tuple(note for note in notes if note != PROMPT_DIFFERS)
             elif apart or not self._follows_prompt(encoding, ids, first, text, span.start):
-                # A token of prompt and answer together is one that the model cannot be asked for.
+                # At inference the model cannot write a token that holds the prompt's end, too.
                 cut = None if apart else self._cut(ids, text, span.start)
                 if cut is None:
                     notes = (PROMPT_DIFFERS, *notes)
@@ -210,115 +213,123 @@ class ChatTemplate:
         count = len(ids)
         ids, _ = self._with_bos(ids, [])
         shift = len(ids) - count
-        trained = np.zeros(len(ids), dtype=bool)
+        loss_mask = np.zeros(len(ids), dtype=bool)
         if train_on == "all":
-            trained[shift:] = True
-        found = tuple(Turn(message, first + shift, end + shift, notes) for message, first, end, notes in turns)
-        for turn in found:
+            loss_mask[shift:] = True
+        all_turns = tuple(Turn(message, first + shift, end + shift, notes) for message, first, end, notes in turns)
+        for turn in all_turns:
             if train_on != "matching" or DIFFERING.keys().isdisjoint(turn.notes):
-                trained[turn.start : turn.end] = True
-        return Encoded(np.array(ids, dtype=np.int32), trained, found)
+                loss_mask[turn.start : turn.end] = True
+        return Encoded(np.array(ids, dtype=np.int32), loss_mask, all_turns)
 
     def _follows_prompt(self, encoding: Encoding, ids: list[int], first: int, text: str, start: int) -> bool:
         """Whether the tokens before an answer are those of the prompt by itself.
 
         What follows a text can change the tokens of its end only, and nothing before an added token or the beginning of
-        a line. So the end is looked at; where it differs, the whole prompt.
+        a line. So the end is compared; where it differs, the whole prompt.
         """
         anchor = first - 1
         lowest = max(0, first - 24)
         while anchor >= lowest and ids[anchor] not in self._added_ids:
             anchor -= 1
         if anchor >= lowest:
-            begin = encoding.token_to_chars(anchor)[0]
+            begin = _first_char(encoding, anchor)
         else:
             line = _ANCHOR.search(text, max(0, start - 80), start)
             begin = line.start() if line else 0
         tail = text[begin:start]
-        known = self._prompt_ends.get(tail)
-        if known is None:
-            known = self._ids(tail)
+        tail_ids = self._prompt_ends.get(tail)
+        if tail_ids is None:
+            tail_ids = self._ids(tail)
             if len(self._prompt_ends) < _MOST_PROMPT_ENDS:
-                self._prompt_ends[tail] = known
-        if len(known) <= first and ids[first - len(known) : first] == known:
+                self._prompt_ends[tail] = tail_ids
+        if len(tail_ids) <= first and ids[first - len(tail_ids) : first] == tail_ids:
             return True
         return self._ids(text[:start]) == ids[:first]
 
-    def _has_prompt(self, ids: list[int], before: str, example: Example, message: int) -> bool:
+    def _has_prompt(self, ids: list[int], prompt_text: str, example: Example, message: int) -> bool:
         """Whether these are the tokens of the prompt for this message, though the texts differ: in white space at their
         end, or in such that added tokens swallow."""
         try:
             text = self._rendering.text(example.messages[:message], example.tools, prompt=True)
         except DataError:
             return False
-        return (self._swallows or text.rstrip() == before.rstrip()) and self._ids(text) == ids
+        return (self._swallows or text.rstrip() == prompt_text.rstrip()) and self._ids(text) == ids
 
     def _cut(self, ids: list[int], text: str, at: int) -> tuple[list[int], list[tuple[int, int]]] | None:
-        """Tokens and offsets of the text as two; None where the tokenizer makes another text of it so."""
-        before, after = self._encodings([text[:at], text[at:]])
-        joined = [*before.ids, *after.ids]
+        """Tokens and offsets of the text in two parts; None where their tokens decode to another text."""
+        head, tail = self._encodings([text[:at], text[at:]])
+        joined = [*head.ids, *tail.ids]
         if self.tokenizer.decode(joined) != self.tokenizer.decode(ids):
             return None
-        return joined, [*before.offsets, *((start + at, end + at) for start, end in after.offsets)]
+        return joined, [*head.offsets, *((start + at, end + at) for start, end in tail.offsets)]
 
     def _stop_note(self, ids: list[int]) -> str:
-        """What inference would make of these tokens: whether it ends with them, and only there."""
+        """The note on where inference would stop: '' where it ends with these tokens, and only there."""
         if ids and ids[-1] in self._stops and self._stops.isdisjoint(ids[:-1]):
             return ""
-        first = next((place for place, token in enumerate(ids) if token in self._stops), None)
+        first = next((index for index, token in enumerate(ids) if token in self._stops), None)
         if first is None:
             return NO_STOP
         behind = [token for token in ids[first + 1 :] if token not in self._added_ids]
-        return EARLY_STOP if behind and self.tokenizer.decode(behind).strip() else ""
+        return EARLY_STOP if behind and token_text(self.tokenizer, behind).strip() else ""
 
     def separate(self, example: Example) -> list[Example]:
         """The conversation up to each of its trained answers, with only that one trained."""
-        found = []
+        parts = []
         for k, message in enumerate(example.messages):
             if message["role"] == "assistant" and message.get("weight", 1):
-                before = (m | {"weight": 0} if m["role"] == "assistant" else m for m in example.messages[:k])
-                found.append(dataclasses.replace(example, messages=(*before, message)))
-        return found
+                earlier = (m | {"weight": 0} if m["role"] == "assistant" else m for m in example.messages[:k])
+                parts.append(dataclasses.replace(example, messages=(*earlier, message)))
+        return parts
 
     def control_tokens(self, example: Example) -> list[tuple[int, str]]:
-        """Where a message's text holds one of the model's control tokens: (place among the messages, the token)."""
-        found = []
+        """Where a message's text holds one of the model's control tokens: (index of the message, the token)."""
+        places = []
         for k, message in enumerate(example.messages):
             for text in (message.get("content"), message.get("reasoning_content")):
                 if text and (match := self._control.search(text)):
-                    found.append((k, match[0]))
-        return found
+                    places.append((k, match[0]))
+        return places
 
     def encode_text(self, text: str) -> Encoded:
         """Tokens of a plain document, all trained, ended by the end-of-text token."""
         ids = self._ids(text)
         if self.tokenizer.eos_token_id is not None:
             ids = [*ids, self.tokenizer.eos_token_id]
-        ids, trained = self._with_bos(ids, [True] * len(ids))
-        return Encoded(np.array(ids, dtype=np.int32), np.array(trained, dtype=bool))
+        ids, loss_mask = self._with_bos(ids, [True] * len(ids))
+        return Encoded(np.array(ids, dtype=np.int32), np.array(loss_mask, dtype=bool))
 
     def encode_prompt(self, example: Example) -> list[int]:
         """Tokens of a conversation up to the point where the assistant is to answer. Raises DataError."""
         text = self._rendering.text(example.messages, example.tools, prompt=True)
         return self._with_bos(self._ids(text), [])[0]
 
-    def _with_bos(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
+    def _with_bos(self, ids: list[int], loss_mask: list[bool]) -> tuple[list[int], list[bool]]:
         """The beginning-of-text token, once: many templates write it themselves, others leave it to the tokenizer."""
         if ids[: len(self._bos)] != self._bos:
-            return [*self._bos, *ids], [*[False] * len(self._bos), *trained]
-        return ids, trained
+            return [*self._bos, *ids], [*[False] * len(self._bos), *loss_mask]
+        return ids, loss_mask
 
 
 def _token_at(encoding: Encoding, position: int) -> int:
     """The first token that begins at this character or behind it."""
-    found = encoding.char_to_token(position)
-    if found is not None and encoding.token_to_chars(found)[0] == position:
-        return found
+    token = encoding.char_to_token(position)
+    if token is not None and _first_char(encoding, token) == position:
+        return token
     count = len(encoding)
-    if count and encoding.token_to_chars(count - 1)[0] < position:
+    if count and _first_char(encoding, count - 1) < position:
         return count
     # A list of all offsets takes many times as long.
     return bisect_left(encoding.offsets, (position,))
+
+
+def _first_char(encoding: Encoding, token: int) -> int:
+    """Where a token begins in the text; without special tokens, every token is part of it."""
+    chars = encoding.token_to_chars(token)
+    if chars is None:
+        raise IndexError(token)
+    return chars[0]
 
 
 def clock_of(config: DataConfig, run: Path | None = None) -> datetime:
@@ -335,7 +346,7 @@ def clock_of(config: DataConfig, run: Path | None = None) -> datetime:
 
 
 def _leading_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer itself puts before a text: the beginning-of-text token, two of them for GLM-4, or nothing."""
+    """The tokens that the tokenizer itself puts before a text: the beginning-of-text token, two for GLM-4, or none."""
     plain, special = (tokenizer("a", add_special_tokens=flag)["input_ids"] for flag in (False, True))
     for count in range(len(special) - len(plain) + 1):
         if special[count : count + len(plain)] == plain:

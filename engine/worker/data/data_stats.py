@@ -31,10 +31,10 @@ def data_stats(dataset: Prepared, config: RunConfig, template: ChatTemplate, bat
     lengths = train.lengths
     stats = {
         "median_tokens": float(np.median(lengths)),
-        "median_answer_tokens": float(np.median(train.supervised)),
+        "median_answer_tokens": float(np.median(train.label_tokens)),
         "longest": int(lengths.max()),
         "step_tokens": train.largest_step(batch_size),
-        "supervised": round(float(train.trained.mean()), 4),
+        "supervised": round(float(train.loss_mask.mean()), 4),
         "dated": 0.0,
         "beyond": beyond_positions(dataset, config),
         "with_system": dataset.with_system,
@@ -59,12 +59,12 @@ def _repeats(tokens: TokenSet) -> dict[str, Any]:
     answers: dict[bytes, Counter[bytes]] = defaultdict(Counter)
     repeats = 0
     for index in range(len(tokens)):
-        ids, trained = tokens.example(index)
+        ids, loss_mask = tokens.example(index)
         whole = _digest(ids)
         repeats += whole in seen
         seen.add(whole)
         # The prompt of a conversation of several turns is all up to its first answer.
-        first = int(trained.argmax())
+        first = int(loss_mask.argmax())
         answers[_digest(ids[:first])][_digest(ids[first:])] += 1
     answer_counts: Counter[bytes] = Counter()
     for counts in answers.values():
@@ -81,8 +81,8 @@ def _dated(tokens: TokenSet, template: ChatTemplate) -> float:
     chosen = np.unique(np.linspace(0, len(tokens) - 1, min(_SAMPLED, len(tokens))).astype(int))
     dated = 0
     for index in chosen:
-        ids, trained = tokens.example(index)
-        dated += bool(_ASKS_FOR_WHAT_CHANGES.search(token_text(template.tokenizer, ids[~trained].tolist())))
+        ids, loss_mask = tokens.example(index)
+        dated += bool(_ASKS_FOR_WHAT_CHANGES.search(token_text(template.tokenizer, ids[~loss_mask].tolist())))
     return round(dated / len(chosen), 4)
 
 

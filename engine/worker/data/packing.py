@@ -22,7 +22,7 @@ class TokenSet:
 
     ids: np.ndarray
     """int32, shape (tokens,)."""
-    trained: np.ndarray
+    loss_mask: np.ndarray
     """bool, shape (tokens,): the loss is taken on this token. Never the first of an example: nothing predicts it."""
     offsets: np.ndarray
     """int64, shape (examples + 1,)."""
@@ -36,20 +36,20 @@ class TokenSet:
         return np.diff(self.offsets)
 
     @functools.cached_property
-    def supervised(self) -> np.ndarray:
+    def label_tokens(self) -> np.ndarray:
         """Trained tokens of each example, int64, shape (examples,)."""
-        running = np.concatenate(([0], np.cumsum(self.trained, dtype=np.int64)))
+        running = np.concatenate(([0], np.cumsum(self.loss_mask, dtype=np.int64)))
         return running[self.offsets[1:]] - running[self.offsets[:-1]]
 
     def example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Its (ids, trained)."""
         span = slice(self.offsets[index], self.offsets[index + 1])
-        return self.ids[span], self.trained[span]
+        return self.ids[span], self.loss_mask[span]
 
     def digest(self) -> str:
         """32 hex digits that identify its content: tokens, loss mask, and where examples begin."""
         digest = hashlib.blake2b(digest_size=16)
-        for array in (self.ids, self.trained, self.offsets):
+        for array in (self.ids, self.loss_mask, self.offsets):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
@@ -63,9 +63,9 @@ class TokenSet:
         offsets = np.zeros(len(examples) + 1, dtype=np.int64)
         np.cumsum([len(ids) for ids, *_ in examples], out=offsets[1:])
         ids = np.concatenate([ids for ids, *_ in examples] or [np.zeros(0)]).astype(np.int32)
-        trained = np.concatenate([trained for _, trained, *_ in examples] or [np.zeros(0)]).astype(bool)
-        trained[offsets[:-1]] = False
-        return TokenSet(ids, trained, offsets)
+        loss_mask = np.concatenate([loss_mask for _, loss_mask, *_ in examples] or [np.zeros(0)]).astype(bool)
+        loss_mask[offsets[:-1]] = False
+        return TokenSet(ids, loss_mask, offsets)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 """One conversation as its chat template renders it: whole, up to a message, as the prompt of an answer, and with other
-words in a message, which shows where that one stands."""
+words in a message, which shows where that message is in the text."""
 
 import itertools
 import os
@@ -26,7 +26,7 @@ class View:
 
 
 class RenderedChat:
-    """Renders each view once. Messages are named by their place in the example."""
+    """Renders each view once. Messages are named by their index in the example."""
 
     def __init__(self, rendering: Rendering, example: Example) -> None:
         self.messages, self.tools = example.messages, example.tools
@@ -46,7 +46,7 @@ class RenderedChat:
         return self._view(k + 1, False)
 
     def prompt(self, k: int) -> View | None:
-        """What the model is given when it is to write this message; None where the template refuses that."""
+        """The prompt for which the model is to write this message; None where the template refuses that."""
         return self._view(k, True)
 
     def _view(self, count: int, is_prompt: bool) -> View | None:
@@ -59,6 +59,7 @@ class RenderedChat:
         return self._views[count, is_prompt]
 
     def calls(self, k: int) -> Sequence[dict]:
+        """The tool calls of this message."""
         return self.messages[k].get("tool_calls") or ()
 
     def changed(self, view: View, k: int, exchange: Callable[[dict], dict] | None = None) -> Region | None:
@@ -77,13 +78,13 @@ class RenderedChat:
                 msg("where this answer stands cannot be told: with other words, {message}", message=error.message)
             ) from None
         start = len(os.path.commonprefix((view.text, other)))
-        after = len(os.path.commonprefix((view.text[start:][::-1], other[start:][::-1])))
-        region = (start, len(view.text) - after) if other != view.text else None
+        tail = len(os.path.commonprefix((view.text[start:][::-1], other[start:][::-1])))
+        region = (start, len(view.text) - tail) if other != view.text else None
         if exchange is None:
             self._regions[view.text, k] = region
         return region
 
-    def own(self, view: View, k: int) -> Region:
+    def answer_region(self, view: View, k: int) -> Region:
         """The range of this answer's words, without those that a template writes behind the results of its calls.
         Raises DataError where it has none, or another message stands between them."""
         ways = [other_arguments, other_content, other_thoughts]
@@ -97,14 +98,16 @@ class RenderedChat:
         results = itertools.takewhile(lambda other: self.messages[other]["role"] == "tool", range(k + 1, view.count))
         neighbours = [other for other in {k - 1, k + 1, *results} if 0 <= other < view.count]
         beside = [region for other in neighbours if (region := self.changed(view, other))]
-        whole = [own for own in regions if not any(own[0] < other[0] and other[1] < own[1] for other in beside)]
+        whole = [
+            region for region in regions if not any(region[0] < other[0] and other[1] < region[1] for other in beside)
+        ]
         if not whole:
             raise DataError("the chat template writes this answer in two places, with another message between them")
         first = min(whole)
-        whole = [own for own in whole if not any(first[1] <= other[0] < own[0] for other in beside)]
+        whole = [region for region in whole if not any(first[1] <= other[0] < region[0] for other in beside)]
         return first[0], max(end for _, end in whole)
 
-    def before(self, view: View, k: int) -> Iterator[Region]:
+    def regions_since_question(self, view: View, k: int) -> Iterator[Region]:
         """Of the messages since the last question, that included: a template may write results with the calls."""
         for other in range(k - 1, -1, -1):
             if region := self.changed(view, other):

@@ -69,14 +69,14 @@ class Thoughts:
         thought = has_thought(example, self._tags)
         if not self._in_template and not any(has_tags(m.get("content") or "", self._tags) for m in example.messages):
             return encoded, thought, False
-        trained, has_empty = encoded.trained, False
+        loss_mask, has_empty = encoded.loss_mask, False
         for turn in encoded.turns:
             if empty := self._empty_thought(encoded.ids[turn.start : turn.end]):
                 has_empty = True
                 if not self.trains_empty:
-                    trained = np.array(trained)
-                    trained[turn.start : turn.start + empty] = False
-        return replace(encoded, trained=trained), thought, has_empty
+                    loss_mask = np.array(loss_mask)
+                    loss_mask[turn.start : turn.start + empty] = False
+        return replace(encoded, loss_mask=loss_mask), thought, has_empty
 
     def _empty_thought(self, ids: np.ndarray) -> int:
         """How many of a turn's first tokens write an empty thought and the white space after it."""

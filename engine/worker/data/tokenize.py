@@ -198,9 +198,9 @@ def take_chats(
                 limit=limit,
             )
             kept, problem = 0, Problem(example.file, example.line, OVERLONG, message)
-        elif not encoded.trained[1:kept].any():
+        elif not encoded.loss_mask[1:kept].any():
             message = "no trained token is left" + (f" within data.max_length {limit}" if kept == limit else "")
-            if config.data.train_on == "matching" and encoded.turns and not encoded.trained.any():
+            if config.data.train_on == "matching" and encoded.turns and not encoded.loss_mask.any():
                 message = "none of its answers reads as at inference (data.train_on matching)"
             kept, problem = 0, Problem(example.file, example.line, "nothing-trained", message)
         yield Taken(example, encoded, kept, thought, empty, problem)
@@ -225,9 +225,9 @@ def encode_chats(
                 counts.overlong += len(encoded.ids) > limit
                 if problem is None or problem.code != OVERLONG:
                     counts.cut_tokens += max(0, len(encoded.ids) - limit)
-                    counts.cut_supervised += int(encoded.trained[limit:].sum())
+                    counts.cut_supervised += int(encoded.loss_mask[limit:].sum())
             if problem is None and encoded is not None:
-                kept.append((encoded.ids[: row.kept], encoded.trained[: row.kept]))
+                kept.append((encoded.ids[: row.kept], encoded.loss_mask[: row.kept]))
                 kept_examples.append(row.example)
             elif problem is not None:
                 counts.skipped += 1
@@ -282,7 +282,7 @@ def encode_texts(
             continue
         counts.overlong += len(encoded.ids) > config.data.max_length
         cut = document_pieces(encoded, config.data.max_length)
-        pieces += [(ids, trained, example.file) for ids, trained in cut]
+        pieces += [(ids, loss_mask, example.file) for ids, loss_mask in cut]
     return pieces
 
 
@@ -293,7 +293,7 @@ def document_pieces(encoded: Encoded, limit: int) -> list[tuple[np.ndarray, np.n
     if cuts[-1] - cuts[-2] == 1 and len(cuts) > 2:
         cuts[-2] -= 1  # a piece of one token has nothing that predicts it
     spans = itertools.pairwise(cuts)
-    return [(encoded.ids[start:end], encoded.trained[start:end]) for start, end in spans if end - start > 1]
+    return [(encoded.ids[start:end], encoded.loss_mask[start:end]) for start, end in spans if end - start > 1]
 
 
 def encode_document(template: ChatTemplate, example: Example) -> Encoded | DataError:
@@ -340,7 +340,7 @@ def count(counts: TokenCounts, tokens: TokenSet) -> None:
     lengths = tokens.lengths
     counts.examples = len(tokens)
     counts.tokens = int(lengths.sum())
-    counts.supervised = int(tokens.trained.sum())
+    counts.supervised = int(tokens.loss_mask.sum())
     counts.longest = int(lengths.max(initial=0))
     counts.histogram = length_histogram(lengths)
 

@@ -102,11 +102,11 @@ def _shared_tails(
     for i in {by_length[0], by_length[len(prompts) // 2], by_length[-1]} if prompts else ():
         prompt_ids, tails = encoded[i], []
         for chat in _answered(template, prompts[i], labels):
-            ids, label_at = chat.ids.tolist(), np.flatnonzero(chat.trained)
+            ids, label_at = chat.ids.tolist(), np.flatnonzero(chat.loss_mask)
             if (
                 ids[: len(prompt_ids)] != prompt_ids
                 or label_at[0] != len(prompt_ids)
-                or not chat.trained[len(prompt_ids) : label_at[-1]].all()
+                or not chat.loss_mask[len(prompt_ids) : label_at[-1]].all()
             ):
                 return None
             tails.append(ids[len(prompt_ids) : label_at[-1] + 1])
@@ -227,14 +227,14 @@ def _by_loss(loss_fn: PackedLoss | UnpackedLoss, chats: Sequence[Encoded], preci
     templates that allow no sharing."""
     answers = []
     for chat in chats:
-        last = int(np.flatnonzero(np.diff(np.concatenate(([False], chat.trained)).astype(int)) == 1)[-1])
-        only_last = chat.trained & (np.arange(len(chat.ids)) >= last)
+        last = int(np.flatnonzero(np.diff(np.concatenate(([False], chat.loss_mask)).astype(int)) == 1)[-1])
+        only_last = chat.loss_mask & (np.arange(len(chat.ids)) >= last)
         answers.append((chat.ids, only_last))
     tokens = TokenSet.join(answers)
     likelihoods = np.zeros(len(chats))
     for group in plan_passes(np.arange(len(tokens)), tokens.lengths, _PASS_TOKENS):
         with precision.context():
             losses = loss_fn.token_losses(make_pack(tokens, group).to(precision.device))
-        parts = losses.double().split(tokens.supervised[group].tolist())
+        parts = losses.double().split(tokens.label_tokens[group].tolist())
         likelihoods[group] = [-float(part.sum()) for part in parts]
     return likelihoods

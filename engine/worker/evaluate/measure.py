@@ -171,7 +171,7 @@ def measure(
     are needed and there are none. A failure of eval.command is a field of the result: all else has been measured.
     """
     losses = example_losses(model.loss_fn, tokens, micro_tokens, model.precision, progress)
-    loss = float(losses.sum()) / int(tokens.supervised.sum())
+    loss = float(losses.sum()) / int(tokens.label_tokens.sum())
     scores = {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 700)) if not math.isnan(loss) else math.nan}
     keys = (
         list(keys)
@@ -183,7 +183,7 @@ def measure(
     choices: list[Choice] = []
     sources = groups(files)
     for name, indices in sources.items():
-        scores[f"eval/loss@{name}"] = float(losses[indices].sum()) / int(tokens.supervised[indices].sum())
+        scores[f"eval/loss@{name}"] = float(losses[indices].sum()) / int(tokens.label_tokens[indices].sum())
     if (spec.metrics or spec.command) and parts:
         chosen = parts[: spec.max_examples or None]
         prompts = [prompt for prompt, _ in chosen]
@@ -218,7 +218,7 @@ def measure(
             source_answers = [answers[index] for index in indices if index < len(chosen)]
             scores |= {f"{key}@{name}": value for key, value in means(source_answers, spec.metrics, classified).items()}
     questions = [last_message(prompt) for prompt, _ in parts]
-    evaluation = EvalResult(losses, tokens.supervised, answers, choices, questions, keys, scores, sources)
+    evaluation = EvalResult(losses, tokens.label_tokens, answers, choices, questions, keys, scores, sources)
     try:
         numbers = _set_scores(evaluation, spec, progress)
     except CommandFailed as error:
@@ -252,7 +252,7 @@ def example_losses(
             for group in plan_passes(left, tokens.lengths, micro_tokens):
                 with precision.context():
                     losses = loss_fn.token_losses(make_pack(tokens, group).to(precision.device))
-                owner = np.repeat(np.arange(len(group)), tokens.supervised[group])
+                owner = np.repeat(np.arange(len(group)), tokens.label_tokens[group])
                 sums[group] = np.bincount(owner, losses.double().cpu().numpy(), len(group))
                 left = np.setdiff1d(left, group)
                 progress("loss", len(tokens) - len(left), len(tokens))

@@ -19,9 +19,9 @@ def answer_ends(template: ChatTemplate, model: Any) -> tuple[int, ...]:
     eos_ids = {*template.stop_token_ids, *(configured if isinstance(configured, list) else [configured])} - {None}
     question, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
     encoded = template.encode_chats([Example(messages=(question, answer))])[0]
-    if isinstance(encoded, DataError) or not encoded.trained.any():
+    if isinstance(encoded, DataError) or not encoded.loss_mask.any():
         return tuple(sorted(eos_ids))
-    end = int(encoded.ids[encoded.trained][-1])
+    end = int(encoded.ids[encoded.loss_mask][-1])
     return (end, *sorted(eos_ids - {end})) if end in eos_ids else tuple(sorted(eos_ids))
 
 

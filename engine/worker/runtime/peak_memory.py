@@ -30,7 +30,7 @@ class PeakMemory:
             bfloat16=precision.autocast is not None,
             longest=self._longest,
             step_tokens=self._step_tokens,
-            supervised=float(tokens.trained.mean()),
+            supervised=float(tokens.loss_mask.mean()),
         )
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)

@@ -427,7 +427,7 @@ def forward_backward(
     `indices`: int64, the step's examples, all ranks'. Each rank makes the passes of its own shard; the sums, and what
     is raised, are then the same on all.
     """
-    label_tokens = int(tokens.supervised[indices].sum())
+    label_tokens = int(tokens.label_tokens[indices].sum())
     total = torch.zeros((), device=precision.device)
     with ranks.sync_oom():
         for group in plan_passes(ranks.shard(indices, tokens.lengths), tokens.lengths, micro_tokens):

@@ -81,7 +81,7 @@ def test_the_logged_loss_is_the_models_own_over_the_tokens_of_the_step(
     assert train(folder, stop=NeverStop()) == DONE
     tokens, val = tokens_of(folder)
     first = TokenSet.join([tokens.example(i) for i in epoch_order(len(tokens), 0, 0)[:8]])
-    assert first.supervised.std() > 5
+    assert first.label_tokens.std() > 5
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     assert metric(folder, "train/loss") == [pytest.approx(own_loss(model, first), rel=1e-6)]
     before = next(event for event in events_of(folder, "eval") if event["step"] == 0)
@@ -197,7 +197,7 @@ def test_the_dry_run_tells_what_is_cut_and_shows_what_is_trained(
     counts = told["data"]["train"]
     assert counts["overlong"] == (whole.lengths > 32).sum() > 0
     assert counts["cut_tokens"] == np.maximum(whole.lengths - 32, 0).sum()
-    assert counts["cut_supervised"] == whole.trained.sum() - counts["supervised"] > 0
+    assert counts["cut_supervised"] == whole.loss_mask.sum() - counts["supervised"] > 0
     assert counts["examples"] == 12 and counts["longest"] == 32
     pieces = told["examples"][0]
     assert [trained for _, trained in pieces] == [False, True]

@@ -111,7 +111,7 @@ def a_clock_that_ticks_between_renderings(patch: Patch) -> None:
 
 
 def a_header_looked_for_across_other_messages(patch: Patch) -> None:
-    patch.setattr(RenderedChat, "before", lambda *_: iter(()))
+    patch.setattr(RenderedChat, "regions_since_question", lambda *_: iter(()))
 
 
 def an_unlike_prompt_not_told(patch: Patch) -> None:

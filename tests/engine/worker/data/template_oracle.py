@@ -245,7 +245,7 @@ class Oracle:
             raise Violation("trained what the template refuses", reading.error)
         if "None" in reading.text:
             raise Violation("None in the text", reading.text)
-        ids, runs = encoded.ids.tolist(), list(_runs(encoded.trained))
+        ids, runs = encoded.ids.tolist(), list(_runs(encoded.loss_mask))
         texts = [self.tokenizer.decode(ids[a:b]) for a, b in runs]
         trained_words = set(WORD.findall(" ".join(texts)))
         for number, message in enumerate(example.messages):

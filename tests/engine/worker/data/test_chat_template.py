@@ -60,7 +60,7 @@ def encode(template: ChatTemplate, *messages: dict, **options: Any) -> Encoded:
 
 def supervised(template: ChatTemplate, encoded: Encoded) -> list[str]:
     """The text of each unbroken run of trained tokens."""
-    borders = np.flatnonzero(np.diff(np.concatenate(([0], encoded.trained.astype(int), [0]))))
+    borders = np.flatnonzero(np.diff(np.concatenate(([0], encoded.loss_mask.astype(int), [0]))))
     return [template.tokenizer.decode(encoded.ids[a:b].tolist()) for a, b in borders.reshape(-1, 2)]
 
 
@@ -134,7 +134,7 @@ def test_a_text_begins_with_exactly_one_beginning_token(shape: Shape) -> None:
             assert ids[len(prefix) : 2 * len(prefix)] != prefix
         elif tokens.bos_token_id is not None:
             assert ids.count(tokens.bos_token_id) == 1
-    assert not encode(template, *messages).trained[0]
+    assert not encode(template, *messages).loss_mask[0]
 
 
 def test_an_encoded_conversation_begins_with_the_prompt_the_model_will_get(shape: Shape) -> None:
@@ -145,7 +145,7 @@ def test_an_encoded_conversation_begins_with_the_prompt_the_model_will_get(shape
     encoded = encode(template, *messages)
     prompt = template.encode_prompt(Example(messages=messages[:1]))
     assert encoded.ids[: len(prompt)].tolist() == prompt
-    assert encoded.trained[len(prompt)] and not encoded.trained[: len(prompt)].any()
+    assert encoded.loss_mask[len(prompt)] and not encoded.loss_mask[: len(prompt)].any()
 
 
 def test_all_tokens_are_trained_where_asked_and_the_end_is_there_too(shape: Shape) -> None:
@@ -155,7 +155,7 @@ def test_all_tokens_are_trained_where_asked_and_the_end_is_there_too(shape: Shap
     (answers,) = template.encode_chats([example])
     assert every.ids.tolist() == answers.ids.tolist()
     lead = len(template._bos) if answers.ids[: len(template._bos)].tolist() == template._bos else 0
-    assert every.trained[lead:].all()
+    assert every.loss_mask[lead:].all()
 
 
 # --- any conversation in every shape of template ----------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_the_tools_offered_stand_in_the_prompt_and_are_not_trained() -> None:
     without = encode(template, *weather_talk())
     assert '"properties": {"city"' in template.tokenizer.decode(with_tools.ids)
     assert len(with_tools.ids) > len(without.ids)
-    assert with_tools.trained.sum() == without.trained.sum()
+    assert with_tools.loss_mask.sum() == without.loss_mask.sum()
 
 
 @pytest.mark.parametrize("name", ["chatml-marked", "chatml", "phi3", "plain"])
@@ -269,7 +269,7 @@ def test_a_space_and_the_answers_first_word_in_one_token_are_trained() -> None:
     encoded = encode(template, user("What is the capital of France?"), assistant("Paris is the capital. 👍龘"))
     prompt = template.encode_prompt(Example(messages=(user("What is the capital of France?"),)))
     assert encoded.ids[: len(prompt)].tolist() == prompt
-    assert encoded.trained.tolist() == [False] * len(prompt) + [True] * (len(encoded.ids) - len(prompt))
+    assert encoded.loss_mask.tolist() == [False] * len(prompt) + [True] * (len(encoded.ids) - len(prompt))
     pieces = template.tokenizer.convert_ids_to_tokens(encoded.ids.tolist())
     assert pieces[len(prompt)].startswith("▁P") and pieces[-1] == "</s>"
 
@@ -284,7 +284,7 @@ def test_where_prompt_and_answer_share_a_token_training_starts_behind_it() -> No
     tokens.chat_template = SHAPES["chatml"].template
     template = ChatTemplate(tokens)
     encoded = encode(template, user("a"), assistant("\nyes"))
-    trained = tokens.convert_ids_to_tokens(encoded.ids[encoded.trained].tolist())
+    trained = tokens.convert_ids_to_tokens(encoded.ids[encoded.loss_mask].tolist())
     assert trained == ["y", "e", "s", "<|im_end|>"]
 
 
@@ -305,7 +305,7 @@ def test_padding_with_the_end_of_text_token_loses_no_end() -> None:
     encoded = encode(template, user("a"), assistant("b"), user("c"), assistant("d"))
     ends = encoded.ids == template.tokenizer.eos_token_id
     assert ends.sum() == 3  # the beginning's and two answers'
-    assert encoded.trained[ends].tolist() == [False, True, True]
+    assert encoded.loss_mask[ends].tolist() == [False, True, True]
 
 
 # --- templates and rows that cannot be --------------------------------------------------------------------------------
@@ -422,13 +422,13 @@ def test_cut_tokens_and_cut_answer_tokens_are_counted(tmp_path: Path, chatml: Ch
     counts = prepared.report["train"]
     assert counts["overlong"] == 2
     assert counts["cut_tokens"] == sum(max(0, len(e.ids) - 40) for e in whole)
-    assert counts["cut_supervised"] == sum(int(e.trained[40:].sum()) for e in whole)
+    assert counts["cut_supervised"] == sum(int(e.loss_mask[40:].sum()) for e in whole)
     assert counts["longest"] == 40
     assert counts["tokens"] == len(whole[0].ids) + 40
     cut = prepared.train.ids[prepared.train.offsets[1] :]
     assert cut.tolist() == whole[1].ids[:40].tolist()
-    trained = prepared.train.trained[prepared.train.offsets[1] :]
-    assert trained.tolist() == whole[1].trained[:40].tolist()
+    trained = prepared.train.loss_mask[prepared.train.offsets[1] :]
+    assert trained.tolist() == whole[1].loss_mask[:40].tolist()
 
 
 def test_overlong_rows_are_left_out_whole_where_asked(tmp_path: Path, chatml: ChatTemplate) -> None:
@@ -479,7 +479,7 @@ def test_plain_text_is_cut_without_losing_a_token(tmp_path: Path, chatml: ChatTe
     assert prepared.train.lengths.min() > 1 and prepared.train.lengths.max() <= length
     first = np.zeros(len(whole), dtype=bool)
     first[prepared.train.offsets[:-1]] = True
-    assert prepared.train.trained.tolist() == (~first).tolist()
+    assert prepared.train.loss_mask.tolist() == (~first).tolist()
 
 
 def test_equal_pieces_of_text_never_fall_on_both_sides_of_the_split(tmp_path: Path, chatml: ChatTemplate) -> None:

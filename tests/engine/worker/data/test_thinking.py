@@ -248,7 +248,7 @@ def test_an_empty_thought_in_such_a_channel_is_found_and_not_trained(reasoning):
     example = Example(messages=tuple(ROWS[0]["messages"]))
     encoded, thought, empty = Thoughts(template, "no_loss_on_empty").look(example, template.encode_chats([example])[0])
     assert empty and not thought
-    assert tokens.decode(encoded.ids[encoded.trained].tolist()).startswith("plain")
+    assert tokens.decode(encoded.ids[encoded.loss_mask].tolist()).startswith("plain")
 
 
 def test_what_a_template_has_the_model_write_before_every_answer_is_no_part_of_it():

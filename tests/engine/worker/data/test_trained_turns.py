@@ -401,7 +401,7 @@ def test_white_space_that_differs_behind_a_result_does_not_move_the_turn() -> No
     talk = (user("q"), calling({"a": 1}), result("found"), said("It is 5."))
     template = make(AFTER_RESULTS)
     (encoded,) = template.encode_chats([Example(messages=talk)])
-    text = template.tokenizer.decode(encoded.ids[encoded.trained].tolist())
+    text = template.tokenizer.decode(encoded.ids[encoded.loss_mask].tolist())
     assert text == f'CALL look {{"a": 1}}{E}It is 5.{E}'
 
 

@@ -260,7 +260,7 @@ def _by_hand(model: torch.nn.Module, template: ChatTemplate, prompt: Example, la
     ids = torch.from_numpy(chat.ids).long()
     log_p = torch.log_softmax(model(input_ids=ids[None]).logits[0, :-1].double(), -1)
     each = log_p.gather(1, ids[1:, None])[:, 0]
-    return float(each[torch.from_numpy(chat.trained[1:])].sum())
+    return float(each[torch.from_numpy(chat.loss_mask[1:])].sum())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

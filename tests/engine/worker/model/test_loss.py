@@ -133,14 +133,14 @@ def alone(plain: PreTrainedModel, tokens: TokenSet) -> list[Tensor]:
     losses = []
     for start, end in zip(tokens.offsets, tokens.offsets[1:], strict=False):
         ids = torch.from_numpy(tokens.ids[start:end]).long()
-        trained = torch.from_numpy(tokens.trained[start:end])
+        trained = torch.from_numpy(tokens.loss_mask[start:end])
         logits = plain(input_ids=ids[None], use_cache=False).logits[0, :-1]
         losses.append(F.cross_entropy(logits, ids[1:], reduction="none")[trained[1:]])
     return losses
 
 
 def by_example(tokens: TokenSet, losses: Tensor, order: np.ndarray) -> dict[int, Tensor]:
-    return dict(zip(order.tolist(), losses.split(tokens.supervised[order].tolist()), strict=True))
+    return dict(zip(order.tolist(), losses.split(tokens.label_tokens[order].tolist()), strict=True))
 
 
 # --- packed is as alone -----------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_packed_examples_have_the_losses_they_have_alone(name: str, built) -> No
 @torch.no_grad()
 def test_changing_one_example_changes_no_other(name: str, built) -> None:
     model, tokens = built(name), examples()
-    changed = TokenSet(tokens.ids.copy(), tokens.trained, tokens.offsets)
+    changed = TokenSet(tokens.ids.copy(), tokens.loss_mask, tokens.offsets)
     a, b = tokens.offsets[1:3]
     changed.ids[a:b] = examples(seed=1).ids[a:b]
     before, after = (
@@ -191,7 +191,7 @@ def test_positions_start_anew_in_every_example(name: str, built) -> None:
 def test_nothing_is_to_predict_an_examples_first_token() -> None:
     tokens = TokenSet.join([(np.arange(n) + 3, np.ones(n, dtype=bool)) for n in LENGTHS])
     pack = make_pack(tokens, everything(tokens))
-    assert len(pack.targets) == sum(LENGTHS) - len(LENGTHS) == tokens.trained.sum()
+    assert len(pack.targets) == sum(LENGTHS) - len(LENGTHS) == tokens.loss_mask.sum()
     lasts = np.cumsum(LENGTHS) - 1
     assert not set(pack.label_positions.tolist()) & set(lasts.tolist())
     assert torch.equal(pack.input_ids[0, pack.label_positions + 1], pack.targets)
@@ -221,7 +221,7 @@ def reference(model: nn.Module, tokens: TokenSet) -> tuple[float, dict[str, Tens
     """Loss and gradients of one optimizer step in float64, by the model's own forward pass."""
     plain = eager(model).double()
     plain.zero_grad()
-    value = torch.cat(alone(plain, tokens)).sum() / int(tokens.supervised.sum())
+    value = torch.cat(alone(plain, tokens)).sum() / int(tokens.label_tokens.sum())
     value.backward()
     return value.item(), {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
 
