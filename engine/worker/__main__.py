@@ -12,6 +12,7 @@ from engine.worker.runtime.environment import set_environment
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Train the run, or report on it; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m engine.worker", description=__doc__)
     parser.add_argument("folder", type=Path, help="a run's folder, holding config.json")
     parser.add_argument("--from", dest="resume_from", default="latest", help="latest, best, epoch-N or a step")

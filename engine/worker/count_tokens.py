@@ -23,6 +23,7 @@ _BATCH = 500
 
 
 def main() -> int:
+    """Count the examples on stdin; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m engine.worker.count_tokens", description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--template", default="auto")

@@ -27,6 +27,7 @@ _FEWER_SHOTS = (
 
 
 def main() -> int:
+    """Serve the request on stdin; returns the exit code."""
     from engine.base.errors import EngineError, first_line
     from engine.worker.runtime.environment import set_environment
 

@@ -27,6 +27,7 @@ from engine.worker.model.load import generation_ends, load_tokenizer
 
 
 def main() -> int:
+    """Describe the examples on stdin; returns the exit code."""
     argparse.ArgumentParser(prog="python -m engine.worker.show_turns", description=__doc__).parse_args()
     lines = iter(sys.stdin.buffer)
     try:

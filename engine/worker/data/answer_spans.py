@@ -40,6 +40,8 @@ class Span(NamedTuple):
 
 
 class Spans:
+    """Finds the trained turns of conversations in one template's text."""
+
     def __init__(
         self, rendering: Rendering, ends: TurnEnds, stops: Collection[str], last_token: Callable[[str], str]
     ) -> None:

@@ -69,6 +69,8 @@ class Turn:
 
 @dataclass(frozen=True)
 class Encoded:
+    """A conversation or document as tokens."""
+
     ids: np.ndarray
     """int32, shape (tokens,)."""
     loss_mask: np.ndarray

@@ -29,6 +29,7 @@ class Loose:
         return bare in self._bare or json.dumps(bare, ensure_ascii=False)[1:-1] in self._bare
 
     def count(self, words: str) -> int:
+        """How often the words occur as they are."""
         return self._text.count(words)
 
 

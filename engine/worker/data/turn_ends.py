@@ -32,6 +32,8 @@ TOOL = {
 
 @dataclass(frozen=True)
 class TurnEnds:
+    """What surrounds the assistant's turns, as texts."""
+
     openings: tuple[str, ...]
     """What a template may write between its generation prompt and a plain answer: nothing, or an empty thought. The
     first of them stands in the last turn."""

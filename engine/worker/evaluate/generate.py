@@ -34,6 +34,8 @@ _REFILL_SHARE = 4
 
 @dataclass(frozen=True)
 class Sampling:
+    """How answers are generated."""
+
     max_new_tokens: int = 128
     temperature: float = 0.0
     """0: the most likely token each time."""

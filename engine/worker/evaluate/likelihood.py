@@ -38,6 +38,8 @@ _TOO_LONG = (
 
 @dataclass(frozen=True)
 class Choice:
+    """The likeliest label of a prompt."""
+
     label: str
     probability: float
     """Of this label among all of them."""

@@ -74,10 +74,12 @@ class EvalSpec:
 
     @property
     def by_likelihood(self) -> bool:
+        """Whether labels are chosen by their likelihood."""
         return needs_labels(self.metrics) and self.classify == "likelihood"
 
     @property
     def writes(self) -> bool:
+        """Whether answers are generated."""
         labels_are_written = needs_labels(self.metrics) and self.classify == "generate"
         return self.command is not None or needs_text(self.metrics) or labels_are_written
 

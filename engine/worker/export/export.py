@@ -445,6 +445,7 @@ def _quiet() -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Export as the arguments say, and print the outcome as JSON; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m engine.worker.export.export", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("target", type=Path)

@@ -89,7 +89,7 @@ _NOT_IN_THE_FORWARD_PASS = {
     "pretraining_tp",
     "rope_parameters",  # compared by the frequencies that come of it
     "use_cache",
-    # Attended to whole: said to the user, see gguf_file.
+    # Written as full attention, with a note to the user: see gguf_file.
     "layer_types",
     "max_window_layers",
     "sliding_window",
@@ -154,6 +154,7 @@ def rotation(config: Any) -> tuple[dict[str, Any], float, int]:
 
 
 def scaling(rope: Mapping[str, Any]) -> str:
+    """The kind of the rotation's scaling, `default` for none."""
     return rope.get("rope_type", rope.get("type")) or "default"
 
 

@@ -52,12 +52,14 @@ class Precision:
         return [self.device] if self.device.type == "cuda" else []
 
     def context(self) -> contextlib.AbstractContextManager:
+        """In which the model is run: autocast, or nothing."""
         if self.autocast is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.autocast)
 
 
 def pick_device(rank: int = 0) -> torch.device:
+    """The GPU of a rank, or the CPU where there is none."""
     if torch.cuda.is_available():
         return torch.device("cuda", rank % torch.cuda.device_count())
     return torch.device("cpu")
@@ -132,6 +134,7 @@ def _look_for_hub(config: ModelConfig) -> None:
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer. Raises ModelError where it cannot be loaded."""
     _look_for_hub(config)
     with _loading(config, "tokenizer"):
         return AutoTokenizer.from_pretrained(

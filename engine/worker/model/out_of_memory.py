@@ -1,4 +1,4 @@
-"""Whether an error is a lack of memory, whoever says so."""
+"""Whether an error means that memory ran out, whichever library raised it."""
 
 import torch
 

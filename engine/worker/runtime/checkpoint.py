@@ -35,6 +35,8 @@ _TEMPORARY = ".tmp-"
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """A checkpoint's folder, verified or just written."""
+
     path: Path
     step: int
     epoch: float
@@ -42,6 +44,7 @@ class Checkpoint:
 
     @property
     def bytes(self) -> int:
+        """Of all its files but the manifest."""
         return sum(entry["bytes"] for entry in self.manifest["files"].values())
 
 
@@ -59,6 +62,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
+    """Restore what `rng_state` returned."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])  # there may have been more

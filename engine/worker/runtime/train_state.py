@@ -87,5 +87,6 @@ class Schedule:
 
 
 def make_schedule(config: ResolvedConfig, examples: int) -> Schedule:
+    """For a run on so many training `examples`."""
     steps_per_epoch, total_steps = steps(config, examples)
     return Schedule(examples, config.train.batch_size, steps_per_epoch, total_steps)

@@ -34,6 +34,7 @@ class Allocations(TorchDispatchMode):
         return out
 
     def count(self, tensor: torch.Tensor) -> None:
+        """Count a tensor's storage, if it is not counted yet, until it is released."""
         storage = tensor.untyped_storage()
         key = id(storage)
         if key in self._live:

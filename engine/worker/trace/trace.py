@@ -260,6 +260,7 @@ def _moments_in_8_bits(parameter: Tensor, paged: bool) -> list[Tensor]:
 
 
 def main() -> int:
+    """Answer the request on stdin; returns the exit code."""
     json.dump(answer(json.load(sys.stdin)), sys.stdout)
     return 0
 

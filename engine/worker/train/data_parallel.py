@@ -114,6 +114,7 @@ class Ranks:
 
     @staticmethod
     def as_follower(rank: int, count: int, device: torch.device, store: int, channel: Connection) -> "Ranks":
+        """This process as one of the ranks beside rank 0, connected to it by `channel`."""
         return Ranks(rank, count, device, store, _channel=channel)
 
     # -- the same on every rank ----------------------------------------------------------------------------------
