@@ -7,7 +7,7 @@ from pathlib import Path
 from engine.cli.main import build_parser, front_page
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "commands.md"
-START, END = "UPDATE_GOLDENS=1 writes it anew -->\n", "<!-- end -->"
+START, END = "UPDATE_GOLDENS=1 writes it again -->\n", "<!-- end -->"
 
 
 def table() -> str:
@@ -36,7 +36,7 @@ def test_the_page_lists_every_command_with_an_example():
     if os.environ.get("UPDATE_GOLDENS"):
         PAGE.write_text(f"{before}{START}{table()}{END}{after}", "utf-8")
         return
-    assert told == table(), "UPDATE_GOLDENS=1 writes it anew"
+    assert told == table(), "UPDATE_GOLDENS=1 writes it again"
 
 
 def test_the_front_page_says_of_each_command_what_its_own_help_says():
