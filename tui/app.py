@@ -19,9 +19,8 @@ from textual.message import Message
 from textual.widgets import Input
 
 from engine.base.errors import EngineError
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.base.workspace import Workspace, config_folder
-from engine.present.numbers import plural
 from engine.present.text import cells, one_line
 from engine.store.filters import SORTS
 from engine.store.run_records import RunState
@@ -116,7 +115,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
 
         problems = [*self.settings.problems, *(f"settings.toml, keys: {problem}" for problem in self.keymap.problems)]
         if problems:
-            more = msg(" (and {num_problems} more)", num_problems=len(problems) - 1) if len(problems) > 1 else ""
+            more = msg(" (and {more} more)", more=len(problems) - 1) if len(problems) > 1 else ""
             self.status_text = StatusText(one_line(problems[0] + more), "warning")
         self.feed.start()
         self.push_screen(MainScreen())
@@ -156,8 +155,8 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         active = sum(run.active for run in self.snapshot.runs)
         waiting = self.snapshot.counts.get(RunState.QUEUED, 0)
         parts = [
-            f"{plural(active, 'run goes', 'runs go')} on" if active else "",
-            f"{plural(waiting, 'run waits', 'runs wait')}" if waiting else "",
+            msg_n("{n:,} run goes on", "{n:,} runs go on", active) if active else "",
+            msg_n("{n:,} run waits", "{n:,} runs wait", waiting) if waiting else "",
         ]
         self.exit(message=None, result=" · ".join(filter(None, parts)))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from engine.base.messages import msg
 from engine.metrics.best_evaluation import LOSS
 from engine.present import numbers
-from engine.present.numbers import listed, plural
+from engine.present.numbers import listed
 from engine.present.text import one_line
 from engine.store.run_records import Run, RunState
 from tui.data.snapshot import News
@@ -76,9 +76,7 @@ def _result(news: News) -> str:
         return f": {_metric(news.run)} {news.run.best.words(numbers.short_metric)}"
     rank = "best" if news.rank == 1 else _ordinal(news.rank)
     return f": {_metric(news.run)} {numbers.short_metric(news.run.best_eval)}" + (
-        msg(", {rank} of {scored} on this data", rank=rank, scored=plural(news.scored, "run"))
-        if news.scored > 1
-        else ""
+        msg(", {rank} of {scored:,} runs on this data", rank=rank, scored=news.scored) if news.scored > 1 else ""
     )
 
 

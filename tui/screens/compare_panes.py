@@ -7,7 +7,6 @@ from textual.message import Message
 
 from engine.base.messages import msg
 from engine.compare.comparison_records import Comparison, SettingRow
-from engine.present.numbers import plural
 from engine.present.text import one_line
 from tui.render import comparison_view
 from tui.render.line import Line
@@ -72,7 +71,7 @@ class Caution(Lines):
         warnings = self._model.data.comparison.warnings if self._model.data else ()
         if not warnings:
             return []
-        more = msg(" ({more} under Results)", more=plural(len(warnings) - 1, "more")) if len(warnings) > 1 else ""
+        more = msg(" ({more:,} more under Results)", more=len(warnings) - 1) if len(warnings) > 1 else ""
         return [[(f" ! {one_line(warnings[0])}", "warning"), (more, "dim")]]
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.base.units import bytes_text
 from engine.present import numbers
-from engine.present.numbers import listed, plural
+from engine.present.numbers import listed
 from engine.present.text import fit, one_line
 from engine.store.run_records import Outcome, Run, RunState
 from tui.render.line import Line
@@ -147,7 +147,7 @@ class RunActions:
         losses += _and_more(runs)
         losses += [msg("Off the queue: {waiting}", waiting=listed(waiting))] if waiting else []
         losses += ["", "x would let it finish its step and save first."]
-        heading = msg("Kill {runs} without saving?", runs=plural(len(runs), "run"))
+        heading = msg_n("Kill {n:,} run without saving?", "Kill {n:,} runs without saving?", len(runs))
         self._host.push_screen(Confirm(heading, losses, kill, "X", "kills"))
 
     def _unsaved(self, run: Run) -> str:
@@ -155,9 +155,10 @@ class RunActions:
         if detail is None or detail.run_id != run.id:
             return msg("what came after its last checkpoint is lost (it is at step {step})", step=run.step)
         last = max((point.step for point in detail.checkpoints), default=0)
-        return msg(
-            "{steps} since the checkpoint of step {last} are lost",
-            steps=plural(max(0, run.step - last), "step"),
+        return msg_n(
+            "{n:,} step since the checkpoint of step {last} are lost",
+            "{n:,} steps since the checkpoint of step {last} are lost",
+            max(0, run.step - last),
             last=last,
         )
 
@@ -215,11 +216,11 @@ class RunActions:
             losses = []
             for run, size in list(zip(runs, sizes, strict=True))[:_MOST_NAMED]:
                 points = len(detail.checkpoints) if detail is not None and detail.run_id == run.id else None
-                words = f", {plural(points, 'checkpoint')}" if points else ""
+                words = msg_n(", {n:,} checkpoint", ", {n:,} checkpoints", points) if points else ""
                 losses.append(f"Run {run.id} {one_line(run.name)}: {bytes_text(size)}{words}")
             losses += _and_more(runs)
             losses += ["", msg("{bytes} go to the trash; u takes them back out.", bytes=bytes_text(sum(sizes)))]
-            heading = f"Delete {plural(len(runs), 'run')}?"
+            heading = msg_n("Delete {n:,} run?", "Delete {n:,} runs?", len(runs))
             self._host.push_screen(Confirm(heading, losses, lambda: self._delete(runs), "d", "deletes"))
 
         self._host.question_pending = True

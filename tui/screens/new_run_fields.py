@@ -5,8 +5,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from engine.base.messages import msg
-from engine.present.numbers import count, plural, short_duration
+from engine.base.messages import msg, msg_n
+from engine.present.numbers import count, short_duration
 from engine.present.text import cells, cut, fit, one_line, wrap
 from engine.settings.schema import SETTINGS
 from tui.data.data_preview import DataPreview
@@ -76,7 +76,7 @@ class Head(Lines):
         if runs > 1:
             line.append((f" × {runs} runs", "key"))
         if problems := screen.problems():
-            line.append((f"   ✖ {plural(len(problems), 'problem')}", "failed"))
+            line.append((msg_n("   ✖ {n:,} problem", "   ✖ {n:,} problems", len(problems)), "failed"))
         return [line]
 
 

@@ -17,8 +17,7 @@ from textual.geometry import Region
 from textual.message import Message
 
 from engine.base.errors import EngineError
-from engine.base.messages import msg
-from engine.present.numbers import plural
+from engine.base.messages import msg, msg_n
 from engine.present.text import cells, cut, fit, one_line
 from engine.settings.presets import all_presets, find_preset
 from engine.settings.resolve import Resolved, read_run
@@ -428,9 +427,10 @@ class NewRunScreen(KeyScreen):
         problems = self.problems()
         if problems:
             self.host.say(
-                msg(
-                    "not queued: {settings} wrong, e goes to the first",
-                    settings=plural(len(problems), "setting"),
+                msg_n(
+                    "not queued: {n:,} setting wrong, e goes to the first",
+                    "not queued: {n:,} settings wrong, e goes to the first",
+                    len(problems),
                 ),
                 "failed",
             )

@@ -2,9 +2,8 @@
 
 from textual.widgets import Input
 
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.present import numbers
-from engine.present.numbers import plural
 from engine.present.text import cells, cut
 from engine.store.run_records import RunState
 from tui.data.snapshot import Snapshot
@@ -76,7 +75,7 @@ def _slow(what: str, seconds: float) -> Line:
 def _daemon(snapshot: Snapshot, wide: bool) -> Line:
     daemon, waiting = snapshot.daemon, snapshot.counts.get(RunState.QUEUED, 0)
     if not daemon.running:
-        waits = f" · {plural(waiting, 'run')} {'waits' if waiting == 1 else 'wait'}" if waiting else ""
+        waits = msg_n(" · {n:,} run waits", " · {n:,} runs wait", waiting) if waiting else ""
         return [
             ("daemon ○ ", "text"),
             ("not running" + waits + (" · D starts it" if waiting else ""), "warning" if waiting else "dim"),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import EngineError
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.base.workspace import LOG
 from engine.monitor.samples import GpuSample
 from engine.present import numbers
@@ -426,9 +426,10 @@ class RunPane(Chart):
         elif text:
             self.logs.go_to_match(1, also_here=True)
             self.host.say(
-                msg(
-                    "{amount} '{text}' · n next, N previous",
-                    amount=numbers.plural(amount, "line holds", "lines hold"),
+                msg_n(
+                    "{n:,} line holds '{text}' · n next, N previous",
+                    "{n:,} lines hold '{text}' · n next, N previous",
+                    amount,
                     text=text,
                 )
             )
