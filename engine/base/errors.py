@@ -76,8 +76,8 @@ def encodable(text: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """What an error of another's making says, cut to its first line; its type where it says nothing."""
-    said = str(error).strip()
-    return said.splitlines()[0] if said else type(error).__name__
+    message = str(error).strip()
+    return message.splitlines()[0] if message else type(error).__name__
 
 
 def is_utf8(text: str) -> bool:

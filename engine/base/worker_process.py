@@ -31,8 +31,8 @@ def worker_command(*arguments: str, module: str = "engine.worker") -> list[str]:
 
 def worker_environment() -> dict[str, str]:
     """Ours, in which a Python elsewhere finds the engine where we did."""
-    before = os.environ.get("PYTHONPATH")
-    return os.environ | {"PYTHONPATH": f"{PACKAGE_ROOT}{os.pathsep}{before}" if before else str(PACKAGE_ROOT)}
+    inherited = os.environ.get("PYTHONPATH")
+    return os.environ | {"PYTHONPATH": f"{PACKAGE_ROOT}{os.pathsep}{inherited}" if inherited else str(PACKAGE_ROOT)}
 
 
 def spawn_worker(

@@ -71,9 +71,9 @@ class Workspace:
         folder = self.runs / str(run_id)
         if not folder.is_dir():
             ids = self.run_ids()
-            known = msg("the newest is {ids}", ids=ids[-1]) if ids else "there are none yet"
+            newest = msg("the newest is {ids}", ids=ids[-1]) if ids else "there are none yet"
             raise InputError(
-                msg("there is no run {run_id} in {root}; {known}", run_id=run_id, root=self.root, known=known),
+                msg("there is no run {run_id} in {root}; {newest}", run_id=run_id, root=self.root, newest=newest),
                 "Runs of another folder: --workspace DIR.",
             )
         return folder
@@ -108,12 +108,12 @@ def folder_ids(folder: Path) -> list[int]:
         return []
 
 
-def find_workspace(given: str | None = None) -> Workspace:
-    """--workspace, else $FINETOP_WORKSPACE, else the nearest folder upward that holds runs.db, else here.
+def find_workspace(option: str | None = None) -> Workspace:
+    """`option` (--workspace), else $FINETOP_WORKSPACE, else the nearest folder upward that holds runs.db, else here.
 
     A folder called runs/ alone is no sign: other programs make such folders too.
     """
-    chosen = given or os.environ.get(ENVIRONMENT)
+    chosen = option or os.environ.get(ENVIRONMENT)
     if chosen:
         root = Path(os.path.realpath(os.path.expanduser(chosen)))
         if os.path.exists(root) and not root.is_dir():

@@ -37,11 +37,11 @@ _KIND_OF_NOTE = {CONTROL_TOKEN: "control-tokens", **dict.fromkeys(DROPPED, "left
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What a check found, with every row named by its place among all rows read (bad ones too), for `clean`."""
+    """What a check found, with every row named by its position among all rows read (bad ones too), for `clean`."""
 
     report: CheckReport
-    found: tuple[tuple[int, Issue], ...]
-    """(place, find), as many as `max_finds` allows, in the order of KINDS and rows."""
+    issues: tuple[tuple[int, Issue], ...]
+    """(row's position, issue), as many as `max_finds` allows, in the order of `ISSUE_TYPES` and rows."""
 
 
 def check(source: str | list[str], **options: Any) -> CheckReport:
@@ -103,7 +103,7 @@ class _Checker:
         self._max_finds = max_finds
         self._places = _no_places()
         self._finds = _no_finds()
-        self._place = array("Q")
+        self._positions = array("Q")
         """Place of each row of the pool among all rows read."""
         self._char_lengths = array("I")
         self._files: list[DataFile] = []
@@ -114,16 +114,18 @@ class _Checker:
         """The first row with each answer, as long as these may be labels."""
         self._boundaries = Boundaries()
 
-    def _found(
-        self, kind: str, place: int, where: tuple[str, int], message: str, shown: str = "", other: int | None = None
+    def _add_issue(
+        self, kind: str, position: int, where: tuple[str, int], message: str, shown: str = "", other: int | None = None
     ) -> None:
         places = self._places[kind]
-        if not places or places[-1] != place:
-            places.append(place)
+        if not places or places[-1] != position:
+            places.append(position)
         finds = self._finds[kind]
         if self._max_finds is None or len(finds) < self._max_finds:
             other_where = self._pool.where(other) if other is not None else ("", 0)
-            finds.append((place, Issue(kind, *where, message, excerpt(shown.strip()) if shown else "", *other_where)))
+            finds.append(
+                (position, Issue(kind, *where, message, excerpt(shown.strip()) if shown else "", *other_where))
+            )
 
     # One row at a time
 
@@ -133,8 +135,8 @@ class _Checker:
         def advance(done: int, total: int) -> None:
             progress("reading", done, total)
 
-        place = 0
-        others: Counter[str] = Counter()
+        position = 0
+        other_splits: Counter[str] = Counter()
         options = {**reading, "objective": objective_for(source), "use": "all"}
         for item in stream_data(source, **options, progress=advance):
             if isinstance(item, DataFile):
@@ -143,15 +145,15 @@ class _Checker:
                 self._left_out.append(item.message)
             elif isinstance(item, Row):
                 if whole or item.part in ("", TRAIN) or item.example is None:
-                    place += self._row(item, place)
+                    position += self._row(item, position)
                 else:
-                    others[item.part] += 1
-        if others and not self._place:
+                    other_splits[item.part] += 1
+        if other_splits and not self._positions:
             # Nothing but a test set: then that is the data. Its bad rows have been told already.
             self._files, self._left_out, self._places, self._finds = [], [], _no_places(), _no_finds()
             self.read(source, reading, progress, whole=True)
             return
-        if others:
+        if other_splits:
             for item in stream_data(source, **options, progress=advance):
                 if isinstance(item, Row) and item.example is not None and item.part not in ("", TRAIN):
                     self._pool.add(item.example, 1 if item.part == VALIDATION else 2)
@@ -162,38 +164,38 @@ class _Checker:
                     count=count,
                     part=part,
                 )
-                for part, count in others.items()
+                for part, count in other_splits.items()
             ]
 
-    def _row(self, row: Row, place: int) -> bool:
+    def _row(self, row: Row, position: int) -> bool:
         """Whether it counts as a row: a broken line of a document is told, but is none."""
         where = row.file, row.line
         if row.example is None:
             kind = "left-out" if row.is_line_note else "unreadable"
-            self._found(kind, place, where, f"{row.problem.message} [{row.problem.code}]", row.problem.excerpt)
+            self._add_issue(kind, position, where, f"{row.problem.message} [{row.problem.code}]", row.problem.excerpt)
             return not row.is_line_note
         if row.problem:
-            self._found("left-out", place, where, row.problem.message)
+            self._add_issue("left-out", position, where, row.problem.message)
         example = row.example
         self._pool.add(example)
-        self._place.append(place)
+        self._positions.append(position)
         if self._counter:
             self._counter.add(example)
         self._count(example)
         text = _all_text(example)
         self._char_lengths.append(min(len(text), 2**32 - 1))
         for match in find_pii(text):
-            self._found(match.kind, place, where, f"{match.what} {match.shown}")
+            self._add_issue(match.kind, position, where, f"{match.what} {match.shown}")
         damage = find_mojibake(text)
         if damage:
-            self._found("encoding", place, where, damage[0], _around(text, damage[1]))
+            self._add_issue("encoding", position, where, damage[0], _around(text, damage[1]))
         # Text decoded wrongly is full of control characters; one word for it is enough.
         control = None if damage else find_control(text)
         if control:
-            self._found("controls", place, where, control[0], _around(text, control[1]))
+            self._add_issue("controls", position, where, control[0], _around(text, control[1]))
         unusual = _unusual_order(example)
         if unusual:
-            self._found("roles", place, where, unusual)
+            self._add_issue("roles", position, where, unusual)
         return True
 
     def _count(self, example: Example) -> None:
@@ -201,7 +203,7 @@ class _Checker:
         self._roles.update(roles or ["text"])
         self._boundaries.add(example)
         if self._labels.add(example):
-            self._label_rows.setdefault(example.messages[-1]["content"], len(self._place) - 1)
+            self._label_rows.setdefault(example.messages[-1]["content"], len(self._positions) - 1)
 
     def read_others(self, sources: tuple, reading: dict, progress: Progress) -> None:
         """The validation and test files: only their questions matter."""
@@ -220,9 +222,9 @@ class _Checker:
     def compare(self, progress: Progress) -> None:
         """What is found between rows, the finds of each kind in the order of the rows."""
         pool = self._pool
-        for row, kind, message, other in sorted(between_rows(pool, len(self._place), progress)):
+        for row, kind, message, other in sorted(between_rows(pool, len(self._positions), progress)):
             shown = pool.texts(row)[0][:200] if len(self._finds[kind]) < (self._max_finds or len(pool)) else ""
-            self._found(kind, self._place[row], pool.where(row), message, shown, other)
+            self._add_issue(kind, self._positions[row], pool.where(row), message, shown, other)
 
     # What was found
 
@@ -232,20 +234,20 @@ class _Checker:
         progress("counting tokens", 0, 1)
         tokens, left, notes = self._counter.finish()
         for index, (length, remaining) in enumerate(zip(tokens, left, strict=True)):
-            place, where = self._place[index], self._pool.where(index)
+            position, where = self._positions[index], self._pool.where(index)
             if length < 0:
-                self._found("unreadable", place, where, "the model's chat template refuses this row [template]")
+                self._add_issue("unreadable", position, where, "the model's chat template refuses this row [template]")
             elif remaining == 0:
-                self._found(
+                self._add_issue(
                     "no-answer-left",
-                    place,
+                    position,
                     where,
                     msg("{length:,} tokens; no answer within {max_length:,}", length=length, max_length=max_length),
                 )
             elif length > max_length:
-                self._found("truncated", place, where, f"{length:,} tokens")
+                self._add_issue("truncated", position, where, f"{length:,} tokens")
             for code, message in notes.get(index, ()):
-                self._found(_KIND_OF_NOTE.get(code, "unlike-inference"), place, where, f"{message} [{code}]")
+                self._add_issue(_KIND_OF_NOTE.get(code, "unlike-inference"), position, where, f"{message} [{code}]")
         lengths = np.array(tokens, np.int64)
         return _lengths("tokens", lengths[lengths >= 0], max_length)
 
@@ -258,8 +260,8 @@ class _Checker:
         # What the tokenizer refused was met after the rows that could not be read.
         for kind, places in self._places.items():
             self._places[kind] = array("Q", np.unique(np.array(places, np.uint64)).tobytes())
-            self._finds[kind].sort(key=lambda found: found[0])
-        found = tuple(found for kind in ISSUE_TYPES for found in self._finds[kind])
+            self._finds[kind].sort(key=lambda numbered: numbered[0])
+        issues = tuple(numbered for kind in ISSUE_TYPES for numbered in self._finds[kind])
         report = CheckReport(
             files=tuple(self._files),
             rows=sum(file.rows for file in self._files),
@@ -267,15 +269,15 @@ class _Checker:
             roles=dict(self._roles),
             lengths=lengths,
             labels=labels,
-            questions=len(set(itertools.islice(self._pool.question, len(self._place)))),
+            questions=len(set(itertools.islice(self._pool.question, len(self._positions)))),
             counts={kind: len(places) for kind, places in self._places.items() if places},
-            finds=tuple(find for _, find in found),
-            verdict=size_verdict(len(self._place), len(labels)),
+            finds=tuple(find for _, find in issues),
+            verdict=size_verdict(len(self._positions), len(labels)),
             seconds=time.monotonic() - started,
             left_out=tuple(self._left_out),
             advice=self._boundaries.lacking(bool(labels)),
         )
-        return Gathered(report, found)
+        return Gathered(report, issues)
 
     def _alike_labels(self, labels: dict[str, int]) -> None:
         """Labels that people read as one, told at the first row of each but the most frequent."""
@@ -292,10 +294,10 @@ class _Checker:
                     labels=labels[other],
                 )
                 other_row = self._label_rows[other]
-                self._found("labels", self._place[row], self._pool.where(row), message, ascii(label), other_row)
+                self._add_issue("labels", self._positions[row], self._pool.where(row), message, ascii(label), other_row)
 
     def _short_answers(self) -> None:
-        chars = np.array(self._pool.answer_chars[: len(self._place)], np.int64)
+        chars = np.array(self._pool.answer_chars[: len(self._positions)], np.int64)
         if not len(chars) or "assistant" not in self._roles:
             return
         median = int(np.median(chars))
@@ -307,7 +309,9 @@ class _Checker:
                 chars=chars[row],
                 median=median,
             )
-            self._found("short-answers", self._place[row], self._pool.where(row), message, self._pool.texts(row)[1])
+            self._add_issue(
+                "short-answers", self._positions[row], self._pool.where(row), message, self._pool.texts(row)[1]
+            )
 
 
 def _no_places() -> dict[str, array]:
@@ -340,9 +344,9 @@ def _unusual_order(example: Example) -> str:
     roles = [message["role"] for message in example.messages if message["role"] != "system"]
     if roles[:1] == ["assistant"]:
         return "the assistant speaks first"
-    for one, two in itertools.pairwise(roles):
-        if one == two and one != "tool":
-            return msg("two {one} messages in a row", one=one)
+    for role, following in itertools.pairwise(roles):
+        if role == following and role != "tool":
+            return msg("two {role} messages in a row", role=role)
     return ""
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.data.issue_types import ISSUE_TYPES
 from engine.formats.examples import DataFile
 
@@ -93,10 +93,10 @@ def length_histogram(lengths: np.ndarray) -> dict[int, int]:
 def size_verdict(examples: int, labels: int) -> str:
     """What a number of examples is good for, as people find it in practice."""
     if examples < FEW:
-        return msg(
-            "{examples:,} example{value}: too few to learn from; aim for {good} or more",
-            examples=examples,
-            value="s" * (examples != 1),
+        return msg_n(
+            "{n} example: too few to learn from; aim for {good} or more",
+            "{n:,} examples: too few to learn from; aim for {good} or more",
+            examples,
             good=GOOD,
         )
     if examples < GOOD:

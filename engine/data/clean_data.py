@@ -55,7 +55,7 @@ def clean(
         marked = _marked(gathered, kinds)
         removed = dict.fromkeys(kinds, 0)
         seal = Seal()
-        place = kept = 0
+        position = kept = 0
         descriptor = os.open(outputs.temporary["removed"], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as record, contextlib.ExitStack() as opened:
             for item in rows_of(str(path), **reading):
@@ -64,8 +64,8 @@ def clean(
                     continue
                 if item.is_line_note:
                     continue
-                reasons = marked.get(place, [])
-                place += 1
+                reasons = marked.get(position, [])
+                position += 1
                 if not isinstance(item.values, dict) and not reasons:
                     reasons = [("unreadable", item.problem.message)]
                 if reasons:
@@ -84,10 +84,10 @@ def clean(
             )
         progress("reading the result", 0, 1)
         proven(outputs.temporary["out"], seal, out, **reading)
-        if not place - kept:
+        if not position - kept:
             outputs.temporary["removed"].unlink()
     left = {kind: count for kind, count in gathered.report.counts.items() if kind not in kinds}
-    return Cleaned(out, removed_path, place, kept, {kind: count for kind, count in removed.items() if count}, left)
+    return Cleaned(out, removed_path, position, kept, {kind: count for kind, count in removed.items() if count}, left)
 
 
 def known_kinds(names: Iterable[str]) -> list[str]:
@@ -106,12 +106,12 @@ def known_kinds(names: Iterable[str]) -> list[str]:
 
 
 def _marked(gathered: Gathered, kinds: list[str]) -> dict[int, list[tuple[str, str]]]:
-    """Place of a row -> why it is removed: (kind, message)."""
+    """Position of a row -> why it is removed: (kind, message)."""
     marked: dict[int, list[tuple[str, str]]] = {}
-    for place, find in gathered.found:
-        if find.kind in kinds:
-            message = f"{find.message} {find.other_file}:{find.other_line}" if find.other_line else find.message
-            marked.setdefault(place, []).append((find.kind, message))
+    for position, issue in gathered.issues:
+        if issue.kind in kinds:
+            message = f"{issue.message} {issue.other_file}:{issue.other_line}" if issue.other_line else issue.message
+            marked.setdefault(position, []).append((issue.kind, message))
     return marked
 
 

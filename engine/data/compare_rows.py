@@ -17,22 +17,22 @@ Between = tuple[int, str, str, int]
 """(row, kind, message, the other row)"""
 
 
-def between_rows(pool: RowIndex, own: int, progress: Progress) -> list[Between]:
-    """`own`: how many rows of the pool, from the first, are the data; the others are validation and test."""
+def between_rows(pool: RowIndex, data_rows: int, progress: Progress) -> list[Between]:
+    """`data_rows`: how many rows of the pool, from the first, are the data; the others are validation and test."""
     questions = np.array(pool.question, np.uint64) ^ np.array(pool.frame, np.uint64)
     answers = np.array(pool.answer, np.uint64)
     taught = answers ^ np.array(pool.thoughts, np.uint64)
     between: list[Between] = []
     for group in pool.groups(questions):
-        mine = group[group < own].tolist()
-        others = group[group >= own]
-        if mine and len(others):
-            where = PARTS[pool.part[others[0]]]
+        mine = group[group < data_rows].tolist()
+        elsewhere = group[group >= data_rows]
+        if mine and len(elsewhere):
+            where = PARTS[pool.part[elsewhere[0]]]
             between += [
-                (row, "leaks", msg("the question is also in {where},", where=where), int(others[0])) for row in mine
+                (row, "leaks", msg("the question is also in {where},", where=where), int(elsewhere[0])) for row in mine
             ]
         between += _same_question(pool, mine, answers, taught)
-    between += _nearly(pool, own, progress)
+    between += _nearly(pool, data_rows, progress)
     return between
 
 
@@ -53,22 +53,22 @@ def _same_question(pool: RowIndex, rows: list[int], answers: np.ndarray, taught:
     kind = "contradictions" if short else "several-answers"
     for row in rows:
         other = next(first for first in firsts if answers[first] != answers[row])
-        said = ""
+        reason = ""
         if short:
-            one, two = (pool.texts(which)[1].strip() for which in (row, other))
-            said = msg("answered '{one}' here, '{two}' at", one=one, two=two)
-        yield row, kind, said or "answered otherwise at", other
+            answer, other_answer = (pool.texts(which)[1].strip() for which in (row, other))
+            reason = msg("answered '{answer}' here, '{other_answer}' at", answer=answer, other_answer=other_answer)
+        yield row, kind, reason or "answered otherwise at", other
 
 
-def _nearly(pool: RowIndex, own: int, progress: Progress) -> Iterator[Between]:
+def _nearly(pool: RowIndex, data_rows: int, progress: Progress) -> Iterator[Between]:
     def advance(done: int, total: int) -> None:
         progress("comparing", done, total)
 
-    told: set[tuple[int, str]] = set()
+    reported: set[tuple[int, str]] = set()
     for row, other, share in near_pairs(pool, answers=True, advance=advance):
         # Rows of the data come before those of the other files, so the earlier row is the data's.
-        kind, at, beside = ("near-duplicates", row, other) if row < own else ("near-leaks", other, row)
-        if other < own and (at, kind) not in told:
-            told.add((at, kind))
+        kind, at, beside = ("near-duplicates", row, other) if row < data_rows else ("near-leaks", other, row)
+        if other < data_rows and (at, kind) not in reported:
+            reported.add((at, kind))
             what = "like" if kind == "near-duplicates" else msg("like one in {parts},", parts=PARTS[pool.part[row]])
             yield at, kind, f"{share:.0%} {what}", beside

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import DataError, InputError
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.data.check_data import objective_for
 from engine.data.check_report import Progress
 from engine.data.row_writer import Outputs, RowFile, Seal, proven
@@ -40,7 +40,7 @@ class Converted:
     written: int
     skipped: tuple[str, ...]
     """What was left out, with file and line; only where the caller asked for that."""
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     """What of the source is not in the result: columns, splits, files of a folder."""
 
 
@@ -125,18 +125,18 @@ def convert(
             raise DataError(msg("{source}: there is nothing to convert\n", source=source) + "\n".join(faults[:_SHOWN]))
         progress("reading the result", 0, 1)
         proven(outputs.temporary["out"], seal, out, format=to)
-    told = files_told({"files": files, "left_out": left_out})
-    return Converted(out, rows, seal.count, tuple(faults), tuple(told))
+    notes = files_told({"files": files, "left_out": left_out})
+    return Converted(out, rows, seal.count, tuple(faults), tuple(notes))
 
 
 def _refusal(faults: list[str], to: str) -> DataError:
-    more = msg("\n  … and {num_faults:,} more", num_faults=len(faults) - _SHOWN) if len(faults) > _SHOWN else ""
+    more = msg("\n  … and {hidden:,} more", hidden=len(faults) - _SHOWN) if len(faults) > _SHOWN else ""
     lines = "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
     return DataError(
-        msg(
-            "{num_faults:,} {suffix} cannot be converted to {to}:\n{lines}{more}",
-            num_faults=len(faults),
-            suffix="row" if len(faults) == 1 else "rows",
+        msg_n(
+            "{n} row cannot be converted to {to}:\n{lines}{more}",
+            "{n:,} rows cannot be converted to {to}:\n{lines}{more}",
+            len(faults),
             to=to,
             lines=lines,
             more=more,

@@ -34,21 +34,21 @@ def near_pairs(pool: RowIndex, *, answers: bool, advance: Callable[[int, int], N
         earlier, later = batch.T.tolist()
         shares = alike([questions[row] for row in earlier], [questions[row] for row in later])
         for at in np.flatnonzero(shares).tolist():
-            one, other = earlier[at], later[at]
-            if answers and pool.frame[one] != pool.frame[other]:
+            first, other = earlier[at], later[at]
+            if answers and pool.frame[first] != pool.frame[other]:
                 continue
-            if answers and pool.part[one] == pool.part[other] and not _same_answers(pool, one, other):
+            if answers and pool.part[first] == pool.part[other] and not _same_answers(pool, first, other):
                 continue
-            yield Pair(other, one, float(shares[at]))
+            yield Pair(other, first, float(shares[at]))
 
 
-def _same_answers(pool: RowIndex, one: int, other: int) -> bool:
-    if pool.thoughts[one] != pool.thoughts[other]:
+def _same_answers(pool: RowIndex, first: int, other: int) -> bool:
+    if pool.thoughts[first] != pool.thoughts[other]:
         return False
-    if pool.answer[one] == pool.answer[other]:
+    if pool.answer[first] == pool.answer[other]:
         return True
-    said, too = (bare(pool.texts(row)[1]) for row in (one, other))
-    return bool(alike([said], [too])[0])
+    answer, other_answer = (bare(pool.texts(row)[1]) for row in (first, other))
+    return bool(alike([answer], [other_answer])[0])
 
 
 def joined(count: int, pairs: Iterator[tuple[int, int]]) -> np.ndarray:
@@ -61,7 +61,7 @@ def joined(count: int, pairs: Iterator[tuple[int, int]]) -> np.ndarray:
             row = first[row]
         return row
 
-    for one, other in pairs:
-        low, high = sorted((root(one), root(other)))
+    for left, right in pairs:
+        low, high = sorted((root(left), root(right)))
         first[high] = low
     return np.array([root(row) for row in range(count)], np.int64)

@@ -41,10 +41,10 @@ class Boundaries:
     def add(self, example: Example) -> None:
         if example.text is not None:
             return
-        asked = [message["content"] or "" for message in example.messages if message["role"] == "user"]
+        questions = [message["content"] or "" for message in example.messages if message["role"] == "user"]
         answer = example.messages[-1].get("content") or ""
-        question = asked[-1] if asked else ""
-        self._chars.append(min(sum(map(len, asked)), 2**32 - 1))
+        question = questions[-1] if questions else ""
+        self._chars.append(min(sum(map(len, questions)), 2**32 - 1))
         if len(question) < 40:
             self._bare += sum(map(str.isalnum, question)) <= _BARE_CHARS
         self._declined += bool(_DECLINES.search(answer[:_LOOKED_AT]))
@@ -66,16 +66,16 @@ class Boundaries:
         chars = np.array(self._chars, np.int64)
         if len(chars) < _FEWEST_ROWS:
             return ()
-        found = []
+        missing = []
         if not self._bare:
-            found.append("an empty or meaningless question")
+            missing.append("an empty or meaningless question")
         median = float(np.median(chars))
         if chars.max() < max(_LONG_TIMES * median, _LONG_CHARS):
-            found.append("a very long question")
+            missing.append("a very long question")
         if self._objects * 2 > len(chars) and not self._gaps:
-            found.append("an answer with a field left empty")
+            missing.append("an answer with a field left empty")
         if labelled and not any(_OTHER.search(label) for label in self._labels):
-            found.append("a label for what fits none of them")
+            missing.append("a label for what fits none of them")
         elif not labelled and not self._objects * 2 > len(chars) and not self._declined:
-            found.append("an answer that declines or says it does not know")
-        return tuple(found)
+            missing.append("an answer that declines or says it does not know")
+        return tuple(missing)

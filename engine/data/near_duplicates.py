@@ -82,10 +82,10 @@ def candidates(signed: np.ndarray, advance: Callable[[int, int], None] | None = 
                 break
             for start in range(0, len(at), _PAIRS_AT_ONCE):
                 here = at[start : start + _PAIRS_AT_ONCE]
-                one, other = order[here], order[here + step]
-                agreeing = (signed[one] == signed[other]).sum(axis=1)
+                left, right = order[here], order[here + step]
+                agreeing = (signed[left] == signed[right]).sum(axis=1)
                 kept = agreeing >= _LEAST_AGREEING
-                best.add(one[kept], other[kept], agreeing[kept])
+                best.add(left[kept], right[kept], agreeing[kept])
         if advance:
             advance(number + 1, _BANDS)
     return best.pairs()
@@ -100,11 +100,11 @@ class _Best:
         self._agreeing: list[np.ndarray] = []
         self._held = self._thinned = 0
 
-    def add(self, one: np.ndarray, other: np.ndarray, agreeing: np.ndarray) -> None:
-        low, high = np.minimum(one, other), np.maximum(one, other)
+    def add(self, left: np.ndarray, right: np.ndarray, agreeing: np.ndarray) -> None:
+        low, high = np.minimum(left, right), np.maximum(left, right)
         self._codes.append(low.astype(np.int64) * self._count + high)
         self._agreeing.append(agreeing.astype(np.uint8))
-        self._held += len(one)
+        self._held += len(left)
         if self._held - self._thinned > _MOST_HELD:
             self._thin()
 
@@ -123,8 +123,8 @@ class _Best:
             order = np.lexsort((255 - agreeing, ends))
             ordered = ends[order]
             starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else ordered
-            place = np.arange(len(ordered)) - np.repeat(starts, np.diff(np.r_[starts, len(ordered)]))
-            kept[order[place < _BEST]] = True
+            rank = np.arange(len(ordered)) - np.repeat(starts, np.diff(np.r_[starts, len(ordered)]))
+            kept[order[rank < _BEST]] = True
         self._codes, self._agreeing = [codes[kept]], [agreeing[kept]]
         self._held = self._thinned = int(kept.sum())
 
@@ -135,15 +135,15 @@ def _band(signed: np.ndarray, number: int) -> np.ndarray:
     return _mix(mixed * np.uint32(0x9E3779B1) ^ rows[:, 2])
 
 
-def alike(ones: list[str], others: list[str]) -> np.ndarray:
+def alike(lefts: list[str], rights: list[str]) -> np.ndarray:
     """The share of the same characters of each pair of bare texts, from LEAST_ALIKE on; 0 below it, for texts without a
     character, and for different numbers."""
     from rapidfuzz.distance import Indel  # 15 ms
     from rapidfuzz.process import cpdist
 
-    shares = cpdist(ones, others, scorer=Indel.normalized_similarity, score_cutoff=LEAST_ALIKE)
+    shares = cpdist(lefts, rights, scorer=Indel.normalized_similarity, score_cutoff=LEAST_ALIKE)
     for at in np.flatnonzero(shares).tolist():
-        one, other = ones[at], others[at]
-        if not one or not other or _DIGITS.findall(one) != _DIGITS.findall(other):
+        left, right = lefts[at], rights[at]
+        if not left or not right or _DIGITS.findall(left) != _DIGITS.findall(right):
             shares[at] = 0
     return shares

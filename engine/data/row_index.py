@@ -63,10 +63,10 @@ class RowIndex:
         self.part.append(part)
         key = example_key(example)
         question, answer = question_text(example), answer_text(example)
-        said = plain(answer).rstrip(" .!。！")
+        bare_answer = plain(answer).rstrip(" .!。！")
         self.question.append(key)
         self.frame.append(_frame(example))
-        self.answer.append(int.from_bytes(blake2b(said.encode(errors="replace"), digest_size=8).digest(), "big"))
+        self.answer.append(int.from_bytes(blake2b(bare_answer.encode(errors="replace"), digest_size=8).digest(), "big"))
         self.thoughts.append(_thoughts(example))
         self.answer_chars.append(min(len(answer.strip()), 2**32 - 1))
         question, answer = question[:LONGEST_COMPARED], answer[:LONGEST_COMPARED]

@@ -87,12 +87,12 @@ class RowFile:
             try:
                 table = pyarrow.Table.from_pylist(self._waiting, schema=schema)
             except pyarrow.ArrowException as error:
-                said = msg(
+                hint = msg(
                     "a later row does not fit the columns as the first {parquet_rows:,} rows have them: {error}",
                     parquet_rows=_PARQUET_ROWS,
                     error=error,
                 )
-                raise DataError(said, "Convert the file first.") from None
+                raise DataError(hint, "Convert the file first.") from None
             self._parquet = self._parquet or pyarrow.parquet.ParquetWriter(self._file, table.schema)
             self._parquet.write_table(table)
         self._waiting = []

@@ -37,16 +37,16 @@ def show(config: RunConfig, *, rows: int = 3, line: int = 0) -> list[dict[str, A
             msg("no row starts on line {line}", line=line), "Line numbers are those that `finetop data check` tells."
         )
     described = iter(_described([row for row in chosen if row.example is not None], config))
-    found = []
+    lines = []
     for row in chosen:
-        told = {
+        row_fields = {
             "file": row.file,
             "line": row.line,
             "problem": row.problem.message if row.problem else "",
             "ignored": list(row.ignored),
         }
-        found += [told | one for one in (next(described) if row.example is not None else [{}])]
-    return found
+        lines += [row_fields | shown for shown in (next(described) if row.example is not None else [{}])]
+    return lines
 
 
 def _chosen(read: Iterator[Row], rows: int, line: int) -> Iterator[Row]:
@@ -74,4 +74,4 @@ def _described(rows: list[Row], config: RunConfig) -> list[list[dict[str, Any]]]
     )
     if done.returncode:
         raise worker_error(done.returncode, done.stderr)
-    return [json.loads(each) for each in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.splitlines()]

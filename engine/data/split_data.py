@@ -76,7 +76,7 @@ def split(
                         labels.append(_label(item.example))
             if len(pool) < 2:
                 raise DataError(
-                    msg("{path} has {num_pool} usable rows; there is nothing to split", path=path, num_pool=len(pool))
+                    msg("{path} has {usable} usable rows; there is nothing to split", path=path, usable=len(pool))
                 )
             groups = _groups(pool, progress)
             order = [_rank(key, seed) for key in pool.question]
@@ -118,10 +118,10 @@ def _label(example) -> str:
     if example.text is not None or len(label) > LONGEST_LABEL:
         raise DataError(
             msg(
-                "{file}:{line}: this row has no label: its answer is a text of {num_label} characters",
+                "{file}:{line}: this row has no label: its answer is a text of {characters} characters",
                 file=example.file,
                 line=example.line,
-                num_label=len(label),
+                characters=len(label),
             ),
             "Leave out --by-label; it is for classification data.",
         )
@@ -177,26 +177,31 @@ def _choose(
     if unheld and labels:
         notes.append(
             msg("too few rows: {unheld}", unheld=", ".join(unheld[:5]))
-            + (msg(" and {num_unheld} more", num_unheld=len(unheld) - 5) * (len(unheld) > 5))
+            + (msg(" and {more} more", more=len(unheld) - 5) * (len(unheld) > 5))
         )
     return part_of, notes
 
 
 def _fill(
-    left: list[int], members: dict[int, list[int]], wanted: int, at_least_one: bool, part: str, part_of: dict[int, str]
+    left: list[int],
+    members: dict[int, list[int]],
+    target_rows: int,
+    at_least_one: bool,
+    part: str,
+    part_of: dict[int, str],
 ) -> tuple[list[int], int]:
-    """Groups in their order that fit into what is wanted of this part; (the groups not taken, rows taken)."""
+    """Groups in their order that fit into the rows that this part is to have; (the groups not taken, rows taken)."""
     if at_least_one:
-        wanted = max(wanted, 1)
+        target_rows = max(target_rows, 1)
     took = 0
-    rest: list[int] = []
+    skipped: list[int] = []
     for index, group in enumerate(left):
         size = len(members[group])
         # One group stays behind for training.
-        remains = len(rest) + len(left) - index - 1
-        if took + size <= wanted and remains:
+        remains = len(skipped) + len(left) - index - 1
+        if took + size <= target_rows and remains:
             part_of[group] = part
             took += size
         else:
-            rest.append(group)
-    return rest, took
+            skipped.append(group)
+    return skipped, took

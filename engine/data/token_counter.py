@@ -75,9 +75,11 @@ def example_line(example: Example) -> bytes:
 
 def worker_error(code: int, complaint: bytes) -> EngineError:
     """Why a worker process left with this code, by what it wrote to stderr."""
-    said = complaint.decode("utf-8", "replace").strip()
+    message = complaint.decode("utf-8", "replace").strip()
     error = EngineError(
-        said.splitlines()[-1] if code == 1 and said else said or msg("the tokenizer failed ({code})", code=code)
+        message.splitlines()[-1]
+        if code == 1 and message
+        else message or msg("the tokenizer failed ({code})", code=code)
     )
     error.exit_code = 2 if code == 2 else 1
     return error

@@ -70,13 +70,13 @@ def _columns(line: int, row: dict[str, Any], is_row: IsRow) -> Iterator[Item] | 
         return None
     if any(isinstance(value, dict) for value in beside.values()):
         return None
-    known = is_row(lists)
+    has_known_names = is_row(lists)
     for column, values in lists.items():
         if normalise(column) in (*MESSAGES, *CONVERSATIONS):
             # A list of messages or of texts by turns is one conversation; a list of these is a column.
             if not values or not all(isinstance(value, list) for value in values):
                 return None
-        elif (not all(isinstance(value, _SCALARS) for value in values) and not known) or any(
+        elif (not all(isinstance(value, _SCALARS) for value in values) and not has_known_names) or any(
             isinstance(value, dict) for value in values
         ):
             return None
@@ -84,10 +84,10 @@ def _columns(line: int, row: dict[str, Any], is_row: IsRow) -> Iterator[Item] | 
     if max(sizes.values()) < 2:
         return None
     if len(set(sizes.values())) > 1:
-        if not known:
+        if not has_known_names:
             return None
-        said = ", ".join(f"'{excerpt(column)}' has {size:,}" for column, size in sizes.items())
-        message = msg("columns of different lengths: {said} values", said=said)
+        lengths = ", ".join(f"'{excerpt(column)}' has {size:,}" for column, size in sizes.items())
+        message = msg("columns of different lengths: {lengths} values", lengths=lengths)
         return iter([RowError(line, "wrong-columns", message, excerpt(row), rows=max(sizes.values()))])
     return _by_column(line, lists, [column for column, value in beside.items() if holds_text(value)])
 
@@ -102,13 +102,13 @@ def _by_column(line: int, columns: dict[str, list], beside: Iterable[str] = ()) 
 def _numbered(line: int, rows: Iterable[Sequence], columns: list[str]) -> Iterator[Item]:
     for number, cells in enumerate(rows, 1):
         if len(cells) != len(columns):
-            said = msg(
-                "row {number:,}: {num_cells} cells, {num_columns} columns",
+            message = msg(
+                "row {number:,}: {cells} cells, {columns} columns",
                 number=number,
-                num_cells=len(cells),
-                num_columns=len(columns),
+                cells=len(cells),
+                columns=len(columns),
             )
-            yield RowError(line, "wrong-columns", said, excerpt(cells))
+            yield RowError(line, "wrong-columns", message, excerpt(cells))
             continue
         row = NumberedRow(zip(columns, cells, strict=True))
         row.number = number

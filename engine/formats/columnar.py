@@ -79,9 +79,9 @@ def with_class_names(row: dict[str, Any], names: dict[str, list[str]]) -> dict[s
 
 def load_hub(name: str) -> Iterable[dict[str, Any]]:
     """Rows of a hub dataset written ORG/NAME, ORG/NAME:SPLIT or ORG/NAME:CONFIG:SPLIT."""
-    repository, *rest = name.split(":")
-    config = rest[0] if len(rest) == 2 else None
-    split = rest[-1] if rest else "train"
+    repository, *qualifiers = name.split(":")
+    config = qualifiers[0] if len(qualifiers) == 2 else None
+    split = qualifiers[-1] if qualifiers else "train"
     try:
         # 1 to 2 s, wanted for hub names only.
         import datasets

@@ -87,8 +87,8 @@ def find_schema(columns: Iterable[str], format: str = "auto") -> Schema | None:
 
 def _asks_more(shape: Schema, names: Iterable[str]) -> bool:
     """Whether what looks like the class of a question is a column beside its answer, whose name is not known."""
-    asked = shape.kind == "classification" and normalise(shape.columns["text"]) in PROMPTS
-    return asked and any(name.rpartition("_")[2] in _ANSWER_ENDINGS for name in names)
+    is_question = shape.kind == "classification" and normalise(shape.columns["text"]) in PROMPTS
+    return is_question and any(name.rpartition("_")[2] in _ANSWER_ENDINGS for name in names)
 
 
 def mapped_schema(columns: Iterable[str], mapping: dict[str, str]) -> Schema | None:
@@ -102,29 +102,34 @@ def mapped_schema(columns: Iterable[str], mapping: dict[str, str]) -> Schema | N
     def find(*names: str) -> str | None:
         return next((by_name[name] for name in names if name in by_name), None)
 
-    given = mapping.get
-    extra = {"system": given("system") or find(*SYSTEMS), "tools": given("tools") or find(*TOOLS)}
+    by_role = mapping.get
+    extra = {"system": by_role("system") or find(*SYSTEMS), "tools": by_role("tools") or find(*TOOLS)}
     if "messages" in mapping:
         return _schema("mapped", "chat", ("messages",), {"messages": mapping["messages"], **extra})
     if "label" in mapping:
-        text = given("text") or given("prompt") or find(*LABELED_TEXTS)
+        text = by_role("text") or by_role("prompt") or find(*LABELED_TEXTS)
         return _schema(
             "mapped", "classification", ("text", "label"), {"text": text, "label": mapping["label"], **extra}
         )
     if "prompt" in mapping or "completion" in mapping:
-        prompt, completion = given("prompt") or find(*PROMPTS), given("completion") or find(*ANSWERS)
-        roles = {"prompt": prompt, "completion": completion, "input": given("input"), "history": given("history")}
-        roles["reasoning"] = given("reasoning") or find(*REASONING)
+        prompt, completion = by_role("prompt") or find(*PROMPTS), by_role("completion") or find(*ANSWERS)
+        roles = {
+            "prompt": prompt,
+            "completion": completion,
+            "input": by_role("input"),
+            "history": by_role("history"),
+        }
+        roles["reasoning"] = by_role("reasoning") or find(*REASONING)
         return _schema("mapped", "pair", ("prompt", "completion"), {**roles, **extra})
     if "text" in mapping:
         return _schema("mapped", "text", ("text",), {"text": mapping["text"]})
-    found = find_schema(columns)
-    return _schema("mapped", found.kind, found.required, {**found.columns, **mapping}) if found else None
+    schema = find_schema(columns)
+    return _schema("mapped", schema.kind, schema.required, {**schema.columns, **mapping}) if schema else None
 
 
 def _schema(format: str, kind: str, required: Sequence[str], columns: dict[str, str | None]) -> Schema | None:
-    found = {role: column for role, column in columns.items() if column}
-    return Schema(format, kind, found, tuple(required)) if all(role in found for role in required) else None
+    present = {role: column for role, column in columns.items() if column}
+    return Schema(format, kind, present, tuple(required)) if all(role in present for role in required) else None
 
 
 def _openai(find: Find) -> Schema | None:

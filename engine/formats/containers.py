@@ -122,8 +122,8 @@ def _json_container(filled: list[str], path: str, is_row: Callable[[Iterable[str
 def _wraps(row: dict) -> bool:
     """Whether an object holds lists of rows under names that are no columns; messages are no rows."""
     for key, value in row.items():
-        one = value[0] if isinstance(value, list) and value else None
-        if isinstance(one, dict) and normalise(key) not in KNOWN_NAMES and not one.keys() & {"role", "from"}:
+        first = value[0] if isinstance(value, list) and value else None
+        if isinstance(first, dict) and normalise(key) not in KNOWN_NAMES and not first.keys() & {"role", "from"}:
             return True
     return False
 
@@ -142,19 +142,19 @@ def _is_one_cut_row(filled: list[str]) -> bool:
 def _table_container(
     lines: list[str], filled: list[str], scanned: Scan, mapped_columns: frozenset[str]
 ) -> Container | None:
-    wanted = KNOWN_NAMES | {normalise(column) for column in mapped_columns}
+    recognised = KNOWN_NAMES | {normalise(column) for column in mapped_columns}
     named_table = suffix(scanned.path) in (".csv", ".tsv")
-    found = find_dialect(lines)
-    if found:
-        dialect, header, share = found
-        known = sum(normalise(cell) in wanted for cell in header)
+    likeliest = find_dialect(lines)
+    if likeliest:
+        dialect, header, share = likeliest
+        recognised_cells = sum(normalise(cell) in recognised for cell in header)
         # Prose can have as many commas in every line; it does not begin with two names of columns.
         unnamed = suffix(scanned.path) in ("", ".data", ".dat")
-        if named_table or known >= 2 or (known and share >= 0.5) or (share == 1 and unnamed):
+        if named_table or recognised_cells >= 2 or (recognised_cells and share >= 0.5) or (share == 1 and unnamed):
             return Container("tsv" if dialect.delimiter == "\t" else "csv", dialect)
     dialect = Dialect("\t" if suffix(scanned.path) == ".tsv" else ",")
     header = read_header([(1, filled[0], None)], dialect) or []
-    lone_name = len(header) == 1 and len(filled) > 1 and normalise(header[0]) in wanted
+    lone_name = len(header) == 1 and len(filled) > 1 and normalise(header[0]) in recognised
     if named_table or (lone_name and suffix(scanned.path) != ".txt"):
         return Container("tsv" if dialect.delimiter == "\t" else "csv", dialect)
     return None
@@ -196,7 +196,11 @@ def _row_within(item: Item) -> Item:
     row = item[1] if isinstance(item, tuple) else None
     if isinstance(row, dict) and "row_idx" in row and isinstance(row.get("row"), dict):
         return item[0], row["row"]  # {"row_idx": 0, "row": {...}, "truncated_cells": []}
-    if isinstance(row, list) and row and all(isinstance(one, dict) and ("role" in one or "from" in one) for one in row):
+    if (
+        isinstance(row, list)
+        and row
+        and all(isinstance(cell, dict) and ("role" in cell or "from" in cell) for cell in row)
+    ):
         return item[0], {"messages": row}
     return item
 
@@ -216,9 +220,9 @@ def _read_document(lines) -> Iterator[Item]:
     if len(faults) > (len(kept) + len(faults)) * _MOST_BAD_TEXT_LINES:
         first = faults[0]
         message = msg(
-            "{num_faults} of {num_kept} lines are broken, the first: {message}",
-            num_faults=len(faults),
-            num_kept=len(kept) + len(faults),
+            "{broken} of {lines} lines are broken, the first: {message}",
+            broken=len(faults),
+            lines=len(kept) + len(faults),
             message=first.message,
         )
         yield RowError(first.line, "bad-encoding", message.removesuffix("; the line is left out"), first.excerpt)

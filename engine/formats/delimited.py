@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.formats.json_lines import Item, Lines
 from engine.formats.row_errors import RowError, excerpt
 
@@ -57,13 +57,13 @@ class Dialect:
 def find_dialect(lines: Sequence[str], delimiters: str = ",\t;|") -> tuple[Dialect, list[str], float] | None:
     """The dialect in which the most records have as many cells as the header, its column names, and that share."""
     sample = [(number, line, None) for number, line in enumerate(islice(lines, _SAMPLE_LINES), 1)]
-    said = _ANNOUNCED.match(lines[0]) if lines else None
-    if said:
-        found = find_dialect(lines[1:], said[1])
-        if found:
-            return replace(found[0], announced=True), *found[1:]
-        header = read_header(((1, line, None) for line in lines[1:]), Dialect(said[1]))
-        return (Dialect(said[1], announced=True), header, 1.0) if header else None
+    announced = _ANNOUNCED.match(lines[0]) if lines else None
+    if announced:
+        below = find_dialect(lines[1:], announced[1])
+        if below:
+            return replace(below[0], announced=True), *below[1:]
+        header = read_header(((1, line, None) for line in lines[1:]), Dialect(announced[1]))
+        return (Dialect(announced[1], announced=True), header, 1.0) if header else None
     best: tuple[tuple, Dialect, list[str], float] | None = None
     for order, delimiter in enumerate(delimiters):
         if not any(delimiter in line for _, line, _ in sample[:20]):
@@ -195,11 +195,11 @@ def read_table(lines: Lines, dialect: Dialect) -> Iterator[Item]:
 def _count_message(cells: list[str], names: list[str], dialect: Dialect) -> str:
     named = {"\t": "tab", ",": "comma", ";": "semicolon"}.get(dialect.delimiter, f"'{dialect.delimiter}'")
     why = msg(" (a {named} in a cell that is not quoted?)", named=named) if len(cells) > len(names) else ""
-    return msg(
-        "{num_cells} column{value} where the header has {num_names}{why}",
-        num_cells=len(cells),
-        value="s" * (len(cells) != 1),
-        num_names=len(names),
+    return msg_n(
+        "{n} column where the header has {header}{why}",
+        "{n} columns where the header has {header}{why}",
+        len(cells),
+        header=len(names),
         why=why,
     )
 

@@ -207,12 +207,12 @@ def _split(file, newline: bytes) -> Iterator[bytes]:
     while chunk := file.read(_CHUNK_BYTES):
         carry += chunk
         start = search = 0
-        while (found := carry.find(newline, search)) >= 0:
-            if found % width:
-                search = found + 1
+        while (newline_at := carry.find(newline, search)) >= 0:
+            if newline_at % width:
+                search = newline_at + 1
                 continue
-            yield carry[start : found + width]
-            start = search = found + width
+            yield carry[start : newline_at + width]
+            start = search = newline_at + width
         carry = carry[start:]
     if carry:
         yield carry

@@ -108,7 +108,7 @@ def rows_told(reports: Sequence[DataReport], further: Sequence[Problem] = ()) ->
     """What became of the rows of some data, JSON-ready, as in the journal's `data`; `further`: what a tokenizer and a
     chat template found wrong with them, or worth a note."""
     problems = [*(problem for report in reports for problem in report.problems), *further]
-    counts = sum((Counter(report.problem_counts) for report in reports), Counter(one.code for one in further))
+    counts = sum((Counter(report.problem_counts) for report in reports), Counter(note.code for note in further))
     return {
         "thoughts_dropped": sum(report.thoughts_dropped for report in reports),
         "files": [dataclasses.asdict(file) for report in reports for file in report.files],

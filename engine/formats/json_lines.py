@@ -89,17 +89,17 @@ def row_error_of(error: Exception, text: str, line: int) -> RowError:
 def describe(error: json.JSONDecodeError, column: int) -> str:
     """The parser's complaint in a user's words."""
     text, position = error.doc, error.pos
-    rest = text[position : position + 40].strip(SPACES)
+    remainder = text[position : position + 40].strip(SPACES)
     if error.msg.startswith("Unterminated string"):
         return msg(
-            "JSON ends in the middle of a string, column {num_rstrip}",
-            num_rstrip=len(text.rstrip()) - position + column,
+            "JSON ends in the middle of a string, column {column}",
+            column=len(text.rstrip()) - position + column,
         )
-    if not rest and not error.msg.startswith("Invalid"):
+    if not remainder and not error.msg.startswith("Invalid"):
         return msg(
             "JSON ends too early, column {column}: a value, a closing }} or a closing ] is missing", column=column
         )
-    if rest.startswith("'"):
+    if remainder.startswith("'"):
         return msg("single quotes at column {column}; JSON wants double quotes", column=column)
     if error.msg.startswith("Invalid control character"):
         name = {"\n": "line break", "\r": "line break", "\t": "tab"}.get(text[position], "control character")

@@ -54,8 +54,8 @@ class Scanner:
     def indent(self) -> int | None:
         """How far `position` is indented, when it is the first thing on its line."""
         start = self._text.rfind("\n", 0, self.position) + 1
-        before = self._text[start : self.position]
-        return len(before) if not before.strip(SPACES) else None
+        leading = self._text[start : self.position]
+        return len(leading) if not leading.strip(SPACES) else None
 
     def peek(self, ahead: int = 0) -> str:
         """The next character that is not space, '' at the end; `ahead=1` looks behind the next one.
@@ -83,7 +83,7 @@ class Scanner:
 
     def _decoded(self, decoder: json.JSONDecoder) -> tuple[Any, int]:
         """(the value at `position`, the place behind it)"""
-        wanted = _GROW_CHARS
+        size_chars = _GROW_CHARS
         while True:
             try:
                 value, end = decoder.raw_decode(self._text, self.position)
@@ -94,8 +94,8 @@ class Scanner:
                 cut = error.pos + 16 >= len(self._text) or error.msg.startswith("Unterminated string")
                 if self._ended or not cut:
                     raise
-            self._grow(wanted)
-            wanted *= 2
+            self._grow(size_chars)
+            size_chars *= 2
 
     def checked(self, line: int, value: Any) -> Item:
         """The row, or the fault of a line it covers that was not valid in the file's encoding."""
@@ -130,8 +130,8 @@ class Scanner:
             message = "JSON ends too early, column {}: a value, a closing }} or a closing ] is missing"
         elif error.msg.startswith("Expecting"):
             # What is missing is missing where the text before ends, not where the parser met something else.
-            before = len(self._text[:at].rstrip(SPACES))
-            at = max(before, start) if "\n" in self._text[before:at] else at
+            end_before = len(self._text[:at].rstrip(SPACES))
+            at = max(end_before, start) if "\n" in self._text[end_before:at] else at
         line_start = self._text.rfind("\n", 0, at) + 1
         line_end = self._text.find("\n", at)
         shown = self._text[line_start : line_end if line_end >= 0 else len(self._text)]
@@ -168,17 +168,17 @@ class Scanner:
     def _skipped(self, fault: RowError, start: int, at: int, indent: int | None) -> RowError:
         """The fault of the row at `start`, broken at `at`, with `position` at the next row and what is lost counted."""
         if indent is None:
-            found, lost = self._skip_to_like(start)
+            resumes, lost = self._skip_to_like(start)
         else:
             opening = self._opening(start)
             self.position = at
-            found, lost = self._skip_to_row(indent, opening)
+            resumes, lost = self._skip_to_row(indent, opening)
         message = fault.message
-        if found and lost:
+        if resumes and lost:
             message += msg("; about {lost:,} more rows up to the next sound one are lost with it", lost=lost)
         elif lost:
             message += msg("; about {lost:,} rows after it could not be read", lost=lost)
-        elif not found and self._lost:
+        elif not resumes and self._lost:
             message += "; nothing after it could be read"
         return RowError(fault.line, fault.code, message, fault.excerpt, 1 + lost)
 
@@ -186,8 +186,8 @@ class Scanner:
         """Matches where a row may begin, with its brace as group 1: an element that begins with a key of theirs."""
         keys = self._first_keys
         if not keys:
-            own = re.match(r'\{\s*("(?:[^"\\]|\\.)*")\s*:', self._text[start : start + _LONGEST_OPENING])
-            keys = {own[1][1:-1]} if own else set()
+            first_key = re.match(r'\{\s*("(?:[^"\\]|\\.)*")\s*:', self._text[start : start + _LONGEST_OPENING])
+            keys = {first_key[1][1:-1]} if first_key else set()
         names = "|".join(re.escape(json.dumps(key, ensure_ascii=False)) for key in sorted(keys)) or '"'
         # No \s* behind a line break: in a stretch of empty lines it would be tried from each of them.
         return re.compile(rf"(?:(?:\A|[,\[}}\]])\s*|(?<=\n)[^\S\n]*)(\{{\s*(?:{names}))")
@@ -238,10 +238,10 @@ class Scanner:
                 self._grow()
                 feed = self._text.find("\n", self.position)
             if feed < 0:
-                rest = self._text[self.position + 1 :]
-                self._lost = bool(rest.strip(SPACES + "]}"))
+                remainder = self._text[self.position + 1 :]
+                self._lost = bool(remainder.strip(SPACES + "]}"))
                 self.position = len(self._text)
-                return False, lost + len(opening.findall(rest))
+                return False, lost + len(opening.findall(remainder))
             lost += len(opening.findall(self._text, self.position + 1, feed))
             self.position = feed + 1
             while len(self._text) - self.position < 1000 and not self._ended:

@@ -81,17 +81,17 @@ def exam_words(ignored: Iterable[str]) -> list[str]:
     if not choices:
         return []
     looks = "looks" if len(choices) == 1 else "look"
-    said = msg(
+    advice = msg(
         "{looks} like the choices of exam questions, which are asked without: write them into the question", looks=looks
     )
-    return [f"{', '.join(choices)} {said}"]
+    return [f"{', '.join(choices)} {advice}"]
 
 
 def known_layout(columns: Sequence[str], row: dict) -> tuple[str, str] | None:
     """(what rows with these columns are, what to do) for formats that are known and not read; None for others."""
     names = {normalise(column) for column in columns}
-    for wanted, what, how in _KNOWN:
-        if wanted <= names:
+    for required, what, how in _KNOWN:
+        if required <= names:
             return what, how
     chat = row.get("chat")
     if isinstance(chat, dict) and any(str(key).startswith("turn_") for key in chat):
@@ -206,10 +206,10 @@ _KNOWN = (
 ROLES_HINT = "--map prompt=COLUMN,completion=COLUMN (or text=COLUMN,label=COLUMN)"
 
 
-def map_hint(columns: Sequence[str], rows: Sequence[dict] = (), before: str = "Say which column is which: ") -> str:
+def map_hint(columns: Sequence[str], rows: Sequence[dict] = (), lead: str = "Say which column is which: ") -> str:
     """What to give to --map, by what the columns hold where that is plain."""
     shown = ", ".join(excerpt(column) for column in columns[:30]) or "none"
-    return f"{before}{_guess(columns, rows)}. Columns: {shown[:500]}"
+    return f"{lead}{_guess(columns, rows)}. Columns: {shown[:500]}"
 
 
 def _guess(columns: Sequence[str], rows: Sequence[dict]) -> str:
@@ -225,10 +225,10 @@ def _guess(columns: Sequence[str], rows: Sequence[dict]) -> str:
             texts.append(column)
     if len(texts) == 2:
         return msg(
-            "{roles_hint}, such as --map {role_of},{role_of_2}",
+            "{roles_hint}, such as --map {prompt_role},{completion_role}",
             roles_hint=ROLES_HINT,
-            role_of=_role_of("prompt", texts[0]),
-            role_of_2=_role_of("completion", texts[1]),
+            prompt_role=_role_of("prompt", texts[0]),
+            completion_role=_role_of("completion", texts[1]),
         )
     return ROLES_HINT
 
@@ -241,8 +241,8 @@ def _is_conversation(value: Any, by_turns: bool = False, any_role: bool = False)
     """Whether a value is a list of messages with an answer; `by_turns`: or of texts; `any_role`: or without answers."""
     if not isinstance(value, list) or not value:
         return False
-    if all(isinstance(one, str) for one in value):
+    if all(isinstance(turn, str) for turn in value):
         return by_turns and len(value) > 1
-    if not all(isinstance(one, dict) and ("role" in one or "from" in one) for one in value):
+    if not all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in value):
         return False
-    return any_role or any(one.get("role", one.get("from")) not in ("system", "user", "human") for one in value)
+    return any_role or any(turn.get("role", turn.get("from")) not in ("system", "user", "human") for turn in value)

@@ -50,12 +50,12 @@ def holds_text(value: Any) -> bool:
         return bool(value.strip())
     left = [value]  # no recursion: a value may be nested as deep as the parser could follow
     while left:
-        one = left.pop()
-        if isinstance(one, str):
-            if one.strip():
+        inner = left.pop()
+        if isinstance(inner, str):
+            if inner.strip():
                 return True
-        elif isinstance(one, dict):
-            left.extend(one.values())
-        elif isinstance(one, (list, tuple)):
-            left.extend(one)
+        elif isinstance(inner, dict):
+            left.extend(inner.values())
+        elif isinstance(inner, (list, tuple)):
+            left.extend(inner)
     return False

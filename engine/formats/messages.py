@@ -102,12 +102,12 @@ def read_transcript(text: str, where: str) -> list[dict] | None:
         return None
     asks, answers = spoken[1], awaiting[1]
     pieces = re.split(rf"(?:\A|\n)[ \t]*({re.escape(asks)}|{re.escape(answers)})[ \t]*[:：]", text)
-    speakers, said = pieces[1::2], [piece.strip() for piece in pieces[2::2]]
-    if asks == answers or speakers != [asks, answers] * (len(speakers) // 2) or not all(said[:-1]):
+    speakers, contents = pieces[1::2], [piece.strip() for piece in pieces[2::2]]
+    if asks == answers or speakers != [asks, answers] * (len(speakers) // 2) or not all(contents[:-1]):
         return None
     return [
         {"role": ("user", "assistant")[index % 2], "content": encodable(turn, where)}
-        for index, turn in enumerate(said[:-1])
+        for index, turn in enumerate(contents[:-1])
     ]
 
 
@@ -116,9 +116,9 @@ def _pair_keys(item: Any) -> tuple[str, str] | None:
     if not isinstance(item, dict) or "role" in item or "from" in item:
         return None
     by_name = {normalise(key): key for key in item if isinstance(key, str)}
-    asked = next((by_name[name] for name in _ASKED if name in by_name), None)
+    question_key = next((by_name[name] for name in _ASKED if name in by_name), None)
     answered = next((by_name[name] for name in _ANSWERED if name in by_name), None)
-    return (asked, answered) if asked and answered else None
+    return (question_key, answered) if question_key and answered else None
 
 
 def _read_pair(item: dict, keys: tuple[str, str], where: str, unread: set[str], first: bool) -> list[dict]:
@@ -289,19 +289,19 @@ def _part(part: Any, where: str) -> str:
                 part,
             )
     if "tool" in part_type or "function" in part_type:
-        said = (
+        reason = (
             "calls and results are not read from content parts; write calls as 'tool_calls', results with role 'tool'"
         )
         raise RowRejected(
             "not-text",
-            msg("{said} ('{where}' is of type '{part_type}')", said=said, where=where, part_type=part_type[:40]),
+            msg("{reason} ('{where}' is of type '{part_type}')", reason=reason, where=where, part_type=part_type[:40]),
             part,
         )
     if "thinking" in part_type or "reasoning" in part_type or part.get("thought") is True:
-        said = "thoughts are not read from content parts; write them as 'reasoning_content' of the message"
+        reason = "thoughts are not read from content parts; write them as 'reasoning_content' of the message"
         raise RowRejected(
             "not-text",
-            msg("{said} ('{where}' is of type '{part_type}')", said=said, where=where, part_type=part_type),
+            msg("{reason} ('{where}' is of type '{part_type}')", reason=reason, where=where, part_type=part_type),
             part,
         )
     text = next((part[key] for key in _PART_TEXTS if part.get(key) is not None), None)

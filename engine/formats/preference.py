@@ -64,12 +64,12 @@ def pair_words(columns: Sequence[str], worse: Sequence[str], row: dict) -> tuple
     turns = next((by_name[name] for name in (*MESSAGES, *CONVERSATIONS) if name in by_name), "")
     prompt = next((by_name[name] for name in PROMPTS if name in by_name), "")
     answer = next((by_name[name] for name in ANSWERS if name in by_name), "")
-    said = row.get(better)
+    better_value = row.get(better)
     if isinstance(row.get(prompt), dict):
         how = msg(
             "{pairs_hint}: write each as {{\"messages\": …}} without '{worse}'.", pairs_hint=PAIRS_HINT, worse=worse[0]
         )
-    elif isinstance(said, list) and len(said) > 1:
+    elif isinstance(better_value, list) and len(better_value) > 1:
         how = f"{PAIRS_HINT}: --map messages={better}."
     elif prompt and (better or answer):
         how = f"{PAIRS_HINT}: --map prompt={prompt},completion={better or answer}."
@@ -138,9 +138,9 @@ def verdict_guard(columns: Sequence[str], shape: Schema, zero_is_bad: frozenset[
     def guard(row: dict) -> None:
         for column in verdicts:
             value = row.get(column)
-            said = _verdict(value)
-            no = said in _NO and normalise(column) not in ("label", "labels")
-            if no or said in _BAD or (said in ("0", "-1") and column in zero_is_bad):
+            verdict = _verdict(value)
+            no = verdict in _NO and normalise(column) not in ("label", "labels")
+            if no or verdict in _BAD or (verdict in ("0", "-1") and column in zero_is_bad):
                 shown = "false" if value is False else f"{value}"[:20]
                 raise RowRejected(
                     "preference",

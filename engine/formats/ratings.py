@@ -50,9 +50,9 @@ def is_rating(column: str) -> bool:
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
     if isinstance(value, dict):
-        for key, one in value.items():
-            if not isinstance(one, dict):
-                yield from _numbers(f"{name}.{key}", one)
+        for key, inner in value.items():
+            if not isinstance(inner, dict):
+                yield from _numbers(f"{name}.{key}", inner)
         return
     if isinstance(value, str):
         try:
@@ -66,14 +66,14 @@ def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
 def _line(name: str, values: array) -> str:
     low, high = min(values), max(values)
     middle = (low + high) / 2
-    few = sum(value <= middle for value in values)
+    low_rows = sum(value <= middle for value in values)
     return msg(
         "'{name}' looks like a rating ({low:.6g} to {high:.6g}): all answers count alike, also "
-        "those of the {few:,} of {num_values:,} rows with {middle:.6g} or less; take out what is not good enough",
+        "those of the {low_rows:,} of {rows:,} rows with {middle:.6g} or less; take out what is not good enough",
         name=excerpt(name),
         low=low,
         high=high,
-        few=few,
-        num_values=len(values),
+        low_rows=low_rows,
+        rows=len(values),
         middle=middle,
     )

@@ -81,25 +81,25 @@ def _stream(
 ) -> Iterator[Opened | Row | DataFile | Remark]:
     _check_arguments(reading.mapping, reading.format, reading.objective)
     plain_text = reading.objective == "pretrain" or reading.format == "text"
-    found = find_sources(source, plain_text=plain_text, use=reading.use)
-    yield from map(Remark, found.left_out)
-    total_bytes = sum(origin.size_bytes for origin in found.origins)
+    sources = find_sources(source, plain_text=plain_text, use=reading.use)
+    yield from map(Remark, sources.left_out)
+    total_bytes = sum(origin.size_bytes for origin in sources.origins)
     done_bytes = 0
-    for origin in found.origins:
+    for origin in sources.origins:
 
-        def advance(bytes_in_file: int, before: int = done_bytes) -> None:
+        def advance(bytes_in_file: int, start_bytes: int = done_bytes) -> None:
             if progress:
-                progress(min(before + bytes_in_file, total_bytes), total_bytes)
+                progress(min(start_bytes + bytes_in_file, total_bytes), total_bytes)
 
         yield from reading.read(origin, advance)
         done_bytes += origin.size_bytes
     if progress:
         progress(total_bytes, total_bytes)
     if reading.splits and not reading.trains and reading.use != "all":
-        there = ", ".join(f"'{part}'" for part in sorted(reading.splits))
-        name = found.origins[0].name
+        splits = ", ".join(f"'{part}'" for part in sorted(reading.splits))
+        name = sources.origins[0].name
         raise DataError(
-            msg("{name} holds no training split, only {there}", name=name, there=there),
+            msg("{name} holds no training split, only {splits}", name=name, splits=splits),
             msg("To train on a split all the same, name it: {name}:{splits}.", name=name, splits=min(reading.splits)),
         )
 

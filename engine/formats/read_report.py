@@ -87,7 +87,7 @@ def ignored_words(ignored: dict[str, int]) -> str:
     """Columns and keys that hold text, with the rows that have some."""
     shown = [f"{excerpt(name)} ({_count(count)})" for name, count in list(ignored.items())[:_NAMES_SHOWN]]
     return ", ".join(shown) + (
-        msg(" and {num_ignored} more", num_ignored=len(ignored) - _NAMES_SHOWN) if len(ignored) > _NAMES_SHOWN else ""
+        msg(" and {more} more", more=len(ignored) - _NAMES_SHOWN) if len(ignored) > _NAMES_SHOWN else ""
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.base.escape import escape
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.formats.examples import Example
 from engine.formats.layouts import exam_words
 from engine.formats.list_values import holds_text
@@ -26,7 +26,7 @@ class FileTally:
     name: str
     part: str
     """The split of all its rows, by the file's name."""
-    wanted: frozenset[str] | None
+    used_splits: frozenset[str] | None
     """Splits that are used, '' for rows of none; None for all."""
     kept_part: bool
     """Rows come with the split they belong to; else they are simply the data."""
@@ -34,7 +34,7 @@ class FileTally:
     zero_is_bad: frozenset[str] = frozenset()
     split: str = ""
     """The column that says each row's split by what it holds, whatever it is called."""
-    given: int = 0
+    rows: int = 0
     read: int = 0
     bad: int = 0
     aside: Counter[str] = field(default_factory=Counter)
@@ -54,20 +54,20 @@ class FileTally:
         ends = [*(start for _, start in self.sections[1:]), rows]
         for (key, start), end in zip(self.sections, ends, strict=True):
             if end > start and not part_of_name(key):
-                said = msg(
-                    "{end} under '{key}', which names no split, read as training rows",
-                    end=_rows(end - start),
+                note = msg(
+                    "{rows} under '{key}', which names no split, read as training rows",
+                    rows=_rows(end - start),
                     key=escape(key),
                 )
-                self.notes.append(said)
+                self.notes.append(note)
 
     def described(self) -> tuple[str, ...]:
         lines = list(dict.fromkeys(self.notes))
         if self.used[VALIDATION] and self.for_training:
             lines.append(
                 msg(
-                    "{used} of the split '{validation}', used for validation",
-                    used=_rows(self.used[VALIDATION]),
+                    "{rows} of the split '{validation}', used for validation",
+                    rows=_rows(self.used[VALIDATION]),
                     validation=VALIDATION,
                 )
             )
@@ -83,9 +83,9 @@ class FileTally:
         for column, values in self.flags.items():
             if values[True] and values[False]:
                 no = msg(
-                    "'{column}' is false in {values}, which are trained like the others",
+                    "'{column}' is false in {rows}, which are trained like the others",
                     column=escape(column),
-                    values=_rows(values[False]),
+                    rows=_rows(values[False]),
                 )
                 lines.append(msg("{no}; if it calls their answers bad, take them out", no=no))
         return (*lines, *exam_words(self.ignored), *self.ratings.lines())
@@ -124,4 +124,4 @@ def _is_learnt(value: Any, example: Example) -> bool:
 
 
 def _rows(number: int) -> str:
-    return f"{number:,} {'row' if number == 1 else 'rows'}"
+    return msg_n("{n} row", "{n:,} rows", number)

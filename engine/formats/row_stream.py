@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.base.errors import DataError
 from engine.base.escape import escape
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.formats.columns import Schema, find_schema, mapped_schema
 from engine.formats.containers import Container, read_rows, recognise, unwrapped
 from engine.formats.encoding import Scan, scan
@@ -130,10 +130,10 @@ class Reading:
         encoding = scanned.encoding if scanned and container.name != "parquet" else ""
         columns = tuple(dict.fromkeys(column for row in first_rows for column in row))
         split = split_column(first_rows)
-        wanted = self._wanted(origin, items_again, shape, first, columns, split)
+        used_splits = self._used_splits(origin, items_again, shape, first, columns, split)
         kept_part = USES[self.use][1] and not origin.only and not origin.whole
         training = self.use == "training"
-        file = FileTally(name, origin.part, wanted, kept_part, training, verdict_columns(first_rows), split)
+        file = FileTally(name, origin.part, used_splits, kept_part, training, verdict_columns(first_rows), split)
         yield Opened(name, container, encoding, columns)
         yield from self._read_rows(file, items, shape)
         yield DataFile(
@@ -143,7 +143,7 @@ class Reading:
             container=container.name,
             columns=dict(shape.columns) if shape and container.name != "txt" else {},
             sha256=scanned.sha256 if scanned else "",
-            rows=file.given,
+            rows=file.rows,
             bad_rows=file.bad,
             read_rows=file.read,
             set_aside=file.aside.total(),
@@ -151,7 +151,7 @@ class Reading:
             notes=file.described(),
         )
 
-    def _wanted(
+    def _used_splits(
         self,
         origin: Origin,
         items_again: Callable[[], Iterator[Item]],
@@ -184,14 +184,14 @@ class Reading:
     def _read_rows(self, file: FileTally, items: Iterable[Item], file_shape: Schema | None) -> Iterator[Row]:
         layouts: dict[tuple, Layout] = {}
         name, part = file.name, file.part
-        given = read = 0
+        rows = read = 0
         worse = ""
         # Most data knows no splits, and nothing is to be counted then.
-        plain_used = file.wanted is None or "" in file.wanted
+        plain_used = file.used_splits is None or "" in file.used_splits
         for item in items:
             if not isinstance(item, tuple):
                 if isinstance(item, Section):
-                    file.sections.append((item.key, given))
+                    file.sections.append((item.key, rows))
                     part, worse = part_of_name(item.key) or file.part, worse_rows(item.key)
                 elif isinstance(item, Remark):
                     file.notes.append(item.message)
@@ -201,8 +201,8 @@ class Reading:
                         yield row
                 continue
             line, row = item
-            given += 1
-            own = part
+            rows += 1
+            row_part = part
             try:
                 if not isinstance(row, dict):
                     message = msg(
@@ -216,9 +216,9 @@ class Reading:
                     if len(layouts) < _MOST_SHAPES:
                         layouts[columns] = layout
                 if layout.split:
-                    own = part_of_value(row[layout.split]) or part
-                if own or not plain_used:
-                    if not self._is_used(file, own, 1):
+                    row_part = part_of_value(row[layout.split]) or part
+                if row_part or not plain_used:
+                    if not self._is_used(file, row_part, 1):
                         continue
                 else:
                     self.trains = True
@@ -234,11 +234,11 @@ class Reading:
                 file.bad += 1
                 shown = fault.value if fault.value is not None else row
                 problem = self._note(name, line, fault.code, _numbered(row, fault.message), shown)
-                yield Row(name, line, row, problem=problem, part=own if file.kept_part else "")
+                yield Row(name, line, row, problem=problem, part=row_part if file.kept_part else "")
             except RecursionError:
                 file.bad += 1
                 problem = self._note(name, line, "too-deep", "the row is nested too deeply", "")
-                yield Row(name, line, row, problem=problem, part=own if file.kept_part else "")
+                yield Row(name, line, row, problem=problem, part=row_part if file.kept_part else "")
             else:
                 read += 1
                 problem = None
@@ -248,10 +248,10 @@ class Reading:
                         left_out=_count(built.left_out, "message"),
                     )
                     problem = self._note(name, line, "trailing-turn", message, row)
-                part_told = own if own and file.kept_part else ""
+                part_told = row_part if row_part and file.kept_part else ""
                 yield Row(name, line, row, built.example, problem, part_told, ignored=ignored)
-        file.note_sections(given)
-        file.given += given
+        file.note_sections(rows)
+        file.rows += rows
         file.read += read
 
     def _is_used(self, file: FileTally, part: str, rows: int) -> bool:
@@ -259,7 +259,7 @@ class Reading:
         if file.kept_part and part:
             self.splits.add(part)
         self.trains = self.trains or not file.kept_part or part in (TRAIN, "")
-        if file.wanted is None or part in file.wanted:
+        if file.used_splits is None or part in file.used_splits:
             if part:
                 file.used[part] += rows
             return True
@@ -268,7 +268,7 @@ class Reading:
 
     def _fault(self, file: FileTally, fault: RowError, part: str) -> Row | None:
         if fault.code not in NOTE_CODES:
-            file.given += fault.rows
+            file.rows += fault.rows
             if not self._is_used(file, part, fault.rows):
                 return None
             file.bad += fault.rows
@@ -315,4 +315,4 @@ def _numbered(row: Any, message: str) -> str:
 
 
 def _count(number: int, what: str) -> str:
-    return f"{what} is" if number == 1 else f"{number} {what}s are"
+    return msg_n(f"{what} is", f"{{n}} {what}s are", number)

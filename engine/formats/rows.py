@@ -67,13 +67,17 @@ def build_example(row: dict, shape: Schema, system: str | None, file: str, line:
 
 def _add_system(messages: list[dict], row: dict, column: str, system: str | None) -> list[str]:
     """Put the row's system prompt before its messages, or else the one that was given; the column if it is not read."""
-    own = row.get(column) if column else None
-    if isinstance(own, (dict, list)):
-        own = text_of(own, column)
-    own = None if own in (None, "") else _flat(own, column)
+    system_text = row.get(column) if column else None
+    if isinstance(system_text, (dict, list)):
+        system_text = text_of(system_text, column)
+    system_text = None if system_text in (None, "") else _flat(system_text, column)
     if messages[0]["role"] == "system":
-        return [column] if own and own.strip() and own.strip() != messages[0]["content"].strip() else []
-    system = system if own is None else own
+        return (
+            [column]
+            if system_text and system_text.strip() and system_text.strip() != messages[0]["content"].strip()
+            else []
+        )
+    system = system if system_text is None else system_text
     if system and system.strip():
         messages.insert(0, _message("system", system))
     return []
@@ -144,8 +148,8 @@ def _is_messages(value: Any) -> bool:
     if isinstance(value, str) or not isinstance(value, list) or not value or not isinstance(value[0], dict):
         return False
     if "rank" in value[0] or "score" in value[0]:
-        said = "several ranked answers to one question (Nectar and the like): keep the best one as a text"
-        raise RowRejected("preference", said, value)
+        reason = "several ranked answers to one question (Nectar and the like): keep the best one as a text"
+        raise RowRejected("preference", reason, value)
     return True
 
 
@@ -159,9 +163,9 @@ def _spans(value: dict, column: str) -> Any:
         raise RowRejected(
             "wrong-type",
             msg(
-                "'{column}' holds {num_distinct} different answers (SQuAD); keep one",
+                "'{column}' holds {answers} different answers (SQuAD); keep one",
                 column=column,
-                num_distinct=len(distinct),
+                answers=len(distinct),
             ),
             value,
         )
@@ -186,14 +190,14 @@ def _flat(value: Any, column: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if isinstance(value, (list, tuple)):
-        more = " (answers from best to worst? keep the best)" if len(value) == 2 and isinstance(value[0], str) else ""
+        hint = " (answers from best to worst? keep the best)" if len(value) == 2 and isinstance(value[0], str) else ""
         raise RowRejected(
             "wrong-type",
             msg(
-                "'{column}' is a list of {num_value}; it must be one text{more}",
+                "'{column}' is a list of {length}; it must be one text{hint}",
                 column=column,
-                num_value=len(value),
-                more=more,
+                length=len(value),
+                hint=hint,
             ),
             value,
         )

@@ -28,9 +28,9 @@ def file_schema(
         _refuse_pairs(name, rows)
         shape = _found(name, columns, rows, format)
     if shape.kind == "text" and objective == "sft":
-        known = known_layout(columns, rows[0])
-        if known:
-            raise DataError(f"{name} {known[0]}", known[1])
+        described = known_layout(columns, rows[0])
+        if described:
+            raise DataError(f"{name} {described[0]}", described[1])
         raise DataError(
             msg("{name} is plain text: it has no answers to learn from", name=name),
             "Use --objective pretrain to learn from the text itself"
@@ -42,7 +42,7 @@ def file_schema(
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    by_lower = {one.lower(): one for one in names}
+    by_lower = {candidate.lower(): candidate for candidate in names}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     return msg("; did you mean '{by_lower}'?", by_lower=by_lower[near[0]]) if near else ""
 
@@ -70,17 +70,17 @@ def _mapped(name: str, columns: list[str], mapping: dict[str, str]) -> Schema:
 
 
 def _found(name: str, columns: list[str], rows: Sequence[dict], format: str) -> Schema:
-    found = [(tuple(row), find_schema(row, format)) for row in rows]
-    formats = Counter(shape.format for _, shape in found if shape)
+    schemas = [(tuple(row), find_schema(row, format)) for row in rows]
+    formats = Counter(shape.format for _, shape in schemas if shape)
     if formats:
         winner = formats.most_common(1)[0][0]
         of_winner = dict.fromkeys(
-            column for keys, shape in found if shape and shape.format == winner for column in keys
+            column for keys, shape in schemas if shape and shape.format == winner for column in keys
         )
         return find_schema(of_winner, winner)
-    known = known_layout(columns, rows[0])
-    if known:
-        raise DataError(f"{name} {known[0]}", known[1])
+    described = known_layout(columns, rows[0])
+    if described:
+        raise DataError(f"{name} {described[0]}", described[1])
     if format != "auto":
         raise DataError(
             msg("{name} does not have the columns of format '{format}'", name=name, format=format),
@@ -110,8 +110,8 @@ def _refuse_repeated(name: str, rows: Sequence[dict], shape: Schema, mapping: di
             if len(twins) < 2 or column not in twins or mapping.get(role) == column:
                 continue
             places = " and ".join(str(columns.index(twin) + 1) for twin in twins)
-            given = {each: shape.columns[each] for each in shape.required} | {role: twins[1]}
-            which = ",".join(f"{each}={given[each]}" for each in given)
+            example_map = {needed: shape.columns[needed] for needed in shape.required} | {role: twins[1]}
+            which = ",".join(f"{needed}={example_map[needed]}" for needed in example_map)
             raise DataError(
                 msg(
                     "{name}: the name '{column}' stands over columns {places}",

@@ -39,11 +39,11 @@ def groups(files: Sequence[str]) -> dict[str, list[int]]:
         return {}
     largest = {file for file, _ in counts.most_common(MOST_SOURCES)}
     names = source_names(counts)
-    found: dict[str, list[int]] = {names[file]: [] for file in counts if file in largest}
-    for place, file in enumerate(files):
+    grouped: dict[str, list[int]] = {names[file]: [] for file in counts if file in largest}
+    for index, file in enumerate(files):
         if file in largest:
-            found[names[file]].append(place)
-    return found
+            grouped[names[file]].append(index)
+    return grouped
 
 
 def _parts(path: str) -> list[str]:

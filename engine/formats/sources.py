@@ -53,10 +53,10 @@ def find_sources(source: str | os.PathLike | list, *, plain_text: bool, use: str
     of parts.USES.
     """
     if isinstance(source, (list, tuple)):
-        found = [find_sources(one, plain_text=plain_text, use=use) for one in source]
+        lists = [find_sources(listed, plain_text=plain_text, use=use) for listed in source]
         return Found(
-            tuple(origin for one in found for origin in one.origins),
-            tuple(line for one in found for line in one.left_out),
+            tuple(origin for listed in lists for origin in listed.origins),
+            tuple(line for listed in lists for line in listed.left_out),
         )
     name = os.fspath(source)
     if not name or "\0" in name:
@@ -108,9 +108,9 @@ def _in_folder(folder: str, plain_text: bool, use: str, only: str = "") -> Found
     chosen = rows if rows and not plain_text else names
     left_out = _left_out(folder, entries, names, chosen, nested)
     parts = {name: _part_of_path(name) for name in chosen}
-    wanted = _wanted_parts(folder, set(parts.values()), use, only)
+    used_parts = _used_parts(folder, set(parts.values()), use, only)
     for part in dict.fromkeys(parts.values()):
-        if part not in wanted:
+        if part not in used_parts:
             unread = [name for name in chosen if parts[name] == part]
             how = msg("; to read them give {folder}:{part}", folder=folder, part=part)
             left_out.append(
@@ -123,7 +123,7 @@ def _in_folder(folder: str, plain_text: bool, use: str, only: str = "") -> Found
                     how=how,
                 )
             )
-    kept = [name for name in chosen if parts[name] in wanted]
+    kept = [name for name in chosen if parts[name] in used_parts]
     origins = (_file(os.path.join(folder, name), parts[name]) for name in kept)
     if only:
         # One part that was asked for is not a part of anything any more.
@@ -131,27 +131,31 @@ def _in_folder(folder: str, plain_text: bool, use: str, only: str = "") -> Found
     return Found(tuple(origins), tuple(left_out))
 
 
-def _wanted_parts(folder: str, parts: set[str], use: str, only: str) -> set[str]:
+def _used_parts(folder: str, parts: set[str], use: str, only: str) -> set[str]:
     """The parts that are read, '' for files that name none. DataError when there are none."""
     if only:
-        wanted = parts & ({only, ""} if only == TRAIN else {only})
-        if not wanted:
-            there = ", ".join(sorted(parts - {""})) or "none"
+        used_parts = parts & ({only, ""} if only == TRAIN else {only})
+        if not used_parts:
+            part_names = ", ".join(sorted(parts - {""})) or "none"
             raise DataError(
                 msg("{folder} has no files of the split '{only}'", folder=folder, only=only),
-                msg("Splits by the names of its files: {there}.", there=there),
+                msg("Splits by the names of its files: {part_names}.", part_names=part_names),
             )
-        return wanted
+        return used_parts
     order, together = USES[use]
     present = [part for part in order if part in parts or (part == TRAIN and "" in parts)]
     if use.startswith("training") and TRAIN not in present:
-        there = " and ".join(f"'{part}'" for part in sorted(parts))
+        part_names = " and ".join(f"'{part}'" for part in sorted(parts))
         raise DataError(
-            msg("{folder} holds no training data, by the names of its files only {there}", folder=folder, there=there),
+            msg(
+                "{folder} holds no training data, by the names of its files only {part_names}",
+                folder=folder,
+                part_names=part_names,
+            ),
             msg("To train on a split all the same, name it: {folder}:{parts}.", folder=folder, parts=sorted(parts)[0]),
         )
-    wanted = set(present if together else present[:1])
-    return wanted | {""} if TRAIN in wanted else wanted
+    used_parts = set(present if together else present[:1])
+    return used_parts | {""} if TRAIN in used_parts else used_parts
 
 
 def _is_data(path: str) -> bool:
@@ -186,15 +190,15 @@ def _left_out(folder: str, entries: list[str], names: list[str], chosen: list[st
     lines = []
     paths = [name for name in entries if name not in names]
     folders = [name for name in paths if os.path.isdir(os.path.join(folder, name))]
-    others = [name for name in paths if name not in folders]
+    other_files = [name for name in paths if name not in folders]
     texts = [name for name in names if name not in chosen]
-    if others:
+    if other_files:
         lines.append(
             msg(
-                "{folder}: {others} of other kinds left out: {named}",
+                "{folder}: {other_files} of other kinds left out: {named}",
                 folder=folder,
-                others=_count(others, "file"),
-                named=_named(others),
+                other_files=_count(other_files, "file"),
+                named=_named(other_files),
             )
         )
     if texts:
@@ -224,9 +228,7 @@ def _count(names: list[str], what: str) -> str:
 
 def _named(names: list[str]) -> str:
     shown = ", ".join(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names[:_MOST_NAMED])
-    return shown + (
-        msg(" and {num_names:,} more", num_names=len(names) - _MOST_NAMED) if len(names) > _MOST_NAMED else ""
-    )
+    return shown + (msg(" and {more:,} more", more=len(names) - _MOST_NAMED) if len(names) > _MOST_NAMED else "")
 
 
 def _no_data(folder: str, entries: list[str]) -> DataError:

@@ -26,8 +26,8 @@ def example_key(example: Example, seed: int = 0) -> int:
     if example.text is not None:
         parts = ["text", example.text]
     else:
-        asked = (message for message in example.messages if message["role"] != "assistant")
-        parts = [part for message in asked for part in (message["role"], message.get("content") or "")]
+        prompts = (message for message in example.messages if message["role"] != "assistant")
+        parts = [part for message in prompts for part in (message["role"], message.get("content") or "")]
     from hashlib import blake2b  # 4 ms the first time
 
     digest = blake2b(digest_size=8, key=str(seed).encode()[:64])

@@ -37,12 +37,12 @@ _REMEDY = (
 )
 
 
-def control_token_line(role: str, place: int, token: str) -> str:
-    """`place`: of the message, from 0."""
+def control_token_line(role: str, index: int, token: str) -> str:
+    """`index`: of the message, from 0."""
     does = "ends the answer there" if role == "assistant" else "splits the turn there"
     return msg(
-        "message {place} ({role}) contains {token}, a control token of the model, which {does}",
-        place=place + 1,
+        "message {index} ({role}) contains {token}, a control token of the model, which {does}",
+        index=index + 1,
         role=role,
         token=token,
         does=does,
@@ -52,18 +52,18 @@ def control_token_line(role: str, place: int, token: str) -> str:
 def differing_lines(part: str, counts: dict) -> list[str]:
     """A line for each way in which trained answers differ from inference, and what to do; `counts`: `train` or `val` of
     the journal's `data`; those of older runs lack the figures."""
-    found = counts.get("differing") or {}
+    differing = counts.get("differing") or {}
     turns = counts.get("turns", 0)
     lines = [
         msg(
-            "{part}: {found:,} of {turns:,} answers {does} [{note}]",
+            "{part}: {differing:,} of {turns:,} answers {does} [{note}]",
             part=part,
-            found=found[note],
+            differing=differing[note],
             turns=turns,
             does=does,
             note=note,
         )
         for note, does in DIFFERING.items()
-        if found.get(note)
+        if differing.get(note)
     ]
-    return [*lines, _REMEDY] if any(found.get(note) for note in _MENDED) else lines
+    return [*lines, _REMEDY] if any(differing.get(note) for note in _MENDED) else lines

@@ -41,11 +41,11 @@ class Criterion:
 
     def first(self, points: Iterable[tuple[int, float]]) -> tuple[int, float] | None:
         """The best of (step, value) pairs, the earliest of equals; None where no value is a number."""
-        found = None
+        best = None
         for step, value in points:
-            if self.better(value, None if found is None else found[1]):
-                found = step, value
-        return found
+            if self.better(value, None if best is None else best[1]):
+                best = step, value
+        return best
 
 
 LOSS = Criterion("eval/loss", True)

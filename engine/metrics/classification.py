@@ -8,8 +8,8 @@ from engine.metrics.normalisation import normalise
 
 def read_label(answer: str, labels: Sequence[str], normalisation: str = "case") -> str | None:
     """The label a written answer is, after the normalisation; None when it is none of them."""
-    given = normalise(answer, normalisation)
-    return next((label for label in labels if normalise(label, normalisation) == given), None)
+    label_text = normalise(answer, normalisation)
+    return next((label for label in labels if normalise(label, normalisation) == label_text), None)
 
 
 def accuracy(predicted: Sequence[str | None], true: Sequence[str]) -> float:
@@ -19,8 +19,11 @@ def accuracy(predicted: Sequence[str | None], true: Sequence[str]) -> float:
 def f1_by_label(predicted: Sequence[str | None], true: Sequence[str]) -> dict[str, float]:
     """2 TP / (2 TP + FP + FN) of every label that is true or predicted somewhere; no prediction counts as missed."""
     hits = Counter(t for p, t in zip(predicted, true, strict=True) if p == t)
-    given, wanted = Counter(p for p in predicted if p is not None), Counter(true)
-    return {label: 2 * hits[label] / (given[label] + wanted[label]) for label in sorted(given | wanted)}
+    predicted_counts, true_counts = Counter(p for p in predicted if p is not None), Counter(true)
+    return {
+        label: 2 * hits[label] / (predicted_counts[label] + true_counts[label])
+        for label in sorted(predicted_counts | true_counts)
+    }
 
 
 def macro_f1(predicted: Sequence[str | None], true: Sequence[str]) -> float:

@@ -90,13 +90,13 @@ def _targets(schema: dict[str, Any], resolver: Any) -> Iterator[tuple[Any, Any]]
         if not isinstance(reference, str):
             continue
         try:
-            found = resolver.lookup(reference)
+            target = resolver.lookup(reference)
         except Unresolvable:
             remote = "; nothing is fetched from elsewhere" if "://" in reference.split("#")[0] else ""
             raise ValueError(f"{keyword} '{reference[:200]}' leads to nothing in it{remote}") from None
-        if not isinstance(found.contents, dict | bool):
+        if not isinstance(target.contents, dict | bool):
             raise ValueError(f"{keyword} '{reference[:200]}' leads to something that is no schema")
-        yield found.contents, found.resolver
+        yield target.contents, target.resolver
 
 
 def _refuse_circle(schema: Any, resolver: Any, above: tuple[int, ...]) -> None:
@@ -106,8 +106,8 @@ def _refuse_circle(schema: Any, resolver: Any, above: tuple[int, ...]) -> None:
     if id(schema) in above:
         raise ValueError("a $ref in it comes back to itself, so that no value could ever be checked")
     above = (*above, id(schema))
-    for target, there in _targets(schema, resolver):
-        _refuse_circle(target, there, above)
+    for target, inner_resolver in _targets(schema, resolver):
+        _refuse_circle(target, inner_resolver, above)
     for keyword in _IN_PLACE:
         value = schema.get(keyword)
         parts = value if isinstance(value, list) else value.values() if keyword == "dependentSchemas" and value else ()

@@ -24,27 +24,27 @@ def normalise(text: str, how: str = "case") -> str:
     text = unicodedata.normalize("NFKC", text).casefold()
     if how == "punctuation":
         # The categories P*: also 。，、？！「」《》 and the dashes. Symbols such as + < $ carry meaning and stay.
-        text = "".join(_kept(text, place) for place in range(len(text)))
+        text = "".join(_kept(text, index) for index in range(len(text)))
     return " ".join(text.split())
 
 
-def is_minus(text: str, place: int) -> bool:
+def is_minus(text: str, index: int) -> bool:
     """Whether the character there, before a number, is its sign. After a digit, a letter or a closing bracket it is a
     dash, as in 3-7 and COVID-19, and so are two in a row."""
-    if place < 0 or text[place] not in _MINUS:
+    if index < 0 or text[index] not in _MINUS:
         return False
-    before = text[place - 1] if place else " "
-    if before.isalpha():
-        return before >= _FIRST_WITHOUT_SPACES
-    return not (before.isdigit() or before in _MINUS or before in ")]}%‰°_")
+    preceding = text[index - 1] if index else " "
+    if preceding.isalpha():
+        return preceding >= _FIRST_WITHOUT_SPACES
+    return not (preceding.isdigit() or preceding in _MINUS or preceding in ")]}%‰°_")
 
 
-def _kept(text: str, place: int) -> str:
+def _kept(text: str, index: int) -> str:
     """The character, or a space for punctuation; a number keeps its sign and its point."""
-    char = text[place]
-    if text[place + 1 : place + 2].isdigit():
-        if is_minus(text, place):
+    char = text[index]
+    if text[index + 1 : index + 2].isdigit():
+        if is_minus(text, index):
             return "-"
-        if char == "." and place and text[place - 1].isdigit():
+        if char == "." and index and text[index - 1].isdigit():
             return char
     return " " if unicodedata.category(char)[0] == "P" else char

@@ -53,10 +53,10 @@ def score(
         if answer.reference is None:
             continue
         if answer.text is not None:
-            said, wanted = answer_of(answer.text), answer_of(answer.reference)
+            predicted, reference = answer_of(answer.text), answer_of(answer.reference)
             for name in metrics:
                 if name in GENERATED:
-                    value = _one(name, said, wanted, normalisation, schema)
+                    value = _one(name, predicted, reference, normalisation, schema)
                     if value is not None:
                         answer.scores[name] = value
         if classified:
@@ -66,16 +66,16 @@ def score(
 
 def means(answers: Sequence[Answer], metrics: Sequence[str], classified: bool) -> dict[str, float]:
     """Over answers that have been scored: all of them, or those of one source."""
-    found: dict[str, float] = {}
+    by_name: dict[str, float] = {}
     for name in metrics:
         values = [answer.scores[name] for answer in answers if name in answer.scores]
         if values:
-            found[f"eval/{name}"] = sum(values) / len(values)
+            by_name[f"eval/{name}"] = sum(values) / len(values)
     if classified and "macro_f1" in metrics:
         pairs = [(answer.label, answer.reference) for answer in answers if answer.reference is not None]
         if pairs:
-            found["eval/macro_f1"] = classification.macro_f1(*map(list, zip(*pairs, strict=True)))
-    return found
+            by_name["eval/macro_f1"] = classification.macro_f1(*map(list, zip(*pairs, strict=True)))
+    return by_name
 
 
 def _one(name: str, answer: str, reference: str, normalisation: str, schema: str) -> float | None:

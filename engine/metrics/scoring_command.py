@@ -60,36 +60,36 @@ class ScoreCommand:
 
         Of the program itself where it is a script; of a very large file size and time instead.
         """
-        found = {}
+        hashes = {}
         program, *words = [Path(self.folder, os.path.expanduser(word)) for word in self.words]
         for path in [program, *words]:
             with contextlib.suppress(OSError, ValueError):
                 if path.is_file() and (path is not program or _is_script(path)):
-                    found[str(path)] = _known_by(path)
-        return found
+                    hashes[str(path)] = _known_by(path)
+        return hashes
 
     def identity(self) -> dict[str, Any]:
         """What is kept of it beside its numbers, JSON-ready."""
         return {"text": self.text, "files": self.files}
 
-    def changes(self, before: Mapping[str, Any] | None) -> list[str]:
+    def changes(self, earlier: Mapping[str, Any] | None) -> list[str]:
         """In words, how it is another than the one of that identity; empty where it is the same."""
-        return changed(before, self.identity())
+        return changed(earlier, self.identity())
 
     def numbers(self, lines: Iterable[Mapping[str, Any]], alive: Callable[[], None] = lambda: None) -> dict[str, float]:
         """What it says of these predictions. Raises CommandFailed; `alive` is called again and again meanwhile."""
         import tempfile  # 5 ms
 
         with tempfile.TemporaryDirectory(prefix="finetop-score-") as scratch:
-            given, out, err = (Path(scratch, name) for name in ("in", "out", "err"))
+            stdin_path, stdout_path, stderr_path = (Path(scratch, name) for name in ("in", "out", "err"))
             text = "".join(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)
-            given.write_bytes(text.encode("utf-8", "replace"))
-            self._run(given, out, err, alive)
-            return read_numbers(out.read_bytes().decode("utf-8", "replace"))
+            stdin_path.write_bytes(text.encode("utf-8", "replace"))
+            self._run(stdin_path, stdout_path, stderr_path, alive)
+            return read_numbers(stdout_path.read_bytes().decode("utf-8", "replace"))
 
-    def _run(self, given: Path, out: Path, err: Path, alive: Callable[[], None]) -> None:
+    def _run(self, stdin_path: Path, stdout_path: Path, stderr_path: Path, alive: Callable[[], None]) -> None:
         try:
-            with open(given, "rb") as stdin, open(out, "wb") as stdout, open(err, "wb") as stderr:
+            with open(stdin_path, "rb") as stdin, open(stdout_path, "wb") as stdout, open(stderr_path, "wb") as stderr:
                 process = subprocess.Popen(
                     self.words,
                     stdin=stdin,
@@ -102,18 +102,18 @@ class ScoreCommand:
             raise CommandFailed(f"eval.command {self.text}: {error.strerror or error}", _HINT) from None
         until = time.monotonic() + self.seconds
         try:
-            told = 0.0
+            alive_at = 0.0
             while process.poll() is None:
                 time.sleep(_POLL_SECONDS)
-                if time.monotonic() - told >= _ALIVE_SECONDS:
-                    told = time.monotonic()
+                if time.monotonic() - alive_at >= _ALIVE_SECONDS:
+                    alive_at = time.monotonic()
                     alive()
                 if time.monotonic() > until:
                     raise CommandFailed(
                         msg("eval.command took longer than {seconds:g} s and was ended", seconds=self.seconds),
                         "Raise eval.command_seconds.",
                     )
-                if max(out.stat().st_size, err.stat().st_size) > _OUTPUT_BYTES:
+                if max(stdout_path.stat().st_size, stderr_path.stat().st_size) > _OUTPUT_BYTES:
                     raise CommandFailed(
                         msg(
                             "eval.command wrote more than {output_bytes} MiB and was ended",
@@ -132,8 +132,8 @@ class ScoreCommand:
                 if code < 0
                 else msg("ended with status {code}", code=code)
             )
-            said = _last_line(err)
-            raise CommandFailed(f"eval.command {how}{f': {said}' if said else ''}", _HINT)
+            last_line = _last_line(stderr_path)
+            raise CommandFailed(f"eval.command {how}{f': {last_line}' if last_line else ''}", _HINT)
 
 
 _HINT = "Try it by hand: it reads a run's evaluations/step-*/predictions.jsonl, see docs/evaluation.md."
@@ -155,9 +155,9 @@ def check_command(text: str, folder: Path) -> None:
     words = parse(text)
     program = os.path.expanduser(words[0])
     if shutil.which(program if os.sep not in program else os.path.join(folder, program)) is None:
-        there = "cannot be run" if os.path.exists(os.path.join(folder, program)) else "is not there"
+        reason = "cannot be run" if os.path.exists(os.path.join(folder, program)) else "is not there"
         raise InputError(
-            msg("eval.command {text}: the program {words} {there}", text=text, words=words[0], there=there),
+            msg("eval.command {text}: the program {words} {reason}", text=text, words=words[0], reason=reason),
             "Such as: python score.py",
         )
     for word in words[1:]:
@@ -182,8 +182,8 @@ def absolute_command(text: str) -> str:
         return text
     program = shutil.which(os.path.expanduser(words[0]))
     words[0] = os.path.abspath(program) if program else words[0]
-    rest = [os.path.abspath(os.path.expanduser(word)) if _is_file(word) else word for word in words[1:]]
-    return shlex.join([words[0], *rest])
+    arguments = [os.path.abspath(os.path.expanduser(word)) if _is_file(word) else word for word in words[1:]]
+    return shlex.join([words[0], *arguments])
 
 
 def _is_file(word: str) -> bool:
@@ -212,8 +212,8 @@ def read_numbers(output: str) -> dict[str, float]:
     if len(content) > MOST_NUMBERS:
         raise CommandFailed(
             msg(
-                "eval.command gave {num_content:,} numbers; {most_numbers} are the most",
-                num_content=len(content),
+                "eval.command gave {count:,} numbers; {most_numbers} are the most",
+                count=len(content),
                 most_numbers=MOST_NUMBERS,
             ),
             _HINT,
@@ -243,21 +243,21 @@ def _number(name: str, value: Any) -> float | None:
     )
 
 
-def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> list[str]:
+def changed(earlier: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> list[str]:
     """In words, how the command is another one than before; empty where it is the same, or nobody knows."""
-    before, now = before or {}, now or {}
-    if before.get("text") != now.get("text"):
+    earlier, now = earlier or {}, now or {}
+    if earlier.get("text") != now.get("text"):
         return [
             msg(
-                "eval.command was {get} and is {get_2}",
-                get=before.get("text") or "not set",
-                get_2=now.get("text") or "not set",
+                "eval.command was {old_command} and is {new_command}",
+                old_command=earlier.get("text") or "not set",
+                new_command=now.get("text") or "not set",
             )
         ]
-    was, there = before.get("files") or {}, now.get("files") or {}
-    return [msg("{path} has changed", path=path) for path in there if was.get(path) not in (None, there[path])] + [
-        msg("{path} is gone", path=path) for path in was if path not in there
-    ]
+    was, now_files = earlier.get("files") or {}, now.get("files") or {}
+    return [
+        msg("{path} has changed", path=path) for path in now_files if was.get(path) not in (None, now_files[path])
+    ] + [msg("{path} is gone", path=path) for path in was if path not in now_files]
 
 
 def _is_script(path: Path) -> bool:

@@ -49,19 +49,19 @@ def final_number(text: str) -> Decimal | None:
     What stands between two numbers, or between a word and a number, is a dash and no sign: `pages 3-7`, `2024-01-15`.
     """
     text = unicodedata.normalize("NFKC", _without_raised(_GROUPS.sub(",", text)))
-    _, mark, after = text.rpartition(_MARK)
-    if mark and (marked := _NUMBER.search(after)):
-        found, text = marked, after
+    _, mark, behind_mark = text.rpartition(_MARK)
+    if mark and (marked := _NUMBER.search(behind_mark)):
+        number, text = marked, behind_mark
     elif numbers := list(_NUMBER.finditer(text)):
-        found = numbers[-1]
+        number = numbers[-1]
     else:
         return None
-    before = text[: found.start()]
-    if before[-1:] and before[-1] in _CURRENCY:
-        before = before[:-1]
-    digits = re.sub("[,'’_]", "", found[0]).replace("−", "-")
+    preceding = text[: number.start()]
+    if preceding[-1:] and preceding[-1] in _CURRENCY:
+        preceding = preceding[:-1]
+    digits = re.sub("[,'’_]", "", number[0]).replace("−", "-")
     try:
-        return Decimal("-" + digits if is_minus(before, len(before) - 1) else digits)
+        return Decimal("-" + digits if is_minus(preceding, len(preceding) - 1) else digits)
     except InvalidOperation:
         return None
 
@@ -75,5 +75,5 @@ def _without_raised(text: str) -> str:
 
 def number_match(answer: str, reference: str) -> float | None:
     """1 when both end in the same number. None when the reference holds none, so that nothing can be said."""
-    wanted = final_number(reference)
-    return None if wanted is None else float(final_number(answer) == wanted)
+    expected = final_number(reference)
+    return None if expected is None else float(final_number(answer) == expected)

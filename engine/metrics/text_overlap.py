@@ -18,8 +18,8 @@ def exact_match(answer: str, reference: str, normalisation: str = "case") -> flo
 
 def contains(answer: str, reference: str, normalisation: str = "case") -> float:
     """1 when the reference stands somewhere in the answer. An empty reference is only in an empty answer."""
-    wanted, given = normalise(reference, normalisation), normalise(answer, normalisation)
-    return float(wanted in given if wanted else not given)
+    expected, predicted = normalise(reference, normalisation), normalise(answer, normalisation)
+    return float(expected in predicted if expected else not predicted)
 
 
 def rouge_tokens(text: str) -> list[str]:
@@ -32,11 +32,11 @@ def rouge_tokens(text: str) -> list[str]:
 
 def rouge_l(answer: str, reference: str) -> float:
     """F1 of the longest common subsequence (Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries")."""
-    given, wanted = rouge_tokens(answer), rouge_tokens(reference)
-    common = _longest_common_subsequence(given, wanted)
+    predicted, expected = rouge_tokens(answer), rouge_tokens(reference)
+    common = _longest_common_subsequence(predicted, expected)
     if not common:
         return 0.0
-    precision, recall = common / len(given), common / len(wanted)
+    precision, recall = common / len(predicted), common / len(expected)
     return 2 * precision * recall / (precision + recall)
 
 

@@ -43,10 +43,10 @@ class ModelFacts:
 
 def find_facts(model: ModelConfig) -> ModelFacts:
     """Of the model a run names, as far as this machine knows it. Reads no weights but their names."""
-    found = find_config(model)
-    if found is None:
+    config_and_source = find_config(model)
+    if config_and_source is None:
         return ModelFacts()
-    config, source = found
+    config, source = config_and_source
     folder = find_folder(model)
     shapes: dict[str, tuple[int, ...]] = {}
     if folder is not None:
@@ -76,10 +76,10 @@ def facts_of(config: Mapping[str, Any], modules: Iterable[str], tensors: Iterabl
     table = any(map(_TABLE.search, tensors)) or kind in _TABLE_KINDS
     if kind in _PADDED_KINDS and isinstance(limit, int):
         table, limit = True, limit - 1 - (config.get("pad_token_id") or 0)
-    known = isinstance(limit, int) and limit > 0
+    is_limited = isinstance(limit, int) and limit > 0
     shape = read_shape(config, "")
     tied = shape.tied if shape else bool(config.get("tie_word_embeddings"))
-    return ModelFacts(tuple(modules), limit if known else None, table and known, tied)
+    return ModelFacts(tuple(modules), limit if is_limited else None, table and is_limited, tied)
 
 
 def find_folder(model: ModelConfig) -> Path | None:
@@ -103,12 +103,12 @@ def in_some_layers(targets: Iterable[str], modules: Iterable[str]) -> dict[str, 
     """Plain names that only some layers have: in how many, and of how many."""
     names = list(modules)
     layers = {layer for name in names if (layer := _layer(name)) is not None}
-    found = {}
+    partial = {}
     for target in targets:
         having = {layer for name in names if _is(target, name) and (layer := _layer(name)) is not None}
         if having and len(having) < len(layers) and not _layer(f"{target}."):
-            found[target] = len(having), len(layers)
-    return found
+            partial[target] = len(having), len(layers)
+    return partial
 
 
 def short_names(modules: Iterable[str]) -> list[str]:
@@ -131,6 +131,6 @@ def _inner(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _modules_of(shape: ModelShape) -> tuple[str, ...]:
-    of_layer = [f"{'self_attn' if one.name in _ATTENTION else 'mlp'}.{one.name}" for one in shape.linears]
+    of_layer = [f"{'self_attn' if linear.name in _ATTENTION else 'mlp'}.{linear.name}" for linear in shape.linears]
     layers = [f"model.layers.{layer}.{name}" for layer in range(shape.layers) for name in of_layer]
     return (*layers, "model.embed_tokens", "lm_head")

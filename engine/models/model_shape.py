@@ -130,8 +130,8 @@ def read_shape(config: Mapping[str, Any], source: str) -> ModelShape | None:
 
 def find_shape(model: ModelConfig) -> ModelShape | None:
     """The shape of a run's model. None: it is not there to be read, and not known."""
-    found = find_config(model)
-    return read_shape(*found) if found else None
+    config_and_source = find_config(model)
+    return read_shape(*config_and_source) if config_and_source else None
 
 
 def find_config(model: ModelConfig) -> tuple[dict[str, Any], str] | None:
@@ -144,26 +144,26 @@ def find_config(model: ModelConfig) -> tuple[dict[str, Any], str] | None:
         return _read(folder / "config.json", "its config.json")
     if cached := cached_config(model.name, model.revision):
         return _read(cached, "its config.json in the hub's cache")
-    known = known_config(model.name)
-    return (known, "the shapes finetop knows") if known else None
+    builtin = known_config(model.name)
+    return (builtin, "the shapes finetop knows") if builtin else None
 
 
 def cached_config(name: str, revision: str = "") -> Path | None:
     """config.json of a hub model in the local cache, as huggingface_hub lays it out; None where it is not there."""
     repository = hub_cache() / f"models--{name.replace('/', '--')}"
-    wanted = revision or "main"
+    branch = revision or "main"
     try:
-        commit = (repository / "refs" / wanted).read_text("utf-8").strip()
+        commit = (repository / "refs" / branch).read_text("utf-8").strip()
     except (OSError, ValueError):
-        commit = wanted
+        commit = branch
     path = repository / "snapshots" / commit / "config.json"
     return path if commit and path.is_file() else None
 
 
 def hub_cache() -> Path:
     """Where huggingface_hub keeps its downloads: HF_HUB_CACHE, HF_HOME/hub, or the XDG cache folder."""
-    if given := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(os.path.expanduser(given))
+    if cache_folder := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(os.path.expanduser(cache_folder))
     home = os.environ.get("HF_HOME")
     if not home:
         home = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")

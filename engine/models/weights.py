@@ -81,12 +81,12 @@ def _in_file(file: Path) -> list[Tensor]:
         Tensor(
             file,
             name,
-            said["dtype"],
-            tuple(said["shape"]),
-            begin + said["data_offsets"][0],
-            begin + said["data_offsets"][1],
+            entry["dtype"],
+            tuple(entry["shape"]),
+            begin + entry["data_offsets"][0],
+            begin + entry["data_offsets"][1],
         )
-        for name, said in header.items()
+        for name, entry in header.items()
         if name != "__metadata__"
     ]
 
@@ -102,8 +102,8 @@ def fingerprint(folder: Path) -> Fingerprint | None:
         if not files:
             return None
         key = _key(files)
-        if found := _remembered().get(key):
-            return Fingerprint(**found)
+        if remembered := _remembered().get(key):
+            return Fingerprint(**remembered)
         parts = list(_parts(files))
         digests = _digests(parts)
         joined = hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
@@ -133,16 +133,16 @@ class Fingerprinting:
 def _parts(files: list[Path]) -> Iterator[Tensor]:
     """The tensors of all files; of a file that is no safetensors, the whole."""
     for file in files:
-        found = _in_file(file)
-        if not found:
-            found = [Tensor(file, file.name, "file", (), 0, file.stat().st_size)]
-        yield from found
+        tensors = _in_file(file)
+        if not tensors:
+            tensors = [Tensor(file, file.name, "file", (), 0, file.stat().st_size)]
+        yield from tensors
 
 
 def _digests(parts: list[Tensor]) -> list[str]:
     """sha256 of each, by a few threads: hashing and reading let others run meanwhile."""
     todo, lock = iter(sorted(parts, key=lambda part: part.start - part.end)), threading.Lock()
-    found: list[str] = []
+    digests: list[str] = []
     failed: list[Exception] = []
 
     def work() -> None:
@@ -152,7 +152,7 @@ def _digests(parts: list[Tensor]) -> list[str]:
             if part is None:
                 return
             try:
-                found.append(_digest(part))
+                digests.append(_digest(part))
             except (OSError, ValueError) as error:
                 failed.append(error)
 
@@ -163,7 +163,7 @@ def _digests(parts: list[Tensor]) -> list[str]:
         thread.join()
     if failed:
         raise failed[0]
-    return found
+    return digests
 
 
 def _digest(part: Tensor) -> str:
@@ -187,8 +187,8 @@ def _digest(part: Tensor) -> str:
 def _key(files: list[Path]) -> str:
     """Any write to a file changes its ctime, which nobody can set back."""
     stats = [(os.path.realpath(file), os.stat(file)) for file in files]
-    said = [[path, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for path, s in stats]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    file_stats = [[path, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for path, s in stats]
+    return hashlib.sha256(json.dumps(file_stats).encode()).hexdigest()
 
 
 def _path() -> Path:
@@ -198,15 +198,15 @@ def _path() -> Path:
 
 def _remembered() -> dict[str, Any]:
     try:
-        found = json.loads(_path().read_text("utf-8"))
+        content = json.loads(_path().read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _remember(key: str, made: Fingerprint) -> None:
     """That it cannot be written is no reason to fail: it is only a saving of time."""
-    known = _remembered() | {key: made.to_json()}
+    fingerprints = _remembered() | {key: made.to_json()}
     with contextlib.suppress(OSError):
         _path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        atomic_write(_path(), json.dumps(dict(list(known.items())[-_REMEMBERED:])))
+        atomic_write(_path(), json.dumps(dict(list(fingerprints.items())[-_REMEMBERED:])))

@@ -39,13 +39,13 @@ def nearest_setting(path: str) -> str:
     """The settings that may have been meant by a name that is none, as the end of a message."""
     last = path.split(".")[-1]
     by_name: dict[str, list[str]] = {}
-    for known in SETTINGS:
-        by_name.setdefault(known.split(".")[1], []).append(known)
-        by_name.setdefault(known.replace(".", "_"), []).append(known)
+    for setting in SETTINGS:
+        by_name.setdefault(setting.split(".")[1], []).append(setting)
+        by_name.setdefault(setting.replace(".", "_"), []).append(setting)
     if last in _ELSEWHERE:
         near = [_ELSEWHERE[last]]
     elif last in by_name:
         near = by_name[last]
     elif not (near := difflib.get_close_matches(path, SETTINGS, 1, 0.6)):
-        near = [known for name in difflib.get_close_matches(last, by_name, 1, 0.7) for known in by_name[name]]
+        near = [setting for name in difflib.get_close_matches(last, by_name, 1, 0.7) for setting in by_name[name]]
     return msg("; did you mean {near}?", near=" or ".join(map(quoted_name, near))) if near else ""

@@ -38,9 +38,9 @@ def check_text(value: Any, path: str) -> None:
             raise ValueError("is not UTF-8 text")
 
 
-def coerce(value: Any, wanted: Any) -> Any:
-    """`value` as the type `wanted`, or ValueError saying what is wanted. Numbers never pass for booleans."""
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+def coerce(value: Any, expected: Any) -> Any:
+    """`value` as the type `expected`, or ValueError that says what is expected. Numbers never pass for booleans."""
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
     if origin is Literal:
         if value in arguments and not isinstance(value, bool):
             return value
@@ -61,41 +61,41 @@ def coerce(value: Any, wanted: Any) -> Any:
         try:
             return [coerce(item.strip() if isinstance(item, str) else item, arguments[0]) for item in items]
         except ValueError:
-            raise ValueError(f"must be {describe_type(wanted)}") from None
+            raise ValueError(f"must be {describe_type(expected)}") from None
     if origin is dict:
         if isinstance(value, str):
             pairs = [part.partition("=") for part in value.split(",") if part]
             if not all(key.strip() and column for key, _, column in pairs):
-                raise ValueError(f"must be {describe_type(wanted)}")
+                raise ValueError(f"must be {describe_type(expected)}")
             value = {key.strip(): column for key, _, column in pairs}
         if isinstance(value, dict) and all(isinstance(item, str) for item in [*value, *value.values()]):
             return value
-        raise ValueError(f"must be {describe_type(wanted)}")
-    if wanted is bool and isinstance(value, str) and value.lower() in ("true", "yes", "on", "false", "no", "off"):
+        raise ValueError(f"must be {describe_type(expected)}")
+    if expected is bool and isinstance(value, str) and value.lower() in ("true", "yes", "on", "false", "no", "off"):
         return value.lower() in ("true", "yes", "on")
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+    if expected is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
         return float(value)
-    if wanted is float and isinstance(value, str):  # TOML and shells like 1e-4, JSON does not always
+    if expected is float and isinstance(value, str):  # TOML and shells like 1e-4, JSON does not always
         try:
             value = float(value)
         except ValueError:
             raise ValueError("must be a number") from None
-    if wanted is int and isinstance(value, float) and value.is_integer():
+    if expected is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    if wanted is str and isinstance(value, int | float) and not isinstance(value, bool):
+    if expected is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    if type(value) is not wanted or (wanted is float and not math.isfinite(value)):
-        raise ValueError(f"must be {describe_type(wanted)}")
+    if type(value) is not expected or (expected is float and not math.isfinite(value)):
+        raise ValueError(f"must be {describe_type(expected)}")
     return value
 
 
-def check_bounds(value: Any, known: Setting) -> None:
+def check_bounds(value: Any, setting: Setting) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
-    if known.at_least is not None and value < known.at_least:
-        raise ValueError(f"must be at least {known.at_least:g}")
-    if known.at_most is not None and value > known.at_most:
-        raise ValueError(f"must be at most {known.at_most:g}")
+    if setting.at_least is not None and value < setting.at_least:
+        raise ValueError(f"must be at least {setting.at_least:g}")
+    if setting.at_most is not None and value > setting.at_most:
+        raise ValueError(f"must be at most {setting.at_most:g}")
     if abs(value) > 2**62:
         raise ValueError("is larger than any machine can take")
 
@@ -103,14 +103,14 @@ def check_bounds(value: Any, known: Setting) -> None:
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
-def describe_type(wanted: Any) -> str:
-    if wanted in _WORDS:
-        return _WORDS[wanted]
-    if typing.get_origin(wanted) is Literal:
-        return " or ".join(f"'{item}'" for item in typing.get_args(wanted))
-    if typing.get_origin(wanted) is dict:
+def describe_type(expected: Any) -> str:
+    if expected in _WORDS:
+        return _WORDS[expected]
+    if typing.get_origin(expected) is Literal:
+        return " or ".join(f"'{item}'" for item in typing.get_args(expected))
+    if typing.get_origin(expected) is dict:
         return "pairs of texts, such as prompt=ask"
-    (item,) = typing.get_args(wanted)
+    (item,) = typing.get_args(expected)
     return "a list of " + ({str: "texts", float: "numbers"}.get(item) or describe_type(item))
 
 

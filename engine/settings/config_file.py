@@ -49,11 +49,11 @@ def read_groups(path: Path) -> dict[str, Any]:
         hint = _NOT_DATA if error.msg == "Extra data" else ""
         raise InputError(
             msg(
-                "{path}:{lineno}: not JSON: {msg} (column {colno})",
+                "{path}:{line}: not JSON: {reason} (column {column})",
                 path=path,
-                lineno=error.lineno,
-                msg=error.msg,
-                colno=error.colno,
+                line=error.lineno,
+                reason=error.msg,
+                column=error.colno,
             ),
             hint,
         ) from None
@@ -65,9 +65,9 @@ def read_groups(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(
             msg(
-                "{path}: a config holds groups of settings, such as [train], not a {content}",
+                "{path}: a config holds groups of settings, such as [train], not a {kind}",
                 path=path,
-                content=kind_of_value(content),
+                kind=kind_of_value(content),
             ),
             _NOT_DATA,
         )
@@ -84,7 +84,7 @@ def by_path(content: dict[str, Any], path: Path) -> dict[str, Any]:
         if group in SETTINGS or not isinstance(values, dict):
             named = {group: values}
         if twice := sorted(named.keys() & flat.keys()):
-            raise InputError(msg("{path}: {twice} stands in it twice", path=path, twice=quoted_name(twice[0])))
+            raise InputError(msg("{path}: {setting} stands in it twice", path=path, setting=quoted_name(twice[0])))
         flat |= named
     return flat
 

@@ -18,8 +18,8 @@ SAMPLES = SHIPPED / "samples"
 
 def user_folder() -> Path:
     """Where the user's own presets lie: $FINETOP_PRESETS, else finetop/presets in the XDG config folder."""
-    if given := os.environ.get("FINETOP_PRESETS"):
-        return Path(os.path.expanduser(given))
+    if chosen_folder := os.environ.get("FINETOP_PRESETS"):
+        return Path(os.path.expanduser(chosen_folder))
     return config_folder() / "presets"
 
 
@@ -38,12 +38,12 @@ class Preset:
 
 def all_presets() -> list[Preset]:
     """Every preset by name; the user's own stand before shipped ones of the same name."""
-    found: dict[str, Preset] = {}
+    by_name: dict[str, Preset] = {}
     for folder in (SHIPPED, user_folder()):
         if folder.is_dir():
             for path in sorted(folder.glob("*.toml")):
-                found[path.stem] = _read(path)
-    return sorted(found.values(), key=lambda preset: preset.name)
+                by_name[path.stem] = _read(path)
+    return sorted(by_name.values(), key=lambda preset: preset.name)
 
 
 def find_preset(name: str) -> Preset:

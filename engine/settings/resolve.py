@@ -38,8 +38,8 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
     origin = dict.fromkeys(SETTINGS, "default")
     for layer in layers:
         for path, value in layer.values.items():
-            known = SETTINGS.get(path)
-            if known is None:
+            setting = SETTINGS.get(path)
+            if setting is None:
                 problems.append(
                     msg(
                         "{label}: there is no setting {path}{nearest_setting}",
@@ -50,20 +50,20 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
                 )
                 continue
             try:
-                chosen[path] = coerce(value, known.type)
-                check_bounds(chosen[path], known)
+                chosen[path] = coerce(value, setting.type)
+                check_bounds(chosen[path], setting)
                 check_text(chosen[path], path)
                 origin[path] = layer.label
             except ValueError as error:
-                more = "; a program of your own is given as eval.command" if path == "eval.metrics" else ""
+                hint = "; a program of your own is given as eval.command" if path == "eval.metrics" else ""
                 problems.append(
                     msg(
-                        "{label}: {path} is {as_text}, but {error}{more}",
+                        "{label}: {path} is {value}, but {error}{hint}",
                         label=layer.label,
                         path=path,
-                        as_text=as_text(value),
+                        value=as_text(value),
                         error=error,
-                        more=more,
+                        hint=hint,
                     )
                 )
                 chosen.pop(path, None)
@@ -90,10 +90,10 @@ def read_run(folder: Path) -> Resolved:
     return inherit_origins(resolved, str(path), origin) if isinstance(origin, dict) else resolved
 
 
-def overlay(before: Resolved, layers: Iterable[Layer], label: str) -> Resolved:
+def overlay(base: Resolved, layers: Iterable[Layer], label: str) -> Resolved:
     """Settings with other layers over them; what the layers leave alone keeps its origin. `label` is how a message
     calls the settings below. Raises ConfigError."""
-    return inherit_origins(resolve([Layer(label, before.config.flat()), *layers]), label, before.origin)
+    return inherit_origins(resolve([Layer(label, base.config.flat()), *layers]), label, base.origin)
 
 
 def inherit_origins(resolved: Resolved, label: str, origins: Mapping[str, str]) -> Resolved:

@@ -229,15 +229,15 @@ class Setting:
 
 
 def _all_settings() -> dict[str, Setting]:
-    found = {}
+    settings = {}
     for group in dataclasses.fields(RunConfig):
         hints = typing.get_type_hints(group.type)
         for item in dataclasses.fields(group.type):
             default = item.default_factory() if item.default is dataclasses.MISSING else item.default
             path = f"{group.name}.{item.name}"
             bounds = item.metadata["at_least"], item.metadata["at_most"]
-            found[path] = Setting(path, hints[item.name], default, item.metadata["doc"], *bounds)
-    return found
+            settings[path] = Setting(path, hints[item.name], default, item.metadata["doc"], *bounds)
+    return settings
 
 
 SETTINGS = _all_settings()

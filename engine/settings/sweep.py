@@ -61,6 +61,10 @@ class Varied:
     choices: tuple[Any, ...] = ()
     range: Range | None = None
 
+    def draw(self, dice: random.Random) -> Any:
+        """One of its values."""
+        return self.range.draw(dice) if self.range else dice.choice(self.choices)
+
 
 def parse_varied(text: str) -> Varied:
     """`lora.r=8,16`, `lora.targets=["q_proj","v_proj"],all-linear` in JSON, or `optim.learning_rate=1e-5..1e-3:log`."""
@@ -89,45 +93,45 @@ def full_path(name: str) -> str:
 
 def grid(varied: Sequence[Varied]) -> list[dict[str, Any]]:
     """Every combination, the last setting varying fastest."""
-    for one in varied:
-        if one.range:
+    for setting in varied:
+        if setting.range:
             raise InputError(
-                msg("{path} is a range: how many values of it?", path=one.path), "Draw from it with --random N."
+                msg("{path} is a range: how many values of it?", path=setting.path), "Draw from it with --random N."
             )
-    if math.prod(len(one.choices) for one in varied) > LARGEST:
+    if math.prod(len(setting.choices) for setting in varied) > LARGEST:
         raise InputError(
             msg("that would be more than {largest:,} runs", largest=LARGEST), "Draw some of them with --random N."
         )
-    combinations = itertools.product(*(one.choices for one in varied))
-    return [{one.path: value for one, value in zip(varied, chosen, strict=True)} for chosen in combinations]
+    combinations = itertools.product(*(setting.choices for setting in varied))
+    return [{setting.path: value for setting, value in zip(varied, chosen, strict=True)} for chosen in combinations]
 
 
 def draw(varied: Sequence[Varied], count: int, seed: int) -> list[dict[str, Any]]:
     """`count` different combinations, the same for the same seed."""
     if not 1 <= count <= LARGEST:
         raise InputError(msg("--random takes a number from 1 to {largest:,}", largest=LARGEST))
-    if not any(one.range for one in varied):
+    if not any(setting.range for setting in varied):
         every = grid(varied)
         if count > len(every):
             raise InputError(
                 msg(
-                    "there are only {num_every} combinations, and --random asks for {count}",
-                    num_every=len(every),
+                    "there are only {combinations} combinations, and --random asks for {count}",
+                    combinations=len(every),
                     count=count,
                 )
             )
         return random.Random(seed).sample(every, count)
     dice = random.Random(seed)
-    found: dict[str, dict[str, Any]] = {}
+    distinct: dict[str, dict[str, Any]] = {}
     for _ in range(100 * count):
-        drawn = {one.path: one.range.draw(dice) if one.range else dice.choice(one.choices) for one in varied}
-        found.setdefault(json.dumps(drawn), drawn)
-        if len(found) == count:
-            return list(found.values())
+        drawn = {setting.path: setting.draw(dice) for setting in varied}
+        distinct.setdefault(json.dumps(drawn), drawn)
+        if len(distinct) == count:
+            return list(distinct.values())
     raise InputError(
         msg(
-            "only {num_found} different combinations were found, and --random asks for {count}",
-            num_found=len(found),
+            "only {distinct} different combinations were found, and --random asks for {count}",
+            distinct=len(distinct),
             count=count,
         )
     )
@@ -169,9 +173,9 @@ def _shown(value: Any) -> str:
 
 def _values(text: str) -> list[Any]:
     try:
-        found = json.loads(f"[{text}]")  # lists and quoted commas
-        if any(isinstance(value, list) for value in found) or '"' in text:
-            return found
+        parsed = json.loads(f"[{text}]")  # lists and quoted commas
+        if any(isinstance(value, list) for value in parsed) or '"' in text:
+            return parsed
     except ValueError:
         pass
     return [parse_value(part.strip()) for part in text.split(",") if part.strip()]
@@ -193,8 +197,8 @@ def _range(path: str, text: str) -> Range:
         )
     if how and low <= 0:
         raise InputError(msg("{path}: a logarithmic range begins above 0, not at {low:g}", path=path, low=low))
-    known = SETTINGS.get(path)
-    whole = known is not None and float not in (known.type, *getattr(known.type, "__args__", ()))
+    setting = SETTINGS.get(path)
+    whole = setting is not None and float not in (setting.type, *getattr(setting.type, "__args__", ()))
     if whole and not (low.is_integer() and high.is_integer()):
         raise InputError(msg("{path} is a whole number, so its range has whole ends", path=path))
     return Range(low, high, bool(how), whole)

@@ -300,7 +300,7 @@ def _run_convert(options: argparse.Namespace) -> int:
             rows=done.rows,
         )
     )
-    for line in done.told:
+    for line in done.notes:
         print(f"· {visible(line)}")
     if done.skipped:
         print(msg("left out: {num_skipped:,}", num_skipped=len(done.skipped)))

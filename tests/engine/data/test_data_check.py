@@ -337,7 +337,7 @@ def test_what_rewrites_a_file_keeps_its_split_column_and_refuses_splits_of_their
         clean(str(both), tmp_path / "c.json")
     assert f"convert {both}:train" in caught.value.hint
     done = convert(str(both), tmp_path / "d.jsonl", "openai")
-    assert (done.written, done.told) == (4, (f"2 rows of the split 'test' set aside; {both}:test reads them",))
+    assert (done.written, done.notes) == (4, (f"2 rows of the split 'test' set aside; {both}:test reads them",))
     assert convert(f"{both}:test", tmp_path / "e.jsonl", "openai").written == 2
 
 
