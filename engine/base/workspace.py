@@ -114,6 +114,8 @@ def find_workspace(option: str | None = None) -> Workspace:
     A folder called runs/ alone is no sign: other programs make such folders too.
     """
     chosen = option or os.environ.get(ENVIRONMENT)
+    if chosen and "\0" in chosen:
+        raise InputError("the workspace's name holds a NUL character", "Give --workspace the path of a folder.")
     if chosen:
         root = Path(os.path.realpath(os.path.expanduser(chosen)))
         if os.path.exists(root) and not root.is_dir():

@@ -172,7 +172,8 @@ class _Checker:
         where = row.file, row.line
         if row.example is None:
             kind = "left-out" if row.is_line_note else "unreadable"
-            self._add_issue(kind, position, where, f"{row.problem.message} [{row.problem.code}]", row.problem.excerpt)
+            if problem := row.problem:
+                self._add_issue(kind, position, where, f"{problem.message} [{problem.code}]", problem.excerpt)
             return not row.is_line_note
         if row.problem:
             self._add_issue("left-out", position, where, row.problem.message)

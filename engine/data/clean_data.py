@@ -49,16 +49,17 @@ def clean(
     path, out = one_file(source), Path(out).expanduser()
     kinds = known_kinds(remove)
     removed_path = out.with_name(f"{out.name}.removed.jsonl")
-    reading = {"mapping": mapping, "format": format}
     with Outputs({"out": out, "removed": removed_path}, [str(path)], force) as outputs:
-        gathered = gather(str(path), progress=progress, max_finds=None, whole=True, **reading, **options)
+        gathered = gather(
+            str(path), progress=progress, max_finds=None, whole=True, mapping=mapping, format=format, **options
+        )
         marked = _marked(gathered, kinds)
         removed = dict.fromkeys(kinds, 0)
         seal = Seal()
         position = kept = 0
         descriptor = os.open(outputs.temporary["removed"], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as record, contextlib.ExitStack() as opened:
-            for item in rows_of(str(path), **reading):
+            for item in rows_of(str(path), mapping=mapping, format=format):
                 if isinstance(item, Opened):
                     kept_file = opened.enter_context(opened_like(item, outputs.temporary["out"]))
                     continue
@@ -67,7 +68,7 @@ def clean(
                 reasons = marked.get(position, [])
                 position += 1
                 if not isinstance(item.values, dict) and not reasons:
-                    reasons = [("unreadable", item.problem.message)]
+                    reasons = [("unreadable", item.problem.message if item.problem else "no object")]
                 if reasons:
                     removed[reasons[0][0]] = removed.get(reasons[0][0], 0) + 1
                     record.write(_record(item, reasons))
@@ -83,7 +84,7 @@ def clean(
                 msg("{path}: nothing would be left after cleaning", path=path), "Remove fewer kinds with --remove."
             )
         progress("reading the result", 0, 1)
-        proven(outputs.temporary["out"], seal, out, **reading)
+        proven(outputs.temporary["out"], seal, out, mapping=mapping, format=format)
         if not position - kept:
             outputs.temporary["removed"].unlink()
     left = {kind: count for kind, count in gathered.report.counts.items() if kind not in kinds}

@@ -73,7 +73,6 @@ def convert(
             msg("{out}: a result in the format {to} ends in {endings}", out=out, to=to, endings=endings),
             "Give such a name.",
         )
-    reading = {"mapping": mapping, "format": format, "system": system}
     faults: list[str] = []
     files: list[dict[str, Any]] = []
     left_out: list[str] = []
@@ -83,7 +82,9 @@ def convert(
         nonlocal rows
         items = stream_data(
             source,
-            **reading,
+            mapping=mapping,
+            format=format,
+            system=system,
             objective=objective_for(source),
             use="training-only",
             progress=lambda done, total: progress("reading", done, total),

@@ -67,7 +67,7 @@ def _described(rows: list[Row], config: RunConfig) -> list[list[dict[str, Any]]]
     settings = json.dumps(config.flat()).encode()
     done = subprocess.run(
         worker_command(module="engine.worker.show_turns"),
-        input=b"".join([settings, b"\n", *(example_line(row.example) for row in rows)]),
+        input=b"".join([settings, b"\n", *(example_line(row.example) for row in rows if row.example)]),
         capture_output=True,
         env=worker_environment(),
         check=False,

@@ -5,6 +5,7 @@ import json
 import subprocess
 import threading
 from array import array
+from typing import IO
 
 from engine.base.errors import EngineError
 from engine.base.messages import msg
@@ -23,6 +24,7 @@ class TokenCounter:
             stderr=subprocess.PIPE,
             env=worker_environment(),
         )
+        self._examples = _pipe(self._process.stdin)
         self._lengths = array("i")
         self._left = array("i")
         self._notes: dict[int, list[list[str]]] = {}
@@ -32,7 +34,7 @@ class TokenCounter:
             reader.start()
 
     def _read(self) -> None:
-        for line in self._process.stdout:
+        for line in _pipe(self._process.stdout):
             length, left, notes = line.split(None, 2)
             if notes.strip() != b"[]":
                 self._notes[len(self._lengths)] = json.loads(notes)
@@ -40,11 +42,11 @@ class TokenCounter:
             self._left.append(int(left))
 
     def _read_complaint(self) -> None:
-        self._complaint = self._process.stderr.read()
+        self._complaint = _pipe(self._process.stderr).read()
 
     def add(self, example: Example) -> None:
         try:
-            self._process.stdin.write(example_line(example))
+            self._examples.write(example_line(example))
         except BrokenPipeError:
             self.finish()
 
@@ -52,7 +54,7 @@ class TokenCounter:
         """(tokens, trained tokens left after cutting), one of each example, and what is said of some, by their place;
         see engine/worker/count_tokens.py."""
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._examples.close()
         for reader in self._readers:
             reader.join()
         code = self._process.wait()
@@ -65,6 +67,12 @@ class TokenCounter:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    if stream is None:
+        raise ValueError("the process was started without this pipe")
+    return stream
 
 
 def example_line(example: Example) -> bytes:

@@ -92,7 +92,7 @@ def row_test(mapped_columns: frozenset[str]) -> Callable[[Iterable[str]], bool]:
         if mapped_columns and mapped_columns <= set(keys):
             return True
         shape = find_schema(keys)
-        return bool(shape) and shape.kind != "text"
+        return shape is not None and shape.kind != "text"
 
     return is_row
 
@@ -176,9 +176,9 @@ def read_rows(
         return read_json_lines(lines)
     if container.name == "json":
         return read_json(lines, KNOWN_NAMES, row_test(mapped_columns))
-    if container.name == "txt":
-        return _read_document(lines)
-    return read_table(lines, container.dialect)
+    if container.dialect:
+        return read_table(lines, container.dialect)
+    return _read_document(lines)
 
 
 def unwrapped(items: Iterator[Item]) -> Iterator[Item]:
@@ -193,15 +193,17 @@ def unwrapped(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def _row_within(item: Item) -> Item:
-    row = item[1] if isinstance(item, tuple) else None
+    if not isinstance(item, tuple):
+        return item
+    line, row = item
     if isinstance(row, dict) and "row_idx" in row and isinstance(row.get("row"), dict):
-        return item[0], row["row"]  # {"row_idx": 0, "row": {...}, "truncated_cells": []}
+        return line, row["row"]  # {"row_idx": 0, "row": {...}, "truncated_cells": []}
     if (
         isinstance(row, list)
         and row
         and all(isinstance(cell, dict) and ("role" in cell or "from" in cell) for cell in row)
     ):
-        return item[0], {"messages": row}
+        return line, {"messages": row}
     return item
 
 

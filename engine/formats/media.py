@@ -40,7 +40,8 @@ def media_guard(columns: Sequence[str]) -> Callable[[dict], None] | None:
 
 
 def _words(column: str, name: str) -> str:
-    medium = _MEDIUM.match(name)[1]
+    match = _MEDIUM.match(name)
+    medium = match[1] if match else name
     plural = _PLURAL.get(medium, f"{medium}s")
     return msg(
         "{plural} are not supported ('{column}'); where the text stands without, leave the column out",

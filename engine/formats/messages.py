@@ -79,8 +79,12 @@ def read_messages(items: Any, column: str, unread: set[str] | None = None) -> li
 
 def _by_turns(texts: list[str], column: str) -> list[dict]:
     """LIMA, UltraChat, HuatuoGPT: question and answer by turns, where marked as such without the mark."""
-    marks = [_SPOKEN.match(text) for text in texts]
-    if all(marks) and len({mark[1] for mark in marks[::2]}) == 1 and marks[0][1] not in {m[1] for m in marks[1::2]}:
+    marks = [mark for text in texts if (mark := _SPOKEN.match(text))]
+    if (
+        len(marks) == len(texts)
+        and len({mark[1] for mark in marks[::2]}) == 1
+        and marks[0][1] not in {m[1] for m in marks[1::2]}
+    ):
         texts = [text[mark.end() :] for text, mark in zip(texts, marks, strict=True)]
     messages = []
     for index, text in enumerate(texts):
@@ -97,7 +101,9 @@ def read_transcript(text: str, where: str) -> list[dict] | None:
     """
     text = text.strip()
     spoken = _OPENING.match(text)
-    awaiting = _AWAITING.search(text) if spoken else None
+    if not spoken:
+        return None
+    awaiting = _AWAITING.search(text)
     if not awaiting:
         return None
     asks, answers = spoken[1], awaiting[1]
@@ -123,7 +129,7 @@ def _pair_keys(item: Any) -> tuple[str, str] | None:
 
 def _read_pair(item: dict, keys: tuple[str, str], where: str, unread: set[str], first: bool) -> list[dict]:
     """Question and answer; before the first of them a system prompt (XTuner)."""
-    messages = []
+    messages: list[dict[str, Any]] = []
     system = item.get("system") if first else None
     if isinstance(system, str) and system.strip():
         messages.append({"role": "system", "content": encodable(system, f"{where}.system")})

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from engine.base.errors import DataError, InputError
 from engine.base.messages import msg
 from engine.formats.columns import FORMATS, ROLES
-from engine.formats.examples import DataFile, DataReport
+from engine.formats.examples import DataFile, DataReport, Example
 from engine.formats.read_report import data_error
 from engine.formats.row_errors import Remark
 from engine.formats.row_stream import Opened, Reading, Row
@@ -38,10 +38,10 @@ def read_data(
     """
     mapping = mapping or {}
     reading = Reading(mapping, format, system, objective, use, max_problems)
-    files = []
-    examples = []
-    validation = []
-    left_out = []
+    files: list[DataFile] = []
+    examples: list[Example] = []
+    validation: list[Example] = []
+    left_out: list[str] = []
     for item in _stream(source, reading, progress):
         if isinstance(item, DataFile):
             files.append(item)

@@ -28,7 +28,15 @@ def check_bad_share(report: DataReport, max_bad_share: float) -> None:
         )
 
 
-def data_error(report: DataReport, what: str) -> DataError:
+class UnusableData(DataError):
+    """Data of which no row, or too few, can be used; `report` says what is wrong with which."""
+
+    def __init__(self, message: str, hint: str, report: DataReport) -> None:
+        super().__init__(message, hint)
+        self.report = report
+
+
+def data_error(report: DataReport, what: str) -> UnusableData:
     """The error for a report: where the first problems are, how many of each kind, and what to do."""
     names = ", ".join(file.path for file in report.files[:3]) + (" …" if len(report.files) > 3 else "")
     counts = sorted(report.problem_counts.items(), key=lambda counted: -counted[1])
@@ -57,9 +65,7 @@ def data_error(report: DataReport, what: str) -> DataError:
         )
     elif most == "preference":
         hint = "There is no training by preference: keep the rows with good answers only."
-    error = DataError("\n".join(lines), hint)
-    error.report = report
-    return error
+    return UnusableData("\n".join(lines), hint, report)
 
 
 def _percent(share: float) -> str:

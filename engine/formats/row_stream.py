@@ -89,7 +89,7 @@ class Reading:
 
     def problems(self) -> tuple[Problem, ...]:
         """The first problems in the order they were met; bad rows go before notes when there is no room for all."""
-        room = max(self._max_problems - len(self._bad), 0)
+        room = max((self._max_problems or 0) - len(self._bad), 0)
         return tuple(problem for _, problem in sorted(self._bad + self._notes[:room], key=lambda numbered: numbered[0]))
 
     def read(self, origin: Origin, advance: Callable[[int], None]) -> Iterator[Opened | Row | DataFile]:
@@ -204,7 +204,7 @@ class Reading:
             rows += 1
             row_part = part
             try:
-                if not isinstance(row, dict):
+                if not isinstance(row, dict) or file_shape is None:
                     message = msg(
                         'the row is {row}; it must be an object such as {{"prompt": …, "completion": …}}', row=kind(row)
                     )
@@ -241,15 +241,15 @@ class Reading:
                 yield Row(name, line, row, problem=problem, part=row_part if file.kept_part else "")
             else:
                 read += 1
-                problem = None
+                note = None
                 if built.left_out:
                     message = msg(
                         "the last {left_out} left out: no assistant message follows",
                         left_out=_count(built.left_out, "message"),
                     )
-                    problem = self._note(name, line, "trailing-turn", message, row)
+                    note = self._note(name, line, "trailing-turn", message, row)
                 part_told = row_part if row_part and file.kept_part else ""
-                yield Row(name, line, row, built.example, problem, part_told, ignored=ignored)
+                yield Row(name, line, row, built.example, note, part_told, ignored=ignored)
         file.note_sections(rows)
         file.rows += rows
         file.read += read

@@ -51,7 +51,8 @@ def build_example(row: dict, shape: Schema, system: str | None, file: str, line:
     named = [f"{column.get('messages', 'messages')}[].{key}" for key in unread] if unread else []
     if system or "system" in column:
         named += _add_system(messages, row, column.get("system", ""), system)
-    tools, not_read = (), ()
+    tools: tuple[dict, ...] = ()
+    not_read: tuple[str, ...] = ()
     if "tools" in column or messages[0]["role"] == "system":
         tools, not_read = _tools(row, shape, messages)
     if tools and shape.kind == "pair" and len(messages[-1]) == 2:

@@ -21,7 +21,7 @@ def file_schema(
             raise DataError(
                 msg("{name} is plain text; it has no columns", name=name), "Leave out --map and the format."
             )
-        shape = find_schema(columns)
+        shape = _found(name, columns, rows, "text")
     elif mapping:
         shape = _mapped(name, columns, mapping)
     else:
@@ -77,7 +77,9 @@ def _found(name: str, columns: list[str], rows: Sequence[dict], format: str) -> 
         of_winner = dict.fromkeys(
             column for keys, shape in schemas if shape and shape.format == winner for column in keys
         )
-        return find_schema(of_winner, winner)
+        schema = find_schema(of_winner, winner)
+        if schema:
+            return schema
     described = known_layout(columns, rows[0])
     if described:
         raise DataError(f"{name} {described[0]}", described[1])

@@ -61,7 +61,7 @@ def written_calls(value: Any, where: str) -> list[dict]:
 def read_call(call: Any, where: str) -> dict:
     function = call.get("function", call) if isinstance(call, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(name, str) or not name:
+    if not isinstance(function, dict) or not isinstance(name, str) or not name:
         raise RowRejected("bad-tool-call", msg("'{where}' names no function", where=where), call)
     arguments = function.get("arguments", function.get("parameters"))
     if isinstance(arguments, str):

@@ -115,7 +115,7 @@ class Best:
         """For a narrow column: `0.512`; `3.073 at 0` where training made it no better; nothing where it is untold."""
         if self.value is None:
             return ""
-        return number(self.value) if self.improved else f"{number(self.start)} at 0"
+        return number(self.value) if self.improved or self.start is None else f"{number(self.start)} at 0"
 
     def words(self, number: Callable[[float], str]) -> str:
         """`0.512 at step 30`; `3.073 at its start, never better`; nothing where it was never evaluated."""
@@ -123,7 +123,7 @@ class Best:
             return (
                 "" if self.start is None else msg("{start} at its start, not evaluated since", start=number(self.start))
             )
-        if self.improved:
+        if self.improved or self.start is None:
             return msg("{number} at step {step:,}", number=number(self.value), step=self.step)
         return msg("{start} at its start, never better", start=number(self.start))
 

@@ -95,7 +95,7 @@ class ModelShape:
 def read_shape(config: Mapping[str, Any], source: str) -> ModelShape | None:
     """The shape a config.json describes; None where it is of a kind not known here, or makes no sense."""
     config = _Defaults(config.get("text_config") or config)
-    build = _KINDS.get(config.get("model_type"))
+    build = _KINDS.get(str(config.get("model_type")))
     if build is None or config.get("quantization_config"):
         return None
     try:
@@ -191,7 +191,7 @@ class _Defaults(dict):
     }
 
     def default(self, key: str) -> Any:
-        return self._OF.get(self.get("model_type"), {}).get(key)
+        return self._OF.get(str(self.get("model_type")), {}).get(key)
 
 
 _Parts = tuple[list[Linear], int, int, int, int]

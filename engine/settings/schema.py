@@ -230,13 +230,15 @@ class Setting:
 
 def _all_settings() -> dict[str, Setting]:
     settings = {}
+    defaults = RunConfig()
     for group in dataclasses.fields(RunConfig):
-        hints = typing.get_type_hints(group.type)
-        for item in dataclasses.fields(group.type):
-            default = item.default_factory() if item.default is dataclasses.MISSING else item.default
-            path = f"{group.name}.{item.name}"
-            bounds = item.metadata["at_least"], item.metadata["at_most"]
-            settings[path] = Setting(path, hints[item.name], default, item.metadata["doc"], *bounds)
+        values = getattr(defaults, group.name)
+        hints = typing.get_type_hints(type(values))
+        for setting_field in dataclasses.fields(values):
+            name, about = setting_field.name, setting_field.metadata
+            path = f"{group.name}.{name}"
+            bounds = about["at_least"], about["at_most"]
+            settings[path] = Setting(path, hints[name], getattr(values, name), about["doc"], *bounds)
     return settings
 
 
