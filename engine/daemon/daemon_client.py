@@ -48,27 +48,27 @@ class DaemonStatus:
 
     @property
     def silent_seconds(self) -> float:
-        """For how long it has not said anything where it should have; 0 while it beats."""
+        """For how long it has published nothing where it should have; 0 while it does."""
         silent = 0.0 if self.beat is None else time.time() - self.beat
         return silent if silent > STALE_SECONDS else 0.0
 
 
 def status(workspace: Workspace) -> DaemonStatus:
-    """Whether a daemon holds the lock, and what it says of itself."""
-    held = _holder(workspace)
-    if held is None:
+    """Whether a daemon holds the lock, and what it publishes about itself."""
+    holder = _holder(workspace)
+    if holder is None:
         return DaemonStatus(False)
-    said = _said(workspace)
-    if said.get("pid") != held:
-        said = {}  # of the one before it
+    state = _published_state(workspace)
+    if state.get("pid") != holder:
+        state = {}  # of the one before it
     return DaemonStatus(
         True,
-        held or None,
-        said.get("started"),
-        said.get("t"),
-        said.get("warm"),
-        said.get("cpu_slots"),
-        said.get("version"),
+        holder or None,
+        state.get("started"),
+        state.get("t"),
+        state.get("warm"),
+        state.get("cpu_slots"),
+        state.get("version"),
     )
 
 
@@ -106,16 +106,16 @@ def start(workspace: Workspace, *options: str) -> int:
 
 def stop(workspace: Workspace, seconds: float = 10.0) -> bool:
     """Ask the daemon to leave, its runs going on, and wait so long. True if none is left."""
-    held = _holder(workspace)
-    if held:
+    asked_pid = _holder(workspace)
+    if asked_pid:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(held, signal.SIGTERM)
+            os.kill(asked_pid, signal.SIGTERM)
     deadline = time.monotonic() + seconds
-    while (found := _holder(workspace)) is not None and found == held:
+    while (holder := _holder(workspace)) is not None and holder == asked_pid:
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_SECONDS)
-    return found is None
+    return holder is None
 
 
 @contextlib.contextmanager
@@ -123,9 +123,9 @@ def exclusive(workspace: Workspace) -> Iterator[None]:
     """Be in the daemon's place, so that none runs meanwhile. Raises EngineError while one does."""
     lock = take_lock(workspace)
     if lock is None:
-        held = _holder(workspace)
+        holder = _holder(workspace)
         raise EngineError(
-            msg("the daemon of {root} is running", root=workspace.root) + (f" (pid {held})" if held else ""),
+            msg("the daemon of {root} is running", root=workspace.root) + (f" (pid {holder})" if holder else ""),
             "End it with `finetop daemon stop`; its runs go on, and the next daemon finds them.",
         )
     try:
@@ -205,7 +205,7 @@ def _holder(workspace: Workspace) -> int | None:
         os.close(descriptor)
 
 
-def _said(workspace: Workspace) -> dict[str, Any]:
+def _published_state(workspace: Workspace) -> dict[str, Any]:
     try:
         content = json.loads(workspace.daemon_state.read_bytes())
     except (OSError, ValueError):

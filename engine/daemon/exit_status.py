@@ -1,7 +1,7 @@
 """How a worker ended: a pure function from what is known to a verdict.
 
 The journal is believed first: it is the worker's own word. What it could not say any more is read off its exit code or
-signal, what the system's counters say of its OOM killer, and what was wished of it.
+signal, what the system's counters say of its OOM killer, and what was requested.
 """
 
 import enum
@@ -24,7 +24,7 @@ class ExitCause(enum.StrEnum):
     DONE = "done"
     STOPPED = "stopped"
     KILLED = "killed"
-    """By wish."""
+    """By request."""
     ASKED = "asked"
     """To save and leave, by something that is not us: a machine that shuts down, an administrator."""
     INPUT = "input"
@@ -33,7 +33,7 @@ class ExitCause(enum.StrEnum):
     HOST_MEMORY = "oom-killer"
     EXCEPTION = "exception"
     EXIT = "exit"
-    """Left with a code and without a word."""
+    """Left with a code, and its journal has no end."""
     SIGNAL = "signal"
     HUNG = "hung"
     VANISHED = "vanished"
@@ -63,10 +63,10 @@ class ExitEvidence:
 
     status: int | None = None
     """As wait(2) has it; None where it was no child of ours."""
-    said: Mapping[str, Any] | None = None
+    last_state: Mapping[str, Any] | None = None
     """The last `state` of its journal, if this attempt wrote one."""
-    wanted: str | None = None
-    """'stop' or 'kill', as wished before it ended."""
+    requested: str | None = None
+    """'stop' or 'kill', as requested before it ended."""
     ours: bool = True
     """The queue started it, not somebody by hand, who may also have ended it."""
     hung_seconds: float | None = None
@@ -80,33 +80,33 @@ class ExitEvidence:
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    end: ExitCause
+    cause: ExitCause
     state: RunState
     reason: str | None
-    """None where the journal has said it."""
+    """None where the journal has it."""
     exit_code: int | None = None
     """Of the process; 128 + the signal's number, as a shell has it."""
 
 
 def classify_exit(evidence: ExitEvidence) -> ExitStatus:
     """What to call it."""
-    status, said = evidence.status, evidence.said or {}
+    status, last_state = evidence.status, evidence.last_state or {}
     code = None if status is None else exit_code(status)
-    state = said.get("state")
+    state = last_state.get("state")
     where = msg(" at step {step}", step=evidence.step) if evidence.step else ""
-    if "refused" in said:
-        end = ExitCause.INPUT if said.get("cause") == "failed" else _exit_cause(said, code)
-        return ExitStatus(end, RunState(str(state)), None, code)
+    if "refused" in last_state:
+        cause = ExitCause.INPUT if last_state.get("cause") == "failed" else _exit_cause(last_state, code)
+        return ExitStatus(cause, RunState(str(state)), None, code)
     if state == "done":
         return ExitStatus(ExitCause.DONE, RunState.DONE, None, code)
-    if state == "stopped" and evidence.ours and not evidence.wanted:
+    if state == "stopped" and evidence.ours and not evidence.requested:
         reason = msg("asked to leave by something other than finetop; saved{where}", where=where)
         return ExitStatus(ExitCause.ASKED, RunState.INTERRUPTED, reason, code)
     if state == "stopped":
         return ExitStatus(ExitCause.STOPPED, RunState.STOPPED, None, code)
     if state == "failed":
-        return ExitStatus(_exit_cause(said, code), RunState.FAILED, None, code)
-    if evidence.wanted == "kill":
+        return ExitStatus(_exit_cause(last_state, code), RunState.FAILED, None, code)
+    if evidence.requested == "kill":
         return ExitStatus(ExitCause.KILLED, RunState.STOPPED, msg("killed by you{where}", where=where), code)
     if evidence.hung_seconds is not None:
         reason = msg(
@@ -123,7 +123,7 @@ def classify_exit(evidence: ExitEvidence) -> ExitStatus:
     if evidence.oom_kills and (number == signal.SIGKILL or status is None):
         reason = msg("killed by the system, whose memory ran out{where}", where=where)
         return ExitStatus(ExitCause.HOST_MEMORY, RunState.FAILED, reason, code)
-    if evidence.wanted == "stop" and number == signal.SIGTERM:
+    if evidence.requested == "stop" and number == signal.SIGTERM:
         return ExitStatus(ExitCause.STOPPED, RunState.STOPPED, msg("stopped while loading{where}", where=where), code)
     if number is not None:
         reason = msg(
@@ -151,14 +151,14 @@ def classify_exit(evidence: ExitEvidence) -> ExitStatus:
     )
 
 
-def _exit_cause(said: Mapping[str, Any], code: int | None) -> ExitCause:
-    named = {
+def _exit_cause(last_state: Mapping[str, Any], code: int | None) -> ExitCause:
+    causes = {
         "input": ExitCause.INPUT,
         "not-finite": ExitCause.NOT_FINITE,
         "out-of-memory": ExitCause.GPU_MEMORY,
         "exception": ExitCause.EXCEPTION,
     }
-    return named.get(str(said.get("cause")), ExitCause.INPUT if code == _WRONG_INPUT else ExitCause.EXCEPTION)
+    return causes.get(str(last_state.get("cause")), ExitCause.INPUT if code == _WRONG_INPUT else ExitCause.EXCEPTION)
 
 
 def exit_code(status: int) -> int:

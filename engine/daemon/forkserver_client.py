@@ -1,4 +1,4 @@
-"""The daemon's side of the warm process (engine/worker/forkserver.py): start it, ask it for workers, hear how they
+"""The daemon's side of the warm process (engine/worker/forkserver.py): start it, ask it for workers, learn how they
 ended.
 
 It is only ever a way to start sooner. Whenever it is not there, does not answer, or says that a fork would not be safe,
@@ -36,7 +36,7 @@ class ForkServerUnavailable(Exception):
 
 
 class ForkServer:
-    """At most one warm process, started when asked for and again when it has died."""
+    """At most one warm process, started when needed and again when it has died."""
 
     def __init__(self, off: str = "") -> None:
         self._off = off or _unsupported()
@@ -45,7 +45,7 @@ class ForkServer:
         self._ready = False
         self._began = 0.0
         self._deaths = 0
-        self._asked_to_leave = False
+        self._leaving = False
         self.ended: dict[int, int] = {}
         """Workers it has seen end: pid to wait status. Whoever reads one takes it out."""
         self.news: list[str] = []
@@ -84,12 +84,12 @@ class ForkServer:
             self._turn_off(msg("it cannot be started: {strerror}", strerror=error.strerror))
             return
         ours.setblocking(False)
-        self._channel, self._ready, self._began, self._asked_to_leave = ours, False, time.monotonic(), False
+        self._channel, self._ready, self._began, self._leaving = ours, False, time.monotonic(), False
 
     def leave(self) -> None:
         """Let it go; its workers go on, and their ends are the daemon's to wait for."""
         if self._channel:
-            self._asked_to_leave = True
+            self._leaving = True
             self._hang_up()
 
     def fileno(self) -> int:
@@ -104,7 +104,7 @@ class ForkServer:
         self.listen()
         self._hang_up()
         self._process = None
-        if not self._asked_to_leave and not self._off:
+        if not self._leaving and not self._off:
             self._deaths += 1
             self.news.append(msg("the warm process has died (wait status {status})", status=status))
             if self._deaths >= _MOST_STARTS:
@@ -112,30 +112,31 @@ class ForkServer:
         return True
 
     def listen(self) -> None:
-        """Read what it has said since."""
+        """Read its messages since."""
         for message in self._messages():
-            self._take(message)
+            self._handle(message)
 
     def start(self, folder: Path, resume_from: str, environment: Mapping[str, str], cwd: Path, log: BinaryIO) -> int:
-        """Fork a worker with the run's locked log; its pid. Raises WarmUnavailable."""
-        if self.state != "ready":
+        """Fork a worker with the run's locked log; its pid. Raises ForkServerUnavailable."""
+        channel = self._channel
+        if channel is None or self.state != "ready":
             raise ForkServerUnavailable(self.state)
         request = {"folder": str(folder), "from": resume_from, "environment": dict(environment), "cwd": str(cwd)}
         try:
-            socket.send_fds(self._channel, [json.dumps(request).encode()], [log.fileno()])
+            socket.send_fds(channel, [json.dumps(request).encode()], [log.fileno()])
         except OSError as error:
             raise ForkServerUnavailable(msg("it cannot be asked: {strerror}", strerror=error.strerror)) from None
         deadline = time.monotonic() + _ANSWER_SECONDS
         while time.monotonic() < deadline:
             with selectors.DefaultSelector() as selector:
-                selector.register(self._channel, selectors.EVENT_READ)
+                selector.register(channel, selectors.EVENT_READ)
                 selector.select(0.1)
             for message in self._messages():
                 if "pid" in message:
                     return message["pid"]
                 if "error" in message:
                     raise ForkServerUnavailable(message["error"])
-                self._take(message)
+                self._handle(message)
             if self._channel is None:
                 raise ForkServerUnavailable("it has died")
         self._kill()
@@ -143,7 +144,7 @@ class ForkServer:
             msg("it has not answered for {answer_seconds:.0f} s", answer_seconds=_ANSWER_SECONDS)
         )
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _handle(self, message: dict[str, Any]) -> None:
         if "ready" in message:
             self._ready = True
             self.news.append(msg("the warm process is ready after {ready:.1f} s", ready=message["ready"]))
@@ -153,7 +154,7 @@ class ForkServer:
             self.ended[message["exited"]] = message["status"]
 
     def _messages(self) -> list[dict[str, Any]]:
-        found = []
+        messages = []
         while self._channel:
             try:
                 data = self._channel.recv(_MESSAGE_BYTES)
@@ -164,8 +165,8 @@ class ForkServer:
             if not data:
                 self._hang_up()
                 break
-            found.append(json.loads(data))
-        return found
+            messages.append(json.loads(data))
+        return messages
 
     def _hang_up(self) -> None:
         if self._channel:

@@ -1,4 +1,4 @@
-"""The daemon's round, four times a second: what has ended, what was logged, what is wished, what starts.
+"""The daemon's round, four times a second: what has ended, what was logged, what is requested, what starts.
 
 Each part acts on the difference between the store and the world, so a part that fails, because the database is locked
 or the disk full, is simply done in the next round. The daemon can be killed at any line.
@@ -62,10 +62,10 @@ class Daemon:
         self._database_file = os.stat(workspace.database)
         self._changes = Changes(self._conn)
         off = "switched off" if not options.warm else "runs are given another worker" if options.command else ""
-        self._warm = ForkServer(off)
-        self._readings = Telemetry(self._conn, workspace, self.limits)
+        self._fork_server = ForkServer(off)
+        self._telemetry = Telemetry(self._conn, workspace, self.limits)
         self._supervisor = Supervisor(
-            self._conn, workspace, self._warm, self.limits, self._readings.card, options.command
+            self._conn, workspace, self._fork_server, self.limits, self._telemetry.gpu_memory, options.command
         )
         self._machine = Machine()
         self._cpu_slots = 1
@@ -76,7 +76,7 @@ class Daemon:
         self._next_second = self._next_schedule = 0.0
         self._busy_at = time.monotonic()
         self._trouble = ""
-        self._said_later: dict[int, float] = {}
+        self._pause_written_at: dict[int, float] = {}
         self._clock: float | None = None
         """The difference between clock and uptime when it was last looked at."""
         self._wake = _Wake()
@@ -84,12 +84,12 @@ class Daemon:
     # -- life ----------------------------------------------------------------------------------------------------
 
     def run(self) -> str:
-        """Until told to leave; why it left. Workers go on without it."""
+        """Until asked to leave; why it left. Workers go on without it."""
         process_control.adopt_orphans()
         with contextlib.suppress(EngineError, DatabaseError):  # every command that looks does it, too
             import_unknown(self._conn, self.workspace)
-        self._readings.start()
-        self._readings.wait(_FIRST_FIGURES_SECONDS)
+        self._telemetry.start()
+        self._telemetry.wait(_FIRST_FIGURES_SECONDS)
         log.info("daemon %s for %s, pid %d", __version__, self.workspace.root, os.getpid())
         try:
             while not self._leaving:
@@ -122,12 +122,12 @@ class Daemon:
 
     def _close(self) -> None:
         with contextlib.suppress(EngineError, DatabaseError):
-            self._readings.close()
-        self._warm.leave()
+            self._telemetry.close()
+        self._fork_server.leave()
 
     def _wait(self) -> None:
         """Until the next round is due, a child ends, or the warm process has news."""
-        files = [self._wake.fileno(), *([self._warm.fileno()] if self._warm.fileno() >= 0 else [])]
+        files = [self._wake.fileno(), *([self._fork_server.fileno()] if self._fork_server.fileno() >= 0 else [])]
         select.select(files, [], [], self.limits.tick_seconds)
         self._wake.clear()
 
@@ -135,7 +135,7 @@ class Daemon:
 
     def _round(self) -> None:
         try:
-            self._mind_clock()
+            self._follow_clock()
             self._collect()
             logged = self._supervisor.read_journals()
             changed = self._changes.changed() or self._dirty
@@ -168,19 +168,19 @@ class Daemon:
         if not self._leaving:
             time.sleep(min(_PAUSE_AFTER_TROUBLE_SECONDS, self.limits.tick_seconds * 4))
 
-    def _mind_clock(self) -> None:
+    def _follow_clock(self) -> None:
         """When the clock is set, what is going on is moved along: when it began, when it is due, when it is retried.
 
         The difference is kept in the store, so that a clock set while no daemon ran is noticed, too.
         """
         offset = process_control.clock_offset()
-        before, self._clock = self._clock, offset
-        if before is not None and abs(offset - before) < self.limits.clock_seconds:
+        previous, self._clock = self._clock, offset
+        if previous is not None and abs(offset - previous) < self.limits.clock_seconds:
             return
         boot = process_control.boot_id() or "-"
-        known = (queries.get_meta(self._conn, CLOCK) or "").split()
-        moved = offset - float(known[1]) if len(known) == 2 and known[0] == boot else 0.0
-        if len(known) == 2 and known[0] == boot and abs(moved) < self.limits.clock_seconds:
+        stored = (queries.get_meta(self._conn, CLOCK) or "").split()
+        moved = offset - float(stored[1]) if len(stored) == 2 and stored[0] == boot else 0.0
+        if len(stored) == 2 and stored[0] == boot and abs(moved) < self.limits.clock_seconds:
             return
         self._clock = None  # until it is in the store
         with write(self._conn):
@@ -191,8 +191,8 @@ class Daemon:
         if moved:
             log.warning("the clock was set by %+.0f s", moved)
             self._started += moved
-            self._said_later.clear()
-            self._readings.clock_moved()
+            self._pause_written_at.clear()
+            self._telemetry.clock_moved()
             self._dirty = True
             self._next_second = 0.0  # daemon.json tells the time, too
 
@@ -201,13 +201,13 @@ class Daemon:
         ended = process_control.reap()
         self._supervisor.statuses.update(ended)
         for pid, status in ended.items():
-            if self._warm.reaped(pid, status):
+            if self._fork_server.reaped(pid, status):
                 self._dirty = True
-        self._warm.listen()
-        for news in self._warm.news:
+        self._fork_server.listen()
+        for news in self._fork_server.news:
             log.info("%s", news)
             self._dirty = True
-        self._warm.news.clear()
+        self._fork_server.news.clear()
         if self._supervisor.collect():
             self._dirty = True
 
@@ -215,39 +215,39 @@ class Daemon:
         """What is done once a second."""
         # What is queued in another runs.db than the one open here would never be seen.
         files = ((self.workspace.daemon_lock, self._lock_file), (self.workspace.database, self._database_file))
-        if not all(_same_file(path, known) for path, known in files):
+        if not all(_same_file(path, opened) for path, opened in files):
             self.leave("the workspace is gone")
             return
         self._supervisor.check_heartbeats()
         workers = self._supervisor.workers.values()
-        self._readings.watch({w.run.id: (w.pid, w.started) for w in workers if w.pid is not None})
-        snapshot = self._readings.latest()
+        self._telemetry.watch({w.run.id: (w.pid, w.started) for w in workers if w.pid is not None})
+        snapshot = self._telemetry.latest()
         self._machine = placement.machine(snapshot, os.environ)
         self._cpu_slots = cpu_slots(self._conn)
-        self._readings.take(snapshot, [worker.run for worker in workers], self._machine.samples)
-        self._tell()
+        self._telemetry.observe(snapshot, [worker.run for worker in workers], self._machine.samples)
+        self._publish_state()
         bound_file(self.workspace.daemon_log, self.limits.log_bytes)
-        self._rest(bool(workers))
+        self._leave_if_idle(bool(workers))
 
-    def _tell(self) -> None:
+    def _publish_state(self) -> None:
         content = {
             "pid": os.getpid(),
             "started": self._started,
             "t": time.time(),
             "version": __version__,
-            "warm": self._warm.state,
+            "warm": self._fork_server.state,
             "cpu_slots": self._cpu_slots,
         }
         publish(self.workspace.daemon_state, content)
 
-    def _rest(self, busy: bool) -> None:
-        """With nothing to do: give back the warm process' memory, and leave if that is wished."""
+    def _leave_if_idle(self, busy: bool) -> None:
+        """With nothing to do: give back the warm process' memory, and leave if that is set."""
         now = time.monotonic()
         if busy or self.has_work():
             self._busy_at = now
         idle = now - self._busy_at
         if idle > self.limits.warm_idle_seconds:
-            self._warm.leave()
+            self._fork_server.leave()
         if 0 < (self.options.idle_exit_seconds or idle_exit_seconds(self._conn)) < idle:
             self.leave(msg("nothing to do for {idle:.0f} s", idle=idle))
 
@@ -259,30 +259,31 @@ class Daemon:
             return
         if any(not run.held for run in waiting):
             # Loaded when it is first needed: a workspace that is only looked at keeps its memory.
-            self._warm.ensure_started()
+            self._fork_server.ensure_started()
         if self._machine.trouble:
             queue.set_waiting(self._conn, {run.id: (WaitKind.BUSY.value, self._machine.trouble) for run in waiting})
             return
-        after = queries.dependencies(self._conn)
+        dependencies = queries.dependencies(self._conn)
         active = [worker.run for worker in self._supervisor.workers.values()]
         state = State(
-            waiting=tuple(placement.waiting_run(run, after.get(run.id, ())) for run in waiting),
+            waiting=tuple(placement.waiting_run(run, dependencies.get(run.id, ())) for run in waiting),
             active=tuple(placement.active_run(run, self._machine.samples) for run in active),
             gpus=self._machine.gpus,
             cpu_slots=self._cpu_slots,
             disk_full=self._disk_full(),
             now=time.time(),
         )
-        patience = self._warm.state == "loading" and self._warm.loading_seconds() < self.limits.warm_patience_seconds
+        loading_seconds = self._fork_server.loading_seconds()
+        is_loading = self._fork_server.state == "loading" and loading_seconds < self.limits.warm_patience_seconds
         by_id = {run.id: run for run in waiting}
         reasons: dict[int, tuple[str, str]] = {}
         for decision in decide(state):
             if not isinstance(decision, Start):
-                if self._worth_saying(decision.run, decision.kind, by_id[decision.run].wait_kind):
+                if self._worth_writing(decision.run, decision.kind, by_id[decision.run].wait_kind):
                     reasons[decision.run] = (decision.kind.value, decision.reason)
             elif why := self._supervisor.may_start(decision.run):
                 reasons[decision.run] = (WaitKind.BUSY.value, why)
-            elif not patience:
+            elif not is_loading:
                 self._start(decision, by_id[decision.run].gpus_wanted)
         queue.set_waiting(self._conn, reasons)
 
@@ -292,14 +293,14 @@ class Daemon:
         self._supervisor.start(decision.run, decision.gpus, environment)
         self._dirty = True
 
-    def _worth_saying(self, run_id: int, kind: WaitKind, stored: str | None) -> bool:
+    def _worth_writing(self, run_id: int, kind: WaitKind, stored: str | None) -> bool:
         """A pause that counts down is written every 10 s: each write makes every front end read anew."""
         if kind is not WaitKind.LATER or stored != kind.value:
             return True
         now = time.monotonic()
-        if now - self._said_later.get(run_id, 0.0) < 10.0:
+        if now - self._pause_written_at.get(run_id, 0.0) < 10.0:
             return False
-        self._said_later[run_id] = now
+        self._pause_written_at[run_id] = now
         return True
 
     def _disk_full(self) -> str:
@@ -320,7 +321,7 @@ class Daemon:
 
 
 class _Wake:
-    """A pipe that makes `select` return when a signal arrives: the end of a child, or being told to leave."""
+    """A pipe that makes `select` return when a signal arrives: the end of a child, or a request to leave."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else _pipe()
@@ -350,27 +351,27 @@ def _pipe() -> tuple[int, int]:
     return ends
 
 
-def _same_file(path: os.PathLike, known: os.stat_result) -> bool:
+def _same_file(path: os.PathLike, opened: os.stat_result) -> bool:
     """Whether the path still names that file: somebody may have deleted or replaced it, or the folder it is in."""
     try:
-        there = os.stat(path)
+        status = os.stat(path)
     except FileNotFoundError:
         return False
     except OSError:
         return True  # a network drive that is away for a moment
-    return (there.st_dev, there.st_ino) == (known.st_dev, known.st_ino)
+    return (status.st_dev, status.st_ino) == (opened.st_dev, opened.st_ino)
 
 
 def cpu_slots(conn: Connection) -> int:
-    """How many runs may train on the CPU at the same time; 1 unless somebody said otherwise."""
-    said = queries.get_meta(conn, CPU_SLOTS)
-    return int(said) if said is not None and said.isdecimal() else 1
+    """How many runs may train on the CPU at the same time; 1 unless set otherwise."""
+    slots = queries.get_meta(conn, CPU_SLOTS)
+    return int(slots) if slots is not None and slots.isdecimal() else 1
 
 
 def idle_exit_seconds(conn: Connection) -> float:
-    """After how long without runs a daemon of this workspace leaves; 0: never, unless somebody said otherwise."""
-    said = queries.get_meta(conn, IDLE_EXIT)
-    return float(said) if said is not None and said.isdecimal() else 0.0
+    """After how long without runs a daemon of this workspace leaves; 0: never, unless set otherwise."""
+    seconds = queries.get_meta(conn, IDLE_EXIT)
+    return float(seconds) if seconds is not None and seconds.isdecimal() else 0.0
 
 
 def bound_file(path: os.PathLike, limit: int) -> None:
@@ -387,9 +388,9 @@ def bound_file(path: os.PathLike, limit: int) -> None:
 
 
 def serve(workspace: Workspace, options: Options = Options(), foreground: bool = False) -> int:
-    """Be the daemon of a workspace until told to leave; the exit code. 0 at once where another one is.
+    """Be the daemon of a workspace until asked to leave; the exit code. 0 at once where another one is.
 
-    Main thread only: it takes SIGTERM and SIGINT for the wish to leave.
+    Main thread only: it takes SIGTERM and SIGINT for a request to leave.
     """
     while True:
         lock = daemon_client.take_lock(workspace)

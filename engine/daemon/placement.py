@@ -54,7 +54,7 @@ def machine(snapshot: Snapshot, environ: Mapping[str, str], driver: Path = _DRIV
 def _id(gpu: GpuSample, gpus: Sequence[GpuSample]) -> str:
     if gpu.parent is None:
         return str(gpu.index)
-    slices = [one.uuid for one in gpus if one.parent == gpu.parent]
+    slices = [other.uuid for other in gpus if other.parent == gpu.parent]
     return f"{gpu.index}:{slices.index(gpu.uuid)}"
 
 
@@ -67,12 +67,12 @@ def _gpu(name: str, gpu: GpuSample) -> Gpu:
     return Gpu(name, gpu.memory_total_bytes or 0, gpu.memory_free_bytes or 0, foreign, (gpu.uuid,))
 
 
-def waiting_run(run: Run, after: Iterable[tuple[int, RunState | None]] = ()) -> WaitingRun:
+def waiting_run(run: Run, dependencies: Iterable[tuple[int, RunState | None]] = ()) -> WaitingRun:
     return WaitingRun(
         id=run.id,
         priority=run.priority,
         held=run.held,
-        after=tuple(Dependency(other, None if state is None else state.value) for other, state in after),
+        after=tuple(Dependency(run_id, None if state is None else state.value) for run_id, state in dependencies),
         not_before=run.not_before,
         gpus_wanted=run.gpus_wanted,
         pinned=run.gpus_pinned,
@@ -92,9 +92,9 @@ def active_run(run: Run, samples: Mapping[str, GpuSample]) -> ActiveRun:
     promised = 0
     if run.estimate_bytes is not None and gpus:
         held = [run_memory(samples[gpu], run.id) for gpu in gpus if gpu in samples]
-        known = [amount for amount in held if amount is not None]
-        if known:
-            promised = max(run.estimate_bytes - min(known), 0)
+        measured = [amount for amount in held if amount is not None]
+        if measured:
+            promised = max(run.estimate_bytes - min(measured), 0)
         elif run.step == 0:
             promised = run.estimate_bytes
     return ActiveRun(run.id, gpus, promised, run.share)

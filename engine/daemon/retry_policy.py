@@ -26,7 +26,7 @@ _SMALLEST_PASS = 8
 _MARGIN = 1.1
 """Beside its peak a run needs room for the allocator's fragments."""
 _LARGEST_SHARE = 0.95
-"""No card is ever wholly free: driver and display keep some."""
+"""No GPU is ever wholly free: driver and display keep some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,15 @@ class Restart:
 
 
 def decide(
-    run: Run, ending: ExitStatus, events: Sequence[Event], settings: dict, card: GpuMemory, limits: Limits
+    run: Run, exit_status: ExitStatus, events: Sequence[Event], settings: dict, gpu_memory: GpuMemory, limits: Limits
 ) -> Restart | None:
-    """`Again`, or None where the run stays ended. Pure: `events` are the run's, `settings` its own by path."""
-    if ending.end not in RETRYABLE:
+    """`Restart`, or None where the run stays ended. Pure: `events` are the run's, `settings` its own by path."""
+    if exit_status.cause not in RETRYABLE:
         return None
-    if ending.end is ExitCause.GPU_MEMORY and settings.get("run.on_oom") != "fail":
-        again = _after_out_of_memory(run, events, settings, card, limits)
-        if again:
-            return again
+    if exit_status.cause is ExitCause.GPU_MEMORY and settings.get("run.on_oom") != "fail":
+        restart = _after_out_of_memory(run, events, settings, gpu_memory, limits)
+        if restart:
+            return restart
     used = sum(event.kind == RETRY for event in events)
     if used >= run.retries:
         return None
@@ -73,14 +73,14 @@ def decide(
 
 
 def _after_out_of_memory(
-    run: Run, events: Sequence[Event], settings: dict, card: GpuMemory, limits: Limits
+    run: Run, events: Sequence[Event], settings: dict, gpu_memory: GpuMemory, limits: Limits
 ) -> Restart | None:
-    before = [event for event in events if event.kind == MEMORY_RESTART]
-    if len(before) >= limits.memory_restarts:
+    restarts = [event for event in events if event.kind == MEMORY_RESTART]
+    if len(restarts) >= limits.memory_restarts:
         return None
-    others = card.others_bytes > 0
-    if before and before[-1].step == run.step and not others:
-        return None  # the step that did not fit then does not fit now, with the whole card to itself
+    others = gpu_memory.others_bytes > 0
+    if restarts and restarts[-1].step == run.step and not others:
+        return None  # the step that did not fit then does not fit now, with the whole GPU to itself
     in_use = _tokens_per_pass(events, settings)
     fewer = max(in_use // 2, _SMALLEST_PASS) if in_use else None
     if fewer is None and not others:
@@ -96,17 +96,17 @@ def _after_out_of_memory(
 
 
 def _tokens_per_pass(events: Sequence[Event], settings: dict) -> int | None:
-    """As the worker last said; else as set."""
-    said = next((event.detail["micro_tokens"] for event in reversed(events) if "micro_tokens" in event.detail), None)
-    value = said or settings.get("train.micro_tokens")
-    return value if isinstance(value, int) and value > 0 else None
+    """As the worker last reported; else as set."""
+    reported = (event.detail["micro_tokens"] for event in reversed(events) if "micro_tokens" in event.detail)
+    tokens = next(reported, None) or settings.get("train.micro_tokens")
+    return tokens if isinstance(tokens, int) and tokens > 0 else None
 
 
-def apply(conn: Connection, run: Run, folder: Path, again: Restart, card: GpuMemory) -> bool:
-    """Queue the run again. False where somebody else was quicker, or its settings cannot be written."""
-    if again.micro_tokens:
+def apply(conn: Connection, run: Run, folder: Path, restart: Restart, gpu_memory: GpuMemory) -> bool:
+    """Queue the run again. False where another process was quicker, or its settings cannot be written."""
+    if restart.micro_tokens:
         try:
-            layer = Layer(MEMORY_RESTART, {"train.micro_tokens": again.micro_tokens})
+            layer = Layer(MEMORY_RESTART, {"train.micro_tokens": restart.micro_tokens})
             changed = change_run(folder, [layer])
         except EngineError as error:
             queue.note(
@@ -114,25 +114,26 @@ def apply(conn: Connection, run: Run, folder: Path, again: Restart, card: GpuMem
             )
             return False
         queue.put_settings(conn, run.id, changed.config.flat(), changed.origin)
-    if again.event == MEMORY_RESTART and card.others_bytes:
-        queue.edit(conn, run.id, estimate_bytes=_needed(run, card))
+    if restart.event == MEMORY_RESTART and gpu_memory.others_bytes:
+        queue.edit(conn, run.id, estimate_bytes=_needed(run, gpu_memory))
     # Where it died before its first step, the checkpoint it was to start from is still the one that was asked for.
     point = run.resume_step if run.resume_step is not None and run.step <= run.resume_step else None
-    not_before = time.time() + again.pause_seconds if again.pause_seconds else None
+    not_before = time.time() + restart.pause_seconds if restart.pause_seconds else None
     outcome = queue.resume(conn, run.id, point, not_before)
     if outcome:
-        queue.note(conn, run.id, again.event, again.message, step=run.step)
+        queue.note(conn, run.id, restart.event, restart.message, step=run.step)
     return bool(outcome)
 
 
-def _needed(run: Run, card: GpuMemory) -> int | None:
+def _needed(run: Run, gpu_memory: GpuMemory) -> int | None:
     """What must be free before it is tried again: more than there was, for within its step it had tried with less.
 
     At least half of what others hold has to go; if that is too little, the next time is waited for longer. None, which
-    waits for a card without others, where nobody knows how large it is.
+    waits for a GPU without others, where nobody knows how large it is.
     """
-    if not card.total_bytes:
+    if not gpu_memory.total_bytes:
         return None
-    had = card.total_bytes - card.others_bytes
-    needed = max(had + card.others_bytes // 2, round((card.peak_bytes or 0) * _MARGIN), run.estimate_bytes or 0)
-    return min(needed, round(card.total_bytes * _LARGEST_SHARE))
+    had = gpu_memory.total_bytes - gpu_memory.others_bytes
+    peak_bytes = round((gpu_memory.peak_bytes or 0) * _MARGIN)
+    needed = max(had + gpu_memory.others_bytes // 2, peak_bytes, run.estimate_bytes or 0)
+    return min(needed, round(gpu_memory.total_bytes * _LARGEST_SHARE))

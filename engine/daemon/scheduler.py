@@ -21,7 +21,7 @@ from engine.base.messages import msg
 from engine.base.units import GIB, span_text
 
 CPU_SLOTS = "cpu_slots"
-"""The fact in the store that says how many runs may train on the CPU at the same time."""
+"""The name in the store's `meta` of how many runs may train on the CPU at the same time."""
 FOREIGN_MEMORY_IGNORED_BYTES = GIB
 """A display server or an idle notebook; a GPU with more than this of others is no place for a run of unknown size."""
 
@@ -207,14 +207,14 @@ def _blocked(run: WaitingRun, state: State) -> Wait | None:
 
 def _place(run: WaitingRun, slots: list[_Slot]) -> Decision:
     """Start the run on the best GPUs there are, or keep its place and say what it waits for."""
-    wanted = run.gpus_wanted
+    count = run.gpus_wanted
     allowed = [slot for slot in slots if not run.pinned or not set(run.pinned).isdisjoint(slot.names())]
     never = _never(run, allowed, slots)
     if never:
         return Wait(run.id, WaitKind.NEVER, never)
     fitting = [slot for slot in allowed if slot.kept_for is None and _fits_on(run, slot)]
-    if len(fitting) >= wanted:
-        chosen = sorted(fitting, key=lambda slot: (len(slot.runs), _most_on_a_gpu(slot), slot.gpu.total_bytes))[:wanted]
+    if len(fitting) >= count:
+        chosen = sorted(fitting, key=lambda slot: (len(slot.runs), _most_on_a_gpu(slot), slot.gpu.total_bytes))[:count]
         for slot in chosen:
             slot.free -= run.estimate_bytes or 0
             slot.runs.append(run.id)
@@ -222,9 +222,9 @@ def _place(run: WaitingRun, slots: list[_Slot]) -> Decision:
         return Start(run.id, tuple(slot.gpu.id for slot in slots if slot in chosen))
     wait = _explain(run, allowed, fitting)
     keepable = [slot for slot in allowed if slot.kept_for is None and _will_fit(run, slot)]
-    if len(keepable) >= wanted:
+    if len(keepable) >= count:
         keepable.sort(key=lambda slot: (slot not in fitting, len(slot.runs), _most_on_a_gpu(slot)))
-        for slot in keepable[:wanted]:
+        for slot in keepable[:count]:
             slot.kept_for = run
     return wait
 
@@ -257,22 +257,22 @@ def _most_on_a_gpu(slot: _Slot) -> int:
 
 def _never(run: WaitingRun, allowed: list[_Slot], slots: list[_Slot]) -> str:
     """Why this machine cannot run it as it is; empty if it can."""
-    wanted = run.gpus_wanted
+    count = run.gpus_wanted
     if not slots:
-        return msg("asks for {wanted}; this machine has none", wanted=_gpus(wanted))
-    if run.pinned and len(allowed) < wanted:
-        known = {name for slot in slots for name in slot.names()}
-        missing = [name for name in run.pinned if name not in known]
+        return msg("asks for {count}; this machine has none", count=_gpus(count))
+    if run.pinned and len(allowed) < count:
+        names = {name for slot in slots for name in slot.names()}
+        missing = [name for name in run.pinned if name not in names]
         if missing:
             return msg("pinned to GPU {missing}, which this machine does not have", missing=", ".join(missing))
-        return msg("asks for {wanted} and is pinned to {num_allowed}", wanted=_gpus(wanted), num_allowed=len(allowed))
-    if len(slots) < wanted:
-        return msg("asks for {wanted}; this machine has {num_slots}", wanted=_gpus(wanted), num_slots=len(slots))
+        return msg("asks for {count} and is pinned to {num_allowed}", count=_gpus(count), num_allowed=len(allowed))
+    if len(slots) < count:
+        return msg("asks for {count}; this machine has {num_slots}", count=_gpus(count), num_slots=len(slots))
     if run.estimate_bytes is not None:
         large = [slot for slot in allowed if slot.gpu.total_bytes >= run.estimate_bytes]
-        if len(large) < wanted:
+        if len(large) < count:
             largest = max(slot.gpu.total_bytes for slot in allowed)
-            on_each = " on each GPU" if wanted > 1 else ""
+            on_each = " on each GPU" if count > 1 else ""
             return msg(
                 "needs ~{estimate_bytes} GiB{on_each}, more than the {largest} of the largest GPU",
                 estimate_bytes=_gib(run.estimate_bytes),
@@ -287,7 +287,7 @@ def _explain(run: WaitingRun, allowed: list[_Slot], fitting: list[_Slot]) -> Wai
     short = [
         slot for slot in allowed if slot.kept_for is None and slot not in fitting and _only_lacks_memory(run, slot)
     ]
-    kept = [slot for slot in allowed if slot.kept_for is not None]
+    kept = [(slot, slot.kept_for) for slot in allowed if slot.kept_for is not None]
     busy = [slot for slot in allowed if slot.kept_for is None and slot not in fitting and slot not in short]
     parts = []
     if run.gpus_wanted > 1:
@@ -302,13 +302,12 @@ def _explain(run: WaitingRun, allowed: list[_Slot], fitting: list[_Slot]) -> Wai
         best = max(short, key=lambda slot: slot.free)
         parts.append(_memory_reason(run, best))
         kind = WaitKind.MEMORY
-    elif kept and not all(slot.runs for slot in kept):
+    elif kept and not all(slot.runs for slot, _ in kept):
         kind = WaitKind.KEPT
     else:
         kind = WaitKind.BUSY
     if kind is not WaitKind.MEMORY:
-        for slot in kept[:2]:
-            front = slot.kept_for
+        for slot, front in kept[:2]:
             together = (
                 msg(", which needs {gpus_wanted} together", gpus_wanted=front.gpus_wanted)
                 if front.gpus_wanted > 1

@@ -1,4 +1,4 @@
-"""Workers: started, found again, listened to, told, and taken note of when they have ended.
+"""Workers: started, found again, watched, signalled, and put on record when they have ended.
 
 Everything here can be done again: what the store says is compared with what there is, and the difference is acted on.
 So it does not matter at which line the daemon before was killed, or which write failed because the database was locked.
@@ -53,7 +53,7 @@ log = logging.getLogger("daemon")
 
 @dataclass(slots=True)
 class Worker:
-    """The worker of one run, until its end has been taken note of."""
+    """The worker of one run, until its end is on record."""
 
     run: Run
     """As last read from the store."""
@@ -67,19 +67,20 @@ class Worker:
     """As wait(2) has it, once it has ended."""
     recorded: bool = False
     """The store knows its pid."""
-    told: str | None = None
-    """'stop' or 'kill', by us."""
-    wanted: str | None = None
-    seen: tuple[int, int] = (-1, -1)
+    requested: str | None = None
+    """'stop' or 'kill': what a user asked for."""
+    signal_sent: str | None = None
+    """'stop' or 'kill': what this daemon has signalled."""
+    journal_stat: tuple[int, int] = (-1, -1)
     """Size and time of the journal when it was last read."""
     oom_kills: int = 0
     """The system's count when the worker was last seen alive."""
-    known_at: float = field(default_factory=time.monotonic)
+    first_seen_at: float = field(default_factory=time.monotonic)
     """By `monotonic()`, as are the four that follow: the clock on the wall may be set by hours at any moment."""
-    promise: tuple[float | None, float | None] = (None, None)
-    """The run's `beat` and `beat_due` that `due_at` was reckoned from."""
-    due_at: float | None = None
-    """When the next sign of life is due."""
+    heartbeat: tuple[float | None, float | None] = (None, None)
+    """The run's `beat` and `beat_due` that `heartbeat_deadline` was computed from."""
+    heartbeat_deadline: float | None = None
+    """When the next heartbeat is due."""
     exited_at: float | None = None
     overdue_at: float | None = None
     hung_at: float | None = None
@@ -92,9 +93,9 @@ class Worker:
 class Supervisor:
     conn: Connection
     workspace: Workspace
-    warm: ForkServer
+    fork_server: ForkServer
     limits: Limits
-    card_of: Callable[[int], GpuMemory]
+    gpu_memory_of: Callable[[int], GpuMemory]
     """What is known of the GPUs of a run, for one that ran out of memory."""
     command: Sequence[str] | None = None
     """Stands in for `python -m engine.worker`."""
@@ -122,32 +123,33 @@ class Supervisor:
         folder = self.workspace.runs / str(run_id)
         worker = Worker(run, folder, oom_kills=process_control.oom_kills())
         try:
-            how = self._launch(worker, environment)
+            pid, how = self._launch(worker, environment)
         except InputError:  # a worker has it: forked after all while we waited in vain, or started by hand just now
             self.workers[run_id] = worker
             return True
         except OSError as error:
-            reason = msg("no worker could be started: {strerror}", strerror=error.strerror or error)
-            reason += f" ({error.filename})" if error.filename else ""
-            ending = ExitStatus(ExitCause.NOT_STARTED, RunState.FAILED, reason)
-            self._record_exit(worker, ending, reason, queries.events(self.conn, run_id, limit=_ALL))
+            where = msg(" ({path})", path=error.filename) if error.filename else ""
+            cause = error.strerror or str(error)
+            reason = msg("no worker could be started: {cause}{where}", cause=cause, where=where)
+            exit_status = ExitStatus(ExitCause.NOT_STARTED, RunState.FAILED, reason)
+            self._record_exit(worker, exit_status, reason, queries.events(self.conn, run_id, limit=_ALL))
             return False
         self.workers[run_id] = worker
         where = msg(" on GPU {gpus}", gpus=", ".join(gpus)) if gpus else ""
-        log.info("run %d started%s, %s, pid %s", run_id, where, how, worker.pid)
-        self._record(worker, msg("Started{where}, {how} (pid {pid}).", where=where, how=how, pid=worker.pid))
+        log.info("run %d started%s, %s, pid %d", run_id, where, how, pid)
+        self._record(worker, pid, msg("Started{where}, {how} (pid {pid}).", where=where, how=how, pid=pid))
         return True
 
-    def _launch(self, worker: Worker, environment: Mapping[str, str]) -> str:
-        """Give it a process, forked where possible; how, in one word."""
+    def _launch(self, worker: Worker, environment: Mapping[str, str]) -> tuple[int, str]:
+        """Give it a process, forked where possible: its pid, and how in one word."""
         run, folder = worker.run, worker.folder
         point = "latest" if run.resume_step is None else str(run.resume_step)
         if not folder.is_dir():
             raise FileNotFoundError(2, "its folder is gone", str(folder))
-        if self.warm.state == "ready":
+        if self.fork_server.state == "ready":
             with locked_log(folder) as held:
                 try:
-                    worker.pid = self.warm.start(folder, point, environment, self.workspace.root, held)
+                    worker.pid = self.fork_server.start(folder, point, environment, self.workspace.root, held)
                 except ForkServerUnavailable as reason:
                     log.warning("run %d is spawned, not forked: %s", run.id, reason)
         how = "forked"
@@ -156,12 +158,12 @@ class Supervisor:
             worker.process = spawn_worker(folder, point, command=self.command, environment=environment)
             worker.pid = worker.process.pid
         worker.started = started_at(worker.pid)
-        return how
+        return worker.pid, how
 
     # -- found again ---------------------------------------------------------------------------------------------
 
     def follow(self) -> None:
-        """Compare the store's active runs with the workers known; find workers again, and carry out wishes."""
+        """Compare the store's active runs with the workers known; find workers again, and carry out requests."""
         rows = {run.id: run for run in (*queries.active(self.conn), *queries.unsettled(self.conn))}
         for run in rows.values():
             worker = self.workers.get(run.id)
@@ -169,7 +171,7 @@ class Supervisor:
                 worker = self._adopt(run)
             if worker is not None:
                 worker.run = run
-                worker.wanted = run.wanted or worker.wanted
+                worker.requested = run.wanted or worker.requested
                 self._send_requested_signal(worker)
 
     def _adopt(self, run: Run) -> Worker | None:
@@ -200,64 +202,66 @@ class Supervisor:
 
     def _identify(self, worker: Worker) -> None:
         """The pid of a worker known by its lock only, from its journal."""
-        pid, said_at = _last_pid(worker.folder)
+        pid, written_at = _last_pid(worker.folder)
         started = None if pid is None else started_at(pid)
-        if started is None:
+        if pid is None or started is None:
             return
         # A later process of that number began after the line was written; or the clock was set, and it holds the log.
-        if started <= said_at + process_control.START_TOLERANCE_SECONDS or process_control.has_log(pid, worker.folder):
+        is_older = started <= written_at + process_control.START_TOLERANCE_SECONDS
+        if is_older or process_control.has_log(pid, worker.folder):
             worker.pid, worker.started = pid, started
 
-    def _record(self, worker: Worker, message: str = "") -> None:
+    def _record(self, worker: Worker, pid: int, message: str = "") -> None:
         """Keep its process in the store. The event is how a later daemon knows the worker for one of the queue's."""
         with write(self.conn):
-            queue.started(self.conn, worker.run.id, worker.pid, worker.started or 0.0)
+            queue.started(self.conn, worker.run.id, pid, worker.started or 0.0)
             self._note(
                 worker,
                 retry_policy.START,
-                message or msg("Started (pid {pid}).", pid=worker.pid),
-                pid=worker.pid,
+                message or msg("Started (pid {pid}).", pid=pid),
+                pid=pid,
                 boot=self._boot,
             )
         worker.recorded = True
 
-    # -- wishes --------------------------------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------------------------
 
     def _send_requested_signal(self, worker: Worker) -> None:
         """Stop: asked to save and leave, as long as it takes. Kill: ended at once, with all its processes."""
-        if worker.wanted == worker.told or worker.pid is None or worker.told == "kill" or worker.exited_at:
+        request, is_running = worker.requested, worker.exited_at is None and worker.run.state in ACTIVE
+        if request is None or request == worker.signal_sent or worker.signal_sent == "kill":
+            return  # nothing new, or nothing left that could follow
+        if worker.pid is None or not is_running:
             return
-        if worker.run.state not in ACTIVE:
-            return
-        if worker.wanted == "stop":
+        if request == "stop":
             process_control.send_signal(worker.pid, signal.SIGTERM)
             message = "Asked to save and leave."
         else:
             process_control.kill_session(worker.pid)
             message = "Killed, as you wished."
-        worker.told = worker.wanted
+        worker.signal_sent = request
         log.info("run %d: %s", worker.run.id, message)
-        self._note(worker, worker.wanted, message)
+        self._note(worker, request, message)
 
     # -- listening -----------------------------------------------------------------------------------------------
 
     def read_journals(self) -> bool:
         """Import what the journals have gained; True if anything was. A look at one that has not costs a stat."""
-        anything = False
+        changed = False
         for worker in self.workers.values():
             now = _stat(worker.folder / journal.NAME)
-            if now != worker.seen:
-                with self._trouble_of(worker):
-                    anything |= import_journal(self.conn, worker.run.id, worker.folder).events > 0
-                    worker.seen = now
-        return anything
+            if now != worker.journal_stat:
+                with self._isolated(worker):
+                    changed |= import_journal(self.conn, worker.run.id, worker.folder).events > 0
+                    worker.journal_stat = now
+        return changed
 
     def check_heartbeats(self) -> None:
         """Broken promises: reported, and after a long silence taken for a hang. Called once a second."""
         now = time.monotonic()
         kills = process_control.oom_kills()
         for worker in self.workers.values():
-            due = _due_at(worker, now)
+            due = _heartbeat_deadline(worker, now)
             if worker.exited_at is None:
                 worker.oom_kills = kills
             if due is None or worker.pid is None or now <= due + self.limits.overdue_seconds:
@@ -291,13 +295,13 @@ class Supervisor:
 
     def collect(self) -> bool:
         """Take note of the workers that are gone; True if there was one."""
-        anything = False
+        changed = False
         for worker in list(self.workers.values()):
-            with self._trouble_of(worker):
-                anything |= self._poll_worker(worker)
+            with self._isolated(worker):
+                changed |= self._poll_worker(worker)
         ours = {worker.pid for worker in self.workers.values()}
         self.statuses = {pid: status for pid, status in self.statuses.items() if pid in ours}
-        return anything
+        return changed
 
     def _poll_worker(self, worker: Worker) -> bool:
         if worker.pid is None:
@@ -311,9 +315,9 @@ class Supervisor:
                 return True
             return False
         if not worker.recorded:
-            self._record(worker)
+            self._record(worker, worker.pid)
         if worker.status is None:
-            worker.status = self.statuses.get(worker.pid, self.warm.ended.pop(worker.pid, None))
+            worker.status = self.statuses.get(worker.pid, self.fork_server.ended.pop(worker.pid, None))
             if worker.process and worker.status is not None:
                 worker.process.returncode = worker.status  # reaped by us, not by subprocess
         if worker.status is None:
@@ -322,13 +326,13 @@ class Supervisor:
             worker.exited_at = worker.exited_at or time.monotonic()
             if time.monotonic() - worker.exited_at < _STATUS_SECONDS:
                 return False
-        self._on_worker_exit(worker)
+        self._on_worker_exit(worker, worker.pid)
         return True
 
-    def _on_worker_exit(self, worker: Worker) -> None:
+    def _on_worker_exit(self, worker: Worker, pid: int) -> None:
         """Its process is gone: what became of the run, and whether it is started again."""
-        if started_at(worker.pid) is None:
-            process_control.kill_session(worker.pid)  # loaders and helpers it left behind
+        if started_at(pid) is None:
+            process_control.kill_session(pid)  # loaders and helpers it left behind
         import_journal(self.conn, worker.run.id, worker.folder)
         run = queries.run(self.conn, worker.run.id)
         if run is None:
@@ -337,11 +341,11 @@ class Supervisor:
         worker.run = run
         events = queries.events(self.conn, run.id, limit=_ALL)
         hung = time.monotonic() - worker.overdue_at if worker.hung_at and worker.overdue_at else None
-        ending = classify_exit(
+        exit_status = classify_exit(
             ExitEvidence(
                 worker.status,
                 _last_output(worker, events),
-                worker.told or worker.wanted or _signal_sent_before(events),
+                worker.signal_sent or worker.requested or _signal_sent_before(events),
                 _is_ours(worker, events),
                 hung,
                 process_control.oom_kills() - worker.oom_kills,
@@ -349,40 +353,43 @@ class Supervisor:
                 run.step,
             )
         )
-        log.info("run %d ended: %s %s", run.id, ending.end, ending.reason or "")
+        log.info("run %d ended: %s %s", run.id, exit_status.cause, exit_status.reason or "")
         with contextlib.suppress(EngineError):  # as they were, where it could not go on
             settings = read_run(worker.folder)
             queue.put_settings(self.conn, run.id, settings.config.flat(), settings.origin)
-        story = last_lines(worker.folder / LOG) if ending.state is not RunState.DONE else None
-        self._record_exit(worker, ending, story, events)
+        log_tail = last_lines(worker.folder / LOG) if exit_status.state is not RunState.DONE else None
+        self._record_exit(worker, exit_status, log_tail, events)
 
-    def _record_exit(self, worker: Worker, ending: ExitStatus, story: str | None, events: Sequence[Event]) -> None:
+    def _record_exit(
+        self, worker: Worker, exit_status: ExitStatus, log_tail: str | None, events: Sequence[Event]
+    ) -> None:
         """Into the store, in one transaction with what comes after: nobody finds a failure that nobody looks after."""
         conn, run_id = self.conn, worker.run.id
         with write(conn):
-            told = (ending.reason, story or None, ending.exit_code)
-            if ending.end is ExitCause.ASKED:
-                queue.interrupt(conn, run_id, ending.reason or "")
-            if not queue.finish(conn, run_id, ending.state, *told):
-                queue.explain(conn, run_id, *told)
-            why = ending.reason or worker.run.reason or ""
-            if ending.end not in (ExitCause.DONE, ExitCause.STOPPED) and (why or ending.state is RunState.FAILED):
-                self._note(worker, "ended", f"{ending.end}: {why}".strip(": "))
-            if not worker.wanted:
-                self._maybe_restart(worker, ending, events)
+            explanation = (exit_status.reason, log_tail or None, exit_status.exit_code)
+            if exit_status.cause is ExitCause.ASKED:
+                queue.interrupt(conn, run_id, exit_status.reason or "")
+            if not queue.finish(conn, run_id, exit_status.state, *explanation):
+                queue.explain(conn, run_id, *explanation)
+            cause, reason = exit_status.cause, exit_status.reason or worker.run.reason or ""
+            if cause not in (ExitCause.DONE, ExitCause.STOPPED) and (reason or exit_status.state is RunState.FAILED):
+                words = msg("{cause}: {reason}", cause=cause.value, reason=reason) if reason else cause.value
+                self._note(worker, "ended", words)
+            if not worker.requested:
+                self._maybe_restart(worker, exit_status, events)
         self.workers.pop(run_id, None)
 
-    def _maybe_restart(self, worker: Worker, ending: ExitStatus, events: Sequence[Event]) -> None:
-        if ending.end is not ExitCause.NOT_STARTED and not _is_ours(worker, events):
+    def _maybe_restart(self, worker: Worker, exit_status: ExitStatus, events: Sequence[Event]) -> None:
+        if exit_status.cause is not ExitCause.NOT_STARTED and not _is_ours(worker, events):
             return  # whoever started it by hand is told, and decides
         try:
             settings = read_run(worker.folder).config.flat()
         except EngineError:
             settings = {}
-        card = self.card_of(worker.run.id)
-        again = retry_policy.decide(worker.run, ending, events, settings, card, self.limits)
-        if again and retry_policy.apply(self.conn, worker.run, worker.folder, again, card):
-            log.info("run %d: %s", worker.run.id, again.message)
+        gpu_memory = self.gpu_memory_of(worker.run.id)
+        restart = retry_policy.decide(worker.run, exit_status, events, settings, gpu_memory, self.limits)
+        if restart and retry_policy.apply(self.conn, worker.run, worker.folder, restart, gpu_memory):
+            log.info("run %d: %s", worker.run.id, restart.message)
 
     def _rebooted(self, worker: Worker, events: Sequence[Event]) -> bool:
         """Whether the machine was started after the worker. Start times serve only where the boot is not on record:
@@ -399,7 +406,7 @@ class Supervisor:
         queue.note(self.conn, worker.run.id, kind, message, step=worker.run.step or None, detail=detail)
 
     @contextlib.contextmanager
-    def _trouble_of(self, worker: Worker):
+    def _isolated(self, worker: Worker):
         """One run's trouble is logged once and leaves the others alone. The database's own is everybody's."""
         try:
             yield
@@ -407,51 +414,51 @@ class Supervisor:
         except (StoreError, DatabaseError):
             raise
         except Exception as error:
-            said = f"{type(error).__name__}: {error}"
-            if said != worker.problem:
-                log.exception("run %d: %s", worker.run.id, said)
-            worker.problem = said
+            problem = f"{type(error).__name__}: {error}"
+            if problem != worker.problem:
+                log.exception("run %d: %s", worker.run.id, problem)
+            worker.problem = problem
 
 
-def _due_at(worker: Worker, now: float) -> float | None:
+def _heartbeat_deadline(worker: Worker, now: float) -> float | None:
     """When the worker's next sign of life is due, by `monotonic()`.
 
     What is left of a promise is the difference of two times by the worker's own clock, so it matters neither whether
     the daemon's agrees nor whether either is set meanwhile. It is counted from when this daemon first saw it.
     """
-    promise = (worker.run.beat, worker.run.beat_due)
-    if promise != worker.promise:
-        said, due = promise
-        worker.promise = promise
-        worker.due_at = None if said is None or due is None else now + max(due - said, 0.0)
-    if worker.due_at is None and worker.run.state is RunState.STARTING:
-        return worker.known_at + _FIRST_HEARTBEAT_SECONDS
-    return worker.due_at
+    heartbeat = (worker.run.beat, worker.run.beat_due)
+    if heartbeat != worker.heartbeat:
+        beat, due = heartbeat
+        worker.heartbeat = heartbeat
+        worker.heartbeat_deadline = None if beat is None or due is None else now + max(due - beat, 0.0)
+    if worker.heartbeat_deadline is None and worker.run.state is RunState.STARTING:
+        return worker.first_seen_at + _FIRST_HEARTBEAT_SECONDS
+    return worker.heartbeat_deadline
 
 
 def _last_pid(folder: Path) -> tuple[int | None, float]:
     """The pid that a run's journal named last, and when."""
     size = _stat(folder / journal.NAME)[0]
     events, _ = journal.read(folder, max(size - _TAIL_BYTES, 0))
-    said = next((event for event in reversed(events) if isinstance(event.get("pid"), int)), None)
-    return (said["pid"], float(said["t"])) if said else (None, 0.0)
+    naming = next((event for event in reversed(events) if isinstance(event.get("pid"), int)), None)
+    return (naming["pid"], float(naming["t"])) if naming else (None, 0.0)
 
 
 def _last_output(worker: Worker, events: Sequence[Event]) -> dict | None:
     """The last state in the journal of this very worker, where it is one that ends a run."""
-    said, ours = None, False
+    last_state, ours = None, False
     for event in events:
         if event.kind == retry_policy.START and event.detail.get("pid") == worker.pid:
             ours = True
         if event.kind != "state":
             continue
         if event.message == RunState.STARTING.value:
-            ours, said = event.detail.get("pid") == worker.pid, None
+            ours, last_state = event.detail.get("pid") == worker.pid, None
         elif event.message in _ENDS:
             # A worker that fails before it starts has not said its pid with a state.
             recent = worker.started is not None and event.time >= worker.started  # a clock may be set: not alone
-            said = {"state": event.message, **event.detail} if ours or recent else None
-    return said
+            last_state = {"state": event.message, **event.detail} if ours or recent else None
+    return last_state
 
 
 def _is_ours(worker: Worker, events: Sequence[Event]) -> bool:
@@ -473,7 +480,7 @@ def _signal_sent_before(events: Sequence[Event]) -> str | None:
 def _stat(path: Path) -> tuple[int, int]:
     """Size and time of last change; zeros where there is none."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return 0, 0
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns

@@ -1,4 +1,4 @@
-"""What the monitor sees, put where it is wanted: machine.json for front ends, GPU history, points and totals of runs.
+"""What the monitor sees, put where it is used: machine.json for front ends, GPU history, points and totals of runs.
 
 Points of a run (`gpu/util`, `gpu/memory`, `gpu/power`, `host/cpu`, `host/rss`) stand at the step the run had reached:
 means, or peaks for memory, of the time since the point before. The longer a run lasts, the wider they stand apart,
@@ -50,7 +50,7 @@ class _Window:
     others_bytes: int = 0
     total_bytes: int | None = None
 
-    def see(self, key: str, value: float | None, peak: bool = False) -> None:
+    def observe(self, key: str, value: float | None, peak: bool = False) -> None:
         if value is None:
             return
         if peak:
@@ -58,9 +58,9 @@ class _Window:
         else:
             self.sums.setdefault(key, []).append(value)
 
-    def take(self) -> dict[str, float]:
+    def flush(self) -> dict[str, float]:
         """The point, and begin the next."""
-        values = {key: sum(seen) / len(seen) for key, seen in self.sums.items()} | self.peaks
+        values = {key: sum(values) / len(values) for key, values in self.sums.items()} | self.peaks
         self.sums, self.peaks = {}, {}
         return values
 
@@ -71,7 +71,7 @@ class Telemetry:
     def __init__(self, conn: Connection, workspace: Workspace, limits: Limits) -> None:
         self._conn, self._workspace, self._limits = conn, workspace, limits
         self._monitor = Monitor(workspace.root)
-        self._courses: dict[int, _Window] = {}
+        self._windows: dict[int, _Window] = {}
         self._pending: list[GpuReading] = []
         self._newest: dict[str, float] = {}
         """Time of the last reading kept of each GPU."""
@@ -80,7 +80,7 @@ class Telemetry:
         self._thinned_until: float | None = None
         self._watched_from = time.time()
         """A run that began later was seen from its first second on."""
-        self._deaf_until = 0.0
+        self._settled_at = 0.0
         """Figures that were taken before the clock was set do not go with those from after it."""
 
     def start(self) -> None:
@@ -94,32 +94,32 @@ class Telemetry:
         return self._monitor.latest()
 
     def clock_moved(self) -> None:
-        """The clock was set: begin anew with what is reckoned from one reading to the next."""
+        """The clock was set: begin again with what is computed from one reading to the next."""
         self._watched_from = time.time()
-        self._deaf_until = time.monotonic() + _CLOCK_SETTLING_SECONDS
+        self._settled_at = time.monotonic() + _CLOCK_SETTLING_SECONDS
         self._newest.clear()
         self._thinned_until = None
-        for course in self._courses.values():
-            course.usage = replace(course.usage, last={})
+        for window in self._windows.values():
+            window.usage = replace(window.usage, last={})
 
     def watch(self, workers: Mapping[int, tuple[int, float | None]]) -> None:
         """The live workers: run to pid and start time."""
-        self._monitor.watch(workers)
-        for run_id in self._courses.keys() - workers.keys():
+        self._monitor.watch({run_id: process for run_id, process in workers.items()})
+        for run_id in self._windows.keys() - workers.keys():
             self._end(run_id)
-            del self._courses[run_id]
+            del self._windows[run_id]
 
-    def card(self, run_id: int) -> GpuMemory:
+    def gpu_memory(self, run_id: int) -> GpuMemory:
         """What was last seen of a run's GPUs."""
-        course = self._courses.get(run_id)
-        if course is None:
+        window = self._windows.get(run_id)
+        if window is None:
             return GpuMemory()
-        return GpuMemory(course.total_bytes, course.others_bytes, course.usage.peak_memory_bytes)
+        return GpuMemory(window.total_bytes, window.others_bytes, window.usage.peak_memory_bytes)
 
-    def take(self, snapshot: Snapshot, runs: Iterable[Run], samples_by_gpu: Mapping[str, GpuSample]) -> None:
+    def observe(self, snapshot: Snapshot, runs: Iterable[Run], samples_by_gpu: Mapping[str, GpuSample]) -> None:
         """One second's worth. `samples_by_gpu`: by the names under which runs hold them."""
         publish(self._workspace.machine_state, as_plain(snapshot) | {"t": time.time()})
-        if time.monotonic() < self._deaf_until:
+        if time.monotonic() < self._settled_at:
             return
         active = [run for run in runs if run.state in ACTIVE]
         holders: dict[str, list[int]] = {}
@@ -129,74 +129,74 @@ class Telemetry:
         for run in active:
             gpus = [samples_by_gpu[gpu] for gpu in run.gpus if gpu in samples_by_gpu]
             sharers = max((len(holders[gpu]) for gpu in run.gpus), default=1)
-            self._see(snapshot, run, gpus, sharers)
+            self._observe_run(snapshot, run, gpus, sharers)
         by_uuid = {gpu.uuid: holders[name][0] for name, gpu in samples_by_gpu.items() if name in holders}
-        self._remember(snapshot, by_uuid)
+        self._keep_gpu_readings(snapshot, by_uuid)
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
-    def _see(self, snapshot: Snapshot, run: Run, gpus: list[GpuSample], sharers: int) -> None:
-        course = self._courses.get(run.id)
-        if course is None:
-            course = self._courses[run.id] = _Window(self._kept(run.id), last_step=run.step)
+    def _observe_run(self, snapshot: Snapshot, run: Run, gpus: list[GpuSample], sharers: int) -> None:
+        window = self._windows.get(run.id)
+        if window is None:
+            window = self._windows[run.id] = _Window(self._kept(run.id), last_step=run.step)
         since = run.started if run.started and run.started >= self._watched_from else None
-        course.usage = advance(course.usage, gpus, run.id, sharers=sharers, since=since)
-        course.sharers = sharers
+        window.usage = advance(window.usage, gpus, run.id, sharers=sharers, since=since)
+        window.sharers = sharers
         others = [
             process.memory_bytes or 0 for gpu in gpus for process in gpu.processes or () if process.owner == "not ours"
         ]
-        course.others_bytes = sum(others)
-        course.total_bytes = min((gpu.memory_total_bytes or 0 for gpu in gpus), default=None)
+        window.others_bytes = sum(others)
+        window.total_bytes = min((gpu.memory_total_bytes or 0 for gpu in gpus), default=None)
         fresh = [gpu for gpu in gpus if not gpu.stale]
         if fresh:
-            course.see("gpu/util", _mean([gpu.utilisation for gpu in fresh]))
-            course.see("gpu/power", _sum([gpu.power_watts for gpu in fresh]))
-            course.see("gpu/memory", _sum([run_memory(gpu, run.id) for gpu in fresh]), peak=True)
+            window.observe("gpu/util", _mean([gpu.utilisation for gpu in fresh]))
+            window.observe("gpu/power", _sum([gpu.power_watts for gpu in fresh]))
+            window.observe("gpu/memory", _sum([run_memory(gpu, run.id) for gpu in fresh]), peak=True)
         load = snapshot.runs.get(run.id)
         if load:
-            course.see("host/cpu", load.cpu_percent)
-            course.see("host/rss", load.rss_bytes, peak=True)
+            window.observe("host/cpu", load.cpu_percent)
+            window.observe("host/rss", load.rss_bytes, peak=True)
         now = time.monotonic()
         lasted = time.time() - run.started if run.started else 0.0
         spacing = max(1.0, lasted / _POINTS_PER_DOUBLING)
-        if run.step < course.last_step:
-            course.last_step = run.step  # it went back to a checkpoint
-        if run.step > course.last_step and now - course.last_point >= spacing:
-            values = course.take()
+        if run.step < window.last_step:
+            window.last_step = run.step  # it went back to a checkpoint
+        if run.step > window.last_step and now - window.last_point >= spacing:
+            values = window.flush()
             if values:
                 gpu_samples.add_run_readings(self._conn, run.id, run.step, values)
-            course.last_step, course.last_point = run.step, now
+            window.last_step, window.last_point = run.step, now
 
     def _end(self, run_id: int) -> None:
         """Its worker is gone: what came after the last figures and after the last point."""
-        course, run = self._courses[run_id], queries.run(self._conn, run_id)
-        gone = run.finished if run is not None and run.finished is not None else time.time()
-        course.usage = ended(course.usage, gone, sharers=course.sharers)
+        window, run = self._windows[run_id], queries.run(self._conn, run_id)
+        ended_at = run.finished if run is not None and run.finished is not None else time.time()
+        window.usage = ended(window.usage, ended_at, sharers=window.sharers)
         self._keep_usage(run_id)
-        values = course.take()
-        if values and run is not None and run.step > course.last_step:
+        values = window.flush()
+        if values and run is not None and run.step > window.last_step:
             gpu_samples.add_run_readings(self._conn, run_id, run.step, values)
 
     def _kept(self, run_id: int) -> RunUsage:
         """Its totals from earlier attempts."""
-        kept = queries.get_meta(self._conn, usage_key(run_id))
-        if kept is None:
+        stored = queries.get_meta(self._conn, usage_key(run_id))
+        if stored is None:
             return RunUsage()
         try:
-            known = json.loads(kept)
-            return RunUsage(**{name: known[name] for name in _TOTALS if name in known})
+            totals = json.loads(stored)
+            return RunUsage(**{name: totals[name] for name in _TOTALS if name in totals})
         except (ValueError, TypeError):
             return RunUsage()
 
     def _keep_usage(self, run_id: int) -> None:
-        usage = self._courses[run_id].usage
+        usage = self._windows[run_id].usage
         if usage.last or usage.gpu_seconds:
             totals = {name: getattr(usage, name) for name in _TOTALS}
             queue.set_meta(self._conn, usage_key(run_id), json.dumps(totals))
 
     # -- GPUs ----------------------------------------------------------------------------------------------------
 
-    def _remember(self, snapshot: Snapshot, runs: Mapping[str, int]) -> None:
+    def _keep_gpu_readings(self, snapshot: Snapshot, runs: Mapping[str, int]) -> None:
         """Keep this second's readings, and thin out what is old."""
         for gpu in snapshot.gpus:
             if gpu.stale or gpu.taken_at <= self._newest.get(gpu.uuid, 0.0):
@@ -219,7 +219,7 @@ class Telemetry:
             self._pending, self._committed = [], now
         if now - self._kept_usage >= _USAGE_SECONDS:
             self._kept_usage = now
-            for run_id in self._courses:
+            for run_id in self._windows:
                 self._keep_usage(run_id)
         if snapshot.gpus and now - self._thinned_at >= _THIN_SECONDS:
             self._thinned_at = now
@@ -244,7 +244,7 @@ class Telemetry:
         self._monitor.stop()
         if self._pending:
             gpu_samples.add_gpu_readings(self._conn, self._pending)
-        for run_id in self._courses:
+        for run_id in self._windows:
             self._keep_usage(run_id)
 
 
@@ -252,15 +252,17 @@ _TOTALS = ("gpu_seconds", "energy_joules", "energy_from", "unseen_gpu_seconds", 
 
 
 def usage_key(run_id: int) -> str:
-    """Under which `reads.recall` gives a run's totals (GPU seconds, joules, peak memory) as JSON."""
+    """Under which `queries.get_meta` gives a run's totals (GPU seconds, joules, peak memory) as JSON."""
     return f"usage:{run_id}"
 
 
 def thin_range(conn: Connection, since: float, before: float, now: float) -> None:
     """Put fewer rows in the place of the readings in [since, before)."""
-    kept = [reading for reading in gpu_samples.gpu_readings(conn, since=since) if reading.time < before]
-    runs = {(reading.gpu, int(reading.time // 10)): reading.run_id for reading in kept}
-    points = [HistoryPoint(r.gpu, r.time, r.utilisation, r.memory_bytes, r.power_watts, r.temperature) for r in kept]
+    readings = [reading for reading in gpu_samples.gpu_readings(conn, since=since) if reading.time < before]
+    runs = {(reading.gpu, int(reading.time // 10)): reading.run_id for reading in readings}
+    points = [
+        HistoryPoint(r.gpu, r.time, r.utilisation, r.memory_bytes, r.power_watts, r.temperature) for r in readings
+    ]
     merged = downsample(points, now)
     if len(merged) < len(points):
         fewer = [
@@ -285,10 +287,10 @@ def publish(path: Path, content: dict) -> None:
 
 
 def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None
 
 
 def _sum(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if numbers else None

@@ -24,12 +24,12 @@ def exited(code: int) -> int:
     ("evidence", "end", "state"),
     [
         (ExitEvidence(exited(0), {"state": "done"}), ExitCause.DONE, RunState.DONE),
-        (ExitEvidence(exited(3), {"state": "stopped"}, wanted="stop"), ExitCause.STOPPED, RunState.STOPPED),
+        (ExitEvidence(exited(3), {"state": "stopped"}, requested="stop"), ExitCause.STOPPED, RunState.STOPPED),
         (ExitEvidence(exited(3), {"state": "stopped"}, ours=False), ExitCause.STOPPED, RunState.STOPPED),
-        (ExitEvidence(KILLED, wanted="kill"), ExitCause.KILLED, RunState.STOPPED),
-        (ExitEvidence(None, wanted="kill"), ExitCause.KILLED, RunState.STOPPED),
-        (ExitEvidence(TERMINATED, wanted="stop"), ExitCause.STOPPED, RunState.STOPPED),
-        (ExitEvidence(KILLED, wanted="stop"), ExitCause.SIGNAL, RunState.FAILED),
+        (ExitEvidence(KILLED, requested="kill"), ExitCause.KILLED, RunState.STOPPED),
+        (ExitEvidence(None, requested="kill"), ExitCause.KILLED, RunState.STOPPED),
+        (ExitEvidence(TERMINATED, requested="stop"), ExitCause.STOPPED, RunState.STOPPED),
+        (ExitEvidence(KILLED, requested="stop"), ExitCause.SIGNAL, RunState.FAILED),
         (ExitEvidence(KILLED), ExitCause.SIGNAL, RunState.FAILED),
         (ExitEvidence(KILLED, oom_kills=1), ExitCause.HOST_MEMORY, RunState.FAILED),
         (ExitEvidence(None, oom_kills=1), ExitCause.HOST_MEMORY, RunState.FAILED),
@@ -60,14 +60,14 @@ def exited(code: int) -> int:
 )
 def test_every_death_has_its_own_name(evidence, end, state):
     ending = classify_exit(evidence)
-    assert (ending.end, ending.state) == (end, state)
-    assert (ending.reason is None) == (evidence.said is not None)
+    assert (ending.cause, ending.state) == (end, state)
+    assert (ending.reason is None) == (evidence.last_state is not None)
 
 
 def test_a_run_that_something_else_asked_to_leave_is_interrupted():
     """As when the machine shuts down: everybody gets SIGTERM, and `resume --interrupted` is to find the run."""
     ending = classify_exit(ExitEvidence(exited(3), {"state": "stopped"}, step=12))
-    assert (ending.end, ending.state) == (ExitCause.ASKED, RunState.INTERRUPTED)
+    assert (ending.cause, ending.state) == (ExitCause.ASKED, RunState.INTERRUPTED)
     assert ending.reason == "asked to leave by something other than finetop; saved at step 12"
 
 

@@ -57,7 +57,7 @@ def test_a_run_gets_means_and_peaks_at_the_step_it_has_reached(store, running, t
     readings = Telemetry(store, Workspace(tmp_path), Limits())
     for second, (step, used, util) in enumerate([(0, 10, 40.0), (0, 30, 60.0), (4, 20, 80.0), (4, 25, 90.0)]):
         seen = snapshot(float(second), 1, used, util)
-        readings.take(seen, [running._replace(step=step)], {"0": seen.gpus[0]})
+        readings.observe(seen, [running._replace(step=step)], {"0": seen.gpus[0]})
     assert points(store, "gpu/util") == [(4, 60.0)]
     assert points(store, "gpu/memory") == [(4, 30.0 * GIB)]
     assert points(store, "gpu/power") == [(4, 300.0)]
@@ -73,7 +73,7 @@ def test_totals_go_on_from_one_attempt_and_daemon_to_the_next(store, running, tm
         readings = Telemetry(store, Workspace(tmp_path), Limits())
         for second in range(5):
             seen = snapshot(start + second, 1)
-            readings.take(seen, [running], {"0": seen.gpus[0]})
+            readings.observe(seen, [running], {"0": seen.gpus[0]})
         readings.close()
     totals = json.loads(queries.get_meta(store, usage_key(1)))
     assert totals["gpu_seconds"] == 8.0
@@ -88,7 +88,7 @@ def test_the_first_and_the_last_second_of_a_run_count(store, running, tmp_path):
     for second in (-0.4, 0.6, 1.6, 2.6):  # the first figures are from before it
         seen = snapshot(begun + second, 1)
         seen = replace(seen, gpus=(replace(seen.gpus[0], energy_joules=5000 + 300.0 * second),))
-        readings.take(seen, [running._replace(started=begun, step=int(second > 0))], {"0": seen.gpus[0]})
+        readings.observe(seen, [running._replace(started=begun, step=int(second > 0))], {"0": seen.gpus[0]})
     store.execute("UPDATE runs SET state = 'done', step = 3, finished = ? WHERE id = 1", (begun + 3.5,))
     readings.watch({})
     totals = json.loads(queries.get_meta(store, usage_key(1)))
@@ -99,7 +99,7 @@ def test_the_first_and_the_last_second_of_a_run_count(store, running, tmp_path):
     late = Telemetry(store, Workspace(tmp_path), Limits())
     for second in (4.0, 5.0):
         seen = snapshot(begun + second, 1)
-        late.take(seen, [running._replace(started=begun - 2)], {"0": seen.gpus[0]})
+        late.observe(seen, [running._replace(started=begun - 2)], {"0": seen.gpus[0]})
     late.close()
     assert json.loads(queries.get_meta(store, usage_key(1)))["gpu_seconds"] == pytest.approx(4.5, abs=1e-6)
 
@@ -109,8 +109,8 @@ def test_a_card_knows_what_others_hold_and_what_the_run_held_at_most(store, runn
     seen = snapshot(0.0, 1)
     foreign = GpuProcess("GPU-a", 2, "compute", 5 * GIB)
     gpu = replace(seen.gpus[0], processes=(*seen.gpus[0].processes, foreign))
-    readings.take(seen, [running], {"0": gpu})
-    card = readings.card(1)
+    readings.observe(seen, [running], {"0": gpu})
+    card = readings.gpu_memory(1)
     assert (card.total_bytes, card.others_bytes, card.peak_bytes) == (80 * GIB, 5 * GIB, 10 * GIB)
 
 
