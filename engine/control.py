@@ -118,7 +118,7 @@ class Control:
         prepare: Callable[[Path, RunConfig], RunConfig] | None = None,
     ) -> list[int]:
         conn = self._writer(make=True)
-        _check_all([one.config for one in resolved])
+        _check_all([settings.config for settings in resolved])
         for run_id in after:
             if queries.run(conn, run_id) is None:
                 raise InputError(
@@ -132,19 +132,19 @@ class Control:
         new_runs = []
         beyond = queue.last_id(conn)
         try:
-            for one in resolved:
-                config = named(one.config)
+            for settings in resolved:
+                config = named(settings.config)
                 files = json.dumps([config.data.files, config.data.val_files, config.method.objective])
                 if files not in fingerprints:
                     fingerprints[files] = data_fingerprints(config)
                 wished = {name: value for name, value in queued.items() if value}
                 meta = {"data": fingerprints[files], "queued": wished | _estimates(config)}
-                run_id, folder = create_run(self.workspace, one, meta, beyond)
+                run_id, folder = create_run(self.workspace, settings, meta, beyond)
                 made[run_id] = folder
                 if prepare:
                     config = prepare(folder, config)
                     write_config(folder, config, read_meta(folder))
-                new_runs.append(new_run(config.flat(), one.origin, meta["queued"] | {"held": held}))
+                new_runs.append(new_run(config.flat(), settings.origin, meta["queued"] | {"held": held}))
             queue.add_all(conn, new_runs, run_ids=list(made))
         except BaseException:
             for run_id, folder in made.items():
@@ -211,8 +211,8 @@ class Control:
     def kill(self, run_id: int) -> Outcome:
         return self._request(run_id, "kill")
 
-    def _request(self, run_id: int, wanted: str) -> Outcome:
-        outcome = queue.request(self._writer(), run_id, wanted)
+    def _request(self, run_id: int, signal: str) -> Outcome:
+        outcome = queue.request(self._writer(), run_id, signal)
         if outcome and outcome.state in ACTIVE:
             self._see_to_daemon()  # nobody else carries it out
         return outcome
@@ -244,8 +244,8 @@ class Control:
             )
         try:
             step = None if point == "latest" else step_of(checkpoint_folder(folder, point))
-            found = resume_run.check_resume(folder, [Layer("resume", dict(changes))] if changes else [], point)
-            if run.state is RunState.DONE and point == "latest" and not found.changed:
+            resumed = resume_run.check_resume(folder, [Layer("resume", dict(changes))] if changes else [], point)
+            if run.state is RunState.DONE and point == "latest" and not resumed.changed:
                 return Outcome(
                     False,
                     run_id,
@@ -256,14 +256,14 @@ class Control:
                         run_id=run_id,
                     ),
                 )
-            resume_run.apply(folder, found)
-            queue.put_settings(conn, run_id, found.settings.config.flat(), found.settings.origin)
+            resume_run.apply(folder, resumed)
+            queue.put_settings(conn, run_id, resumed.settings.config.flat(), resumed.settings.origin)
         except EngineError as error:
             return _refused(run, error)
         outcome = queue.resume(conn, run_id, step)
         if outcome:
             self._see_to_daemon()
-        return dataclasses.replace(outcome, notes=found.notes) if outcome else outcome
+        return dataclasses.replace(outcome, notes=resumed.notes) if outcome else outcome
 
     def choose_best(self, run_id: int, by: str) -> str:
         """Let another metric say which of an ended run's checkpoints is the best, from its evaluations; what that came

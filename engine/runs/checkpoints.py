@@ -48,14 +48,14 @@ def delete(folder: Path, step: int, busy: bool, force: bool) -> None:
     `busy`: a worker has the run, and goes on from its latest. `force`: also the only one there is.
     """
     path = _existing(folder, step)
-    there = steps(folder)
+    existing = steps(folder)
     if is_pinned(folder, step):
         raise CheckpointError(msg("the checkpoint of step {step} is pinned", step=step), "Unpin it first.")
-    if busy and step == there[-1]:
+    if busy and step == existing[-1]:
         raise CheckpointError(
             msg("step {step} is the latest checkpoint of a run that is active", step=step), "Stop the run first."
         )
-    if len(there) == 1 and not force:
+    if len(existing) == 1 and not force:
         raise CheckpointError(
             msg("step {step} is the only checkpoint: without it the run can only start anew", step=step)
         )
@@ -68,10 +68,10 @@ def delete(folder: Path, step: int, busy: bool, force: bool) -> None:
     for entry in folder.iterdir():
         if entry.is_symlink() and os.readlink(entry) == path.name:
             entry.unlink(missing_ok=True)
-    left = steps(folder)
-    if left and not busy and not (folder / "latest").exists():
+    remaining = steps(folder)
+    if remaining and not busy and not (folder / "latest").exists():
         with contextlib.suppress(FileExistsError):
-            (folder / "latest").symlink_to(path_of(folder, left[-1]).name)
+            (folder / "latest").symlink_to(path_of(folder, remaining[-1]).name)
     shutil.rmtree(doomed, ignore_errors=True)
 
 
@@ -134,6 +134,8 @@ def path_of(folder: Path, step: int) -> Path:
 def _existing(folder: Path, step: int) -> Path:
     path = path_of(folder, step)
     if not path.is_dir():
-        there = ", ".join(map(str, steps(folder))) or "none"
-        raise CheckpointError(msg("there is no checkpoint of step {step}; there are {there}", step=step, there=there))
+        existing = ", ".join(map(str, steps(folder))) or "none"
+        raise CheckpointError(
+            msg("there is no checkpoint of step {step}; there are {existing}", step=step, existing=existing)
+        )
     return path

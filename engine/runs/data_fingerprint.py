@@ -20,18 +20,18 @@ _PIECE_BYTES = 16 << 10
 
 def fingerprints(files: Iterable[str], *, plain_text: bool) -> dict[str, dict[str, Any]]:
     """For each file behind these names `bytes`, `mtime_ns`, and `sha256` or `sampled`. Not for hub datasets."""
-    found: dict[str, dict[str, Any]] = {}
+    by_name: dict[str, dict[str, Any]] = {}
     left = WHOLE_BYTES
     for origin in find_origins(list(files), plain_text=plain_text, use="all"):
         if origin.on_hub:
             continue
         whole = origin.size_bytes <= left
         left -= origin.size_bytes if whole else 0
-        found[origin.name] = _fingerprint(origin.name, whole)
-    return found
+        by_name[origin.name] = _fingerprint(origin.name, whole)
+    return by_name
 
 
-def changes(before: Mapping[str, Mapping[str, Any]], files: Iterable[str], *, plain_text: bool) -> list[str]:
+def changes(recorded: Mapping[str, Mapping[str, Any]], files: Iterable[str], *, plain_text: bool) -> list[str]:
     """In the user's words, how the data differs from its fingerprints; empty when it does not."""
     try:
         now = {
@@ -39,29 +39,30 @@ def changes(before: Mapping[str, Mapping[str, Any]], files: Iterable[str], *, pl
         }
     except Exception as error:  # a file that is gone, a folder that is empty now: find_origins has the words for it
         return [str(getattr(error, "message", error))]
-    said = [msg("{path} is gone", path=path) for path in before if path not in now]
-    said += [msg("{path} is new", path=path) for path in sorted(now - before.keys())]
-    return said + [words for path in before if path in now and (words := _change(path, before[path]))]
+    sentences = [msg("{path} is gone", path=path) for path in recorded if path not in now]
+    sentences += [msg("{path} is new", path=path) for path in sorted(now - recorded.keys())]
+    return sentences + [change for path in recorded if path in now and (change := _change(path, recorded[path]))]
 
 
-def _change(path: str, before: Mapping[str, Any]) -> str:
+def _change(path: str, recorded: Mapping[str, Any]) -> str:
     try:
         status = os.stat(path)
-        if status.st_size != before.get("bytes"):
+        if status.st_size != recorded.get("bytes"):
             return msg(
-                "{path} has changed: it had {get:,} bytes and has {st_size:,} now",
+                "{path} has changed: it had {bytes_before:,} bytes and has {bytes_now:,} now",
                 path=path,
-                get=before.get("bytes"),
-                st_size=status.st_size,
+                bytes_before=recorded.get("bytes"),
+                bytes_now=status.st_size,
             )
-        if status.st_mtime_ns == before.get("mtime_ns"):
+        if status.st_mtime_ns == recorded.get("mtime_ns"):
             return ""
-        now = _fingerprint(path, whole="sha256" in before)
+        now = _fingerprint(path, whole="sha256" in recorded)
     except OSError as error:
         return msg("{path} cannot be read: {strerror}", path=path, strerror=error.strerror)
-    if "sha256" in before:
-        return "" if now["sha256"] == before["sha256"] else msg("{path} has changed: its content is another", path=path)
-    if now["sampled"] != before.get("sampled"):
+    if "sha256" in recorded:
+        is_same = now["sha256"] == recorded["sha256"]
+        return "" if is_same else msg("{path} has changed: its content is another", path=path)
+    if now["sampled"] != recorded.get("sampled"):
         return msg("{path} has changed: its content is another", path=path)
     return msg("{path} was written to since; the pieces of it that were compared are the same", path=path)
 
@@ -69,11 +70,11 @@ def _change(path: str, before: Mapping[str, Any]) -> str:
 def _fingerprint(path: str, whole: bool) -> dict[str, Any]:
     with open(path, "rb") as file:
         status = os.fstat(file.fileno())
-        known: dict[str, Any] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+        entry: dict[str, Any] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
         if whole:
-            return known | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            return entry | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
         digest = hashlib.sha256()
         for piece in range(_PIECES):
             file.seek(max(0, status.st_size - _PIECE_BYTES) * piece // (_PIECES - 1))
             digest.update(file.read(_PIECE_BYTES))
-        return known | {"sampled": digest.hexdigest()}
+        return entry | {"sampled": digest.hexdigest()}

@@ -46,14 +46,14 @@ def jump(before: ResolvedConfig, after: ResolvedConfig, examples: int, step: int
         return ""
     return msg(
         "The run is {new:,} steps long now, it was {old:,}: the {schedule} schedule is that of the whole "
-        "new course, so the rate goes from {was:.3g} at step {step:,} to {now:.3g} at step {step_2:,}.",
+        "new course, so the rate goes from {was:.3g} at step {step:,} to {now:.3g} at step {next_step:,}.",
         new=new,
         old=old,
         schedule=after.optim.schedule,
         was=was,
         step=step,
         now=now,
-        step_2=step + 1,
+        next_step=step + 1,
     )
 
 

@@ -56,35 +56,35 @@ class ModelRef:
         }
 
     @staticmethod
-    def from_json(said: dict[str, Any]) -> "ModelRef":
-        return ModelRef(**said | {"config": resolve([Layer("request", said["config"])]).config})
+    def from_json(fields: dict[str, Any]) -> "ModelRef":
+        return ModelRef(**fields | {"config": resolve([Layer("request", fields["config"])]).config})
 
 
 def find_model_refs(workspace: Workspace, names: list[str]) -> list[ModelRef]:
     """Every one of the names. `base` is the base model of the first run among them. Raises InputError."""
     first_run = next((name for name in names if name != BASE and _is_run(name)), None)
-    found = []
+    refs = []
     for name in names:
         if name == BASE:
             if first_run is None:
                 raise InputError("'base' of which run?", "Say 41@base, or name the model itself: a folder, org/name.")
-            found.append(_base_of(workspace, int(first_run.partition("@")[0]), name))
+            refs.append(_base_of(workspace, int(first_run.partition("@")[0]), name))
         elif _is_run(name) and name.endswith(f"@{BASE}"):
-            found.append(_base_of(workspace, int(name.partition("@")[0]), name))
+            refs.append(_base_of(workspace, int(name.partition("@")[0]), name))
         elif _is_run(name):
             run_id, point = parse_checkpoint_name(name)
             run = workspace.run_folder(run_id)
             folder = checkpoint_folder(run, point)
-            found.append(_checkpoint(folder, name, run_id, step_of(folder), located(run).config))
+            refs.append(_checkpoint(folder, name, run_id, step_of(folder), located(run).config))
         else:
-            found.append(_folder_or_hub(workspace, name))
-    return found
+            refs.append(_folder_or_hub(workspace, name))
+    return refs
 
 
-def with_settings(targets: list[ModelRef], settings: Mapping[str, Any]) -> list[ModelRef]:
+def with_settings(refs: list[ModelRef], settings: Mapping[str, Any]) -> list[ModelRef]:
     """The same models, loaded and asked by these settings. Raises InputError for what they cannot be."""
     layer = Layer("--set", dict(settings))
-    return [replace(one, config=resolve([Layer("run", one.config.flat()), layer]).config) for one in targets]
+    return [replace(ref, config=resolve([Layer("run", ref.config.flat()), layer]).config) for ref in refs]
 
 
 def _is_run(name: str) -> bool:
@@ -106,8 +106,8 @@ def _with_clock(config: RunConfig, run: Path) -> RunConfig:
 
 def _started_from(config: RunConfig) -> str:
     """The model whose weights the run's own are a change of."""
-    given = Path(config.model.checkpoint).expanduser() if config.model.checkpoint else None
-    return str(given) if given and (given / _MODEL).exists() else config.model.name
+    checkpoint = Path(config.model.checkpoint).expanduser() if config.model.checkpoint else None
+    return str(checkpoint) if checkpoint and (checkpoint / _MODEL).exists() else config.model.name
 
 
 def _checkpoint(folder: Path, name: str, run_id: int | None, step: int, config: RunConfig) -> ModelRef:

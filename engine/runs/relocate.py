@@ -50,22 +50,22 @@ def with_places(folder: Path, before: RunConfig, after: RunConfig) -> dict[str, 
     meta["files"] = {**(meta.get("files") or {}), **path_hashes(after)}
     meta["sha256"] = {renamed(path): sha256 for path, sha256 in known_data(folder).items()}
     if isinstance(meta.get("data"), dict):
-        meta["data"] = {renamed(path): said for path, said in meta["data"].items()}
+        meta["data"] = {renamed(path): entry for path, entry in meta["data"].items()}
     return meta
 
 
 def new_places(folder: Path, config: RunConfig) -> dict[str, Any]:
     """For each setting that names what is not there any more: where it is. Left out what is not found."""
-    flat, found = config.flat(), {}
+    flat, new_values = config.flat(), {}
     root = folder.absolute().parent.parent
     for path in PATHS:
         values = flat[path] if path in LISTS_OF_PATHS else [flat[path]]
         if not any(map(is_missing, values)):
             continue
-        places = [_find(path, value, folder, root, config) if is_missing(value) else value for value in values]
-        if places != values:
-            found[path] = places if path in LISTS_OF_PATHS else places[0]
-    return found
+        candidates = [_find(path, value, folder, root, config) if is_missing(value) else value for value in values]
+        if candidates != values:
+            new_values[path] = candidates if path in LISTS_OF_PATHS else candidates[0]
+    return new_values
 
 
 def known_data(folder: Path) -> dict[str, str]:
@@ -73,22 +73,23 @@ def known_data(folder: Path) -> dict[str, str]:
     as they were hashed.
     """
     meta, manifest = read_meta(folder), newest_manifest(folder)
-    known: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     if isinstance(queued := meta.get("data"), dict) and not manifest:
-        known = {path: said["sha256"] for path, said in queued.items() if isinstance(said, dict) and "sha256" in said}
-    for said in (manifest.get("data"), meta.get("sha256")):
-        known |= said if isinstance(said, dict) else {}
-    return known
+        entries = {path: entry for path, entry in queued.items() if isinstance(entry, dict)}
+        hashes = {path: entry["sha256"] for path, entry in entries.items() if "sha256" in entry}
+    for recorded in (manifest.get("data"), meta.get("sha256")):
+        hashes |= recorded if isinstance(recorded, dict) else {}
+    return hashes
 
 
 def newest_manifest(folder: Path) -> dict[str, Any]:
     """That of the run's newest checkpoint that has one; empty where there is none."""
-    place = folder / CHECKPOINTS
-    for step in reversed(steps(place)):
+    checkpoints = folder / CHECKPOINTS
+    for step in reversed(steps(checkpoints)):
         with contextlib.suppress(OSError, ValueError):
-            found = json.loads((path_of(place, step) / _MANIFEST).read_text("utf-8"))
-            if isinstance(found, dict):
-                return found
+            manifest = json.loads((path_of(checkpoints, step) / _MANIFEST).read_text("utf-8"))
+            if isinstance(manifest, dict):
+                return manifest
     return {}
 
 
@@ -101,27 +102,27 @@ def hashes_of(names: Sequence[str], path: str, config: RunConfig) -> list[str]:
     return ["" if origin.on_hub else _sha256(origin.name) for origin in origins]
 
 
-def known_hashes(names: Sequence[str], known: Mapping[str, str]) -> list[str]:
+def known_hashes(names: Sequence[str], hashes: Mapping[str, str]) -> list[str]:
     """Those a run has on record for these names, files or folders."""
     return [
         sha256
         for name in map(_bare, names)
-        for path, sha256 in known.items()
+        for path, sha256 in hashes.items()
         if path == name or path.startswith(os.path.join(name, ""))
     ]
 
 
 def base_of(manifest: Mapping[str, Any]) -> str | None:
     """sha256 of the weights of the base model, as a checkpoint has it on record; older ones do not."""
-    said = manifest.get("base")
-    return said.get("sha256") if isinstance(said, dict) else None
+    base = manifest.get("base")
+    return base.get("sha256") if isinstance(base, dict) else None
 
 
-def same_base(place: Path | None, manifest: Mapping[str, Any]) -> bool:
+def same_base(folder: Path | None, manifest: Mapping[str, Any]) -> bool:
     """Whether the weights in this folder are those of a checkpoint's base, as far as it has them on record."""
-    wanted = base_of(manifest)
-    found = fingerprint(place) if place and wanted else None
-    return found is not None and found.sha256 == wanted
+    sha256 = base_of(manifest)
+    weights = fingerprint(folder) if folder and sha256 else None
+    return weights is not None and weights.sha256 == sha256
 
 
 def is_missing(value: str) -> bool:
@@ -138,10 +139,10 @@ def _find(path: str, value: str, folder: Path, root: Path, config: RunConfig) ->
     """The new place of one file or folder; the old one where it is not found."""
     is_it, bare = _recognise(path, value, folder, root, config), _bare(value)
     for candidate in _candidates(bare, root):
-        place = f"{candidate}{value[len(bare) :]}"
+        path_now = f"{candidate}{value[len(bare) :]}"
         with contextlib.suppress(OSError, EngineError):
-            if is_it(Path(place)):
-                return place
+            if is_it(Path(path_now)):
+                return path_now
     return value
 
 
@@ -149,19 +150,19 @@ def _recognise(path: str, value: str, folder: Path, root: Path, config: RunConfi
     """Whether a candidate is what `value` was."""
     if path in LISTS_OF_PATHS:
         # Of a run that has not begun, splits that it does not read are on record, too.
-        wanted = set(known_hashes([value], known_data(folder)))
-        return lambda place: bool(wanted) and wanted.issuperset(hashes_of([str(place)], path, config))
+        hashes = set(known_hashes([value], known_data(folder)))
+        return lambda candidate: bool(hashes) and hashes.issuperset(hashes_of([str(candidate)], path, config))
     if path == "model.name":
         manifest = newest_manifest(folder)
         if manifest and (config.method.kind == "full" or base_of(manifest) is None):
             # Its checkpoints hold all the weights, or do not say what the base's were: by its place in the workspace.
-            return lambda place: (place / "config.json").is_file() and place.is_relative_to(root)
-        return lambda place: same_base(place, manifest)
+            return lambda candidate: (candidate / "config.json").is_file() and candidate.is_relative_to(root)
+        return lambda candidate: same_base(candidate, manifest)
     if path == "model.checkpoint":
-        return lambda place: (place / _MANIFEST).is_file() or (place / "config.json").is_file()
-    known = read_meta(folder).get("files")
-    sha256 = known.get(value) if isinstance(known, dict) else None
-    return lambda place: place.is_file() and sha256 in (None, _sha256(str(place)))
+        return lambda candidate: (candidate / _MANIFEST).is_file() or (candidate / "config.json").is_file()
+    files = read_meta(folder).get("files")
+    sha256 = files.get(value) if isinstance(files, dict) else None
+    return lambda candidate: candidate.is_file() and sha256 in (None, _sha256(str(candidate)))
 
 
 def _candidates(value: str, root: Path) -> Iterator[Path]:
@@ -170,12 +171,12 @@ def _candidates(value: str, root: Path) -> Iterator[Path]:
     count = 0
     for above in (root, *root.parents):
         for begin in range(len(parts)):
-            place = above.joinpath(*parts[begin:])
+            candidate = above.joinpath(*parts[begin:])
             count += 1
             if count > _MOST_CANDIDATES:
                 return
-            if place.exists():
-                yield place
+            if candidate.exists():
+                yield candidate
 
 
 def _renamed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Callable[[str], str]:

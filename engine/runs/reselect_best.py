@@ -55,9 +55,9 @@ class Choice:
         )
         if self.unknown:
             words += msg(
-                " (of {unknown:,} of {unknown_2:,} evaluations it is not known)",
+                " (of {unknown:,} of {evaluations:,} evaluations it is not known)",
                 unknown=self.unknown,
-                unknown_2=self.unknown + len(self.points),
+                evaluations=self.unknown + len(self.points),
             )
         if self.kept is None:
             return msg("{words}, whose checkpoint is not kept.", words=words)

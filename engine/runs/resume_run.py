@@ -91,8 +91,8 @@ def check_resume(
         notes.append(f"@{point}: {note}")
     if leap := schedule_note(folder, after.config, point):
         notes.append(leap)
-    asked = {path for layer in layers for path in layer.values}
-    return Resumed(after, bool(asked - set(PLACES)), tuple(notes))
+    changed_paths = {path for layer in layers for path in layer.values}
+    return Resumed(after, bool(changed_paths - set(PLACES)), tuple(notes))
 
 
 def apply(folder: Path, resumed: Resumed) -> None:
@@ -140,15 +140,15 @@ def schedule_note(folder: Path, after: RunConfig, point: str = "latest") -> str:
 
 def _starting_point(folder: Path, point: str) -> Path:
     """The checkpoint that a run which has any goes on from, if it is whole."""
-    place = folder / CHECKPOINTS
-    return path_of(place, steps(place)[-1]) if point == "latest" else checkpoint_folder(folder, point)
+    checkpoints = folder / CHECKPOINTS
+    return path_of(checkpoints, steps(checkpoints)[-1]) if point == "latest" else checkpoint_folder(folder, point)
 
 
 def _spent_patience(folder: Path, after: RunConfig, point: str) -> tuple[str, str] | None:
     """Of a run that early stopping ended, resumed where it did and with no more patience: that it would end again
     before its first step, and what to do."""
-    patience, place = after.train.early_stopping, folder / CHECKPOINTS
-    events = list(journal.effective(journal.read(folder)[0])) if patience and steps(place) else []
+    patience, checkpoints = after.train.early_stopping, folder / CHECKPOINTS
+    events = list(journal.effective(journal.read(folder)[0])) if patience and steps(checkpoints) else []
     state = next((event.get("state") for event in reversed(events) if event["kind"] == "state"), None)
     if state != "done":
         return None
@@ -233,9 +233,8 @@ def refuse_changes(lines: Sequence[str], error: type[EngineError] = InputError) 
 def _other_content(folder: Path, path: str, old: Any, new: Any, after: RunConfig) -> list[str]:
     """What is wrong with a new place; nothing where the same content lies there."""
     if path in LISTS_OF_PATHS:
-        was = known_hashes(old, known_data(folder))
-        now = hashes_of(new, path, after)
-        same, what = was == now and bool(was), "data this run was trained on"
+        hashes = known_hashes(old, known_data(folder))
+        same, what = hashes == hashes_of(new, path, after) and bool(hashes), "data this run was trained on"
     elif path in ("model.name", "model.revision"):
         manifest = newest_manifest(folder)
         if manifest and after.method.kind == "full":
@@ -286,12 +285,15 @@ def _insist_on_files(folder: Path, config: RunConfig) -> None:
         check_model_name(config.model.name)
     except InputError as error:
         raise InputError(error.message, "Where the same model lies elsewhere by now: --model FOLDER.") from None
-    place = find_folder(config.model)
+    base_folder = find_folder(config.model)
     commit = (manifest.get("base") or {}).get("commit")
     commit = msg("On the hub it was --set model.revision={commit}. ", commit=commit) if commit else ""
-    if base_of(manifest) and place and not config.model.checkpoint and not same_base(place, manifest):
+    if base_of(manifest) and base_folder and not config.model.checkpoint and not same_base(base_folder, manifest):
         raise InputError(
-            msg("the base is not the one this run was trained on: the weights in {place} have changed", place=place),
+            msg(
+                "the base is not the one this run was trained on: the weights in {folder} have changed",
+                folder=base_folder,
+            ),
             msg(
                 "Put the model back that it was trained on. {commit}Where that lies elsewhere by now: --model FOLDER.",
                 commit=commit,

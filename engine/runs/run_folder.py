@@ -67,9 +67,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta if isinstance(meta, dict) else {}
 
 
-def overlaid(before: Resolved, layers: Iterable[Layer]) -> Resolved:
+def overlaid(base: Resolved, layers: Iterable[Layer]) -> Resolved:
     """Settings with other layers over them, which are remembered for what they set."""
-    return overlay(before, [Layer(layer.label, absolute(layer.values)) for layer in layers], "run")
+    return overlay(base, [Layer(layer.label, absolute(layer.values)) for layer in layers], "run")
 
 
 def change_run(folder: Path, layers: list[Layer]) -> Resolved:
@@ -81,12 +81,12 @@ def change_run(folder: Path, layers: list[Layer]) -> Resolved:
 
 def path_hashes(config: RunConfig) -> dict[str, str]:
     """sha256 of the small files that settings name, a template and a schema, by their paths."""
-    found = {}
+    hashes = {}
     for path in (config.data.template, config.eval.schema):
         with contextlib.suppress(OSError, ValueError):
             if os.path.isabs(path) and os.path.getsize(path) < _SMALL_BYTES:
-                found[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return found
+                hashes[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashes
 
 
 def check_inputs(config: RunConfig) -> None:
@@ -163,14 +163,18 @@ def _check_checkpoint(config: RunConfig) -> None:
             "a full fine-tune cannot start from an adapter",
             "Use --method lora, or merge the adapter into a model first (`finetop export`) and give that as --model.",
         )
-    wanted = {"r": config.lora.r, "use_dora": config.lora.dora, "use_rslora": config.lora.rslora}
+    shape = {"r": config.lora.r, "use_dora": config.lora.dora, "use_rslora": config.lora.rslora}
     names = {"r": "lora.r", "use_dora": "lora.dora", "use_rslora": "lora.rslora"}
-    other = [key for key in wanted if isinstance(adapter, dict) and adapter.get(key, wanted[key]) != wanted[key]]
-    if other:
-        was = ", ".join(f"{names[key]} = {json.dumps(adapter[key])}" for key in other)
-        here = ", ".join(f"{names[key]} = {json.dumps(wanted[key])}" for key in other)
+    differing = [key for key in shape if isinstance(adapter, dict) and adapter.get(key, shape[key]) != shape[key]]
+    if differing:
+        adapter_shape = ", ".join(f"{names[key]} = {json.dumps(adapter[key])}" for key in differing)
+        run_shape = ", ".join(f"{names[key]} = {json.dumps(shape[key])}" for key in differing)
         raise InputError(
-            msg("the adapter to start from has {was}; this run has {here}", was=was, here=here),
+            msg(
+                "the adapter to start from has {adapter_shape}; this run has {run_shape}",
+                adapter_shape=adapter_shape,
+                run_shape=run_shape,
+            ),
             "An adapter keeps its shape: leave these settings as they were, or train a new one.",
         )
 
@@ -183,13 +187,13 @@ def data_changes(folder: Path, config: RunConfig) -> list[str]:
     """How the data, and the program that scores answers, differ from what they were when the run was queued; empty
     when they do not, or nobody looked."""
     meta = read_meta(folder)
-    said = []
+    sentences = []
     if isinstance(meta.get("data"), dict):
-        said += changes(meta["data"], _files(config), plain_text=config.method.objective == "pretrain")
+        sentences += changes(meta["data"], _files(config), plain_text=config.method.objective == "pretrain")
     command = score_command(config, folder.resolve().parents[1])
     if command and isinstance(meta.get("command"), dict):
-        said += command.changes(meta["command"])
-    return said
+        sentences += command.changes(meta["command"])
+    return sentences
 
 
 def score_command(config: RunConfig, workspace: Path) -> "ScoreCommand | None":
@@ -207,20 +211,20 @@ def _files(config: RunConfig) -> list[str]:
 
 def checkpoint_folder(folder: Path, point: str) -> Path:
     """The folder of the checkpoint called `point` (latest, best, epoch-N or a step). InputError names what there is."""
-    place = folder / CHECKPOINTS
+    checkpoints = folder / CHECKPOINTS
     try:
-        names = sorted(os.listdir(place))
+        names = sorted(os.listdir(checkpoints))
     except OSError:
         names = []
     links = [name for name in names if name in ("best", "latest") or name.startswith("epoch-")]
     steps = [int(match[1]) for name in names if (match := STEP_NAME.fullmatch(name))]
-    path = path_of(place, int(point)) if point.isdecimal() else place / point
+    path = path_of(checkpoints, int(point)) if point.isdecimal() else checkpoints / point
     if (point in links or (point.isdecimal() and int(point) in steps)) and path.is_dir():
         return path.resolve()
-    there = [*links, *map(str, steps)]
+    available = [*links, *map(str, steps)]
     raise InputError(
         msg("run {folder_name} has no checkpoint '{point}'", folder_name=folder.name, point=point),
-        msg("It has {there}.", there=", ".join(there)) if there else "It has none yet.",
+        msg("It has {available}.", available=", ".join(available)) if available else "It has none yet.",
     )
 
 
@@ -242,14 +246,14 @@ def write_config(folder: Path, config: RunConfig, meta: Mapping[str, Any]) -> No
 def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
     """Paths that exist here made absolute, so that the saved settings mean the same from anywhere."""
 
-    def one(value: Any) -> Any:
+    def absolute_path(value: Any) -> Any:
         if _exists(value):
             return os.path.abspath(os.path.expanduser(value))
         if isinstance(value, str) and ":" in value:
             from engine.formats.sources import split_name
 
             path, part = split_name(value)  # FILE:test
-            return f"{one(path)}:{part}" if part and _exists(path) else value
+            return f"{absolute_path(path)}:{part}" if part and _exists(path) else value
         return value
 
     made = dict(values)
@@ -262,9 +266,9 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, str) and path in LISTS_OF_PATHS:
             value = [value]  # a comma parts a list, unless it is in the name of a file that is there
         if isinstance(value, list):
-            made[path] = [one(item) for item in value]
+            made[path] = [absolute_path(item) for item in value]
         elif value is not None:
-            made[path] = one(value)
+            made[path] = absolute_path(value)
     if made.get("eval.command") and isinstance(made["eval.command"], str):
         from engine.metrics.scoring_command import absolute_command
 

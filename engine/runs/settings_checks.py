@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.base.errors import InputError
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.metrics.score import needs_labels, needs_text
 from engine.models.model_facts import ModelFacts, find_facts, in_some_layers, short_names, without_match
 from engine.models.model_name import is_path
 from engine.runs.lr_schedule import evaluations_of, learning_rate, warmup_steps
+from engine.settings.auto_values import ResolvedConfig, require_resolved
 from engine.settings.resolve import Resolved
 from engine.settings.schema import SETTINGS, RunConfig
 
@@ -64,22 +65,24 @@ class GpuFacts:
 
 def check(
     config: RunConfig,
-    given: Collection[str],
+    chosen: Collection[str],
     model: ModelFacts,
     data: DataFacts | None = None,
     gpus: GpuFacts | None = None,
 ) -> list[Finding]:
     """Everything there is to say, refusals first.
 
-    `given`: the settings somebody chose, which are told of where they have no effect. With `data`, no setting of
+    `chosen`: the settings that a person chose, which are reported where they have no effect. With `data`, no setting of
     `config` is auto any more.
     """
-    found = [*_targets(config, model), *_idle(config, given)]
+    findings = [*_targets(config, model), *_idle(config, chosen)]
     if gpus is not None:
-        found += _gpus(config, gpus)
+        findings += _gpus(config, gpus)
     if data is not None:
-        found += [*_positions(config, model, data), *_course(config, given, data), *_measuring(config, given, data)]
-    return sorted(found, key=lambda one: not one.refused)
+        findings += _positions(config, model, data)
+        findings += _course(require_resolved(config), chosen, data)
+        findings += _measuring(config, chosen, data)
+    return sorted(findings, key=lambda finding: not finding.refused)
 
 
 def given_by_hand(resolved: Resolved) -> set[str]:
@@ -114,9 +117,10 @@ def by_hand(resolved: Resolved) -> list[Finding]:
 
 def refuse(findings: list[Finding]) -> None:
     """InputError for the refused among them."""
-    refused = [one for one in findings if one.refused]
+    refused = [finding for finding in findings if finding.refused]
     if refused:
-        raise InputError("\n".join(one.message for one in refused), " ".join(one.hint for one in refused if one.hint))
+        hints = [finding.hint for finding in refused if finding.hint]
+        raise InputError("\n".join(finding.message for finding in refused), " ".join(hints))
 
 
 def check_settings(config: RunConfig) -> None:
@@ -141,7 +145,7 @@ def data_facts(report: dict[str, Any]) -> DataFacts:
 
 
 def to_json(findings: list[Finding]) -> list[dict[str, Any]]:
-    return [asdict(one) for one in findings]
+    return [asdict(finding) for finding in findings]
 
 
 # -- the model -------------------------------------------------------------------------------------------------------
@@ -256,22 +260,22 @@ def _gpus(config: RunConfig, gpus: GpuFacts) -> Iterator[Finding]:
             msg("run.gpus: there is no GPU {missing}; {there}", missing=", ".join(missing), there=there),
             "In the queue the run would wait for it. `finetop top` lists the GPUs.",
         )
-    wanted = config.run.gpus_wanted
-    if config.run.gpu_count != "auto" and wanted > max(gpus.count, 1):
+    count = config.run.gpus_wanted
+    if config.run.gpu_count != "auto" and count > max(gpus.count, 1):
         seen = msg("{count} can be seen here", count=gpus.count) if gpus.count else "none can be seen here"
         yield Finding(
             "too-few-gpus",
             "run.gpu_count",
-            msg("run.gpu_count asks for {wanted} GPUs; {seen}", wanted=wanted, seen=seen),
+            msg("run.gpu_count asks for {count} GPUs; {seen}", count=count, seen=seen),
         )
 
 
 # -- the course ------------------------------------------------------------------------------------------------------
 
 
-def _course(config: RunConfig, given: Collection[str], data: DataFacts) -> Iterator[Finding]:
-    yield from _length(config, given, data)
-    yield from _rate(config, given, data)
+def _course(config: ResolvedConfig, chosen: Collection[str], data: DataFacts) -> Iterator[Finding]:
+    yield from _length(config, chosen, data)
+    yield from _rate(config, chosen, data)
     total, train = data.total_steps, config.train
     if train.batch_size > data.train:
         yield Finding(
@@ -309,7 +313,7 @@ def _course(config: RunConfig, given: Collection[str], data: DataFacts) -> Itera
                 total=total,
             ),
         )
-    if "save.keep_last" in given and not config.save.every and config.save.keep_last:
+    if "save.keep_last" in chosen and not config.save.every and config.save.keep_last:
         yield Finding(
             "keep-last",
             "save.keep_last",
@@ -326,7 +330,7 @@ def _course(config: RunConfig, given: Collection[str], data: DataFacts) -> Itera
         )
 
 
-def _length(config: RunConfig, given: Collection[str], data: DataFacts) -> Iterator[Finding]:
+def _length(config: ResolvedConfig, chosen: Collection[str], data: DataFacts) -> Iterator[Finding]:
     most = config.train.max_steps
     whole = data.steps_per_epoch * config.train.epochs
     if not most or most == whole:
@@ -344,7 +348,7 @@ def _length(config: RunConfig, given: Collection[str], data: DataFacts) -> Itera
             ),
             msg("--epochs {most} gets there.", most=math.ceil(most / data.steps_per_epoch)),
         )
-    elif "train.epochs" in given:
+    elif "train.epochs" in chosen:
         yield Finding(
             "epochs",
             "train.epochs",
@@ -359,7 +363,7 @@ def _length(config: RunConfig, given: Collection[str], data: DataFacts) -> Itera
         )
 
 
-def _rate(config: RunConfig, given: Collection[str], data: DataFacts) -> Iterator[Finding]:
+def _rate(config: ResolvedConfig, chosen: Collection[str], data: DataFacts) -> Iterator[Finding]:
     total, optim = data.total_steps, config.optim
     warmup = warmup_steps(optim, total)
     if warmup > total:
@@ -395,7 +399,7 @@ def _rate(config: RunConfig, given: Collection[str], data: DataFacts) -> Iterato
             "optim.warmup",
             msg("optim.warmup: {warmup:g} of the run's {total:,} steps are warm-up", warmup=warmup, total=total),
         )
-    if optim.schedule != "constant" and total == 1 and warmup <= 1 and ("optim.schedule" in given):
+    if optim.schedule != "constant" and total == 1 and warmup <= 1 and ("optim.schedule" in chosen):
         yield Finding(
             "schedule",
             "optim.schedule",
@@ -414,7 +418,7 @@ def _epochs(count: int) -> str:
 # -- what is measured ------------------------------------------------------------------------------------------------
 
 
-def _measuring(config: RunConfig, given: Collection[str], data: DataFacts) -> Iterator[Finding]:
+def _measuring(config: RunConfig, chosen: Collection[str], data: DataFacts) -> Iterator[Finding]:
     metrics, patience = config.eval.metrics, config.train.early_stopping
     if needs_labels(metrics) and not data.labels:
         names = " and ".join(name for name in metrics if needs_labels([name]))
@@ -431,16 +435,16 @@ def _measuring(config: RunConfig, given: Collection[str], data: DataFacts) -> It
             True,
         )
     if not data.val:
-        wanted = [path for path in ("eval.metrics", "eval.every", "save.keep_best") if path in given]
-        wanted = [path for path in wanted if path != "eval.metrics" or metrics]
+        idle = [path for path in ("eval.metrics", "eval.every", "save.keep_best") if path in chosen]
+        idle = [path for path in idle if path != "eval.metrics" or metrics]
         if patience:
-            wanted.append("train.early_stopping")
-        if wanted:
-            what = "does nothing" if len(wanted) == 1 else "do nothing"
+            idle.append("train.early_stopping")
+        if idle:
+            what = "does nothing" if len(idle) == 1 else "do nothing"
             yield Finding(
                 "no-validation",
-                wanted[0],
-                msg("{wanted} {what}: no example is held out for validation", wanted=", ".join(wanted), what=what),
+                idle[0],
+                msg("{idle} {what}: no example is held out for validation", idle=", ".join(idle), what=what),
                 "Set data.val_fraction or give --val-file.",
             )
     elif patience:
@@ -449,12 +453,13 @@ def _measuring(config: RunConfig, given: Collection[str], data: DataFacts) -> It
             yield Finding(
                 "early-stopping",
                 "train.early_stopping",
-                msg(
-                    "train.early_stopping {patience} can never stop this run: it has {after_first} "
-                    "evaluation{value} after the one before the first step",
+                msg_n(
+                    "train.early_stopping {patience} can never stop this run: it has {n} evaluation after the one "
+                    "before the first step",
+                    "train.early_stopping {patience} can never stop this run: it has {n} evaluations after the one "
+                    "before the first step",
+                    after_first,
                     patience=patience,
-                    after_first=after_first,
-                    value="s" * (after_first != 1),
                 ),
                 "Evaluate more often (eval.every), or wait for fewer.",
             )
@@ -469,17 +474,17 @@ def _measuring(config: RunConfig, given: Collection[str], data: DataFacts) -> It
 # -- settings without effect -----------------------------------------------------------------------------------------
 
 
-def _idle(config: RunConfig, given: Collection[str]) -> Iterator[Finding]:
+def _idle(config: RunConfig, chosen: Collection[str]) -> Iterator[Finding]:
     """Settings that somebody chose and that do nothing beside the others."""
     for covers, when, why in _IDLE:
-        if (idle := [path for path in sorted(given) if covers(path)]) and when(config):
+        if (idle := [path for path in sorted(chosen) if covers(path)]) and when(config):
             yield Finding(
                 "no-effect",
                 idle[0],
                 msg(
-                    "{idle} {suffix} no effect: {why}",
-                    idle=", ".join(idle),
-                    suffix="has" if len(idle) == 1 else "have",
+                    "{settings} {have} no effect: {why}",
+                    settings=", ".join(idle),
+                    have="has" if len(idle) == 1 else "have",
                     why=why,
                 ),
             )
