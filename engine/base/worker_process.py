@@ -111,7 +111,7 @@ def is_held(error: OSError) -> bool:
 
 
 def started_at(pid: int) -> float | None:
-    """When a process started, in epoch seconds: with its pid it is told from a later one of the same number."""
+    """When a process started, in epoch seconds: with its pid it differs from a later one of the same number."""
     import psutil  # 20 ms
 
     try:

@@ -168,7 +168,7 @@ class _Checker:
             ]
 
     def _row(self, row: Row, position: int) -> bool:
-        """Whether it counts as a row: a broken line of a document is told, but is none."""
+        """Whether it counts as a row: a broken line of a document is reported, but is none."""
         where = row.file, row.line
         if row.example is None:
             kind = "left-out" if row.is_line_note else "unreadable"

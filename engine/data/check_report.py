@@ -63,9 +63,9 @@ class CheckReport:
     questions: int
     """Distinct questions, compared without regard to case, spacing and Unicode form."""
     counts: dict[str, int]
-    """Rows by kind of find, in the order of KINDS; kinds without a find are absent. A row counts once in each."""
+    """Rows by kind of issue, in the order of ISSUE_TYPES; kinds without one are absent. A row counts once in each."""
     finds: tuple[Issue, ...]
-    """In the order of KINDS, then of the rows; the first `max_finds` of each kind."""
+    """In the order of ISSUE_TYPES, then of the rows; the first `max_finds` of each kind."""
     verdict: str
     """One sentence on size and state."""
     seconds: float = 0.0

@@ -24,7 +24,7 @@ class Cleaned:
     rows: int
     kept: int
     removed: Mapping[str, int]
-    """Rows by the first reason each was removed for, in the order of KINDS."""
+    """Rows by the first reason each was removed for, in the order of ISSUE_TYPES."""
     left: Mapping[str, int]
     """Rows with finds of other kinds, which are still there."""
 
@@ -92,7 +92,7 @@ def clean(
 
 
 def known_kinds(names: Iterable[str]) -> list[str]:
-    """The kinds in the order of KINDS; InputError for a name that is none."""
+    """The kinds in the order of ISSUE_TYPES; InputError for a name that is none."""
     names = list(names)
     for name in names:
         if name not in ISSUE_TYPES:

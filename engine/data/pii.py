@@ -75,7 +75,7 @@ _PHONE = re.compile(
 
 
 def find_pii(text: str) -> Iterator[Match]:
-    """Everything found in a text; a thing is told once for each place it stands in."""
+    """Everything personal in a text; it is reported once for each place it stands in."""
     taken: list[tuple[int, int]] = []
     if _SECRET_SIGN.search(text):
         yield from _taken(taken, "secrets", text, _SECRET_RULES)

@@ -51,7 +51,7 @@ class TokenCounter:
             self.finish()
 
     def finish(self) -> tuple[array, array, dict[int, list[list[str]]]]:
-        """(tokens, trained tokens left after cutting), one of each example, and what is said of some, by their place;
+        """(tokens, trained tokens left after cutting), one of each example, and the notes on some, by their position;
         see engine/worker/count_tokens.py."""
         with contextlib.suppress(BrokenPipeError):
             self._examples.close()

@@ -1,6 +1,6 @@
 """Which column of a file serves as what: the names people give to questions, answers, labels and texts.
 
-`find_shape` looks at column names only. The order of `_FINDERS` is the order of preference: a row with `messages` is a
+`find_schema` looks at column names only. The order of `_FINDERS` is the order of preference: a row with `messages` is a
 chat whatever else it holds, and a lone `text` is plain text only when nothing better fits.
 """
 

@@ -166,7 +166,7 @@ def read_rows(
     advance: Callable[[int], None] | None = None,
     mapped_columns: frozenset[str] = frozenset(),
 ) -> Iterator[Item]:
-    """Every row of the file in order, bad ones as Fault."""
+    """Every row of the file in order, bad ones as RowError."""
     if container.name == "parquet":
         from engine.formats.columnar import read_parquet
 

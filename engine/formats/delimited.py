@@ -107,7 +107,7 @@ def read_header(lines: Lines, dialect: Dialect) -> list[str] | None:
 
 
 def column_names(header: list[str]) -> list[str]:
-    """The header's names, trimmed; empty and repeated ones are told apart by their position."""
+    """The header's names, trimmed; empty and repeated ones are distinguished by their position."""
     names: dict[str, None] = {}  # in order, and quickly searched: a table may have 100,000 columns
     for position, cell in enumerate(header, 1):
         name = cell.strip() or f"column {position}"

@@ -58,7 +58,7 @@ def parse(text: str) -> Any:
 
 
 def read_json_lines(lines: Lines) -> Iterator[Item]:
-    """Rows of a file with one JSON value per line; blank lines are passed over."""
+    """Rows of a file with one JSON value per line; blank lines are skipped."""
     for number, text, fault in lines:
         text = text.strip(SPACES)
         if fault:

@@ -193,7 +193,7 @@ class Scanner:
         return re.compile(rf"(?:(?:\A|[,\[}}\]])\s*|(?<=\n)[^\S\n]*)(\{{\s*(?:{names}))")
 
     def _skip_to_like(self, start: int) -> tuple[bool, int]:
-        """Move behind `start` to the next object that can only be a row; (found, rows passed over without the first).
+        """Move behind `start` to the next object that can only be a row; (is there one, rows skipped before it).
 
         It begins as rows do, parses, has the keys of a row, and an end that elements have.
         """
@@ -230,7 +230,7 @@ class Scanner:
         raise json.JSONDecodeError(message, self._text, self.position)
 
     def _skip_to_row(self, indent: int, opening: re.Pattern) -> tuple[bool, int]:
-        """Move to the next line that begins a row at this indent; (found, rows passed over, as far as can be told)."""
+        """Move to the next line that begins a row at this indent; (is there one, rows skipped before it)."""
         lost = 0
         while True:
             feed = self._text.find("\n", self.position)

@@ -49,7 +49,7 @@ Guard = Callable[[dict], None]
 class Layout:
     shape: Schema
     guards: tuple[Guard, ...]
-    """Each raises RowFault for a row that must not be trained on."""
+    """Each raises RowRejected for a row that must not be trained on."""
     unused: tuple[str, ...]
     ratings: tuple[str, ...]
     """Those of the unused columns whose numbers say how good an answer is."""

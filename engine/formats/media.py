@@ -20,7 +20,7 @@ def media_columns(columns: Sequence[str]) -> list[str]:
 
 
 def media_guard(columns: Sequence[str]) -> Callable[[dict], None] | None:
-    """Raises RowFault for rows with something in `images` and the like; None where there are no such columns.
+    """Raises RowRejected for rows with something in `images` and the like; None where there are no such columns.
 
     A column that may only be a link beside the text (`image_url`) counts where the text has a place for the picture.
     """
@@ -51,7 +51,7 @@ def _words(column: str, name: str) -> str:
 
 
 def refuse_media(item: dict, where: str) -> None:
-    """RowFault where a message carries pictures beside its text (Ollama's `images`)."""
+    """RowRejected where a message carries pictures beside its text (Ollama's `images`)."""
     for key in media_columns([key for key in item if isinstance(key, str)]):
         if item[key] not in (None, "", [], {}) and _SURE.match(normalise(key)):
             raise RowRejected("not-text", _words(f"{where}.{key}", normalise(key)), {key: excerpt(item[key])})

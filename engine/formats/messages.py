@@ -334,7 +334,7 @@ def text_of(content: Any, where: str) -> str:
 
 
 def check_order(messages: list[dict], column: str) -> int:
-    """How many messages at the end have no answer; RowFault when the roles are in an order that cannot be learnt."""
+    """How many messages at the end have no answer; RowRejected when the roles are in an order that cannot be learnt."""
     roles = [message["role"] for message in messages]
     if roles == ["user", "assistant"] and "weight" not in messages[1]:
         return 0  # most rows

@@ -96,7 +96,7 @@ def _is_better(name: str) -> bool:
 
 
 def pair_guard(columns: Sequence[str]) -> Callable[[dict], None] | None:
-    """Raises RowFault for rows that hold a worse answer; None where these columns cannot."""
+    """Raises RowRejected for rows that hold a worse answer; None where these columns cannot."""
     worse = worse_columns(columns)
     if not worse:
         return None
@@ -127,7 +127,7 @@ def verdict_columns(rows: Sequence[dict]) -> frozenset[str]:
 
 
 def verdict_guard(columns: Sequence[str], shape: Schema, zero_is_bad: frozenset[str]) -> Callable[[dict], None] | None:
-    """Raises RowFault for answers that a column beside them calls bad; None where no column does."""
+    """Raises RowRejected for answers that a column beside them calls bad; None where no column does."""
     used = set(shape.columns.values())
     if shape.kind == "classification":
         return _dismissed_guard([column for column in columns if normalise(column) == "answer" and column not in used])

@@ -1,7 +1,7 @@
 """Numbers beside answers that say how good these are: nothing is learnt from them, and bad answers are trained as well.
 
 Verdicts of yes and no are `preference`'s, which refuses the bad. Where a rating stops being good only its owner knows,
-so it is told how many answers have a low one.
+so the owner is told how many answers have a low one.
 """
 
 import re

@@ -12,7 +12,7 @@ EXCERPT_WIDTH = 100
 """Characters of the user's text shown beside a problem: one terminal line with its indent."""
 
 NOTE_CODES = frozenset({"trailing-turn", "broken-line", *DROPPED, CONTROL_TOKEN})
-"""Codes that are told and counted, while the row itself is kept: something was left out of it."""
+"""Codes that are reported and counted, while the row itself is kept: something was left out of it."""
 
 
 @dataclass(frozen=True, slots=True)

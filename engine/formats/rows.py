@@ -1,4 +1,4 @@
-"""A row and its shape -> an Example, or a RowFault that says what is wrong in the user's words."""
+"""A row and its shape -> an Example, or a RowRejected that says what is wrong in the user's words."""
 
 import sys
 from dataclasses import dataclass

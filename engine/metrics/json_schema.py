@@ -100,7 +100,7 @@ def _targets(schema: dict[str, Any], resolver: Any) -> Iterator[tuple[Any, Any]]
 
 
 def _refuse_circle(schema: Any, resolver: Any, above: tuple[int, ...]) -> None:
-    """ValueError where a value would have to be looked at for ever: a schema that is a part of itself."""
+    """ValueError where a value would be looked at without end: a schema that is a part of itself."""
     if not isinstance(schema, dict):
         return
     if id(schema) in above:
