@@ -269,7 +269,7 @@ class NewRunScreen(KeyScreen):
     @property
     def editing(self) -> FieldLine | None:
         """The line in which a setting is edited; None while none is."""
-        return self.prompt  # type: ignore[return-value]  # no other is asked for here
+        return self.prompt if isinstance(self.prompt, FieldLine) else None
 
     def edit(self, label: str, text: str, done: Callable[[str], Any], path: str = "") -> None:
         """Open a line for a text; with `path` that of a setting, which `tab` completes."""
