@@ -137,8 +137,8 @@ class Control:
                 files = json.dumps([config.data.files, config.data.val_files, config.method.objective])
                 if files not in fingerprints:
                     fingerprints[files] = data_fingerprints(config)
-                wished = {name: value for name, value in queued.items() if value}
-                meta = {"data": fingerprints[files], "queued": wished | _estimates(config)}
+                queued_with = {name: value for name, value in queued.items() if value}
+                meta = {"data": fingerprints[files], "queued": queued_with | _estimates(config)}
                 run_id, folder = create_run(self.workspace, settings, meta, beyond)
                 made[run_id] = folder
                 if prepare:
@@ -378,7 +378,7 @@ class Control:
             act(run, folder / CHECKPOINTS)
         except EngineError as error:
             return _refused(run, error)
-        import_journal(conn, run_id, folder)  # the daemon may not have told of it yet
+        import_journal(conn, run_id, folder)  # the daemon may not have imported it yet
         return Outcome(True, run_id, run.state)
 
     # the trash

@@ -32,7 +32,7 @@ STALE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class DaemonStatus:
-    """What can be told about the daemon of a workspace. All but `running` and `pid` are None when none runs."""
+    """What is known about the daemon of a workspace. All but `running` and `pid` are None when none runs."""
 
     running: bool
     pid: int | None = None

@@ -68,7 +68,7 @@ class ExitEvidence:
     requested: str | None = None
     """'stop' or 'kill', as requested before it ended."""
     ours: bool = True
-    """The queue started it, not somebody by hand, who may also have ended it."""
+    """The queue started it, not a person by hand, who may also have ended it."""
     hung_seconds: float | None = None
     """We killed it after so long a silence."""
     oom_kills: int = 0

@@ -97,7 +97,7 @@ class ForkServer:
         return self._channel.fileno() if self._channel else -1
 
     def reaped(self, pid: int, status: int) -> bool:
-        """Take note of its own death, told by whoever reaps the daemon's children. True if it was it."""
+        """Record its own death, reported by whoever reaps the daemon's children. True if it was it."""
         if not self._process or pid != self._process.pid:
             return False
         self._process.returncode = status

@@ -14,7 +14,7 @@ class Limits:
     """Between looks at journals and database: a logged value is committed within 0.5 s even when a look falls due
     just before it and the import itself takes a while."""
     schedule_seconds: float = 2.0
-    """How often a waiting queue is decided anew when nothing but the machine has changed."""
+    """How often a waiting queue is decided again when nothing but the machine has changed."""
     disk_reserve_bytes: int = GIB
     """Nothing starts below: runs.db and the journals of the runs that go on must have room to be written."""
     overdue_seconds: float = 10.0

@@ -294,7 +294,7 @@ class Daemon:
         self._dirty = True
 
     def _worth_writing(self, run_id: int, kind: WaitKind, stored: str | None) -> bool:
-        """A pause that counts down is written every 10 s: each write makes every front end read anew."""
+        """A pause that counts down is written every 10 s: each write makes every front end read again."""
         if kind is not WaitKind.LATER or stored != kind.value:
             return True
         now = time.monotonic()
@@ -352,7 +352,7 @@ def _pipe() -> tuple[int, int]:
 
 
 def _same_file(path: os.PathLike, opened: os.stat_result) -> bool:
-    """Whether the path still names that file: somebody may have deleted or replaced it, or the folder it is in."""
+    """Whether the path still names that file: it may have been deleted or replaced, or the folder it is in."""
     try:
         status = os.stat(path)
     except FileNotFoundError:

@@ -106,7 +106,7 @@ def boot_id() -> str:
 
 
 def clock_offset() -> float:
-    """What the clock says less the time since the machine was started: it changes only when somebody sets the clock.
+    """What the clock says less the time since the machine was started: it changes only when the clock is set.
 
     The time asleep counts in both, where the system can tell (Linux); elsewhere waking up looks like a clock set.
     """
@@ -131,7 +131,7 @@ def disk_is_full(folder: Path) -> bool:
 
 
 def oom_kills() -> int:
-    """How many processes the OOM killer has taken: of the machine, or of our control group where only that is told."""
+    """How many processes the OOM killer has taken: of the machine, or of our control group where need be."""
     for path in ("/proc/vmstat", "/sys/fs/cgroup/memory.events"):
         with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
             for line in file:

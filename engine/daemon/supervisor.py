@@ -116,7 +116,7 @@ class Supervisor:
         return ""
 
     def start(self, run_id: int, gpus: Sequence[str], environment: Mapping[str, str]) -> bool:
-        """Claim a waiting run and give it a worker. False if somebody else had it, or it could not be started."""
+        """Claim a waiting run and give it a worker. False if another process had it, or it could not be started."""
         run = queue.claim(self.conn, run_id, gpus, self._host)
         if run is None:
             return False
@@ -381,7 +381,7 @@ class Supervisor:
 
     def _maybe_restart(self, worker: Worker, exit_status: ExitStatus, events: Sequence[Event]) -> None:
         if exit_status.cause is not ExitCause.NOT_STARTED and not _is_ours(worker, events):
-            return  # whoever started it by hand is told, and decides
+            return  # whoever started it by hand sees it, and decides
         try:
             settings = read_run(worker.folder).config.flat()
         except EngineError:
@@ -468,7 +468,7 @@ def _is_ours(worker: Worker, events: Sequence[Event]) -> bool:
 
 
 def _signal_sent_before(events: Sequence[Event]) -> str | None:
-    """What a daemon before this one had told the worker: the wish itself is gone once the journal says stopped."""
+    """What an earlier daemon had signalled to the worker: the request itself is gone once the journal says stopped."""
     for event in reversed(events):
         if event.kind in ("stop", "kill"):
             return event.kind

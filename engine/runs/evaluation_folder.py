@@ -141,7 +141,7 @@ def read_result(folder: Path) -> EvaluationResult | None:
 
 
 def read_predictions(folder: Path, limit: int | None = None) -> list[Prediction]:
-    """The predictions in order, at most `limit`. A line that is no prediction is passed over."""
+    """The predictions in order, at most `limit`. A line that is no prediction is skipped."""
     predictions: list[Prediction] = []
     try:
         file = open(folder / PREDICTIONS, encoding="utf-8", errors="replace")  # noqa: SIM115
@@ -215,7 +215,7 @@ def thin(run_folder: Path, keep: int, steps_kept: Iterable[int]) -> None:
 
 
 def by_example(predictions: Iterable[Prediction]) -> dict[tuple[str, int], Prediction]:
-    """Predictions by their example. A question asked n times is n examples, told apart by their order."""
+    """Predictions by their example. A question asked n times is n examples, distinguished by their order."""
     numbers: dict[str, int] = {}
     examples = {}
     for prediction in predictions:

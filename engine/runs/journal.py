@@ -3,7 +3,7 @@
 Each event is written by one `os.write`, so what was logged is with the kernel and outlives a SIGKILL of the worker.
 Kinds and their fields are described in docs/journal.md. Two rules bind every reader, and `read` follows them:
 a last line without its newline does not exist yet, and a line that is no JSON object (torn by a crash, then continued)
-is passed over. A `resume` line takes back what lies beyond its step; `effective` applies it.
+is skipped. A `resume` line takes back what lies beyond its step; `effective` applies it.
 """
 
 import contextlib

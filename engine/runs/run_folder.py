@@ -1,7 +1,7 @@
 """A run's folder: made, described, changed. No database, no worker.
 
 config.json holds every setting, and under `finetop` what no setting says: the version, where each value came from, the
-fingerprints of the data, and under `queued` what was wished when it was queued (group, parent, runs to wait for).
+fingerprints of the data, and under `queued` what it was queued with (group, parent, runs to wait for).
 """
 
 import contextlib
@@ -90,7 +90,7 @@ def path_hashes(config: RunConfig) -> dict[str, str]:
 
 
 def check_inputs(config: RunConfig) -> None:
-    """What can be told to be wrong before a run is made: data or model that are not there, settings that the model
+    """What can be seen to be wrong before a run is made: data or model that are not there, settings that the model
     cannot have, a schema or a command that cannot work. Raises InputError."""
     from engine.runs.settings_checks import check_settings  # which reads a run's folder by this module
     from engine.settings.eval_inputs import check_scores  # 10 ms, of which `ls` and the like need nothing

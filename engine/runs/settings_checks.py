@@ -2,7 +2,7 @@
 
 Asked by the plan and by the run's worker, which know the data, and by `train`, `add` and the form of the screen, which
 know the settings and the model's files only: what needs more is left out there. A refused finding ends all of them in
-the same words; the others are told.
+the same words; the others are reported.
 """
 
 import difflib
@@ -475,7 +475,7 @@ def _measuring(config: RunConfig, chosen: Collection[str], data: DataFacts) -> I
 
 
 def _idle(config: RunConfig, chosen: Collection[str]) -> Iterator[Finding]:
-    """Settings that somebody chose and that do nothing beside the others."""
+    """Settings that a person chose and that do nothing beside the others."""
     for covers, when, why in _IDLE:
         if (idle := [path for path in sorted(chosen) if covers(path)]) and when(config):
             yield Finding(

@@ -175,7 +175,7 @@ class Changes:
         self._seen = -1
 
     def changed(self) -> bool:
-        """True the first time, and whenever somebody else wrote."""
+        """True the first time, and whenever another connection wrote."""
         version = self._conn.execute("PRAGMA data_version").fetchone()[0]
         if version == self._seen:
             return False

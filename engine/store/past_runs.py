@@ -14,7 +14,7 @@ class PastRun:
     model: str
     method: str
     device: str
-    """'cpu', or the name of the GPU; empty where the run never told."""
+    """'cpu', or the name of the GPU; empty where the run has not reported it."""
     tokens_per_second: float | None
     predicted_bytes: int | None
     """Peak memory by arithmetic, for the passes it really made."""

@@ -156,7 +156,7 @@ def put_settings(
 
 
 def claim(conn: sqlite3.Connection, run_id: int, gpus: Iterable[str] = (), host: str | None = None) -> Run | None:
-    """Take a waiting run for starting. None: somebody else has it, or it may not start (any more)."""
+    """Take a waiting run for starting. None: another process has it, or it may not start (any more)."""
     now = time.time()
     with write(conn):
         row = conn.execute(

@@ -148,7 +148,7 @@ def _adopt(conn: sqlite3.Connection, run_id: int) -> None:
 
 
 def _follow_disk(conn: sqlite3.Connection, run_id: int, folder: Path) -> None:
-    """Checkpoints that somebody deleted are removed, those with a marker are pinned; no journal says either."""
+    """Checkpoints whose folder was deleted are removed, those with a marker are pinned; no journal says either."""
     for step, path in conn.execute(
         "SELECT step, path FROM checkpoints WHERE run_id = ? AND removed IS NULL", (run_id,)
     ).fetchall():

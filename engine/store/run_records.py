@@ -21,10 +21,10 @@ class RunState(enum.StrEnum):
     RUNNING = "running"
     DONE = "done"
     STOPPED = "stopped"
-    """Ended because somebody wished so."""
+    """Ended on request."""
     FAILED = "failed"
     INTERRUPTED = "interrupted"
-    """Its worker vanished with the machine or the daemon; nobody wished it, and it may be resumed."""
+    """Its worker vanished with the machine or the daemon; nobody requested it, and it may be resumed."""
 
 
 ACTIVE = frozenset({RunState.STARTING, RunState.RUNNING})
@@ -82,7 +82,7 @@ class Run(NamedTuple):
     name: str
     state: RunState
     wanted: str | None
-    """'stop' or 'kill': what somebody wishes and the daemon has not carried out yet."""
+    """'stop' or 'kill': what was requested and the daemon has not carried out yet."""
     held: bool
     priority: int
     position: int
@@ -138,7 +138,7 @@ class Run(NamedTuple):
     step_seconds: float | None
     tokens_per_second: float | None
     reason: str | None
-    """Why it ended, in a few words; `reads.error` has the whole story."""
+    """Why it ended, in a few words; `queries.error` has it in full."""
     exit_code: int | None
     trashed: float | None
     start_eval: float | None = None
@@ -170,7 +170,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Whether a change was made. A lost one says why, in the user's words: somebody else was quicker, or it is late."""
+    """Whether a change was made. A lost one says why, in the user's words: another process was quicker, say."""
 
     won: bool
     run_id: int
@@ -192,7 +192,7 @@ class Imported:
     offset: int
     points: int = 0
     damaged: int = 0
-    """Lines that were no JSON object; they are passed over."""
+    """Lines that were no JSON object; they are skipped."""
     restarted: bool = False
     """The file was shortened or replaced, and has been read again from its beginning."""
 

@@ -7,7 +7,7 @@ level below, at the bottom from the points: at most 3 buckets a level and 31 poi
 pyramid page at all, and the pyramid costs about 1.5 bytes a point.
 
 Points normally come in rising order of steps. One that does not (logged twice, or a run that resumed) takes the slow
-path: buckets from there on are written anew and the summary is counted again.
+path: buckets from there on are written again and the summary is counted again.
 """
 
 import math
