@@ -13,7 +13,7 @@ from typing import TypeVar
 from engine.monitor.samples import GpuSample
 
 _Figure = TypeVar("_Figure", int, float)
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+MINUTE, DAY = 60.0, 86400.0
 STEPS = ((15 * MINUTE, 10), (DAY, 60))
 """(older than, seconds per row), finest first."""
 

@@ -39,14 +39,6 @@ class RunUsage:
     """Highest memory of the run's processes on any one GPU."""
     last: Mapping[str, _Seen] = field(default_factory=dict)
 
-    @property
-    def gpu_hours(self) -> float:
-        return self.gpu_seconds / 3600.0
-
-    @property
-    def energy_wh(self) -> float | None:
-        return None if self.energy_joules is None else self.energy_joules / 3600.0
-
 
 def advance(
     usage: RunUsage, gpus: Sequence[GpuSample], run: RunId, *, sharers: int = 1, since: float | None = None

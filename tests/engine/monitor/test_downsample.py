@@ -90,8 +90,8 @@ def total(*samples: GpuSample, **words) -> RunUsage:
 
 def test_energy_is_the_counters_difference_also_across_an_hour_unwatched():
     usage = total(gpu(0, 1_000, 300), gpu(1, 1_390, 400), gpu(3601, 1_081_000, 300))
-    assert usage.energy_wh == pytest.approx(300.0) and usage.energy_from == "counter"
-    assert usage.gpu_hours == pytest.approx(3601 / 3600) and usage.unseen_gpu_seconds == 0
+    assert usage.energy_joules == pytest.approx(300.0 * 3600) and usage.energy_from == "counter"
+    assert usage.gpu_seconds == pytest.approx(3601) and usage.unseen_gpu_seconds == 0
 
 
 def test_without_a_counter_power_is_integrated():
@@ -111,7 +111,7 @@ def test_a_counter_that_starts_anew_never_gives_negative_energy():
 
 def test_a_card_that_tells_no_power_gives_no_energy_rather_than_zero():
     usage = total(gpu(0), gpu(1), gpu(2))
-    assert usage.energy_wh is None and usage.gpu_hours == pytest.approx(2 / 3600)
+    assert usage.energy_joules is None and usage.gpu_seconds == pytest.approx(2)
 
 
 def test_a_stale_sample_is_not_counted_again():
@@ -124,7 +124,7 @@ def test_gpu_hours_and_energy_add_up_over_cards_and_peak_memory_does_not():
     for at in (0, 3600):
         pair = [gpu(at, joules=at * 100.0, memory=7 + at), gpu(at, joules=at * 200.0, memory=5, uuid="GPU-1")]
         usage = advance(usage, pair, 41)
-    assert usage.gpu_hours == 2.0 and usage.energy_wh == 300.0 and usage.peak_memory_bytes == 3607
+    assert usage.gpu_seconds == 7200 and usage.energy_joules == 300.0 * 3600 and usage.peak_memory_bytes == 3607
 
 
 def test_memory_of_other_runs_is_not_in_the_peak():
