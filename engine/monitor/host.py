@@ -35,12 +35,12 @@ class HostReader:
         )
 
     def _cpu_percent(self) -> float | None:
-        before, now = self._times, psutil.cpu_times()
-        total = _total(now) - _total(before)
+        previous, now = self._times, psutil.cpu_times()
+        total = _total(now) - _total(previous)
         if total <= 0:
             return None
         self._times = now
-        return round(max(0.0, min(100.0, 100.0 * (1.0 - (_idle(now) - _idle(before)) / total))), 1)
+        return round(max(0.0, min(100.0, 100.0 * (1.0 - (_idle(now) - _idle(previous)) / total))), 1)
 
 
 def _total(times) -> float:
@@ -69,7 +69,7 @@ class DiskReader:
         self._path = path
         self._device: str | None = None
         self._found = False
-        self._before: _Counters | None = None
+        self._previous: _Counters | None = None
 
     def read(self) -> DiskSample:
         if not self._found:
@@ -92,9 +92,9 @@ class DiskReader:
         mine = psutil.disk_io_counters(perdisk=True, nowrap=False).get(self._device)
         if mine is None:
             return None, None
-        before, now = self._before, (time.monotonic(), mine.read_bytes, mine.write_bytes)
-        self._before = now
-        return _per_second(before, now)
+        previous, now = self._previous, (time.monotonic(), mine.read_bytes, mine.write_bytes)
+        self._previous = now
+        return _per_second(previous, now)
 
 
 def _block_device(path: Path) -> str | None:
@@ -111,8 +111,8 @@ def _block_device(path: Path) -> str | None:
         return None
 
 
-def _per_second(before: _Counters | None, now: _Counters) -> tuple[float | None, float | None]:
-    if before is None or now[0] <= before[0]:
+def _per_second(previous: _Counters | None, now: _Counters) -> tuple[float | None, float | None]:
+    if previous is None or now[0] <= previous[0]:
         return None, None
-    seconds = now[0] - before[0]
-    return max(0.0, (now[1] - before[1]) / seconds), max(0.0, (now[2] - before[2]) / seconds)
+    seconds = now[0] - previous[0]
+    return max(0.0, (now[1] - previous[1]) / seconds), max(0.0, (now[2] - previous[2]) / seconds)

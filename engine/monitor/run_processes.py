@@ -18,7 +18,7 @@ class RunReader:
     def __init__(self) -> None:
         self._family = _Family()
         self._processes: dict[int, psutil.Process] = {}
-        self._before: dict[psutil.Process, _Reading] = {}
+        self._previous: dict[psutil.Process, _Reading] = {}
 
     def read(self, runs: Mapping[RunId, Run]) -> dict[RunId, RunSample]:
         pids = psutil.pids() if runs else []
@@ -32,7 +32,7 @@ class RunReader:
             members = self._members(pid, started, families.get(pid, set()), sessions.get(pid, set()))
             if sample := self._sample(run, members, seen):
                 samples[run] = sample
-        self._before = seen
+        self._previous = seen
         self._processes = {process.pid: process for process in seen}
         return samples
 
@@ -52,15 +52,15 @@ class RunReader:
             living += 1
             rss += rss_now
             now = seen[process] = (time.monotonic(), times.user + times.system, read, written)
-            before = self._before.get(process)
-            if before is None or now[0] <= before[0]:
+            previous = self._previous.get(process)
+            if previous is None or now[0] <= previous[0]:
                 continue
-            seconds, compared = now[0] - before[0], True
-            cpu += 100.0 * (now[1] - before[1]) / seconds
-            if read >= 0 and before[2] >= 0:
+            seconds, compared = now[0] - previous[0], True
+            cpu += 100.0 * (now[1] - previous[1]) / seconds
+            if read >= 0 and previous[2] >= 0:
                 io_known = True
-                reads += (read - before[2]) / seconds
-                writes += (written - before[3]) / seconds
+                reads += (read - previous[2]) / seconds
+                writes += (written - previous[3]) / seconds
         if not living:
             return None
         return RunSample(
@@ -80,13 +80,13 @@ class RunReader:
                 return []  # the worker is gone and a stranger has its number
             family = family | {pid}
         # a worker that died may leave its session behind
-        found = [self._process(member) for member in sorted(family | session)]
-        return [process for process in found if process is not None]
+        processes = [self._process(member) for member in sorted(family | session)]
+        return [process for process in processes if process is not None]
 
     def _process(self, pid: int) -> psutil.Process | None:
-        known = self._processes.get(pid)
-        if known is not None and known.is_running():
-            return known
+        remembered = self._processes.get(pid)
+        if remembered is not None and remembered.is_running():
+            return remembered
         try:
             process = self._processes[pid] = psutil.Process(pid)
             return process

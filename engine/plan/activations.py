@@ -56,19 +56,19 @@ def kept_per_token(shape: ModelShape, how: Arithmetic, adapter: Adapter | None, 
     for linear in shape.linears:
         group = _GROUP[linear.name]
         if adapter is None:
-            own = how.products * linear.inputs if how.full else 0
+            input_bytes = how.products * linear.inputs if how.full else 0
             # float32 in, so that autocast makes a copy for each; what attention and MLP give out is narrow already.
             copied = how.cast and how.weights == 4 and group in ("attention", "mlp")
         elif adapter.adapts(linear):
-            own = _own_input(linear, how, adapter)
+            input_bytes = _own_input(linear, how, adapter)
             copied = (how.cast and how.copied) or adapter.dropout
             kept += how.products * adapter.rank + ((how.products + 4) * linear.outputs if adapter.dora else 0)
         else:
             continue
         if copied:
-            kept += own
+            kept += input_bytes
         elif group != "out":  # attention keeps its output itself
-            groups[group] = own
+            groups[group] = input_bytes
     return kept + sum(groups.values())
 
 
@@ -83,8 +83,8 @@ def passing_per_token(shape: ModelShape, how: Arithmetic, adapter: Adapter | Non
     last = next(linear for linear in shape.linears if _GROUP[linear.name] == "down")
     if adapter is None or not adapter.adapts(last):
         return at_product
-    own = 4 if how.copied else how.products
-    at_last = (how.products + own) * shape.inner + (7 if how.copied else 3) * how.weights * shape.hidden
+    input_bytes = 4 if how.copied else how.products
+    at_last = (how.products + input_bytes) * shape.inner + (7 if how.copied else 3) * how.weights * shape.hidden
     return max(at_product - _own_input(last, how, adapter), at_last)
 
 

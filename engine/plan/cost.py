@@ -36,16 +36,16 @@ def read_prices(kwh: float | None = None) -> Prices:
     """The shipped table with the user's over it. Raises InputError naming the file and key that make no sense."""
     content = _read(SHIPPED)
     path = user_prices()
-    own = _read(path) if path.is_file() else {}
-    table = {**content["training_per_million_tokens"], **_table(own.get("training_per_million_tokens", {}), path)}
-    electricity = own.get("electricity", {})
+    users = _read(path) if path.is_file() else {}
+    table = {**content["training_per_million_tokens"], **_table(users.get("training_per_million_tokens", {}), path)}
+    electricity = users.get("electricity", {})
     if not isinstance(electricity, dict):
         raise InputError(
             msg("{path}: electricity is not a group", path=path), "Write [electricity] and under it kwh = 0.30."
         )
     return Prices(
-        as_of=str(own.get("as_of", content["as_of"])),
-        note=str(own.get("note", content["note"])),
+        as_of=str(users.get("as_of", content["as_of"])),
+        note=str(users.get("note", content["note"])),
         training=table,
         kwh=kwh if kwh is not None else _optional_amount(electricity.get("kwh"), "electricity.kwh", path),
         currency=str(electricity.get("currency", "")),

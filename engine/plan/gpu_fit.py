@@ -21,8 +21,8 @@ class GpuSpec:
     @property
     def usable_bytes(self) -> int:
         """What the worker lets its passes take of it."""
-        others = self.total_bytes - self.free_bytes if self.free_bytes is not None else 0
-        return int(GPU_SHARE * self.total_bytes) - others
+        held_bytes = self.total_bytes - self.free_bytes if self.free_bytes is not None else 0
+        return int(GPU_SHARE * self.total_bytes) - held_bytes
 
 
 COMMON_GPUS = tuple(GpuSpec(msg("a card of {size} GB", size=size), size * GIB) for size in (24, 48, 80))

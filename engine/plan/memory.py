@@ -120,24 +120,23 @@ def shape_estimate(
     kept = of_layers + embedded
     again = one_layer if checkpointing else 0
     passing = tokens * passing_per_token(shape, how, adapter)
-    largest = (
-        how.products * max(one.weights for one in shape.linears) if how.full or config.method.kind == "qlora" else 0
-    )
+    unpacked = how.full or config.method.kind == "qlora"
+    largest = how.products * max(linear.weights for linear in shape.linears) if unpacked else 0
     # A step in one pass has no gradients yet when its activations are all there.
     one_pass = inputs.step_tokens is not None and inputs.step_tokens <= tokens
-    before = held | {"gradients": 0} if one_pass else held
+    held_at_forward = held | {"gradients": 0} if one_pass else held
     logits = logits_bytes(shape, how, supervised)
-    moments = [before | {"activations": kept, "logits": logits}]
+    moments = [held_at_forward | {"activations": kept, "logits": logits}]
     if how.full:
         # The gradient of the head, beside the one it is added to.
         workspace = (6 if how.cast else 4) * shape.embedding
-        moments.append(before | {"activations": kept, "logits": 2 * logits // 3, "workspace": workspace})
+        moments.append(held_at_forward | {"activations": kept, "logits": 2 * logits // 3, "workspace": workspace})
     after_forward = {}
     if how.full and "casts" in held and checkpointing and inputs.device == "cuda":
         # Recomputing in autograd's own thread drops the copies autocast had kept (engine.worker.trace.trace).
         after_forward = {"casts": held["casts"] // (shape.layers + 1)}
     moments += [
-        before | after_forward | {"activations": of_layers + again + passing, "workspace": largest},
+        held_at_forward | after_forward | {"activations": of_layers + again + passing, "workspace": largest},
         held | after_forward | {"activations": embedded + one_layer + passing, "workspace": largest},
     ]
     if how.full:
@@ -145,7 +144,7 @@ def shape_estimate(
         lookups = (2 if shape.tied else 0) + (0 if one_pass else 1)
         workspace = lookups * how.weights * shape.embedding
         moments.append(held | after_forward | {"activations": embedded, "workspace": workspace})
-    parts = max(moments, key=lambda moment: sum(moment.values()))
+    parts = max(moments, key=lambda sizes: sum(sizes.values()))
     kernels = _CPU_KERNELS_BYTES if inputs.device == "cpu" and how.cast else 0
     if inputs.device == "cpu":  # resident as all the rest is, and measured with it
         parts = parts | {"context": _CPU_LIBRARIES_BYTES + kernels}
@@ -212,10 +211,10 @@ def pass_tokens(config: RunConfig, inputs: EstimateInputs) -> int:
 def logits_bytes(shape: ModelShape, how: Arithmetic, supervised: int) -> int:
     """Logits in float32, which become their own gradient, and once more in the type of the products."""
     rows = min(supervised, max(1, LOGITS_BUDGET_BYTES // (4 * shape.vocabulary)))
-    each = 6 if how.cast else 4
+    logit_bytes = 6 if how.cast else 4
     if shape.kind == "gemma2":
-        each += 8  # before and after tanh
-    return rows * shape.vocabulary * each
+        logit_bytes += 8  # before and after tanh
+    return rows * shape.vocabulary * logit_bytes
 
 
 def packed_bytes(linear: Linear) -> tuple[int, int]:

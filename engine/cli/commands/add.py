@@ -109,7 +109,7 @@ def _like(options: argparse.Namespace, workspace: Workspace) -> Resolved:
 
 def run_sweep(options: argparse.Namespace) -> int:
     varied = [sweep.parse_varied(text) for text in options.grid]
-    paths = [one.path for one in varied]
+    paths = [setting.path for setting in varied]
     if not varied:
         raise InputError("nothing varies", "Give settings and values: --grid learning_rate=1e-4,5e-5")
     if twice := next((path for path in paths if paths.count(path) > 1), None):
@@ -137,13 +137,14 @@ def run_sweep(options: argparse.Namespace) -> int:
             ids = list(control.add_all(resolved, after=parse_ids(options.after), held=options.hold, sweep=group))
     if options.json:
         named = [
-            {"run": run_id, "name": one.config.run.name, "settings": combination}
-            for run_id, one, combination in zip(ids, resolved, combinations, strict=True)
+            {"run": run_id, "name": settings.config.run.name, "settings": combination}
+            for run_id, settings, combination in zip(ids, resolved, combinations, strict=True)
         ]
         print_json({"group": group, "runs": named})
         return 0
-    for run_id, one in zip(ids, resolved, strict=True):
-        print(visible(one.config.run.name if run_id is None else f"{run_id}  {one.config.run.name}"))
+    for run_id, settings in zip(ids, resolved, strict=True):
+        name = settings.config.run.name
+        print(visible(name if run_id is None else f"{run_id}  {name}"))
     queued = "would be queued" if options.dry_run else "queued"
     print(
         visible(msg("{runs:,} runs {queued} as '{group}'", runs=len(ids), queued=queued, group=group)),

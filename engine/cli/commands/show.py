@@ -299,15 +299,15 @@ def _settings_lines(resolved: Resolved, everything: bool) -> list[str]:
 
 def _memory(run: Run, events: Sequence[Event], series: Mapping[str, Series]) -> dict[str, Any]:
     """Bytes on each GPU: what was predicted, and the most that was measured."""
-    found: dict[str, Any] = {}
+    memory: dict[str, Any] = {}
     if run.estimate_bytes is not None:
-        found["predicted_bytes"] = run.estimate_bytes
+        memory["predicted_bytes"] = run.estimate_bytes
     peaks = [event.detail for event in events if event.kind == "memory"]
     if peaks:  # the worker's own peak, so far; on a GPU what it took from the card
-        found["measured_bytes"] = peaks[-1].get("reserved_bytes") or peaks[-1].get("peak_bytes")
+        memory["measured_bytes"] = peaks[-1].get("reserved_bytes") or peaks[-1].get("peak_bytes")
     elif (card := series.get("gpu/memory")) and card.high is not None:
-        found["measured_bytes"] = int(card.high)
-    return found
+        memory["measured_bytes"] = int(card.high)
+    return memory
 
 
 def _series_json(series: Series) -> dict[str, Any]:
@@ -320,8 +320,10 @@ def _words(event: Event) -> str:
     return ": ".join(filter(None, (name, said)))
 
 
-def _worth_listing(found: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
+def _worth_listing(checkpoints: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
     """The newest ones, and those that somebody chose or that are the best."""
     return tuple(
-        one for place, one in enumerate(found) if place < _CHECKPOINTS_SHOWN or one.pinned or "best" in one.kept
+        checkpoint
+        for index, checkpoint in enumerate(checkpoints)
+        if index < _CHECKPOINTS_SHOWN or checkpoint.pinned or "best" in checkpoint.kept
     )
