@@ -137,8 +137,8 @@ def _results(saved: Any, run_folder: Path | None) -> list[tuple[str, float]]:
     for evaluation in evaluation_folder.results_at(run_folder, saved.step, saved.step, any_step=False):
         if evaluation.source == "eval":
             where = msg(
-                " on {data} ({examples:,} examples)",
-                data=evaluation.data or evaluation.folder.name,
+                " on {dataset} ({examples:,} examples)",
+                dataset=evaluation.data or evaluation.folder.name,
                 examples=evaluation.examples,
             )
             scores |= {f"{key}{where}": value for key, value in evaluation.scores.items()}
