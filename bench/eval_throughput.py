@@ -14,7 +14,7 @@ Two kinds of answers, since they are two different races:
     full     nobody stops before --new tokens: only the cost of a step counts
 
 With random weights the stop tokens are chosen so that lengths vary: for each prompt, the token its answer has at a
-log-normal position. Weights are scaled up, since fresh ones repeat one token for ever. A row of the table says how
+log-normal position. Weights are scaled up, since fresh ones repeat one token endlessly. A row of the table says how
 many answers are equal to finetop's, token by token: a batch that is padded rounds differently, so a few may part.
 """
 

@@ -62,7 +62,7 @@ def stand_in(root: Path, run_ids: list[int]) -> Iterator[None]:
 
 
 def fixture(role: str, python: str, runs: int, long_steps: int) -> Path:
-    """The folder with the runs, made on first need and kept; made anew when what makes it has changed."""
+    """The folder with the runs, made on first need and kept; made again when what makes it has changed."""
     source = hashlib.sha256((HERE / "screen_runs.py").read_bytes()).hexdigest()[:8]
     folder = environments.cache_folder() / "fixtures" / f"screen-{runs}-{long_steps}-{source}" / role
     if not folder.exists():

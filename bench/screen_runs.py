@@ -22,7 +22,7 @@ STEPS = 100
 """Of each run but the long one."""
 NAMES = ("qwen3-8b-sql-lora", "llama-3b-support-qlora", "客服助手-qwen3-1.7b", "gemma-9b-dolly", "smollm-sql-full")
 LIVE_STEPS = 100_000
-"""What a live run says it will train: its steps are never done while somebody watches."""
+"""What a live run says it will train: its steps are never done while they are watched."""
 
 
 def name_of(number: int) -> str:

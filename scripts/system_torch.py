@@ -22,7 +22,7 @@ OF_TORCH = re.compile(r"(torch|triton|nvidia-(?!ml-py)[\w-]+|cuda-[\w-]+)\s*=", 
 def main() -> None:
     folder = Path(sys.argv[1])
     if folder.resolve() == Path(sys.prefix).resolve():
-        sys.exit(f"{sys.executable} belongs to {folder}, which is made anew: give the image's own, make PYTHON=...")
+        sys.exit(f"{sys.executable} belongs to {folder}, which will be replaced: give the image's own, make PYTHON=...")
     version = torch_version()
     is_environment = sys.prefix != sys.base_prefix
     venv.create(folder, system_site_packages=not is_environment, clear=True, symlinks=True, with_pip=True)

@@ -18,6 +18,7 @@ FILE = re.compile(rf"(?<![\w./-]){TREE}(?:/[\w-]+)*/[\w-]+{SUFFIX}")
 MODULE = re.compile(rf"(?<![\w./-])(?:engine|tui|tests|bench|scripts)(?:\.[A-Za-z_]\w*)+(?!{SUFFIX}|[\w/])")
 PYTHON_FILE = re.compile(r"`(\w+\.py)[` ]")
 SCREEN_MODULE = re.compile(rf"`({SCREEN_PARTS}/\w+)`")
+CALL = re.compile(r"`([a-z_]+)\.([a-z_]+)\(")
 OF_OTHER_PROJECTS = {"convert_hf_to_gguf.py", "finetune.py", "modeling_qwen.py", "qlinear_cuda_old.py"}
 
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "bench" / "README.md"]
@@ -32,6 +33,7 @@ def test_what_a_page_names_exists(page):
     missing = list(absent(text))
     missing += [name for name in PYTHON_FILE.findall(text) if name not in files]
     missing += [name for name in SCREEN_MODULE.findall(text) if not (ROOT / "tui" / f"{name}.py").is_file()]
+    missing += [f"{module}.{name}" for module, name in CALL.findall(text) if not defined(module, name)]
     assert missing == []
 
 
@@ -72,3 +74,9 @@ def exists(dotted: str) -> bool:
             if file.is_file():
                 return all(re.search(rf"\b{word}\b", file.read_text("utf-8")) for word in words[length:])
     return False
+
+
+def defined(module: str, name: str) -> bool:
+    """Whether a module of this name defines a function or class of that."""
+    files = [path for path in SOURCES if path.stem == module]
+    return any(re.search(rf"^(?:def|class) {name}\b", path.read_text("utf-8"), re.MULTILINE) for path in files)

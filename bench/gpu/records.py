@@ -105,7 +105,7 @@ class Book:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Every whole line; what a kill has cut short is passed over."""
+    """Every whole line; what a kill has cut short is skipped."""
     results = []
     try:
         text = path.read_text("utf-8", "replace")

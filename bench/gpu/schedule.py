@@ -66,7 +66,7 @@ def exit_code(book: Book, plan: list[Taken]) -> int:
 def take_all(
     book: Book, plan: list[Taken], ends: float, take_one: Callable[[str, Measurement, float], dict[str, Any]]
 ) -> None:
-    """In order, what failed before at the end; what no longer fits the time is passed over for what does."""
+    """In order, what failed before at the end; what no longer fits the time is skipped in favour of what does."""
     todo = [(stage, one) for stage, one in plan if not book.done(stage, one.key)]
     todo.sort(key=lambda taken: book.failures(taken[0], taken[1].key))  # stable
     first = True

@@ -1,1 +1,1 @@
-"""What the GPUs and the host are doing, and whose work it is. Start at `watch.Monitor`; values in `values`."""
+"""What the GPUs and the host are doing, and whose work it is. Start at `monitor.Monitor`; values in `samples`."""

@@ -3,7 +3,7 @@
 Every question is asked by itself, because cards differ in what they answer: a refusal makes one figure `None`, and a
 question a card does not support is not put again until the next rescan. Figures that hardly change (names, limits)
 are kept; those that block (PCIe throughput is measured by the driver over 20 ms) are asked of one card per round.
-Nothing here is guarded against a call that never returns: see `rounds`.
+Nothing here is guarded against a call that never returns: see `polling`.
 """
 
 import time

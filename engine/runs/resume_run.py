@@ -1,7 +1,7 @@
 """Before a run goes on: what may be changed, whether all it needs is there, and what a longer course does to its rate.
 
-`look` writes nothing and refuses what cannot be; `apply` writes what was found right, and `undo` takes that back where
-the worker finds that it cannot begin all the same. So a resume that cannot begin leaves the run as it was.
+`check_resume` writes nothing and refuses what cannot be; `apply` writes what was found right, and `undo` takes that
+back where the worker finds that it cannot begin all the same. So a resume that cannot begin leaves the run as it was.
 """
 
 import contextlib

@@ -193,7 +193,7 @@ def locked(stage: Stage) -> str:
 
 @contextlib.contextmanager
 def _held(database: Path, how: str) -> Iterator[None]:
-    """From another process, as a backup or somebody's sqlite shell would; at least for `LOCK_SECONDS`."""
+    """From another process, as a backup or a user's sqlite shell would; at least for `LOCK_SECONDS`."""
     code = (
         "import sqlite3, sys, time\n"
         f"conn = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)\nconn.execute('BEGIN {how}')\n"

@@ -113,7 +113,7 @@ class Terminal:
 
 
 def golden(terminal: Terminal, name: str, picture: Callable[[Terminal], str]) -> None:
-    """Compare with what is on file; UPDATE_GOLDENS=1 takes it anew. On a busy machine what is still to be painted may
+    """Compare with what is on file; UPDATE_GOLDENS=1 takes it again. On a busy machine what is still to be painted may
     come after a pause: some are waited for."""
     path = HERE / "goldens" / name
     for _ in range(5):
@@ -125,7 +125,7 @@ def golden(terminal: Terminal, name: str, picture: Callable[[Terminal], str]) ->
     if os.environ.get("UPDATE_GOLDENS"):
         path.parent.mkdir(exist_ok=True)
         path.write_text(found, "utf-8")
-    assert found == path.read_text("utf-8"), f"{path} differs; UPDATE_GOLDENS=1 takes it anew:\n{found}"
+    assert found == path.read_text("utf-8"), f"{path} differs; UPDATE_GOLDENS=1 takes it again:\n{found}"
 
 
 def opened(terminal: Terminal) -> Terminal:

@@ -43,7 +43,7 @@ def test_the_keys_are_those_of_the_table():
     if os.environ.get("UPDATE_GOLDENS"):
         table = wanted
         PAGE.write_text(f"{head}test_readme.py writes them -->\n{wanted}<!-- /keys -->{tail}", "utf-8")
-    assert table == wanted, "UPDATE_GOLDENS=1 writes it anew"
+    assert table == wanted, "UPDATE_GOLDENS=1 writes it again"
 
 
 def commands() -> list[str]:

@@ -16,7 +16,7 @@ def test_the_docs_name_every_key():
     if os.environ.get("UPDATE_GOLDENS"):
         table = wanted
         PAGE.write_text(f"{head}test_screen_docs.py writes them -->\n{wanted}<!-- /keys -->{tail}", "utf-8")
-    assert table == wanted, "UPDATE_GOLDENS=1 writes it anew"
+    assert table == wanted, "UPDATE_GOLDENS=1 writes it again"
 
 
 def _place(place: str) -> str:
