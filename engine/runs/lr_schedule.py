@@ -31,17 +31,17 @@ def learning_rate(step: int, total_steps: int, optim: ResolvedOptim) -> float:
     return optim.learning_rate
 
 
-def jump(before: ResolvedConfig, after: ResolvedConfig, examples: int, step: int) -> str:
+def jump(old_config: ResolvedConfig, new_config: ResolvedConfig, examples: int, step: int) -> str:
     """What a course of another length does to the rate of a run that goes on after `step`; empty where it is the same.
 
     The schedule is stretched or squeezed over all steps from the first, so the rate leaps
     to where the new course would be by now.
     """
-    (_, old), (_, new) = steps(before, examples), steps(after, examples)
+    (_, old), (_, new) = steps(old_config, examples), steps(new_config, examples)
     if old == new or not 0 < step < new:
         return ""
-    was, now = learning_rate(step, old, before.optim), learning_rate(step + 1, new, after.optim)
-    due = learning_rate(step + 1, old, before.optim) if step < old else learning_rate(step, old, before.optim)
+    was, now = learning_rate(step, old, old_config.optim), learning_rate(step + 1, new, new_config.optim)
+    due = learning_rate(step + 1, old, old_config.optim) if step < old else learning_rate(step, old, old_config.optim)
     if math.isclose(now, due, rel_tol=1e-9):
         return ""
     return msg(
@@ -49,7 +49,7 @@ def jump(before: ResolvedConfig, after: ResolvedConfig, examples: int, step: int
         "new course, so the rate goes from {was:.3g} at step {step:,} to {now:.3g} at step {next_step:,}.",
         new=new,
         old=old,
-        schedule=after.optim.schedule,
+        schedule=new_config.optim.schedule,
         was=was,
         step=step,
         now=now,

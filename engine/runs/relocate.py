@@ -37,17 +37,21 @@ def located(folder: Path) -> Resolved:
 
 def update_paths(folder: Path) -> dict[str, Any]:
     """Write the new places into the run's config.json; which settings that were."""
-    before, after = read_run(folder), located(folder)
-    changed = {path: new for path, (_, new) in diff(before.config, after.config).items()}
+    settings, settings_now = read_run(folder), located(folder)
+    changed = {path: new for path, (_, new) in diff(settings.config, settings_now.config).items()}
     if changed:
-        write_config(folder, after.config, with_places(folder, before.config, after.config) | {"origin": after.origin})
+        write_config(
+            folder,
+            settings_now.config,
+            with_places(folder, settings.config, settings_now.config) | {"origin": settings_now.origin},
+        )
     return changed
 
 
-def with_places(folder: Path, before: RunConfig, after: RunConfig) -> dict[str, Any]:
+def with_places(folder: Path, config: RunConfig, new_config: RunConfig) -> dict[str, Any]:
     """What config.json says beside the settings, when files of the run have come to lie elsewhere."""
-    meta, renamed = read_meta(folder), _renamed(before.flat(), after.flat())
-    meta["files"] = {**(meta.get("files") or {}), **path_hashes(after)}
+    meta, renamed = read_meta(folder), _renamed(config.flat(), new_config.flat())
+    meta["files"] = {**(meta.get("files") or {}), **path_hashes(new_config)}
     meta["sha256"] = {renamed(path): sha256 for path, sha256 in known_data(folder).items()}
     if isinstance(meta.get("data"), dict):
         meta["data"] = {renamed(path): entry for path, entry in meta["data"].items()}

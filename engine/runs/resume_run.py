@@ -75,35 +75,35 @@ def check_resume(
         msg("{path}: what was {was} lies at {now} now", path=path, was=_text(was), now=_text(now))
         for path, (was, now) in moves
     ]
-    after = overlaid(here, layers)
+    settings = overlaid(here, layers)
     try:
-        _refuse_other_course(folder, here.config, after.config)
+        _refuse_other_course(folder, here.config, settings.config)
     except InputError as error:
         if not as_another_run:
             raise
         notes.append(" ".join(error.message.split()))
-    _insist_on_files(folder, after.config)
-    if spent := _spent_patience(folder, after.config, point):
+    _insist_on_files(folder, settings.config)
+    if spent := _spent_patience(folder, settings.config, point):
         if not as_another_run:
             raise InputError(*spent)
         notes.append(". ".join(spent))
     if point != "latest" and (note := untrained_note(checkpoint_folder(folder, point))):
         notes.append(f"@{point}: {note}")
-    if leap := schedule_note(folder, after.config, point):
+    if leap := schedule_note(folder, settings.config, point):
         notes.append(leap)
     changed_paths = {path for layer in layers for path in layer.values}
-    return Resumed(after, bool(changed_paths - set(PLACES)), tuple(notes))
+    return Resumed(settings, bool(changed_paths - set(PLACES)), tuple(notes))
 
 
 def apply(folder: Path, resumed: Resumed) -> None:
     """Write the settings a run is resumed with, and what they were, for `undo`."""
-    before, after = read_run(folder), resumed.settings
-    changed = diff(before.config, after.config)
+    current, settings = read_run(folder), resumed.settings
+    changed = diff(current.config, settings.config)
     if not changed:
         return
-    meta = with_places(folder, before.config, after.config) | {"version": __version__, "origin": after.origin}
-    meta[_UNDO] = {path: [was, before.origin[path]] for path, (was, _) in changed.items() if path not in PLACES}
-    write_config(folder, after.config, meta)
+    meta = with_places(folder, current.config, settings.config) | {"version": __version__, "origin": settings.origin}
+    meta[_UNDO] = {path: [was, current.origin[path]] for path, (was, _) in changed.items() if path not in PLACES}
+    write_config(folder, settings.config, meta)
 
 
 def begun(folder: Path) -> None:
@@ -123,7 +123,7 @@ def undo(folder: Path) -> None:
         write_config(folder, config, meta)
 
 
-def schedule_note(folder: Path, after: RunConfig, point: str = "latest") -> str:
+def schedule_note(folder: Path, config: RunConfig, point: str = "latest") -> str:
     """What a course of another length does to the learning rate; empty where nothing, or where nobody can tell."""
     plans = [event for event in journal.read(folder)[0] if event["kind"] == "plan"]
     if not plans or not steps(folder / CHECKPOINTS):
@@ -131,10 +131,10 @@ def schedule_note(folder: Path, after: RunConfig, point: str = "latest") -> str:
     with contextlib.suppress(EngineError, OSError, ValueError, KeyError, TypeError):
         checkpoint = _starting_point(folder, point)
         manifest = json.loads((checkpoint / "manifest.json").read_text("utf-8"))
-        before = require_resolved(from_groups(manifest["config"], "checkpoint"))
-        flat = after.flat()
+        checkpoint_config = require_resolved(from_groups(manifest["config"], "checkpoint"))
+        flat = config.flat()
         longer = {path: flat[path] for path in ("train.epochs", "train.max_steps") if flat[path] != "auto"}
-        return jump(before, before.replace(longer), plans[-1]["examples"], manifest["step"])
+        return jump(checkpoint_config, checkpoint_config.replace(longer), plans[-1]["examples"], manifest["step"])
     return ""
 
 
@@ -144,15 +144,15 @@ def _starting_point(folder: Path, point: str) -> Path:
     return path_of(checkpoints, steps(checkpoints)[-1]) if point == "latest" else checkpoint_folder(folder, point)
 
 
-def _spent_patience(folder: Path, after: RunConfig, point: str) -> tuple[str, str] | None:
+def _spent_patience(folder: Path, config: RunConfig, point: str) -> tuple[str, str] | None:
     """Of a run that early stopping ended, resumed where it did and with no more patience: that it would end again
     before its first step, and what to do."""
-    patience, checkpoints = after.train.early_stopping, folder / CHECKPOINTS
+    patience, checkpoints = config.train.early_stopping, folder / CHECKPOINTS
     events = list(journal.effective(journal.read(folder)[0])) if patience and steps(checkpoints) else []
     state = next((event.get("state") for event in reversed(events) if event["kind"] == "state"), None)
     if state != "done":
         return None
-    step, criterion = step_of(_starting_point(folder, point)), best_evaluation.parse_criterion(after.eval.best)
+    step, criterion = step_of(_starting_point(folder, point)), best_evaluation.parse_criterion(config.eval.best)
     values: dict[int, float | None] = {}
     for event in events:
         if event["kind"] == "eval" and criterion.key in event["values"]:
@@ -199,12 +199,12 @@ def _text(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
-def _refuse_other_course(folder: Path, before: RunConfig, after: RunConfig) -> None:
+def _refuse_other_course(folder: Path, config: RunConfig, new_config: RunConfig) -> None:
     """InputError for changes that would make the resumed run another run."""
     lines = []
-    for path, (old, new) in fixed_changes(before, after).items():
+    for path, (old, new) in fixed_changes(config, new_config).items():
         if path in PLACES:
-            lines += _other_content(folder, path, old, new, after)
+            lines += _other_content(folder, path, old, new, new_config)
         else:
             lines.append(setting_changed(path, old, new))
     refuse_changes(lines)
@@ -230,14 +230,14 @@ def refuse_changes(lines: Sequence[str], error: type[EngineError] = InputError) 
         )
 
 
-def _other_content(folder: Path, path: str, old: Any, new: Any, after: RunConfig) -> list[str]:
+def _other_content(folder: Path, path: str, old: Any, new: Any, config: RunConfig) -> list[str]:
     """What is wrong with a new place; nothing where the same content lies there."""
     if path in LISTS_OF_PATHS:
         hashes = known_hashes(old, known_data(folder))
-        same, what = hashes == hashes_of(new, path, after) and bool(hashes), "data this run was trained on"
+        same, what = hashes == hashes_of(new, path, config) and bool(hashes), "data this run was trained on"
     elif path in ("model.name", "model.revision"):
         manifest = newest_manifest(folder)
-        if manifest and after.method.kind == "full":
+        if manifest and config.method.kind == "full":
             return [
                 msg(
                     "{path} was {old!r}, would be {new!r}: its checkpoints hold all weights, no other is needed",
@@ -257,9 +257,9 @@ def _other_content(folder: Path, path: str, old: Any, new: Any, after: RunConfig
                     new=new,
                 )
             ]
-        same, what = same_base(find_folder(after.model), manifest), "base model this run was trained on"
+        same, what = same_base(find_folder(config.model), manifest), "base model this run was trained on"
     else:
-        was, now = ((read_meta(folder).get("files") or {}).get(old), path_hashes(after).get(new))
+        was, now = ((read_meta(folder).get("files") or {}).get(old), path_hashes(config).get(new))
         same, what = was is not None and was == now, "template this run was trained with"
     return (
         []

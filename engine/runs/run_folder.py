@@ -74,9 +74,9 @@ def overlaid(base: Resolved, layers: Iterable[Layer]) -> Resolved:
 
 def change_run(folder: Path, layers: list[Layer]) -> Resolved:
     """Change settings of an existing run."""
-    after = overlaid(read_run(folder), layers)
-    write_config(folder, after.config, read_meta(folder) | {"version": __version__, "origin": after.origin})
-    return after
+    settings = overlaid(read_run(folder), layers)
+    write_config(folder, settings.config, read_meta(folder) | {"version": __version__, "origin": settings.origin})
+    return settings
 
 
 def path_hashes(config: RunConfig) -> dict[str, str]:
