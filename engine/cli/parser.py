@@ -73,7 +73,9 @@ def _hint(word: str, flags: list[str]) -> str:
     named = [known for known in SETTINGS if path in (known, known.split(".")[1], known.replace(".", "_"))]
     if named and "--set" in flags:
         return msg(
-            "Settings without a flag of their own: --set {named}={value}", named=named[0], value=value or "VALUE"
+            "Settings without a flag of their own: --set {setting}={setting_value}",
+            setting=named[0],
+            setting_value=value or "VALUE",
         )
     near = difflib.get_close_matches(flag[:100], flags, 1, 0.6)
     return msg("Did you mean {near}?", near=near[0]) if near else "`finetop COMMAND --help` shows its flags."
@@ -82,10 +84,10 @@ def _hint(word: str, flags: list[str]) -> str:
 def _in_words(message: str) -> str:
     """argparse's message; for a word that is no command, with the nearest one that is."""
     if "invalid choice: " in message and "(choose from " in message:
-        which, _, rest = message.partition(": invalid choice: ")
+        which, _, choice_text = message.partition(": invalid choice: ")
         which = which.removeprefix("argument ")
-        word = rest.split(" (choose")[0].strip("'\"")
-        choices = [one.strip(" '\"") for one in rest.split("(choose from ")[1].rstrip(")").split(",")]
+        word = choice_text.split(" (choose")[0].strip("'\"")
+        choices = [choice.strip(" '\"") for choice in choice_text.split("(choose from ")[1].rstrip(")").split(",")]
         near = difflib.get_close_matches(word[:100], choices, 1, 0.5)
         guess = (
             msg("; did you mean '{near}'?", near=near[0])

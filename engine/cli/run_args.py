@@ -76,9 +76,10 @@ def find_run(conn: Connection, run_id: int) -> Run:
     run = queries.run(conn, run_id)
     if run is None:
         newest = max((run.id for run in queries.list_runs(conn)), default=None)
-        known = msg("the newest is {newest}", newest=newest) if newest else "there are none yet"
+        newest_text = msg("the newest is {newest}", newest=newest) if newest else "there are none yet"
         raise InputError(
-            msg("there is no run {run_id}; {known}", run_id=run_id, known=known), "`finetop history` lists them all."
+            msg("there is no run {run_id}; {newest_text}", run_id=run_id, newest_text=newest_text),
+            "`finetop history` lists them all.",
         )
     return run
 
@@ -97,28 +98,28 @@ def add_runs_argument(parser: argparse.ArgumentParser, what: str) -> None:
 
 def chosen_runs(options: argparse.Namespace, conn: Connection, trashed: bool = False) -> list[int]:
     """The ids that were named, in their order, each once. In a range, only those that there are."""
-    found: dict[int, None] = {}
+    ids: dict[int, None] = {}
     for word in options.runs:
         for part in filter(None, word.split(",")):
-            found |= dict.fromkeys(_ids(part, conn, trashed))
+            ids |= dict.fromkeys(_ids(part, conn, trashed))
     if getattr(options, "filter", None) is not None:
         matching = queries.list_runs(conn, options.filter, sort="id", trashed=trashed)
-        found |= dict.fromkeys(run.id for run in matching)
-        if not found:
+        ids |= dict.fromkeys(run.id for run in matching)
+        if not ids:
             raise InputError(msg("no run matches '{filter}'", filter=options.filter))
-    if not found:
+    if not ids:
         raise InputError("which runs?", "Name them by their ids: 41, 40-45 or 41,43; or by --filter.")
-    return list(found)
+    return list(ids)
 
 
 def parse_ids(words: Iterable[str]) -> list[int]:
     """Ids as they stand, without looking whether there are such runs."""
-    found: dict[int, None] = {}
+    ids: dict[int, None] = {}
     for word in words:
         for part in filter(None, word.split(",")):
             low, high = _ends(part)
-            found |= dict.fromkeys(range(low, high + 1))
-    return list(found)
+            ids |= dict.fromkeys(range(low, high + 1))
+    return list(ids)
 
 
 def _ids(part: str, conn: Connection, trashed: bool) -> list[int]:

@@ -85,14 +85,14 @@ def add_chosen_flags(parser: argparse.ArgumentParser, *flags: str) -> None:
 
 def chosen_settings(options: argparse.Namespace) -> dict[str, Any]:
     """What `add_chosen_flags` was given, by path. Raises InputError for settings of training."""
-    given: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for layer in flag_layers(options):
-        given |= absolute(layer.values)
-    if other := [path for path in given if not path.startswith(("data.", "eval.", "model.", "method.objective"))]:
+        settings |= absolute(layer.values)
+    if other := [path for path in settings if not path.startswith(("data.", "eval.", "model.", "method.objective"))]:
         raise InputError(
             msg("--set {other}: nothing is trained here", other=other[0]), "It takes settings of data, eval and model."
         )
-    return given
+    return settings
 
 
 def resolve_settings(options: argparse.Namespace) -> Resolved:

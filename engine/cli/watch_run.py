@@ -104,11 +104,11 @@ class Watcher:
         self.events += events
         silent = 0
         if self._earlier is not None:
-            told = [place for place, event in enumerate(events) if event["kind"] not in ("metric", "beat")]
+            told = [position for position, event in enumerate(events) if event["kind"] not in ("metric", "beat")]
             silent = told[-self._earlier] if 0 < self._earlier < len(told) else 0
             self._earlier = None
         metric = None
-        for place, event in enumerate(events):
+        for position, event in enumerate(events):
             if event["kind"] == "plan":
                 self._plan = event
             elif event["kind"] == "resume":
@@ -116,7 +116,7 @@ class Watcher:
             if event["kind"] == "metric":
                 metric = event
                 self._recent.append((event["t"], event["step"]))
-            elif place >= silent:
+            elif position >= silent:
                 self._tell(event)
         self._recent = self._recent[-200:]
         if metric:
@@ -162,12 +162,12 @@ class Watcher:
                 left = f"  {duration((total - step) * (last_time - first_time) / (last_step - first_step))} left"
         loss = values.get("train/loss")
         text = msg(
-            "step {step:,} of {total:,}  epoch {get:.2f}  loss {loss}  {get_2:,.0f} tokens/s{left}",
+            "step {step:,} of {total:,}  epoch {epoch:.2f}  loss {loss}  {token_rate:,.0f} tokens/s{left}",
             step=step,
             total=total,
-            get=values.get("train/epoch", 0),
+            epoch=values.get("train/epoch", 0),
             loss="nan" if loss is None else format(loss, ".4f"),
-            get_2=values.get("train/tokens_per_s", 0),
+            token_rate=values.get("train/tokens_per_s", 0),
             left=left,
         )
         if self._line.on:
@@ -191,10 +191,10 @@ class Watcher:
         if "refused" in last:
             self.say(
                 msg(
-                    "run {run_id} cannot go on: {refused}\n{get}",
+                    "run {run_id} cannot go on: {refused}\n{hint}",
                     run_id=self.run_id,
                     refused=last["refused"],
-                    get=last.get("hint", ""),
+                    hint=last.get("hint", ""),
                 ).rstrip()
             )
             self.say(msg("It is {state}, as it was before.", state=state))
@@ -210,9 +210,9 @@ class Watcher:
         if code == STOPPED:
             self.say(
                 msg(
-                    "run {run_id} stopped at step {get:,}, saved. Go on with: {again}",
+                    "run {run_id} stopped at step {step:,}, saved. Go on with: {again}",
                     run_id=self.run_id,
-                    get=last.get("step", 0),
+                    step=last.get("step", 0),
                     again=again,
                 )
             )
@@ -238,10 +238,10 @@ class Watcher:
         if state == "failed":
             self.say(
                 msg(
-                    "run {run_id} failed: {get}\n{get_2}",
+                    "run {run_id} failed: {reason}\n{hint}",
                     run_id=self.run_id,
-                    get=last.get("reason", ""),
-                    get_2=last.get("hint", ""),
+                    reason=last.get("reason", ""),
+                    hint=last.get("hint", ""),
                 ).rstrip()
             )
         else:

@@ -75,13 +75,13 @@ def _head(report: CheckReport) -> Iterator[str]:
             file.encoding, file.encoding.upper()
         )
         yield one_line(file.path)
-        known = ", ".join(part for part in (file.container, encoding, file.format) if part)
+        file_kind = ", ".join(part for part in (file.container, encoding, file.format) if part)
         columns = ", ".join(f"{role}={column}" for role, column in file.columns.items())
         rows = f"{file.rows:,} {'row' if file.rows == 1 else 'rows'}"
         bad = msg(", {bad_rows:,} of them bad", bad_rows=file.bad_rows) if file.bad_rows else ""
         aside = msg(", {set_aside:,} set aside", set_aside=file.set_aside) if file.set_aside else ""
         read = f": {file.read_rows:,} read" if bad or aside else ""
-        yield f"  {rows}{read}{bad}{aside}; {known}" + (f" ({one_line(columns)})" if columns else "")
+        yield f"  {rows}{read}{bad}{aside}; {file_kind}" + (f" ({one_line(columns)})" if columns else "")
         yield from (f"  · {one_line(note)}" for note in file.notes)
         if file.ignored:
             yield msg("  · nothing is learnt from {ignored}", ignored=one_line(ignored_words(file.ignored)))
@@ -117,7 +117,13 @@ def _histogram(lengths: Lengths) -> Iterator[str]:
     most = max(lengths.histogram.values())
     for length, count in lengths.histogram.items():
         bar = "█" * max(1, round(_BAR * count / most))
-        yield msg("    up to {length:>7,}  {bar:<{bar_2}} {count:>9,}", length=length, bar=bar, bar_2=_BAR, count=count)
+        yield msg(
+            "    up to {length:>7,}  {bar:<{bar_width}} {count:>9,}",
+            length=length,
+            bar=bar,
+            bar_width=_BAR,
+            count=count,
+        )
 
 
 def _labels(labels: dict[str, int]) -> Iterator[str]:

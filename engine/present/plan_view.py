@@ -103,9 +103,9 @@ def memory_lines(machine: Hardware, needs: Memory, width: int) -> list[str]:
             needs=_how(needs),
         ),
         msg(
-            "  with {micro_tokens:,} tokens a pass, activations {suffix}, on {machine}",
+            "  with {micro_tokens:,} tokens a pass, activations {activations}, on {machine}",
             micro_tokens=estimate.micro_tokens,
-            suffix="recomputed" if estimate.activation_checkpointing else "kept",
+            activations="recomputed" if estimate.activation_checkpointing else "kept",
             machine=_device(machine, needs),
         ),
     ]
@@ -119,13 +119,13 @@ def memory_lines(machine: Hardware, needs: Memory, width: int) -> list[str]:
 def _where(machine: Hardware, needs: Memory, width: int) -> list[str]:
     lines = ["fits on"]
     if not machine.cards:
-        lines.append(msg("  {rstrip}; cards of common sizes instead:", rstrip=machine.no_cards.rstrip(".")))
+        lines.append(msg("  {reason}; cards of common sizes instead:", reason=machine.no_cards.rstrip(".")))
         if machine.memory_bytes is not None and needs.estimate.device == "cpu":
             lines.insert(
                 1,
                 msg(
-                    "  {suffix} this machine's CPU: {memory_bytes} of memory, {memory_free_bytes} free",
-                    suffix="✓" if _cpu_is_enough(machine, needs) else "✗",
+                    "  {mark} this machine's CPU: {memory_bytes} of memory, {memory_free_bytes} free",
+                    mark="✓" if _cpu_is_enough(machine, needs) else "✗",
                     memory_bytes=_size(machine.memory_bytes),
                     memory_free_bytes=_size(machine.memory_free_bytes),
                 ),

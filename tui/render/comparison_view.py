@@ -155,27 +155,27 @@ def answer_lines(answers: Sequence[Answers], subjects: Sequence[Subject], width:
     return lines, begins
 
 
-def _prompt(each: Answers, number: int, of: int, width: int) -> list[Line]:
+def _prompt(answers: Answers, number: int, of: int, width: int) -> list[Line]:
     lines: list[Line] = []
-    for index, text in enumerate(wrap(each.prompt, max(width - 10, 10))[:6]):
+    for index, text in enumerate(wrap(answers.prompt, max(width - 10, 10))[:6]):
         head = fit(f" {number}/{of}", 8) if not index else " " * 8
         lines.append([(head, "dim"), (text, "title")])
     return lines
 
 
-def _columns(each: Answers, subjects: Sequence[Subject]) -> list[tuple[Line, list[tuple[str, bool]]]]:
+def _columns(answers: Answers, subjects: Sequence[Subject]) -> list[tuple[Line, list[tuple[str, bool]]]]:
     """Head and pieces of each column: the reference first, where there is one."""
-    found: list[tuple[Line, list[tuple[str, bool]]]] = []
-    if each.reference is not None:
-        found.append(([("reference", "dim")], [(each.reference, False)]))
-    for index, (subject, pieces) in enumerate(zip(subjects, marked(each.texts), strict=True)):
+    columns: list[tuple[Line, list[tuple[str, bool]]]] = []
+    if answers.reference is not None:
+        columns.append(([("reference", "dim")], [(answers.reference, False)]))
+    for index, (subject, pieces) in enumerate(zip(subjects, marked(answers.texts), strict=True)):
         head: Line = [(f"{subject.letter} {one_line(subject.asked)}", f"series{index % 4}")]
-        for name, score in each.scores[index].items() if each.scores else ():
+        for name, score in answers.scores[index].items() if answers.scores else ():
             head.append((f" {metric_name(name)} {score:g}", "dim"))
-        if each.steps[index] is not None:  # last: where the column is narrow, this is what may be cut
-            head.append((f" step {numbers.count(each.steps[index])}", "dim"))
-        found.append((head, pieces if pieces is not None else [("no answer", False)]))
-    return found
+        if answers.steps[index] is not None:  # last: where the column is narrow, this is what may be cut
+            head.append((f" step {numbers.count(answers.steps[index])}", "dim"))
+        columns.append((head, pieces if pieces is not None else [("no answer", False)]))
+    return columns
 
 
 def _side_by_side(columns: Sequence[tuple[Line, list[tuple[str, bool]]]], share: int, width: int) -> list[Line]:

@@ -18,57 +18,65 @@ _STATES = frozenset(RunState)
 class LogMarker(NamedTuple):
     """One change of the run's state."""
 
-    place: float
+    log_bytes: float
     """How long the log was by then; infinite for after all of it."""
     line: Line
 
 
-class _Said(NamedTuple):
+class _Change(NamedTuple):
     time: float
     state: RunState
     text: str
-    place: int | None = None
+    log_bytes: int | None = None
     """As the worker told it: how long the log was."""
-    after: bool = False
+    is_last: bool = False
     """Whether nothing more was printed until the next start."""
 
 
 def log_markers(run: Run, events: Sequence[Event]) -> list[LogMarker]:
-    """The changes in the order of time, those at which no worker was there to tell its place put between the others."""
-    said = _said(run, events)
-    found: list[LogMarker] = []
-    place: float = 0
-    for index, one in enumerate(said):
-        if one.place is not None:
-            place = one.place
-        elif one.after:
-            place = next((later.place for later in said[index + 1 :] if later.place is not None), math.inf)
-        when, look = clock(one.time, said[-1].time), STATE_STYLES[one.state]
-        line: Line = [("── ", "frame"), (when, "dim"), (f" {look.glyph} {one_line(one.text)}", look.role)]
-        found.append(LogMarker(place, line))
-    return found
+    """The changes in the order of time; those that no worker could place in its log stand between the others."""
+    changes = _changes(run, events)
+    markers: list[LogMarker] = []
+    log_bytes: float = 0
+    for index, change in enumerate(changes):
+        if change.log_bytes is not None:
+            log_bytes = change.log_bytes
+        elif change.is_last:
+            log_bytes = next(
+                (later.log_bytes for later in changes[index + 1 :] if later.log_bytes is not None), math.inf
+            )
+        when, look = clock(change.time, changes[-1].time), STATE_STYLES[change.state]
+        line: Line = [("── ", "frame"), (when, "dim"), (f" {look.glyph} {one_line(change.text)}", look.role)]
+        markers.append(LogMarker(log_bytes, line))
+    return markers
 
 
-def _said(run: Run, events: Sequence[Event]) -> list[_Said]:
-    found = [_Said(run.created, RunState.QUEUED, "queued")]
+def _changes(run: Run, events: Sequence[Event]) -> list[_Change]:
+    changes = [_Change(run.created, RunState.QUEUED, "queued")]
     attempts, last = 0, None
     for event in events:
         if event_text.event_name(event.kind, event.message) == "resume":
-            found.append(_Said(event.time, RunState.STARTING, event.message))
+            changes.append(_Change(event.time, RunState.STARTING, event.message))
         if event.kind != "state" or event.message not in _STATES:
             continue
-        last, place = RunState(event.message), event.detail.get("log_bytes")
+        last, log_bytes = RunState(event.message), event.detail.get("log_bytes")
         text = event_text.describe_event(event.kind, event.message, event.detail)
         if last is RunState.STARTING:
             attempts += 1
             text = "started" if attempts == 1 else msg("started again, attempt {attempts}", attempts=attempts)
-            place = 0 if place is None and attempts == 1 else place
-        found.append(_Said(event.time, last, text, place if isinstance(place, int) else None, last in ENDED))
+            log_bytes = 0 if log_bytes is None and attempts == 1 else log_bytes
+        changes.append(
+            _Change(event.time, last, text, log_bytes if isinstance(log_bytes, int) else None, last in ENDED)
+        )
     if run.queued is not None and run.queued > run.created:
-        again = _Said(run.queued, RunState.QUEUED, "queued again", after=True)
-        later = (index for index, one in enumerate(found) if one.state is RunState.STARTING and one.time >= run.queued)
-        found.insert(next(later, len(found)), again)
+        again = _Change(run.queued, RunState.QUEUED, "queued again", is_last=True)
+        later = (
+            index
+            for index, change in enumerate(changes)
+            if change.state is RunState.STARTING and change.time >= run.queued
+        )
+        changes.insert(next(later, len(changes)), again)
     if run.ended and last is not run.state and run.finished is not None:  # its worker could not say so itself
         text = f"{run.state.value}: {run.reason}" if run.reason else run.state.value
-        found.append(_Said(run.finished, run.state, text, after=True))
-    return found
+        changes.append(_Change(run.finished, run.state, text, is_last=True))
+    return changes

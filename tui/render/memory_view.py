@@ -19,12 +19,12 @@ _MOST_CARDS = 8
 
 def cards_of(machine: Snapshot | None) -> list[tuple[str, GpuSpec]]:
     """The machine's GPUs by their index, with what is free on each now."""
-    found = []
+    cards = []
     for gpu in machine.gpus if machine else ():
         if gpu.memory_total_bytes and not gpu.mig_enabled:
             name = f"GPU {gpu.index}" if gpu.parent is None else f"slice {gpu.index}.{gpu.compute_instance}"
-            found.append((name, GpuSpec(gpu.name or name, gpu.memory_total_bytes, gpu.memory_free_bytes)))
-    return found
+            cards.append((name, GpuSpec(gpu.name or name, gpu.memory_total_bytes, gpu.memory_free_bytes)))
+    return cards
 
 
 def circumstances(report: Mapping[str, Any]) -> EstimateInputs:
@@ -35,29 +35,29 @@ def circumstances(report: Mapping[str, Any]) -> EstimateInputs:
     )
 
 
-def lines(config: RunConfig, machine: Snapshot | None, known: EstimateInputs | None = None) -> list[Line]:
+def lines(config: RunConfig, machine: Snapshot | None, inputs: EstimateInputs | None = None) -> list[Line]:
     """Memory by part, and for each GPU whether it fits; where it does not, the cheapest changes that help."""
     shape = find_shape(config.model)
     if shape is None:
         return [[("memory not known: the model is not on this machine yet", "dim")]]
-    known = known or EstimateInputs()
+    inputs = inputs or EstimateInputs()
     cards = cards_of(machine)
     on_cpu = machine is not None and not machine.gpus
     estimate = memory_estimate(
-        config, shape=shape, inputs=dataclasses.replace(known, device="cpu", bfloat16=False) if on_cpu else known
+        config, shape=shape, inputs=dataclasses.replace(inputs, device="cpu", bfloat16=False) if on_cpu else inputs
     )
     if estimate is None:
         return [[("memory not known for this model", "dim")]]
-    found: list[Line] = [_needed(estimate, on_cpu)]
-    found.append([(msg("of it {estimate}", estimate=_parts(estimate)), "dim")])
+    shown: list[Line] = [_needed(estimate, on_cpu)]
+    shown.append([(msg("of it {estimate}", estimate=_parts(estimate)), "dim")])
     if machine is not None and on_cpu:
-        return [*found, *_on_cpu(estimate, machine)]
+        return [*shown, *_on_cpu(estimate, machine)]
     if not cards:
-        found.append([("no GPU known here; on common ones:", "dim")])
+        shown.append([("no GPU known here; on common ones:", "dim")])
         cards = [(card.name, card) for card in COMMON_GPUS]
     fits_somewhere = False
     for name, card in cards[:_MOST_CARDS]:
-        fitted = fit(config, card, known, shape)
+        fitted = fit(config, card, inputs, shape)
         fits_somewhere |= fitted.fits
         free = card.free_bytes if card.free_bytes is not None else card.total_bytes
         sign, word, role = (
@@ -67,7 +67,7 @@ def lines(config: RunConfig, machine: Snapshot | None, known: EstimateInputs | N
             if fitted.fits
             else ("✖", "does not fit", "failed")
         )
-        found.append(
+        shown.append(
             [
                 (f"{sign} {word:<13}", role),
                 (
@@ -83,12 +83,12 @@ def lines(config: RunConfig, machine: Snapshot | None, known: EstimateInputs | N
         )
     if not fits_somewhere:
         largest = max((card for _, card in cards), key=lambda card: card.usable_bytes)
-        for change in changes_that_fit(config, largest, known, shape):
-            said = ", ".join(f"{path} = {value}" for path, value in change.settings.items())
-            found.append(
-                [(f"  {said} ", "bright"), (f"→ {numbers.size(change.expected)}; {one_line(change.why)}", "dim")]
+        for change in changes_that_fit(config, largest, inputs, shape):
+            flags = ", ".join(f"{path} = {value}" for path, value in change.settings.items())
+            shown.append(
+                [(f"  {flags} ", "bright"), (f"→ {numbers.size(change.expected)}; {one_line(change.why)}", "dim")]
             )
-    return found
+    return shown
 
 
 def _needed(estimate: MemoryEstimate, on_cpu: bool) -> Line:

@@ -75,7 +75,7 @@ class LogSheet(Sheet):
         lines: list[str | Line] = []
         at = 0
         for turn in turns:
-            index = max(at, tail.line_at(turn.place))
+            index = max(at, tail.line_at(turn.log_bytes))
             lines += [*printed[at:index], turn.line]
             at = index
         self._lines = [*lines, *printed[at:]]

@@ -60,11 +60,11 @@ def run_checkpoints(options: argparse.Namespace) -> int:
         print(visible(f"run {options.id}: {words}"), file=sys.stderr)
     if options.id is not None:
         find_run(conn, options.id)
-    found = queries.checkpoints(conn, options.id)
+    checkpoints = queries.checkpoints(conn, options.id)
     if options.json:
-        print_json([checkpoint_json(one, workspace) for one in found])
-    elif found:
-        print("\n".join(checkpoint_table(found, workspace, output_width())))
+        print_json([checkpoint_json(one, workspace) for one in checkpoints])
+    elif checkpoints:
+        print("\n".join(checkpoint_table(checkpoints, workspace, output_width())))
     else:
         print("no checkpoints yet", file=sys.stderr)
     return 0

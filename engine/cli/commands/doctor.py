@@ -120,13 +120,13 @@ def _programs(workspace: Workspace) -> Said:
         yield (f"SQLite {SQLITE_VERSION}",)
     else:
         yield f"SQLite {SQLITE_VERSION} is too old", "bad", "Use a Python built with SQLite 3.38 or newer."
-    found, missing = [], []
+    versions, missing = [], []
     for name in _LIBRARIES:
         try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
+            versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
-    yield (", ".join(found),)
+    yield (", ".join(versions),)
     if missing:
         yield (
             msg("not installed: {missing}", missing=", ".join(missing)),
@@ -218,12 +218,16 @@ def _major(version: str) -> int:
 
 
 def _workspace(workspace: Workspace) -> Said:
-    given = f" (${ENVIRONMENT})" if os.environ.get(ENVIRONMENT) else ""
+    source = f" (${ENVIRONMENT})" if os.environ.get(ENVIRONMENT) else ""
     root = workspace.root
     if not root.is_dir():
-        yield msg("{root} does not exist yet{given}", root=root, given=given), "note", "It is made with the first run."
+        yield (
+            msg("{root} does not exist yet{source}", root=root, source=source),
+            "note",
+            "It is made with the first run.",
+        )
         return
-    yield (f"{root}{given}",)
+    yield (f"{root}{source}",)
     kind, where = file_system(root)
     if kind.startswith(_NETWORK):
         yield (
@@ -254,16 +258,16 @@ def _workspace(workspace: Workspace) -> Said:
 
 def file_system(path: Path) -> tuple[str, str]:
     """Its kind, such as 'ext4' or 'nfs4', and where it is mounted; empty where /proc does not tell."""
-    found = ("", "")
+    mount = ("", "")
     with contextlib.suppress(OSError), open("/proc/self/mounts", encoding="utf-8", errors="replace") as mounts:
         real = os.path.realpath(path)
         for line in mounts:
             _, where, kind = line.split()[:3]
             where = where.replace("\\040", " ")
             inside = real == where or real.startswith(where.rstrip("/") + "/")
-            if inside and len(where) >= len(found[1]):
-                found = kind, where
-    return found
+            if inside and len(where) >= len(mount[1]):
+                mount = kind, where
+    return mount
 
 
 def _cannot_lock(folder: Path) -> str:
@@ -281,29 +285,29 @@ def _cannot_lock(folder: Path) -> str:
 
 
 def _store(workspace: Workspace) -> Said:
-    found = health(workspace.database)
-    if not found.exists:
+    database = health(workspace.database)
+    if not database.exists:
         yield ("no runs.db yet: the first `finetop add` makes it",)
-    elif found.problem:
-        yield found.problem, "bad", found.hint
+    elif database.problem:
+        yield database.problem, "bad", database.hint
     else:
-        yield (f"{workspace.database}: {found.runs:,} runs, {bytes_text(found.bytes)}, {found.journal_mode}",)
-        if found.journal_mode != "wal":
+        yield (f"{workspace.database}: {database.runs:,} runs, {bytes_text(database.bytes)}, {database.journal_mode}",)
+        if database.journal_mode != "wal":
             yield (
                 msg(
                     "its journal mode is {journal_mode}: readers and writers wait for each other",
-                    journal_mode=found.journal_mode,
+                    journal_mode=database.journal_mode,
                 ),
                 "note",
                 "The file system has no shared memory, as network drives have not: a local disk is better.",
             )
-    if found.interrupted:
-        yield f"{_count(found.interrupted, 'run')} interrupted", "note", "finetop resume --interrupted"
-    if found.trashed:
-        yield (msg("{trashed} in the trash", trashed=_count(found.trashed, "run")),)
+    if database.interrupted:
+        yield f"{_count(database.interrupted, 'run')} interrupted", "note", "finetop resume --interrupted"
+    if database.trashed:
+        yield (msg("{trashed} in the trash", trashed=_count(database.trashed, "run")),)
     empty = [
         run_id
-        for run_id in (workspace.run_ids() if not found.exists else [])
+        for run_id in (workspace.run_ids() if not database.exists else [])
         if not (workspace.runs / str(run_id) / NAME).exists() and (workspace.runs / str(run_id) / CONFIG).exists()
     ]
     if empty:
@@ -333,7 +337,7 @@ def _daemon(workspace: Workspace) -> Said:
         )
         if status.version and status.version != __version__:
             yield (
-                msg("it is finetop {version}, this is {version_2}", version=status.version, version_2=__version__),
+                msg("it is finetop {version}, this is {own_version}", version=status.version, own_version=__version__),
                 "note",
                 "finetop daemon stop, then start: its runs go on meanwhile.",
             )
@@ -370,15 +374,15 @@ def _kills_at_logout() -> bool:
     import subprocess
 
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        asked = subprocess.run(
+        session = subprocess.run(
             ["loginctl", "show-session", "--property=KillUserProcesses"],
             capture_output=True,
             text=True,
             timeout=2,
             check=False,
         )
-        if asked.returncode == 0:
-            return "yes" in asked.stdout
+        if session.returncode == 0:
+            return "yes" in session.stdout
     with contextlib.suppress(OSError):
         text = Path("/etc/systemd/logind.conf").read_text("utf-8", "replace")
         return re.search(r"^\s*KillUserProcesses\s*=\s*(yes|true|1|on)", text, re.MULTILINE | re.IGNORECASE) is not None

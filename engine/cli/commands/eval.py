@@ -120,7 +120,7 @@ def _metrics(text: str | None) -> list[str] | None:
     if unknown := [name for name in names if name not in (*METRICS, _LOSS)]:
         raise InputError(
             msg("there is no metric '{unknown}'", unknown=unknown[0][:60]),
-            msg("There are {value}.", value=", ".join((_LOSS, *METRICS))),
+            msg("There are {metrics}.", metrics=", ".join((_LOSS, *METRICS))),
         )
     return [name for name in names if name != _LOSS]
 
@@ -133,7 +133,7 @@ def _reading(
         config = located(workspace.run_folder(options.run_id)).config
     else:
         config = next((target.config for target in targets if target.run is not None), targets[0].config)
-    given: dict[str, Any] = {
+    from_flags: dict[str, Any] = {
         "eval.normalisation": options.normalisation,
         "eval.classify": options.classify,
         "eval.schema": options.schema,
@@ -143,7 +143,7 @@ def _reading(
         "eval.max_new_tokens": options.max_new_tokens,
         "eval.metrics": _metrics(options.metrics),
     }
-    flags = Layer("eval", absolute({key: value for key, value in given.items() if value is not None}))
+    flags = Layer("eval", absolute({key: value for key, value in from_flags.items() if value is not None}))
     reading = resolve([Layer("run", config.flat()), Layer("--set", settings), flags]).config
     check_scores(reading.eval)
     return reading
@@ -210,37 +210,37 @@ def _rows_told(results: list[dict[str, Any]]) -> Iterator[str]:
     for file in results[0]["result"]["data"]["files"]:
         if file["rows"] != file["read_rows"]:
             yield f"{Path(file['path']).name}: {rows_of(file)}"
-    told: list[list[str]] = []
-    for one in results:
-        lines = data_warnings(one["result"]["data"], more="`finetop data check`")
-        if lines not in told:
-            yield from [f"with {one['target']}:", *lines] if told else lines
-            told.append(lines)
+    printed: list[list[str]] = []
+    for result in results:
+        lines = data_warnings(result["result"]["data"], more="`finetop data check`")
+        if lines not in printed:
+            yield from [f"with {result['target']}:", *lines] if printed else lines
+            printed.append(lines)
 
 
 def _how(result: dict[str, Any], generation: dict[str, Any]) -> list[str]:
-    metrics, said = result["metrics"], list[str]()
+    metrics, remarks = result["metrics"], list[str]()
     labels = any(name in ("accuracy", "macro_f1") for name in metrics)
     if labels:
         by = "the label the model finds likeliest" if generation["classify"] == "likelihood" else "the label it writes"
-        said.append(f"labels: {by}")
+        remarks.append(f"labels: {by}")
     by_writing = labels and generation["classify"] == "generate"
     if by_writing or any(name in ("exact_match", "contains") for name in metrics):
-        said.append(f"normalisation {result['normalisation']}: {NORMALISATIONS[result['normalisation']]}")
+        remarks.append(f"normalisation {result['normalisation']}: {NORMALISATIONS[result['normalisation']]}")
     drawn = msg(
         "drawn at temperature {temperature:g}, seed {seed}",
         temperature=generation["temperature"],
         seed=generation["seed"],
     )
     if "command" in result:
-        said.append(msg("scored by {text}", text=result["command"]["text"]))
+        remarks.append(msg("scored by {text}", text=result["command"]["text"]))
     if by_writing or "command" in result or any(name not in ("accuracy", "macro_f1") for name in metrics):
-        said.append(drawn if generation["temperature"] else "greedy answers")
+        remarks.append(drawn if generation["temperature"] else "greedy answers")
     if generation["shots"]:
-        said.append(
+        remarks.append(
             msg("{shots} examples in every prompt, seed {seed}", shots=generation["shots"], seed=generation["seed"])
         )
-    return said
+    return remarks
 
 
 def _figure(key: str, value: float | None) -> str:

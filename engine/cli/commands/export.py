@@ -77,7 +77,7 @@ def _worker(words: list[str]) -> dict[str, Any]:
     command = worker_command(*words, module="engine.worker.export.export")
     done = subprocess.run(command, stdout=subprocess.PIPE, env=worker_environment(), check=False)
     try:
-        said = json.loads(done.stdout.decode("utf-8", "replace").strip().splitlines()[-1])
+        reply = json.loads(done.stdout.decode("utf-8", "replace").strip().splitlines()[-1])
     except (ValueError, IndexError):
         hint = (
             "Memory may have run out: 4 bytes are needed for each weight." if done.returncode == -signal.SIGKILL else ""
@@ -85,11 +85,11 @@ def _worker(words: list[str]) -> dict[str, Any]:
         raise EngineError(
             msg("the export {returncode}; nothing was kept", returncode=how_it_left(done.returncode)), hint
         ) from None
-    if "error" in said:
-        error = EngineError(said["error"], said["hint"])
-        error.exit_code = said["exit_code"]
+    if "error" in reply:
+        error = EngineError(reply["error"], reply["hint"])
+        error.exit_code = reply["exit_code"]
         raise error
-    return said
+    return reply
 
 
 def _lines(done: dict[str, Any]) -> list[str]:
@@ -99,10 +99,10 @@ def _lines(done: dict[str, Any]) -> list[str]:
     lines.append(
         msg(
             "Loaded again and compared: the largest difference of a logit is {difference:.3g} (they scatter by "
-            "{spread:.3g}); the same next token at {value:.4g} % of the positions.",
+            "{spread:.3g}); the same next token at {same_share:.4g}% of the positions.",
             difference=done["difference"],
             spread=done["spread"],
-            value=100 * done["same_first"],
+            same_share=100 * done["same_first"],
         )
     )
     if done["trained_difference"] is not None:

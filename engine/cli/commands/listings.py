@@ -108,10 +108,10 @@ _Scores = Mapping[int, tuple[str, Best]]
 
 
 def _main_scores(conn: Connection, runs: Iterable[Run]) -> _Scores:
-    found = queries.best_scores(conn, (run.id for run in runs), (f"eval/{name}" for name in MAIN_SCORES))
+    scores = queries.best_scores(conn, (run.id for run in runs), (f"eval/{name}" for name in MAIN_SCORES))
     return {
         run_id: next((name, best[key]) for name in MAIN_SCORES if (key := f"eval/{name}") in best)
-        for run_id, best in found.items()
+        for run_id, best in scores.items()
     }
 
 
@@ -238,12 +238,12 @@ def _active_row(run: Run) -> list[str]:
     ]
 
 
-def _queue_row(place: int, run: Run, after: Mapping[int, tuple[tuple[int, RunState | None], ...]]) -> list[str]:
+def _queue_row(position: int, run: Run, after: Mapping[int, tuple[tuple[int, RunState | None], ...]]) -> list[str]:
     reason = "held by you" if run.held else run.wait_reason
     if not reason:  # the daemon has not looked at it yet
         waits_for = [str(other) for other, state in after.get(run.id, ()) if state is not RunState.DONE]
         reason = msg("after run {waits_for}", waits_for=", ".join(waits_for)) if waits_for else ""
-    return [str(place), str(run.id), run.name, run.sweep, reason]
+    return [str(position), str(run.id), run.name, run.sweep, reason]
 
 
 def _recent_row(run: Run) -> list[str]:

@@ -173,13 +173,13 @@ def _print_event(event: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(event, ensure_ascii=False))
         return
-    kind, rest = event["kind"], {key: value for key, value in event.items() if key not in _UNTOLD}
+    kind, fields = event["kind"], {key: value for key, value in event.items() if key not in _UNTOLD}
     step = f"step {event['step']:,}  " if isinstance(event.get("step"), int) else ""
-    message = rest.pop("message", "") if kind == "event" else ""
-    name = rest.pop("event", kind) if kind == "event" else kind
+    message = fields.pop("message", "") if kind == "event" else ""
+    name = fields.pop("event", kind) if kind == "event" else kind
     if kind == "metric":
-        rest = rest.pop("values", {}) | rest
-    detail = message or ", ".join(f"{key} {_short(value)}" for key, value in rest.items())
+        fields = fields.pop("values", {}) | fields
+    detail = message or ", ".join(f"{key} {_short(value)}" for key, value in fields.items())
     print(cut(visible(f"{clock(event['t'])}  {name:<12}  {step}{detail}".replace("\n", " ")), output_width()))
 
 

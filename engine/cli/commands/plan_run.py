@@ -128,14 +128,14 @@ def _finished(reading: subprocess.Popen) -> dict[str, Any]:
     out, said_bytes = reading.communicate()
     if reading.returncode == 0:
         return json.loads(out)
-    said = said_bytes.decode("utf-8", "replace").strip()
+    complaint = said_bytes.decode("utf-8", "replace").strip()
     if reading.returncode < 0:
-        said = msg(
-            "the worker {returncode} while it read the data\n{said}",
+        complaint = msg(
+            "the worker {returncode} while it read the data\n{complaint}",
             returncode=how_it_left(reading.returncode),
-            said=said,
+            complaint=complaint,
         ).strip()
-    error = EngineError(said)
+    error = EngineError(complaint)
     error.exit_code = 2 if reading.returncode == 2 else 1
     raise error
 
@@ -162,9 +162,10 @@ def _probe(resolved: Resolved) -> Speed:
         done = subprocess.run(worker_command(str(folder)), capture_output=True, env=worker_environment(), check=False)
         steps = [event["values"] for event in journal.read(folder)[0] if event["kind"] == "metric"]
     if done.returncode or not steps:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        stderr_lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise EngineError(
-            msg("the probe failed: {said}", said=said[-1] if said else "no step was made"), "Plan without --probe."
+            msg("the probe failed: {error}", error=stderr_lines[-1] if stderr_lines else "no step was made"),
+            "Plan without --probe.",
         )
     counted = steps[2:] or steps[-1:]
     seconds = sum(step["train/step_s"] for step in counted)

@@ -27,20 +27,20 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 def run(options: argparse.Namespace) -> int:
     workspace = find_workspace(options.workspace)
     with daemon_client.exclusive(workspace):
-        found = rebuild(workspace.root)
+        report = rebuild(workspace.root)
     if options.json:
-        print_json({"runs": found.runs, "points": found.points, "problems": found.problems, "old": found.old})
-        return 1 if found.problems else 0
+        print_json({"runs": report.runs, "points": report.points, "problems": report.problems, "old": report.old})
+        return 1 if report.problems else 0
     print(
         msg(
             "{runs:,} runs and {points:,} points in {database}",
-            runs=found.runs,
-            points=found.points,
+            runs=report.runs,
+            points=report.points,
             database=workspace.database,
         )
     )
-    if found.old:
-        print(msg("the former database is {old}", old=found.old))
-    for problem in found.problems:
+    if report.old:
+        print(msg("the former database is {old}", old=report.old))
+    for problem in report.problems:
         print(visible(f"! {problem}"))
-    return 1 if found.problems else 0
+    return 1 if report.problems else 0

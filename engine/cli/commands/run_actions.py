@@ -172,12 +172,12 @@ def run_move(options: argparse.Namespace) -> int:
     with open_control(workspace) as control:
         outcome = control.move(run_id, to)
     order = [run.id for run in queries.queue(conn)]
-    place = (
+    words = (
         msg("is number {position} of {waiting} that wait", position=order.index(run_id) + 1, waiting=len(order))
         if run_id in order
         else ""
     )
-    return print_outcomes([(outcome, place)], options.json)
+    return print_outcomes([(outcome, words)], options.json)
 
 
 def run_resume(options: argparse.Namespace) -> int:

@@ -198,14 +198,14 @@ def run_history(options: argparse.Namespace) -> int:
         (prompt, [(answer.step, answer.text) for answer in answers if answer.prompt == prompt]) for prompt in prompts
     ]
     if options.json:
-        rows = [{"prompt": p, "answers": [{"step": s, "text": t} for s, t in told]} for p, told in histories]
+        rows = [{"prompt": p, "answers": [{"step": s, "text": t} for s, t in history]} for p, history in histories]
         print_json(rows)
         return 0
-    for prompt, told in histories:
+    for prompt, history in histories:
         print("\n".join(_question(prompt, _width())))
-        steps = [f"step {step:,}" for step, _ in told]
+        steps = [f"step {step:,}" for step, _ in history]
         room = max(map(len, steps)) + 2
-        for step, (_, text) in zip(steps, told, strict=True):
+        for step, (_, text) in zip(steps, history, strict=True):
             for number, line in enumerate(_answer_lines(text, _width() - room - 2) or [""]):
                 print(f"  {step if not number else '':<{room}}{line}")
         print()

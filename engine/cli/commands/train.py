@@ -99,13 +99,13 @@ def _resume(options: argparse.Namespace, workspace: Workspace) -> int:
 
 def _go_on(options: argparse.Namespace, control: Control, run_id: int, folder: Path, point: str) -> int:
     states = [event for event in journal.read(folder)[0] if event["kind"] == "state"]
-    found = resume_run.check_resume(folder, flag_layers(options), point)
-    if not found.changed and states and states[-1].get("state") == "done" and point == "latest":
+    resume = resume_run.check_resume(folder, flag_layers(options), point)
+    if not resume.changed and states and states[-1].get("state") == "done" and point == "latest":
         raise InputError(
             msg("run {run_id} is done, there is nothing left to do", run_id=run_id),
             msg("Train further with: finetop train --resume {run_id} --epochs N", run_id=run_id),
         )
-    for note in found.notes:
+    for note in resume.notes:
         print(visible(note), file=sys.stderr)
-    resume_run.apply(folder, found)
+    resume_run.apply(folder, resume)
     return _train(options, control, run_id, folder, point)
