@@ -78,7 +78,7 @@ _COMMANDS = {
         "top": "GPUs, their processes, and the host, printed once",
     },
     "rebuild": {
-        "rebuild": "make runs.db anew from the run folders",
+        "rebuild": "make runs.db again from the run folders",
     },
     "doctor": {
         "doctor": "versions, paths, GPU, disk, daemon: what would not work, and what to do",

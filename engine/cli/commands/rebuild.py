@@ -1,4 +1,4 @@
-"""`finetop rebuild`: runs.db anew from the run folders."""
+"""`finetop rebuild`: runs.db again from the run folders."""
 
 import argparse
 
@@ -14,7 +14,7 @@ _EXAMPLES = "examples:\n  finetop rebuild\n  finetop rebuild --workspace ~/work 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "rebuild",
-        description="Makes runs.db anew from runs/ and the trash, for when it is lost or damaged. The old one is kept. "
+        description="Makes runs.db again from runs/ and the trash, for when it is lost or damaged. The old one is kept. "
         "What never ran comes back held, unless the old database still says otherwise.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
