@@ -14,7 +14,7 @@ _EXAMPLES = "examples:\n  finetop rebuild\n  finetop rebuild --workspace ~/work 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "rebuild",
-        description="Makes runs.db again from runs/ and the trash, for when it is lost or damaged. The old one is kept. "
+        description="Makes a new runs.db from runs/ and the trash, for when it is lost or broken. The old one is kept. "
         "What never ran comes back held, unless the old database still says otherwise.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
