@@ -150,9 +150,9 @@ def tell_findings(resolved: Resolved) -> None:
     )
 
     given = given_by_hand(resolved)
-    for one in check(resolved.config, given, find_facts(resolved.config.model)):
-        if not one.refused:
-            print(visible(f"{one.message}\n{one.hint}".rstrip()), file=sys.stderr)
+    for finding in check(resolved.config, given, find_facts(resolved.config.model)):
+        if not finding.refused:
+            print(visible(f"{finding.message}\n{finding.hint}".rstrip()), file=sys.stderr)
 
 
 def named_setting(text: str) -> tuple[str, Any]:

@@ -149,7 +149,7 @@ def _read_message(item: Any, where: str, unread: set[str]) -> dict:
     if not isinstance(item, dict):
         raise RowRejected(
             "wrong-type",
-            msg("'{where}' is {item}; a message has a role and a content", where=where, item=kind(item)),
+            msg("'{where}' is {kind}; a message has a role and a content", where=where, kind=kind(item)),
             item,
         )
     key = "from" if item.get("role") is None and "from" in item else "role"

@@ -264,7 +264,7 @@ def _not_found(name: str, path: str) -> DataError:
     else:
         data = [neighbour for neighbour in neighbours if neighbour.lower().endswith(DATA_SUFFIXES)]
         hint = (
-            msg("Data files there: {data}", data=", ".join(data[:5]))
+            msg("Data files there: {files}", files=", ".join(data[:5]))
             if data
             else "There is no data file in that folder."
         )

@@ -62,7 +62,7 @@ def verdict_lines(config: RunConfig, machine: Hardware, needs: Memory | None) ->
             else ("✗", "does not fit in this machine's memory")
         )
         return [f"  {mark} {words}: {span}, {_size(machine.memory_free_bytes or machine.memory_bytes)} free"]
-    best = max(needs.fits, key=lambda one: (one.surely, one.fits, one.card.usable_bytes))
+    best = max(needs.fits, key=lambda fit: (fit.surely, fit.fits, fit.card.usable_bytes))
     name, free = visible(best.card.name), _size(_free(best))
     if best.surely:
         return [msg("  ✓ fits on {name}: {span}, {free} free", name=name, span=span, free=free)]
@@ -137,11 +137,11 @@ def _where(machine: Hardware, needs: Memory, width: int) -> list[str]:
         Column("takes", True),
         Column("in passes of"),
     ]
-    lines += table(titles, [_card_row(one) for one in needs.fits], width, indent=2)
+    lines += table(titles, [_card_row(fit) for fit in needs.fits], width, indent=2)
     if needs.changes:
         lines.append("  cheapest first, each with those before it:")
         lines += [cut(f"    {_change(change)}", width) for change in needs.changes]
-    elif not any(one.fits for one in needs.fits):
+    elif not any(fit.fits for fit in needs.fits):
         lines.append("  no setting makes it fit; a smaller model would")
     return lines
 
@@ -150,15 +150,15 @@ def _cpu_is_enough(machine: Hardware, needs: Memory) -> bool:
     return needs.estimate.expected <= (machine.memory_free_bytes or machine.memory_bytes or 0)
 
 
-def _free(one: Fit) -> int:
-    return one.card.free_bytes if one.card.free_bytes is not None else one.card.total_bytes
+def _free(fit: Fit) -> int:
+    return fit.card.free_bytes if fit.card.free_bytes is not None else fit.card.total_bytes
 
 
-def _card_row(one: Fit) -> tuple[str, ...]:
-    estimate = one.estimate
-    mark = "✓" if one.surely else "?" if one.fits else "✗"
+def _card_row(fit: Fit) -> tuple[str, ...]:
+    estimate = fit.estimate
+    mark = "✓" if fit.surely else "?" if fit.fits else "✗"
     how = f"{estimate.micro_tokens:,} tokens{', recomputing' if estimate.activation_checkpointing else ''}"
-    return mark, one.card.name, _size(_free(one)), _size(estimate.expected), how
+    return mark, fit.card.name, _size(_free(fit)), _size(estimate.expected), how
 
 
 def _change(change: Change) -> str:
@@ -290,9 +290,9 @@ def course_lines(report: dict[str, Any], way: Forecast) -> list[str]:
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
     """Where what was asked for and what the run will do differ."""
     lines = ["", "not as asked"] if findings else []
-    for one in findings:
-        lines.append(f"  ! {visible(one.message)}")
-        lines += [f"    {visible(one.hint)}"] if one.hint else []
+    for finding in findings:
+        lines.append(f"  ! {visible(finding.message)}")
+        lines += [f"    {visible(finding.hint)}"] if finding.hint else []
     return lines
 
 

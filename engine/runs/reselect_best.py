@@ -51,7 +51,7 @@ class Choice:
             )
         (step, value), where = self.best, lambda step: msg("at step {step:,}", step=step) if step else "at its start"
         words = msg(
-            "Best goes by the {words}: {value:.4g} {step}", words=self.criterion.words, value=value, step=where(step)
+            "Best goes by the {words}: {score:.4g} {step}", words=self.criterion.words, score=value, step=where(step)
         )
         if self.unknown:
             words += msg(

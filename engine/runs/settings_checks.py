@@ -162,17 +162,17 @@ def _targets(config: RunConfig, model: ModelFacts) -> Iterator[Finding]:
         return
     there = short_names(model.modules)
     if wrong := without_match(targets, model.modules):
-        near = [name for one in wrong for name in difflib.get_close_matches(one.strip("[]' \""), there, 1, 0.7)]
+        near = [name for target in wrong for name in difflib.get_close_matches(target.strip("[]' \""), there, 1, 0.7)]
         matches = "match nothing" if len(wrong) > 1 else "matches nothing"
         hint = msg("Did you mean {near}? ", near=" and ".join(dict.fromkeys(near))) if near else ""
         yield Finding(
             "targets",
             "lora.targets",
             msg(
-                "lora.targets: {wrong} {matches}; this model has {there}",
+                "lora.targets: {wrong} {matches}; this model has {modules}",
                 wrong=", ".join(wrong),
                 matches=matches,
-                there=", ".join(there),
+                modules=", ".join(there),
             ),
             msg(
                 "{hint}Names are written q_proj,v_proj, without brackets or patterns. {all_linear}",
@@ -193,7 +193,7 @@ def _targets(config: RunConfig, model: ModelFacts) -> Iterator[Finding]:
                 all_of_them=all_of_them,
             ),
         )
-    shared = [one for one in targets if one.rsplit(".", 1)[-1] in ("lm_head", "embed_tokens", "wte")]
+    shared = [target for target in targets if target.rsplit(".", 1)[-1] in ("lm_head", "embed_tokens", "wte")]
     if shared and model.tied:
         other = "the embedding" if shared[0].endswith("lm_head") else "the head"
         yield Finding(
@@ -235,15 +235,15 @@ def _positions(config: RunConfig, model: ModelFacts, data: DataFacts) -> Iterato
 
 def position_refusal(longest: int, limit: int, beyond: int = 0) -> Finding:
     """For a model whose positions are a table: a longer example has nothing to be looked up."""
-    others = msg(" ({beyond:,} examples are longer than that)", beyond=beyond) if beyond > 1 else ""
+    and_more = msg(" ({beyond:,} examples are longer than that)", beyond=beyond) if beyond > 1 else ""
     return Finding(
         "beyond-positions",
         "data.max_length",
         msg(
-            "the longest example has {longest:,} tokens, and this model has a table of {limit:,} positions{others}",
+            "the longest example has {longest:,} tokens, and this model has a table of {limit:,} positions{and_more}",
             longest=longest,
             limit=limit,
-            others=others,
+            and_more=and_more,
         ),
         msg("--max-length {limit} cuts them to fit; with --set data.overlong=skip they are left out.", limit=limit),
         True,
@@ -253,11 +253,15 @@ def position_refusal(longest: int, limit: int, beyond: int = 0) -> Finding:
 def _gpus(config: RunConfig, gpus: GpuFacts) -> Iterator[Finding]:
     if config.run.gpus and (missing := [name for name in config.run.gpus if name not in gpus.names]):
         names = ", ".join(sorted(gpus.names, key=lambda name: (len(name), name)))
-        there = msg("this machine has {names}", names=names) if gpus.count else "none can be seen here"
+        visible_gpus = msg("this machine has {names}", names=names) if gpus.count else "none can be seen here"
         yield Finding(
             "no-such-gpu",
             "run.gpus",
-            msg("run.gpus: there is no GPU {missing}; {there}", missing=", ".join(missing), there=there),
+            msg(
+                "run.gpus: there is no GPU {missing}; {visible_gpus}",
+                missing=", ".join(missing),
+                visible_gpus=visible_gpus,
+            ),
             "In the queue the run would wait for it. `finetop top` lists the GPUs.",
         )
     count = config.run.gpus_wanted

@@ -58,10 +58,10 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
                 hint = "; a program of your own is given as eval.command" if path == "eval.metrics" else ""
                 problems.append(
                     msg(
-                        "{label}: {path} is {value}, but {error}{hint}",
+                        "{label}: {path} is {setting}, but {error}{hint}",
                         label=layer.label,
                         path=path,
-                        value=as_text(value),
+                        setting=as_text(value),
                         error=error,
                         hint=hint,
                     )

@@ -62,7 +62,7 @@ def run_checkpoints(options: argparse.Namespace) -> int:
         find_run(conn, options.id)
     checkpoints = queries.checkpoints(conn, options.id)
     if options.json:
-        print_json([checkpoint_json(one, workspace) for one in checkpoints])
+        print_json([checkpoint_json(listed, workspace) for listed in checkpoints])
     elif checkpoints:
         print("\n".join(checkpoint_table(checkpoints, workspace, output_width())))
     else:
@@ -84,21 +84,21 @@ _CHECKPOINT_COLUMNS = [
 
 def checkpoint_table(found: tuple[Checkpoint, ...], workspace: Workspace, width: int, indent: int = 0) -> list[str]:
     rows = []
-    for one in found:
-        loss = one.eval.get("eval/loss")
+    for listed in found:
+        loss = listed.eval.get("eval/loss")
         came = ""
-        if one.parent_step is not None:
-            came = f"{one.parent_run}@{one.parent_step}"
+        if listed.parent_step is not None:
+            came = f"{listed.parent_run}@{listed.parent_step}"
         rows.append(
             [
-                f"{one.run_id}@{one.step}",
-                " ".join([*map(_label, one.kept, repeat(one.step)), *(["pinned"] if one.pinned else [])]),
-                "" if one.epoch is None else f"{one.epoch:.2f}",
+                f"{listed.run_id}@{listed.step}",
+                " ".join([*map(_label, listed.kept, repeat(listed.step)), *(["pinned"] if listed.pinned else [])]),
+                "" if listed.epoch is None else f"{listed.epoch:.2f}",
                 "" if loss is None else metric(loss),
-                "" if one.bytes is None else bytes_text(one.bytes),
-                _resumable(one, workspace),
+                "" if listed.bytes is None else bytes_text(listed.bytes),
+                _resumable(listed, workspace),
                 came,
-                ago(one.time),
+                ago(listed.time),
             ]
         )
     return table(_CHECKPOINT_COLUMNS, rows, width, indent)
@@ -109,17 +109,17 @@ def _label(label: str, step: int) -> str:
     return "best-is-untrained" if label == "best" and step == 0 else label
 
 
-def _resumable(one: Checkpoint, workspace: Workspace) -> str:
+def _resumable(listed: Checkpoint, workspace: Workspace) -> str:
     for base in (workspace.runs, workspace.trash):
-        folder = base / str(one.run_id) / (one.path or f"{CHECKPOINTS}/step-{one.step:08d}")
+        folder = base / str(listed.run_id) / (listed.path or f"{CHECKPOINTS}/step-{listed.step:08d}")
         if folder.is_dir():
             return "yes" if (folder / "training_state.pt").exists() else "weights only"
     return "gone"
 
 
-def checkpoint_json(one: Checkpoint, workspace: Workspace) -> dict[str, Any]:
+def checkpoint_json(listed: Checkpoint, workspace: Workspace) -> dict[str, Any]:
     return {
-        "name": f"{one.run_id}@{one.step}",
-        **dataclasses.asdict(one),
-        "resumable": _resumable(one, workspace) == "yes",
+        "name": f"{listed.run_id}@{listed.step}",
+        **dataclasses.asdict(listed),
+        "resumable": _resumable(listed, workspace) == "yes",
     }

@@ -57,7 +57,7 @@ def _problem(preset: Preset) -> str:
     except EngineError as error:
         problems = getattr(error, "problems", None) or [error.message]
         return "; ".join(
-            one.removeprefix(f"preset {preset.name}: ").removeprefix(f"{preset.path}: ") for one in problems
+            line.removeprefix(f"preset {preset.name}: ").removeprefix(f"{preset.path}: ") for line in problems
         )
     return ""
 

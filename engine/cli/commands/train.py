@@ -53,8 +53,8 @@ def run_train(options: argparse.Namespace) -> int:
         return _resume(options, workspace)
     resolved = resolve_settings(options)
     check_inputs(resolved.config)
-    for one in by_hand(resolved):
-        print(visible(f"{one.message}\n{one.hint}".rstrip()), file=sys.stderr)
+    for finding in by_hand(resolved):
+        print(visible(f"{finding.message}\n{finding.hint}".rstrip()), file=sys.stderr)
     with open_control(workspace, _BUSY_SECONDS) as control:
         run_id, folder = control.train(resolved)
         return _train(options, control, run_id, folder)
