@@ -33,7 +33,7 @@ _CLEAN_EXAMPLES = msg(
 kinds removed unless told otherwise:
 {removed_by_default}
 other kinds:
-{other_commands}
+{other_kinds}
 
 examples:
   finetop data clean raw.csv clean.csv --test-file test.csv
@@ -42,7 +42,7 @@ examples:
     removed_by_default=textwrap.fill(
         ", ".join(REMOVED_BY_DEFAULT), 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
     ),
-    other_commands=textwrap.fill(
+    other_kinds=textwrap.fill(
         ", ".join(_OTHERS), 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
     ),
 )
