@@ -6,8 +6,13 @@ language; what is joined or cut afterwards is plain text. A sentence without val
 plain string. `xgettext --keyword=msg --keyword=msg_n:1,2` lists them.
 """
 
+import re
 from collections.abc import Mapping
+from string import Formatter
 from typing import Any
+
+_PLAIN_SPEC = re.compile(r"(?!.*\d{4})[^{}]{0,8}")
+"""How a stored template may format a value: a journal may be a stranger's, and `{x:>9999999999}` fills the memory."""
 
 
 class Message(str):
@@ -40,7 +45,11 @@ def msg_n(singular: str, plural: str, number: int, /, **values: Any) -> str:
 
 
 def from_record(record: Mapping[str, Any]) -> Message:
-    """A message as `Message.record` described it. Raises KeyError, TypeError or ValueError where it is none."""
+    """A message as `Message.record` described it. Raises KeyError, TypeError or ValueError where it is none, or names
+    more than its values: `{path.__class__}` reaches beyond them."""
+    for _, name, spec, _ in Formatter().parse(record["template"]):
+        if name is not None and not (name.isidentifier() and _PLAIN_SPEC.fullmatch(spec or "")):
+            raise ValueError(record["template"])
     values = {
         name: from_record(value) if isinstance(value, dict) and "template" in value else value
         for name, value in record["values"].items()
@@ -52,7 +61,7 @@ def restored(text: str, record: Any) -> str:
     """A text as the message that `record` describes; as it is where the record is none, or not that of this text."""
     try:
         message = from_record(record)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError):
         return text
     return message if message == text else text
 

@@ -2,8 +2,10 @@
 
 import json
 
+import pytest
+
 from engine.base.errors import ConfigError, EngineError
-from engine.base.messages import Message, msg
+from engine.base.messages import Message, msg, restored
 from engine.runs.journal import Journal, read
 from engine.store import queries, queue
 from engine.store.connect import reader, writer
@@ -95,3 +97,16 @@ def test_an_error_keeps_its_messages_but_where_its_text_cannot_be_encoded():
     assert ConfigError([REASON]).problems[0] is REASON
     assert EngineError(msg("{name}", name="\udcfd")).message == "\\udcfd"
     assert json.loads(json.dumps(REASON.record()))["values"]["cause"]["values"] == {"n": 1200}
+
+
+@pytest.mark.parametrize(
+    "template", ["{n:>999999999}", "{n:{n}}", "{n.__class__}", "{n[0]}", "{0}", "{}", "{n", "{n:>1234}"]
+)
+def test_a_strangers_template_renders_nothing_but_its_values(template):
+    text = "as it was written"
+    assert type(restored(text, {"template": template, "values": {"n": 1}})) is str
+
+
+def test_a_template_of_ours_comes_back_with_its_formats():
+    for message in (msg("{n:,} of {share:.1%} {name!r}", n=1234, share=0.5, name="a"), REASON):
+        assert type(restored(str(message), message.record())) is Message
