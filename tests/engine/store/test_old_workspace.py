@@ -87,7 +87,9 @@ def test_the_database_is_rebuilt_from_old_folders_and_from_an_old_database(works
     assert len(sampled(conn)) == 6 and [event.kind for event in queries.events(conn, 1)][-1] == "start"
 
 
-def test_commands_show_and_compare_old_runs(workspace, capsys):
+def test_commands_show_and_compare_old_runs(workspace, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # a reason is cut to the width
+
     def output(*words: str) -> str:
         assert main([*words, "--workspace", str(workspace)]) == 0
         return capsys.readouterr().out

@@ -321,7 +321,7 @@ def test_what_only_the_worker_finds_out_leaves_the_run_as_it_was(done, state):
     assert read_run(done).config.train.epochs == was and "before_resume" not in read_meta(done)
     assert events_of(done, "plan")[-1]["total_steps"] == total
     assert "as before: it could not go on" in describe_event("state", state, said)
-    ending = classify_exit(ExitEvidence(status=1 << 8, said=said))
+    ending = classify_exit(ExitEvidence(status=1 << 8, last_state=said))
     assert ending.state is RunState(state) and ending.end is not ExitCause.ASKED and ending.end is not ExitCause.DONE
 
     # Once it has begun, what it was resumed with stays, and a failure is one.
