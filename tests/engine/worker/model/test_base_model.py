@@ -322,7 +322,9 @@ def test_what_only_the_worker_finds_out_leaves_the_run_as_it_was(done, state):
     assert events_of(done, "plan")[-1]["total_steps"] == total
     assert "as before: it could not go on" in describe_event("state", state, said)
     ending = classify_exit(ExitEvidence(status=1 << 8, last_state=said))
-    assert ending.state is RunState(state) and ending.cause is not ExitCause.ASKED and ending.cause is not ExitCause.DONE
+    assert (
+        ending.state is RunState(state) and ending.cause is not ExitCause.ASKED and ending.cause is not ExitCause.DONE
+    )
 
     # Once it has begun, what it was resumed with stays, and a failure is one.
     change_bits(root / "models" / "base", "model.norm.weight")
