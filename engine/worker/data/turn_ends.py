@@ -127,9 +127,17 @@ class _Seen:
         self._always_opens = self._text([ask, _calls(_ONE)], (TOOL,), prompt=True) == last
         whole = self._text([ask, _calls(_ONE), result, _assistant(_LAST)], (TOOL,))
         pair = self._text([ask, _calls(_ONE, _TWO)], (TOOL,))
-        inner = pair.partition(_ONE)[2].partition(_TWO)[0] if _TWO in pair else ""
+        last = last.rpartition(_ONE)[2]
+        inner = pair.partition(_ONE)[2].partition(_TWO)[0] if _TWO in pair else self._without_end(last)
         between = whole.partition(_ONE)[2].partition(_RESULT)[0] if _RESULT in whole else ""
-        self.after_call = self._end(last.rpartition(_ONE)[2], between, inner, plain=False)
+        self.after_call = self._end(last, between, inner, plain=False)
+
+    def _without_end(self, last: str) -> str:
+        """What closes a call itself, of a template that does not write two: what stands before the end of a plain
+        turn, all where that has none, and nothing that is known where calls end otherwise."""
+        ends = self._tokens(self.closing)
+        own = last.removesuffix(self._own_header) if self._always_opens else last
+        return own.rpartition(ends[0][0])[0] if ends else own
 
     def _end(self, last: str, between: str, inner: str, plain: bool) -> str:
         """Record what follows a turn that is the last (`last`), and what separates it from the next (`between`);
@@ -144,7 +152,9 @@ class _Seen:
             self.trailer = max(self.trailer, header or last.partition(closing)[2].lstrip(), key=len)
             stop = self._tokens(closing)[-1][0]
             # Phi-3 writes its documents' end token behind the end of turn, where nothing follows.
-            if both := self._closing(shared, inner, plain):
+            both = self._closing(shared, inner, plain)
+            # Where a template writes one call only, what ends calls and what ends turns were not seen apart.
+            if both and (plain or inner or self._tokens(both)[-1][0] in self.stops):
                 self.closings.append(both)
                 self.stops.append(self._tokens(both)[-1][0])
             elif plain and (other := self._closing(between, inner, plain)):

@@ -88,6 +88,16 @@ def test_a_header_that_nobody_asked_for_is_no_part_of_an_answer(dress: str, clos
             assert verdict(DRESSES[dress].family, source(recipe), Example(messages=_CALLS[:count])) != "refused"
 
 
+@pytest.mark.parametrize("dress", ["chatml", "hermes", "glm", "llama3", "deepseek"])
+@pytest.mark.parametrize("closing", ["end", "second if last", "second+end", "next header"])
+def test_what_closes_a_call_ends_no_turn_where_a_template_writes_one_call_only(dress: str, closing: str) -> None:
+    for prompt in ("header", "think", "always"):
+        for call_closing in ("same", "second", "none"):
+            recipe = Recipe(dress, closing, False, prompt, calls="first", call_closing=call_closing, bos=False)
+            for count in (2, 4):
+                verdict(DRESSES[dress].family, source(sound(recipe)), Example(messages=_CALLS[:count]))
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_words_beside_a_call_that_come_last_are_trained_with_it_or_told(name: str) -> None:
     call = _CALL | {"function": {"name": "look", "arguments": {"city": "zqzmjla"}}}
