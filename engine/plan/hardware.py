@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from engine.base.errors import EngineError
 from engine.base.workspace import Workspace
 from engine.models.device_limits import cpu_is_good_at_bfloat16
+from engine.monitor.cuda_visible_devices import visible_gpus
+from engine.monitor.samples import Snapshot
 from engine.plan.gpu_fit import GpuSpec
 from engine.plan.throughput import PastRun
 
@@ -40,10 +42,15 @@ class Hardware:
 
 def detect_hardware(workspace: Workspace) -> Hardware:
     """One round of the monitor: some hundredths of a second, two seconds at most where a driver hangs."""
-    from engine.monitor.cuda_visible_devices import visible_gpus  # psutil and pynvml: 40 ms
-    from engine.monitor.monitor import read_once
+    from engine.monitor.monitor import read_once  # psutil and pynvml: 40 ms
 
-    snapshot = read_once(workspace.root, seconds=2.0)
+    return hardware_of(read_once(workspace.root, seconds=2.0))
+
+
+def hardware_of(snapshot: Snapshot | None) -> Hardware:
+    """What the monitor has read, as a program started here would see it; None: it has read nothing yet."""
+    if snapshot is None:
+        return Hardware((), "the GPUs of this machine are not read yet", None, None, None, cpu_is_good_at_bfloat16())
     seen = visible_gpus(snapshot.gpus, os.environ)
     cards = tuple(
         GpuSpec(gpu.name or f"GPU {gpu.index}", gpu.memory_total_bytes, gpu.memory_free_bytes)

@@ -8,70 +8,12 @@ from engine.base.messages import msg
 from engine.metrics.best_evaluation import LOSS, parse
 from engine.metrics.scoring_command import ScoreCommand
 from engine.plan.forecast import Forecast, Memory
-from engine.plan.gpu_fit import Change, Fit
-from engine.plan.hardware import Hardware
 from engine.present.data_warnings import PLAN_PROBLEMS, data_warnings
-from engine.present.numbers import bytes_text, duration, setting_text
-from engine.present.text import Column, cut, table, visible
+from engine.present.numbers import duration, setting_text
+from engine.present.text import visible
 from engine.runs.settings_checks import Finding
 from engine.settings.resolve import Resolved
 from engine.settings.schema import SETTINGS, RunConfig
-
-_PARTS = {
-    "weights": "weights of the model",
-    "quantisation": "constants of the 4-bit weights",
-    "adapter": "adapter",
-    "casts": "bfloat16 copies during a pass",
-    "gradients": "gradients",
-    "optimizer": "optimizer",
-    "activations": "activations",
-    "logits": "logits",
-    "workspace": "workspace",
-    "context": "CUDA context and libraries",
-}
-
-
-def estimate_line(needs: Memory, machine: Hardware) -> str:
-    """What is known before the data is read, in a line."""
-    size = bytes_text(needs.estimate.expected)
-    return msg(
-        "memory: about {size} on {machine}; reading the data for the rest", size=size, machine=_device(machine, needs)
-    )
-
-
-def verdict_lines(config: RunConfig, machine: Hardware, needs: Memory | None) -> list[str]:
-    """Whether it fits on this machine, and what would make it fit."""
-    if needs is None:
-        return [
-            msg(
-                "  ? memory not known: {model_name} is no dense model that finetop knows, and its "
-                "config.json is neither in a folder nor in the hub's cache",
-                model_name=visible(config.model.name),
-            )
-        ]
-    estimate = needs.estimate
-    span = msg(
-        "{expected} expected, {high} at most", expected=bytes_text(estimate.expected), high=bytes_text(estimate.high)
-    )
-    if not machine.cards:
-        if machine.memory_bytes is None or estimate.device != "cpu":
-            return [f"  ? {span}; {machine.no_cards.rstrip('.')}"]
-        mark, words = (
-            ("✓", "fits in this machine's memory")
-            if _cpu_is_enough(machine, needs)
-            else ("✗", "does not fit in this machine's memory")
-        )
-        return [f"  {mark} {words}: {span}, {_size(machine.memory_free_bytes or machine.memory_bytes)} free"]
-    best = max(needs.fits, key=lambda fit: (fit.surely, fit.fits, fit.card.usable_bytes))
-    name, free = visible(best.card.name), _size(_free(best))
-    if best.surely:
-        return [msg("  ✓ fits on {name}: {span}, {free} free", name=name, span=span, free=free)]
-    if best.fits:
-        return [msg("  ? fits on {name} if all goes as expected: {span}, {free} free", name=name, span=span, free=free)]
-    lines = [msg("  ✗ does not fit on {name}: {span}, {free} free", name=name, span=span, free=free)]
-    if needs.changes and needs.changes[-1].fits:
-        lines.append(msg("    it would with {changes}", changes=" ".join(_flags(change) for change in needs.changes)))
-    return lines
 
 
 def model_lines(config: RunConfig, needs: Memory) -> list[str]:
@@ -88,85 +30,6 @@ def model_lines(config: RunConfig, needs: Memory) -> list[str]:
             source=estimate.shape.source,
         ),
     ]
-
-
-def memory_lines(machine: Hardware, needs: Memory, width: int) -> list[str]:
-    """What the run needs by part, and where it fits."""
-    estimate = needs.estimate
-    lines = [
-        "memory",
-        msg(
-            "  {expected} expected, {low} at least, {high} at most; {needs}",
-            expected=_size(estimate.expected),
-            low=_size(estimate.low),
-            high=_size(estimate.high),
-            needs=_how(needs),
-        ),
-        msg(
-            "  with {micro_tokens:,} tokens a pass, activations {activations}, on {machine}",
-            micro_tokens=estimate.micro_tokens,
-            activations="recomputed" if estimate.activation_checkpointing else "kept",
-            machine=_device(machine, needs),
-        ),
-    ]
-    titles = _PARTS | ({"context": "libraries and their kernels"} if estimate.device == "cpu" else {})
-    rows = [(titles.get(name, name), _size(size)) for name, size in estimate.parts.items() if size >= 500_000]
-    lines += table([Column("part"), Column("", right=True)], rows, width, indent=4)[1:]
-    lines += ["", *_where(machine, needs, width)]
-    return lines
-
-
-def _where(machine: Hardware, needs: Memory, width: int) -> list[str]:
-    lines = ["fits on"]
-    if not machine.cards:
-        lines.append(msg("  {reason}; cards of common sizes instead:", reason=machine.no_cards.rstrip(".")))
-        if machine.memory_bytes is not None and needs.estimate.device == "cpu":
-            lines.insert(
-                1,
-                msg(
-                    "  {mark} this machine's CPU: {memory_bytes} of memory, {memory_free_bytes} free",
-                    mark="✓" if _cpu_is_enough(machine, needs) else "✗",
-                    memory_bytes=_size(machine.memory_bytes),
-                    memory_free_bytes=_size(machine.memory_free_bytes),
-                ),
-            )
-    titles = [
-        Column(""),
-        Column("card", least=12),
-        Column("free", True),
-        Column("takes", True),
-        Column("in passes of"),
-    ]
-    lines += table(titles, [_card_row(fit) for fit in needs.fits], width, indent=2)
-    if needs.changes:
-        lines.append("  cheapest first, each with those before it:")
-        lines += [cut(f"    {_change(change)}", width) for change in needs.changes]
-    elif not any(fit.fits for fit in needs.fits):
-        lines.append("  no setting makes it fit; a smaller model would")
-    return lines
-
-
-def _cpu_is_enough(machine: Hardware, needs: Memory) -> bool:
-    return needs.estimate.expected <= (machine.memory_free_bytes or machine.memory_bytes or 0)
-
-
-def _free(fit: Fit) -> int:
-    return fit.card.free_bytes if fit.card.free_bytes is not None else fit.card.total_bytes
-
-
-def _card_row(fit: Fit) -> tuple[str, ...]:
-    estimate = fit.estimate
-    mark = "✓" if fit.surely else "?" if fit.fits else "✗"
-    how = f"{estimate.micro_tokens:,} tokens{', recomputing' if estimate.activation_checkpointing else ''}"
-    return mark, fit.card.name, _size(_free(fit)), _size(estimate.expected), how
-
-
-def _change(change: Change) -> str:
-    return f"{'✓' if change.fits else '·'} {_flags(change)}: {_size(change.expected)}; {change.why}"
-
-
-def _flags(change: Change) -> str:
-    return " ".join(f"--set {path}={_value(value)}" for path, value in change.settings.items())
 
 
 def settings_lines(resolved: Resolved, auto: dict[str, Any], everything: bool) -> list[str]:
@@ -329,38 +192,9 @@ def _cost_lines(way: Forecast) -> list[str]:
     return lines
 
 
-def _how(needs: Memory) -> str:
-    how = "by a trace of one step" if needs.traced else "by arithmetic"
-    if needs.corrected_by:
-        runs = "a run" if needs.corrected_by == 1 else f"{needs.corrected_by} runs"
-        how += msg(
-            ", times {correction:.2f} after {runs} on this machine", correction=needs.inputs.correction, runs=runs
-        )
-    return how
-
-
-def _device(machine: Hardware, needs: Memory) -> str:
-    if not machine.cards:
-        return "the CPU"
-    name = visible(machine.cards[0].name)
-    return (
-        msg("each of {gpus} × {name}, where all weights are held", gpus=needs.gpus, name=name)
-        if needs.gpus > 1
-        else name
-    )
-
-
 def _count(number: int) -> str:
     """`7.62B`, `40.4M`, `9.5k`."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{unit}"
     return str(number)
-
-
-def _size(size: int | None) -> str:
-    return "n/a" if size is None else bytes_text(size)
-
-
-def _value(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

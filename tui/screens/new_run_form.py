@@ -17,8 +17,11 @@ from typing import Any, Literal
 
 from engine.base.errors import ConfigError, EngineError, InputError
 from engine.base.messages import msg
+from engine.base.workspace import Workspace
 from engine.models.model_facts import find_facts
+from engine.monitor.samples import Snapshot
 from engine.present import numbers
+from engine.present.text import one_line
 from engine.runs.run_folder import absolute, check_data, check_model
 from engine.runs.settings_checks import Finding, given_by_hand
 from engine.runs.settings_checks import check as check_asked
@@ -26,7 +29,7 @@ from engine.settings import sweep
 from engine.settings.coerce import parse_value
 from engine.settings.eval_inputs import check_scores
 from engine.settings.resolve import Layer, Resolved, inherit_origins, resolve
-from engine.settings.schema import PATHS, SETTINGS
+from engine.settings.schema import PATHS, SETTINGS, RunConfig
 from tui.render.line import Line
 
 USUAL = (
@@ -342,6 +345,25 @@ def _files(text: str) -> list[str]:
         return []
     head = f"{folder}/" if folder or text.startswith("/") else ""
     return [f"{head}{name}{'/' if is_folder else ''}" for name, is_folder in entries[:500]]
+
+
+def memory_needs(
+    config: RunConfig, workspace: Workspace, machine: Snapshot | None, report: Mapping[str, Any]
+) -> list[Line]:
+    """The plan's view of the memory, drawn; `report` is a token report, or empty. It reads files: on a thread only."""
+    from engine.plan.forecast import memory  # 30 ms, which opening the screen need not pay
+    from engine.plan.hardware import hardware_of, past_runs
+    from engine.present.memory_view import memory_view, unknown_memory
+    from tui.render.memory_lines import memory_lines
+
+    try:
+        hardware = hardware_of(machine)
+        needs = memory(config, hardware, past_runs(workspace), dict(report.get("facts") or {}))
+    except (EngineError, OSError, ValueError) as error:
+        return [[(msg("memory not known: {error}", error=one_line(str(error))), "dim")]]
+    if needs is None:
+        return [[(unknown_memory(config.model.name), "dim")]]
+    return memory_lines(memory_view(hardware, needs))
 
 
 @dataclass(frozen=True, slots=True)

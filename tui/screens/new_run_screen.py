@@ -24,7 +24,6 @@ from engine.settings.resolve import Resolved, read_run
 from engine.settings.schema import SETTINGS, RunConfig
 from tui.data.data_preview import DataPreview, preview, token_report
 from tui.data.helper_process import HelperProcess
-from tui.render import memory_view
 from tui.render.line import Line
 from tui.screens import new_run_form
 from tui.screens.dialogs import Choose
@@ -175,19 +174,17 @@ class NewRunScreen(KeyScreen):
 
     def _learn(self) -> None:
         number, runs, machine = self._number, self.checked.runs, self.host.snapshot.machine
-        token_counts = memory_view.circumstances(self.tokens) if isinstance(self.tokens, Mapping) else None
+        report = self.tokens if isinstance(self.tokens, Mapping) else {}
+        workspace = self.host.workspace
 
         def work() -> None:
             files = new_run_form.check_files(runs)
-            try:
-                memory = (
-                    () if "model.name" in files else tuple(memory_view.lines(runs[0].config, machine, token_counts))
-                )
-            except (EngineError, OSError, ValueError) as error:
-                memory = ([(msg("memory not known: {error}", error=one_line(str(error))), "dim")],)
+            memory: Sequence[Line] = ()
+            if "model.name" not in files:
+                memory = new_run_form.memory_needs(runs[0].config, workspace, machine, report)
             findings = new_run_form.findings(runs[0])
             warnings = tuple(finding.message for finding in findings if not finding.refused)
-            self.post_message(self.Learned(number, "checks", FormChecks(files, memory, warnings)))
+            self.post_message(self.Learned(number, "checks", FormChecks(files, tuple(memory), warnings)))
 
         self.run_worker(work, thread=True, exclusive=True, group="learn", exit_on_error=False)
         config = runs[0].config

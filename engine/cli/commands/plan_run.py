@@ -21,16 +21,14 @@ from engine.plan.forecast import forecast, forecast_json, memory, memory_json
 from engine.plan.hardware import detect_hardware, past_runs
 from engine.plan.throughput import Speed
 from engine.plan.trace_request import run_trace, trace_request
+from engine.present.memory_view import estimate_line, memory_lines, memory_view, unknown_memory, verdict_lines
 from engine.present.plan_view import (
     course_lines,
     data_lines,
-    estimate_line,
     evaluation_lines,
     finding_lines,
-    memory_lines,
     model_lines,
     settings_lines,
-    verdict_lines,
 )
 from engine.present.text import marked, output_width, print_json, trained_text, visible
 from engine.runs import journal, resume_run
@@ -67,7 +65,7 @@ def run_plan(options: argparse.Namespace) -> int:
             report = _finished(reading)
         except EngineError:
             if not options.json and before is not None:  # what needs no data is still worth knowing
-                _print([*model_lines(config, before), "", *memory_lines(machine, before, width), ""])
+                _print([*model_lines(config, before), "", *memory_lines(memory_view(machine, before), width), ""])
             raise
     config = config.replace(report["auto"])
     gpus = GpuFacts(machine.gpu_names, len(machine.cards))
@@ -95,9 +93,12 @@ def run_plan(options: argparse.Namespace) -> int:
     for number, pieces in enumerate(report["examples"], 1):
         print(msg("\nexample {number}, trained tokens {marked}:", number=number, marked=marked("like this", True)))
         print(trained_text(pieces))
+    verdict = [f"  ? {unknown_memory(config.model.name)}"]
     if needs is not None:
-        _print(["", *model_lines(config, needs), "", *memory_lines(machine, needs, width)])
-    _print(["", "plan", *verdict_lines(config, machine, needs), *course_lines(report, way), *finding_lines(findings)])
+        view = memory_view(machine, needs)
+        verdict = verdict_lines(view)
+        _print(["", *model_lines(config, needs), "", *memory_lines(view, width)])
+    _print(["", "plan", *verdict, *course_lines(report, way), *finding_lines(findings)])
     return 0
 
 

@@ -21,7 +21,7 @@ from engine.base.worker_process import DONE, STOPPED, spawn_worker
 from engine.plan.forecast import memory
 from engine.plan.gpu_fit import GpuSpec
 from engine.plan.hardware import Hardware
-from engine.present.plan_view import memory_lines
+from engine.present.memory_view import memory_lines, memory_view
 from engine.runs import journal
 from engine.settings.schema import RunConfig
 from engine.worker.model.loss import PackedLoss
@@ -271,7 +271,7 @@ def test_a_plan_counts_the_gpus_that_train_together():
     one, two = (memory(settings, machine, [], facts) for settings in (RunConfig(), config))
     assert (one.estimate.micro_tokens, two.estimate.micro_tokens) == (3000, 1500)
     assert one.estimate.parts["weights"] == two.estimate.parts["weights"]
-    line = "\n".join(memory_lines(machine, two, 100))
+    line = "\n".join(memory_lines(memory_view(machine, two), 100))
     assert "on each of 2 × NVIDIA A100, where all weights are held" in line
 
 
