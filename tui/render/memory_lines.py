@@ -1,7 +1,7 @@
 """What a run needs of memory and where it fits, as lines of the screen: `engine.present.memory_view` drawn."""
 
 from engine.base.messages import msg
-from engine.present.memory_view import MemoryView, MemoryFit, Verdict
+from engine.present.memory_view import MemoryFit, MemoryView, Verdict
 from engine.present.text import fit, one_line
 from tui.render.line import Line
 
