@@ -5,10 +5,8 @@ whether it was made, and if not, why, in the user's words. One thread at a time;
 first need, and runs that the store does not know yet come in with it.
 """
 
-import contextlib
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 from engine.base.errors import EngineError, InputError
 from engine.base.messages import msg
 from engine.base.worker_process import worker_alive
-from engine.base.workspace import CHECKPOINTS, Workspace
+from engine.base.workspace import CHECKPOINTS, Workspace, folder_bytes
 from engine.daemon import daemon_client
 from engine.runs import checkpoints, resume_run
 from engine.runs.relocate import located
@@ -35,13 +33,14 @@ from engine.runs.run_folder import (
 )
 from engine.settings.resolve import Layer, Resolved, overlay, read_run
 from engine.settings.schema import RunConfig
-from engine.store import discover, queries, queue
+from engine.store import discover, queries, queue, trash
 from engine.store.connect import Connection, writer
 from engine.store.journal_import import import_journal
 from engine.store.new_run import new_run
 from engine.store.run_records import ACTIVE, ENDED, Outcome, Run, RunState
 from engine.store.store_errors import StoreMissing
 from engine.store.transactions import BUSY_SECONDS
+from engine.store.trash import Trashed
 
 START = "start"
 """In a forked run's folder: the weights it starts from, so that its parent may go."""
@@ -349,22 +348,19 @@ class Control:
         return outcome
 
     def delete_checkpoint(self, run_id: int, step: int, force: bool = False) -> Outcome:
-        """Delete a checkpoint for good. The only one of a run goes only by `force`, a pinned one never."""
+        """Move a checkpoint to the trash. The only one of a run goes only by `force`, a pinned one never."""
 
-        def delete(run: Run, folder: Path) -> None:
-            checkpoints.delete(folder, step, busy=run.active or worker_alive(folder.parent), force=force)
+        def move_out(run: Run, folder: Path) -> None:
+            daemon_client.make_private(self.workspace)
+            busy = run.active or worker_alive(folder.parent)
+            checkpoints.move_out(folder, step, trash.place(self.workspace, run_id, step), busy, force)
 
-        outcome = self._on_disk(run_id, delete)
+        outcome = self._on_disk(run_id, move_out)
         if outcome:
             conn = self._writer()
             queue.checkpoint_removed(conn, run_id, step)
-            queue.note(
-                conn,
-                run_id,
-                "checkpoint-deleted",
-                msg("the checkpoint of step {step} was deleted by hand", step=step),
-                step,
-            )
+            message = msg("the checkpoint of step {step} was moved to the trash", step=step)
+            queue.note(conn, run_id, "checkpoint-deleted", message, step)
         return outcome
 
     def _on_disk(self, run_id: int, act: Callable[[Run, Path], None]) -> Outcome:
@@ -387,72 +383,39 @@ class Control:
         """What a run's folder takes on disk, wherever it lies; files with several names count once."""
         return sum(folder_bytes(base / str(run_id)) for base in (self.workspace.runs, self.workspace.trash))
 
+    def trashed(self) -> tuple[Trashed, ...]:
+        """What lies in the trash, the oldest deletion first."""
+        return trash.contents(self._writer(), self.workspace)
+
     def trash(self, run_id: int) -> Outcome:
         """Out of the lists, its folder into the trash. Not while it has a worker."""
         conn = self._writer()
         run = queries.run(conn, run_id)
-        folder = self.workspace.runs / str(run_id)
-        if run and not run.active and worker_alive(folder):
+        if run and not run.active and worker_alive(self.workspace.runs / str(run_id)):
             return Outcome(
                 False, run_id, run.state, msg("run {run_id} still has a worker, which has not left yet", run_id=run_id)
             )
-        outcome = queue.trash(conn, run_id)  # first, so that no daemon starts it while its folder moves
-        if outcome:
-            try:
-                daemon_client.make_private(self.workspace)
-                self.workspace.trash.mkdir(mode=0o700, exist_ok=True)
-                _move(folder, self.workspace.trash / str(run_id))
-            except (OSError, EngineError) as error:
-                queue.restore(conn, run_id, held=run.held if run else True)
-                why = error.strerror if isinstance(error, OSError) else error.message
-                return Outcome(
-                    False,
-                    run_id,
-                    outcome.state,
-                    msg("the folder of run {run_id} cannot be moved: {why}", run_id=run_id, why=why),
-                )
-        return outcome
+        try:
+            daemon_client.make_private(self.workspace)
+        except EngineError as error:
+            return Outcome(False, run_id, run.state if run else None, error.message)
+        return trash.put(conn, self.workspace, run_id)
 
     def restore(self, run_id: int) -> Outcome:
         """Back out of the trash; a run that was waiting comes back held."""
-        conn = self._writer()
-        run = queries.run(conn, run_id)
-        if run is not None and run.trashed is None:
-            return Outcome(False, run_id, run.state, msg("run {run_id} is not in the trash", run_id=run_id))
-        if run is not None:
-            try:
-                _move(self.workspace.trash / str(run_id), self.workspace.runs / str(run_id))
-            except OSError as error:
-                why = msg(
-                    "the folder of run {run_id} cannot be moved back: {strerror}",
-                    run_id=run_id,
-                    strerror=error.strerror,
-                )
-                return Outcome(False, run_id, run.state, why)
-        return queue.restore(conn, run_id)
+        return trash.restore(self._writer(), self.workspace, run_id)
+
+    def restore_checkpoint(self, run_id: int, step: int) -> Outcome:
+        """Back out of the trash into its run, which must not have gone another way since."""
+        return trash.restore_checkpoint(self._writer(), self.workspace, run_id, step)
 
     def purge(self, run_id: int) -> Outcome:
-        """Delete a run of the trash for good."""
-        conn = self._writer()
-        run = queries.run(conn, run_id)
-        if run is not None and run.trashed is not None:
-            try:
-                # A trash that was cut short between row and folder left it in its old place.
-                for base in (self.workspace.trash, self.workspace.runs):
-                    if (base / str(run_id)).exists():
-                        shutil.rmtree(base / str(run_id))
-            except OSError as error:
-                why = msg(
-                    "{filename} cannot be deleted: {strerror}",
-                    filename=error.filename or run_id,
-                    strerror=error.strerror,
-                )
-                return Outcome(False, run_id, run.state, why)
-        return queue.purge(conn, run_id)
+        """Delete a run of the trash for good, with its checkpoints there."""
+        return trash.purge(self._writer(), self.workspace, run_id)
 
-    def trashed(self) -> list[Run]:
-        """What lies in the trash."""
-        return list(queries.list_runs(self._writer(), trashed=True))
+    def purge_checkpoint(self, run_id: int, step: int) -> Outcome:
+        """Delete a checkpoint of the trash for good."""
+        return trash.purge(self._writer(), self.workspace, run_id, step)
 
     def groups(self) -> set[str]:
         """The names of all groups of runs, also of those in the trash."""
@@ -480,29 +443,6 @@ class Control:
     def _run_folder(self, run_id: int) -> Path:
         run = queries.run(self._writer(), run_id)
         return self.workspace.run_folder(run_id) if run is None else self._place(run)
-
-
-def folder_bytes(folder: Path) -> int:
-    """Of all files in a folder; one with several names counts once, links are not followed."""
-    total, seen, folders = 0, set(), [str(folder)]
-    while folders:
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                        continue
-                    status = entry.stat(follow_symlinks=False)
-                    if (status.st_dev, status.st_ino) not in seen:
-                        seen.add((status.st_dev, status.st_ino))
-                        total += status.st_size
-    return total
-
-
-def _move(folder: Path, to: Path) -> None:
-    """One rename, so that the folder is here or there. Done already, or never there: nothing to do."""
-    if folder.exists():
-        os.rename(folder, to)
 
 
 def _check_all(configs: list[RunConfig]) -> None:

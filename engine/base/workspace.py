@@ -36,7 +36,7 @@ class Workspace:
 
     @property
     def trash(self) -> Path:
-        """The folders of removed runs, until they are purged."""
+        """Removed runs (`41`) and checkpoints (`41@600`), until they are purged."""
         return self.root / STATE / "trash"
 
     @property
@@ -106,6 +106,23 @@ def folder_ids(folder: Path) -> list[int]:
         return sorted(int(name) for name in os.listdir(folder) if _RUN_ID.fullmatch(name))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def folder_bytes(folder: Path) -> int:
+    """Of all files in a folder; one with several names counts once, links are not followed."""
+    total, seen, folders = 0, set(), [str(folder)]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                    if (status.st_dev, status.st_ino) not in seen:
+                        seen.add((status.st_dev, status.st_ino))
+                        total += status.st_size
+    return total
 
 
 def find_workspace(option: str | None = None) -> Workspace:

@@ -46,8 +46,11 @@ _COMMANDS = {
         "hold": "keep waiting runs from starting",
         "release": "let held runs take their turn",
         "move": "change a run's place in the queue",
-        "rm": "move runs to the trash, or delete a checkpoint",
-        "restore": "take runs back out of the trash",
+    },
+    "removal": {
+        "rm": "move runs or checkpoints to the trash",
+        "restore": "take them back out of the trash",
+        "trash": "what lies in the trash, and how much it takes",
     },
     "edit": {
         "edit": "give runs another name, tags or a note",

@@ -199,3 +199,17 @@ def resumed(options: argparse.Namespace, workspace: Workspace) -> tuple[int, Pat
     if point != "latest":  # a run that was stopped before its first checkpoint starts again from the beginning
         checkpoint_folder(folder, point)
     return run_id, folder, point
+
+
+def agreed(question: str, for_good: bool = True) -> bool:
+    """Ask on a terminal. Elsewhere a command means what it says, but what is deleted for good takes a --yes."""
+    if not sys.stdin.isatty():
+        if for_good:
+            raise InputError(msg("{question} Nobody is there to answer", question=question), "Say --yes.")
+        return True
+    print(visible(f"{question} [y/N] "), end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline().strip().lower()
+    if answer not in ("y", "yes"):
+        print("nothing was done", file=sys.stderr)
+        return False
+    return True

@@ -17,6 +17,8 @@ class Limits:
     """How often a waiting queue is decided again when nothing but the machine has changed."""
     disk_reserve_bytes: int = GIB
     """Nothing starts below: runs.db and the journals of the runs that go on must have room to be written."""
+    trash_seconds: float = 6.0
+    """Between two deletions from the trash where a disk is full: a paused run looks for room every 5 s."""
     overdue_seconds: float = 10.0
     """A broken promise is reported so long after: a loaded machine is late by seconds."""
     hung_seconds: float = 900.0

@@ -26,6 +26,7 @@ from engine.daemon.placement import Machine
 from engine.daemon.scheduler import CPU_SLOTS, Start, State, WaitKind, decide
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.telemetry import Telemetry, publish
+from engine.daemon.trash_room import make_room
 from engine.store import queries, queue
 from engine.store.connect import Changes, Connection, DatabaseError, writer
 from engine.store.discover import import_unknown
@@ -73,7 +74,7 @@ class Daemon:
         self._leaving = ""
         self._dirty = True
         """Something has changed that `Changes` does not tell: our own writes, an end, the warm process."""
-        self._next_second = self._next_schedule = 0.0
+        self._next_second = self._next_schedule = self._next_room = 0.0
         self._busy_at = time.monotonic()
         self._trouble = ""
         self._pause_written_at: dict[int, float] = {}
@@ -220,6 +221,9 @@ class Daemon:
             return
         self._supervisor.check_heartbeats()
         workers = self._supervisor.workers.values()
+        now, active = time.monotonic(), [worker.run for worker in workers]
+        if now >= self._next_room and make_room(self._conn, self.workspace, active):
+            self._next_room, self._dirty = now + self.limits.trash_seconds, True
         self._telemetry.watch({w.run.id: (w.pid, w.started) for w in workers if w.pid is not None})
         snapshot = self._telemetry.latest()
         self._machine = placement.machine(snapshot, os.environ)

@@ -1,7 +1,6 @@
 """What a front end may do to a run's checkpoint folders. The worker writes them
 (engine/worker/runtime/checkpoint.py)."""
 
-import contextlib
 import errno
 import os
 import re
@@ -42,8 +41,9 @@ def pin(folder: Path, step: int, pinned: bool) -> None:
         ) from None
 
 
-def delete(folder: Path, step: int, busy: bool, force: bool) -> None:
-    """Delete a checkpoint for good. Raises CheckpointError where it must stay.
+def move_out(folder: Path, step: int, to: Path, busy: bool, force: bool) -> None:
+    """Move a checkpoint, with the names that point at it, into the folder `to`; what lay there goes. Raises
+    CheckpointError where it must stay.
 
     `busy`: a worker has the run, and goes on from its latest. `force`: also the only one there is.
     """
@@ -59,20 +59,42 @@ def delete(folder: Path, step: int, busy: bool, force: bool) -> None:
         raise CheckpointError(
             msg("step {step} is the only checkpoint: without it the run can only start anew", step=step)
         )
-    doomed = folder / f".tmp-removed-{step}"  # renamed first, so that a crash leaves no half checkpoint
+    names = [entry.name for entry in folder.iterdir() if entry.is_symlink() and os.readlink(entry) == path.name]
     try:
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.rename(path, doomed)
+        shutil.rmtree(to, ignore_errors=True)
+        to.mkdir(mode=0o700, parents=True)
+        os.rename(path, to / path.name)  # whole here or whole there, also after a crash
+        for name in names:
+            os.rename(folder / name, to / name)
     except OSError as error:
-        raise CheckpointError(msg("{path} cannot be deleted: {strerror}", path=path, strerror=error.strerror)) from None
-    for entry in folder.iterdir():
-        if entry.is_symlink() and os.readlink(entry) == path.name:
-            entry.unlink(missing_ok=True)
+        raise CheckpointError(msg("{path} cannot be moved: {strerror}", path=path, strerror=error.strerror)) from None
     remaining = steps(folder)
     if remaining and not busy and not (folder / "latest").exists():
-        with contextlib.suppress(FileExistsError):
-            (folder / "latest").symlink_to(path_of(folder, remaining[-1]).name)
-    shutil.rmtree(doomed, ignore_errors=True)
+        link(folder, "latest", remaining[-1])
+
+
+def move_back(entry: Path, folder: Path, step: int) -> list[str]:
+    """Undo `move_out`, which moved it to `entry`; the names that point at it again. Raises CheckpointError."""
+    path = path_of(folder, step)
+    if path.exists():
+        raise CheckpointError(msg("there is a checkpoint of step {step} again", step=step))
+    names = []
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.rename(entry / path.name, path)
+        for name in sorted(os.listdir(entry)):
+            if name != "latest" and not os.path.lexists(folder / name):
+                os.rename(entry / name, folder / name)
+                names.append(name)
+        if step == steps(folder)[-1]:
+            link(folder, "latest", step)
+            names.append("latest")
+    except OSError as error:
+        raise CheckpointError(
+            msg("{path} cannot be moved back: {strerror}", path=entry, strerror=error.strerror)
+        ) from None
+    shutil.rmtree(entry, ignore_errors=True)
+    return names
 
 
 def untrained_note(path: Path) -> str:

@@ -160,6 +160,16 @@ def events(
     return tuple(map(_event, reversed(rows)))
 
 
+def lacks_room(conn: sqlite3.Connection, active_run: Run) -> bool:
+    """Whether the worker of a run has paused since its disk is full, and has not gone on yet."""
+    row = conn.execute(
+        "SELECT kind FROM events WHERE run_id = ? AND kind IN ('disk-full', 'disk-free') AND time >= ?"
+        " ORDER BY id DESC LIMIT 1",
+        (active_run.id, active_run.started or 0.0),
+    ).fetchone()
+    return bool(row) and row[0] == "disk-full"
+
+
 def checkpoints(conn: sqlite3.Connection, run_id: int | None = None, removed: bool = False) -> tuple[Checkpoint, ...]:
     """Checkpoints of a run, or of all, newest step first."""
     rows = conn.execute(

@@ -8,7 +8,7 @@ only the daemon claims and finishes.
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from engine.base.errors import encodable
@@ -425,6 +425,22 @@ def checkpoint_removed(conn: sqlite3.Connection, run_id: int, step: int) -> bool
                 (_json(["latest", *kept]), run_id, newest[0]),
             )
         return cursor.rowcount > 0
+
+
+def checkpoint_restored(conn: sqlite3.Connection, run_id: int, step: int, kept: Sequence[str], pinned: bool) -> None:
+    """A removed checkpoint is there again, under the names `kept`, which no other has any more."""
+    with write(conn):
+        for other, labels in conn.execute(
+            "SELECT step, kept FROM checkpoints WHERE run_id = ? AND removed IS NULL", (run_id,)
+        ).fetchall():
+            remaining = [label for label in json.loads(labels or "[]") if label not in kept]
+            conn.execute(
+                "UPDATE checkpoints SET kept = ? WHERE run_id = ? AND step = ?", (_json(remaining), run_id, other)
+            )
+        conn.execute(
+            "UPDATE checkpoints SET removed = NULL, kept = ?, pinned = ? WHERE run_id = ? AND step = ?",
+            (_json(list(kept)), int(pinned), run_id, step),
+        )
 
 
 def trash(conn: sqlite3.Connection, run_id: int) -> Outcome:

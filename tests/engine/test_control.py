@@ -310,6 +310,59 @@ def test_a_deleted_checkpoint_leaves_its_names_to_the_newest_and_the_only_one_st
     assert os.listdir(folder) == []
 
 
+def test_a_deleted_checkpoint_lies_in_the_trash_and_comes_back_with_its_names(workspace, control, settings):
+    run_id = ended(workspace, control, settings, 3, 6)
+    folder = workspace.runs / str(run_id) / "checkpoints"
+    (folder / "best").symlink_to("step-00000006")
+    before = {name: os.readlink(folder / name) for name in ("best", "latest")}
+    assert control.delete_checkpoint(run_id, 6)
+    control.close()  # another day, another process
+    (item,) = control.trashed()
+    assert (item.label, item.run_id, item.step) == (f"{run_id}@6", run_id, 6)
+    assert control.restore_checkpoint(run_id, 6)
+    assert {name: os.readlink(folder / name) for name in ("best", "latest")} == before
+    assert (folder / "step-00000006" / "training_state.pt").read_bytes() == b"optimizer"
+    kept = {point.step: point.kept for point in queries.checkpoints(reader(workspace.database), run_id)}
+    assert kept == {6: ("best", "latest"), 3: ()}
+    assert control.trashed() == () and os.listdir(workspace.trash) == []
+    assert control.restore_checkpoint(run_id, 6).why == f"{run_id}@6 is not in the trash"
+
+
+def test_a_checkpoint_of_a_course_the_run_has_left_does_not_come_back(workspace, control, settings):
+    run_id = ended(workspace, control, settings, 3, 6)
+    assert control.delete_checkpoint(run_id, 6)
+    folder = workspace.runs / str(run_id)
+    write(folder, line("resume", from_step=3), metric(4, loss=0.5))
+    with writer(workspace.database) as conn:
+        import_journal(conn, run_id, folder)
+    assert "gone another way" in control.restore_checkpoint(run_id, 6).why
+    checkpoint(workspace, run_id, 6, "latest")
+    with writer(workspace.database) as conn:
+        import_journal(conn, run_id, folder)
+    assert not control.restore_checkpoint(run_id, 6)
+    assert control.purge_checkpoint(run_id, 6) and control.trashed() == ()
+
+
+def test_a_run_takes_its_deleted_checkpoints_with_it(workspace, control, settings):
+    run_id = ended(workspace, control, settings, 3, 6)
+    assert control.delete_checkpoint(run_id, 6) and control.trash(run_id)
+    assert [item.label for item in control.trashed()] == [f"{run_id}@6", str(run_id)]
+    assert "in the trash itself" in control.restore_checkpoint(run_id, 6).why
+    assert control.purge(run_id)
+    assert control.trashed() == () and os.listdir(workspace.trash) == []
+
+
+def test_of_a_run_at_work_a_checkpoint_comes_back_pinned(workspace, control, settings):
+    """Its worker deletes what the settings do not keep, at its next save."""
+    run_id = ended(workspace, control, settings, 3, 6)
+    assert control.delete_checkpoint(run_id, 3) and control.resume(run_id)
+    queue.claim(writer(workspace.database), run_id)
+    assert control.restore_checkpoint(run_id, 3)
+    pinned = {point.step: point.pinned for point in queries.checkpoints(reader(workspace.database), run_id)}
+    assert pinned == {6: False, 3: True}
+    assert (workspace.runs / str(run_id) / "checkpoints" / "step-00000003" / PINNED).exists()
+
+
 def test_an_active_run_keeps_the_checkpoint_it_would_go_on_from(workspace, control, settings):
     run_id = ended(workspace, control, settings, 3, 6)
     assert control.resume(run_id)
@@ -343,7 +396,7 @@ def test_the_trash_gives_back_what_was_put_into_it(workspace, control, settings)
     assert size > 20
     assert control.trash(run_id)
     assert not (workspace.runs / str(run_id)).exists() and control.run_bytes(run_id) == size
-    assert [run.id for run in control.trashed()] == [run_id]
+    assert [item.run_id for item in control.trashed()] == [run_id]
     assert control.trash(run_id).why == f"run {run_id} is in the trash" == control.resume(run_id).why
     assert control.restore(run_id) and control.run_bytes(run_id) == size
     assert run_of(workspace, run_id).state is RunState.STOPPED

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.base.messages import msg
 from engine.base.worker_process import spawn_worker
-from engine.base.workspace import Workspace, find_workspace
+from engine.base.workspace import Workspace, find_workspace, folder_bytes
 from engine.cli.watch_run import Watcher
 from engine.metrics.names import metric_name
 from engine.present.numbers import bytes_text, duration
@@ -112,7 +112,6 @@ def _prepare(workspace: Workspace) -> None:
 
 def _leave(workspace: Workspace, control: "Control", ids: Collection[int]) -> None:
     """End what is left of the demo and its daemon; where the user has queued more in its workspace, all goes on."""
-    from engine.control import folder_bytes
     from engine.daemon import daemon_client
 
     if others := [run for run in _living(workspace) if run.id not in ids]:

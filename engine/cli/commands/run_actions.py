@@ -1,4 +1,4 @@
-"""`finetop stop`, `kill`, `resume`, `fork`, `hold`, `release`, `move`, `rm`, `restore`: what is done to runs."""
+"""`finetop stop`, `kill`, `resume`, `fork`, `hold`, `release`, `move`: what is done to runs."""
 
 import argparse
 import json
@@ -8,16 +8,23 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.base.errors import EngineError, InputError
-from engine.base.messages import msg, msg_n
+from engine.base.messages import msg
 from engine.base.workspace import Workspace, find_workspace, parse_checkpoint_name
-from engine.cli.run_args import add_runs_argument, chosen_runs, find_run, open_control, open_store, print_outcomes
+from engine.cli.run_args import (
+    add_runs_argument,
+    agreed,
+    chosen_runs,
+    find_run,
+    open_control,
+    open_store,
+    print_outcomes,
+)
 from engine.cli.settings_flags import add_setting_flags, given_layers, named_setting
-from engine.control import Control, folder_bytes
+from engine.control import Control
 from engine.daemon import daemon_client
-from engine.present.numbers import bytes_text
 from engine.present.text import visible
 from engine.runs.checkpoints import untrained_note
-from engine.runs.run_folder import checkpoint_folder, step_of
+from engine.runs.run_folder import checkpoint_folder
 from engine.settings.coerce import parse_value
 from engine.store import queries
 from engine.store.connect import Changes, Connection
@@ -79,18 +86,6 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
     move = parser("move", run_move, "move 41 top", "move 41 3")
     move.add_argument("id", metavar="ID", help="a waiting run")
     move.add_argument("to", metavar="WHERE", help="up, down, top, bottom, or its new place from 1 on")
-    rm = parser(
-        "rm",
-        run_rm,
-        "rm 38-40",
-        "rm 41@600",
-        "rm --purge",
-    )
-    add_runs_argument(rm, "runs, or one checkpoint as 41@600")
-    rm.add_argument("--purge", action="store_true", help="empty the trash, or delete the runs that are named for good")
-    rm.add_argument("--yes", action="store_true", help="do not ask before something is deleted for good")
-    restore = parser("restore", run_restore, "restore 38", "restore 38-40")
-    add_runs_argument(restore, "runs in the trash")
 
 
 # wishes
@@ -138,7 +133,7 @@ def run_kill(options: argparse.Namespace) -> int:
     ids = chosen_runs(options, conn)
     working = [run for run_id in ids if (run := queries.run(conn, run_id)) and run.active]
     names = ", ".join(f"{run.id} ({run.name})" for run in working)
-    if working and not options.yes and not _agreed(msg("End {names} at once, unsaved?", names=names), for_good=False):
+    if working and not options.yes and not agreed(msg("End {names} at once, unsaved?", names=names), for_good=False):
         return 1
     with open_control(workspace) as control:
         outcomes = [control.kill(run_id) for run_id in ids]
@@ -239,116 +234,3 @@ def run_fork(options: argparse.Namespace) -> int:
     else:
         print(forked)
     return 0
-
-
-# the trash
-
-
-def run_rm(options: argparse.Namespace) -> int:
-    workspace = find_workspace(options.workspace)
-    conn = open_store(workspace)
-    if any("@" in word for word in options.runs):
-        return _delete_checkpoints(options, workspace, conn)
-    if options.purge:
-        return _purge(options, workspace, conn)
-    ids = chosen_runs(options, conn)
-    with open_control(workspace) as control:
-        sizes = {run_id: control.run_bytes(run_id) for run_id in ids}
-        outcomes = [control.trash(run_id) for run_id in ids]
-    if not options.json and any(outcomes):
-        total = sum(sizes[outcome.run_id] for outcome in outcomes if outcome)
-        print(
-            msg(
-                "{total} moved to the trash; `finetop restore` takes them back, `finetop rm --purge` deletes",
-                total=bytes_text(total),
-            ),
-            file=sys.stderr,
-        )
-    return print_outcomes(
-        [(outcome, msg("in the trash ({size})", size=bytes_text(sizes[outcome.run_id]))) for outcome in outcomes],
-        options.json,
-    )
-
-
-def _purge(options: argparse.Namespace, workspace: Workspace, conn: Connection) -> int:
-    """Delete for good: what is named (moved to the trash first), or all that lies there."""
-    if options.runs or options.filter is not None:
-        ids = chosen_runs(options, conn, trashed=options.filter is not None)
-    else:
-        ids = [run.id for run in queries.list_runs(conn, sort="id", trashed=True)]
-        if not ids:
-            print("the trash is empty", file=sys.stderr)
-            return 0
-    with open_control(workspace) as control:
-        sizes = {run_id: control.run_bytes(run_id) for run_id in ids}
-        runs = msg_n("{n:,} run", "{n:,} runs", len(ids))
-        if not options.yes and not _agreed(
-            msg("Delete {runs} for good ({size})?", runs=runs, size=bytes_text(sum(sizes.values())))
-        ):
-            return 1
-        outcomes = []
-        for run_id in ids:
-            run = queries.run(conn, run_id)
-            outcome = control.trash(run_id) if run and run.trashed is None else Outcome(True, run_id)
-            outcomes.append(control.purge(run_id) if outcome else outcome)
-    return print_outcomes([(o, f"deleted ({bytes_text(sizes[o.run_id])})") for o in outcomes], options.json)
-
-
-def _delete_checkpoints(options: argparse.Namespace, workspace: Workspace, conn: Connection) -> int:
-    outcomes = []
-    with open_control(workspace) as control:
-        for word in options.runs:
-            run_id, point = parse_checkpoint_name(word)
-            if "@" not in word:
-                raise InputError("runs and checkpoints cannot be removed together", "Give them in two commands.")
-            find_run(conn, run_id)
-            folder = checkpoint_folder(workspace.run_folder(run_id), point)
-            step = step_of(folder)
-            others = queries.checkpoints(conn, run_id)
-            size = folder_bytes(folder)
-            last = (
-                ", its only checkpoint: without it the run can only start again from the beginning"
-                if len(others) <= 1
-                else ""
-            )
-            if not options.yes and not _agreed(
-                msg(
-                    "Delete {run_id}@{step} for good ({size}){last}?",
-                    run_id=run_id,
-                    step=step,
-                    size=bytes_text(size),
-                    last=last,
-                )
-            ):
-                return 1
-            outcome = control.delete_checkpoint(run_id, step, force=True)  # that it is the only one has just been said
-            outcomes.append(
-                (outcome, msg("checkpoint of step {step} deleted ({size})", step=step, size=bytes_text(size)))
-            )
-    return print_outcomes(outcomes, options.json)
-
-
-def run_restore(options: argparse.Namespace) -> int:
-    workspace = find_workspace(options.workspace)
-    conn = open_store(workspace)
-    ids = chosen_runs(options, conn, trashed=True)
-    with open_control(workspace) as control:
-        outcomes = [control.restore(run_id) for run_id in ids]
-    held = "back, held: `finetop release` lets it start"
-    return print_outcomes(
-        [(o, held if o.state is RunState.QUEUED else f"back, {o.state}") for o in outcomes], options.json
-    )
-
-
-def _agreed(question: str, for_good: bool = True) -> bool:
-    """Ask on a terminal. Elsewhere a command means what it says, but what is deleted for good takes a --yes."""
-    if not sys.stdin.isatty():
-        if for_good:
-            raise InputError(msg("{question} Nobody is there to answer", question=question), "Say --yes.")
-        return True
-    print(visible(f"{question} [y/N] "), end="", file=sys.stderr, flush=True)
-    answer = sys.stdin.readline().strip().lower()
-    if answer not in ("y", "yes"):
-        print("nothing was done", file=sys.stderr)
-        return False
-    return True

@@ -29,7 +29,7 @@ from tests.engine.store.storekit import line, metric, write
 FINETOP = str(Path(sys.executable).with_name("finetop"))
 PATIENCE = 90
 COMMANDS = ("add", "sweep", "ls", "history", "show", "logs", "checkpoints", "stop", "kill", "resume", "fork", "hold")
-COMMANDS += ("edit", "release", "move", "rm", "restore", "doctor", "rebuild")
+COMMANDS += ("edit", "release", "move", "rm", "restore", "trash", "doctor", "rebuild")
 
 
 @pytest.fixture
@@ -467,6 +467,31 @@ def test_what_is_removed_comes_back_and_is_deleted_only_with_a_yes(finetop, work
     assert "run 2: deleted" in finetop("rm", "--purge", "--yes")[0]
     assert finetop("rm", "--purge", "--yes")[1] == "the trash is empty\n"
     assert states(workspace) == {1: "held", 3: "queued"} and workspace.run_ids() == [1, 3]
+
+
+def test_a_checkpoint_is_removed_listed_and_taken_back_as_a_run_is(finetop, workspace):
+    run_id = add(finetop)
+    for step in (3, 6):
+        path = workspace.runs / str(run_id) / "checkpoints" / f"step-{step:08d}"
+        path.mkdir(parents=True)
+        (path / "adapter_model.safetensors").write_bytes(b"w" * 2048)
+    saved = [line("checkpoint", step=step, path=f"checkpoints/step-{step:08d}") for step in (3, 6)]
+    work(workspace, run_id, *saved, line("state", state="stopped", step=6))
+    out, err = finetop("rm", f"{run_id}@6")
+    assert "checkpoint of step 6 in the trash (2.0 KiB)" in out and "finetop restore" in err
+    (item,) = json.loads(finetop("trash", "--json")[0])
+    assert (item["name"], item["run"], item["step"], item["bytes"]) == (f"{run_id}@6", run_id, 6, 2048)
+    assert f"{run_id}@6" in finetop("trash")[0]
+    assert "checkpoint of step 6 is back" in finetop("restore", f"{run_id}@6")[0]
+    assert finetop("trash")[1] == "the trash is empty\n"
+    finetop("restore", f"{run_id}@6", code=1)
+    finetop("restore", f"{run_id}@best", code=2)
+    assert "Say --yes" in finetop("rm", "--purge", f"{run_id}@6", code=2)[1]
+    assert "checkpoint of step 6 deleted" in finetop("rm", "--purge", f"{run_id}@6", "--yes")[0]
+    finetop("rm", f"{run_id}@3", run_id)
+    assert "1 run and 1 checkpoint" in finetop("rm", "--purge", code=2)[1]
+    assert len(finetop("rm", "--purge", "--yes")[0].splitlines()) == 2
+    assert not list(workspace.trash.iterdir()) and states(workspace) == {}
 
 
 def test_every_interrupted_run_is_resumed_by_one_command(finetop, workspace):

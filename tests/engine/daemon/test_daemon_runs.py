@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from engine.base.errors import EngineError
+from engine.control import Control
 from engine.daemon import daemon_client
 from engine.store import queue
 from engine.store.run_records import RunState
@@ -227,6 +228,18 @@ def test_a_full_disk_pauses_the_queue_and_says_so(bench):
     bench.kill_daemon()
     bench.start()
     assert bench.until_ended(run_id)[0].state is RunState.DONE
+
+
+def test_a_full_disk_empties_the_trash_the_oldest_first_and_says_so(bench):
+    old, new, run_id = bench.add(steps=2), bench.add(steps=2), bench.add(steps=2)
+    with Control(bench.workspace) as control:
+        assert control.trash(old) and control.trash(new)
+    bench.start(disk_reserve_bytes=1 << 60, trash_seconds=0.5)
+    bench.until(lambda: len(bench.events(run_id, "trash-emptied")) == 2)
+    first, second = (event.message for event in bench.events(run_id, "trash-emptied"))
+    assert first.startswith(f"{old} (") and second.startswith(f"{new} (") and "the disk is full" in first
+    assert os.listdir(bench.workspace.trash) == []
+    assert bench.run(old) is None and bench.run(run_id).wait_kind == "disk"
 
 
 def test_a_locked_database_delays_the_numbers_and_loses_none(bench):
