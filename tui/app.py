@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import platform
 import sys
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any
 
 from textual import events
 from textual.message import Message
+from textual.screen import Screen
 from textual.widgets import Input
 
 from engine.base.errors import EngineError
@@ -35,9 +37,10 @@ from tui.render.theme import Palette, choose, speaks_utf8
 from tui.screens.key_screen import KeyScreen
 from tui.settings import Memory, Settings
 from tui.terminal.driver import Driver
+from tui.terminal.input_reader import Typed
 from tui.terminal.screen_diff import ScreenDiff
 from tui.terminal.terminal_background import BackgroundReport
-from tui.terminal.textual_private import PrivateApp, Update, color_system, mounted
+from tui.terminal.textual_private import MODIFIERS, PrivateApp, Update, color_system, mounted
 from tui.widgets.pane import Lines
 
 KEEP_UP_SECONDS = 2.0
@@ -203,11 +206,15 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         """Keys and pasted text do not go Textual's way, from queue to queue: there a key overtakes the one before it,
         and what is typed ahead goes to whatever has the focus when it comes in, not when it is its turn."""
         if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
-            self.app_focus = True
-            self._typed_ahead.append(event)
-            await self.dispatch_keys()
+            await self.on_typed(Typed([event]))
         else:
             await super().on_event(event)
+
+    async def on_typed(self, message: Typed) -> None:
+        """What was read from the terminal at once."""
+        self.app_focus = True
+        self._typed_ahead.extend(message.keys)
+        await self.dispatch_keys()
 
     async def dispatch_keys(self) -> None:
         """Do what was typed, one key after the other, each to its end: the next may be meant for what this one opens.
@@ -220,22 +227,30 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
             if not isinstance(screen, KeyScreen):
                 self._typed_ahead.clear()
             elif screen.ready or screen is self._not_waited_for:
-                await self._dispatch(screen, self._typed_ahead.popleft())
+                await self._dispatch(screen)
             else:
                 if screen is not self._waited_for:
                     self._waited_for = screen
                     self.set_timer(PATIENCE_SECONDS, partial(self._wait_no_longer, screen))
                 return
 
-    async def _dispatch(self, screen: KeyScreen, event: events.Key | events.Paste) -> None:
-        line = screen.focused
-        if isinstance(line, Input):
-            await mounted(line).wait()
-            if text := _typed_text(event):
-                line.replace(text, *line.selection)
-                return
-        if isinstance(event, events.Key) and not screen.key(event):
-            await self.press_in_line(event.key)  # what a line to type in does with arrows, backspace, enter
+    async def _dispatch(self, screen: KeyScreen) -> None:
+        """Do the first that was typed, or take all text that comes first where a text is asked for."""
+        if isinstance(screen.focused, Input):
+            await mounted(screen.focused).wait()
+        text = ""
+        while screen.takes_text and self._typed_ahead and (more := _typed_text(self._typed_ahead[0])):
+            text += more
+            self._typed_ahead.popleft()
+        if text:
+            screen.put_text(text)
+            return
+        event = self._typed_ahead.popleft()
+        if isinstance(event, events.Paste):
+            self.say("what is pasted is taken as text, where a text is asked for, and never as keys", "warning")
+        # What a line to type in does with arrows, backspace, enter.
+        elif not screen.key(event) and not await self.press_in_line(event.key) and event.key not in MODIFIERS:
+            screen.key_unknown(event)
 
     async def _wait_no_longer(self, screen: KeyScreen) -> None:
         self._waited_for = None
@@ -320,10 +335,11 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
 
     # painting: see `screen_diff` and `driver`
 
-    def paint(self, update: Update) -> bool:
+    def paint(self, screen: Screen, update: Update) -> bool:
         """Send what differs from the cells that the terminal shows; where it is behind, its newest picture later."""
         driver = self.driver
         if self.is_headless or not isinstance(driver, Driver) or driver.writer is None:
+            self._drawn(screen)
             return False
         if not self.can_paint():
             return True
@@ -332,15 +348,24 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
             self._picture_owed = True  # the newest picture is sent when the terminal has taken this one
             return True
         width, height = self.size
-        data = self.screen_diff.changes(update, width, height)
-        if not data:
-            return True
+        if data := self.screen_diff.changes(update, width, height):
+            driver.write(self._with_cursor(data))
+        if isinstance(screen, KeyScreen) and screen.drawn_at is None:
+            driver.writer.when_written(partial(self._drawn, screen))
+        return True
+
+    @staticmethod
+    def _drawn(screen: Screen) -> None:
+        """The terminal shows a screen; called from its writer's thread."""
+        if isinstance(screen, KeyScreen) and screen.drawn_at is None and screen.complete:
+            screen.drawn_at = time.monotonic()
+
+    def _with_cursor(self, data: str) -> str:
         if self.cursor_position != (0, 0):
             data += f"\x1b[{self.cursor_position.y + 1};{self.cursor_position.x + 1}H"
         if self.shows_at_once() and len(data) > 400:
             data = f"\x1b[?2026h{data}\x1b[?2026l"
-        driver.write(data)
-        return True
+        return data
 
     def _drained(self) -> None:
         self.post_message(Drained())
@@ -403,9 +428,9 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
 
 
 def _typed_text(event: events.Key | events.Paste) -> str:
-    """What goes into a line: a character, or the first line of what was pasted."""
+    """What goes into a line: a character, or what was pasted with its lines in a row."""
     if isinstance(event, events.Paste):
-        return event.text.splitlines()[0] if event.text else ""
+        return " ".join(event.text.strip("\n").splitlines()).expandtabs(1)
     return (event.character or "") if event.is_printable else ""
 
 

@@ -85,7 +85,7 @@ class CheckpointActions:
             call = lambda control: control.delete_checkpoint(point.run_id, point.step, force=only)  # noqa: E731
             change(host, "delete", [call], done)
 
-        host.push_screen(Confirm("Delete this checkpoint?", losses, delete, "d", "deletes"))
+        host.push_screen(Confirm("Delete this checkpoint?", losses, delete, "deletes"))
 
     def action_checkpoints_resume(self) -> None:
         """Go on from the checkpoint under the cursor."""

@@ -46,6 +46,16 @@ class Dialog(KeyScreen, Generic[BoxT]):
         """The keys of the dialog."""
         return self.pane.hint()
 
+    @property
+    def complete(self) -> bool:
+        """Once its box has been drawn."""
+        return self.pane.drawn
+
+    def seen(self, event: events.Key) -> bool:
+        """Whether the box was on the terminal when a key was typed: one typed before cannot be meant for what it
+        says."""
+        return self.drawn_at is not None and event.time > self.drawn_at
+
     def on_mount(self) -> None:
         """Take the focus, and let the footer below name the keys of the dialog."""
         self.styles.background = "transparent"
@@ -94,13 +104,11 @@ class Words(Pane):
 
 
 class Notice(Dialog[Words]):
-    """Something worth knowing, until the next key. That goes to the screen below as well, unless it is one with which
-    people close a notice: it may have been typed ahead, before the notice was there."""
+    """Something worth knowing, until the next key, which does nothing else: it was typed to close this."""
 
     own_places = ("any",)
     columns = 70
-    keys = "enter goes on"
-    closing: tuple[str, ...] = ("enter", "escape", "space", "q")
+    keys = "any key goes on"
 
     def __init__(self, heading: str, words: Sequence[str] = ()) -> None:
         super().__init__()
@@ -118,46 +126,44 @@ class Notice(Dialog[Words]):
     def box_size(self, width: int, height: int) -> tuple[int, int]:
         return min(width - 4, self.columns), len(self.lines) + 4
 
-    @property
-    def ready(self) -> bool:
-        """As the screen below: keys go there."""
-        below = self.app.screen_stack[-2]
-        return not isinstance(below, KeyScreen) or below.ready
-
     def key(self, event: events.Key) -> bool:
-        """Close, and hand the key on."""
-        self.app.pop_screen()
-        below = self.app.screen
-        return event.key in self.closing or (isinstance(below, KeyScreen) and below.key(event))
+        """Close, once it has been seen."""
+        if self.seen(event):
+            self.app.pop_screen()
+        return True
 
 
 class Confirm(Dialog[Words]):
-    """Asks before something is lost. Enter is not the key that confirms: it is pressed too easily."""
+    """Asks before something is lost: the one question that all of that goes through.
+
+    Only `y` confirms, no key that opens a question and not enter, which is pressed too easily; and only typed after the
+    question was on the terminal: held, stuttering or in one write, no key that was typed for something else answers.
+    """
 
     own_places = ("any",)
+    no = ("n", "N", "q", "escape")
 
-    def __init__(
-        self, heading: str, lost: Sequence[str], done: Callable[[], Any], key: str = "y", verb: str = "yes"
-    ) -> None:
+    def __init__(self, heading: str, lost: Sequence[str], done: Callable[[], Any], verb: str) -> None:
         super().__init__()
-        self.heading, self.done, self.confirm_key, self.verb = heading, done, key, verb
+        self.heading, self.done, self.verb = heading, done, verb
         self.lost = [part for text in lost for part in wrap(text, 64)]
 
     def box(self) -> Words:
-        keys = msg("{key} {verb} · any other key: no", key=self.confirm_key, verb=self.verb)
+        keys = msg("y {verb} · n or esc: no", verb=self.verb)
         return Words(self.heading, [[(text, "text")] for text in self.lost], keys)
 
     def box_size(self, width: int, height: int) -> tuple[int, int]:
         return min(width - 4, 70), len(self.lost) + 4
 
     def key(self, event: events.Key) -> bool:
-        """Do it on its own key only; every other closes and says that nothing was changed."""
-        if event.key == "enter":
+        """Do it on `y`, and close on what says no; every other key leaves the question standing."""
+        if not self.seen(event):
             return True
-        self.app.pop_screen()
-        if event.character == self.confirm_key:
+        if event.character == "y":
+            self.app.pop_screen()
             self.done()
-        else:
+        elif event.key in self.no:
+            self.app.pop_screen()
             self.host.say("nothing was changed")
         return True
 

@@ -13,7 +13,7 @@ from engine.base.messages import msg
 from tui.data.feed import Answer
 from tui.data.snapshot import Snapshot
 from tui.host import Host, host_of
-from tui.keymap import Action
+from tui.keymap import Action, written
 from tui.widgets.prompt import Prompt
 
 
@@ -30,6 +30,13 @@ class KeyScreen(Screen, inherit_bindings=False):
     own_places: tuple[str, ...] = ("any",)
     prompt: Prompt | None = None
     """The line in which a text is asked for now."""
+    drawn_at: float | None = None
+    """When the terminal had the first whole picture of it, by `time.monotonic`; keys have the time they were read."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is in what was drawn last."""
+        return True
 
     @property
     def host(self) -> Host:
@@ -74,6 +81,23 @@ class KeyScreen(Screen, inherit_bindings=False):
         if action is not None:
             self.perform(action)
         return action is not None
+
+    def key_unknown(self, event: events.Key) -> None:
+        """A key that means nothing here says so: the line above the footer would go on speaking of the one before."""
+        name = event.character if event.is_printable and event.character else written(event.key)
+        help_key = next(map(written, self.host.keymap.keys("any.help")), "?")
+        self.host.say(msg("{key} does nothing here; {help_key} shows the keys", key=name, help_key=help_key), "dim")
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether what is typed or pasted now is text."""
+        return isinstance(self.focused, Input)
+
+    def put_text(self, text: str) -> None:
+        """Take what was typed, one letter or many, or pasted."""
+        line = self.focused
+        if isinstance(line, Input):
+            line.replace(text, *line.selection)
 
     def perform(self, action: Action) -> None:
         """Do an action, or say why it cannot be done."""

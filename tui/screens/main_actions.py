@@ -148,7 +148,7 @@ class RunActions:
         losses += [msg("Off the queue: {waiting}", waiting=listed(waiting))] if waiting else []
         losses += ["", "x would let it finish its step and save first."]
         heading = msg_n("Kill {n:,} run without saving?", "Kill {n:,} runs without saving?", len(runs))
-        self._host.push_screen(Confirm(heading, losses, kill, "X", "kills"))
+        self._host.push_screen(Confirm(heading, losses, kill, "kills"))
 
     def _unsaved(self, run: Run) -> str:
         detail = self._host.snapshot.detail
@@ -221,7 +221,7 @@ class RunActions:
             losses += _and_more(runs)
             losses += ["", msg("{bytes} go to the trash; u takes them back out.", bytes=bytes_text(sum(sizes)))]
             heading = msg_n("Delete {n:,} run?", "Delete {n:,} runs?", len(runs))
-            self._host.push_screen(Confirm(heading, losses, lambda: self._delete(runs), "d", "deletes"))
+            self._host.push_screen(Confirm(heading, losses, lambda: self._delete(runs), "deletes"))
 
         self._host.question_pending = True
         self._host.commands.do(

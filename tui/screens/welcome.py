@@ -17,11 +17,10 @@ _TEXT = (
 
 
 class Welcome(Notice):
-    """Nearly every key closes it and goes to the screen below: following the advice at once works."""
+    """Closed by any key."""
 
     columns = 74
     keys = "any key begins"
-    closing = ("enter", "escape")
 
     def __init__(self) -> None:
         super().__init__("Welcome to finetop")

@@ -18,7 +18,8 @@ from typing import IO, Any
 
 from textual.constants import ESCAPE_DELAY
 
-from tui.terminal.terminal_background import QUESTION, Parser
+from tui.terminal.input_reader import InputReader
+from tui.terminal.terminal_background import QUESTION
 from tui.terminal.textual_private import PrivateDriver
 
 _LAST_WRITE_SECONDS = 3.0
@@ -39,6 +40,7 @@ class Writer(threading.Thread):
         self._held = 0
         self._stopping = False
         self._gone = False
+        self._then: list[Callable[[], object]] = []
         self.drained: Callable[[], object] | None = None
         """Called, from this thread, once everything has been written after `busy` was true."""
         self._reported_busy = False
@@ -56,6 +58,12 @@ class Writer(threading.Thread):
         with self._wake:
             self._reported_busy = self._held > 0 and not self._gone
             return self._reported_busy
+
+    def when_written(self, call: Callable[[], object]) -> None:
+        """Call, from this thread, once the terminal has taken all that was written so far."""
+        with self._wake:
+            self._then.append(call)
+            self._wake.notify()
 
     def flush(self) -> None:
         """Nothing to do: the thread writes as fast as the terminal takes it."""
@@ -79,11 +87,12 @@ class Writer(threading.Thread):
         """Write what is waiting until `stop`, then what is left."""
         while True:
             with self._wake:
-                while not self._waiting and not self._stopping:
+                while not self._waiting and not self._then and not self._stopping:
                     self._wake.wait()
-                if not self._waiting:
+                if not self._waiting and not self._then:
                     return
                 data = "".join(self._waiting).encode("utf-8", "replace")
+                calls, self._then = self._then, []
                 self._waiting.clear()
             try:
                 while data:
@@ -94,9 +103,10 @@ class Writer(threading.Thread):
                     self._waiting.clear()
             with self._wake:
                 self._held = sum(map(len, self._waiting))
-                call = self.drained if self._reported_busy and not self._held else None
+                if self.drained is not None and self._reported_busy and not self._held:
+                    calls.append(self.drained)
                 self._reported_busy = self._reported_busy and bool(self._held)
-            if call is not None:
+            for call in calls:
                 call()
 
 
@@ -158,7 +168,7 @@ class Driver(PrivateDriver):
 
     def run_input_thread(self) -> None:
         """Read keys until the screen closes or the terminal hangs up."""
-        parser = Parser(self.debug)
+        reader = InputReader(time.monotonic(), self.debug)
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         poll = select.poll()  # it reports a hang-up, too, and costs nothing until something comes
         poll.register(self.fileno, select.POLLIN)
@@ -173,9 +183,9 @@ class Driver(PrivateDriver):
                     self._leave()
                     return
                 last = time.monotonic()
-                for message in parser.feed(decode(data)):
+                for message in reader.feed(decode(data), last):
                     self.process_message(message)
-            for message in parser.tick():
+            for message in reader.tick(time.monotonic()):
                 self.process_message(message)
 
     def _read(self) -> bytes:

@@ -1,17 +1,14 @@
 """Whether the terminal's background is light or dark: asked once when the screen opens (OSC 11), and answered by most
 terminals.
 
-Nothing waits for the answer. It comes among what is typed, and is taken out there before Textual's parser, which does
-not know it, can make keys of it.
+Nothing waits for the answer. It comes among what is typed, and is taken out there (`input_reader`) before Textual's
+parser, which does not know it, can make keys of it.
 """
 
 import re
-import time
 from collections.abc import Iterable
 
 from textual.message import Message
-
-from tui.terminal.textual_private import XTermParser
 
 QUESTION = "\x1b]11;?\x1b\\"
 ANSWER_SECONDS = 5.0
@@ -54,25 +51,3 @@ def is_light(parts: Iterable[str]) -> bool:
     """Whether a colour, its red, green and blue in hex, is nearer to white than to black (luma of Rec. 601)."""
     red, green, blue = (int(part, 16) / (16 ** len(part) - 1) for part in parts)
     return 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
-
-
-class Parser(XTermParser):
-    """Textual's parser, without the report, and with what was typed before the screen was there."""
-
-    def __init__(self, debug: bool = False) -> None:
-        super().__init__(debug)
-        self._reports = ReportFilter(time.monotonic())
-        self._first = True
-
-    def feed(self, data: str) -> Iterable[Message]:
-        """The messages in what the terminal sent."""
-        if data:
-            if self._first:  # typed while the terminal was the shell's, which makes a line feed of enter
-                data, self._first = data.replace("\n", "\r"), False
-            left, light = self._reports.take(data, time.monotonic())
-            if light is not None:
-                yield BackgroundReport(light)
-            if not left:
-                return
-            data = left
-        yield from super().feed(data)

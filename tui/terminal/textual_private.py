@@ -2,6 +2,7 @@
 reads this file, and `tests/tui/terminal/test_screen_pty.py` says in a real terminal whether it will do.
 
     textual._compositor: ChopsUpdate, LayoutUpdate    what a picture changes, for `screen_diff`
+    textual._keyboard_protocol                        names of keys that mean nothing by themselves
     textual._xterm_parser: XTermParser                keys out of bytes, behind the answer about the background
     App._display                                      the one place where a picture goes out
     App._batch_count, _running, _closed               whether one may go out now
@@ -31,6 +32,7 @@ from typing import Any
 from rich.color import ColorSystem
 from rich.console import Console
 from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual._keyboard_protocol import MODIFIER_FUNCTIONAL_KEYS
 from textual._xterm_parser import XTermParser
 from textual.app import App
 from textual.drivers import linux_driver
@@ -40,14 +42,17 @@ from textual.screen import Screen
 Update = ChopsUpdate | LayoutUpdate
 """What a picture changes: pieces of lines, or all lines of a region."""
 
-__all__ = ["ChopsUpdate", "LayoutUpdate", "PrivateApp", "PrivateDriver", "Update", "XTermParser"]
+MODIFIERS = frozenset((*MODIFIER_FUNCTIONAL_KEYS, "caps_lock", "num_lock", "scroll_lock"))
+"""Keys that some terminals report although nothing was typed yet."""
+
+__all__ = ["MODIFIERS", "ChopsUpdate", "LayoutUpdate", "PrivateApp", "PrivateDriver", "Update", "XTermParser"]
 
 
 class PrivateApp(App, inherit_bindings=False):
     """An application that may paint by itself, and that ends in its own words."""
 
-    def paint(self, update: Update) -> bool:
-        """Send an update to the terminal; False: Textual is to do it."""
+    def paint(self, screen: Screen, update: Update) -> bool:
+        """Send an update of a screen to the terminal; False: Textual is to do it."""
         return False
 
     def failed(self) -> None:
@@ -66,12 +71,12 @@ class PrivateApp(App, inherit_bindings=False):
         """The terminal's driver; None where there is none yet."""
         return self._driver
 
-    async def press_in_line(self, key: str) -> None:
-        """What an input line does with a key that is no text."""
-        await self._check_bindings(key)
+    async def press_in_line(self, key: str) -> bool:
+        """What an input line does with a key that is no text; False if that is nothing."""
+        return await self._check_bindings(key)
 
     def _display(self, screen: Screen, renderable: Any) -> None:
-        if not isinstance(renderable, Update) or not self.paint(renderable):
+        if not isinstance(renderable, Update) or not self.paint(screen, renderable):
             super()._display(screen, renderable)
 
     def _fatal_error(self) -> None:

@@ -26,6 +26,8 @@ class Lines(Widget, can_focus=False, inherit_bindings=False):
         self._shown: list[Line] = []
         self._strips: list[Strip | None] = []
         self._strip_width = 0
+        self.drawn = False
+        """Whether it has been in a picture."""
 
     def lines(self, width: int, height: int) -> list[Line]:
         """At most `height` lines; each is cut or padded to `width`."""
@@ -81,6 +83,7 @@ class Lines(Widget, can_focus=False, inherit_bindings=False):
         if width != self._strip_width or height != len(self._shown):
             self.repaint()
         palette, strips = self.palette, []
+        self.drawn = True
         for y in range(crop.y, crop.bottom):
             if y >= len(self._shown):
                 strips.append(Strip.blank(crop.width, palette.style("text")))

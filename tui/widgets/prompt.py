@@ -6,6 +6,7 @@ from typing import Any
 from textual.widget import Widget
 from textual.widgets import Input
 
+from engine.present.text import cells
 from tui.host import screen_of
 
 
@@ -31,9 +32,20 @@ class Prompt(Input):
         """What had the focus, and gets it back."""
         self.cursor_blink = False  # a blinking cursor writes twice a second
 
+    def on_resize(self) -> None:
+        """Text may have been typed ahead, before there was any room to scroll in."""
+        self.call_after_refresh(self._show_cursor)
+
+    def _show_cursor(self) -> None:
+        """Scroll to the cursor. Textual does while one letter comes after the other, but not behind a long paste."""
+        left = cells(self.value[: self.cursor_position])
+        if not self.scroll_offset.x <= left < self.scroll_offset.x + self.size.width:
+            self.scroll_to(x=max(0, left - self.size.width + 2), animate=False, force=True)
+
     def on_input_changed(self, event: Input.Changed) -> None:
         """Hand the text on while it is typed."""
         event.stop()
+        self.call_after_refresh(self._show_cursor)
         # It comes by message: perhaps when the text has been given up already.
         if self.changed is not None and screen_of(self).prompt is self:
             self.changed(event.value)

@@ -87,6 +87,11 @@ class Shown:
         await until(lambda: self.app.snapshot.detail is not None and self.app.snapshot.detail.run_id == run_id)
         await self.pilot.pause()
 
+    async def answer(self, key: str) -> None:
+        """Answer the question, once it stands on the screen."""
+        await until(lambda: isinstance(self.app.screen, Confirm) and self.app.screen.drawn_at)
+        await self.press(key)
+
     async def asked(self, *call: Any) -> None:
         await until(lambda: call in self.control.calls)
         await self.pilot.pause()
@@ -179,11 +184,15 @@ async def test_killing_asks_says_what_is_lost_and_enter_does_not_confirm(filled)
         await shown.press("X")
         assert isinstance(shown.app.screen, Confirm)
         assert "40 steps since the checkpoint of step 1200" in " ".join(shown.app.screen.lost)
-        await shown.press("enter")
-        assert isinstance(shown.app.screen, Confirm)
-        await shown.press("n")
-        assert not isinstance(shown.app.screen, Confirm) and not shown.control.calls
-        await shown.press("X", "X")
+        for key in ("enter", "X", "space", "j"):
+            await shown.answer(key)
+            assert isinstance(shown.app.screen, Confirm), key
+        for key in ("n", "escape", "q"):
+            await shown.answer(key)
+            assert not isinstance(shown.app.screen, Confirm) and not shown.control.calls
+            assert shown.news == "nothing was changed"
+            await shown.press("X")
+        await shown.answer("y")
         await shown.asked("kill", 1)
 
 
@@ -194,7 +203,7 @@ async def test_deleting_says_how_much_and_can_be_undone(filled):
         await shown.press("d")
         await until(lambda: isinstance(shown.app.screen, Confirm))
         assert "1.3 GiB, 10 checkpoints" in "\n".join(shown.app.screen.lost)
-        await shown.press("d")
+        await shown.answer("y")
         await shown.asked("trash", 3)
         await until(lambda: shown.app.deleted)
         await shown.press("u")
@@ -235,6 +244,7 @@ async def test_what_there_is_to_know_of_a_resume_is_shown_whole(filled):
             text = " ".join("".join(part for part, _ in line) for line in notice.lines)
             assert "run 5: the rate goes from 3e-05 to 5e-05" in text and "lies at /b" in text
             assert "x" * 200 in text.replace(" ", "")
+            await until(lambda: notice.drawn_at)  # noqa: B023, waited for in this turn
             await shown.press("enter")
         shown.control.refuse = "run 5 was ended by early stopping\n" + "more patience " * 20
         await shown.go(5)
@@ -315,7 +325,8 @@ async def test_checkpoints_are_pinned_and_deleted_after_a_question(filled):
         await shown.go(3)
         await shown.press("4", "P")
         await shown.asked("pin", 3, 2000, True)
-        await shown.press("j", "d", "d")
+        await shown.press("j", "d")
+        await shown.answer("y")
         await shown.asked("delete_checkpoint", 3, 1800, False)
         await shown.press("r")
         await shown.asked("resume", 3, "1800")
@@ -554,16 +565,17 @@ def test_own_keys_replace_those_of_the_table_and_mistakes_are_named():
 
 
 @played
-async def test_what_nothing_will_act_on_is_told_once_and_the_key_that_closes_the_notice_is_heard(filled):
+async def test_what_nothing_will_act_on_is_told_once_and_the_key_that_closes_the_notice_does_nothing_else(filled):
     async with Shown(filled) as shown:
         shown.control.warning = "no daemon could be started: the disk is full\nMake room."
         await shown.press("x")
         notice = await until(lambda: isinstance(shown.app.screen, Notice) and shown.app.screen)
         told = [text for line in notice.lines for text, _ in line]
         assert told[:2] == ["no daemon could be started: the disk is full", "Make room."]
+        await until(lambda: notice.drawn_at)
         await shown.press("j")
-        assert isinstance(shown.app.screen, MainScreen) and shown.main.runs.run.id == 2
-        await shown.press("x")
+        assert isinstance(shown.app.screen, MainScreen) and shown.main.runs.run.id == 1
+        await shown.press("j", "x")
         await shown.asked("stop", 2)
         await until(lambda: "stops after this step: 2" in shown.news)
         assert isinstance(shown.app.screen, MainScreen)

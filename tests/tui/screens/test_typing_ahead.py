@@ -1,4 +1,8 @@
-"""Keys are done in the order in which they are typed, however fast: nobody waits for a slow line's picture."""
+"""Keys are done in the order in which they are typed, however fast: nobody waits for a slow line's picture. Only what
+destroys waits to be seen, and pasted text is no keys."""
+
+import pytest
+from textual import events
 
 from engine.base.workspace import Workspace
 from tests.tui.conftest import NOW
@@ -10,6 +14,7 @@ from tui.app import FinetopApp
 from tui.data.feed import Feed
 from tui.screens.dialogs import Confirm
 from tui.screens.main_screen import MainScreen
+from tui.screens.welcome import Welcome
 from tui.settings import Settings
 
 FROZEN = {"FINETOP_NOW": str(NOW)}
@@ -36,6 +41,28 @@ def test_what_is_pasted_and_the_enter_behind_it_stay_in_order(filled):
         terminal.shows("Run 9  gemma-9b-dolly-lora")
 
 
+def test_coloured_output_pasted_into_the_list_is_no_keys(filled):
+    with opened(screen(filled, 120, 36, **FROZEN)) as terminal:
+        terminal.send("#9\r\x1b[200~ls -la \x1b[31mdd\x1b[0mdyq X y\r \x1b[201~")
+        terminal.shows("never as keys")
+        terminal.settled()
+        assert "Delete" not in terminal.text() and "marked" not in terminal.text()
+        terminal.send("j")
+        terminal.shows("Run 10  mistral-7b-dpo")
+
+
+def test_in_a_line_a_long_paste_or_many_letters_are_there_at_once(filled):
+    with opened(screen(filled, 120, 36, **FROZEN)) as terminal:
+        coloured = "".join(f"\x1b[3{n % 8}mw{n:04}\x1b[m " for n in range(2000))
+        for sent in ("qd" * 1500, f"\x1b[200~{coloured}\x1b[201~"):
+            terminal.send("/" + sent + "end\x1b[200~ of it\nall\x1b[201~")
+            terminal.shows("end of it all")
+            assert "\x1b[3" not in terminal.text() and "filter:" in terminal.text()
+            terminal.send("\x1b")
+            terminal.shows("/ filter")
+            terminal.until(lambda: "filter:" not in terminal.text())
+
+
 def test_a_form_is_filled_by_keys_that_were_typed_before_it_was_there(filled):
     with opened(screen(filled, 120, 36, **FROZEN)) as terminal:
         terminal.send("n\rnowhere.jsonl\rja")
@@ -51,21 +78,38 @@ def test_a_command_is_found_and_done_in_one_go(filled):
         terminal.shows("‹Eval›")
 
 
+async def held(shown, keys):
+    """Keys that come faster than anything is drawn."""
+    for key in keys:
+        shown.app._driver.send_message(events.Key(key, key).set_sender(shown.app))
+    await shown.pilot.pause()
+
+
+@pytest.mark.parametrize("keys", ["dy", "dddddddd", "dydydydy", "dyyyyyyy"])
+@pytest.mark.parametrize("pane", ["1", "4"])
 @played
-async def test_the_answer_may_be_typed_before_the_question_stands(filled):
+async def test_no_key_typed_before_a_question_was_drawn_answers_it(filled, pane, keys):
     async with Shown(filled) as shown:
         await shown.go(3)
-        for key in "dd":
-            shown.app._driver.send_message(_key(shown.app, key))
-        await shown.asked("trash", 3)
-        assert not any(isinstance(screen, Confirm) for screen in shown.app.screen_stack)
-        assert [call[0] for call in shown.control.calls].count("run_bytes") == 1
+        await shown.press(pane)
+        await held(shown, keys)
+        await until(lambda: isinstance(shown.app.screen, Confirm) and shown.app.screen.drawn_at)
+        await held(shown, "d" * 10)  # and a key that is held down goes on coming
+        assert isinstance(shown.app.screen, Confirm)
+        assert {call[0] for call in shown.control.calls} <= {"run_bytes"}
+        await shown.answer("y")
+        await until(lambda: {call[0] for call in shown.control.calls} & {"trash", "delete_checkpoint"})
 
 
-def _key(app, char):
-    from textual import events
-
-    return events.Key(char, char).set_sender(app)
+@pytest.mark.parametrize("key", ["x", "q", "j", "space"])
+@played
+async def test_the_key_that_closes_the_welcome_does_nothing_else(filled, key):
+    async with Shown(filled) as shown:
+        shown.app.push_screen(Welcome())
+        await until(lambda: isinstance(shown.app.screen, Welcome) and shown.app.screen.drawn_at)
+        await shown.press(key)
+        assert shown.app.is_running and isinstance(shown.app.screen, MainScreen)
+        assert not shown.control.calls and not shown.main.runs.marks and shown.main.runs.run.id == 1
 
 
 @played
