@@ -54,13 +54,13 @@ class InputReader:
         """The end of the last piece, which may be the beginning of a mark."""
         self._last = now
 
-    def feed(self, data: str, now: float) -> Iterator[Message]:
+    def feed(self, chunk: str, now: float) -> Iterator[Message]:
         """The messages in a piece of what the terminal sent, in order."""
-        if self._paste is not None and len(data) == 1 and now - self._last > BROKEN_SECONDS:
+        if self._paste is not None and len(chunk) == 1 and now - self._last > BROKEN_SECONDS:
             broken, self._held = self._held, ""
             yield from self._messages([self._end_paste(broken)], now)
         self._last = now
-        yield from self._messages(self._events(data, now), now)
+        yield from self._messages(self._events(chunk, now), now)
 
     def tick(self, now: float) -> Iterator[Message]:
         """Called while nothing comes: what might have become a sequence was a key after all."""
@@ -85,38 +85,35 @@ class InputReader:
         if together:
             yield Typed(together)
 
-    def _events(self, data: str, now: float) -> Iterator[Message]:
-        data, self._held = self._held + data, ""
-        while data:
+    def _events(self, chunk: str, now: float) -> Iterator[Message]:
+        received, self._held = self._held + chunk, ""
+        while received:
             mark = PASTE_START if self._paste is None else PASTE_END
-            before, marked, data = data.partition(mark)
+            part, marked, received = received.partition(mark)
             if not marked:
-                before, self._held = _without_beginning(before, mark)
-            if self._paste is not None:
-                if marked:
-                    yield self._end_paste(before)
-                else:
-                    self._paste.append(before)
-                continue
-            yield from self._read_keys(before, now)
-            if marked:
-                self._paste = []
+                part, self._held = _without_beginning(part, mark)
+            if self._paste is None:
+                yield from self._read_keys(part, now)
+                self._paste = [] if marked else None
+            elif marked:
+                yield self._end_paste(part)
+            else:
+                self._paste.append(part)
 
     def _end_paste(self, last: str) -> events.Paste:
         pieces, self._paste = self._paste or [], None
         return events.Paste(pasted_text("".join([*pieces, last])))
 
-    def _read_keys(self, data: str, now: float) -> Iterator[Message]:
-        if data and self._first:  # typed while the terminal was the shell's, which makes a line feed of enter
-            data, self._first = data.replace("\n", "\r"), False
-        data, light = self._reports.take(data, now)
+    def _read_keys(self, chunk: str, now: float) -> Iterator[Message]:
+        if chunk and self._first:  # typed while the terminal was the shell's, which makes a line feed of enter
+            chunk, self._first = chunk.replace("\n", "\r"), False
+        keys, light = self._reports.take(chunk, now)
         if light is not None:
             yield BackgroundReport(light)
         # An escape in front of a paste was the key: nothing that follows belongs to it.
-        ends_in_escape = data.endswith("\x1b")
-        if data := data.removesuffix("\x1b"):
-            yield from self._parser.feed(data)
-        if ends_in_escape:
+        if sequences := keys.removesuffix("\x1b"):
+            yield from self._parser.feed(sequences)
+        if sequences != keys:
             yield events.Key("escape", "\x1b")
 
 
