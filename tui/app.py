@@ -236,6 +236,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
 
     async def _dispatch(self, screen: KeyScreen) -> None:
         """Do the first that was typed, or take all text that comes first where a text is asked for."""
+        screen.settle_focus()
         if isinstance(screen.focused, Input):
             await mounted(screen.focused).wait()
         text = ""

@@ -30,6 +30,8 @@ class KeyScreen(Screen, inherit_bindings=False):
     own_places: tuple[str, ...] = ("any",)
     prompt: Prompt | None = None
     """The line in which a text is asked for now."""
+    _wanted: Widget | None = None
+    """Where the focus was put last, by a key or the mouse."""
     drawn_at: float | None = None
     """When the terminal had the first whole picture of it, by `time.monotonic`; keys have the time they were read."""
 
@@ -55,6 +57,22 @@ class KeyScreen(Screen, inherit_bindings=False):
             return ("any",)
         narrow = focused.places() if focused is not None and hasattr(focused, "places") else ()
         return (*narrow, *(name for name in self.own_places if name not in narrow))
+
+    def set_focus(self, widget: Widget | None, scroll_visible: bool = True, from_app_focus: bool = False) -> None:
+        """Also remember where it was put, for when that has been out of sight."""
+        if widget is not None and not isinstance(widget, Input):
+            self._wanted = widget
+        super().set_focus(widget, scroll_visible, from_app_focus)
+
+    def focus_place(self) -> Widget | None:
+        """What has the focus: the line for a text while there is one, else where it was put last."""
+        return self.prompt or self._wanted
+
+    def settle_focus(self) -> None:
+        """Give the focus to what is to have it: layouts hide and show panes, and lines for a text come and go."""
+        place = self.focus_place()
+        if place is not None and place is not self.focused:
+            super().set_focus(place, False)
 
     def take(self, snapshot: Snapshot) -> None:
         """A new snapshot has come."""
@@ -135,9 +153,9 @@ class KeyScreen(Screen, inherit_bindings=False):
     def open_prompt(self, prompt: Prompt) -> None:
         """Show a line for a text, in place of one that may be open."""
         self.end_prompt()
-        prompt.focused_before, self.prompt = self.focused, prompt
+        self.prompt = prompt
         self.mount(prompt)
-        self.set_focus(prompt)  # at once: the text may have been typed ahead, or pasted
+        self.settle_focus()  # at once: the text may have been typed ahead, or pasted
         self.show_prompt()
 
     def end_prompt(self) -> None:
@@ -145,7 +163,7 @@ class KeyScreen(Screen, inherit_bindings=False):
         prompt, self.prompt = self.prompt, None
         if prompt is not None:
             # The focus first: a focused widget that goes hands it to whoever stands next.
-            self.set_focus(prompt.focused_before)
+            self.settle_focus()
             prompt.remove()
             self.app.cursor_position = Offset(0, 0)
             self.show_prompt()

@@ -8,6 +8,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.geometry import Region
 from textual.timer import Timer
+from textual.widget import Widget
 
 from engine.base.messages import msg
 from engine.present import numbers
@@ -107,7 +108,7 @@ class MainScreen(KeyScreen):
         self.place_panes()
 
     def place_panes(self) -> None:
-        """Place all panes for the size of the terminal; the focus leaves a pane that is hidden."""
+        """Place all panes for the size of the terminal; the focus leaves a pane that is hidden, and returns to it."""
         self.layout_now = layout = arrange(*self.app.size, self.zoomed, self.grow)
         self.run.lone = layout.kind in ("two", "list") or (layout.kind == "zoom" and self._narrow())
         place(self.header, layout.header if layout.kind != "small" else None)
@@ -117,10 +118,14 @@ class MainScreen(KeyScreen):
         for name in PANES:
             place(self.pane(name), layout.panes.get(name))
         self.show_prompt()
-        hidden = [self.pane(name) for name in PANES if not self.pane(name).display]
-        if layout.panes and self.focused in hidden:
-            self.pane(next(iter(layout.panes))).focus()
+        self.settle_focus()
         self._show_all()
+
+    def focus_place(self) -> Widget | None:
+        """Where it was put last, or the first pane in sight; that one alone on the whole screen."""
+        wanted = super().focus_place()
+        seen = [self.pane(name) for name in self.layout_now.panes]
+        return wanted if not seen or wanted is self.prompt or wanted in seen else seen[0]
 
     def _narrow(self) -> bool:
         return arrange(*self.app.size).kind != "four"
@@ -243,7 +248,6 @@ class MainScreen(KeyScreen):
         elif layout.kind == "zoom":
             self.zoomed = name
             self.place_panes()
-            self.pane(name).focus()
         elif layout.kind != "small":
             self.run.go({"gpus": GPUS, "checkpoints": POINTS}.get(name, self.run.tab))
             if layout.kind == "list":
@@ -267,7 +271,6 @@ class MainScreen(KeyScreen):
     def _zoom(self, name: str) -> None:
         self.zoomed = name
         self.place_panes()
-        self.pane(name).focus()
         self.set_view(self.host.view)
 
     def action_main_open(self) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from textual.widget import Widget
 from textual.widgets import Input
 
 from engine.present.text import cells
@@ -28,8 +27,6 @@ class Prompt(Input):
     ) -> None:
         super().__init__(value=value, id="prompt", compact=True, select_on_focus=False)
         self.label, self.done, self.changed, self.given_up = label, done, changed, given_up
-        self.focused_before: Widget | None = None
-        """What had the focus, and gets it back."""
         self.cursor_blink = False  # a blinking cursor writes twice a second
 
     def on_resize(self) -> None:

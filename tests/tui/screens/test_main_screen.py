@@ -585,3 +585,44 @@ async def test_what_nothing_will_act_on_is_told_once_and_the_key_that_closes_the
 async def test_what_cannot_be_used_in_the_settings_is_told_when_the_screen_opens(filled):
     async with Shown(filled, keys={"main.nonsense": ("z",)}) as shown:
         assert "there is no action 'main.nonsense'" in shown.news
+
+
+@pytest.mark.parametrize("pane", ["runs", "gpus", "run", "checkpoints"])
+@played
+async def test_the_focus_survives_every_size_and_returns_to_where_it_was(filled, pane):
+    """Below 60x16 no pane is seen, and in two panes or one not every one is."""
+    async with Shown(filled) as shown:
+        main = shown.main
+        main.pane(pane).focus()
+        for size in ((40, 10), (120, 36), (80, 24), (120, 36), (60, 16), (20, 5), (79, 20), (40, 10), (200, 60)):
+            await shown.pilot.resize_terminal(*size)
+            await shown.pilot.pause()
+            seen = [main.pane(name) for name in main.layout_now.panes]
+            heavy = [lines for lines in seen if "┏" in lines.shown_text()[0]]
+            assert heavy == ([main.focused] if seen else []), size
+            if main.pane(pane) in seen:
+                assert main.focused is main.pane(pane)
+        await shown.press("1", "j")
+        assert main.runs.run.id == 2
+
+
+@pytest.mark.parametrize("size", [(120, 36), (80, 24), (60, 16)])
+@played
+async def test_back_from_the_whole_screen_is_where_one_was(filled, size):
+    async with Shown(filled, size) as shown:
+        for key in ("enter", "L"):
+            await shown.press(key)
+            assert shown.main.zoomed == "run" and shown.main.focused is shown.main.run
+            await shown.press("escape", "j")
+            assert shown.main.focused is shown.main.runs
+        assert shown.main.runs.run.id == 8
+        await shown.press("3" if size[0] >= 80 else "1", "enter")
+        await shown.pilot.resize_terminal(40, 10)
+        await shown.pilot.resize_terminal(*size)
+        await shown.press("escape")
+        assert shown.main.focused is (shown.main.run if size[0] >= 80 else shown.main.runs)
+        await shown.press("1", "/")
+        await shown.pilot.resize_terminal(40, 10)
+        await shown.pilot.resize_terminal(*size)
+        await shown.press("escape", "k")
+        assert shown.main.focused is shown.main.runs and shown.main.runs.run.id == 2
