@@ -70,9 +70,9 @@ class KeyScreen(Screen, inherit_bindings=False):
 
     def settle_focus(self) -> None:
         """Give the focus to what is to have it: layouts hide and show panes, and lines for a text come and go."""
-        place = self.focus_place()
-        if place is not None and place is not self.focused:
-            super().set_focus(place, False)
+        widget = self.focus_place()
+        if widget is not None and widget is not self.focused:
+            super().set_focus(widget, False)
 
     def take(self, snapshot: Snapshot) -> None:
         """A new snapshot has come."""

@@ -123,9 +123,9 @@ class MainScreen(KeyScreen):
 
     def focus_place(self) -> Widget | None:
         """Where it was put last, or the first pane in sight; that one alone on the whole screen."""
-        wanted = super().focus_place()
+        last = super().focus_place()
         seen = [self.pane(name) for name in self.layout_now.panes]
-        return wanted if not seen or wanted is self.prompt or wanted in seen else seen[0]
+        return last if not seen or last is self.prompt or last in seen else seen[0]
 
     def _narrow(self) -> bool:
         return arrange(*self.app.size).kind != "four"
