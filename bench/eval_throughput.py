@@ -32,7 +32,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from engine.worker.evaluate.generate import Sampling, generate, stop_tokens
 from engine.worker.model import attention
-from engine.worker.model.linear import use_onednn
+from engine.worker.model.fast_layers import use_fast_layers
 from engine.worker.model.load import Precision, pick_device
 
 Answers = list[list[int]]
@@ -76,7 +76,7 @@ class Engines:
         self._ours, self._theirs = (
             load(options, name, dtype).to(self.device).eval() for name in (attention.NAME, "sdpa")
         )
-        use_onednn(self._ours)
+        use_fast_layers(self._ours)
         self.prompts, self.stops = read(options, self._ours, self._precision)
 
     def warm_up(self) -> None:

@@ -2,6 +2,7 @@
 
     python bench/gpu_kit.py all --out results                   goes on where the last such command ended
     python bench/gpu_kit.py train oom --out results             these stages only
+    python bench/gpu_kit.py "speed/7b lora" --out results       this measurement only
     python bench/gpu_kit.py all --device cpu --size tiny        a rehearsal: does every stage run?
     python bench/gpu_kit.py --table --out results               the table of what is there; measures nothing
     python bench/gpu_kit.py --docs --out results                writes that table into docs/gpu.md
@@ -52,17 +53,17 @@ def main(words: list[str] | None = None) -> int:
 
     if options.table or options.docs:
         return show(kit, options.docs)
-    if not options.stage or set(options.stage) - {*STAGES, "all"}:
-        parser().error(f"name stages, or all; there are {', '.join(STAGES)}")
-    stages = [stage for stage in STAGES if stage in options.stage or "all" in options.stage]
+    plan = schedule.plan(options.stage)
+    if not plan or {name.partition("/")[0] for name in options.stage} - {*STAGES, "all"}:
+        parser().error(f"name stages, STAGE/MEASUREMENT, or all; there are {', '.join(STAGES)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the measurement under way is ended too
-    return schedule.run(kit, records.identity(kit.device, kit.size), stages, options.minutes, BEGAN)
+    return schedule.run(kit, records.identity(kit.device, kit.size), plan, options.minutes, BEGAN)
 
 
 def parser() -> argparse.ArgumentParser:
     text = (__doc__ or "").format(stages=", ".join(STAGES))
     made = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("stage", nargs="*", metavar="STAGE", help="stages, or all")
+    made.add_argument("stage", nargs="*", metavar="STAGE", help="stages, STAGE/MEASUREMENT, or all")
     made.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     made.add_argument("--size", choices=("full", "tiny"), default="full", help="tiny: two layers, to try things out")
     made.add_argument("--out", type=Path, default=Path("gpu-results"), help="results (default: gpu-results)")

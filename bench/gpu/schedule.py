@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from gpu import measurements
+from gpu import STAGES, measurements
 from gpu.findings import ABSENT, FAILED, SHORT, Measurement
 from gpu.kit import MARK, Kit
 from gpu.records import LOG, TABLE, Book, commit, table
@@ -36,10 +36,15 @@ ALL_DONE, WRONG, LEFT = 0, 1, 3
 Taken = tuple[str, Measurement]
 
 
-def run(kit: Kit, identity: dict[str, Any], stages: list[str], minutes: float, began: float) -> int:
+def plan(names: list[str]) -> list[Taken]:
+    """The measurements that are named, by stage, as STAGE/MEASUREMENT, or all; in the order of the stages."""
+    every = [(stage, one) for stage in STAGES for one in measurements(stage)]
+    return [(stage, one) for stage, one in every if {*names} & {"all", stage, f"{stage}/{one.key}"}]
+
+
+def run(kit: Kit, identity: dict[str, Any], plan: list[Taken], minutes: float, began: float) -> int:
     """Take what is not there yet, within `minutes` from `began` (monotonic); the exit code."""
     book = Book(kit.out, identity)
-    plan = [(stage, one) for stage in stages for one in measurements(stage)]
     ends = began + 60 * minutes
     with _alone(kit.scratch):
         end_all(kit.mark)  # of a kit that was killed
@@ -130,8 +135,6 @@ def write_table(book: Book) -> str:
 
 
 def in_order(book: Book) -> dict[tuple[str, str], dict[str, Any]]:
-    from gpu import STAGES
-
     latest = book.latest()
     places = {(stage, one.key): place for place, (stage, one) in enumerate(
         (stage, one) for stage in STAGES for one in measurements(stage))}  # fmt: skip

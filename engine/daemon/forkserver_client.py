@@ -24,9 +24,14 @@ from engine.base.worker_process import worker_command, worker_environment
 _MESSAGE_BYTES = 1 << 17
 _ANSWER_SECONDS = 5.0
 """A fork takes milliseconds; on a machine that swaps, a second."""
-NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-"""Keeps OpenBLAS (numpy, scipy) and Arrow's allocator from starting a thread when they are imported: a fork has none of
-them. transformers imports all of these by way of scikit-learn, where that is installed."""
+NO_THREADS = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "TORCH_WARM_POOL": "0",
+}
+"""Keeps OpenBLAS (numpy, scipy), Arrow's allocator and inductor's pool of compilers (where Triton is installed) from
+starting a thread when they are imported: a fork has none of them. transformers imports the first two by way of
+scikit-learn, where that is installed."""
 _MOST_STARTS = 5
 """A warm process that has died so often (the OOM killer, a broken library) is not started again."""
 

@@ -21,12 +21,13 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.worker.__main__ import main as work
 from engine.worker.runtime.environment import set_environment
 
@@ -54,8 +55,7 @@ def main() -> int:
     # Stopping the daemon's session from a terminal is no reason to exit before the daemon does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        _load()
-        problem = _unsafe()
+        problem = _unsafe(_load())
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
     if problem:
@@ -68,7 +68,8 @@ def main() -> int:
     return 0
 
 
-def _load() -> None:
+def _load() -> str:
+    """Import what every run uses. Returns the module whose import was the first to start a thread, or nothing."""
     set_environment()
     # To find out whether there is a GPU, torch would initialise CUDA, and no fork of this process could use it then.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
@@ -77,20 +78,38 @@ def _load() -> None:
     # bitsandbytes, which peft imports, calls it for its diagnostics; the call initialises CUDA.
     original = torch.cuda.get_device_capability
     torch.cuda.get_device_capability = lambda device=None: (8, 0)
+    culprit = "torch" if _other_threads() else ""
     try:
         for name in _PRELOADED:
             importlib.import_module(name)
+            culprit = culprit or (name if _other_threads() else "")
     finally:
         torch.cuda.get_device_capability = original
+    return culprit
 
 
-def _unsafe() -> str:
-    """Why a fork of this process would not be safe; empty if it is."""
+def _other_threads() -> list[str]:
+    """The names of this process's threads but for the main one: Python's own where it has one, else the kernel's."""
+    python = {thread.native_id: thread.name for thread in threading.enumerate()}
+    names = []
+    for task in set(map(int, os.listdir("/proc/self/task"))) - {os.getpid()}:
+        with contextlib.suppress(OSError):
+            names.append(python.get(task) or Path(f"/proc/self/task/{task}/comm").read_text().strip())
+    return names
+
+
+def _unsafe(culprit: str = "") -> str:
+    """Why a fork of this process would not be safe; empty if it is. `culprit`: the module that has started a thread."""
     import torch
 
-    threads = len(os.listdir("/proc/self/task"))
-    if threads != 1:
-        return msg("a library has started {threads} threads", threads=threads - 1)
+    if names := _other_threads():
+        return msg_n(
+            "{library} has started a thread: {names}",
+            "{library} has started {n} threads: {names}",
+            len(names),
+            library=msg("importing {module}", module=culprit) if culprit else "a library",
+            names=", ".join(sorted(names)),
+        )
     if torch.cuda.is_initialized():
         return "CUDA has been initialised"
     for name in os.listdir("/proc/self/fd"):

@@ -202,7 +202,9 @@ def test_what_has_no_meaning_without_a_card_is_never_ok(kit, monkeypatch):
     context = [one for one in measurements("estimate") if one.key == "context"]
     monkeypatch.setattr(schedule, "measurements", lambda stage: context if stage == "estimate" else [])
     identity = IDENTITY | {"device": "cpu"}
-    assert schedule.run(kit, identity, ["estimate"], 1, time.monotonic()) == schedule.ALL_DONE
+    plan = schedule.plan(["estimate/context"])
+    assert [(stage, one.key) for stage, one in plan] == [("estimate", "context")]
+    assert schedule.run(kit, identity, plan, 1, time.monotonic()) == schedule.ALL_DONE
     (line,) = read(kit.out / RESULTS)
     assert (line["key"], line["verdict"]) == ("context", ABSENT) and "not on a CPU" in line["error"]
     assert "| estimate | context | not here |" in (kit.out / "table.md").read_text()

@@ -206,7 +206,7 @@ def _stepper(kit: Kit, model: str) -> Any:
     from engine.settings.resolve import Layer, resolve
     from engine.worker.data.chat_template import ChatTemplate
     from engine.worker.data.tokenize import prepare
-    from engine.worker.model.linear import use_onednn
+    from engine.worker.model.fast_layers import use_fast_layers
     from engine.worker.model.load import (
         causal_lm,
         choose_precision,
@@ -228,7 +228,7 @@ def _stepper(kit: Kit, model: str) -> Any:
     tokens = prepare(config, ChatTemplate(load_tokenizer(config.model), config.data.template)).train
     precision = choose_precision(config, device)
     trained = make_trainable(load_base(config, precision), config)
-    use_onednn(trained)
+    use_fast_layers(trained)
     trained.train()
     optimizer = make_optimizer(trained, config.optim)
     loss_fn = PackedLoss(causal_lm(trained))

@@ -17,7 +17,7 @@ from gpu.kit import CHATS, Kit
 from gpu.records import source_hash
 from gpu.runs import Trained, prepare, read, settings, start, train, until, work
 
-STEPS, BATCH = 6, 4
+STEPS, BATCH = 4, 2
 LONG_STEPS, KILLED_AFTER = 40, 10
 TOLERANCE = {"bfloat16": (3e-3, 1e-2), "float32": (1e-3, 1e-3)}
 """Relative: of the first loss, and of each step's."""
@@ -40,7 +40,7 @@ def against_cpu(kit: Kit, method: str, dtype: str) -> Findings:
     """`dtype`: the card's; in a rehearsal both are runs on the CPU."""
     findings = Findings()
     fixture = kit.fixture("0.5b")
-    rate = {"full": 1e-4, "lora": 2e-3}[method]
+    rate = {"full": 2e-5, "lora": 5e-4}[method]  # so that the loss falls, but does not collapse
     values = {"method.kind": method, "optim.learning_rate": rate, "lora.r": 16, "train.batch_size": BATCH}
     # The same chats at each step: the loss moves by what has been learned, and by nothing else.
     values |= {"train.shuffle": False, "data.files": [str(kit.first_chats("0.5b", BATCH, STEPS))]}

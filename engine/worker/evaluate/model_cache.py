@@ -16,7 +16,7 @@ from engine.worker.data.chat_template import ChatTemplate, clock_of
 from engine.worker.data.packing import TokenSet, make_pack
 from engine.worker.evaluate.measure import LoadedModel
 from engine.worker.model.base_weights import BaseWeights
-from engine.worker.model.linear import use_onednn
+from engine.worker.model.fast_layers import use_fast_layers
 from engine.worker.model.load import (
     Precision,
     causal_lm,
@@ -101,7 +101,7 @@ class ModelCache:
             config = config.replace({"method.kind": "full"})
         model = load_base(config, precision)
         model.requires_grad_(False)
-        use_onednn(model)
+        use_fast_layers(model)
         return model
 
     @contextlib.contextmanager
@@ -131,7 +131,7 @@ class ModelCache:
                     )
                 ) from error
             self._adapters[ref.adapter] = name
-            use_onednn(self._model)
+            use_fast_layers(self._model)
         self._model.set_adapter(name)
         yield
 

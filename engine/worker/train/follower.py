@@ -53,7 +53,7 @@ def follow(rank: int, count: int, channel: Connection, store: int) -> None:
     import torch
 
     from engine.worker.data.packing import make_pack
-    from engine.worker.model.linear import use_onednn
+    from engine.worker.model.fast_layers import use_fast_layers
     from engine.worker.model.load import (
         causal_lm,
         choose_precision,
@@ -85,7 +85,7 @@ def follow(rank: int, count: int, channel: Connection, store: int) -> None:
     torch.manual_seed(config.train.seed)
     precision = choose_precision(config, device)
     model = make_trainable(load_base(config, precision, begin.source), config)
-    use_onednn(model)
+    use_fast_layers(model)
     optimizer = make_optimizer(model, config.optim)
     lm = causal_lm(model)
     probe = make_pack(tokens, probe_indices(tokens)).to(device)

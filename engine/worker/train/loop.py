@@ -39,8 +39,8 @@ from engine.worker.data.packing import TokenSet, epoch_order, make_pack, plan_pa
 from engine.worker.data.tokenize import data_hashes, prepare
 from engine.worker.evaluate.measure import command_of, evaluate
 from engine.worker.model.base_weights import BASE, BaseWeights
+from engine.worker.model.fast_layers import use_fast_layers
 from engine.worker.model.generation_config import answer_ends
-from engine.worker.model.linear import use_onednn
 from engine.worker.model.load import (
     Precision,
     causal_lm,
@@ -160,7 +160,7 @@ def train_loop(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) 
     base = None if full else BaseWeights(config, source)
     ranks.begin(Begin(config, dataset.train, source, resumed))
     model = make_trainable(load_base(config, precision, source), config)
-    use_onednn(model)
+    use_fast_layers(model)
     optimizer = make_optimizer(model, config.optim)
     lm = causal_lm(model)
     ends = answer_ends(template, lm) if config.method.objective == "sft" else ()
@@ -457,8 +457,6 @@ def set_up_torch(config: RunConfig, device: torch.device, ranks: int = 1) -> Non
         torch.use_deterministic_algorithms(True, warn_only=True)
         # Meant for debugging: every new tensor would first be filled with NaN.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # made at run time
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
 
 
 def threads_of_environment() -> int:
