@@ -216,6 +216,13 @@ class Control:
             self._see_to_daemon()  # nobody else carries it out
         return outcome
 
+    def put_back(self, run_id: int) -> Outcome:
+        """Undo that `stop` or `kill` took a waiting run off the queue: back to its place, held if it was."""
+        outcome = queue.put_back(self._writer(), run_id)
+        if outcome:
+            self._see_to_daemon()
+        return outcome
+
     def hold(self, run_id: int) -> Outcome:
         return queue.hold(self._writer(), run_id)
 

@@ -8,10 +8,11 @@ import contextlib
 import dataclasses
 import platform
 import sys
+import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,8 +30,9 @@ from engine.store.run_records import RunState
 from tui.data.command_thread import CommandDone, CommandThread
 from tui.data.current_user import current_user
 from tui.data.feed import Answer, Feed, Updated
+from tui.data.message_log import MessageLog, StatusText
 from tui.data.snapshot import Snapshot, View
-from tui.host import StatusText
+from tui.host import Undo
 from tui.keymap import Keymap
 from tui.render.notifications import event_words
 from tui.render.theme import Palette, choose, speaks_utf8
@@ -49,6 +51,8 @@ KEEP_UP_BUSY_SECONDS = 0.2
 """For how long that waits for a database which another process writes to; it is done again anyway."""
 VISIT_SECONDS = 2.0
 """A visit that ends sooner does not count."""
+LEAVE_SECONDS = 1.0
+"""For how long leaving waits until it is in the store when that was."""
 PATIENCE_SECONDS = 2.0
 """How long keys that were typed ahead wait for what they are meant for: the first picture, the settings of a form."""
 
@@ -91,15 +95,17 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         self.theme = "finetop"
         self.screen_diff = ScreenDiff(color_system(self.console))
         self.snapshot = Snapshot(0.0)
-        self.status_text = StatusText("")
+        self.messages = MessageLog()
         self.memory = Memory()
         self.view = _remembered(self.memory.values)
         self.feed = Feed(workspace, self.post_message, self.view)
         self.host_name = one_line(platform.node().partition(".")[0] or "localhost")
         self.paused = False
-        self.deleted: list[list[int]] = []
-        """Runs moved to the trash from here, the last deletion last."""
+        self.undoes: list[Undo] = []
+        """What can be undone of what was done from here, the last one last."""
         self._last_event = 0
+        self._opened_at = 0.0
+        """When the first picture came; 0 until then."""
         self.failed_with = ""
         self.commands = CommandThread(workspace, self.post_message, control, readonly)
         self._keep_up_commands = CommandThread(workspace, self.post_message, control, busy_seconds=KEEP_UP_BUSY_SECONDS)
@@ -118,8 +124,8 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
 
         problems = [*self.settings.problems, *(f"settings.toml, keys: {problem}" for problem in self.keymap.problems)]
         if problems:
-            more = msg(" (and {more} more)", more=len(problems) - 1) if len(problems) > 1 else ""
-            self.status_text = StatusText(one_line(problems[0] + more), "warning")
+            more = msg("(and {more} more) ", more=len(problems) - 1) if len(problems) > 1 else ""
+            self.messages.show(one_line(more + problems[0]), "warning", whole="\n".join(problems))
         self.feed.start()
         self.push_screen(MainScreen())
         if self._welcome:
@@ -148,9 +154,16 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
     def on_unmount(self) -> None:
         """End the threads, and remember sort and sizes."""
         self.memory.save()
+        self._record_visit()
         self.feed.stop()
         self.commands.stop()
         self._keep_up_commands.stop()
+
+    def go_to_run(self, run_id: int) -> None:
+        """Put the cursor of the list on a run, as soon as it is there."""
+        for screen in self.screen_stack:
+            if isinstance(screen, KeyScreen):
+                screen.go_to_run(run_id)
 
     def leave(self) -> None:
         """End the screen; runs and daemon go on. What was typed behind it is not for runs."""
@@ -169,23 +182,37 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         self.feed.pause(paused)
         self.say("the picture is paused, runs go on; p goes on" if paused else "the picture goes on")
 
-    def record_visit(self, when: float) -> None:
-        """Remember that this user has looked, for the next visit."""
-        if not self.readonly:
-            user = current_user()
-            # Later: what changes go through takes 0.1 s to import, which the first picture would wait for.
-            self.set_timer(VISIT_SECONDS, lambda: self.commands.do("", lambda control: control.seen(user, when)))
-
-    def show_event(self, snapshot: Snapshot) -> None:
-        """Put a new event above the footer; what happened before the screen opened only while that line is empty."""
-        news = snapshot.last_news
-        if news is None or news.event.id <= self._last_event:
+    def _record_visit(self) -> None:
+        """Remember when this user left the screen, for the next visit. A locked database does not hold up leaving."""
+        if self.readonly or not self._opened_at or time.monotonic() - self._opened_at < VISIT_SECONDS:
             return
-        event = news.event
-        first, self._last_event = not self._last_event, event.id
-        words = event_words(news)
-        if words is not None and not (first and self.status_text.text):
-            self.say(words[0], words[1], event.time)
+        user, now, done = current_user(), time.time(), threading.Event()
+
+        def call(control: Any) -> None:
+            try:
+                control.seen(user, now)
+            finally:
+                done.set()
+
+        self._keep_up_commands.do("", call)
+        done.wait(LEAVE_SECONDS)
+
+    def show_events(self, snapshot: Snapshot) -> None:
+        """Log what has happened and put the last of it above the footer; what happened before the screen opened only
+        while that line is empty."""
+        first = not self._last_event
+        for news in snapshot.news:
+            if news.event.id <= self._last_event:
+                continue
+            self._last_event = news.event.id
+            if (words := event_words(news)) is None:
+                continue
+            text, role = one_line(words[0]), words[1]
+            if news is snapshot.news[-1] and not (first and self.messages.status.text):
+                self.messages.show(text, role, news.event.time)
+                self._status_changed()
+            else:
+                self.messages.add(text, role, news.event.time)
 
     def on_background_report(self, message: BackgroundReport) -> None:
         """Take the palette that suits the background; until it is reported, $COLORFGBG, or a guess, had to do."""
@@ -227,6 +254,8 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
             if not isinstance(screen, KeyScreen):
                 self._typed_ahead.clear()
             elif screen.ready or screen is self._not_waited_for:
+                if self.messages.key_pressed():
+                    self._status_changed()
                 await self._dispatch(screen)
             else:
                 if screen is not self._waited_for:
@@ -264,6 +293,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
     async def on_updated(self, message: Updated) -> None:
         """Hand a new snapshot to all screens; keys that waited for the first one are dispatched."""
         self.snapshot = message.snapshot
+        self._opened_at = self._opened_at or time.monotonic()
         for screen in self.screen_stack:
             if isinstance(screen, KeyScreen):
                 screen.take(message.snapshot)
@@ -280,15 +310,13 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         if path in paths:
             return
         self.memory.values["told_without_wal"] = [*paths, path][-20:]
-        from tui.screens.dialogs import Notice
-
         why = (
             "It cannot use SQLite's write-ahead log (WAL) there: that needs memory shared by all who open the file,"
             " which network drives do not have between machines."
         )
         means = "Readers and writers wait for each other, and only one machine may work on it. Runs go on all the same."
         words = [path, "", why, "", means, "", "! shows what the doctor finds."]
-        self.push_screen(Notice("runs.db without WAL", words))
+        self.notice("runs.db without WAL", words)
 
     def on_answer(self, message: Answer) -> None:
         """Hand the answer to a question to all screens: each knows its own."""
@@ -309,15 +337,17 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         elif message.then is not None:
             message.then(message.outcomes)
         if message.warning:
-            from tui.screens.dialogs import Notice
-
             words = [*message.warning.split("\n"), "", "D tries again, ! shows what the doctor finds."]
-            self.push_screen(Notice("Queued, but nothing starts it", words))
+            self.notice("Queued, but nothing starts it", words)
         await self.dispatch_keys()
 
-    def say(self, text: str, role: str = "text", at: float | None = None) -> None:
-        """Put a line above the footer; it stays until the next. `at`: when it happened, which is shown as its age."""
-        self.status_text = StatusText(one_line(text), role, at)
+    def say(self, text: str, role: str = "text", whole: str = "") -> None:
+        """Put a line above the footer until a later key, and into the log: `whole` there, where the line is short for
+        it."""
+        self.messages.show(one_line(text), role, whole=whole or text)
+        self._status_changed()
+
+    def _status_changed(self) -> None:
         for screen in self.screen_stack:
             if isinstance(screen, KeyScreen):
                 screen.status_changed()
@@ -325,10 +355,22 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
     def say_whole(self, heading: str, text: str, role: str = "text") -> None:
         """`heading: text` above the footer; what that line has no room for is shown whole, too, until the next key."""
         self.say(f"{heading}: {text}", role)
-        if cells(self.status_text.text) + 2 > self.size.width:
+        if cells(self.messages.status.text) + 2 > self.size.width:
             from tui.screens.dialogs import Notice
 
             self.push_screen(Notice(heading, text.split("\n")))
+
+    def notice(self, heading: str, words: Sequence[str]) -> None:
+        """Show something worth knowing until the next key, and keep it in the log."""
+        from tui.screens.dialogs import Notice
+
+        self.messages.add("\n".join([heading, *filter(None, words)]), "warning")
+        self.push_screen(Notice(heading, words))
+
+    @property
+    def status_text(self) -> StatusText:
+        """The line above the footer."""
+        return self.messages.status
 
     def copy_to_clipboard(self, text: str) -> None:
         """Through the terminal (OSC 52), which works over SSH. A path may hold bytes that are no text."""
@@ -404,6 +446,12 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         screen = self.screen
         if isinstance(screen, KeyScreen):
             self.push_screen(CommandPalette(screen))
+
+    def action_any_messages(self) -> None:
+        """Show all that was said."""
+        from tui.screens.message_screen import MessageScreen
+
+        self.push_screen(MessageScreen())
 
     def action_any_doctor(self) -> None:
         """Show what `finetop doctor` finds, once."""

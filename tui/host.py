@@ -11,6 +11,7 @@ from textual.widget import Widget
 from engine.base.workspace import Workspace
 from tui.data.command_thread import CommandThread
 from tui.data.feed import Feed
+from tui.data.message_log import MessageLog, StatusText
 from tui.data.snapshot import Snapshot, View
 from tui.keymap import Action, Keymap
 from tui.render.theme import Palette
@@ -18,13 +19,15 @@ from tui.settings import Memory
 
 
 @dataclass(frozen=True, slots=True)
-class StatusText:
-    """The line above the footer: kept until the next."""
+class Undo:
+    """What takes back something that was done from here."""
 
-    text: str
-    role: str = "text"
-    at: float | None = None
-    """When it happened, for what may stand there for hours."""
+    calls: tuple[Callable[[Any], Any], ...]
+    """What to ask of `engine.control.Control`."""
+    done: str
+    """What is said when it has been done."""
+    run_id: int
+    """Where the cursor goes then."""
 
 
 class Host(Protocol):
@@ -40,20 +43,27 @@ class Host(Protocol):
     feed: Feed
     commands: CommandThread
     memory: Memory
-    status_text: StatusText
+    messages: MessageLog
     host_name: str
-    deleted: list[list[int]]
-    """Runs moved to the trash since the screen was opened, in the order of the deletions."""
+    undoes: list[Undo]
+    """What can be undone of what was done since the screen was opened, in its order."""
     readonly: bool
     question_pending: bool
     """Whether what a question will say is being read: the next key is its answer."""
     paused: bool
 
-    def say(self, text: str, role: str = "text", at: float | None = None) -> None:
-        """Put a text above the footer."""
+    @property
+    def status_text(self) -> StatusText:
+        """The line above the footer."""
+
+    def say(self, text: str, role: str = "text", whole: str = "") -> None:
+        """Put a text above the footer, and into the log, `whole` in its place where the line is short for it."""
 
     def say_whole(self, heading: str, text: str, role: str = "text") -> None:
         """The same, and shown whole where it is too long for that line."""
+
+    def notice(self, heading: str, words: Sequence[str]) -> None:
+        """Show something worth knowing until the next key, and keep it in the log."""
 
     def copy_to_clipboard(self, text: str) -> None: ...
 
@@ -64,11 +74,11 @@ class Host(Protocol):
     async def dispatch_keys(self) -> None:
         """Carry out the keys that were typed ahead, as far as the screen in front is ready."""
 
-    def show_event(self, snapshot: Snapshot) -> None:
-        """Put the last event above the footer."""
+    def show_events(self, snapshot: Snapshot) -> None:
+        """Log what has happened, and put the last of it above the footer."""
 
-    def record_visit(self, when: float) -> None:
-        """Remember when this user looked."""
+    def go_to_run(self, run_id: int) -> None:
+        """Put the cursor of the list on a run, as soon as it is there."""
 
     def pause(self, paused: bool) -> None:
         """Stop the picture, or let it go on."""

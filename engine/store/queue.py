@@ -33,6 +33,7 @@ _NEW_ATTEMPT = (
 )
 
 
+_OFF_QUEUE = "taken off the queue"
 _EXPLAINED = (
     "pid = NULL, pid_started = NULL, reason = coalesce(?, reason), reason_template = coalesce(?, reason_template),"
     " error = coalesce(?, error), exit_code = coalesce(?, exit_code)"
@@ -314,7 +315,7 @@ def request(conn: sqlite3.Connection, run_id: int, signal: str) -> Outcome:
         outcome = _change(
             conn,
             run_id,
-            "state = 'stopped', finished = coalesce(finished, ?), reason = coalesce(reason, 'taken off the queue')"
+            f"state = 'stopped', finished = coalesce(finished, ?), reason = coalesce(reason, '{_OFF_QUEUE}')"
             " WHERE id = ? AND state = 'queued' AND trashed IS NULL",
             (time.time(),),
         )
@@ -327,14 +328,26 @@ def request(conn: sqlite3.Connection, run_id: int, signal: str) -> Outcome:
 def resume(
     conn: sqlite3.Connection, run_id: int, from_step: int | None = None, not_before: float | None = None
 ) -> Outcome:
-    """Queue an ended run again, behind the others of its priority, to go on from a checkpoint (None: its latest)."""
+    """Queue an ended run again, behind the others of its priority, to go on from a checkpoint (None: its latest); held,
+    if it was when it was taken off the queue."""
     return _change(
         conn,
         run_id,
-        "state = 'queued', held = 0, wanted = NULL, resume_step = ?, not_before = ?, queued = ?, wait_kind = NULL,"
+        "state = 'queued', wanted = NULL, resume_step = ?, not_before = ?, queued = ?, wait_kind = NULL,"
         " wait_reason = NULL, position = (SELECT coalesce(max(position), 0) + 1 FROM runs WHERE state = 'queued')"
         f" WHERE id = ? AND state IN ({_ENDED}) AND trashed IS NULL",
         (from_step, not_before, time.time()),
+    )
+
+
+def put_back(conn: sqlite3.Connection, run_id: int) -> Outcome:
+    """Undo that a waiting run was taken off the queue: to its place, held if it was, with what it had been before."""
+    return _change(
+        conn,
+        run_id,
+        f"state = 'queued', finished = CASE WHEN reason = '{_OFF_QUEUE}' THEN NULL ELSE finished END,"
+        f" reason = nullif(reason, '{_OFF_QUEUE}') WHERE id = ? AND state = 'stopped' AND trashed IS NULL",
+        (),
     )
 
 

@@ -7,12 +7,14 @@ from tui.screens.compare_screen import CompareScreen
 from tui.screens.main_actions import RunActions
 from tui.screens.main_screen import MainScreen
 from tui.screens.new_run_screen import NewRunScreen
+from tui.screens.trash_screen import TrashScreen
 from tui.widgets.chart_widget import Chart
 from tui.widgets.rows import Rows
 from tui.widgets.run_pane import RunPane
 
 LISTENERS = (
-    FinetopApp, MainScreen, RunActions, CheckpointActions, CompareScreen, NewRunScreen, Chart, Rows, RunPane,
+    FinetopApp, MainScreen, RunActions, CheckpointActions, TrashScreen, CompareScreen, NewRunScreen, Chart, Rows,
+    RunPane,
 )  # fmt: skip
 
 

@@ -24,8 +24,8 @@ from engine.base.errors import EngineError
 from engine.base.messages import msg
 from engine.base.workspace import Workspace
 from engine.daemon import daemon_client
-from engine.store import connect, queries, store_errors, transactions
-from engine.store.run_records import Checkpoint, Run
+from engine.store import connect, queries, store_errors, transactions, trash
+from engine.store.run_records import Checkpoint, Run, RunState
 from tui.data.current_user import current_user
 from tui.data.snapshot import Daemon, Detail, News, Snapshot, Store, View, machine_of
 
@@ -52,8 +52,10 @@ _NEWS_KINDS = (
     "kill",
     "checkpoint-damaged",
     "recovered",
+    "trash-emptied",
 )
 """Kinds of events that are shown above the footer."""
+_KEPT_NEWS = 300
 
 
 class Updated(Message):
@@ -97,6 +99,7 @@ class Feed(threading.Thread):
         self._conn: Any = None
         self._changes: connect.Changes | None = None
         self._last = Snapshot(0.0)
+        self._began = time.time()
         self._whole_at = 0.0
         self._lost: dict[int, dict[int, float]] = {}
         """Of the run in focus: the steps whose files are missing, and since when."""
@@ -246,14 +249,14 @@ class Feed(threading.Thread):
                 store = Store(gone, "`finetop rebuild` makes it again from the run folders.", since=self._trouble_since)
             else:
                 store = Store(missing=True, hint=error.hint)
-            changes = {} if last.runs else {"runs": (), "counts": {}, "detail": None, "last_news": None}
+            changes = {} if last.runs else {"runs": (), "counts": {}, "detail": None, "news": (), "trash": ()}
         except Exception as error:
             self._close()
             fault = self._fault(error)
             self._trouble_since = self._trouble_since or now
             store = Store(fault.message, fault.hint, since=self._trouble_since)
         values = {
-            name: getattr(last, name) for name in ("runs", "counts", "failed_today", "detail", "last_news", "seen")
+            name: getattr(last, name) for name in ("runs", "counts", "failed_today", "detail", "news", "trash", "seen")
         }
         shown = view if changes or store.missing else last.view
         return Snapshot(now, shown, **(values | changes), daemon=daemon, machine=machine, store=store)
@@ -274,10 +277,11 @@ class Feed(threading.Thread):
         changes["detail"] = self._detail(conn, focus) if focus is not None else None
         midnight = time.mktime((*time.localtime(now)[:3], 0, 0, 0, 0, 0, -1))
         changes["failed_today"] = queries.failed_since(conn, midnight)
-        changes["last_news"] = self._last_news(conn)
         if self._last.seen is None:
             seen = queries.get_meta(conn, f"seen:{current_user()}")
             changes["seen"] = float(seen) if seen else None
+        changes["news"] = self._news(conn, changes.get("seen"))
+        changes["trash"] = trash.contents(conn, self._workspace)
         return changes
 
     def _runs(self, conn: Any, view: View) -> tuple[Run, ...]:
@@ -324,14 +328,28 @@ class Feed(threading.Thread):
         pruned = {step for step, since in self._lost[run.id].items() if run.active and now - since < PRUNED_SECONDS}
         return frozenset(point.step for point in points if point.step not in lost or point.step in pruned)
 
-    def _last_news(self, conn: Any) -> News | None:
-        last = self._last.last_news
-        last_id = last.event.id if last else 0
-        events = [event for event in queries.events(conn, after_id=last_id, limit=200) if event.kind in _NEWS_KINDS]
+    def _news(self, conn: Any, seen: float | None) -> tuple[News, ...]:
+        """What there was, and what came since; of what had come before the screen was opened only what the user has not
+        `seen`, and the last."""
+        earlier = self._last.news
+        last_id = earlier[-1].event.id if earlier else 0
+        events = [event for event in queries.events(conn, after_id=last_id, limit=1000) if event.kind in _NEWS_KINDS]
+        if not earlier:
+            since = self._began if seen is None else seen
+            warnings = [event for event in events[:-1] if event.time > since and event.kind != "state"]
+            events = warnings + events[-1:]  # how runs ended is told of each: `notifications.since_last_time`
         if not events:
-            return last
-        run = queries.run(conn, events[-1].run_id) if events[-1].run_id is not None else None
-        return News(events[-1], run, *(queries.standing(conn, run) if run else ()))
+            return earlier
+        events = events[-_KEPT_NEWS:]
+        runs = {
+            run_id: queries.run(conn, run_id) for run_id in {event.run_id for event in events} if run_id is not None
+        }
+        came = []
+        for event in events:
+            run = runs.get(event.run_id)
+            is_end = run is not None and event.message == RunState.DONE
+            came.append(News(event, run, *(queries.standing(conn, run) if run is not None and is_end else ())))
+        return (*earlier, *came)[-_KEPT_NEWS:]
 
     def _daemon(self) -> Daemon:
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.monitor import samples as monitor
 from engine.store.run_records import Checkpoint, Event, Run, RunState, Series, SettingValue
+from engine.store.trash import Trashed
 
 DAEMON_STALE_SECONDS = 5.0
 """The daemon renews its heartbeat every second; five missed in a row are no accident."""
@@ -97,13 +98,22 @@ class Snapshot:
     """Of all runs, whatever the view."""
     failed_today: int = 0
     detail: Detail | None = None
-    last_news: News | None = None
+    news: tuple[News, ...] = ()
+    """What happened since this user last left the screen, the newest last; at least the last thing, and no more than
+    some hundreds."""
+    trash: tuple[Trashed, ...] = ()
+    """What lies in the trash, the last deletion last."""
     seen: float | None = None
     """When this user last left the screen; None: never."""
     daemon: Daemon = Daemon()
     machine: monitor.Snapshot | None = None
     """None: nobody measures (no daemon has run here)."""
     store: Store = Store()
+
+    @property
+    def last_news(self) -> News | None:
+        """The last thing that happened."""
+        return self.news[-1] if self.news else None
 
     @property
     def total(self) -> int:

@@ -13,9 +13,9 @@ from tui.data.snapshot import News
 from tui.render.theme import STATE_STYLES
 
 
-def since_last_time(runs: Sequence[Run], seen: float, now: float) -> list[str]:
+def since_last_time(runs: Sequence[Run], seen: float) -> list[str]:
     """What ended and how, the best of it, and what got worse; nothing if nothing ended."""
-    ended = [run for run in runs if run.ended and run.finished is not None and run.finished > seen]
+    ended = _ended(runs, seen)
     if not ended:
         return []
     pieces = []
@@ -47,6 +47,24 @@ def since_last_time(runs: Sequence[Run], seen: float, now: float) -> list[str]:
     if worse := sorted(run.id for run in ended if run.best.improved is False):
         pieces.append(msg("never better than at the start: {worse}", worse=listed(worse)))
     return pieces
+
+
+def ended_since(runs: Sequence[Run], seen: float) -> list[str]:
+    """Each run that ended, a line, the last first: how, and why or how well."""
+    lines = []
+    for run in _ended(runs, seen):
+        style = STATE_STYLES[run.state]
+        outcome = one_line(run.reason or "") if run.state is not RunState.DONE else ""
+        if not outcome and run.best_eval is not None:
+            outcome = f"{_metric(run)} {run.best.brief(numbers.short_metric)}"
+        ending = f"{style.glyph} {run.id} {one_line(run.name)} {style.word}" + (f": {outcome}" if outcome else "")
+        lines.append(f"{numbers.clock(run.finished or seen)}  {ending}")
+    return lines
+
+
+def _ended(runs: Sequence[Run], seen: float) -> list[Run]:
+    ended = [run for run in runs if run.ended and run.finished is not None and run.finished > seen]
+    return sorted(ended, key=lambda run: run.finished or 0.0, reverse=True)
 
 
 def event_words(news: News) -> tuple[str, str] | None:

@@ -1,5 +1,6 @@
 """What keys do to the checkpoints of the selected run, and why they cannot."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from engine.base.messages import msg
@@ -7,8 +8,9 @@ from engine.base.units import bytes_text
 from engine.metrics.best_evaluation import criteria, parse_criterion
 from engine.present import numbers
 from engine.present.text import fit, one_line
-from engine.store.run_records import Checkpoint, Run
+from engine.store.run_records import Checkpoint, Outcome, Run
 from tui.data.snapshot import Detail
+from tui.host import Undo
 from tui.render.line import Line
 from tui.screens.dialogs import Choose, Confirm
 from tui.screens.run_screen import RunScreen, state_words
@@ -62,7 +64,7 @@ class CheckpointActions:
             change(self._screen.host, "pin", [lambda control: control.pin(point.run_id, point.step, pinned)], done)
 
     def action_checkpoints_delete(self) -> None:
-        """Delete the files of a checkpoint, after saying what that loses."""
+        """Move a checkpoint to the trash, after saying what that is."""
         if not (selected := self._selected()):
             return
         _, point, detail = selected
@@ -77,13 +79,18 @@ class CheckpointActions:
             )
         ]
         losses += ["It is the only one: the run could then not be resumed."] if only else []
-        losses += ["It is gone for good: checkpoints have no trash."]
+        losses += ["It goes to the trash; u takes it back out."]
         host = self._screen.host
 
         def delete() -> None:
-            done = msg("the checkpoint of step {step} is deleted", step=point.step)
+            def words(outcomes: Sequence[Outcome]) -> str:
+                back = msg("back again: the checkpoint of step {step}", step=point.step)
+                call = lambda control: control.restore_checkpoint(point.run_id, point.step)  # noqa: E731
+                host.undoes.append(Undo((call,), back, point.run_id))
+                return msg("in the trash: the checkpoint of step {step} · u takes it back out", step=point.step)
+
             call = lambda control: control.delete_checkpoint(point.run_id, point.step, force=only)  # noqa: E731
-            change(host, "delete", [call], done)
+            change(host, "delete", [call], words)
 
         host.push_screen(Confirm("Delete this checkpoint?", losses, delete, "deletes"))
 

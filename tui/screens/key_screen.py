@@ -80,6 +80,9 @@ class KeyScreen(Screen, inherit_bindings=False):
     def answered(self, answer: Answer) -> None:
         """A question to the feed has been answered."""
 
+    def go_to_run(self, run_id: int) -> None:
+        """The cursor of the list of runs should go to a run."""
+
     def status_changed(self) -> None:
         """The line above the footer has another text."""
 

@@ -11,10 +11,12 @@ from engine.present import numbers
 from engine.present.numbers import listed
 from engine.present.text import fit, one_line
 from engine.store.run_records import Outcome, Run, RunState
+from tui.host import Undo
 from tui.render.line import Line
 from tui.screens.dialogs import Choose, Confirm
 from tui.screens.run_screen import RunScreen, state_words
 from tui.screens.shared_actions import change, for_run, open_compare, open_new_run, resume_from
+from tui.screens.trash_screen import TrashScreen, named, restore
 from tui.widgets.checkpoints_pane import eval_of, kept_words
 from tui.widgets.run_pane import WHY
 
@@ -84,8 +86,8 @@ class RunActions:
             return self._compare_disabled_reason(chosen)
         if action_id == "main.daemon" and snapshot.daemon.running:
             return msg("the daemon is running already (pid {pid})", pid=snapshot.daemon.pid)
-        if action_id == "main.undo" and not self._host.deleted:
-            return "undo: nothing was deleted from here"
+        if action_id == "main.undo" and not self._host.undoes and not snapshot.trash:
+            return "undo: nothing was done here that it takes back, and the trash is empty"
         return ""
 
     def _compare_disabled_reason(self, chosen: Sequence[Run]) -> str:
@@ -121,6 +123,10 @@ class RunActions:
             ended = [outcome.run_id for outcome in outcomes if off and outcome.state is RunState.STOPPED]
             changed = [outcome.run_id for outcome in outcomes if outcome.run_id not in ended]
             parts = [f"{done} {listed(changed)}" if changed else "", f"{off} {listed(ended)}" if ended else ""]
+            if ended:
+                calls = tuple(partial(_put_back, run_id) for run_id in ended)
+                self._host.undoes.append(Undo(calls, msg("back in the queue: {runs}", runs=listed(ended)), ended[0]))
+                parts.append("u puts it back" if len(ended) == 1 else "u puts them back")
             return " · ".join(filter(None, parts))
 
         runs = [run for run in self._screen.chosen if able(run)]
@@ -231,7 +237,8 @@ class RunActions:
     def _delete(self, runs: Sequence[Run]) -> None:
         def words(outcomes: Sequence[Outcome]) -> str:
             deleted = [outcome.run_id for outcome in outcomes]
-            self._host.deleted.append(deleted)
+            calls = tuple(partial(_restore, run_id) for run_id in deleted)
+            self._host.undoes.append(Undo(calls, msg("back again: {runs}", runs=listed(deleted)), deleted[0]))
             self._screen.runs.marks.difference_update(deleted)
             if len(deleted) == 1:
                 return msg("in the trash: {deleted} · u takes it back out", deleted=listed(deleted))
@@ -240,10 +247,22 @@ class RunActions:
         change(self._host, "delete", [for_run(lambda control, run: control.trash(run.id), run) for run in runs], words)
 
     def action_main_undo(self) -> None:
-        """Take the runs of the last deletion back out of the trash."""
-        run_ids = self._host.deleted.pop()
-        calls = [partial(_restore, run_id) for run_id in run_ids]
-        change(self._host, "undo", calls, msg("back again: {runs}", runs=listed(run_ids)))
+        """Take back what was done last from here; of an earlier session what was deleted last."""
+        if self._host.undoes:
+            undo = self._host.undoes.pop()
+        else:
+            last = self._host.snapshot.trash[-1]
+            undo = Undo((partial(restore, last),), msg("back again: {what}", what=named(last)), last.run_id)
+
+        def report(outcomes: Sequence[Outcome]) -> str:
+            self._host.go_to_run(undo.run_id)
+            return undo.done
+
+        change(self._host, "undo", undo.calls, report)
+
+    def action_main_trash(self) -> None:
+        """What lies in the trash."""
+        self._host.push_screen(TrashScreen())
 
     # names, tags and notes
 
@@ -314,6 +333,7 @@ class RunActions:
             return control.add(fixed(folder, fix))
 
         def report(run_ids: Sequence[int]) -> None:
+            self._host.go_to_run(run_ids[0])
             self._host.say(msg("run {id} is queued: {label}", id=run_ids[0], label=fix.label))
 
         self._host.commands.do("queue", queue, then=report)
@@ -336,6 +356,10 @@ class RunActions:
 
 def _restore(run_id: int, control: Any) -> Outcome:
     return control.restore(run_id)
+
+
+def _put_back(run_id: int, control: Any) -> Outcome:
+    return control.put_back(run_id)
 
 
 def _and_more(runs: Sequence[Run]) -> list[str]:

@@ -1,6 +1,5 @@
 """The main screen: panes where `main_layout.arrange` puts them, the selected run followed through all of them."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,7 +17,7 @@ from tui.data.feed import Answer
 from tui.data.snapshot import Snapshot, View
 from tui.keymap import Action
 from tui.render.line import Line
-from tui.render.notifications import since_last_time
+from tui.render.notifications import ended_since, since_last_time
 from tui.screens.checkpoint_actions import CheckpointActions
 from tui.screens.key_screen import KeyScreen, place
 from tui.screens.main_actions import RunActions
@@ -140,7 +139,7 @@ class MainScreen(KeyScreen):
         if not self._visit_shown and snapshot.runs:
             self._visit_shown = True
             self._show_since_last_visit(snapshot)
-        self.host.show_event(snapshot)
+        self.host.show_events(snapshot)
 
     def _show_all(self) -> None:
         snapshot = self.host.snapshot
@@ -177,11 +176,12 @@ class MainScreen(KeyScreen):
         self.status_line.repaint()
 
     def _show_since_last_visit(self, snapshot: Snapshot) -> None:
-        """What happened since this user last looked, once."""
-        if snapshot.seen is not None and (lines := since_last_time(snapshot.runs, snapshot.seen, snapshot.taken)):
-            away = numbers.ago(snapshot.seen, snapshot.taken)
-            self.host.say(msg("since you last looked, {away}: ", away=away) + " · ".join(lines))
-        self.host.record_visit(time.time())
+        """What happened since this user last left the screen, once; in the log with a line for each run."""
+        seen = snapshot.seen
+        if seen is not None and (parts := since_last_time(snapshot.runs, seen)):
+            lead = msg("since you last looked, {away}: ", away=numbers.ago(seen, snapshot.taken))
+            text = lead + " · ".join(parts)
+            self.host.say(text, whole="\n".join([text, *ended_since(snapshot.runs, seen)]))
 
     def set_view(self, view: View) -> None:
         """Ask the feed for other runs or another order, and for the detail of the run that is selected now."""
@@ -299,6 +299,10 @@ class MainScreen(KeyScreen):
     def action_main_jump(self) -> None:
         """Ask for the number of a run to go to."""
         self.ask("go to run", "", self._jump)
+
+    def go_to_run(self, run_id: int) -> None:
+        """Put the cursor on a run, as soon as the list has it: it may have been queued, or brought back, just now."""
+        self.runs.go_to_run(run_id)
 
     def _jump(self, text: str) -> None:
         number = text.strip().lstrip("#")

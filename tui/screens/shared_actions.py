@@ -6,7 +6,6 @@ from typing import Any
 from engine.base.messages import msg
 from engine.store.run_records import Outcome, Run
 from tui.host import Host
-from tui.screens.dialogs import Notice
 
 Call = Callable[[Any], Any]
 """What is asked of `engine.control.Control`."""
@@ -35,7 +34,7 @@ def change(
         elif text:
             host.say(text)
         if notes and (texts := [f"run {outcome.run_id}: {note}" for outcome in made for note in outcome.notes]):
-            host.push_screen(Notice("Before it goes on", texts))
+            host.notice("Before it goes on", texts)
 
     host.commands.do(verb, *calls, then=report)
 

@@ -118,7 +118,8 @@ def _machine(snapshot: Snapshot, wide: bool) -> Line:
 
 
 class StatusLine(Lines):
-    """The last event, or what came of the last key; kept until the next: a toast is gone before anyone looks.
+    """The last event, or what came of the last key; kept until somebody has seen it: a toast is gone before anyone
+    looks. Where it has no room, it names the key that shows it whole.
 
     While a text is asked for, what for, unless a line of its own says so (`labels`).
     """
@@ -130,7 +131,11 @@ class StatusLine(Lines):
             return [[(f" {label}: ", "key")]]
         status = self.host.status_text
         old = 0.0 if status.at is None else self.host.snapshot.taken - status.at
-        return [[(" ", "text"), (status.text, status.role), (f" · {numbers.age(old)} ago" if old >= 60 else "", "dim")]]
+        age = f" · {numbers.age(old)} ago" if old >= 60 else ""
+        if cells(status.text) + cells(age) + 1 > width and (keys := self.host.keymap.keys("any.messages")):
+            age = f" · {written(keys[0])} whole"
+        text = cut(status.text, max(1, width - 1 - cells(age)))
+        return [[(" ", "text"), (text, status.role), (age, "dim")]]
 
 
 class Footer(Lines):

@@ -111,6 +111,7 @@ class RunsPane(Rows):
         self.snapshot = Snapshot(0.0)
         self._columns = Columns(40)
         self._first_waiting: int | None = None
+        self._awaited: int | None = None
         self.marks: set[int] = set()
         self.last_mark: int | None = None
 
@@ -122,6 +123,16 @@ class RunsPane(Rows):
         if not snapshot.view.matching:
             self.marks &= {run.id for run in snapshot.runs}
         self.rebuild()
+        if self._awaited is not None:
+            self.move_to(self._awaited)
+
+    def go_to_run(self, run_id: int) -> None:
+        """Put the cursor on a run, or, where it is not there yet, on it when it comes."""
+        self._awaited = None if self.move_to(run_id) else run_id
+
+    def _go(self, index: int) -> None:
+        self._awaited = None  # the user has gone elsewhere
+        super()._go(index)
 
     def places(self) -> tuple[str, ...]:
         return ("runs", "list")

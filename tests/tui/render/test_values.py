@@ -242,20 +242,20 @@ def test_who_comes_back_is_told_what_ended_meanwhile_and_the_best():
         run(3, finished=160.0, state=RunState.FAILED),
         run(4, state=RunState.RUNNING),
     ]
-    assert since_last_time(runs, 100.0, 200.0) == [
+    assert since_last_time(runs, 100.0) == [
         "1 finished (2)",
         "1 failed (3)",
         "best 2 with eval 0.800, best of 2 on its data",
     ]
-    assert since_last_time(runs, 170.0, 200.0) == []
+    assert since_last_time(runs, 170.0) == []
     worse = run(5, finished=150.0, best_eval=8.72, start_eval=0.073)
     higher = [run(n, finished=150.0, best_eval=n / 10, best_by="macro_f1:max") for n in (6, 7)]
-    assert since_last_time([worse], 100.0, 200.0) == ["1 finished (5)", "never better than at the start: 5"]
-    assert since_last_time([*runs, worse], 100.0, 200.0)[2:] == [
+    assert since_last_time([worse], 100.0) == ["1 finished (5)", "never better than at the start: 5"]
+    assert since_last_time([*runs, worse], 100.0)[2:] == [
         "best 2 with eval 0.800, best of 3 on its data",
         "never better than at the start: 5",
     ]
-    assert since_last_time([runs[1], *higher], 100.0, 200.0)[-1] == "best 7 with macro_f1 0.700, best of 2 on its data"
+    assert since_last_time([runs[1], *higher], 100.0)[-1] == "best 7 with macro_f1 0.700, best of 2 on its data"
 
 
 def test_a_run_that_got_worse_shows_what_it_was_at_its_start_and_no_star():

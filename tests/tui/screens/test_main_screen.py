@@ -165,7 +165,7 @@ async def test_what_cannot_be_done_now_says_why(filled):
         await shown.press("r")
         assert shown.news == "resume: run 1 is running"
         await shown.press("u")
-        assert "nothing was deleted" in shown.news
+        assert "the trash is empty" in shown.news
         assert not [call for call in shown.control.calls if call[0] != "run_bytes"]
 
 
@@ -205,7 +205,7 @@ async def test_deleting_says_how_much_and_can_be_undone(filled):
         assert "1.3 GiB, 10 checkpoints" in "\n".join(shown.app.screen.lost)
         await shown.answer("y")
         await shown.asked("trash", 3)
-        await until(lambda: shown.app.deleted)
+        await until(lambda: shown.app.undoes)
         await shown.press("u")
         await shown.asked("restore", 3)
 

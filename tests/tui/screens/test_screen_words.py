@@ -18,7 +18,7 @@ async def test_kill_takes_a_waiting_run_off_the_queue_without_asking_and_says_so
         waiting = next(run.id for run in shown.app.snapshot.runs if run.state is RunState.QUEUED)
         await shown.go(waiting)
         await shown.press("X")
-        await until(lambda: shown.news == f"taken off the queue: {waiting}")
+        await until(lambda: shown.news == f"taken off the queue: {waiting} · u puts it back")
         assert not isinstance(shown.app.screen, Confirm)
 
 
@@ -44,7 +44,8 @@ async def test_the_age_of_the_last_event_grows_by_the_minute_and_needs_no_key(fi
     async with Shown(filled) as shown:
         line, snapshot = shown.main.status_line, shown.app.snapshot
         shown.app.pause(True)  # from here on the pictures are those of this test
-        shown.app.say("✔ 3 finished", "done", snapshot.taken - 30)
+        shown.app.messages.show("✔ 3 finished", "done", snapshot.taken - 30)
+        line.repaint()
         assert line.shown_text()[0].strip() == "✔ 3 finished"
         for later, age in ((31, "1m"), (60, "1m"), (95, "2m"), (7200, "2h00")):
             shown.app.snapshot = dataclasses.replace(snapshot, taken=snapshot.taken + later)
