@@ -4,6 +4,7 @@ from tui.app import FinetopApp
 from tui.keymap import ACTIONS, BY_ID, SHARED_METHODS
 from tui.screens.checkpoint_actions import CheckpointActions
 from tui.screens.compare_screen import CompareScreen
+from tui.screens.dialogs import Help
 from tui.screens.main_actions import RunActions
 from tui.screens.main_screen import MainScreen
 from tui.screens.new_run_screen import NewRunScreen
@@ -13,7 +14,7 @@ from tui.widgets.rows import Rows
 from tui.widgets.run_pane import RunPane
 
 LISTENERS = (
-    FinetopApp, MainScreen, RunActions, CheckpointActions, TrashScreen, CompareScreen, NewRunScreen, Chart, Rows,
+    FinetopApp, MainScreen, RunActions, CheckpointActions, TrashScreen, CompareScreen, NewRunScreen, Help, Chart, Rows,
     RunPane,
 )  # fmt: skip
 

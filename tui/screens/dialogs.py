@@ -76,9 +76,14 @@ class Dialog(KeyScreen, Generic[BoxT]):
 
     def place_box(self) -> None:
         """Put the box in the middle."""
+        place(self.pane, self.box_region())
+        self.show_prompt()
+
+    def box_region(self) -> Region:
+        """Where that is."""
         width, height = self.app.size
         box_width, box_height = map(min, self.box_size(width, height), (width, height))
-        place(self.pane, Region((width - box_width) // 2, (height - box_height) // 2, box_width, box_height))
+        return Region((width - box_width) // 2, (height - box_height) // 2, max(0, box_width), max(0, box_height))
 
     def on_screen_resume(self) -> None:
         self.place_box()
@@ -219,31 +224,52 @@ class Choose(Dialog[_Choices]):
 
 
 class _Help(_List):
-    def __init__(self, rows: Sequence[tuple[str, str, str]]) -> None:
-        super().__init__("Keys", "j k move · esc back · change them in settings.toml")
-        self._help = rows
+    def __init__(self, table: Sequence[tuple[str, Sequence[tuple[str, str, str]]]]) -> None:
+        super().__init__("Keys", "j k move · esc back · / find · change them in settings.toml")
+        self._table = table
+        self.text = ""
+
+    def filter(self, text: str) -> None:
+        """Show only lines that hold these words."""
+        self.text = text
+        self.rebuild()
+        self.action_list_top()
+
+    def head(self, width: int) -> list[Line]:
+        """Room for what is looked for."""
+        if not self.text and self.key_screen.prompt is None:
+            return []
+        return [[(_FIND, "key"), (one_line(self.text), "bright")], []]
 
     def make_rows(self, width: int) -> Sequence[Row]:
         rows = []
-        for index, (keys, text, action_id) in enumerate(self._help):
-            if not keys and not text:
-                rows.append(Row(("head", index), [("  ", "text"), (action_id, "title")]))
-                continue
-            name = fit(action_id, 24) if width > 96 else ""
-            line: Line = [
-                ("  ", "text"),
-                (fit(keys, 14), "key"),
-                (fit(text, width - 18 - len(name)), "text"),
-                (name, "dim"),
-            ]
-            rows.append(Row(index, line))
+        words = self.text.lower().split()
+        left = 2 + max(cells(keys) for _, lines in self._table for keys, _, _ in lines)
+        for place_name, lines in self._table:
+            shown = [line for line in lines if all(word in " ".join(line).lower() for word in words)]
+            if shown:
+                rows.append(Row((place_name,), [("  ", "text"), (place_name, "title")]))
+            for keys, text, action_id in shown:
+                name = fit(action_id, 24) if width > 96 else ""
+                row: Line = [
+                    ("  ", "text"),
+                    (fit(keys, left), "key"),
+                    (fit(text, width - left - 4 - len(name)), "text"),
+                ]
+                rows.append(Row(action_id, [*row, (name, "dim")]))
         return rows
+
+    def nothing(self, width: int, height: int) -> list[Line]:
+        return [[("  no key does that", "dim")]]
+
+
+_FIND = "  find: "
 
 
 class Help(Dialog[_Help]):
     """What the keys do: first in the places they are looked up in now, then everywhere else."""
 
-    own_places = ("list", "any")
+    own_places = ("help", "list", "any")
 
     def __init__(self, places: Sequence[str]) -> None:
         super().__init__()
@@ -252,18 +278,38 @@ class Help(Dialog[_Help]):
     def box(self) -> _Help:
         """The table of actions, by place."""
         keymap = self.host.keymap
-        rows: list[tuple[str, str, str]] = []
+        table = []
         for name in [*self.first, *(name for name in PLACES if name not in self.first)]:
             actions = [action for action in ACTIONS if action.where == name]
-            if actions:
-                rows.append(("", "", PLACES[name]))
-            for action in actions:
-                keys = " ".join(map(written, keymap.keys(action.id))) or "—"
-                rows.append((keys, action.help, action.id))
-        return _Help(rows)
+            lines = [
+                (" ".join(map(written, keymap.keys(action.id))) or "—", action.help, action.id) for action in actions
+            ]
+            table.append((PLACES[name], lines))
+        return _Help(table)
 
     def box_size(self, width: int, height: int) -> tuple[int, int]:
         return min(width, 124), height - 2
+
+    def action_help_find(self) -> None:
+        """Ask for a text, and show what holds it while it is typed."""
+        shown = self.pane.text
+        self.ask(_FIND, shown, self.pane.filter, self.pane.filter, lambda: self.pane.filter(shown))
+
+    def show_prompt(self) -> None:
+        """In the first line of the box."""
+        if self.prompt is not None:
+            x, y, width, _ = self.box_region()
+            place(self.prompt, Region(x + 1 + len(_FIND), y + 1, max(1, width - len(_FIND) - 3), 1))
+        self.pane.rebuild()
+
+    def action_any_back(self) -> None:
+        """The text that is looked for first."""
+        if self.give_up():
+            return
+        if self.pane.text:
+            self.pane.filter("")
+        else:
+            super().action_any_back()
 
     def action_any_help(self) -> None:
         """The key that opened the help closes it."""

@@ -16,6 +16,9 @@ from tui.host import Host, host_of
 from tui.keymap import Action, written
 from tui.widgets.prompt import Prompt
 
+_MOST_STEPS_BACK = 10
+"""More than `esc` ever takes to close a screen."""
+
 
 class KeyScreen(Screen, inherit_bindings=False):
     """A screen whose keys come from the table.
@@ -191,6 +194,14 @@ class KeyScreen(Screen, inherit_bindings=False):
         """Close this screen, unless it is the last."""
         if len(self.app.screen_stack) > 1:
             self.app.pop_screen()
+
+    def action_any_close(self) -> None:
+        """Go back until this screen is closed, however many steps that is."""
+        stack = self.app.screen_stack
+        for _ in range(_MOST_STEPS_BACK):
+            if len(stack) < 2 or self.app.screen is not self:
+                return
+            self.action_any_back()
 
 
 def place(widget: Widget, region: Region | None) -> None:

@@ -115,9 +115,9 @@ async def test_every_key_of_the_table_is_heard(filled):
         MainScreen.perform = note
         try:
             for action in ACTIONS:
-                if (
-                    action.where not in ("list", "main", "any", "runs", "chart", "log", "checkpoints")
-                    or action.id == "main.quit"
+                if action.where not in ("list", "main", "any", "runs", "chart", "log", "checkpoints") or action.id in (
+                    "main.quit",
+                    "any.close",
                 ):
                     continue
                 for key in shown.app.keymap.keys(action.id):
@@ -626,3 +626,44 @@ async def test_back_from_the_whole_screen_is_where_one_was(filled, size):
         await shown.pilot.resize_terminal(*size)
         await shown.press("escape", "k")
         assert shown.main.focused is shown.main.runs and shown.main.runs.run.id == 2
+
+
+@played
+async def test_q_closes_what_is_open_and_on_the_main_screen_leaves(filled):
+    async with Shown(filled) as shown:
+        for key in "?!ncr":
+            await shown.go(5)
+            await shown.press(key)
+            await until(lambda: not isinstance(shown.app.screen, MainScreen))
+            await shown.press("q")
+            await until(lambda: isinstance(shown.app.screen, MainScreen))
+        await shown.press("enter", "q")
+        await until(lambda: not shown.app.is_running)
+
+
+@played
+async def test_a_key_that_means_nothing_says_so(filled):
+    async with Shown(filled) as shown:
+        for key, name in (("ctrl+z", "ctrl+z"), ("B", "B"), ("f9", "f9")):
+            await shown.press(key)
+            assert shown.news == f"{name} does nothing here; ? shows the keys"
+        await shown.press("j", "left_shift")
+        assert shown.news == "f9 does nothing here; ? shows the keys"
+
+
+@played
+async def test_the_list_of_keys_can_be_searched(filled):
+    async with Shown(filled) as shown:
+        await shown.press("?")
+        box = shown.app.screen.pane
+        everything = len(box.rows)
+        await shown.press("/", *"trash zz")
+        assert [row.key for row in box.rows if row.value is None and isinstance(row.key, str)] == []
+        await shown.press("backspace", "backspace", "backspace")
+        await until(lambda: len(box.rows) < everything)
+        assert any(row.key == "main.delete" for row in box.rows)
+        assert all("trash" in str(row.line) for row in box.rows if isinstance(row.key, str))
+        await shown.press("enter", "escape")
+        assert isinstance(shown.app.screen, Help) and len(box.rows) == everything
+        await shown.press("escape")
+        assert isinstance(shown.app.screen, MainScreen)

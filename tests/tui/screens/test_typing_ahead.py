@@ -73,7 +73,7 @@ def test_a_form_is_filled_by_keys_that_were_typed_before_it_was_there(filled):
 def test_a_command_is_found_and_done_in_one_go(filled):
     with opened(screen(filled, 120, 36, **FROZEN)) as terminal:
         terminal.send(":next tab\r:keys\r")
-        terminal.shows("esc back · change them in settings.toml")
+        terminal.shows("change them in settings.toml")
         terminal.send("\x1b")
         terminal.shows("‹Eval›")
 
