@@ -1,8 +1,9 @@
-"""How the source reads, in numbers: vague names, module names that occur twice, import circles, docstrings.
+"""How the source reads, in numbers: vague names, module names that occur twice, import circles, docstrings, and numbers
+and sentences that are written in another way than the rest (`sentences.py`).
 
     python scripts/house.py            prints them
     python scripts/house.py --check    exit code 1 where one of them is out of bounds; `make lint` runs this
-    python scripts/house.py --names    lists the vague names that live too long and the placeholders that say nothing
+    python scripts/house.py --names    lists what is to be changed, with file and line
 
 A binding is an assignment, a parameter, the target of a loop or a comprehension, the name after `as`. A placeholder is
 a named value of `msg` or `msg_n`: a translator sees nothing else of it.
@@ -18,6 +19,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts import sentences  # noqa: E402  found where the script lies, wherever it is started
+
 LINTED = frozenset(["found", "said", "known", "told", "given", "asked", "wanted", "place", "moment", "rest"])
 """Words that a name may be for no longer than `SHORT_LIFE_LINES`."""
 VAGUE = LINTED | frozenset(["one", "each", "before", "after", "own", "others", "there"])
@@ -242,7 +247,7 @@ def main(arguments: list[str] | None = None, bounds: Mapping[str, Bounds] = BOUN
     """Print the numbers of a source tree; with --check 1 where one is out of bounds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit with 1 where a number is out of bounds")
-    parser.add_argument("--names", action="store_true", help="list the names to change")
+    parser.add_argument("--names", action="store_true", help="list what is to be changed")
     parser.add_argument("--root", type=Path, default=ROOT, help="the source tree to read (default: this one)")
     options = parser.parse_args(arguments)
     sources = read(options.root)
@@ -277,9 +282,27 @@ def main(arguments: list[str] | None = None, bounds: Mapping[str, Bounds] = BOUN
     if rings:
         wrong.append(f"{len(rings)} import circles")
 
+    errors = sentences.error_names(list(sources.values()))
+    written_otherwise = [
+        f"{path.relative_to(options.root)}:{line}: {fault}"
+        for path, tree in sources.items()
+        for line, fault in sentences.faults(tree, errors)
+    ]
+    pages = [options.root / "README.md", options.root / "CHANGELOG.md", *sorted((options.root / "docs").glob("*.md"))]
+    for page in filter(Path.exists, pages):
+        name = page.relative_to(options.root)
+        written_otherwise += [
+            f"{name}:{line}: {fault}" for line, fault in sentences.page_faults(page.read_text("utf-8"))
+        ]
+    print(f"numbers and sentences written otherwise: {len(written_otherwise)}")
+    if options.names and written_otherwise:
+        print("\n".join(written_otherwise))
+    if written_otherwise:
+        wrong.append(f"{len(written_otherwise)} numbers or sentences are written otherwise")
+
     if options.check and wrong:
         print("out of bounds: " + "; ".join(wrong), file=sys.stderr)
-        print("`python scripts/house.py --names` lists the names to change", file=sys.stderr)
+        print("`python scripts/house.py --names` lists what is to be changed", file=sys.stderr)
         return 1
     return 0
 

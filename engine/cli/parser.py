@@ -40,7 +40,9 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            raise InputError(f"unknown: {' '.join(unknown)[:200]}", _hint(unknown[0], _flags_of(self, options)))
+            raise InputError(
+                msg("unknown: {words}", words=" ".join(unknown)[:200]), _hint(unknown[0], _flags_of(self, options))
+            )
         return options
 
     def error(self, message: str) -> NoReturn:

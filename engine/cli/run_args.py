@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import EngineError, InputError
 from engine.base.messages import msg
+from engine.base.units import duration
 from engine.base.workspace import Workspace, parse_checkpoint_name
 from engine.daemon import daemon_client
 from engine.present.text import print_json, visible
@@ -68,8 +69,8 @@ def open_control(workspace: Workspace, patience_seconds: float = BUSY_SECONDS) -
 
 def on_db_busy(seconds: float) -> None:
     """That a command which writes is held up, and for how long at most."""
-    what = "runs.db is locked by another program; waiting for it"
-    print(msg("finetop: {what}, up to {seconds:.0f} s", what=what, seconds=seconds), file=sys.stderr, flush=True)
+    text = msg("finetop: runs.db is locked by another program; waiting for it, up to {limit}", limit=duration(seconds))
+    print(text, file=sys.stderr, flush=True)
 
 
 def find_run(conn: Connection, run_id: int) -> Run:

@@ -132,7 +132,7 @@ class Watcher:
                 self.say(msg("going on after step {from_step:,}", from_step=event["from_step"]))
             case "eval":
                 shown = "  ".join(f"{metric_name(key)} {metric(value)}" for key, value in event["values"].items())
-                self.say(f"step {event['step']:,}  {shown}")
+                self.say(msg("step {step:,}  {shown}", step=event["step"], shown=shown))
             case "checkpoint" if event["step"]:
                 self.say(
                     msg(
@@ -256,7 +256,7 @@ class Watcher:
             )
             if code == -signal.SIGKILL:
                 self.say(MEMORY_HINT)
-        self.say(f"log: {self.folder / LOG}")
+        self.say(msg("log: {path}", path=self.folder / LOG))
         if any(event["kind"] in ("checkpoint", "metric") for event in self.events):
             self.say(msg("Go on from the last checkpoint with: {again}", again=again))
         return 2 if code == 2 else 1

@@ -30,6 +30,7 @@ def cautions(
     reasons: list[str] = []
 
     held_out = [_validation(report, by_path) for report, by_path in zip(data, settings, strict=True)]
+    supervised = [(report.get("val") or {}).get("supervised") if report else None for report in data]
     if sides := _sides(letters, held_out):
         reasons.append(
             msg(
@@ -37,13 +38,12 @@ def cautions(
                 sides=sides,
             )
         )
-    elif sides := _sides(letters, [(report.get("val") or {}).get("supervised") if report else None for report in data]):
+    elif sides := _sides(letters, supervised, [f"{tokens or 0:,} tokens" for tokens in supervised]):
         causes = [path for path in _SCORED_BY if _sides(letters, [by_path.get(path) for by_path in settings])]
         because = f", by {' and '.join(causes)}" if causes else ", by another tokenizer or template"
         reasons.append(
             msg(
-                "The eval loss is taken on other tokens ({sides} tokens{because}): "
-                "losses per token cannot be compared.",
+                "The eval loss is taken on other tokens ({sides}{because}): losses per token cannot be compared.",
                 sides=sides,
                 because=because,
             )

@@ -155,7 +155,7 @@ class Evidence:
     difference: float
     low: float
     high: float
-    """The 95 % interval of the difference (paired bootstrap)."""
+    """The 95% interval of the difference (paired bootstrap)."""
     p: float
     """Two-sided; corrected by Holm's method when more than two subjects are compared."""
     test: str

@@ -104,7 +104,7 @@ def _unstable(train: Sequence[Column]) -> Diagnosis | None:
     return Diagnosis(
         Finding.UNSTABLE,
         msg(
-            "the training loss leaps {spikes} times to a multiple of what is around it, up to {worst:.4g} near "
+            "the training loss leaps {spikes:,} times to a multiple of what is around it, up to {worst:.4g} near "
             "step {step:,}",
             spikes=len(spikes),
             worst=worst.high,
@@ -137,7 +137,7 @@ def _over_fitting(train: Sequence[Column], validation: Sequence[Column]) -> Diag
         Finding.OVER_FITTING,
         msg(
             "the eval loss was lowest at step {step:,} ({lowest:.4g}) and has risen by "
-            "{percent:.0f} % to {last:.4g}, while the training loss went from {then:.4g} to "
+            "{percent:.0f}% to {last:.4g}, while the training loss went from {then:.4g} to "
             "{now:.4g}",
             step=step,
             lowest=values[lowest],
@@ -174,7 +174,7 @@ def _still_improving(train: Sequence[Column], validation: Sequence[Column], fini
     return Diagnosis(
         Finding.STILL_IMPROVING,
         msg(
-            "the {name} loss fell by {percent:.1f} % since step {since:,}, to {late:.4g}, its lowest",
+            "the {name} loss fell by {percent:.1f}% since step {since:,}, to {late:.4g}, its lowest",
             name=name,
             percent=100 * fall / early,
             since=since,
@@ -182,7 +182,7 @@ def _still_improving(train: Sequence[Column], validation: Sequence[Column], fini
         )
         if name == "eval"
         else msg(
-            "the {name} loss fell by {percent:.1f} % since step {since:,}, to {late:.4g}",
+            "the {name} loss fell by {percent:.1f}% since step {since:,}, to {late:.4g}",
             name=name,
             percent=100 * fall / early,
             since=since,

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from engine.base.messages import msg
+from engine.base.units import duration
 from engine.compare.comparison_records import ResultRow, ResultTable
 from engine.compare.subjects import ResolvedRun, ResolvedSubject
 from engine.metrics.names import lower_is_better
@@ -39,7 +40,7 @@ def result_tables(compared: Sequence[ResolvedSubject]) -> tuple[ResultTable, ...
         steps = {index: _step_of_tokens(run, tokens) for index, (run, _) in trained.items()}
         tables.append(ResultTable("tokens", title, tokens, at(steps)))
     if seconds := _least([_seconds_at(run, last_step) for run, last_step in trained.values()]):
-        title = msg("at the same time of work, {seconds:,.0f} s", seconds=seconds)
+        title = msg("at the same time of work, {duration}", duration=duration(seconds))
         steps = {index: _step_of_seconds(run, seconds) for index, (run, _) in trained.items()}
         tables.append(ResultTable("time", title, seconds, at(steps)))
     return tuple(tables)

@@ -100,7 +100,8 @@ def _paired(comparison: Comparison) -> tuple[list[_Pairs], list[str]]:
         common = [key for key in a if key in b]
         who = f"{letters[first]} and {letters[second]}"
         if len(common) < _FEW:
-            notes.append(msg("{who} have {common} examples in common: too few to judge.", who=who, common=len(common)))
+            few = msg("{who} have {common:,} examples in common: too few to judge.", who=who, common=len(common))
+            notes.append(few)
             continue
         if len(common) < max(len(a), len(b)):
             notes.append(
@@ -202,7 +203,7 @@ def describe(evidence: Evidence, first: str, second: str, comparisons: int = 1) 
     lower = lower_is_better(evidence.key) is True
     second_is_better = evidence.difference != 0 and (evidence.difference < 0) == lower
     better, worse = (second, first) if second_is_better else (first, second)
-    name, n = metric_name(f"eval/{evidence.key}"), f"{evidence.examples:,}"
+    name = metric_name(f"eval/{evidence.key}")
     chance = p_text(evidence.p) + (
         msg(" after Holm's correction for {comparisons} comparisons", comparisons=comparisons)
         if comparisons > 1
@@ -210,7 +211,12 @@ def describe(evidence: Evidence, first: str, second: str, comparisons: int = 1) 
     )
     if evidence.wins is not None and evidence.losses is not None:
         more, fewer = max(evidence.wins, evidence.losses), min(evidence.wins, evidence.losses)
-        observed = msg("on {more:,} of {n} questions, worse on {fewer:,}", more=more, n=n, fewer=fewer)
+        observed = msg(
+            "on {more:,} of {examples:,} questions, worse on {fewer:,}",
+            more=more,
+            examples=evidence.examples,
+            fewer=fewer,
+        )
         brief = msg("{better} is better on {more:,}, worse on {fewer:,}", better=better, more=more, fewer=fewer)
         is_better = (
             msg("{better} is better than {worse}", better=better, worse=worse)
@@ -220,9 +226,12 @@ def describe(evidence: Evidence, first: str, second: str, comparisons: int = 1) 
     else:
         sign = 1 if evidence.difference > 0 else -1
         low, high = sorted((sign * evidence.low, sign * evidence.high))
-        span = msg("95 % interval {low:.2g} to {high:.2g}", low=low, high=high)
+        span = msg("95% interval {low:.2g} to {high:.2g}", low=low, high=high)
         observed = msg(
-            "by {difference:.3g} ({span}) over {n} examples", difference=abs(evidence.difference), span=span, n=n
+            "by {difference:.3g} ({span}) over {examples:,} examples",
+            difference=abs(evidence.difference),
+            span=span,
+            examples=evidence.examples,
         )
         is_better = f"{better} is {'lower' if lower else 'higher'}{f' than {worse}' if comparisons > 1 else ''}"
         brief = f"{is_better} by {abs(evidence.difference):.2g}, {span}"
@@ -235,11 +244,11 @@ def describe(evidence: Evidence, first: str, second: str, comparisons: int = 1) 
             chance=chance,
         )
     unsure = msg(
-        "{name}: {first} and {second} cannot be told apart with {n} examples",
+        "{name}: {first} and {second} cannot be told apart with {examples:,} examples",
         name=name,
         first=first,
         second=second,
-        n=n,
+        examples=evidence.examples,
     )
     if not evidence.difference:
         return msg("{unsure}: no difference was seen.", unsure=unsure)

@@ -125,7 +125,7 @@ def exclusive(workspace: Workspace) -> Iterator[None]:
     if lock is None:
         holder = _holder(workspace)
         raise EngineError(
-            msg("the daemon of {root} is running", root=workspace.root) + (f" (pid {holder})" if holder else ""),
+            msg("the daemon of {root} is running (pid {pid})", root=workspace.root, pid=holder or "unknown"),
             "End it with `finetop daemon stop`; its runs go on, and the next daemon finds them.",
         )
     try:

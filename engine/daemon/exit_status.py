@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.base.messages import msg
-from engine.base.units import span_text
+from engine.base.units import duration
 from engine.base.worker_process import DONE, STOPPED, signal_name
 from engine.store.run_records import RunState
 
@@ -111,7 +111,7 @@ def classify_exit(evidence: ExitEvidence) -> ExitStatus:
     if evidence.hung_seconds is not None:
         reason = msg(
             "hung: no sign of life for {hung_seconds} beyond what it had promised{where}",
-            hung_seconds=span_text(evidence.hung_seconds),
+            hung_seconds=duration(evidence.hung_seconds),
             where=where,
         )
         return ExitStatus(ExitCause.HUNG, RunState.FAILED, reason, code)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from engine.base.messages import msg
+from engine.base.units import duration
 from engine.base.worker_process import worker_command, worker_environment
 
 _MESSAGE_BYTES = 1 << 17
@@ -113,7 +114,7 @@ class ForkServer:
             self._deaths += 1
             self.news.append(msg("the warm process has died (wait status {status})", status=status))
             if self._deaths >= _MOST_STARTS:
-                self._turn_off(msg("it has died {deaths} times", deaths=self._deaths))
+                self._turn_off(msg("it has died {deaths:,} times", deaths=self._deaths))
         return True
 
     def listen(self) -> None:
@@ -145,14 +146,12 @@ class ForkServer:
             if self._channel is None:
                 raise ForkServerUnavailable("it has died")
         self._kill()
-        raise ForkServerUnavailable(
-            msg("it has not answered for {answer_seconds:.0f} s", answer_seconds=_ANSWER_SECONDS)
-        )
+        raise ForkServerUnavailable(msg("it has not answered for {silence}", silence=duration(_ANSWER_SECONDS)))
 
     def _handle(self, message: dict[str, Any]) -> None:
         if "ready" in message:
             self._ready = True
-            self.news.append(msg("the warm process is ready after {ready:.1f} s", ready=message["ready"]))
+            self.news.append(msg("the warm process is ready after {duration}", duration=duration(message["ready"])))
         elif "off" in message:
             self._turn_off(message["off"])
         elif "exited" in message:

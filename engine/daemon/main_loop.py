@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from engine import __version__
 from engine.base.errors import EngineError
 from engine.base.messages import msg
-from engine.base.units import bytes_text
+from engine.base.units import bytes_text, duration
 from engine.base.workspace import Workspace
 from engine.daemon import daemon_client, placement, process_control
 from engine.daemon.forkserver_client import ForkServer
@@ -253,7 +253,7 @@ class Daemon:
         if idle > self.limits.warm_idle_seconds:
             self._fork_server.leave()
         if 0 < (self.options.idle_exit_seconds or idle_exit_seconds(self._conn)) < idle:
-            self.leave(msg("nothing to do for {idle:.0f} s", idle=idle))
+            self.leave(msg("nothing to do for {idle}", idle=duration(idle)))
 
     # -- what starts ---------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine.base.errors import EngineError
 from engine.base.messages import msg
-from engine.base.units import span_text
+from engine.base.units import duration
 from engine.daemon.exit_status import RETRYABLE, ExitCause, ExitStatus
 from engine.daemon.limits import Limits
 from engine.runs.run_folder import change_run
@@ -67,7 +67,7 @@ def decide(
     pause = min(limits.retry_first_seconds * limits.retry_growth**used, limits.retry_last_seconds)
     return Restart(
         RETRY,
-        msg("Retry {used} of {retries} in {pause}.", used=used + 1, retries=run.retries, pause=span_text(pause)),
+        msg("Retry {used} of {retries} in {pause}.", used=used + 1, retries=run.retries, pause=duration(pause)),
         pause,
     )
 
@@ -85,7 +85,9 @@ def _after_out_of_memory(
     fewer = max(in_use // 2, _SMALLEST_PASS) if in_use else None
     if fewer is None and not others:
         return None  # not even the model fits
-    what = msg("with {fewer} tokens a pass instead of {in_use}", fewer=fewer, in_use=in_use) if fewer else "as it was"
+    what = "as it was"
+    if fewer:
+        what = msg("with {fewer:,} tokens a pass instead of {in_use:,}", fewer=fewer, in_use=in_use)
     when = " once others leave it enough memory" if others else ""
     message = msg(
         "Out of GPU memory: goes on from its last checkpoint {what}{when}. The result is the same.",

@@ -18,7 +18,7 @@ import enum
 from dataclasses import dataclass, field
 
 from engine.base.messages import msg
-from engine.base.units import GIB, span_text
+from engine.base.units import GIB, duration
 
 CPU_SLOTS = "cpu_slots"
 """The name in the store's `meta` of how many runs may train on the CPU at the same time."""
@@ -198,7 +198,7 @@ def _blocked(run: WaitingRun, state: State) -> Wait | None:
         return Wait(
             run.id,
             WaitKind.LATER,
-            msg("tries again in {not_before}", not_before=span_text(max(run.not_before - state.now, 1.0))),
+            msg("tries again in {not_before}", not_before=duration(max(run.not_before - state.now, 1.0))),
         )
     if state.disk_full:
         return Wait(run.id, WaitKind.DISK, state.disk_full)

@@ -22,7 +22,7 @@ from pathlib import Path
 from engine.base.errors import EngineError, InputError
 from engine.base.log_tail import last_lines
 from engine.base.messages import msg
-from engine.base.units import span_text
+from engine.base.units import duration
 from engine.base.worker_process import locked_log, spawn_worker, started_at, worker_alive
 from engine.base.workspace import LOG, Workspace
 from engine.daemon import process_control, retry_policy
@@ -288,7 +288,7 @@ class Supervisor:
                 log.warning("run %d hangs and is killed", worker.run.id)
                 process_control.kill_session(worker.pid)  # first: the note may not go through
                 self._note(
-                    worker, "hung", msg("Killed after {silence} without a sign of life.", silence=span_text(silence))
+                    worker, "hung", msg("Killed after {silence} without a sign of life.", silence=duration(silence))
                 )
 
     # -- the end -------------------------------------------------------------------------------------------------

@@ -306,7 +306,7 @@ class _Checker:
             return
         for row in np.flatnonzero((chars > 0) & (chars < max(3, median // _SHORT_SHARE))).tolist():
             message = msg(
-                "an answer of {chars} characters, where half of them have {median:,} or more",
+                "an answer of {chars:,} characters, where half of them have {median:,} or more",
                 chars=chars[row],
                 median=median,
             )

@@ -101,7 +101,8 @@ def known_kinds(names: Iterable[str]) -> list[str]:
             near = difflib.get_close_matches(name, ISSUE_TYPES, n=1)
             meant = msg("; did you mean '{near}'?", near=near[0]) if near else ""
             raise InputError(
-                msg("'{name}' is no kind of find{meant}", name=name, meant=meant), f"Kinds: {', '.join(ISSUE_TYPES)}."
+                msg("'{name}' is no kind of find{meant}", name=name, meant=meant),
+                msg("Kinds: {kinds}.", kinds=", ".join(ISSUE_TYPES)),
             )
     return [kind for kind in ISSUE_TYPES if kind in names]
 

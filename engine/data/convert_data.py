@@ -64,7 +64,9 @@ def convert(
     be read or that the format cannot hold, unless `skip_bad`.
     """
     if to not in TARGETS:
-        raise InputError(msg("'{to}' is no format to convert to", to=to), f"Formats: {', '.join(TARGETS)}.")
+        raise InputError(
+            msg("'{to}' is no format to convert to", to=to), msg("Formats: {formats}.", formats=", ".join(TARGETS))
+        )
     out = Path(out).expanduser()
     container = _CONTAINERS.get(suffix(str(out)))
     if container is None or (container == "csv" and to in ("openai", "sharegpt")):
@@ -123,7 +125,9 @@ def convert(
         if faults and not skip_bad:
             raise _refusal(faults, to)
         if not seal.count:
-            raise DataError(msg("{source}: there is nothing to convert\n", source=source) + "\n".join(faults[:_SHOWN]))
+            raise DataError(
+                msg("{source}: there is nothing to convert\n{faults}", source=source, faults="\n".join(faults[:_SHOWN]))
+            )
         progress("reading the result", 0, 1)
         proven(outputs.temporary["out"], seal, out, format=to)
     notes = files_told({"files": files, "left_out": left_out})

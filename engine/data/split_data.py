@@ -76,7 +76,7 @@ def split(
                         labels.append(_label(item.example))
             if len(pool) < 2:
                 raise DataError(
-                    msg("{path} has {usable} usable rows; there is nothing to split", path=path, usable=len(pool))
+                    msg("{path} has {usable:,} usable rows; there is nothing to split", path=path, usable=len(pool))
                 )
             groups = _groups(pool, progress)
             order = [_rank(key, seed) for key in pool.question]
@@ -118,7 +118,7 @@ def _label(example) -> str:
     if example.text is not None or len(label) > LONGEST_LABEL:
         raise DataError(
             msg(
-                "{file}:{line}: this row has no label: its answer is a text of {characters} characters",
+                "{file}:{line}: this row has no label: its answer is a text of {characters:,} characters",
                 file=example.file,
                 line=example.line,
                 characters=len(label),

@@ -87,7 +87,7 @@ def _columns(line: int, row: dict[str, Any], is_row: IsRow) -> Iterator[Item] | 
         if not has_known_names:
             return None
         lengths = ", ".join(f"'{excerpt(column)}' has {size:,}" for column, size in sizes.items())
-        message = msg("columns of different lengths: {lengths} values", lengths=lengths)
+        message = msg("columns of different lengths: {lengths}", lengths=lengths)
         return iter([RowError(line, "wrong-columns", message, excerpt(row), rows=max(sizes.values()))])
     return _by_column(line, lists, [column for column, value in beside.items() if holds_text(value)])
 
@@ -103,7 +103,7 @@ def _numbered(line: int, rows: Iterable[Sequence], columns: list[str]) -> Iterat
     for number, cells in enumerate(rows, 1):
         if len(cells) != len(columns):
             message = msg(
-                "row {number:,}: {cells} cells, {columns} columns",
+                "row {number:,}: {cells:,} cells, {columns:,} columns",
                 number=number,
                 cells=len(cells),
                 columns=len(columns),

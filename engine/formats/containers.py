@@ -52,7 +52,7 @@ def recognise(scanned: Scan, mapped_columns: frozenset[str] = frozenset()) -> Co
         return Container("parquet")
     for magic, what, hint in _FOREIGN:
         if head.startswith(magic):
-            raise DataError(f"{path} is {what}", hint)
+            raise DataError(msg("{path} is {what}", path=path, what=what), hint)
     if not head.strip(b" \t\r\n\0"):
         raise DataError(msg("{path} is empty", path=path), "Give a file with at least one row.")
     if is_binary(scanned):
@@ -222,7 +222,7 @@ def _read_document(lines) -> Iterator[Item]:
     if len(faults) > (len(kept) + len(faults)) * _MOST_BAD_TEXT_LINES:
         first = faults[0]
         message = msg(
-            "{broken} of {lines} lines are broken, the first: {message}",
+            "{broken:,} of {lines:,} lines are broken, the first: {message}",
             broken=len(faults),
             lines=len(kept) + len(faults),
             message=first.message,

@@ -196,8 +196,8 @@ def _count_message(cells: list[str], names: list[str], dialect: Dialect) -> str:
     named = {"\t": "tab", ",": "comma", ";": "semicolon"}.get(dialect.delimiter, f"'{dialect.delimiter}'")
     why = msg(" (a {named} in a cell that is not quoted?)", named=named) if len(cells) > len(names) else ""
     return msg_n(
-        "{n} column where the header has {header}{why}",
-        "{n} columns where the header has {header}{why}",
+        "{n:,} column where the header has {header:,}{why}",
+        "{n:,} columns where the header has {header:,}{why}",
         len(cells),
         header=len(names),
         why=why,

@@ -116,5 +116,5 @@ def _check_arguments(mapping: dict[str, str], format: str, objective: str) -> No
         if role not in ROLES:
             raise InputError(
                 msg("a column cannot be mapped to '{role}'{nearest}", role=role, nearest=nearest(role, ROLES)),
-                f"Use {', '.join(ROLES)}.",
+                msg("Use {roles}.", roles=", ".join(ROLES)),
             )

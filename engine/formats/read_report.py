@@ -53,7 +53,7 @@ def data_error(report: DataReport, what: str) -> UnusableData:
     lines += [f"  {str(problem).replace(chr(10), chr(10) + '  ')}" for problem in shown]
     if counts:
         lines.append("  in all: " + ", ".join(f"{count:,} {code}" for code, count in counts))
-    hint = "Mend or remove these rows, or allow more with --set data.max_bad_share=SHARE (0.05 is 5 %)."
+    hint = "Mend or remove these rows, or allow more with --set data.max_bad_share=SHARE (0.05 is 5%)."
     if not report.examples:
         hint = "Mend the file; if its columns mean something else, say so with --map prompt=COLUMN,completion=COLUMN."
     most = counts[0][0] if counts else ""
@@ -69,7 +69,7 @@ def data_error(report: DataReport, what: str) -> UnusableData:
 
 
 def _percent(share: float) -> str:
-    return f"{share * 100:.3g} %"
+    return f"{share * 100:.3g}%"
 
 
 def files_told(report: dict[str, Any]) -> list[str]:

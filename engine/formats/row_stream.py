@@ -243,9 +243,10 @@ class Reading:
                 read += 1
                 note = None
                 if built.left_out:
-                    message = msg(
-                        "the last {left_out} left out: no assistant message follows",
-                        left_out=_count(built.left_out, "message"),
+                    message = msg_n(
+                        "the last message is left out: no assistant message follows",
+                        "the last {n:,} messages are left out: no assistant message follows",
+                        built.left_out,
                     )
                     note = self._note(name, line, "trailing-turn", message, row)
                 part_told = row_part if row_part and file.kept_part else ""
@@ -312,7 +313,3 @@ def _numbered(row: Any, message: str) -> str:
     """With the row's number, where the line does not tell it."""
     number = getattr(row, "number", 0)
     return f"row {number:,}: {message}" if number else message
-
-
-def _count(number: int, what: str) -> str:
-    return msg_n(f"{what} is", f"{{n}} {what}s are", number)

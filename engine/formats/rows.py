@@ -164,7 +164,7 @@ def _spans(value: dict, column: str) -> Any:
         raise RowRejected(
             "wrong-type",
             msg(
-                "'{column}' holds {answers} different answers (SQuAD); keep one",
+                "'{column}' holds {answers:,} different answers (SQuAD); keep one",
                 column=column,
                 answers=len(distinct),
             ),

@@ -30,11 +30,11 @@ def file_schema(
     if shape.kind == "text" and objective == "sft":
         described = known_layout(columns, rows[0])
         if described:
-            raise DataError(f"{name} {described[0]}", described[1])
+            raise DataError(msg("{name} {layout}", name=name, layout=described[0]), described[1])
+        end = "." if container == "txt" else map_hint(columns, rows, ", or say which column is which: ")
         raise DataError(
             msg("{name} is plain text: it has no answers to learn from", name=name),
-            "Use --objective pretrain to learn from the text itself"
-            + ("." if container == "txt" else map_hint(columns, rows, ", or say which column is which: ")),
+            msg("Use --objective pretrain to learn from the text itself{end}", end=end),
         )
     is_table = container in ("csv", "tsv", "parquet") or any(isinstance(row, NumberedRow) for row in rows)
     _refuse_repeated(name, rows, shape, mapping, is_table)
@@ -82,7 +82,7 @@ def _found(name: str, columns: list[str], rows: Sequence[dict], format: str) -> 
             return schema
     described = known_layout(columns, rows[0])
     if described:
-        raise DataError(f"{name} {described[0]}", described[1])
+        raise DataError(msg("{name} {layout}", name=name, layout=described[0]), described[1])
     if format != "auto":
         raise DataError(
             msg("{name} does not have the columns of format '{format}'", name=name, format=format),

@@ -23,6 +23,7 @@ from typing import Any
 
 from engine.base.errors import InputError
 from engine.base.messages import msg
+from engine.base.units import duration
 from engine.base.worker_process import signal_name
 from engine.metrics.names import MAIN_SCORES
 
@@ -110,7 +111,7 @@ class ScoreCommand:
                     alive()
                 if time.monotonic() > until:
                     raise CommandFailed(
-                        msg("eval.command took longer than {seconds:g} s and was ended", seconds=self.seconds),
+                        msg("eval.command took longer than {limit} and was ended", limit=duration(self.seconds)),
                         "Raise eval.command_seconds.",
                     )
                 if max(stdout_path.stat().st_size, stderr_path.stat().st_size) > _OUTPUT_BYTES:
@@ -269,7 +270,7 @@ def _known_by(path: Path) -> str:
     with open(path, "rb") as file:
         status = os.fstat(file.fileno())
         if status.st_size > _LARGE_BYTES:
-            return msg("{st_size} bytes of {st_mtime_ns}", st_size=status.st_size, st_mtime_ns=status.st_mtime_ns)
+            return f"{status.st_size} bytes of {status.st_mtime_ns}"
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.base.messages import msg
+from engine.base.units import duration
 from engine.monitor.gpu_processes import ProcessFacts, ProcessTable, Run, attribute, described
 from engine.monitor.host import DiskReader, HostReader
 from engine.monitor.nvml import Device, DriverUnavailable, Nvml
@@ -84,7 +85,7 @@ class Monitor:
         since = self._gpu_rounds.stuck.get(_SCAN)
         if since is not None:
             what = "The search for more GPUs" if self._devices else "The NVIDIA driver"
-            return msg("{what} has not answered for {monotonic:.0f} s.", what=what, monotonic=time.monotonic() - since)
+            return msg("{what} has not answered for {silence}.", what=what, silence=duration(time.monotonic() - since))
         return self._gpu_rounds.failures.get(_SCAN)
 
     # -- what the threads do -------------------------------------------------------------------------------------
@@ -120,7 +121,7 @@ class Monitor:
         result = self._gpu_rounds.results.get(device.uuid)
         since = self._gpu_rounds.stuck.get(device.uuid)
         failure = self._gpu_rounds.failures.get(device.uuid)
-        problem = msg("has not answered for {now:.0f} s", now=now - since) if since is not None else failure
+        problem = msg("has not answered for {silence}", silence=duration(now - since)) if since is not None else failure
         if result is None:
             return GpuSample(device.index, device.uuid, problem=problem or "not read yet", **device.facts)
         sample: GpuSample = result.value

@@ -108,7 +108,7 @@ class _Family:
     """Who descends from which worker, remembered, so that a process whose parent has died stays in the family.
 
     Only processes that are new since the last look are asked for their parent: reading all parents of a busy machine
-    every second would cost 5 to 10 % of a core (measured with 1000 processes).
+    every second would cost 5 to 10% of a core (measured with 1000 processes).
     """
 
     def __init__(self) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.base.messages import msg
+from engine.base.units import plain_number
 
 FEW, SOME = 50, 500
 
@@ -167,7 +168,7 @@ def _about_lengths(facts: DatasetStats, say: Callable[[str, str, str, str], None
         say(
             "classifier",
             msg(
-                "The answers are {labels} labels: a classifier on an embedding model may serve better.",
+                "The answers are {labels:,} labels: a classifier on an embedding model may serve better.",
                 labels=facts.labels,
             ),
             "It is a hundred times smaller, trains in minutes on a CPU and gives probabilities; try it beside this.",
@@ -188,8 +189,8 @@ def _about_epochs(facts: DatasetStats, say: Callable[[str, str, str, str], None]
         say(
             "high-rate",
             msg(
-                "A rate of {learning_rate:g} is high for {method}; usual is {usual}.",
-                learning_rate=facts.learning_rate,
+                "A rate of {learning_rate} is high for {method}; usual is {usual}.",
+                learning_rate=plain_number(facts.learning_rate),
                 method=facts.method,
                 usual="1e-5 to 5e-5" if facts.method == "full" else "1e-4 to 5e-4",
             ),
@@ -219,11 +220,11 @@ def _about_validation(facts: DatasetStats, say: Callable[[str, str, str, str], N
         say(
             "small-validation",
             msg(
-                "{validation} validation examples tell two runs apart only beyond about {margin:.0f} points.",
+                "{validation:,} validation examples tell two runs apart only beyond about {margin:.0f} points.",
                 validation=facts.validation,
                 margin=100 * margin,
             ),
-            "That is the 95 % interval of a share near one half among so many. 400 examples bring it to 5 points.",
+            "That is the 95% interval of a share near one half among so many. 400 examples bring it to 5 points.",
             "Card et al. 2020, With Little Power Comes Great Responsibility (arXiv 2010.06595)",
         )
 
@@ -245,7 +246,7 @@ def _about_the_tool(facts: DatasetStats, say: Callable[[str, str, str, str], Non
         say(
             "a-prompt",
             msg(
-                "A choice among {labels} labels from {examples} examples: try a prompt first.",
+                "A choice among {labels:,} labels from {examples:,} examples: try a prompt first.",
                 labels=facts.labels,
                 examples=facts.examples,
             ),

@@ -16,7 +16,7 @@ from typing import Any
 
 from engine.base.errors import InputError
 from engine.base.messages import msg
-from engine.base.units import gib_text
+from engine.base.units import plain_number, size
 from engine.monitor.samples import GpuSample
 from engine.plan.gpu_fit import GpuSpec
 from engine.plan.memory import EstimateInputs, memory_estimate, shape_estimate
@@ -56,7 +56,7 @@ class Fix:
     @property
     def effect(self) -> str:
         """What it saves, whether that is enough, and what it costs, in words; '' where there is nothing to say."""
-        saved = msg("~−{saved}", saved=gib_text(self.saved_bytes)) if self.saved_bytes is not None else ""
+        saved = msg("~−{saved}", saved=size(self.saved_bytes)) if self.saved_bytes is not None else ""
         enough = {True: "then it fits", False: "not enough alone", None: ""}[self.fits]
         return ", ".join(filter(None, (saved, enough, self.cost)))
 
@@ -183,7 +183,7 @@ def _not_finite_fixes(config: RunConfig, facts: Mapping[str, Mapping[str, Any]])
         rate = (facts.get("plan", {}).get("settings") or {}).get("optim.learning_rate", rate)
     if isinstance(rate, float) and rate > 0:
         third = float(f"{rate / 3:.2g}")
-        label = msg("learning rate {rate:g} → {third:g}", rate=rate, third=third)
+        label = msg("learning rate {rate} → {third}", rate=plain_number(rate), third=plain_number(third))
         fixes.append(Fix(label, {"optim.learning_rate": third}, "the usual reason"))
     if config.optim.warmup < 0.1:
         fixes.append(Fix("warm-up over the first tenth", {"optim.warmup": 0.1}, "the first steps are the wildest"))

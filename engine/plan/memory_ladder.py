@@ -35,7 +35,7 @@ def memory_ladder(config: RunConfig, longest: int, pass_tokens: int | None = Non
     ladder: list[MemorySaver] = []
     if pass_tokens is not None and pass_tokens >= _LEAST_PASS_TOKENS:
         half = pass_tokens // 2
-        label = msg("{pass_tokens} → {half} tokens in a pass", pass_tokens=pass_tokens, half=half)
+        label = msg("{pass_tokens:,} → {half:,} tokens in a pass", pass_tokens=pass_tokens, half=half)
         ladder.append(MemorySaver(label, {"train.micro_tokens": half}, "a little slower, the same result"))
     elif pass_tokens is None and train.micro_tokens != "auto":
         ladder.append(MemorySaver("smaller passes", {"train.micro_tokens": "auto"}, "slower, the same result"))
@@ -73,7 +73,7 @@ def memory_ladder(config: RunConfig, longest: int, pass_tokens: int | None = Non
 
 def _shorter(config: RunConfig, tokens: int) -> MemorySaver:
     cost = "longer ones are left out" if config.data.overlong == "skip" else "longer ones lose their end"
-    return MemorySaver(msg("examples of at most {tokens} tokens", tokens=tokens), {"data.max_length": tokens}, cost)
+    return MemorySaver(msg("examples of at most {tokens:,} tokens", tokens=tokens), {"data.max_length": tokens}, cost)
 
 
 def _adapter(config: RunConfig, kind: str, label: str, cost: str, source: str) -> MemorySaver:

@@ -131,7 +131,7 @@ def _labels(labels: dict[str, int]) -> Iterator[str]:
         return
     counts = list(labels.values())
     yield msg(
-        "  {num_labels} labels: {counts:,} rows for the most frequent, {last_counts:,} for the rarest",
+        "  {num_labels:,} labels: {counts:,} rows for the most frequent, {last_counts:,} for the rarest",
         num_labels=len(labels),
         counts=counts[0],
         last_counts=counts[-1],
@@ -143,7 +143,7 @@ def _labels(labels: dict[str, int]) -> Iterator[str]:
     rare = sum(count < _FEW_ROWS for count in counts)
     if rare:
         yield msg(
-            "  {rare} of them with less than {few_rows} rows, too few to learn or to measure",
+            "  {rare:,} of them with less than {few_rows:,} rows, too few to learn or to measure",
             rare=rare,
             few_rows=_FEW_ROWS,
         )

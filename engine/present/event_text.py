@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from engine.base.messages import msg
-from engine.present.numbers import bytes_text
+from engine.present.numbers import bytes_text, plain_number
 from engine.present.text import first_line
 
 
@@ -53,12 +53,12 @@ def _data(detail: Mapping[str, Any]) -> str:
 def _plan(detail: Mapping[str, Any]) -> str:
     epochs = f"{detail['epochs']} epoch" + ("s" if detail["epochs"] != 1 else "")
     return msg(
-        "{total_steps:,} steps, {epochs} of {steps_per_epoch:,}, batch {batch_size}, rate {optim_learning_rate:g}",
+        "{total_steps:,} steps, {epochs} of {steps_per_epoch:,}, batch {batch_size}, rate {rate}",
         total_steps=detail["total_steps"],
         epochs=epochs,
         steps_per_epoch=detail["steps_per_epoch"],
         batch_size=detail["batch_size"],
-        optim_learning_rate=detail["settings"]["optim.learning_rate"],
+        rate=plain_number(detail["settings"]["optim.learning_rate"]),
     )
 
 

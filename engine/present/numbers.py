@@ -9,45 +9,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.base.messages import msg
+from engine.base.units import UNKNOWN as UNKNOWN
 from engine.base.units import bytes_text as bytes_text
-
-UNKNOWN = "·"
-
+from engine.base.units import duration as duration
+from engine.base.units import plain_number as plain_number
+from engine.base.units import short_duration as short_duration
+from engine.base.units import size as size
 
 # times
 
 
-def duration(seconds: float) -> str:
-    """`42s`, `3m 05s`, `2h 11m`, `3d 4h`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d {whole % 86400 // 3600}h"
-
-
-def short_duration(seconds: float | None) -> str:
-    """At most five cells: `42s`, `38m`, `2h11`, `3d4h`, `210d`."""
-    if seconds is None or not math.isfinite(seconds):
-        return UNKNOWN
-    whole = max(0, round(seconds))
-    if whole < 100:
-        return f"{whole}s"
-    if whole < 6000:
-        return f"{whole // 60}m"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}"
-    if whole < 100 * 86400:
-        return f"{whole // 86400}d{whole % 86400 // 3600}h"
-    return f"{whole // 86400}d"
-
-
 def age(seconds: float) -> str:
     """As `short_duration`, but never in seconds: what nobody watches must not tick."""
-    return "<1m" if seconds < 60 else f"{int(seconds // 60)}m" if seconds < 6000 else short_duration(seconds)
+    return "<1m" if seconds < 60 else f"{int(seconds // 60)}m" if seconds < 3600 else short_duration(seconds)
 
 
 def ago(timestamp: float | None, now: float | None = None) -> str:
@@ -115,18 +89,6 @@ def percent(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.0f}%"
 
 
-def size(count: float | None, digits: int = 1) -> str:
-    """Bytes in at most five cells: `512B`, `160M`, `1.3G`, `62.1G`; powers of 1,024 as in `bytes_text`."""
-    if count is None:
-        return UNKNOWN
-    for unit in ("B", "k", "M", "G", "T"):
-        if count < 999.5:
-            exact = (count < 9.95 and unit != "B") or (count < 99.95 and unit in "GT")
-            return f"{count:.{digits if exact else 0}f}{unit}"
-        count /= 1024
-    return f"{count:.0f}P"
-
-
 # settings and words
 
 
@@ -143,14 +105,6 @@ def setting_text(value: Any) -> str:
 
         return json.dumps(value, ensure_ascii=False) if value else "—"
     return plain_number(value).replace("\n", "⏎") or "—"
-
-
-def plain_number(value: object) -> str:
-    """A setting's number as people type it: `2e-4`, `0.05`, `16`; of anything else its text."""
-    if not isinstance(value, float):
-        return str(value)
-    mantissa, _, exponent = f"{value:.6g}".partition("e")
-    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
 def plural(amount: int, singular: str, many: str = "") -> str:

@@ -39,7 +39,7 @@ def settings_lines(resolved: Resolved, auto: dict[str, Any], everything: bool) -
     width = max(map(len, shown), default=0)
     lines = ["settings" if everything else "settings that are not the default (--all shows every one)"]
     for path in shown:
-        text = f"auto → {auto[path]:g}" if path in auto else setting_text(flat[path])
+        text = f"auto → {setting_text(auto[path])}" if path in auto else setting_text(flat[path])
         lines.append(f"  {path:<{width}}  {visible(text):<32}  {visible(resolved.origin[path])}")
     return lines
 
@@ -54,9 +54,9 @@ def evaluation_lines(config: RunConfig, report: dict[str, Any]) -> list[str]:
         command = ScoreCommand(config.eval.command, Path.cwd(), config.eval.command_seconds)
         lines.append(
             msg(
-                "  answers are scored by {command}, which has {seconds:g} s each time",
+                "  answers are scored by {command}, which has {limit} each time",
                 command=visible(command.text),
-                seconds=command.seconds,
+                limit=duration(command.seconds),
             )
         )
         lines += [f"    {visible(path)}; sha256 {sha[:12]}" for path, sha in command.files.items()]
@@ -94,7 +94,7 @@ def data_lines(report: dict[str, Any]) -> list[str]:
             histogram = ", ".join(f"{length}: {count:,}" for length, count in counts["histogram"].items())
             lines.append(msg("    lengths up to: {histogram}", histogram=histogram))
     if data["labels"]:
-        lines.append(msg("  classification with {labels} labels", labels=data["labels"]))
+        lines.append(msg("  classification with {labels:,} labels", labels=data["labels"]))
     return lines + [f"  {visible(line)}" for line in data_warnings(data, PLAN_PROBLEMS)]
 
 

@@ -3,6 +3,7 @@
 import math
 
 from engine.base.messages import msg
+from engine.base.units import plain_number
 from engine.settings.auto_values import ResolvedConfig, ResolvedOptim
 from engine.settings.schema import OptimConfig, RunConfig
 
@@ -46,13 +47,13 @@ def jump(old_config: ResolvedConfig, new_config: ResolvedConfig, examples: int, 
         return ""
     return msg(
         "The run is {new:,} steps long now, it was {old:,}: the {schedule} schedule is that of the whole "
-        "new course, so the rate goes from {was:.3g} at step {step:,} to {now:.3g} at step {next_step:,}.",
+        "new course, so the rate goes from {was} at step {step:,} to {now} at step {next_step:,}.",
         new=new,
         old=old,
         schedule=new_config.optim.schedule,
-        was=was,
+        was=plain_number(float(f"{was:.3g}")),
         step=step,
-        now=now,
+        now=plain_number(float(f"{now:.3g}")),
         next_step=step + 1,
     )
 

@@ -121,7 +121,9 @@ def choose_anew(run_folder: Path, by: str) -> tuple[Choice, Resolved]:
     try:
         criterion = parse(by)
     except ValueError as error:
-        raise InputError(f"--best {by}: it {error}", "Such as: --best loss, --best macro_f1") from None
+        raise InputError(
+            msg("--best {by}: it {error}", by=by, error=error), "Such as: --best loss, --best macro_f1"
+        ) from None
     settings = read_run(run_folder).config.eval
     changes: dict[str, Any] = {"eval.best": criterion.text}
     metric = criterion.name.partition("@")[0]

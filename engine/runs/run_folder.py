@@ -114,7 +114,9 @@ def check_data(config: RunConfig) -> None:
             continue
         origins = find_origins(list(sources), plain_text=plain_text, use=use)
         if all(not origin.on_hub and _is_blank(origin.name, origin.size_bytes) for origin in origins):
-            raise InputError(f"{', '.join(map(str, sources))}: empty", "Each row of a data file is one example.")
+            raise InputError(
+                msg("{files}: empty", files=", ".join(map(str, sources))), "Each row of a data file is one example."
+            )
     if unknown := [role for role in config.data.map if role not in ROLES]:
         raise InputError(
             msg("data.map: '{unknown}' is nothing a column can be", unknown=unknown[0]),

@@ -13,6 +13,7 @@ from typing import Any
 
 from engine.base.errors import InputError
 from engine.base.messages import msg, msg_n
+from engine.base.units import plain_number
 from engine.metrics.score import needs_labels, needs_text
 from engine.models.model_facts import ModelFacts, find_facts, in_some_layers, short_names, without_match
 from engine.models.model_name import is_path
@@ -377,11 +378,11 @@ def _rate(config: ResolvedConfig, chosen: Collection[str], data: DataFacts) -> I
             "optim.warmup",
             msg(
                 "optim.warmup: a warm-up of {warmup:g} steps is longer than the run of {total:,}: the rate gets to "
-                "{top:.3g} at most, never to {learning_rate:g}",
+                "{top} at most, never to {learning_rate}",
                 warmup=warmup,
                 total=total,
-                top=top,
-                learning_rate=optim.learning_rate,
+                top=plain_number(float(f"{top:.3g}")),
+                learning_rate=plain_number(optim.learning_rate),
             ),
             "Below 1 it is a share of the steps: --set optim.warmup=0.03",
         )
@@ -408,9 +409,9 @@ def _rate(config: ResolvedConfig, chosen: Collection[str], data: DataFacts) -> I
             "schedule",
             "optim.schedule",
             msg(
-                "optim.schedule {schedule} needs more than one step: the only one has the full rate, {learning_rate:g}",
+                "optim.schedule {schedule} needs more than one step: the only one has the full rate, {learning_rate}",
                 schedule=optim.schedule,
-                learning_rate=optim.learning_rate,
+                learning_rate=plain_number(optim.learning_rate),
             ),
         )
 
@@ -458,9 +459,9 @@ def _measuring(config: RunConfig, chosen: Collection[str], data: DataFacts) -> I
                 "early-stopping",
                 "train.early_stopping",
                 msg_n(
-                    "train.early_stopping {patience} can never stop this run: it has {n} evaluation after the one "
+                    "train.early_stopping {patience} can never stop this run: it has {n:,} evaluation after the one "
                     "before the first step",
-                    "train.early_stopping {patience} can never stop this run: it has {n} evaluations after the one "
+                    "train.early_stopping {patience} can never stop this run: it has {n:,} evaluations after the one "
                     "before the first step",
                     after_first,
                     patience=patience,

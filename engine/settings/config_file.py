@@ -61,7 +61,9 @@ def read_groups(path: Path) -> dict[str, Any]:
         raise InputError(msg("{path}: values are nested too deep", path=path)) from None
     except ValueError as error:
         hint = _NOT_DATA if path.suffix in (".jsonl", ".ndjson", ".csv", ".tsv", ".txt") else ""
-        raise InputError(f"{path}: not {'JSON' if is_json else 'TOML'}: {error}", hint) from None
+        raise InputError(
+            msg("{path}: not {form}: {error}", path=path, form="JSON" if is_json else "TOML", error=error), hint
+        ) from None
     if not isinstance(content, dict):
         raise InputError(
             msg(

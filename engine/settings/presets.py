@@ -54,12 +54,9 @@ def find_preset(name: str) -> Preset:
         if os.sep in name or name.endswith((".toml", ".json")):
             hint = msg("A file of settings is given with --config {name}", name=name)
         raise InputError(
-            msg("there is no preset '{name}'; ", name=name[:60])
-            + (
-                msg("did you mean '{near}'?", near=near[0])
-                if near
-                else msg("there are {presets}", presets=", ".join(presets))
-            ),
+            msg("there is no preset '{name}'; did you mean '{near}'?", name=name[:60], near=near[0])
+            if near
+            else msg("there is no preset '{name}'; there are {presets}", name=name[:60], presets=", ".join(presets)),
             hint,
         )
     return presets[name]

@@ -14,6 +14,7 @@ from typing import Any
 
 from engine.base.errors import ConfigError, InputError
 from engine.base.messages import msg
+from engine.base.units import plain_number
 from engine.settings.coerce import parse_value
 from engine.settings.resolve import Layer, Resolved, resolve
 from engine.settings.schema import SETTINGS
@@ -70,7 +71,9 @@ def parse_varied(text: str) -> Varied:
     """`lora.r=8,16`, `lora.targets=["q_proj","v_proj"],all-linear` in JSON, or `optim.learning_rate=1e-5..1e-3:log`."""
     name, equals, values = (part.strip() for part in text.partition("="))
     if not equals or not name or not values:
-        raise InputError(f"'{text[:60]}': expected key=value,value", "Such as --grid learning_rate=1e-4,5e-5")
+        raise InputError(
+            msg("'{text}': expected key=value,value", text=text[:60]), "Such as --grid learning_rate=1e-4,5e-5"
+        )
     path = full_path(name)
     if ".." in values and "," not in values:
         return Varied(path, range=_range(path, values))
@@ -165,10 +168,7 @@ def _short_names(paths: list[str]) -> dict[str, str]:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, float):  # 2e-4, not 0.0002; 0.05, not 5e-2
-        digits, _, power = f"{value:.5e}".partition("e")
-        return min(f"{value:g}", f"{digits.rstrip('0').rstrip('.')}e{int(power)}", key=len)
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, list) else plain_number(value)
 
 
 def _values(text: str) -> list[Any]:

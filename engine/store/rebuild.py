@@ -124,7 +124,9 @@ def take_in(
     if imported.damaged:
         problems.append(
             msg(
-                "{folder}: {damaged} lines could not be read", folder=folder / "journal.jsonl", damaged=imported.damaged
+                "{folder}: {damaged:,} lines could not be read",
+                folder=folder / "journal.jsonl",
+                damaged=imported.damaged,
             )
         )
     return tuple(after for after in new.after if isinstance(after, int)), imported.points

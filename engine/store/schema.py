@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from engine.base.messages import msg
 from engine.store.store_errors import StoreError
 from engine.store.transactions import APPLICATION_ID, BUSY_SECONDS, use_wal, write
 
@@ -78,7 +79,12 @@ def _backup(path: Path, version: int) -> Path:
     except (sqlite3.Error, OSError) as error:
         partial.unlink(missing_ok=True)
         raise StoreError(
-            f"{path} needs migrating, and no backup could be written to {target}: {error}",
+            msg(
+                "{path} needs migrating, and no backup could be written to {target}: {error}",
+                path=path,
+                target=target,
+                error=error,
+            ),
             "Make room on that disk; the database has not been touched.",
         ) from error
     return target

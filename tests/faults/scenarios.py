@@ -378,7 +378,7 @@ def corrupt(stage: Stage) -> str:
         last = [e["from_step"] for e in journal.read(stage.folder(run_id))[0] if e["kind"] == "resume"][-1]
         stage.expect(last == before, f"{name}: went on from step {last}, the newest good one was {before}")
         shown = stage.finetop("show", str(run_id))[1]
-        stage.expect("passed over" in shown, f"{name}: `show` does not say so:\n{shown}")
+        stage.expect("skipped: " in shown, f"{name}: `show` does not say so:\n{shown}")
         told.append(f"{name}: step {before} instead of {newest}")
     stage.until_ended()
     return "; ".join(told)

@@ -147,5 +147,5 @@ class CheckpointActions:
         host.commands.do(
             "best",
             lambda control: control.choose_best(run.id, criterion),
-            then=lambda texts: host.say_whole(f"run {run.id}", texts[0]),
+            then=lambda texts: host.say_whole(msg("run {run_id}", run_id=run.id), texts[0]),
         )

@@ -179,8 +179,8 @@ class MainScreen(KeyScreen):
         """What happened since this user last left the screen, once; in the log with a line for each run."""
         seen = snapshot.seen
         if seen is not None and (parts := since_last_time(snapshot.runs, seen)):
-            lead = msg("since you last looked, {away}: ", away=numbers.ago(seen, snapshot.taken))
-            text = lead + " · ".join(parts)
+            away = numbers.ago(seen, snapshot.taken)
+            text = msg("since you last looked, {away}: {events}", away=away, events=" · ".join(parts))
             self.host.say(text, whole="\n".join([text, *ended_since(snapshot.runs, seen)]))
 
     def set_view(self, view: View) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from engine.base.messages import msg, msg_n
-from engine.present.numbers import count, short_duration
+from engine.present.numbers import count, duration
 from engine.present.text import cells, cut, fit, one_line, wrap
 from engine.settings.schema import SETTINGS
 from tui.data.data_preview import DataPreview
@@ -227,7 +227,7 @@ def _about(path: str, screen: NewRun, typing: str | None, width: int) -> list[Li
     if problem:
         lines += _wrapped(f"✖ {problem}", width, "failed")
     elif typing is not None and (several := len(new_run_form.alternatives(path, typing.strip()))) > 1:
-        lines.append([(msg(" {several} values: a sweep", several=several), "key")])
+        lines.append([(msg(" {several:,} values: a sweep", several=several), "key")])
     return lines
 
 
@@ -266,7 +266,7 @@ def _data(screen: NewRun, width: int) -> list[Line]:
                 ]
             )
         if len(data.files) > 3:
-            lines.append([(msg("   and {num_files} files more", num_files=len(data.files) - 3), "dim")])
+            lines.append([(msg("   and {num_files:,} files more", num_files=len(data.files) - 3), "dim")])
     if data.error:
         lines += _wrapped(f"✖ {data.error}", width, "failed")
     else:
@@ -286,10 +286,10 @@ def _tokens(screen: NewRun, width: int) -> list[Line]:
         counts = report.get("data", {}).get(side) or {}
         if counts.get("examples"):
             words = msg(
-                "{side}: {examples} examples, {tokens} tokens",
+                "{side}: {examples:,} examples, {tokens:,} tokens",
                 side=side,
-                examples=count(counts["examples"]),
-                tokens=count(counts["tokens"]),
+                examples=counts["examples"],
+                tokens=counts["tokens"],
             )
             words += f", longest {count(counts['longest'])}"
             lines += _wrapped(words, width, "text")
@@ -302,9 +302,9 @@ def _tokens(screen: NewRun, width: int) -> list[Line]:
     plan = report.get("plan", {})
     if plan.get("total_steps"):
         steps = msg(
-            "{total_steps} steps, {steps_per_epoch} an epoch",
-            total_steps=count(plan["total_steps"]),
-            steps_per_epoch=count(plan["steps_per_epoch"]),
+            "{total_steps:,} steps, {steps_per_epoch:,} an epoch",
+            total_steps=plan["total_steps"],
+            steps_per_epoch=plan["steps_per_epoch"],
         )
         lines += _wrapped(steps, width, "text")
     time = report.get("time") or {}
@@ -313,7 +313,7 @@ def _tokens(screen: NewRun, width: int) -> list[Line]:
         lines += _wrapped(
             msg(
                 "takes about {duration} ({source}{off})",
-                duration=short_duration(time["seconds"]),
+                duration=duration(time["seconds"]),
                 source=time.get("from", ""),
                 off=off,
             ),

@@ -471,7 +471,7 @@ class NewRunScreen(KeyScreen):
             if len(made) == 1
             else msg("{num_runs} runs, {first} to {last}", num_runs=len(made), first=made[0], last=made[-1])
         )
-        self.host.say(f"queued {ids}", "done")
+        self.host.say(msg("queued {ids}", ids=ids), "done")
         self.host.go_to_run(made[0])
         if self.app.screen is self:
             self.app.pop_screen()

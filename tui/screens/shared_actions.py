@@ -30,7 +30,7 @@ def change(
         made, refused = [outcome for outcome in outcomes if outcome], [outcome for outcome in outcomes if not outcome]
         text = "" if not made else done if isinstance(done, str) else done(made)
         if refused:
-            host.say_whole(verb, refused[0].why + (f"\n{text}" if text else ""), "warning")
+            host.say_whole(verb, "\n".join(filter(None, (refused[0].why, text))), "warning")
         elif text:
             host.say(text)
         if notes and (texts := [f"run {outcome.run_id}: {note}" for outcome in made for note in outcome.notes]):

@@ -84,9 +84,9 @@ def run_stop(options: argparse.Namespace) -> int:
     if was.running and not daemon_client.stop(workspace, _STOP_SECONDS):
         raise EngineError(
             msg(
-                "the daemon (pid {pid}) has not left after {stop_seconds:.0f} s",
+                "the daemon (pid {pid}) has not left after {limit}",
                 pid=was.pid,
-                stop_seconds=_STOP_SECONDS,
+                limit=duration(_STOP_SECONDS),
             ),
             msg(
                 "Its log: {daemon_log}. Killing it (kill -9 {pid}) harms no run.",
@@ -138,7 +138,7 @@ def _wait_for_start(workspace: Workspace, pid: int) -> DaemonStatus:
         return status
     last = tail(workspace.daemon_log, 1)
     raise EngineError(
-        "the daemon did not start" + (f": {last[0]}" if last else ""),
+        msg("the daemon did not start: {last_line}", last_line=last[0]) if last else "the daemon did not start",
         msg("Its log: {daemon_log}", daemon_log=workspace.daemon_log),
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.base.messages import msg
+from engine.base.messages import msg, msg_n
 from engine.base.worker_process import spawn_worker
 from engine.base.workspace import Workspace, find_workspace, folder_bytes
 from engine.cli.watch_run import Watcher
@@ -115,8 +115,7 @@ def _leave(workspace: Workspace, control: "Control", ids: Collection[int]) -> No
     from engine.daemon import daemon_client
 
     if others := [run for run in _living(workspace) if run.id not in ids]:
-        count = len(others)
-        print("A run of yours goes on there." if count == 1 else msg("{count} runs of yours go on there.", count=count))
+        print(msg_n("A run of yours goes on there.", "{n:,} runs of yours go on there.", len(others)))
     else:
         if _living(workspace):
             print("Ending the demo's runs ...", file=sys.stderr)
@@ -178,7 +177,7 @@ def _print_results(folder: Path, events: list[dict[str, Any]], seconds: float) -
     labels = len({prediction.reference for prediction in after})
     print(
         msg(
-            "\nAfter {step} steps and {seconds}, on {num_after} questions it was never trained on:\n",
+            "\nAfter {step:,} steps and {seconds}, on {num_after:,} questions it was never trained on:\n",
             step=last["step"],
             seconds=duration(seconds),
             num_after=len(after),

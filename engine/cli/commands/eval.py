@@ -238,7 +238,7 @@ def _how(result: dict[str, Any], generation: dict[str, Any]) -> list[str]:
         remarks.append(drawn if generation["temperature"] else "greedy answers")
     if generation["shots"]:
         remarks.append(
-            msg("{shots} examples in every prompt, seed {seed}", shots=generation["shots"], seed=generation["seed"])
+            msg("{shots:,} examples in every prompt, seed {seed}", shots=generation["shots"], seed=generation["seed"])
         )
     return remarks
 

@@ -156,7 +156,7 @@ def _head(run: Run, folder: Path, waits_for: list[int], memory: dict[str, Any], 
     if run.tokens_per_second:
         lines.append(
             msg(
-                "  speed     {tokens_per_second:,.0f} tokens/s  {step_seconds:.3g} s a step",
+                "  speed     {tokens_per_second:,.0f} tokens/s  {step_seconds:.3g} s/step",
                 tokens_per_second=run.tokens_per_second,
                 step_seconds=run.step_seconds or 0,
             )

@@ -310,8 +310,8 @@ def _check_refused(problems: list[Problem], rows: int, allowed_share: float) -> 
         lines = "\n".join(f"  {problem}" for problem in refused[:_MAX_SHOWN])
         raise DataError(
             msg(
-                "the chat template cannot take {refused:,} of {rows:,} rows: {percent:.3g} %, more "
-                "than the {allowed:.3g} % allowed\n{lines}",
+                "the chat template cannot take {refused:,} of {rows:,} rows: {percent:.3g}%, more "
+                "than the {allowed:.3g}% allowed\n{lines}",
                 refused=len(refused),
                 rows=rows,
                 percent=100 * len(refused) / rows,

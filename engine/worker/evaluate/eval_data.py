@@ -92,7 +92,7 @@ def choose_shots(sources: Sources, count: int, seed: int) -> list[Example]:
     if len(pool) < count:
         raise InputError(
             msg(
-                "--shots {count}: there are {available} training examples whose question is not evaluated",
+                "--shots {count}: there are {available:,} training examples whose question is not evaluated",
                 count=count,
                 available=len(pool),
             ),

@@ -171,7 +171,7 @@ def _write(
             ),
             "Free some space, or export to another disk.",
         )
-    say(f"writing {bytes_text(size)}")
+    say(msg("writing {size}", size=bytes_text(size)))
     if form == "adapter":
         _copy_adapter(saved.path, folder, source, config.model.revision)
         end_turns(tokenizer, end_ids)

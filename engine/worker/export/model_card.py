@@ -56,7 +56,7 @@ def model_card(saved: Any, config: RunConfig, exported: Any, run_folder: Path | 
         msg(
             "Loaded again with {libraries} alone, its logits differ from "
             "the checkpoint's by at most {difference:.3g} (their standard deviation is {spread:.3g}); the most "
-            "likely next token is the same at {percent:.4g} % of the positions.",
+            "likely next token is the same at {percent:.4g}% of the positions.",
             libraries="transformers and peft" if exported.form == "adapter" else "transformers",
             difference=exported.difference,
             spread=exported.spread,

@@ -161,7 +161,7 @@ def _check_files(path: Path, files: dict[str, Any]) -> None:
         if file.stat().st_size != entry["bytes"]:
             raise CheckpointError(
                 msg(
-                    "{path}: {name} has {bytes} bytes, {written_bytes} were written",
+                    "{path}: {name} has {bytes:,} bytes, {written_bytes:,} were written",
                     path=path,
                     name=name,
                     bytes=file.stat().st_size,
@@ -202,7 +202,7 @@ def find(folder: Path, name: str) -> tuple[Checkpoint | None, list[str]]:
         except CheckpointError as error:
             problems.append(error.message)
     if problems:
-        raise CheckpointError("no checkpoint of this run is whole:\n" + "\n".join(problems))
+        raise CheckpointError(msg("no checkpoint of this run is whole:\n{problems}", problems="\n".join(problems)))
     return None, []
 
 

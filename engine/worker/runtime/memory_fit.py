@@ -122,7 +122,7 @@ def halve_micro_batch(
     if config.run.on_oom == "fail" or in_use <= smallest_useful:
         raise OutOfMemory(
             msg(
-                "out of memory at step {step} with a single example of {tokens} tokens: {failure}",
+                "out of memory at step {step} with a single example of {tokens:,} tokens: {failure}",
                 step=state.step + 1,
                 tokens=smallest_useful,
                 failure=failure,
@@ -135,7 +135,7 @@ def halve_micro_batch(
         event="oom",
         step=state.step + 1,
         message=msg(
-            "Out of memory at step {step}; repeating it with {tokens} tokens a pass, "
+            "Out of memory at step {step}; repeating it with {tokens:,} tokens a pass, "
             "which changes nothing in the result.",
             step=state.step + 1,
             tokens=state.micro_tokens,

@@ -115,7 +115,7 @@ def train_loop(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) 
     checkpoint.clean_up(checkpoints)
     resumed, problems = checkpoint.find(checkpoints, resume_from)
     for problem in problems:
-        journal.write("event", event="checkpoint-damaged", message=msg("passed over: {problem}", problem=problem))
+        journal.write("event", event="checkpoint-damaged", message=msg("skipped: {problem}", problem=problem))
 
     # Data. Tokenised before the model is loaded, so that a bad file is reported at once.
     tokenizer_config, clock = tokenizer_of(config, resumed), clock_of(config.data, folder)
@@ -393,8 +393,8 @@ def train_loop(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) 
             event="early-stop",
             step=state.step,
             message=msg_n(
-                "No better {metric} in {n} evaluation: {best}.",
-                "No better {metric} in {n} evaluations: {best}.",
+                "No better {metric} in {n:,} evaluation: {best}.",
+                "No better {metric} in {n:,} evaluations: {best}.",
                 state.evals_without_better,
                 metric=metric_name(criterion.key),
                 best=state.describe_best(),

@@ -138,7 +138,7 @@ def test_train_runs_to_the_end_and_tells_it_in_plain_lines(finished):
     said = told(done, 0)
     for words in (
         "data: ",
-        "plan: 16 steps, 2 epochs of 8, batch 4, rate 0.003",
+        "plan: 16 steps, 2 epochs of 8, batch 4, rate 3e-3",
         "model: Qwen2ForCausalLM",
         "held out",
     ):
@@ -434,7 +434,8 @@ def test_rows_left_out_and_rows_kept_in_part_are_told_apart():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(-1, "0s"), (41.6, "42s"), (185, "3m 05s"), (7860, "2h 11m"), (273_600, "3d 4h")]
+    ("seconds", "words"),
+    [(-1, "0s"), (0.4, "0.4s"), (41.6, "42s"), (185, "3m 05s"), (600, "10m"), (7860, "2h 11m"), (273_600, "3d 4h")],
 )
 def test_durations(seconds, words):
     assert duration(seconds) == words

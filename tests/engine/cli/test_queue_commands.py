@@ -108,7 +108,7 @@ def test_a_command_that_waits_for_a_locked_database_says_so_once_and_then_does_i
             out, rest = command.communicate(timeout=PATIENCE)
         finally:
             command.kill()
-    assert said == "finetop: runs.db is locked by another program; waiting for it, up to 30 s\n"
+    assert said == "finetop: runs.db is locked by another program; waiting for it, up to 30s\n"
     assert (command.returncode, rest) == (0, "")
     assert out == ("2\n" if words[0] == "add" else "run 1: taken off the queue\n")
     assert states(workspace)[1] == ("queued" if words[0] == "add" else "stopped")

@@ -110,8 +110,8 @@ def test_what_a_card_does_not_tell_is_shown_as_not_available_and_never_as_zero()
 
 
 def test_old_figures_say_how_old_they_are():
-    text = "\n".join(table(Snapshot(0.0, gpus=(busy(0, age_seconds=12.4, problem="has not answered for 12 s"),))))
-    assert "has not answered for 12 s" in text and "figures are 12s old" in text
+    text = "\n".join(table(Snapshot(0.0, gpus=(busy(0, age_seconds=12.4, problem="has not answered for 12s"),))))
+    assert "has not answered for 12s" in text and "figures are 12s old" in text
 
 
 def test_a_run_is_named_on_its_card_and_other_users_by_name():

@@ -159,7 +159,7 @@ def test_other_tokens_and_templates_are_warned_of(workspace):
     run(workspace.root, 2, settings={"data.max_length": 256, "data.template": "mine.jinja"}, supervised=4000)
     run(workspace.root, 3, supervised=4500, settings={"data.max_length": 512})
     cut, template = workspace.compare("1", "2").warnings
-    assert "A: 5000; B: 4000 tokens, by data.max_length" in cut
+    assert "A: 5,000 tokens; B: 4,000 tokens, by data.max_length" in cut
     assert template == "The chat template differs (A: auto; B: mine.jinja)."
     (tokenizer,) = workspace.compare("1", "3").warnings
     assert "by another tokenizer or template" in tokenizer
@@ -245,7 +245,7 @@ def test_losses_are_weighted_by_tokens_and_other_tokens_are_refused(workspace):
     loss = with_evidence(workspace.compare("1", "2")).evidence[0]
     assert loss.values[0] == pytest.approx(sum(first) / 240) and loss.difference == pytest.approx(-0.055)
     assert loss.sentence.startswith(
-        "eval loss: B is lower by 0.055 (95 % interval 0.054 to 0.056) over 60 examples: unlikely"
+        "eval loss: B is lower by 0.055 (95% interval 0.054 to 0.056) over 60 examples: unlikely"
     )
     run(workspace.root, 3)
     judged(workspace.root, 3, 200, predictions([1] * 60, first, tokens=5))

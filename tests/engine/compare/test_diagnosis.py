@@ -68,7 +68,7 @@ def test_over_fitting_names_the_best_step_and_the_rise():
     rising = evaluated(1.2, 0.8, 0.6, 0.62, 0.66, 0.71, 0.75)
     (found,) = findings(drawn(learning, steps=700), loss=rising)
     assert found.finding is Finding.OVER_FITTING
-    assert "lowest at step 300 (0.6)" in found.reason and "25 % to 0.75" in found.reason
+    assert "lowest at step 300 (0.6)" in found.reason and "25% to 0.75" in found.reason
     assert "best checkpoint" in found.advice
 
 

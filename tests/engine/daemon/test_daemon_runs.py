@@ -189,7 +189,7 @@ def test_a_failed_run_is_tried_again_as_often_as_was_asked_with_growing_pauses(b
     bench.until(lambda: len(bench.starts(run_id)) == 3)
     bench.until(lambda: bench.run(run_id).state is RunState.FAILED and bench.run(run_id).attempts == 3)
     said = [event.message for event in bench.events(run_id, "retry")]
-    assert said == ["Retry 1 of 2 in 0 s.", "Retry 2 of 2 in 0 s."]
+    assert said == ["Retry 1 of 2 in 0.1s.", "Retry 2 of 2 in 0.3s."]
     assert [step for step, _ in bench.series(run_id)] == list(range(1, 13))
 
 
@@ -207,7 +207,7 @@ def test_out_of_memory_goes_on_from_the_checkpoint_with_half_the_tokens_a_pass(b
     (run,) = bench.until_ended(run_id)
     assert (run.state, run.step) == (RunState.DONE, 20)
     (event,) = bench.events(run_id, "memory-restart")
-    assert "1024 tokens a pass instead of 2048" in event.message
+    assert "1,024 tokens a pass instead of 2,048" in event.message
     resumed = [event.detail["micro_tokens"] for event in bench.events(run_id, "resume")]
     assert resumed == [2048, 1024]
     assert [step for step, _ in bench.series(run_id)] == list(range(1, 21))

@@ -156,7 +156,7 @@ def test_gpus_are_offered_with_what_is_free_and_whose_processes_are_on_them(tmp_
 
 
 def test_cards_that_do_not_answer_get_no_runs_and_a_silent_driver_is_no_cpu_machine(tmp_path):
-    mute = gpu(0, age_seconds=60.0, problem="has not answered for 60 s")
+    mute = gpu(0, age_seconds=60.0, problem="has not answered for 1m")
     assert [one.id for one in placement.machine(Snapshot(0.0, (mute, gpu(1))), {}, tmp_path).gpus] == ["1"]
     assert "has not answered" in placement.machine(Snapshot(0.0, (mute,)), {}, tmp_path).trouble
     silent = Snapshot(0.0, (), gpu_problem="Driver/library version mismatch")

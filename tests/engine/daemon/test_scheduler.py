@@ -148,7 +148,7 @@ def test_held_dependent_pausing_and_disk_full_are_told_apart():
         ("after", "after run 1 (queued)"),
         ("after", "after run 8, which failed"),
         ("after", "after run 7, which was deleted"),
-        ("later", "tries again in 40 s"),
+        ("later", "tries again in 40s"),
         ("disk", "the disk of /runs is full"),
     ]
 

@@ -586,7 +586,7 @@ def test_too_many_bad_rows_are_refused_with_places_counts_and_the_setting(write)
     with pytest.raises(DataError) as caught:
         check_bad_share(report, 0.05)
     said = str(caught.value)
-    assert "data:10:" in said and "1 bad-json" in said and "data.max_bad_share" in said and "10 %" in said
+    assert "data:10:" in said and "1 bad-json" in said and "data.max_bad_share" in said and "10%" in said
 
 
 def test_a_file_without_one_good_row_is_refused_and_the_error_carries_the_report(write):

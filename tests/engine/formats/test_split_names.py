@@ -244,7 +244,7 @@ def test_several_broken_rows_in_a_row_are_counted(write):
         texts[at] = texts[at].replace(", ", " ")
     report = read_data(write(one_line(texts)))
     assert counted(report)[:4] == (90, 70, 0, 20)
-    with pytest.raises(DataError, match=r"22\.2 % of the rows are bad"):
+    with pytest.raises(DataError, match=r"22\.2% of the rows are bad"):
         check_bad_share(report, 0.05)
 
 
@@ -254,7 +254,7 @@ def test_a_rest_that_cannot_be_read_counts_with_all_its_rows(write):
     report = read_data(write(one_line(texts[:200] + broken)))
     assert counted(report)[:4] == (400, 200, 0, 200)
     assert "about 199 rows after it could not be read" in report.problems[0].message
-    with pytest.raises(DataError, match="50 % of the rows are bad"):
+    with pytest.raises(DataError, match="50% of the rows are bad"):
         check_bad_share(report, 0.05)
 
 

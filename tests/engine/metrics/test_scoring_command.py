@@ -63,7 +63,7 @@ import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3); open('late', 'w')"])
 time.sleep(60)
 """
-    with pytest.raises(CommandFailed, match="longer than 1 s"):
+    with pytest.raises(CommandFailed, match="longer than 1s"):
         command(tmp_path, code, 1.0).numbers(LINES, lambda: beats.append(1))
     assert time.monotonic() - began < 15 and beats
     time.sleep(2.5)

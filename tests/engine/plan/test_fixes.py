@@ -100,7 +100,7 @@ def test_a_loss_that_is_no_number_is_helped_unless_the_model_is_at_fault(workspa
 def test_a_full_disk_bad_rows_and_a_models_own_code_have_fixes_of_their_own(workspace):
     disk = fail(workspace, FULL, reason="x cannot be written: No space left on device", cause="exception")
     assert fixes(workspace, disk)[0].settings == {"save.keep_last": 1, "save.keep_epochs": 1}
-    hint = "Mend or remove these rows, or allow more with --set data.max_bad_share=SHARE (0.05 is 5 %)."
+    hint = "Mend or remove these rows, or allow more with --set data.max_bad_share=SHARE (0.05 is 5%)."
     rows = fail(workspace, {"data.map": {"prompt": "ask"}}, reason="rows are bad", hint=hint, cause="input")
     assert [fix.settings for fix in fixes(workspace, rows)] == [{"data.max_bad_share": 1.0}, {"data.map": {}}]
     hint = "The model brings its own code. If you trust it: --set model.trust_remote_code=true"

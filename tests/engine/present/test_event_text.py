@@ -20,7 +20,7 @@ _SAID = {
             "batch_size": 4,
             "settings": {"optim.learning_rate": 0.0001},
         },
-        "279 steps, 3 epochs of 93, batch 4, rate 0.0001",
+        "279 steps, 3 epochs of 93, batch 4, rate 1e-4",
     ),
     "model": (
         {"class": "Qwen2ForCausalLM", "parameters": 4_773_120, "trainable": 295_936, "device": "cpu"},

@@ -445,7 +445,7 @@ def test_rows_the_template_refuses_count_as_bad_rows(tmp_path: Path) -> None:
     report = prepare(config(path, data__max_bad_share=0.25), template).report
     assert (report["train"]["examples"], report["problem_counts"]) == (3, {"template": 1})
     assert report["problems"][0]["line"] == 2
-    with pytest.raises(DataError, match=r"(?s)25 %.*a\.jsonl:2: the chat template refuses"):
+    with pytest.raises(DataError, match=r"(?s)25%.*a\.jsonl:2: the chat template refuses"):
         prepare(config(path, data__max_bad_share=0.2), template)
 
 

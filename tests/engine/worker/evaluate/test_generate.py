@@ -141,4 +141,4 @@ def test_draws_follow_the_models_probabilities(tmp_path):
     expected = torch.stack([probabilities[one].sum() * 2000 for one in bins])
     observed = torch.stack([counts[one].sum() for one in bins])
     chi_squared = float(((observed - expected) ** 2 / expected).sum())
-    assert chi_squared < 43.8  # the 99.9 % point with 19 degrees of freedom
+    assert chi_squared < 43.8  # the 99.9% point with 19 degrees of freedom
