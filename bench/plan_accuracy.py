@@ -23,6 +23,7 @@ from engine.models.model_shape import read_shape
 from engine.plan import EstimateInputs, memory_estimate
 from engine.settings.resolve import Layer, resolve
 from engine.worker.data.packing import Pack
+from engine.worker.model.fast_layers import use_fast_layers
 from engine.worker.model.load import (
     causal_lm,
     choose_precision,
@@ -104,6 +105,7 @@ def measure(config, precision, lengths: list[int], checkpointing: bool) -> int:
     """Peak bytes of the second of two real steps."""
     gc.collect()
     model = make_trainable(load_base(config, precision), config)
+    use_fast_layers(model)
     inner = causal_lm(model)
     if checkpointing:
         enable_activation_checkpointing(inner)

@@ -1,9 +1,10 @@
 """Bytes that one token leaves behind in a layer for the backward pass, as the worker's models really keep them.
 
 Read off transformers' modules, PEFT's layers and autograd's rules, and compared with the trace in the tests. Autograd
-keeps what a derivative needs: the input of a matrix that is trained, the input of a norm in float32, what attention
-and the MLP's product were made of. A frozen matrix keeps nothing, but the adapter beside it keeps its own copy of the
-input, since PEFT hands it on in float32 and autocast turns that into a new bfloat16 tensor.
+keeps what a derivative needs: the input of a matrix that is trained, the input of a norm, what attention and the MLP's
+product were made of. A frozen matrix keeps nothing, but the adapter beside it keeps its input: on a GPU as it is,
+shared by all that read it (engine.worker.model.fast_layers); elsewhere a copy of its own, since PEFT hands it on in
+float32 and autocast turns that into a new bfloat16 tensor.
 """
 
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ class Arithmetic:
     mask: int
     """Bytes of a number of a dropout's mask: 1 in CUDA's kernel, those of the input on a CPU."""
     copied: bool
-    """Each adapter keeps an input of its own: PEFT makes it float32, and autocast a new bfloat16 tensor of that. Beside
-    bitsandbytes' matrices on a GPU, PEFT leaves the input as it is."""
+    """Each adapter keeps an input of its own: PEFT makes it float32, and autocast a new bfloat16 tensor of that."""
+    fused_layers: bool = False
+    """Norms, and LoRA beside matrices that are not packed, are the worker's own (engine.worker.model.fast_layers)."""
 
     @property
     def cast(self) -> bool:
@@ -61,7 +63,7 @@ def kept_per_token(shape: ModelShape, how: Arithmetic, adapter: Adapter | None, 
             copied = how.cast and how.weights == 4 and group in ("attention", "mlp")
         elif adapter.adapts(linear):
             input_bytes = _own_input(linear, how, adapter)
-            copied = (how.cast and how.copied) or adapter.dropout
+            copied = (how.cast and how.copied and not _fused(how, adapter)) or adapter.dropout
             kept += how.products * adapter.rank + ((how.products + 4) * linear.outputs if adapter.dora else 0)
         else:
             continue
@@ -79,13 +81,21 @@ def passing_per_token(shape: ModelShape, how: Arithmetic, adapter: Adapter | Non
     kept of its input is gone by then; but just before, that input had a gradient of its own, in float32 where the input
     was a copy, beside those of what the adapter gave out.
     """
-    at_product = 3 * how.products * shape.inner + 3 * how.weights * shape.hidden
+    at_product = 3 * how.products * shape.inner + (1 if how.fused_layers else 3) * how.weights * shape.hidden
     last = next(linear for linear in shape.linears if _GROUP[linear.name] == "down")
     if adapter is None or not adapter.adapts(last):
         return at_product
-    input_bytes = 4 if how.copied else how.products
-    at_last = (how.products + input_bytes) * shape.inner + (7 if how.copied else 3) * how.weights * shape.hidden
+    if _fused(how, adapter):  # one gradient of that input, which both products add to
+        at_last = (1 if how.copied else 2) * how.products * shape.inner + how.weights * shape.hidden
+    else:
+        input_bytes = 4 if how.copied else how.products
+        at_last = (how.products + input_bytes) * shape.inner + (7 if how.copied else 3) * how.weights * shape.hidden
     return max(at_product - _own_input(last, how, adapter), at_last)
+
+
+def _fused(how: Arithmetic, adapter: Adapter) -> bool:
+    """The adapter's layers are the worker's own, not PEFT's."""
+    return how.fused_layers and not adapter.dropout and not adapter.dora
 
 
 def _own_input(linear: Linear, how: Arithmetic, adapter: Adapter) -> int:
@@ -94,9 +104,13 @@ def _own_input(linear: Linear, how: Arithmetic, adapter: Adapter) -> int:
 
 
 def _norms(shape: ModelShape, how: Arithmetic) -> int:
-    """The input of each in float32; where its weight is trained, the normed input too."""
+    """The input of each: in float32, and where its weight is trained the normed input too; or, fused, as it is."""
     heads = shape.query + shape.key if shape.kind in ("qwen3", "gemma3_text") else 0  # queries and keys are normed
-    return (4 + (how.weights if how.full else 0)) * (shape.norms * shape.hidden + heads)
+    apart = 4 + (how.weights if how.full else 0)
+    fused = how.fused_layers and not shape.kind.startswith("gemma")
+    of_stream = how.weights if fused else apart
+    of_heads = how.products if fused and how.products == how.weights else apart
+    return of_stream * shape.norms * shape.hidden + of_heads * heads
 
 
 def _attention(shape: ModelShape, how: Arithmetic, longest: int) -> int:

@@ -171,15 +171,15 @@ def arithmetic(config: RunConfig, inputs: EstimateInputs) -> Arithmetic:
     """In what types the worker computes; the same decisions as engine.worker.model.load.choose_precision."""
     full = config.method.kind == "full"
     dtype = config.model.dtype
+    on_gpu = inputs.device == "cuda"
     if dtype == "float32" or (dtype == "auto" and not inputs.bfloat16):
-        return Arithmetic(4, 4, full, fused=False, mask=1 if inputs.device == "cuda" else 4, copied=False)
-    frozen = not full and inputs.device == "cuda"
+        return Arithmetic(4, 4, full, fused=False, mask=1 if on_gpu else 4, copied=False, fused_layers=on_gpu)
+    frozen = not full and on_gpu
     weights = 2 if frozen or dtype == "bfloat16" else 4
     # Rotary embeddings are float32 in a float32 stream, and the fused kernel takes half precision only.
-    on_gpu = inputs.device == "cuda"
     fused = on_gpu and weights == 2
     copied = config.method.kind != "qlora" or not on_gpu
-    return Arithmetic(weights, 2, full, fused, mask=1 if on_gpu else 4, copied=copied)
+    return Arithmetic(weights, 2, full, fused, mask=1 if on_gpu else 4, copied=copied, fused_layers=on_gpu)
 
 
 def adapter_of(config: RunConfig) -> Adapter | None:

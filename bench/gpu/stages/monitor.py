@@ -48,7 +48,7 @@ MOVING = (
 
 
 def measurements() -> list[Measurement]:
-    return [Measurement("readings", 40, beside_nvidia_smi)]
+    return [Measurement("readings", 45, beside_nvidia_smi)]
 
 
 def beside_nvidia_smi(kit: Kit) -> Findings:

@@ -60,10 +60,10 @@ time.sleep(600)
 
 def measurements() -> list[Measurement]:
     return [
-        Measurement("halved", 40, halved),
-        Measurement("fitted", 24, fitted),
-        Measurement("no room", 30, no_room),
-        Measurement("two share a card", 42, shared),
+        Measurement("halved", 68, halved),
+        Measurement("fitted", 42, fitted),
+        Measurement("no room", 60, no_room),
+        Measurement("two share a card", 80, shared),
     ]
 
 

@@ -2,17 +2,17 @@
 
 Proves: bitsandbytes' NF4 kernels for this card give the losses that its CPU ones give for the same run; the 8-bit and
 the paged optimizer make the steps of the plain one; a base of 7B is held in four bits and trained.
-ok: NF4 losses within 2 % of the CPU's at each step; 8-bit losses within 5 % of AdamW's; at 7B, with activations
-recomputed, the whole run takes less than 0.7 of what the base alone would in bfloat16, and the loss falls. Fell short:
-otherwise. Figures: peak memory, tokens per second.
+ok: NF4 losses as near to the CPU's as bfloat16's must be (see train); 8-bit losses within 5 % of AdamW's; at 7B, with
+activations recomputed, the whole run takes less than 0.7 of what the base alone would in bfloat16, and the loss falls.
+Fell short: otherwise. Figures: peak memory, tokens per second.
 """
 
 from gpu.findings import Findings, Measurement, NotHere
 from gpu.kit import Kit
 from gpu.runs import Trained, settings, train
 
-SMALL = ("0.5b", 4, 6)
-TOLERANCE, EIGHT_BIT_TOLERANCE = 2e-2, 5e-2
+SMALL = ("0.5b", 2, 4)
+EIGHT_BIT_TOLERANCE = 5e-2
 SHARE_OF_BFLOAT16, BIG_BYTES = 0.7, 2 * 7.6e9
 BIG = ("7b", 16, 8)
 """Model, chats a step, steps."""
@@ -20,15 +20,15 @@ BIG = ("7b", 16, 8)
 
 def measurements() -> list[Measurement]:
     return [
-        Measurement("nf4", 50, against_cpu),
-        Measurement("8-bit optimizers", 36, eight_bit),
-        Measurement("7b", 90, big),
+        Measurement("nf4", 55, against_cpu),
+        Measurement("8-bit optimizers", 75, eight_bit),
+        Measurement("7b", 120, big),
     ]
 
 
 def _values(kit: Kit, model: str, batch: int, steps: int, **changes: object) -> dict:
     """The same chats at each step, so that the loss must fall."""
-    values = {"method.kind": "qlora", "lora.r": 16, "optim.learning_rate": 2e-3, "train.shuffle": False}
+    values = {"method.kind": "qlora", "lora.r": 16, "optim.learning_rate": 5e-4, "train.shuffle": False}
     values |= {"train.batch_size": batch, "data.files": [str(kit.first_chats(model, batch, steps))]}
     return values | {name.replace("__", "."): value for name, value in changes.items()}
 
@@ -42,7 +42,7 @@ def _needs_bitsandbytes() -> None:
 
 def against_cpu(kit: Kit) -> Findings:
     """In float32 on the CPU from the same four bits."""
-    from gpu.stages.train import same_losses
+    from gpu.stages.train import TOLERANCE, same_losses
 
     _needs_bitsandbytes()
     findings = Findings()
@@ -51,7 +51,7 @@ def against_cpu(kit: Kit) -> Findings:
         truth = train(kit, root, settings(fixture, _values(kit, *SMALL, model__dtype="float32")), on_cpu=True)
         dtype = "auto" if kit.cuda else "float32"
         ours = train(kit, root, settings(fixture, _values(kit, *SMALL, model__dtype=dtype)))
-    same_losses(findings, ours.losses, truth.losses, TOLERANCE, TOLERANCE)
+    same_losses(findings, ours.losses, truth.losses, *TOLERANCE["bfloat16"])
     where = ours.model["device"]
     findings.check(f"it trains on the {'card' if kit.cuda else 'CPU'}", (where != "cpu") == kit.cuda, where)
     return findings

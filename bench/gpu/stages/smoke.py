@@ -21,7 +21,7 @@ EPOCHS = 3
 
 
 def measurements() -> list[Measurement]:
-    return [Measurement("run", 85, whole)]
+    return [Measurement("run", 150, whole)]
 
 
 def whole(kit: Kit) -> Findings:

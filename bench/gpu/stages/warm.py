@@ -16,7 +16,7 @@ RUNS = 2
 
 
 def measurements() -> list[Measurement]:
-    return [Measurement("0.5b", 60, first_steps)]
+    return [Measurement("0.5b", 90, first_steps)]
 
 
 def first_steps(kit: Kit) -> Findings:

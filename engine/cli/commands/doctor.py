@@ -145,6 +145,7 @@ def _programs(workspace: Workspace) -> Said:
 
 
 def _gpus(workspace: Workspace) -> Said:
+    from engine.monitor.cuda_visible_devices import visible_gpus
     from engine.monitor.monitor import read_once  # psutil: 30 ms
 
     snapshot = read_once(workspace.root)
@@ -190,7 +191,7 @@ def _gpus(workspace: Workspace) -> Said:
         yield (built,)
     if hidden is not None and not hidden.strip():
         yield "CUDA_VISIBLE_DEVICES is empty: no GPU is used", "note", "Unset it."
-    elif hidden:
+    elif hidden and len(visible_gpus(snapshot.gpus, os.environ).gpus) < len(cards):
         yield msg("CUDA_VISIBLE_DEVICES={hidden}: only these are used", hidden=hidden), "note"
 
 

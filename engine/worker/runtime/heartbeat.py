@@ -130,7 +130,8 @@ def failure(error: Exception) -> dict[str, str]:
     """Reason, hint and cause, as the journal has them."""
     if isinstance(error, EngineError):
         return {"reason": error.message, "hint": error.hint, "cause": _cause(error)}
-    reason, hint, cause = f"{type(error).__name__}: {error}", "The log holds the traceback.", "exception"
+    # Some say more than a line: torch's CUDA errors add advice for those who write kernels.
+    reason, hint, cause = f"{type(error).__name__}: {first_line(error)}", "The log holds the traceback.", "exception"
     if is_out_of_memory(error):
         reason, cause = msg("out of memory: {error}", error=first_line(error)), "out-of-memory"
         hint = "`finetop top` shows who else holds memory."

@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 from engine.settings.resolve import Layer, resolve
 from engine.settings.schema import RunConfig
 from engine.worker.data.packing import Pack
-from engine.worker.model import attention
+from engine.worker.model import attention, fast_layers
 from engine.worker.model.load import (
     Precision,
     causal_lm,
@@ -41,7 +41,7 @@ from engine.worker.model.loss import PackedLoss, UnpackedLoss
 from engine.worker.model.optimizer import make_optimizer
 from engine.worker.runtime.resume_checks import PROBE_TOKENS
 from engine.worker.trace.allocations import CUDA_BLOCK, Allocations
-from engine.worker.trace.fake_kernels import flash_attention, pack_in_four_bits
+from engine.worker.trace.fake_kernels import flash_attention, fused_norm, pack_in_four_bits
 
 _PAGED_FROM = 100_000
 """Numbers from which on bitsandbytes pages an optimizer's moments (bitsandbytes.optim, get_state_buffer)."""
@@ -77,6 +77,8 @@ def trace(
     transformers_logging.set_verbosity_error()
     precision = precision_for(config, torch.device("cpu"), device == "cuda", bfloat16)
     trained = build(config, model_config, precision)
+    if device == "cuda":
+        fast_layers.fuse_layers(trained)
     lm = causal_lm(trained)
     loss_fn = UnpackedLoss(lm) if config.model.attention == "plain" else PackedLoss(lm)
     peaks: dict[str, int] = {}
@@ -195,6 +197,7 @@ def _as_on(device: str) -> Iterator[None]:
         unittest.mock.patch.object(attention, "_varlen_works", works),
         unittest.mock.patch.object(varlen, "varlen_attn", kernel),
         unittest.mock.patch.object(F, "dropout", dropout),
+        unittest.mock.patch.object(fast_layers, "fused_norm", fused_norm),
     ):
         yield
 

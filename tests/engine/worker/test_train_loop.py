@@ -10,10 +10,11 @@ import torch
 
 from engine.base.errors import DataError, ModelError, RunFailed
 from engine.base.worker_process import DONE
+from engine.monitor.samples import GpuSample
 from engine.runs import resume_run
 from engine.settings.resolve import Layer
 from engine.settings.schema import ModelConfig
-from engine.worker.model import load, loss
+from engine.worker.model import load, loss, out_of_memory
 from engine.worker.runtime import checkpoint, disk_space, memory_fit
 from engine.worker.runtime.heartbeat import failure, report_failure
 from engine.worker.train import loop as train_module
@@ -322,7 +323,31 @@ def test_memory_errors_are_told_from_others():
     with pytest.raises(torch.AcceleratorError), load._loading(ModelConfig(), "model"):
         raise full  # not told as a model that cannot be loaded
     assert not memory_fit.is_out_of_memory(RuntimeError("shape mismatch"))
+    long = torch.AcceleratorError("CUDA error: device-side assert triggered\nSearch for `cudaErrorAssert' in ...")
+    assert failure(long)["reason"] == "AcceleratorError: CUDA error: device-side assert triggered"
     assert failure(MemoryError())["reason"] == "out of memory: MemoryError", "Python's own has no text"
+
+
+@pytest.mark.parametrize(
+    ("free", "visible", "out"),
+    [((2**20, 2**36), "0", True), ((2**20, 2**36), "1", False), ((2**36, 2**36), "0", False)],
+)
+def test_a_card_without_room_for_a_context_is_out_of_memory_and_one_in_exclusive_mode_is_not(
+    free, visible, out, monkeypatch
+):
+    class Driver:
+        def devices(self):
+            return range(len(free))
+
+        def read(self, index):
+            total = 2**37
+            return GpuSample(index, f"GPU-{index}", memory_total_bytes=total, memory_used_bytes=total - free[index])
+
+    monkeypatch.setattr(out_of_memory, "Nvml", Driver)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    busy = torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nSearch for ...")
+    assert out_of_memory.is_out_of_memory(busy) is out
 
 
 def test_a_tokenizer_larger_than_the_model_is_told_before_training(chats, tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine.base.errors import CheckpointError, InputError, NotFinite
+from engine.base.units import plain_number
 from engine.base.worker_process import DONE, STOPPED
 from engine.base.workspace import Workspace
 from engine.cli.main import main
@@ -210,8 +211,8 @@ def test_a_renamed_workspace_finds_data_and_base_by_their_content(done, original
     assert read_run(done).config.data.files == [str(root / "chats.jsonl")]
     (leap,) = [event for event in events_of(done, "event") if event["event"] == "schedule-changed"]
     rates = {event["step"]: event["values"]["train/lr"] for event in events_of(done, "metric")}
-    assert f"{rates[leap['step']]:.3g} at step" in leap["message"]
-    assert f"{rates[leap['step'] + 1]:.3g} at step" in leap["message"]
+    for step in (leap["step"], leap["step"] + 1):
+        assert f"{plain_number(float(f'{rates[step]:.3g}'))} at step {step}" in leap["message"]
 
 
 def test_the_same_content_may_be_named_on_a_resume_and_other_content_not(done, tmp_path, chats, tiny_model):
