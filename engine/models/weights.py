@@ -13,10 +13,14 @@ import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from engine.base.atomic_files import atomic_write
+from engine.base.errors import InputError
+from engine.base.messages import msg
+from engine.base.units import bytes_text
 from engine.base.worker_process import cores
 
 _CHUNK_BYTES = 1 << 20
@@ -89,6 +93,39 @@ def _in_file(file: Path) -> list[Tensor]:
         for name, entry in header.items()
         if name != "__metadata__"
     ]
+
+
+def check_weights(folder: Path) -> None:
+    """That a folder's safetensors files are all there and as long as their headers say: a copy or a download that was
+    cut short is told before a run is queued. Raises InputError."""
+    for file in weight_files(folder):
+        try:
+            status = file.stat()
+        except FileNotFoundError:
+            raise InputError(msg("{file} is missing", file=file), _COPY_AGAIN) from None
+        except OSError:
+            continue  # who loads it tells why
+        if problem := _problem(file, status.st_size, status.st_mtime_ns):
+            raise InputError(problem, _COPY_AGAIN)
+
+
+_COPY_AGAIN = "Copy or download the model again."
+
+
+@lru_cache(maxsize=1000)
+def _problem(file: Path, size: int, changed_ns: int) -> str:
+    """What is wrong with a weights file of that size and time; empty where nothing can be seen to be."""
+    try:
+        end = max((tensor.end for tensor in _in_file(file)), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return msg("{file} is damaged or was cut short: its header cannot be read", file=file)
+    except OSError:
+        return ""
+    if size >= end:
+        return ""
+    return msg(
+        "{file} was cut short: it has {size} of {whole}", file=file, size=bytes_text(size), whole=bytes_text(end)
+    )
 
 
 def fingerprint(folder: Path) -> Fingerprint | None:

@@ -17,7 +17,9 @@ from engine.base.atomic_files import atomic_write
 from engine.base.errors import InputError, encodable
 from engine.base.messages import msg
 from engine.base.workspace import CHECKPOINTS, CONFIG, Workspace
+from engine.models.model_facts import find_folder
 from engine.models.model_name import ADAPTER, check_model_name
+from engine.models.weights import check_weights
 from engine.runs.checkpoints import STEP_NAME, path_of
 from engine.runs.data_fingerprint import changes, fingerprints
 from engine.settings.resolve import Layer, Resolved, overlay, read_run
@@ -138,6 +140,8 @@ def _is_blank(path: str, size_bytes: int) -> bool:
 def check_model(config: RunConfig) -> None:
     """That a model given as a folder is one, and that the checkpoint to start from fits. Raises InputError."""
     check_model_name(config.model.name)
+    if folder := find_folder(config.model):  # also a copy of the hub's that was cut short
+        check_weights(folder)
     if config.model.checkpoint:
         _check_checkpoint(config)
 

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from engine.control import Control
 from engine.runs import data_fingerprint
 from engine.runs.journal import NAME
 from engine.runs.run_folder import data_changes, read_meta
+from engine.settings.presets import STARTER_MODEL
 from engine.settings.resolve import Layer, read_run, resolve
 from engine.store import queries, queue
 from engine.store.connect import reader, writer
@@ -263,6 +265,27 @@ def test_a_fork_has_the_weights_even_when_its_parent_is_gone(workspace, control,
     assert resolved.origin["model.checkpoint"] == f"run {parent}" and resolved.origin["train.epochs"] == "--set"
     assert control.trash(parent) and control.purge(parent)
     assert (start / "adapter_model.safetensors").read_bytes() == b"weights of 3"
+
+
+@pytest.mark.parametrize("cut", ["end", "header", "missing"])
+def test_a_model_that_was_cut_short_is_refused_with_the_file_and_what_to_do(control, settings, tmp_path, cut):
+    folder = tmp_path / "base"
+    shutil.copytree(STARTER_MODEL, folder)
+    file = folder / "model.safetensors"
+    if cut == "missing":
+        file.rename(folder / "model-00001-of-00002.safetensors")
+        weight_map = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+        words = "model-00002-of-00002.safetensors is missing"
+    else:
+        os.truncate(file, file.stat().st_size - 1 if cut == "end" else 1000)
+        words = f"{file} " + ("was cut short: it has 8.5 MiB" if cut == "end" else "is damaged or was cut short")
+    with pytest.raises(InputError) as refused:
+        control.add(settings(model__name=str(folder)))
+    assert words in refused.value.message and refused.value.hint == "Copy or download the model again."
+    shutil.rmtree(folder)
+    shutil.copytree(STARTER_MODEL, folder)
+    assert control.add(settings(model__name=str(folder)))
 
 
 def test_a_fork_that_could_not_start_is_refused_at_once(workspace, control, settings):

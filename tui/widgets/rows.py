@@ -135,6 +135,12 @@ class Rows(Pane):
             shown.append(self.cursor_line(line, row) if index == self._index else line)
         return [*head, *shown]
 
+    @property
+    def rows_below(self) -> int:
+        """How many rows, headings left out, lie below what is shown."""
+        shown = self._top + max(1, self._height - len(self.head(self._width)))
+        return sum(row.key is not None for row in self.rows[shown:])
+
     def page(self) -> int:
         """How many rows a page is."""
         return max(1, self._height - 1 - len(self.head(self._width)))

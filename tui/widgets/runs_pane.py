@@ -3,101 +3,21 @@
 from collections.abc import Sequence
 
 from engine.base.messages import msg
-from engine.present import numbers
 from engine.present.text import fit, one_line, wrap
 from engine.store.run_records import Run, RunState
 from tui.data.snapshot import Snapshot
 from tui.render.line import Line, line_cells
-from tui.render.theme import state_style
+from tui.render.run_row import Columns, row_line
 from tui.widgets.rows import Row, Rows
 
 _SECTIONS = ("RUNNING", "QUEUE", "FINISHED")
-SORTS = (None, "eval", "loss", "name", "step", "finished", "seconds", "model", "data")
+SORTS = (None, "eval", "loss", "name", "step", "finished", "seconds", "model", "data", "sweep")
 """What `s` goes through; None: running, the queue in its order, then the last finished."""
 
 
 def section(run: Run) -> int:
     """The section of a run: 0 running, 1 queue, 2 finished."""
     return 0 if run.active else 1 if run.state is RunState.QUEUED else 2
-
-
-class Columns:
-    """The widths of a row's fields for a pane of so many cells, and which loss is shown.
-
-    A run that trains shows its training loss, one that has ended its best evaluation. The headings of the sections say
-    so; without them the column does, and sorted by one of the two it shows that one of every run.
-    """
-
-    def __init__(self, width: int, sort: str | None = None, heads: bool = True, runs: Sequence[Run] = ()) -> None:
-        """`runs`: those to be shown. One that training made no better takes more room: `3.073 at 0`."""
-        self.sort = sort if sort in ("eval", "loss") else ""
-        self.loss_name = {"eval": "eval", "loss": "train"}.get(self.sort, "loss" if heads else "train/eval")
-        self.lead = 8  # cursor, mark, glyph, number
-        self.eta = 5
-        self.loss = max(
-            6, len(self.loss_name), *(len(self.loss_text(run)) for run in runs if run.start_eval is not None)
-        )
-        self.step = 7
-        free = width - self.lead - self.eta - self.loss - self.step - 4
-        self.state = 10 if free < 34 else 12 if free < 44 else 18 if free < 70 else 30
-        self.name = max(8, free - self.state)
-
-    def loss_text(self, run: Run) -> str:
-        """The loss that the column shows of a run."""
-        if self.sort == "eval" or (not self.sort and run.ended):
-            return run.best.brief(numbers.short_metric) or numbers.short_metric(None)
-        return numbers.short_metric(run.train_loss)
-
-    @property
-    def loss_end(self) -> int:
-        """Where the losses end."""
-        return self.lead + self.name + self.state + self.step + self.loss + 3
-
-
-def state_text(run: Run, is_first: bool) -> str:
-    """The state in words: progress, why it waits, or how it ended."""
-    style = state_style(run)
-    if run.wanted and run.active:
-        return "stopping" if run.wanted == "stop" else "killing"
-    if run.active and run.phase:
-        return one_line(run.phase)
-    if run.state is RunState.RUNNING and run.total_steps:
-        return f"run {min(100, 100 * run.step // run.total_steps):>3}%"
-    if run.active:
-        return style.word
-    if run.state is RunState.QUEUED:
-        if run.held:
-            return "held"
-        reason = one_line(run.wait_reason or "")
-        return "next" if is_first and not reason else f"waits: {reason}" if reason else "waits"
-    return style.word
-
-
-def row_line(run: Run, columns: Columns, marked: bool, is_first: bool) -> Line:
-    """One run as a line. The cursor's cell comes first, then mark, glyph and number."""
-    style = state_style(run)
-    number = fit(str(run.id), 4, ">")
-    line: Line = [(" ", "text"), ("✓" if marked else " ", "mark" if marked else "text"), (style.glyph, style.role)]
-    line += [
-        (number + " ", "dim" if run.ended else "text"),
-        (fit(one_line(run.name) or "—", columns.name), "text"),
-        (" ", "text"),
-    ]
-    if run.state in (RunState.FAILED, RunState.INTERRUPTED) and run.reason:
-        # The reason is worth more than the numbers it ended with.
-        room = columns.state + columns.step + columns.loss + columns.eta + 3
-        return [*line, (fit(one_line(run.reason), room), style.role)]
-    if run.state is RunState.QUEUED:
-        memory = f"~{numbers.size(run.estimate_bytes)}" if run.estimate_bytes else ""
-        line.append((fit(state_text(run, is_first), columns.state + 1 + columns.step), style.role))
-        line.append((fit(memory, columns.loss + 1, ">"), "dim"))
-    else:
-        line += [(fit(state_text(run, is_first), columns.state), style.role), (" ", "text")]
-        line.append((fit(numbers.count(run.step), columns.step, ">"), "text"))
-        line.append((fit(columns.loss_text(run), columns.loss + 1, ">"), "bright" if run.active else "text"))
-    seconds = run.estimate_seconds if run.state is RunState.QUEUED else run.seconds_left
-    line.append((fit(numbers.short_duration(seconds), columns.eta + 1, ">"), "dim"))
-    return line
 
 
 class RunsPane(Rows):
@@ -158,8 +78,9 @@ class RunsPane(Rows):
         return line
 
     def hint(self) -> str:
-        keys = "/ filter · s sort"
-        return f"{len(self.marks)} marked · {keys}" if self.marks else keys
+        marked = msg("{marked} marked", marked=len(self.marks)) if self.marks else ""
+        more = msg("↓ {below} more", below=self.rows_below) if self.rows_below else ""
+        return " · ".join(filter(None, (marked, more, "/ filter · s sort")))
 
     def nothing(self, width: int, height: int) -> list[Line]:
         """What a newcomer sees, or whoever filters too much."""
@@ -202,20 +123,7 @@ class RunsPane(Rows):
         ]
 
     def head(self, width: int) -> list[Line]:
-        columns = self._columns_for(width)
-        return [
-            [
-                (
-                    "      # "
-                    + fit("name", columns.name + 1)
-                    + fit("state", columns.state + 1)
-                    + fit("step", columns.step, ">")
-                    + fit(columns.loss_name, columns.loss + 1, ">")
-                    + fit("left", columns.eta + 1, ">"),
-                    "dim",
-                )
-            ]
-        ]
+        return [self._columns_for(width).head()]
 
     def make_rows(self, width: int) -> Sequence[Row]:
         """Headings, and rows whose lines are made when they come in sight."""
@@ -246,8 +154,9 @@ class RunsPane(Rows):
     def _section_line(self, which: int, width: int) -> Line:
         amount = sum(section(run) == which for run in self.snapshot.runs)
         line: Line = [(" " + _SECTIONS[which] + " ", "title"), (str(amount), "dim")]
-        if loss := ("train", "", "best eval")[which]:
-            line.append((fit(loss, self._columns.loss_end - line_cells(line), ">"), "dim"))
         if which == 1:
-            line = [*line, (fit("K/J moves ", width - line_cells(line), ">"), "dim")]
-        return line
+            line.append(("   K/J moves", "dim"))
+        return [
+            *line,
+            (fit(("train", "memory", "best eval")[which], self._columns.loss_end - line_cells(line), ">"), "dim"),
+        ]

@@ -24,9 +24,10 @@ from transformers.utils import logging as transformers_logging
 from engine.base.errors import ModelError, first_line
 from engine.base.messages import msg
 from engine.models.device_limits import cpu_is_good_at_bfloat16
-from engine.models.model_facts import ModelFacts, facts_of
+from engine.models.model_facts import ModelFacts, facts_of, find_folder
 from engine.models.model_name import check_model_name
 from engine.models.model_shape import cached_config, hub_cache
+from engine.models.weights import check_weights
 from engine.runs.settings_checks import check, position_refusal, refuse
 from engine.settings.presets import STARTER_MODEL
 from engine.settings.schema import ModelConfig, RunConfig
@@ -90,6 +91,8 @@ def model_source(config: ModelConfig) -> str:
     if config.name == "starter":
         return str(STARTER_MODEL)
     check_model_name(config.name)
+    if cached := find_folder(config):
+        check_weights(cached)
     folder = os.path.expanduser(config.name)
     return folder if os.path.isdir(folder) else config.name
 

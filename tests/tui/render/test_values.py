@@ -24,13 +24,13 @@ from tui.data.snapshot import DAEMON_STALE_SECONDS, Daemon, News, machine_of
 from tui.render.chart_data import title
 from tui.render.line import crop_line, fit_line, line_cells
 from tui.render.notifications import event_words, since_last_time
+from tui.render.run_row import Columns, row_line
 from tui.render.theme import ROLES, STATE_STYLES, Palette, choose, speaks_utf8
 from tui.settings import read
 from tui.terminal.screen_diff import ScreenDiff
 from tui.widgets.checkpoints_pane import kept_words
 from tui.widgets.rows import first_shown
 from tui.widgets.run_pane import eval_charts
-from tui.widgets.runs_pane import Columns, row_line
 
 TEXTS = st.text(st.sampled_from("ab 中文，é́ไ🇩🇪❤️👩‍💻👍🏽\t\n\x1b\x07\u202e\u200b[/]█⣿"), max_size=30)
 

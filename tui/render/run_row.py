@@ -1,0 +1,166 @@
+"""One run as a line of the list: the widths of its fields for a pane of so many cells, and what each says. Pure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from engine.present import numbers
+from engine.present.text import cells, cut, fit, one_line
+from engine.store.run_records import Run, RunState
+from tui.render.line import Line
+from tui.render.theme import state_style
+
+_ETA = 5
+_STEP = 7
+_LEAST_NAME = 8
+_WIDE_NAME, _WIDE_STATE = 24, 18
+"""What names and states have before there is room for more columns than these."""
+MEASURED = ("eval", "loss")
+
+
+@dataclass(frozen=True, slots=True)
+class _More:
+    """A column for which there is not always room."""
+
+    title: str
+    most: int
+    """How wide it may be."""
+    text: Callable[[Run], str]
+
+
+def _ended(run: Run) -> str:
+    return numbers.date_time(run.finished)[5:16] if run.ended else ""
+
+
+def _took(run: Run) -> str:
+    if run.started is None or not run.ended or run.finished is None:
+        return ""
+    return numbers.short_duration(run.busy_seconds + max(0.0, run.finished - run.started))
+
+
+_MORE = {
+    "seconds": _More("took", 6, _took),
+    "finished": _More("ended", 12, _ended),
+    "sweep": _More("group", 16, lambda run: one_line(run.sweep)),
+    "tags": _More("tags", 16, lambda run: one_line(", ".join(run.tags))),
+    "data": _More("data", 20, lambda run: one_line(run.data.rstrip("/").rpartition("/")[2])),
+    "model": _More("model", 20, lambda run: one_line(run.model.rstrip("/").rpartition("/")[2])),
+}
+"""In the order in which they get room; the one that the list is sorted by comes first."""
+
+
+class Columns:
+    """The widths of a row's fields, and which loss is shown.
+
+    A run that trains shows its training loss, one that has ended its best evaluation. The headings of the sections say
+    so; without them the column does, and sorted by one of the two it shows that one of every run.
+    """
+
+    def __init__(self, width: int, sort: str | None = None, heads: bool = True, runs: Sequence[Run] = ()) -> None:
+        """`runs`: those to be shown. One that training made no better takes more room: `3.073 at 0`."""
+        self.width, self.heads = width, heads
+        self.sort = sort if sort in MEASURED else ""
+        self.loss_name = {"eval": "eval", "loss": "train"}.get(self.sort, "loss" if heads else "train/eval")
+        self.number = max(4, 1 + max((len(str(run.id)) for run in runs), default=0))
+        self.lead = 3 + self.number + 1  # cursor, mark, glyph
+        self.loss = max(
+            6, len(self.loss_name), *(len(self.loss_text(run)) for run in runs if run.start_eval is not None)
+        )
+        free = width - self.lead - _ETA - self.loss - _STEP - 4
+        self.more: list[tuple[_More, int]] = []
+        for name in sorted(_MORE, key=lambda name: name != sort):
+            more = _MORE[name]
+            entry_width = max((cells(more.text(run)) for run in runs), default=0)
+            wanted = min(more.most, max(entry_width, len(more.title))) + 2 if entry_width else 0
+            least = _LEAST_NAME + 10 if name == sort else _WIDE_NAME + _WIDE_STATE
+            if wanted and free - wanted >= least:
+                self.more.append((more, wanted))
+                free -= wanted
+        self.state = 10 if free < 34 else 12 if free < 44 else 18 if free < 70 else 30
+        self.name = max(_LEAST_NAME, free - self.state)
+
+    def loss_text(self, run: Run) -> str:
+        """The loss that the column shows of a run; of one that waits what it was evaluated at before."""
+        if self.sort == "eval" or (not self.sort and not run.active):
+            return run.best.brief(numbers.short_metric) or (numbers.short_metric(None) if run.ended else "")
+        return numbers.short_metric(run.train_loss) if run.step else ""
+
+    @property
+    def loss_end(self) -> int:
+        """Where the losses end."""
+        return self.lead + self.name + self.state + _STEP + self.loss + 3
+
+    def head(self) -> Line:
+        """The titles over the rows."""
+        titles = (
+            fit("#", self.lead - 1, ">")
+            + " "
+            + fit("name", self.name + 1)
+            + fit("state", self.state + 1)
+            + fit("step", _STEP, ">")
+            + fit(self.loss_name, self.loss + 1, ">")
+            + fit("left", _ETA + 1, ">")
+        )
+        return [(titles + "".join("  " + fit(more.title, wide - 2) for more, wide in self.more), "dim")]
+
+
+def state_text(run: Run, is_first: bool) -> str:
+    """The state in words: progress, why it waits, or how it ended."""
+    style = state_style(run)
+    if run.wanted and run.active:
+        return "stopping" if run.wanted == "stop" else "killing"
+    if run.active and run.phase:
+        return one_line(run.phase)
+    if run.state is RunState.RUNNING and run.total_steps:
+        return f"run {min(100, 100 * run.step // run.total_steps):>3}%"
+    if run.active:
+        return style.word
+    if run.state is RunState.QUEUED:
+        if run.held:
+            return "held"
+        reason = one_line(run.wait_reason or "")
+        return "next" if is_first and not reason else f"waits: {reason}" if reason else "waits"
+    return style.word
+
+
+def row_line(run: Run, columns: Columns, marked: bool, is_first: bool) -> Line:
+    """One run as a line. The cursor's cell comes first, then mark, glyph and number."""
+    style = state_style(run)
+    line: Line = [(" ", "text"), ("✓" if marked else " ", "mark" if marked else "text"), (style.glyph, style.role)]
+    line += [
+        (fit(str(run.id), columns.number, ">") + " ", "dim" if run.ended else "text"),
+        (fit(one_line(run.name) or "—", columns.name), "text"),
+        (" ", "text"),
+    ]
+    line += _middle(run, columns, is_first)
+    if columns.more:
+        line.append(("".join("  " + fit(more.text(run), wide - 2) for more, wide in columns.more), "dim"))
+    return line
+
+
+def _middle(run: Run, columns: Columns, is_first: bool) -> Line:
+    """State, step, loss and time left; a reason is worth more than the numbers it would leave no room for."""
+    role = state_style(run).role
+    room = columns.state + _STEP + columns.loss + _ETA + 3
+    if run.state in (RunState.FAILED, RunState.INTERRUPTED) and run.reason:
+        return [(fit(one_line(run.reason), room), role)]
+    text = state_text(run, is_first)
+    if run.state is RunState.QUEUED:
+        loss = columns.loss_text(run)
+        if not loss and columns.heads and run.estimate_bytes:  # the heading of the queue says that it is memory
+            loss = f"~{numbers.size(run.estimate_bytes)}"
+        left = room - columns.loss - _ETA - 2
+        if cells(text) > left:
+            text = cut(text, room)
+            return [(fit(text, room), role)]
+        return [
+            (fit(text, left), role),
+            (fit(loss, columns.loss + 1, ">"), "dim"),
+            (fit(numbers.short_duration(run.estimate_seconds), _ETA + 1, ">"), "dim"),
+        ]
+    return [
+        (fit(text, columns.state), role),
+        (" ", "text"),
+        (fit(numbers.count(run.step), _STEP, ">"), "text"),
+        (fit(columns.loss_text(run), columns.loss + 1, ">"), "bright" if run.active else "text"),
+        (fit(numbers.short_duration(run.seconds_left), _ETA + 1, ">"), "dim"),
+    ]
