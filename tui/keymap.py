@@ -161,6 +161,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("log.search", ("/",), "search", "look for a text in the log", "log", 4),
     Action("log.next_match", ("n",), "next match", "next place where it was found", "log", 5),
     Action("log.previous_match", ("N",), "previous match", "the place before", "log"),
+    Action("log.wrap", ("w",), "wrap", "wrap long lines, or let them go on to the right", "log", 6),
     # daemon, picture, help
     Action("main.daemon", ("D",), "start daemon", "start the daemon, which runs the queue", "main", 0, True),
     Action("main.pause", ("p",), "pause picture", "stop updating the picture; runs go on", "main"),

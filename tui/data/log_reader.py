@@ -1,6 +1,7 @@
 """The end of a log file, read piece by piece as it grows. Runs on the feed's thread."""
 
 import os
+import re
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import accumulate
@@ -10,6 +11,8 @@ from engine.base.log_tail import last_state
 
 KEPT_BYTES = 2_000_000
 """As much of the end as is shown: some 20,000 lines, decoded in 10 ms."""
+
+_PIECE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Tail:
     skipped: int = 0
     """Bytes before the first line."""
     inode: int = 0
+    beyond: int = 0
+    """Bytes after the last line, of a part that does not reach the end."""
     problem: str = ""
 
     def shown(self) -> tuple[str, ...]:
@@ -62,6 +67,57 @@ def read(path: Path, earlier: Tail | None = None) -> Tail:
         return Tail(path, problem=f"{path}: {error.strerror}")
 
 
+def read_around(path: Path, offset: int) -> Tail:
+    """The part of a log in whose middle a byte lies, in whole lines: as much as is held of its end."""
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            start = max(0, min(offset - KEPT_BYTES // 2, status.st_size - KEPT_BYTES))
+            file.seek(start)
+            data = file.read(KEPT_BYTES)
+            first = data.find(b"\n") + 1 if start else 0
+            last = len(data) if start + len(data) >= status.st_size else data.rfind(b"\n") + 1
+            if last <= first:  # one line that is longer than all of it
+                first, last = 0, len(data)
+            begin = start + first
+            empty = Tail(path, offset=begin, skipped=begin, inode=status.st_ino, beyond=status.st_size - start - last)
+            return _joined(empty, data[first:last])
+    except OSError as error:
+        return Tail(path, problem=f"{path}: {error.strerror}")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search through all of a log came to."""
+
+    lines: int = 0
+    """How many lines hold the text."""
+    offset: int | None = None
+    """Where the one to go to begins."""
+
+
+def find(path: Path, pattern: re.Pattern[str], offset: int, direction: int) -> Found:
+    """Search a log of any length, a piece at a time: the first line beyond `offset` that matches, or (-1) the last
+    before it; around the end where there is none."""
+    count, first, last, before, after = 0, None, None, None, None
+    begin = 0
+    with open(path, "rb") as file:
+        while piece := file.readlines(_PIECE_BYTES):
+            # Most pieces hold nothing, which one search through the whole of them tells.
+            if pattern.search(b"".join(piece).decode("utf-8", "replace")):
+                start = begin
+                for line in piece:
+                    if pattern.search(last_state(line.rstrip(b"\n").decode("utf-8", "replace"))):
+                        count += 1
+                        first, last = start if first is None else first, start
+                        before = start if start < offset else before
+                        after = start if after is None and start > offset else after
+                    start += len(line)
+            begin += sum(map(len, piece))
+    nearest = (first if after is None else after) if direction > 0 else (last if before is None else before)
+    return Found(count, nearest)
+
+
 def _joined(earlier: Tail, data: bytes) -> Tail:
     whole, ended, unfinished = (earlier.unfinished + data).rpartition(b"\n")
     lines, starts, skipped = earlier.lines, earlier.starts, earlier.skipped
@@ -72,4 +128,5 @@ def _joined(earlier: Tail, data: bytes) -> Tail:
     if len(lines) > 50_000:  # a long visit: let the beginning go
         lines, starts = lines[25_000:], starts[25_000:]
         skipped = starts[0]
-    return Tail(earlier.path, lines, starts, unfinished, earlier.offset + len(data), skipped, earlier.inode)
+    end = earlier.offset + len(data)
+    return Tail(earlier.path, lines, starts, unfinished, end, skipped, earlier.inode, earlier.beyond)

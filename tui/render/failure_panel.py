@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from engine.plan.fixes import Fix  # brings the plan and the settings with it, when the first failure is looked at
 
 _LOG_LINES = 8
+_AT_ONCE = 10.0
 
 
 def failure_panel(
@@ -26,14 +27,16 @@ def failure_panel(
     reason = one_line(
         run.reason or {RunState.INTERRUPTED: "interrupted"}.get(run.state, "it failed, and left no word why")
     )
-    elapsed = msg(", {took} after start", took=numbers.duration(took)) if took is not None and took >= 0 else ""
+    # Of one that failed at once, when says nothing.
+    elapsed = msg(", {took} after start", took=numbers.duration(took)) if took is not None and took >= _AT_ONCE else ""
     lines: list[Line] = [[]]
     for index, text in enumerate(wrap(f"{reason[:1].upper()}{reason[1:]}{elapsed}", width - 5)):
         lines.append(
             [(f" {style.glyph if not index else ' '} ", style.role), (text, style.role if not index else "text")]
         )
     lines.append([])
-    for text in _why(run, detail):
+    why = _why(run, detail)
+    for text in why:
         lines += [[("   " + part, "text")] for part in wrap(text, width - 5)]
     if good := last_good(detail):
         lines.append(
@@ -46,30 +49,40 @@ def failure_panel(
     if fixes:
         lines += [[], [("   What usually helps, cheapest first", "bright")]]
         label_width = min(44, max(cells(fix.label) for fix in fixes)) + 2
-        for number, fix in enumerate(fixes, 1):
+        for fix in fixes:
             first, rest_of_effect = fix.effect, ""
-            if label_width + 6 + cells(fix.effect) > width:
+            if label_width + 5 + cells(fix.effect) > width:
                 first, _, rest_of_effect = fix.effect.partition(", ")
             label = fit(one_line(fix.label), label_width)
-            lines.append([(f"   {number}  ", "key"), (label, "text"), (first, "dim")])
-            lines += [[("      " + part, "dim")] for part in wrap(rest_of_effect, width - 8) if part]
-        lines.append([("   e queues the run again with one of them", "dim")])
+            lines.append([("   · ", "key"), (label, "text"), (first, "dim")])
+            lines += [[("     " + part, "dim")] for part in wrap(rest_of_effect, width - 8) if part]
+        lines.append([("   e queues the run again with one of them, or opens its settings", "dim")])
     elif fixes is None:
         lines += [[], [("   looking for what helps", "dim")]]
-    if log:
+    printed = [text for text in log if text.strip()][-_LOG_LINES:]
+    said = f"{run.reason or ''}\n" + "\n".join(why)
+    if any(text.strip() not in said for text in printed):
         lines += [[], [("   Last lines of the log", "bright"), ("   L shows all of it", "dim")]]
-        lines += [[("   " + one_line(text), "dim")] for text in [text for text in log if text.strip()][-_LOG_LINES:]]
+        lines += [[("   " + one_line(text), "dim")] for text in printed[:-1]]
+        # Of a traceback the last line says what it was.
+        lines += [[("   " + part, "dim")] for part in wrap(printed[-1], max(20, width - 4))]
     return lines
 
 
 def _why(run: Run, detail: Detail | None) -> list[str]:
-    """The error's own words and the worker's hint."""
+    """The error's own words and the worker's hint, each once, and not what the reason says already."""
     if detail is None:
         return []
     hint = next((event.detail["hint"] for event in reversed(detail.events) if event.detail.get("hint")), None)
     error_lines = [line for line in detail.error.strip().splitlines() if line.strip()]
-    texts = [*error_lines[-1:], hint if isinstance(hint, str) else ""]
-    return [text for text in texts if text and text != run.reason]
+    texts: list[str] = []
+    for text in [*error_lines[-1:], hint if isinstance(hint, str) else ""]:
+        text = text.strip()
+        # A traceback names the error's module, where the reason has its name alone.
+        told = [run.reason or "", *texts]
+        if text and not any(text in line or (line and text.endswith(line)) for line in told):
+            texts.append(text)
+    return texts
 
 
 def last_good(detail: Detail | None) -> Checkpoint | None:

@@ -12,8 +12,8 @@ from tui.render.theme import state_style
 _ETA = 5
 _STEP = 7
 _LEAST_NAME = 8
-_WIDE_NAME, _WIDE_STATE = 24, 18
-"""What names and states have before there is room for more columns than these."""
+_WIDE_NAME, _WIDE_STATE = 40, 12
+"""What names, where they are so long, and states have before there is room for more columns."""
 MEASURED = ("eval", "loss")
 
 
@@ -67,15 +67,16 @@ class Columns:
         )
         free = width - self.lead - _ETA - self.loss - _STEP - 4
         self.more: list[tuple[_More, int]] = []
-        for name in sorted(_MORE, key=lambda name: name != sort):
-            more = _MORE[name]
+        name = min(_WIDE_NAME, max((cells(one_line(run.name)) for run in runs), default=0))
+        for column in sorted(_MORE, key=lambda column: column != sort):
+            more = _MORE[column]
             entry_width = max((cells(more.text(run)) for run in runs), default=0)
             wanted = min(more.most, max(entry_width, len(more.title))) + 2 if entry_width else 0
-            least = _LEAST_NAME + 10 if name == sort else _WIDE_NAME + _WIDE_STATE
+            least = _LEAST_NAME + 10 if column == sort else name + _WIDE_STATE
             if wanted and free - wanted >= least:
                 self.more.append((more, wanted))
                 free -= wanted
-        self.state = 10 if free < 34 else 12 if free < 44 else 18 if free < 70 else 30
+        self.state = 10 if free < 34 else 12 if free < 44 or self.more else 18 if free < 70 else 30
         self.name = max(_LEAST_NAME, free - self.state)
 
     def loss_text(self, run: Run) -> str:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import EngineError
 from engine.base.messages import msg, msg_n
+from engine.base.units import bytes_text
 from engine.base.workspace import LOG
 from engine.monitor.samples import GpuSample
 from engine.present import numbers
-from engine.present.text import cells, one_line
+from engine.present.text import cells, one_line, wrap
 from engine.store.run_records import Run, RunState, Series
+from tui.data import log_reader
 from tui.data.feed import Answer
 from tui.data.log_reader import Tail
 from tui.data.log_reader import read as read_log
@@ -22,7 +24,8 @@ from tui.render.chart_data import LOSS, CurveSpec
 from tui.render.failure_panel import failure_panel
 from tui.render.line import Line
 from tui.render.log_markers import log_markers
-from tui.render.text_tabs import ConfigSheet, EventsSheet, LogSheet, Sheet, TextSheet
+from tui.render.log_tab import LogSheet
+from tui.render.text_tabs import ConfigSheet, EventsSheet, Sheet, TextSheet
 from tui.widgets.chart_widget import Chart
 from tui.widgets.checkpoints_pane import CheckpointsPane
 from tui.widgets.gpus_pane import GpusPane
@@ -47,6 +50,8 @@ WHY, GPUS, POINTS, LOGS, CONFIG, EVENTS = "Why", "GPUs", "Ckpts", "Log", "Config
 CHART_SECONDS = 0.9
 """Least time between two pictures of a chart that only grew; the numbers beside it come twice a second. Less than a
 second, so that every second picture of the feed finds it due."""
+_TO_THE_END = 1_000_000
+"""More lines than anything here has."""
 _FAILED = (RunState.FAILED, RunState.INTERRUPTED)
 _MOST_CURVES = 4
 """Beyond it curves of one chart are hard to tell apart."""
@@ -136,7 +141,7 @@ class RunPane(Chart):
         if tab == CONFIG and self.detail is not None:
             self.config.take(run, self.detail.settings, str(self.host.workspace.runs / str(run.id)))
         if tab == EVENTS and self.detail is not None:
-            self.events.take(self.detail.events)
+            self.events.take(run, self.detail.events)
         if tab in CHARTS:
             keys = CHARTS[tab]
             if tab == "Eval":
@@ -190,6 +195,13 @@ class RunPane(Chart):
                 if self.tab == WHY:
                     self._draw_failure()
                 self.repaint()
+        elif answer.key == "log-part" and answer.value is not None and self.run is not None:
+            run_id, part, offset = answer.value
+            if run_id == self.run.id and not part.problem:
+                self.logs.show_part(part, offset)
+                self.repaint()
+        elif answer.key == "log-find":
+            self._found(answer)
         elif answer.key == "fixes" and answer.value is not None and self.run is not None:
             run_id, fixes = answer.value
             if run_id == self.run.id:
@@ -247,8 +259,8 @@ class RunPane(Chart):
             if self._logged():
                 lines += self.chart_lines(width, room - len(below))
             else:
-                lines += [[], [("   " + self._nothing_yet(), "dim")]]
-                lines += [[] for _ in range(room - len(below) - 2)]
+                lines += [[], *([("   " + text, "dim")] for text in wrap(self._nothing_yet(), max(20, width - 6)))]
+                lines += [[] for _ in range(room + 1 - len(below) - len(lines))]
             return lines + below
         if self.tab == GPUS:
             return lines + self._gpus.body(width, room)
@@ -283,12 +295,8 @@ class RunPane(Chart):
     def _nothing_yet(self) -> str:
         run = self.run
         assert run is not None
-        if run.state is RunState.QUEUED and run.held:
-            return "it is held: h releases it; nothing is logged yet"
         if run.state is RunState.QUEUED:
-            if not run.wait_reason:
-                return "it waits; nothing is logged yet"
-            return msg("it waits: {reason}; nothing is logged yet", reason=one_line(run.wait_reason))
+            return "\n".join(waiting_lines(run))
         if run.active:
             if self.tab in _MEMORY:
                 return "the daemon measures it while the run makes steps; nothing is there yet"
@@ -301,6 +309,9 @@ class RunPane(Chart):
         """The two lines under a chart: how far, how fast, and the newest of each."""
         run, series = self.run, self.detail.series if self.detail else {}
         assert run is not None
+        if run.state is RunState.QUEUED:
+            waits = waiting_lines(run)[0] if self._logged() else ""
+            return [[(" " + text, "text")] for text in wrap(waits, max(20, width - 2))]
         first = [
             f"step {numbers.count(run.step)}" + (f" of {numbers.count(run.total_steps)}" if run.total_steps else "")
         ]
@@ -318,6 +329,16 @@ class RunPane(Chart):
         for key, name in (("train/lr", "lr"), ("train/grad_norm", "grad"), ("eval/loss", "eval")):
             if key in series and series[key].last is not None:
                 second.append(f"{name} {numbers.plain_number(float(f'{series[key].last:.3g}'))}")
+        loss = series.get("train/loss")
+        if loss is not None and loss.nonfinite:
+            second.append(
+                msg_n(
+                    "loss NaN at {n:,} of {count:,} steps",
+                    "loss NaN at {n:,} of {count:,} steps",
+                    loss.nonfinite,
+                    count=loss.count,
+                )
+            )
         best = run.best
         if best.improved:
             metric = "" if best.criterion.key == "eval/loss" else f"{one_line(best.criterion.name)} "
@@ -367,7 +388,10 @@ class RunPane(Chart):
     def _scroll(self, by: int, elsewhere: Callable[[Rows | ScrollPane], None]) -> None:
         """Scroll the text that is shown by lines; in a pane that is a tab here do what its own key does."""
         if (sheet := self.sheet()) is not None:
+            offset = self.logs.wanted_part(by) if sheet is self.logs else None
             sheet.scroll(by)
+            if offset is not None:
+                self._read_part(0 if by <= -_TO_THE_END else offset)
         elif self.tab in (POINTS, GPUS):
             elsewhere(self._points if self.tab == POINTS else self._gpus)
         self.repaint()
@@ -385,13 +409,14 @@ class RunPane(Chart):
         self._scroll(-self._page(), lambda pane: pane.action_list_page_up())
 
     def action_list_top(self) -> None:
-        self._scroll(-1_000_000, lambda pane: pane.action_list_top())
+        self._scroll(-_TO_THE_END, lambda pane: pane.action_list_top())
 
     def action_list_bottom(self) -> None:
         """To the end; the log then follows."""
-        self._scroll(1_000_000, lambda pane: pane.action_list_bottom())
         if self.tab == LOGS:
             self.action_log_follow(True)
+        else:
+            self._scroll(_TO_THE_END, lambda pane: pane.action_list_bottom())
 
     def action_list_right(self) -> None:
         """Further right in long lines."""
@@ -412,36 +437,105 @@ class RunPane(Chart):
 
     def action_log_follow(self, follow: bool | None = None) -> None:
         """Stay at the end of the log as it grows, or no longer."""
-        self.logs.follow = not self.logs.follow if follow is None else follow
+        self.logs.follow_end(not self.logs.follow if follow is None else follow)
         self.repaint()
+
+    def action_log_wrap(self) -> None:
+        """Wrap long lines, or let them go on to the right."""
+        self.logs.wraps = not self.logs.wraps
+        self.logs.left = 0
+        self.host.say("long lines are wrapped" if self.logs.wraps else "long lines go on to the right: → and ←", "dim")
+        self.repaint()
+
+    def _read_part(self, offset: int) -> None:
+        """Show the part of a long log around a byte."""
+        if self.run is not None and self.logs.tail is not None:
+            run_id, path = self.run.id, self.logs.tail.path
+            self.host.feed.read("log-part", lambda: (run_id, log_reader.read_around(path, offset), offset))
 
     def action_log_search(self) -> None:
         """Ask for a text to look for in the log."""
-        self.key_screen.ask("search the log", self.logs.search_text, self._search)
+        self.key_screen.ask("search the log", "", self._search)
 
     def _search(self, text: str) -> None:
         amount = self.logs.search(text)
-        if text and not amount:
-            self.host.say(msg("'{text}' is not in the log", text=text), "warning")
+        if text and self.logs.is_part:
+            self._find(1, also_here=True)
         elif text:
             self.logs.go_to_match(1, also_here=True)
-            self.host.say(
-                msg_n(
-                    "{n:,} line holds '{text}' · n next, N previous",
-                    "{n:,} lines hold '{text}' · n next, N previous",
-                    amount,
-                    text=text,
-                )
+            self._say_found(amount)
+        self.repaint()
+
+    def _say_found(self, amount: int) -> None:
+        text = self.logs.search_text
+        if not amount:
+            self.host.say(msg("'{text}' is not in the log", text=text), "warning")
+            return
+        self.host.say(
+            msg_n(
+                "{n:,} line holds '{text}' · n next, N previous",
+                "{n:,} lines hold '{text}' · n next, N previous",
+                amount,
+                text=text,
             )
+        )
+
+    def _find(self, direction: int, also_here: bool = False) -> None:
+        """Search all of a log of which only a part is held; it is read on the feed's thread."""
+        run, tail, pattern = self.run, self.logs.tail, self.logs.pattern
+        if run is None or tail is None or pattern is None:
+            return
+        offset = self.logs.offset - also_here
+
+        def question() -> Any:
+            found = log_reader.find(tail.path, pattern, offset, direction)
+            part = log_reader.read_around(tail.path, found.offset) if found.offset is not None else None
+            return run.id, pattern, also_here, found, part
+
+        if also_here:
+            self.host.say("searching all of the log …", "dim")
+        self.host.feed.read("log-find", question)
+
+    def _found(self, answer: Answer) -> None:
+        if answer.error:
+            self.host.say(msg("search: {error}", error=answer.error), "failed")
+        if answer.value is None or self.run is None:
+            return
+        run_id, pattern, is_first, found, part = answer.value
+        if run_id != self.run.id or pattern is not self.logs.pattern:
+            return
+        if part is not None and not part.problem:
+            self.logs.show_part(part, found.offset)
+        if is_first or part is None:
+            self._say_found(found.lines)
         self.repaint()
 
     def action_log_step_match(self, direction: int) -> None:
         """Go to the next line that holds what was searched for, or (-1) the one above."""
         if not self.logs.search_text:
             self.host.say("nothing is searched for yet: / asks what", "warning")
+        elif self.logs.is_part:
+            self._find(direction)
         elif not self.logs.go_to_match(direction):
             self.host.say(msg("'{text}' is not in the log", text=self.logs.search_text), "warning")
         self.repaint()
+
+
+def waiting_lines(run: Run) -> list[str]:
+    """Of a run that waits: why, and what it is expected to take."""
+    if run.held:
+        lines = ["It is held: h releases it."]
+    elif run.wait_reason:
+        lines = [msg("It waits: {reason}", reason=one_line(run.wait_reason))]
+    else:
+        lines = ["It waits for its turn."]
+    expected = []
+    if run.estimate_bytes:
+        memory = bytes_text(run.estimate_bytes)
+        expected.append(msg("about {memory} of memory, by arithmetic when it was queued", memory=memory))
+    if run.estimate_seconds:
+        expected.append(msg("about {time}", time=numbers.duration(run.estimate_seconds)))
+    return [*lines, *(["", f"Expected: {', '.join(expected)}."] if expected else []), "", "Nothing is logged yet."]
 
 
 def _joined(parts: Sequence[str], width: int) -> str:

@@ -237,6 +237,7 @@ def test_of_a_long_log_only_the_end_is_read(tmp_path, monkeypatch):
 
 def run(run_id: int, **fields) -> Run:
     nothing = dict.fromkeys(Run._fields) | {"id": run_id, "name": f"run-{run_id}", "state": RunState.DONE, "data": "d"}
+    nothing |= {"sweep": "", "model": "", "busy_seconds": 0.0}
     return Run(**(nothing | {"tags": (), "step": 0} | fields))
 
 

@@ -111,7 +111,7 @@ async def test_while_a_text_is_asked_for_the_footer_names_its_keys_and_a_held_ru
     async with Shown(filled) as shown:
         held = next(run.id for run in shown.app.snapshot.runs if run.held)
         await shown.go(held)
-        await until(lambda: "it is held: h releases it" in " ".join(shown.main.run.shown_text()))
+        await until(lambda: "It is held: h releases it" in " ".join(shown.main.run.shown_text()))
         await shown.press("o")
         assert shown.main.footer.shown_text()[0].strip() == "enter takes it  esc leaves it as it was"
         await shown.press("escape")
