@@ -87,7 +87,7 @@ def read_around(path: Path, offset: int) -> Tail:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchHit:
     """What a search through all of a log came to."""
 
     lines: int = 0
@@ -96,10 +96,10 @@ class Found:
     """Where the one to go to begins."""
 
 
-def find(path: Path, pattern: re.Pattern[str], offset: int, direction: int) -> Found:
+def find(path: Path, pattern: re.Pattern[str], offset: int, direction: int) -> SearchHit:
     """Search a log of any length, a piece at a time: the first line beyond `offset` that matches, or (-1) the last
     before it; around the end where there is none."""
-    count, first, last, before, after = 0, None, None, None, None
+    count, first, last, above, below = 0, None, None, None, None
     begin = 0
     with open(path, "rb") as file:
         while piece := file.readlines(_PIECE_BYTES):
@@ -110,12 +110,12 @@ def find(path: Path, pattern: re.Pattern[str], offset: int, direction: int) -> F
                     if pattern.search(last_state(line.rstrip(b"\n").decode("utf-8", "replace"))):
                         count += 1
                         first, last = start if first is None else first, start
-                        before = start if start < offset else before
-                        after = start if after is None and start > offset else after
+                        above = start if start < offset else above
+                        below = start if below is None and start > offset else below
                     start += len(line)
             begin += sum(map(len, piece))
-    nearest = (first if after is None else after) if direction > 0 else (last if before is None else before)
-    return Found(count, nearest)
+    nearest = (first if below is None else below) if direction > 0 else (last if above is None else above)
+    return SearchHit(count, nearest)
 
 
 def _joined(earlier: Tail, data: bytes) -> Tail:

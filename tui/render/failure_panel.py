@@ -60,8 +60,8 @@ def failure_panel(
     elif fixes is None:
         lines += [[], [("   looking for what helps", "dim")]]
     printed = [text for text in log if text.strip()][-_LOG_LINES:]
-    said = f"{run.reason or ''}\n" + "\n".join(why)
-    if any(text.strip() not in said for text in printed):
+    above = f"{run.reason or ''}\n" + "\n".join(why)
+    if any(text.strip() not in above for text in printed):
         lines += [[], [("   Last lines of the log", "bright"), ("   L shows all of it", "dim")]]
         lines += [[("   " + one_line(text), "dim")] for text in printed[:-1]]
         # Of a traceback the last line says what it was.
@@ -79,8 +79,8 @@ def _why(run: Run, detail: Detail | None) -> list[str]:
     for text in [*error_lines[-1:], hint if isinstance(hint, str) else ""]:
         text = text.strip()
         # A traceback names the error's module, where the reason has its name alone.
-        told = [run.reason or "", *texts]
-        if text and not any(text in line or (line and text.endswith(line)) for line in told):
+        sentences = [run.reason or "", *texts]
+        if text and not any(text in line or (line and text.endswith(line)) for line in sentences):
             texts.append(text)
     return texts
 

@@ -71,11 +71,11 @@ class Columns:
         for column in sorted(_MORE, key=lambda column: column != sort):
             more = _MORE[column]
             entry_width = max((cells(more.text(run)) for run in runs), default=0)
-            wanted = min(more.most, max(entry_width, len(more.title))) + 2 if entry_width else 0
+            taken = min(more.most, max(entry_width, len(more.title))) + 2 if entry_width else 0
             least = _LEAST_NAME + 10 if column == sort else name + _WIDE_STATE
-            if wanted and free - wanted >= least:
-                self.more.append((more, wanted))
-                free -= wanted
+            if taken and free - taken >= least:
+                self.more.append((more, taken))
+                free -= taken
         self.state = 10 if free < 34 else 12 if free < 44 or self.more else 18 if free < 70 else 30
         self.name = max(_LEAST_NAME, free - self.state)
 

@@ -120,13 +120,13 @@ class EventsSheet(Sheet):
 
     def take(self, run: Run, events: Sequence[Event]) -> None:
         """The events of a run; when it was queued is in its row."""
-        told = [(event.time, _lead(event), *_told(event)) for event in events]
+        entries = [(event.time, _lead(event), *_sentence(event)) for event in events]
         for when, text in ((run.created, "queued"), (run.queued, "queued again")):
             if when is not None and (text == "queued" or when > run.created):
-                told.append((when, "", text, "text"))
-        told.sort(key=lambda entry: entry[0], reverse=True)
-        last = told[0][0]
-        self._lines = [(numbers.clock(when, last), lead, text, role) for when, lead, text, role in told]
+                entries.append((when, "", text, "text"))
+        entries.sort(key=lambda entry: entry[0], reverse=True)
+        last = entries[0][0]
+        self._lines = [(numbers.clock(when, last), lead, text, role) for when, lead, text, role in entries]
 
     def lines_of(self, item: tuple[str, str, str, str], width: int) -> list[Line]:
         """An event, wrapped beside its time."""
@@ -141,7 +141,7 @@ def _lead(event: Event) -> str:
     return name + " " + (msg("step {step}  ", step=numbers.count(event.step)) if event.step is not None else "")
 
 
-def _told(event: Event) -> tuple[str, str]:
+def _sentence(event: Event) -> tuple[str, str]:
     role = "failed" if event.message == "failed" or event.kind == "oom" else "text"
     return one_line(event_text.describe_event(event.kind, event.message, event.detail)), role
 

@@ -488,9 +488,9 @@ class RunPane(Chart):
         offset = self.logs.offset - also_here
 
         def question() -> Any:
-            found = log_reader.find(tail.path, pattern, offset, direction)
-            part = log_reader.read_around(tail.path, found.offset) if found.offset is not None else None
-            return run.id, pattern, also_here, found, part
+            hit = log_reader.find(tail.path, pattern, offset, direction)
+            part = log_reader.read_around(tail.path, hit.offset) if hit.offset is not None else None
+            return run.id, pattern, also_here, hit, part
 
         if also_here:
             self.host.say("searching all of the log …", "dim")
@@ -501,13 +501,13 @@ class RunPane(Chart):
             self.host.say(msg("search: {error}", error=answer.error), "failed")
         if answer.value is None or self.run is None:
             return
-        run_id, pattern, is_first, found, part = answer.value
+        run_id, pattern, is_first, hit, part = answer.value
         if run_id != self.run.id or pattern is not self.logs.pattern:
             return
         if part is not None and not part.problem:
-            self.logs.show_part(part, found.offset)
+            self.logs.show_part(part, hit.offset)
         if is_first or part is None:
-            self._say_found(found.lines)
+            self._say_found(hit.lines)
         self.repaint()
 
     def action_log_step_match(self, direction: int) -> None:
