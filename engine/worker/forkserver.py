@@ -23,7 +23,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import unittest.mock
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -71,21 +72,46 @@ def main() -> int:
 def _load() -> str:
     """Import what every run uses. Returns the module whose import was the first to start a thread, or nothing."""
     set_environment()
-    # To find out whether there is a GPU, torch would initialise CUDA, and no fork of this process could use it then.
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    import torch
 
-    # bitsandbytes, which peft imports, calls it for its diagnostics; the call initialises CUDA.
-    original = torch.cuda.get_device_capability
-    torch.cuda.get_device_capability = lambda device=None: (8, 0)
     culprit = "torch" if _other_threads() else ""
-    try:
+    with _cuda_untouched():
         for name in _PRELOADED:
             importlib.import_module(name)
             culprit = culprit or (name if _other_threads() else "")
-    finally:
-        torch.cuda.get_device_capability = original
     return culprit
+
+
+@contextlib.contextmanager
+def _cuda_untouched() -> Iterator[None]:
+    """Within it, libraries that ask torch about GPUs while they are imported are answered without CUDA.
+
+    bitsandbytes, which PEFT imports, asks whether there is one, how many, and what they can do, to choose its library
+    and for its diagnostics. Each of these questions initialises CUDA's driver, and no fork of this process could use it
+    then. (PYTORCH_NVML_BASED_CUDA_CHECK is meant to prevent that; with driver 580 and torch 2.11 it does not.)
+    """
+    import torch
+
+    cards = visible_cards(os.environ) if torch.backends.cuda.is_built() else 0
+    device = torch.device("cuda") if cards else None
+    answers: list[tuple[Any, str, Any]] = [
+        (torch.cuda, "is_available", lambda: cards > 0),
+        (torch.cuda, "device_count", lambda: cards),
+        (torch.cuda, "get_device_capability", lambda device=None: (8, 0)),
+        (torch.accelerator, "is_available", lambda: cards > 0),
+        (torch.accelerator, "device_count", lambda: cards),
+        (torch.accelerator, "current_accelerator", lambda check_available=False: device),
+    ]
+    with contextlib.ExitStack() as stack:
+        for module, name, answer in answers:
+            stack.enter_context(unittest.mock.patch.object(module, name, answer))
+        yield
+
+
+def visible_cards(environment: Mapping[str, str], devices: Path = Path("/dev")) -> int:
+    """How many GPUs there are for a process with this environment, by their device files."""
+    if environment.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1", "NoDevFiles"):
+        return 0
+    return sum(1 for path in devices.glob("nvidia[0-9]*") if path.name.removeprefix("nvidia").isdecimal())
 
 
 def _other_threads() -> list[str]:

@@ -66,6 +66,37 @@ def test_a_forked_run_ends_on_the_same_bits_as_a_spawned_one_and_survives_the_wa
     assert bench.series(forked) == bench.series(spawned)
 
 
+def test_libraries_that_ask_for_gpus_when_they_are_imported_are_answered_without_cuda(tmp_path, monkeypatch):
+    import torch
+
+    from engine.worker import forkserver
+
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "nvidia-caps"):
+        (tmp_path / name).touch()
+    assert forkserver.visible_cards({}, tmp_path) == 2
+    assert forkserver.visible_cards({"CUDA_VISIBLE_DEVICES": "1"}, tmp_path) == 2
+    assert forkserver.visible_cards({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == 0
+    assert forkserver.visible_cards({}, tmp_path / "none") == 0
+
+    def initialises_cuda(*_):
+        raise AssertionError("CUDA was touched")
+
+    questions = [
+        (module, name) for module in (torch.cuda, torch.accelerator) for name in ("is_available", "device_count")
+    ]
+    questions += [(torch.cuda, "get_device_capability"), (torch.accelerator, "current_accelerator")]
+    for module, name in questions:
+        monkeypatch.setattr(module, name, initialises_cuda)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(forkserver, "visible_cards", lambda environment: 2)
+    with forkserver._cuda_untouched():
+        assert torch.cuda.is_available() and torch.accelerator.is_available()
+        assert torch.cuda.device_count() == torch.accelerator.device_count() == 2
+        assert torch.cuda.get_device_capability(0) >= (8, 0)
+        assert torch.accelerator.current_accelerator().type == "cuda"
+    assert all(getattr(module, name) is initialises_cuda for module, name in questions)
+
+
 def test_where_a_fork_is_not_safe_runs_are_spawned_and_the_daemon_says_why(
     bench, tiny_model, chats, tmp_path, monkeypatch
 ):
