@@ -92,24 +92,25 @@ def child(kit, stage: str, key: str, result: Path) -> int:
 
 
 def show(kit, docs: bool) -> int:
-    """The table of the newest results in OUT, whatever machine this is; with `docs`, into docs/gpu.md."""
+    """The newest result of each measurement in OUT, on the card and versions of the last one; with `docs`, into
+    docs/gpu.md."""
     from gpu import records, schedule
 
     lines = records.read(kit.out / records.RESULTS)
     if not lines:
         print(f"gpu_kit: there are no results in {kit.out}", file=sys.stderr)
         return 2
-    book = records.Book(kit.out, lines[-1]["identity"])
-    text = schedule.write_table(book)
+    identity = max(lines, key=lambda line: line["began"])["identity"]
+    text = records.table(identity, schedule.in_order(records.of_any_source(lines, identity)), [])
     if not docs:
         print(text)
         return 0
-    if book.identity["device"] != "cuda":
+    if identity["device"] != "cuda":
         print("gpu_kit: a rehearsal on a CPU is no table for the docs", file=sys.stderr)
         return 2
     before, _, rest = DOCS.read_text("utf-8").partition(BEGIN)
     DOCS.write_text(f"{before}{BEGIN}\n{text}{END}{rest.partition(END)[2]}", "utf-8")
-    print(f"{DOCS} has the table of {book.identity['card']}")
+    print(f"{DOCS} has the table of {identity['card']}")
     return 0
 
 

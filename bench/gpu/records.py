@@ -104,6 +104,13 @@ class Book:
         return last is not None and (last["verdict"] != FAILED or self.failures(stage, key) >= ATTEMPTS)
 
 
+def of_any_source(lines: list[dict[str, Any]], identity: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The newest result of each measurement on this card with these versions, whatever the source was."""
+    ours = {**identity, "source": None}
+    same = [line for line in lines if {**line["identity"], "source": None} == ours]
+    return {(line["stage"], line["key"]): line for line in sorted(same, key=lambda line: line["began"])}
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """Every whole line; what a kill has cut short is skipped."""
     results = []
@@ -154,7 +161,10 @@ def table(identity: dict[str, Any], latest: dict[tuple[str, str], dict[str, Any]
     for (stage, key), line in latest.items():
         figures = "; ".join(_figure(figure) for figure in line.get("figures", ()))
         wrong = [f"not {check['what']}: {check['seen']}" for check in line.get("checks", ()) if not check["ok"]]
-        remarks = "; ".join([*([line["error"]] if line.get("error") else []), *wrong, *line.get("notes", ())])
+        source = line.get("identity", identity)["source"]
+        earlier = [f"by source {source}"] if source != identity["source"] else []
+        error = [line["error"]] if line.get("error") else []
+        remarks = "; ".join([*error, *wrong, *line.get("notes", ()), *earlier])
         cells = (stage, key, line["verdict"], figures, remarks)
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     if left:

@@ -129,13 +129,13 @@ def take(kit: Kit, stage: str, one: Measurement, limit: float) -> dict[str, Any]
 
 
 def write_table(book: Book) -> str:
-    text = table(book.identity, in_order(book), [])
+    text = table(book.identity, in_order(book.latest()), [])
     (book.out / TABLE).write_text(text, "utf-8")
     return text
 
 
-def in_order(book: Book) -> dict[tuple[str, str], dict[str, Any]]:
-    latest = book.latest()
+def in_order(latest: dict[tuple[str, str], dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """By stage and measurement, as `all` takes them."""
     places = {(stage, one.key): place for place, (stage, one) in enumerate(
         (stage, one) for stage in STAGES for one in measurements(stage))}  # fmt: skip
     return {taken: latest[taken] for taken in sorted(latest, key=lambda taken: places.get(taken, len(places)))}

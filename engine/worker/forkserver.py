@@ -86,8 +86,8 @@ def _cuda_untouched() -> Iterator[None]:
     """Within it, libraries that ask torch about GPUs while they are imported are answered without CUDA.
 
     bitsandbytes, which PEFT imports, asks whether there is one, how many, and what they can do, to choose its library
-    and for its diagnostics. Each of these questions initialises CUDA's driver, and no fork of this process could use it
-    then. (PYTORCH_NVML_BASED_CUDA_CHECK is meant to prevent that; with driver 580 and torch 2.11 it does not.)
+    and for its diagnostics. Each of these questions initialises CUDA's driver, or with PYTORCH_NVML_BASED_CUDA_CHECK
+    NVML, which (driver 580) opens the card and starts a thread all the same.
     """
     import torch
 

@@ -12,6 +12,10 @@ def set_environment() -> None:
         # GNU OpenMP's threads spin for milliseconds at each barrier; where another program wants the core, two runs
         # side by side then crawl. 10,000 turns are some 30 us: a twentieth slower on a quiet machine.
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # the name before torch 2.9
+        # Every step has another number of tokens, and blocks of one size serve no other: without it a LoRA run of 7B
+        # came to hold all 150 GB of an H200, several times its tensors, and left nothing to a run beside it.
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     _quieten()
 
 
