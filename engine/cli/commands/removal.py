@@ -9,6 +9,7 @@ from typing import Any
 from engine.base.errors import InputError
 from engine.base.messages import msg, msg_n
 from engine.base.workspace import CHECKPOINTS, Workspace, find_workspace, folder_bytes, parse_checkpoint_name
+from engine.cli.add_command import add_command
 from engine.cli.run_args import (
     add_runs_argument,
     agreed,
@@ -33,15 +34,7 @@ _NAME = 16
 
 def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     def parser(name: str, run: Callable[[argparse.Namespace], int], *examples: str) -> Any:
-        made = commands.add_parser(
-            name,
-            epilog="examples:\n" + "".join(f"  finetop {example}\n" for example in examples),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            parents=[common],
-        )
-        made.add_argument("--json", action="store_true", help="print it as JSON")
-        made.set_defaults(run=run)
-        return made
+        return add_command(commands, common, name, run, examples, "print it as JSON")
 
     rm = parser("rm", run_rm, "rm 38-40", "rm 41@600", "rm --purge")
     add_runs_argument(rm, "runs, or checkpoints as 41@600")

@@ -10,6 +10,7 @@ from typing import Any
 from engine.base.errors import EngineError, InputError
 from engine.base.messages import msg
 from engine.base.workspace import Workspace, find_workspace, parse_checkpoint_name
+from engine.cli.add_command import add_command
 from engine.cli.run_args import (
     add_runs_argument,
     agreed,
@@ -33,20 +34,12 @@ from engine.store.run_records import ACTIVE, Outcome, RunState
 _POLL_SECONDS = 0.2
 _DAEMON_SECONDS = 15.0
 """A daemon that has just been started has the lock by then, on a busy machine too."""
-_PLACES = ("up", "down", "top", "bottom")
+_MOVES = ("up", "down", "top", "bottom")
 
 
 def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     def parser(name: str, run: Callable[[argparse.Namespace], int], *examples: str) -> Any:
-        made = commands.add_parser(
-            name,
-            epilog="examples:\n" + "".join(f"  finetop {example}\n" for example in examples),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            parents=[common],
-        )
-        made.add_argument("--json", action="store_true", help="print what became of each as JSON")
-        made.set_defaults(run=run)
-        return made
+        return add_command(commands, common, name, run, examples, "print what became of each as JSON")
 
     stop = parser("stop", run_stop, "stop 41 42", "stop 41 --wait")
     add_runs_argument(stop, "runs to stop")
@@ -158,9 +151,9 @@ def _each(options: argparse.Namespace, act: Callable[[Control, int], Outcome], w
 
 
 def run_move(options: argparse.Namespace) -> int:
-    if options.to not in _PLACES and not (options.to.isdecimal() and int(options.to)):
+    if options.to not in _MOVES and not (options.to.isdecimal() and int(options.to)):
         raise InputError(msg("'{to}' is no place", to=options.to[:40]), "up, down, top, bottom, or a number from 1 on.")
-    to = options.to if options.to in _PLACES else int(options.to) - 1
+    to = options.to if options.to in _MOVES else int(options.to) - 1
     workspace = find_workspace(options.workspace)
     conn = open_store(workspace)
     (run_id,) = chosen_runs(argparse.Namespace(runs=[options.id]), conn)
