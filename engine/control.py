@@ -7,6 +7,7 @@ first need, and runs that the store does not know yet come in with it.
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -64,6 +65,8 @@ class Control:
         self.warning = ""
         """Why no daemon could be started that acts on what was changed; front ends tell it."""
         self._conn: Connection | None = None
+        self._opened: os.stat_result | None = None
+        """Which file the database was."""
 
     def close(self) -> None:
         if self._conn:
@@ -249,6 +252,7 @@ class Control:
                 False, run_id, run.state, msg("run {run_id} still has a worker, which has not left yet", run_id=run_id)
             )
         try:
+            self._folder_there(run)
             step = None if point == "latest" else step_of(checkpoint_folder(folder, point))
             resumed = resume_run.check_resume(folder, [Layer("resume", dict(changes))] if changes else [], point)
             if run.state is RunState.DONE and point == "latest" and not resumed.changed:
@@ -311,39 +315,42 @@ class Control:
 
     # words about a run
 
-    def rename(self, run_id: int, name: str) -> Outcome:
+    def rename(self, run_id: int, name: str, seen: str | None = None) -> Outcome:
+        """`seen`: the name that was shown; the outcome notes it where somebody else has given another since."""
         if not name.strip():
             return Outcome(False, run_id, None, "a name has at least one character")
-        return self._describe(run_id, {"run.name": name.strip()}, name=name.strip())
+        return self._describe(run_id, {"run.name": name.strip()}, seen, name=name.strip())
 
-    def tag(self, run_id: int, tags: Sequence[str]) -> Outcome:
-        return self._describe(run_id, {"run.tags": list(tags)}, tags=tuple(tags))
+    def tag(self, run_id: int, tags: Sequence[str], seen: Sequence[str] | None = None) -> Outcome:
+        """`seen`: the tags that were shown, as in `rename`."""
+        return self._describe(run_id, {"run.tags": list(tags)}, None if seen is None else tuple(seen), tags=tuple(tags))
 
-    def note(self, run_id: int, text: str) -> Outcome:
+    def note(self, run_id: int, text: str, seen: str | None = None) -> Outcome:
+        """`seen`: the note that was shown, as in `rename`."""
         conn = self._writer()
         run = queries.run(conn, run_id)
         if run is None:
             return queue.edit(conn, run_id, note=text)
-        folder = self._place(run)
         try:
+            folder = self._folder_there(run)
             meta = read_meta(folder)
             write_config(folder, read_run(folder).config, meta | {"queued": {**meta.get("queued", {}), "note": text}})
         except EngineError as error:
             return _refused(run, error)
-        return queue.edit(conn, run_id, note=text)
+        return _noting(queue.edit(conn, run_id, note=text), seen, run.note)
 
-    def _describe(self, run_id: int, settings: Mapping[str, Any], **columns: Any) -> Outcome:
+    def _describe(self, run_id: int, settings: Mapping[str, Any], seen: object, **columns: Any) -> Outcome:
         """Into the folder first, which is the truth about a run, then into the store."""
         conn = self._writer()
         run = queries.run(conn, run_id)
         if run is None:
             return queue.edit(conn, run_id, **columns)
         try:
-            after = change_run(self._place(run), [Layer("renamed" if "name" in columns else "tagged", settings)])
+            after = change_run(self._folder_there(run), [Layer("renamed" if "name" in columns else "tagged", settings)])
         except EngineError as error:
             return _refused(run, error)
         queue.put_settings(conn, run_id, after.config.flat(), after.origin)
-        return queue.edit(conn, run_id, **columns)
+        return _noting(queue.edit(conn, run_id, **columns), seen, run.name if "name" in columns else run.tags)
 
     # checkpoints
 
@@ -376,8 +383,8 @@ class Control:
         run = queries.run(conn, run_id)
         if run is None:
             return Outcome(False, run_id, None, msg("there is no run {run_id}", run_id=run_id))
-        folder = self._place(run)
         try:
+            folder = self._folder_there(run)
             act(run, folder / CHECKPOINTS)
         except EngineError as error:
             return _refused(run, error)
@@ -435,21 +442,46 @@ class Control:
     def _writer(self, make: bool = False) -> Connection:
         if self.readonly:
             raise EngineError("this is a look only: nothing is changed", "Leave out --readonly to act.")
+        if self._conn is not None and not self._is_open_here():
+            self.close()
         if self._conn is None:
+            if self._opened and not self.workspace.database.exists():
+                raise StoreMissing(
+                    msg("{database} is gone", database=self.workspace.database),
+                    "`finetop rebuild` makes it again from the run folders.",
+                )
             if not make and not self.workspace.database.exists() and not self.workspace.run_ids():
                 raise StoreMissing(
                     msg("there are no runs in {root}", root=self.workspace.root), "Another folder's: --workspace DIR."
                 )
             self._conn = writer(self.workspace.database, self._busy_seconds, self._on_wait)
+            self._opened = os.stat(self.workspace.database)
             discover.import_unknown(self._conn, self.workspace)
         return self._conn
+
+    def _is_open_here(self) -> bool:
+        """Whether runs.db is the file that is open: what goes into one that was deleted or put aside is lost."""
+        try:
+            return self._opened is not None and os.path.samestat(os.stat(self.workspace.database), self._opened)
+        except OSError:
+            return False
 
     def _place(self, run: Run) -> Path:
         return self.workspace.place(run.id, run.trashed is not None)
 
     def _run_folder(self, run_id: int) -> Path:
         run = queries.run(self._writer(), run_id)
-        return self.workspace.run_folder(run_id) if run is None else self._place(run)
+        return self.workspace.run_folder(run_id) if run is None else self._folder_there(run)
+
+    def _folder_there(self, run: Run) -> Path:
+        """A run's folder. Raises InputError where somebody has taken it away."""
+        folder = self._place(run)
+        if not folder.is_dir():
+            raise InputError(
+                msg("the folder of run {id} is gone: {folder}", id=run.id, folder=folder),
+                msg("Bring it back, or delete the run: finetop rm {id}", id=run.id),
+            )
+        return folder
 
 
 def _check_all(configs: list[RunConfig]) -> None:
@@ -471,6 +503,15 @@ def _estimates(config: RunConfig) -> dict[str, Any]:
 
     estimate = memory_estimate(config)
     return {"estimate_bytes": int(estimate.expected)} if estimate else {}
+
+
+def _noting(outcome: Outcome, seen: object, current: object) -> Outcome:
+    """The outcome of a change of what was `seen`, with a note where it had become something else meanwhile."""
+    if not outcome or seen is None or seen == current:
+        return outcome
+    told = ", ".join(current) if isinstance(current, tuple) else current
+    note = msg("somebody else had changed it meanwhile to '{current}'", current=told)
+    return dataclasses.replace(outcome, notes=(*outcome.notes, note))
 
 
 def _refused(run: Run, error: EngineError) -> Outcome:

@@ -49,6 +49,8 @@ KEEP_UP_SECONDS = 2.0
 """How often to import runs that the store does not know yet; without a daemon their values come so often, too."""
 KEEP_UP_BUSY_SECONDS = 0.2
 """For how long that waits for a database which another process writes to; it is done again anyway."""
+KEPT_SORTS = 50
+"""Of how many workspaces the order of the list is remembered."""
 VISIT_SECONDS = 2.0
 """A visit that ends sooner does not count."""
 LEAVE_SECONDS = 1.0
@@ -97,7 +99,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         self.snapshot = Snapshot(0.0)
         self.messages = MessageLog()
         self.memory = Memory()
-        self.view = _remembered(self.memory.values)
+        self.view = _remembered(self.memory.values, workspace)
         self.feed = Feed(workspace, self.post_message, self.view)
         self.host_name = one_line(platform.node().partition(".")[0] or "localhost")
         self.paused = False
@@ -158,6 +160,12 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         self.feed.stop()
         self.commands.stop()
         self._keep_up_commands.stop()
+
+    def remember_sort(self, sort: str | None, descending: bool) -> None:
+        """The order of the list, for the next visit to this workspace."""
+        sorts, root = self.memory.values.get("sorts"), str(self.workspace.root)
+        earlier = {path: entry for path, entry in sorts.items() if path != root} if isinstance(sorts, dict) else {}
+        self.memory.values["sorts"] = dict([*earlier.items(), (root, [sort, descending])][-KEPT_SORTS:])
 
     def go_to_run(self, run_id: int) -> None:
         """Put the cursor of the list on a run, as soon as it is there."""
@@ -483,7 +491,10 @@ def _typed_text(event: events.Key | events.Paste) -> str:
     return (event.character or "") if event.is_printable else ""
 
 
-def _remembered(values: dict[str, Any]) -> View:
-    """The order of the last visit; its filter is not: runs that are not seen look like runs that are gone."""
-    sort = values.get("sort")
-    return View(sort=sort if sort in SORTS else None, descending=values.get("descending") is True)
+def _remembered(values: dict[str, Any], workspace: Workspace) -> View:
+    """The order of the last visit to this workspace; its filter is not: runs that are not seen look like runs that are
+    gone."""
+    sorts = values.get("sorts")
+    entry = sorts.get(str(workspace.root)) if isinstance(sorts, dict) else None
+    sort, descending = entry if isinstance(entry, list) and len(entry) == 2 else (None, False)
+    return View(sort=sort if sort in SORTS else None, descending=descending is True)

@@ -77,6 +77,9 @@ class Host(Protocol):
     def show_events(self, snapshot: Snapshot) -> None:
         """Log what has happened, and put the last of it above the footer."""
 
+    def remember_sort(self, sort: str | None, descending: bool) -> None:
+        """The order of the list, for the next visit to this workspace."""
+
     def go_to_run(self, run_id: int) -> None:
         """Put the cursor of the list on a run, as soon as it is there."""
 

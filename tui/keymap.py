@@ -88,6 +88,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("runs.filter", ("/",), "filter", "show only runs that match: state:failed, a word, !word", "runs", 8),
     Action("runs.sort", ("s",), "sort", "sort by the next column", "runs"),
     Action("runs.sort_invert", ("S",), "invert sort", "turn the order around", "runs"),
+    Action("runs.fork", ("f",), "fork", "new run from the weights of a checkpoint of this one", "runs", 0, True),
     # acting on runs
     Action("main.new", ("n",), "new", "new run from a preset", "main", 1, True),
     Action("main.edit", ("e",), "edit", "a new run from this one; the fix of a failed one", "main", 9, True),

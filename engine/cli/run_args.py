@@ -18,6 +18,7 @@ from engine.runs.run_folder import checkpoint_folder
 from engine.store import queries
 from engine.store.connect import Connection, reader, writer
 from engine.store.discover import import_unknown, unknown_runs
+from engine.store.filters import WORDS, unknown_words
 from engine.store.journal_import import import_journal
 from engine.store.run_records import Outcome, Run
 from engine.store.store_errors import StoreMissing, StoreOlder
@@ -107,10 +108,17 @@ def chosen_runs(options: argparse.Namespace, conn: Connection, trashed: bool = F
         matching = queries.list_runs(conn, options.filter, sort="id", trashed=trashed)
         ids |= dict.fromkeys(run.id for run in matching)
         if not ids:
-            raise InputError(msg("no run matches '{filter}'", filter=options.filter))
+            raise InputError(msg("no run matches '{filter}'", filter=options.filter), unknown_hint(options.filter))
     if not ids:
         raise InputError("which runs?", "Name them by their ids: 41, 40-45 or 41,43; or by --filter.")
     return list(ids)
+
+
+def unknown_hint(matching: str) -> str:
+    """Which words of a filter that matches nothing were taken for text, and what there is; else empty."""
+    if not (words := unknown_words(matching)):
+        return ""
+    return msg("{words} is looked for as text: the filter has {fields}.", words=" ".join(words), fields=WORDS)
 
 
 def parse_ids(words: Iterable[str]) -> list[int]:

@@ -14,6 +14,8 @@ from engine.base.escape import escape, escaped
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _UNCUT = 10_000
 """Cells of a line that goes into a file or another program: nothing is cut there."""
+_WIDEST = 60
+"""Cells of a table's column that may shrink, at most."""
 _MOST_MARKS = 2
 """Combining marks kept on one character; text made to climb over its neighbours carries dozens."""
 
@@ -224,6 +226,8 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, 
     grid = [[one_line(row[index]) for index in filled] for row in rows]
     kept = [columns[index] for index in filled]
     widths = [max(cells(kept[i].title), *(cells(row[i]) for row in grid)) for i in range(len(kept))]
+    # One endless name must not push every other row apart; where nothing is cut, it does so to its own row alone.
+    widths = [min(w, _WIDEST) if column.least is not None else w for w, column in zip(widths, kept, strict=True)]
     while indent + sum(widths) + 2 * (len(widths) - 1) > width:
         shrinkable = [i for i, column in enumerate(kept) if column.least is not None and widths[i] > column.least]
         if not shrinkable:
@@ -231,6 +235,9 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, 
         widths[max(shrinkable, key=widths.__getitem__)] -= 1
     lines = []
     for row in [[column.title for column in kept], *grid]:
-        pieces = [fit(text, widths[i], ">" if kept[i].right else "<") for i, text in enumerate(row)]
+        pieces = [
+            text if width >= _UNCUT and cells(text) > widths[i] else fit(text, widths[i], ">" if kept[i].right else "<")
+            for i, text in enumerate(row)
+        ]
         lines.append(cut(" " * indent + "  ".join(pieces), width).rstrip())
     return lines

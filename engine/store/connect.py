@@ -68,6 +68,7 @@ def writer(
     for from then on.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_folder(path)
     try:
         if on_wait is None:
             conn = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None)
@@ -103,6 +104,7 @@ def reader(path: Path, busy_seconds: float = 2.0) -> sqlite3.Connection:
             msg("there is no {path_name} in {parent} yet", path_name=path.name, parent=path.parent),
             "`finetop add` makes one.",
         )
+    _refuse_folder(path)
     uri = f"file:{quote(str(path.resolve()))}?mode=ro"
     try:
         conn = sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
@@ -110,6 +112,11 @@ def reader(path: Path, busy_seconds: float = 2.0) -> sqlite3.Connection:
         raise from_sqlite(error, path) from error
     try:
         version = _version(conn, path)
+        if not version:
+            raise StoreOlder(
+                msg("{path} is an empty database", path=path),
+                "The next command that writes fills it from the run folders; `finetop rebuild` does it now.",
+            )
         if version < SCHEMA_VERSION:
             raise StoreOlder(
                 msg("{path} has not been migrated yet", path=path), "Any command that writes does it, after a backup."
@@ -123,6 +130,14 @@ def reader(path: Path, busy_seconds: float = 2.0) -> sqlite3.Connection:
             raise from_sqlite(error, path) from error
         raise
     return conn
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise StoreForeign(
+            msg("{path} is a folder, where finetop keeps its database", path=path),
+            "Rename that folder, or choose another workspace with --workspace DIR.",
+        )
 
 
 def _version(conn: sqlite3.Connection, path: Path) -> int:

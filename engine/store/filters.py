@@ -1,9 +1,12 @@
 """The filter that lists understand: `state:failed data:sql qwen !tag:old`.
 
-Words are joined by AND; `!` in front turns one around; `field:a,b` is either; quotes keep spaces together. A bare word
-is looked for in name, model, data, tags, note, group and id. An unknown field is text, since names may hold a colon.
+Words are joined by AND; `!` in front turns one around; `field:a,b` is either; quotes keep spaces together; `eval<0.5`
+compares a figure. A bare word is looked for in name, model, data, tags, note, group and id. An unknown field is text,
+since names may hold a colon; `unknown_words` tells which were.
 """
 
+import contextlib
+import re
 import shlex
 from typing import Any
 
@@ -32,6 +35,11 @@ _STATES = {
     "ended": "state IN ('done', 'stopped', 'failed', 'interrupted')",
 }
 FIELDS = ("state", "id", *_COLUMNS)
+_FIGURES = {"eval": "best_eval", "loss": "train_loss", "step": "step", "id": "id"}
+_COMPARISON = re.compile(rf"({'|'.join(_FIGURES)})(<=|>=|<|>|=)(-?[\d.]+(?:e[+-]?\d+)?)", re.IGNORECASE)
+_LIKE_A_FIELD = re.compile(r"!?[A-Za-z_.]+(:|<|>|=)")
+WORDS = ", ".join(f"{field}:" for field in FIELDS) + ", " + ", ".join(f"{name}<" for name in _FIGURES if name != "id")
+"""What there is beside plain text, for whoever used another word."""
 
 BADNESS = "CASE WHEN best_by LIKE '%:max' THEN -best_eval ELSE best_eval END"
 """Of a run by what its eval.best names: the smaller, the better."""
@@ -68,6 +76,17 @@ def where(text: str) -> tuple[str, list[Any]]:
     return " AND ".join(conditions) or "1", values
 
 
+def unknown_words(text: str) -> list[str]:
+    """Words that look like a field or a comparison, and are looked for as text since there is none of that name."""
+    return [
+        word
+        for word in _words(text)
+        if _LIKE_A_FIELD.match(word)
+        and word.lstrip("!").partition(":")[0].lower() not in FIELDS
+        and not _COMPARISON.fullmatch(word.removeprefix("!"))
+    ]
+
+
 def order(sort: str | None, descending: bool) -> str:
     """ORDER BY for a sort key of SORTS; None: running, then the queue in its order, then the last finished first."""
     if sort is None:
@@ -98,6 +117,10 @@ def _term(word: str) -> tuple[str, list[Any]]:
         return (f"({condition})" if condition else ""), [value for _, values in alternatives for value in values]
     if not word:
         return "", []
+    if comparison := _COMPARISON.fullmatch(word):
+        name, sign, figure = comparison.groups()
+        with contextlib.suppress(ValueError):
+            return f"({_FIGURES[name.lower()]} {sign} ?)", [float(figure)]
     return f"({_TEXT} LIKE ? ESCAPE '\\' OR CAST(id AS TEXT) = ?)", [_like(word), word.lstrip("#")]
 
 

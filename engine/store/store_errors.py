@@ -9,11 +9,16 @@ StoreError
  └─ StoreFull       no room left on the disk
 """
 
+import os
 import sqlite3
 from pathlib import Path
 
 from engine.base.errors import EngineError
 from engine.base.messages import msg
+from engine.base.workspace import Workspace
+
+_WAL_BYTES = 100_000
+"""Opening a database makes its index of the log, 32 KiB, and a commit some pages."""
 
 
 class StoreError(EngineError):
@@ -49,9 +54,13 @@ def from_sqlite(error: sqlite3.Error, path: str | Path = "runs.db") -> StoreErro
     code = _code(error)
     if is_busy(error):
         return StoreBusy(msg("{path} is locked by another process", path=path), "Try again when that is done with it.")
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or (code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and _is_full(path)):
         return StoreFull(
-            msg("no room left on the disk that holds {path}", path=path), "Free some space; nothing was lost."
+            msg("no room left on the disk that holds {path}", path=path),
+            msg(
+                "Free some space, such as what lies in {trash}; nothing was lost.",
+                trash=Workspace(Path(path).parent).trash,
+            ),
         )
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return StoreForeign(
@@ -59,6 +68,15 @@ def from_sqlite(error: sqlite3.Error, path: str | Path = "runs.db") -> StoreErro
             "Move it away and run `finetop rebuild`: the run folders hold everything but the waiting order.",
         )
     return StoreError(f"{path}: {error}", "`finetop doctor` looks at the workspace's file system.")
+
+
+def _is_full(path: str | Path) -> bool:
+    """Whether the disk has no room for the files that SQLite makes beside a database: it says that as an I/O error."""
+    try:
+        disk = os.statvfs(Path(path).parent)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _WAL_BYTES or (disk.f_files > 0 and not disk.f_favail)
 
 
 def is_busy(error: sqlite3.Error) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from engine.present import numbers
-from engine.present.text import cells, cut, fit, one_line
+from engine.present.text import cells, fit, one_line
 from engine.store.run_records import Run, RunState
 from tui.render.line import Line
 from tui.render.theme import state_style
@@ -12,6 +12,8 @@ from tui.render.theme import state_style
 _ETA = 5
 _STEP = 7
 _LEAST_NAME = 8
+_LEAST = _LEAST_NAME + 10
+"""Of name and state together."""
 _WIDE_NAME, _WIDE_STATE = 40, 12
 """What names, where they are so long, and states have before there is room for more columns."""
 MEASURED = ("eval", "loss")
@@ -48,6 +50,18 @@ _MORE = {
 """In the order in which they get room; the one that the list is sorted by comes first."""
 
 
+def _column_cells(more: _More, runs: Sequence[Run]) -> int:
+    """With the gap before it; 0 where no run has an entry."""
+    widest = max((cells(more.text(run)) for run in runs), default=0)
+    return 2 + min(more.most, max(widest, len(more.title))) if widest else 0
+
+
+def _reason(run: Run) -> str:
+    if run.state is RunState.QUEUED and not run.held:
+        return f"waits: {run.wait_reason}" if run.wait_reason else ""
+    return run.reason or "" if run.state in (RunState.FAILED, RunState.INTERRUPTED) else ""
+
+
 class Columns:
     """The widths of a row's fields, and which loss is shown.
 
@@ -65,19 +79,29 @@ class Columns:
         self.loss = max(
             6, len(self.loss_name), *(len(self.loss_text(run)) for run in runs if run.start_eval is not None)
         )
-        free = width - self.lead - _ETA - self.loss - _STEP - 4
+        self.step, self.eta = 1 + _STEP, 1 + _ETA
+        free = width - self.lead - 1 - self.step - 1 - self.loss - self.eta
+        if sort in _MORE and free - _column_cells(_MORE[sort], runs) < _LEAST:
+            # What the list is sorted by is worth more than how far a run is.
+            free, self.step, self.eta = free + self.step + self.eta, 0, 0
+        names = max((cells(one_line(run.name)) for run in runs), default=0)
         self.more: list[tuple[_More, int]] = []
-        name = min(_WIDE_NAME, max((cells(one_line(run.name)) for run in runs), default=0))
         for column in sorted(_MORE, key=lambda column: column != sort):
-            more = _MORE[column]
-            entry_width = max((cells(more.text(run)) for run in runs), default=0)
-            taken = min(more.most, max(entry_width, len(more.title))) + 2 if entry_width else 0
-            least = _LEAST_NAME + 10 if column == sort else name + _WIDE_STATE
+            taken = _column_cells(_MORE[column], runs)
+            least = _LEAST if column == sort else max(_LEAST, min(_WIDE_NAME, names) + _WIDE_STATE)
             if taken and free - taken >= least:
-                self.more.append((more, taken))
+                self.more.append((_MORE[column], taken))
                 free -= taken
         self.state = 10 if free < 34 else 12 if free < 44 or self.more else 18 if free < 70 else 30
+        # Names that are short leave room for why a run waits or failed.
+        reasons = max((cells(one_line(_reason(run))) for run in runs), default=0)
+        self.state += max(0, min(free - self.state - max(names, _LEAST_NAME), reasons - self.room))
         self.name = max(_LEAST_NAME, free - self.state)
+
+    @property
+    def room(self) -> int:
+        """For a reason that takes the place of state, step, loss and time left."""
+        return self.state + self.step + 1 + self.loss + self.eta
 
     def loss_text(self, run: Run) -> str:
         """The loss that the column shows of a run; of one that waits what it was evaluated at before."""
@@ -88,7 +112,7 @@ class Columns:
     @property
     def loss_end(self) -> int:
         """Where the losses end."""
-        return self.lead + self.name + self.state + _STEP + self.loss + 3
+        return self.lead + self.name + 1 + self.state + self.step + 1 + self.loss
 
     def head(self) -> Line:
         """The titles over the rows."""
@@ -96,10 +120,10 @@ class Columns:
             fit("#", self.lead - 1, ">")
             + " "
             + fit("name", self.name + 1)
-            + fit("state", self.state + 1)
-            + fit("step", _STEP, ">")
+            + fit("state", self.state)
+            + fit("step", self.step, ">")
             + fit(self.loss_name, self.loss + 1, ">")
-            + fit("left", _ETA + 1, ">")
+            + fit("left", self.eta, ">")
         )
         return [(titles + "".join("  " + fit(more.title, wide - 2) for more, wide in self.more), "dim")]
 
@@ -141,7 +165,7 @@ def row_line(run: Run, columns: Columns, marked: bool, is_first: bool) -> Line:
 def _middle(run: Run, columns: Columns, is_first: bool) -> Line:
     """State, step, loss and time left; a reason is worth more than the numbers it would leave no room for."""
     role = state_style(run).role
-    room = columns.state + _STEP + columns.loss + _ETA + 3
+    room = columns.room
     if run.state in (RunState.FAILED, RunState.INTERRUPTED) and run.reason:
         return [(fit(one_line(run.reason), room), role)]
     text = state_text(run, is_first)
@@ -149,19 +173,17 @@ def _middle(run: Run, columns: Columns, is_first: bool) -> Line:
         loss = columns.loss_text(run)
         if not loss and columns.heads and run.estimate_bytes:  # the heading of the queue says that it is memory
             loss = f"~{numbers.size(run.estimate_bytes)}"
-        left = room - columns.loss - _ETA - 2
+        left = columns.state + columns.step
         if cells(text) > left:
-            text = cut(text, room)
             return [(fit(text, room), role)]
         return [
             (fit(text, left), role),
             (fit(loss, columns.loss + 1, ">"), "dim"),
-            (fit(numbers.short_duration(run.estimate_seconds), _ETA + 1, ">"), "dim"),
+            (fit(numbers.short_duration(run.estimate_seconds), columns.eta, ">"), "dim"),
         ]
     return [
         (fit(text, columns.state), role),
-        (" ", "text"),
-        (fit(numbers.count(run.step), _STEP, ">"), "text"),
+        (fit(numbers.count(run.step), columns.step, ">"), "text"),
         (fit(columns.loss_text(run), columns.loss + 1, ">"), "bright" if run.active else "text"),
-        (fit(numbers.short_duration(run.seconds_left), _ETA + 1, ">"), "dim"),
+        (fit(numbers.short_duration(run.seconds_left), columns.eta, ">"), "dim"),
     ]

@@ -14,7 +14,7 @@ from tui.host import Undo
 from tui.render.line import Line
 from tui.screens.dialogs import Choose, Confirm
 from tui.screens.run_screen import RunScreen, state_words
-from tui.screens.shared_actions import change, open_compare, open_new_run, resume_from
+from tui.screens.shared_actions import change, go_on, open_compare, open_new_run
 from tui.widgets.checkpoints_pane import kept_words
 from tui.widgets.run_pane import eval_charts
 
@@ -98,7 +98,7 @@ class CheckpointActions:
         """Go on from the checkpoint under the cursor."""
         if selected := self._selected():
             run, point, detail = selected
-            resume_from(self._screen.host, run, point.step, point is detail.checkpoints[0])
+            go_on(self._screen, run, point.step, point is detail.checkpoints[0])
 
     def action_checkpoints_fork(self) -> None:
         """A new run from the checkpoint's weights, edited first."""

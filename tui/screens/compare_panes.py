@@ -7,7 +7,7 @@ from textual.message import Message
 
 from engine.base.messages import msg
 from engine.compare.comparison_records import Comparison, SettingRow
-from engine.present.text import one_line
+from engine.present.text import one_line, wrap
 from tui.render import comparison_view
 from tui.render.line import Line
 from tui.widgets.chart_widget import Chart, ChartView
@@ -179,7 +179,12 @@ class AnswersPane(ComparePane):
         """The answers that are laid out already; asks for another layout where comparison or width differ."""
         answers, subjects = data.comparison.answers, data.comparison.subjects
         if not answers:
-            return [[(" no answers were sampled: set eval.prompts or eval.metrics", "dim")]]
+            names = " ".join(one_line(subject.asked) for subject in subjects)
+            texts = (
+                "No answers were sampled while these runs trained: eval.prompts or eval.metrics asks for that.",
+                msg("finetop sample {names} --prompt TEXT lets them answer now.", names=names),
+            )
+            return [[(" " + part, "dim")] for text in texts for part in wrap(text, max(20, width - 2))]
         key = (answers, subjects, width)
         if key != self._key:
             self._key = key

@@ -10,12 +10,12 @@ from engine.base.units import bytes_text
 from engine.present import numbers
 from engine.present.numbers import listed
 from engine.present.text import fit, one_line
-from engine.store.run_records import Outcome, Run, RunState
+from engine.store.run_records import Checkpoint, Outcome, Run, RunState
 from tui.host import Undo
 from tui.render.line import Line
 from tui.screens.dialogs import Choose, Confirm
 from tui.screens.run_screen import RunScreen, state_words
-from tui.screens.shared_actions import change, for_run, open_compare, open_new_run, resume_from
+from tui.screens.shared_actions import change, for_run, go_on, open_compare, open_new_run
 from tui.screens.trash_screen import TrashScreen, named, restore
 from tui.widgets.checkpoints_pane import eval_of, kept_words
 from tui.widgets.run_pane import WHY
@@ -61,7 +61,7 @@ _GUARDS: dict[str, Callable[[Run], bool]] = {
 }
 _NEED_A_RUN = (
     *_GUARDS, "main.edit", "main.rename", "main.tag", "main.note", "main.copy", "main.log", "main.compare", "runs.mark",
-    "runs.mark_range",
+    "runs.mark_range", "runs.fork",
 )  # fmt: skip
 
 
@@ -186,11 +186,7 @@ class RunActions:
     def action_main_resume(self) -> None:
         """Go on from a checkpoint: one run from one that is chosen from a list, several from their latest."""
         chosen = [run for run in self._screen.chosen if _can_resume(run)]
-        detail = self._host.snapshot.detail
-        points = []
-        if len(chosen) == 1 and detail is not None and detail.run_id == chosen[0].id:
-            present = detail.present
-            points = [point for point in detail.checkpoints if present is None or point.step in present]
+        points = self._points_of(chosen[0]) if len(chosen) == 1 else []
         if not points:
             self._change_chosen(
                 "resume", "queued again:", _can_resume, lambda control, run: control.resume(run.id, "latest")
@@ -199,19 +195,32 @@ class RunActions:
         run = chosen[0]
         choices: list[tuple[Any, Line]] = []
         for index, point in enumerate(points):
-            lost = "" if not index else msg("later checkpoints are set aside ({index})", index=index)
-            text = msg(
-                "step {step:>8}   eval {loss:>6}   {kept_words}",
-                step=numbers.count(point.step),
-                loss=numbers.short_metric(eval_of(point)),
-                kept_words=kept_words(point),
-            )
-            choices.append((point.step, [(text, "text"), (f"   {lost}", "dim")]))
+            lost = "" if not index else msg("   later checkpoints are set aside ({index})", index=index)
+            choices.append((point.step, [*_choice(point), (lost, "dim")]))
 
         def resume(step: int) -> None:
-            resume_from(self._host, run, step, step == points[0].step)
+            go_on(self._screen, run, step, step == points[0].step)
 
         self._host.push_screen(Choose(msg("Go on with run {id} from", id=run.id), choices, resume))
+
+    def _points_of(self, run: Run) -> list[Checkpoint]:
+        """The checkpoints of a run whose files are there, the newest first; none while they are being read."""
+        detail = self._host.snapshot.detail
+        if detail is None or detail.run_id != run.id:
+            return []
+        return [point for point in detail.checkpoints if detail.present is None or point.step in detail.present]
+
+    def action_runs_fork(self) -> None:
+        """A new run from the weights of one of its checkpoints; its best comes first."""
+        run = self._screen.runs.run
+        points = self._points_of(run) if run is not None else []
+        if run is None or not points:
+            self._host.say("fork: the run has no checkpoint whose files are there", "warning")
+            return
+        points.sort(key=lambda point: "best" not in point.kept)
+        choices: list[tuple[Any, Line]] = [(point.step, _choice(point)) for point in points]
+        heading = msg("New run from the weights of run {id} at", id=run.id)
+        self._host.push_screen(Choose(heading, choices, lambda step: open_new_run(self._host, parent=(run.id, step))))
 
     def action_main_delete(self) -> None:
         """To the trash, after saying what that is: how many bytes and checkpoints."""
@@ -274,7 +283,7 @@ class RunActions:
 
     def _rename(self, run: Run, name: str) -> None:
         done = msg("run {id} is called {name}", id=run.id, name=name)
-        change(self._host, "rename", [lambda control: control.rename(run.id, name)], done)
+        change(self._host, "rename", [lambda control: control.rename(run.id, name, run.name)], done, notes=True)
 
     def action_main_note(self) -> None:
         """Ask for a note on the run under the cursor."""
@@ -283,7 +292,7 @@ class RunActions:
 
     def _note(self, run: Run, note: str) -> None:
         done = msg("run {id} noted: {note}", id=run.id, note=note)
-        change(self._host, "note", [lambda control: control.note(run.id, note)], done)
+        change(self._host, "note", [lambda control: control.note(run.id, note, run.note)], done, notes=True)
 
     def action_main_tag(self) -> None:
         """Ask for the tags of the chosen runs; all of them get the same."""
@@ -292,7 +301,7 @@ class RunActions:
         def tag(text: str) -> None:
             tags = tuple(dict.fromkeys(text.replace(",", " ").split()))
             done = f"tagged {' '.join(tags) or 'with nothing'}:"
-            self._change_chosen("tag", done, lambda run: True, lambda control, run: control.tag(run.id, tags))
+            self._change_chosen("tag", done, lambda run: True, lambda control, run: control.tag(run.id, tags, run.tags))
 
         self._screen.ask(msg("tags of {runs}", runs=listed([run.id for run in runs])), " ".join(runs[0].tags), tag)
 
@@ -352,6 +361,16 @@ class RunActions:
             self._host.say("the daemon starts" if started[0] else "the daemon is running already")
 
         self._host.commands.do("start daemon", lambda control: control.start_daemon(), then=report)
+
+
+def _choice(point: Checkpoint) -> Line:
+    text = msg(
+        "step {step:>8}   eval {loss:>6}   {kept_words}",
+        step=numbers.count(point.step),
+        loss=numbers.short_metric(eval_of(point)),
+        kept_words=kept_words(point),
+    )
+    return [(text, "text")]
 
 
 def _restore(run_id: int, control: Any) -> Outcome:

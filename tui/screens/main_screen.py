@@ -362,7 +362,7 @@ class MainScreen(KeyScreen):
         self._sort(self.host.view.sort, not self.host.view.descending)
 
     def _sort(self, sort: str | None, descending: bool) -> None:
-        self.host.memory.values |= {"sort": sort, "descending": descending}
+        self.host.remember_sort(sort, descending)
         self.set_view(replace(self.host.view, sort=sort, descending=descending))
         self.host.say(
             "running, queue, finished"

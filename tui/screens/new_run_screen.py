@@ -495,7 +495,7 @@ def load(source: int | str | None, runs: Path) -> Source:
         return Source(f"preset {source}", find_preset(source).settings())
     folder = runs / str(source)
     if not folder.is_dir():
-        raise EngineError(msg("there is no run {source} any more", source=source))
+        raise EngineError(msg("the folder of run {source} is gone: {folder}", source=source, folder=folder))
     resolved = read_run(folder)
     values = resolved.config.flat() | {"run.name": "", "model.checkpoint": resolved.config.model.checkpoint}
     return Source(f"run {source}", values, resolved.origin)

@@ -1,11 +1,12 @@
 """What the keys of several panes do: a change of runs, going on from a checkpoint, opening another screen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.base.messages import msg
-from engine.store.run_records import Outcome, Run
+from engine.store.run_records import Outcome, Run, RunState
 from tui.host import Host
+from tui.screens.run_screen import RunScreen
 
 Call = Callable[[Any], Any]
 """What is asked of `engine.control.Control`."""
@@ -22,9 +23,11 @@ def change(
     calls: Sequence[Call],
     done: str | Callable[[Sequence[Outcome]], str] = "",
     notes: bool = False,
+    heading: str = "Worth knowing",
 ) -> None:
     """Ask for changes on the command thread and say what came of them: `done`, which may be made of the outcomes of
-    those that were made, or why the first of the others was refused. `notes` shows what there is to know besides."""
+    those that were made, or why the first of the others was refused. `notes` shows what there is to know besides, under
+    a heading."""
 
     def report(outcomes: Sequence[Outcome]) -> None:
         made, refused = [outcome for outcome in outcomes if outcome], [outcome for outcome in outcomes if not outcome]
@@ -34,16 +37,45 @@ def change(
         elif text:
             host.say(text)
         if notes and (texts := [f"run {outcome.run_id}: {note}" for outcome in made for note in outcome.notes]):
-            host.notice("Before it goes on", texts)
+            host.notice(heading, texts)
 
     host.commands.do(verb, *calls, then=report)
 
 
-def resume_from(host: Host, run: Run, step: int, newest: bool) -> None:
-    """Queue a run to go on from its checkpoint of that step; the newest by its name: another may come until then."""
+def go_on(screen: RunScreen, run: Run, step: int, newest: bool) -> None:
+    """Go on from a checkpoint; of a run that is done, which has nothing left to do, ask how much further."""
+    detail = screen.host.snapshot.detail
+    if run.state is not RunState.DONE or not newest or detail is None or detail.run_id != run.id:
+        resume_from(screen.host, run, step, newest)
+        return
+    settings = {setting.key: setting.value for setting in detail.settings}
+    path = "train.max_steps" if settings.get("train.max_steps") else "train.epochs"
+    length = path.rpartition(".")[2].replace("_", " ")
+    so_far = settings.get(path)
+    label = msg("{length} of run {id}, {so_far} so far; train on to", length=length, id=run.id, so_far=so_far)
+
+    def further(text: str) -> None:
+        if text.strip():
+            resume_from(screen.host, run, step, True, {path: text.strip()})
+
+    screen.ask(label, "", further)
+
+
+def resume_from(host: Host, run: Run, step: int, newest: bool, changes: Mapping[str, str] | None = None) -> None:
+    """Queue a run to go on from its checkpoint of that step; the newest by its name: another may come until then.
+    `changes` are settings as they are typed."""
     point = "latest" if newest else str(step)
     done = msg("run {id} is queued to go on from step {step}", id=run.id, step=step)
-    change(host, "resume", [lambda control: control.resume(run.id, point)], done, notes=True)
+
+    def resume(control: Any) -> Outcome:
+        if not changes:
+            return control.resume(run.id, point)
+        from engine.settings.coerce import parse_value
+
+        return control.resume(run.id, point, {path: parse_value(value) for path, value in changes.items()})
+
+    calls = [resume]
+    change(host, "resume", calls, done, notes=True, heading="Before it goes on")
 
 
 def open_new_run(host: Host, source: int | None = None, parent: tuple[int, int] | None = None) -> None:

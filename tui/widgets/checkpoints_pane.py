@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 from engine.base.messages import msg
 from engine.present import numbers
-from engine.present.text import fit, one_line
+from engine.present.text import cells, fit, one_line
 from engine.store.run_records import Checkpoint, Run
 from tui.data.snapshot import Detail
 from tui.render.line import Line
 from tui.widgets.rows import Row, Rows
+
+_TITLES = ("step", "epoch", "eval", "size", "kept because", "age", "from")
 
 
 def kept_words(checkpoint: Checkpoint) -> str:
@@ -80,20 +82,40 @@ class CheckpointsPane(Rows):
         return "P pin · d delete · r resume here" if self.has_focus else ""
 
     def head(self, width: int) -> list[Line]:
-        return [[(self._columns(width, "  step", "epoch", "eval", "size", "kept because", "age", "from"), "dim")]]
+        return [[(self._columns(width, *_TITLES), "dim")]]
 
     def _columns(
         self, width: int, step: str, epoch: str, loss: str, size: str, kept: str, made: str, parent: str
     ) -> str:
-        wide, from_width = width >= 72, self._from_width()
-        room = max(8, width - (37 if wide else 30) - from_width)
-        text = fit(step, 8, ">") + (fit(epoch, 7, ">") if wide else "") + fit(loss, 8, ">") + fit(size, 6, ">") + "  "
-        return text + fit(kept, room) + fit(made, 6, ">") + fit(parent, from_width, ">")
+        """A line. Each column is as wide as what stands in it: why a checkpoint is kept gets the rest."""
+        steps, epochs, losses, sizes, _, ages, parents = self._widths(width)
+        text = fit(step, 1 + steps, ">") + (fit(epoch, 2 + epochs, ">") if epochs else "")
+        text += fit(loss, 2 + losses, ">") + fit(size, 2 + sizes, ">") + "  "
+        room = max(8, width - cells(text) - ages - 2 - (parents + 2 if parents else 0))
+        text += fit(kept, room) + fit(made, 2 + ages, ">")
+        return text + (fit(parent, 2 + parents, ">") if parents else "")
 
-    def _from_width(self) -> int:
-        """No wider than what stands there: why a checkpoint is kept needs the room."""
-        points = self.detail.checkpoints if self.detail else ()
-        return 2 + max([len("from"), *(len(self._from(point)) for point in points)])
+    def _widths(self, width: int) -> list[int]:
+        """Of the columns; 0 for one that is left out: without entries, or the epoch in a narrow pane."""
+        entries = [self._entries(point) for point in (self.detail.checkpoints if self.detail else ())]
+        widths = [max([cells(title), *(cells(entry[i]) for entry in entries)]) for i, title in enumerate(_TITLES)]
+        if width < 72:
+            widths[1] = 0
+        if not any(entry[-1] for entry in entries):
+            widths[-1] = 0
+        return widths
+
+    def _entries(self, point: Checkpoint) -> tuple[str, ...]:
+        gone = self.detail is not None and self.detail.present is not None and point.step not in self.detail.present
+        return (
+            numbers.count(point.step),
+            "·" if point.epoch is None else f"{point.epoch:.2f}",
+            numbers.short_metric(eval_of(point)),
+            numbers.size(point.bytes),
+            "files gone: cannot be resumed" if gone else kept_words(point),
+            numbers.age(self.now - point.time),
+            self._from(point),
+        )
 
     def _from(self, point: Checkpoint) -> str:
         if point.parent_step is None:
@@ -108,17 +130,7 @@ class CheckpointsPane(Rows):
         rows = []
         for point in detail.checkpoints:
             gone = detail.present is not None and point.step not in detail.present
-            words = "files gone: cannot be resumed" if gone else kept_words(point)
-            text = self._columns(
-                width,
-                numbers.count(point.step),
-                "·" if point.epoch is None else f"{point.epoch:.2f}",
-                numbers.short_metric(eval_of(point)),
-                numbers.size(point.bytes),
-                words,
-                numbers.age(self.now - point.time),
-                self._from(point),
-            )
+            text = self._columns(width, *self._entries(point))
             role = "failed" if gone else "bright" if "best" in point.kept and point.step else "text"
             rows.append(Row(point.step, [(text, role)], point))
         if run.parent_run is not None:
@@ -126,7 +138,7 @@ class CheckpointsPane(Rows):
         else:
             base = f"base: {one_line(run.model)}" if run.model else ""
         if base:
-            text = self._columns(width, "0", "—", "—", "—", "", "", "").rstrip() + "  " + base
+            text = self._columns(width, "0", "—", "—", "—", base, "", "")
             rows.append(Row("base" if not rows else None, [(text, "dim")]))
         return rows
 

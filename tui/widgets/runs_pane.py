@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from engine.base.messages import msg
 from engine.present.text import fit, one_line, wrap
+from engine.store.filters import WORDS, unknown_words
 from engine.store.run_records import Run, RunState
 from tui.data.snapshot import Snapshot
 from tui.render.line import Line, line_cells
@@ -18,6 +19,15 @@ SORTS = (None, "eval", "loss", "name", "step", "finished", "seconds", "model", "
 def section(run: Run) -> int:
     """The section of a run: 0 running, 1 queue, 2 finished."""
     return 0 if run.active else 1 if run.state is RunState.QUEUED else 2
+
+
+def _unknown(matching: str) -> str:
+    """Which words of a filter were taken for text, and what there is instead."""
+    if not (words := unknown_words(matching)):
+        return ""
+    return msg(
+        "{words} is looked for as text: the filter has {fields}", words=" ".join(map(one_line, words)), fields=WORDS
+    )
 
 
 class RunsPane(Rows):
@@ -89,6 +99,7 @@ class RunsPane(Rows):
             return [
                 [],
                 [("   No run matches ", "text"), (one_line(snapshot.view.matching), "key")],
+                *([("   " + text, "warning")] for text in wrap(_unknown(snapshot.view.matching), width - 6) if text),
                 [],
                 [("   esc shows all again", "dim")],
             ]

@@ -9,7 +9,7 @@ from typing import Any
 from engine.base.errors import InputError
 from engine.base.messages import msg
 from engine.base.workspace import find_workspace
-from engine.cli.run_args import as_json, busy_seconds, open_store
+from engine.cli.run_args import as_json, busy_seconds, open_store, unknown_hint
 from engine.daemon import daemon_client
 from engine.metrics.best_evaluation import LOSS, Best
 from engine.metrics.names import MAIN_SCORES, score_text
@@ -292,7 +292,7 @@ def run_history(options: argparse.Namespace) -> int:
 
 def _nothing(options: argparse.Namespace) -> str:
     if options.filter:
-        return "no run matches"
+        return "\n".join(filter(None, ("no run matches", unknown_hint(options.filter))))
     if options.trash:
         return "the trash is empty"
     return "no runs yet" if options.all else "no run has finished yet: `finetop ls` shows what runs and what waits"

@@ -13,8 +13,9 @@ from sqlite_utils import Migrations
 from engine.store import queries, queue, schema, transactions
 from engine.store.connect import SCHEMA_VERSION, Changes, reader, writer
 from engine.store.run_records import NewRun
-from engine.store.store_errors import StoreBusy, StoreForeign, StoreMissing, StoreNewer, StoreOlder
+from engine.store.store_errors import StoreBusy, StoreForeign, StoreFull, StoreMissing, StoreNewer, StoreOlder
 from engine.store.transactions import write
+from tests.engine.mounts import fill_up, small_disk
 from tests.engine.store import storekit
 
 OPEN_AND_ADD = """
@@ -112,8 +113,28 @@ def test_a_reader_does_not_make_or_migrate_a_database(tmp_path):
         reader(path)
     assert not path.exists()
     path.touch()
-    with pytest.raises(StoreOlder):
+    with pytest.raises(StoreOlder, match="is an empty database"):
         reader(path)
+
+
+def test_a_folder_in_the_database_s_place_is_called_one(tmp_path):
+    (tmp_path / "runs.db").mkdir()
+    for open_it in (writer, reader):
+        with pytest.raises(StoreForeign, match="is a folder") as refused:
+            open_it(tmp_path / "runs.db")
+        assert "Rename that folder" in refused.value.hint
+
+
+def test_a_full_disk_is_said_when_a_database_cannot_even_be_opened(tmp_path):
+    """SQLite has no room for its index of the log, and calls that a disk I/O error."""
+    with small_disk(tmp_path / "small", "2m") as disk:
+        with contextlib.closing(writer(disk / "runs.db")) as conn:
+            queue.add(conn, NewRun(name="one"))
+        fill_up(disk / "filler")
+        for open_it in (reader, writer):
+            with pytest.raises(StoreFull, match="no room left") as refused:
+                open_it(disk / "runs.db")
+            assert "Free some space" in refused.value.hint
 
 
 def test_a_reader_cannot_write(tmp_path):

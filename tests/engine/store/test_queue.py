@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from engine.store import journal_import, queries, queue
+from engine.store import filters, journal_import, queries, queue
 from engine.store.connect import reader, writer
 from engine.store.filters import SORTS
 from engine.store.run_records import NewRun, Outcome, RunState
@@ -276,3 +276,26 @@ def test_lists_stand_in_the_order_of_the_screen_or_by_any_column(many):
             assert len(queries.list_runs(many, sort=sort, descending=descending)) == 4
     assert [run.id for run in queries.list_runs(many, limit=2)] == [3, 1]
     assert queries.counts(many)[RunState.QUEUED] == 2
+
+
+@pytest.mark.parametrize(
+    "text, matching, unknown",
+    [
+        ("eval<0.6", [1], []),
+        ("eval>=0.6 step<50", [2], []),
+        ("!eval<0.6", [2, 3], []),
+        ("lr:1e-4", [], ["lr:1e-4"]),
+        ("state:queued evil<4", [], ["evil<4"]),
+        ("name:two", [2], []),
+        ("half<", [], ["half<"]),
+    ],
+)
+def test_a_filter_compares_figures_and_tells_which_words_it_does_not_have(tmp_path, text, matching, unknown):
+    conn = writer(tmp_path / "runs.db")
+    for name, best in (("one", 0.5), ("two", 0.7), ("three", None)):
+        run_id = queue.add(conn, NewRun(name=name))
+        conn.execute("UPDATE runs SET best_eval = ?, step = 10 WHERE id = ?", (best, run_id))
+    assert [run.id for run in queries.list_runs(conn, text, sort="name")] == sorted(
+        matching, key=lambda run_id: ["", "one", "two", "three"][run_id]
+    )
+    assert filters.unknown_words(text) == unknown

@@ -312,9 +312,9 @@ async def test_names_tags_and_notes_are_typed_in_one_line(filled):
     async with Shown(filled) as shown:
         await shown.go(3)
         await shown.press("t", "space", "n", "e", "w", "enter")
-        await shown.asked("tag", 3, ("sql", "baseline", "new"))
+        await shown.asked("tag", 3, ("sql", "baseline", "new"), ("sql", "baseline"))
         await shown.press("o", "h", "i", "enter")
-        await shown.asked("note", 3, "hi")
+        await shown.asked("note", 3, "hi", "")
         await shown.press("N", "escape")
         assert shown.main.runs.has_focus and not [call for call in shown.control.calls if call[0] == "rename"]
 

@@ -377,7 +377,7 @@ async def test_a_run_that_is_gone_is_said(root):
     app = Stage(root, lambda: NewRunScreen(99))
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(app, pilot)
-        assert "no run 99" in app.status_text.text
+        assert "the folder of run 99 is gone" in app.status_text.text
 
 
 @played
