@@ -237,7 +237,7 @@ def test_a_log_that_is_gone_and_a_run_without_values_say_so(copy):
         terminal.send("3[[[#8\r")
         terminal.shows("Run 8 ")
         terminal.send("3mm")
-        terminal.shows("nothing is logged yet")
+        terminal.shows("Nothing is logged yet")
 
 
 def test_a_terminal_made_too_small_in_mid_edit_keeps_what_was_typed(copy):
