@@ -58,7 +58,7 @@ def from_sqlite(error: sqlite3.Error, path: str | Path = "runs.db") -> StoreErro
         return StoreFull(
             msg("no room left on the disk that holds {path}", path=path),
             msg(
-                "Free some space, such as what lies in {trash}; nothing was lost.",
+                "Empty {trash} or free other space; nothing was lost.",
                 trash=Workspace(Path(path).parent).trash,
             ),
         )
