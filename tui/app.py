@@ -247,7 +247,6 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
 
     async def on_typed(self, message: Typed) -> None:
         """What was read from the terminal at once."""
-        self.app_focus = True
         self._typed_ahead.extend(message.keys)
         await self.dispatch_keys()
 
@@ -430,8 +429,10 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
     def on_app_focus(self) -> None:
         self.feed.slow(False)
 
-    def on_app_blur(self) -> None:
-        self.feed.slow(True)  # nobody looks: a picture every four seconds will do
+    def on_app_blur(self, event: events.AppBlur) -> None:
+        """Nobody looks: a picture every four seconds will do. Textual would take the focus from the pane as well."""
+        event.prevent_default()
+        self.feed.slow(True)
 
     # what every screen's keys may do
 

@@ -120,6 +120,9 @@ class ScreenHost(Protocol):
     def focus_changed(self) -> None:
         """Keys mean something else from now on."""
 
+    def repainted(self) -> None:
+        """A pane says something else, perhaps in its hint."""
+
 
 def host_of(node: DOMNode) -> Host:
     """The application that a screen or a pane belongs to. Textual types it as any `App`."""

@@ -61,6 +61,22 @@ def one_line(text: str) -> str:
 _ONE_LINE = {"\t": "  ", "\n": "⏎"}
 
 
+def char_by_char(text: str) -> str:
+    """As `one_line`, but every character is one: for a line in which a cursor counts them. What cannot be shown, or
+    joins its neighbours into one sign, is a dot."""
+    return text if text.isascii() and text.isprintable() else "".join(map(_one_char, text))
+
+
+def _one_char(char: str) -> str:
+    code = ord(char)
+    if 0x1F1E6 <= code <= 0x1F1FF:
+        return chr(ord("A") + code - 0x1F1E6)
+    if unicodedata.category(char) == "Zs":
+        return " "
+    joins = 0x1F3FB <= code <= 0x1F3FF or 0xFE00 <= code <= 0xFE0F
+    return char if char.isprintable() and not joins else "·"
+
+
 def first_line(text: str) -> str:
     """What is wrong, of a message whose further lines say where; for a place that has one line."""
     return text.partition("\n")[0]
@@ -146,32 +162,42 @@ def fit(text: str, width: int, align: Literal["<", ">", "^"] = "<") -> str:
 def wrap(text: str, width: int, first: str = "", indent: str = "") -> list[str]:
     """Lines of at most `width` cells, broken at spaces where there are any; Chinese between any two characters.
 
-    The first line begins with `first`, those after it with `indent`. A line break in the text begins a new line.
+    The first line begins with `first`, those after it with `indent`, unless that leaves no room. A line break in the
+    text begins a new line. Where there is no room at all there are no lines.
     """
     lines: list[str] = []
-    for paragraph in text.split("\n"):
-        lines += _wrapped(one_line(paragraph), width, indent if lines else first, indent)
+    for paragraph in text.split("\n") if width > 0 else ():
+        lines += _wrapped(one_line(paragraph).rstrip(), width, indent if lines else first, indent)
     return lines
 
 
 def _wrapped(text: str, width: int, lead: str, indent: str) -> Iterator[str]:
-    text = text.rstrip()
+    """Takes time in proportion to the text: a log line may be a megabyte."""
+    start = 0
     while True:
-        left, end = width - cells(lead), 0
+        lead = lead if cells(lead) < width else ""
+        left, end = width - cells(lead), start
         while end < len(text) and (left := left - char_cells(text[end])) >= 0:
             end += 1
-        end = max(end, 1)
         if end >= len(text):
-            yield (lead + text).rstrip()
+            yield (lead + text[start:]).rstrip()
             return
-        if text[end] != " ":
-            end = next((at for at in range(end, 0, -1) if _may_break(text, at) and text[:at].strip()), end)
-        yield (lead + text[:end]).rstrip()
-        lead, text = indent, text[end:].lstrip(" ")
+        if end == start:  # a wide character where there is room for half of one
+            yield lead + "…"
+            end += 1
+        else:
+            if text[end] != " ":
+                end = next((at for at in range(end, start, -1) if _may_break(text, at, start)), end)
+            yield (lead + text[start:end]).rstrip()
+        start = next((at for at in range(end, len(text)) if text[at] != " "), len(text))
+        lead = indent
 
 
-def _may_break(text: str, index: int) -> bool:
-    return text[index - 1] == " " or 2 in map(char_cells, text[index - 1 : index + 1])
+def _may_break(text: str, index: int, start: int) -> bool:
+    """Whether a line that begins at `start` may end before `index`; not where it would hold spaces only."""
+    if text[index - 1] == " ":
+        return not text[start:index].isspace()
+    return 2 in map(char_cells, text[index - 1 : index + 1])
 
 
 def gauge(share: float | None, width: int) -> str:

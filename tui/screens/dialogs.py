@@ -13,7 +13,6 @@ from tui.keymap import ACTIONS, PLACES, Action, written
 from tui.render.line import Line, line_cells
 from tui.screens.key_screen import KeyScreen, place
 from tui.terminal.textual_private import make_modal
-from tui.widgets.bars import Footer
 from tui.widgets.pane import Pane
 from tui.widgets.rows import Row, Rows
 
@@ -60,16 +59,14 @@ class Dialog(KeyScreen, Generic[BoxT]):
         """Take the focus, and let the footer below name the keys of the dialog."""
         self.styles.background = "transparent"
         self.set_focus(self.pane)
-        self._footers()
+
+    def repainted(self) -> None:
+        """The footer below shows the box's hint."""
+        self.footers_changed()
 
     def on_unmount(self) -> None:
         """Give the footer below back to its screen."""
-        self._footers()
-
-    def _footers(self) -> None:
-        for screen in self.app.screen_stack:
-            for footer in screen.query(Footer):
-                footer.repaint()
+        self.footers_changed()
 
     def on_resize(self, event: events.Resize) -> None:
         self.place_box()
@@ -393,10 +390,11 @@ class CommandPalette(Dialog[_Commands]):
         elif event.key in ("pagedown", "pageup"):
             pane.action_list_page_down() if event.key == "pagedown" else pane.action_list_page_up()
         elif event.key == "backspace":
-            self._type(pane.text[:-1])
-        elif event.is_printable and event.character:
-            self._type(pane.text + event.character)
+            pane.filter(pane.text[:-1])
         return True
 
-    def _type(self, text: str) -> None:
-        self.pane.filter(text)
+    takes_text = True
+
+    def put_text(self, text: str) -> None:
+        """What is typed filters."""
+        self.pane.filter(self.pane.text + text)

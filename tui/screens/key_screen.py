@@ -14,6 +14,8 @@ from tui.data.feed import Answer
 from tui.data.snapshot import Snapshot
 from tui.host import Host, host_of
 from tui.keymap import Action, written
+from tui.widgets.bars import Footer
+from tui.widgets.pane import Pane
 from tui.widgets.prompt import Prompt
 
 _MOST_STEPS_BACK = 10
@@ -62,20 +64,40 @@ class KeyScreen(Screen, inherit_bindings=False):
         return (*narrow, *(name for name in self.own_places if name not in narrow))
 
     def set_focus(self, widget: Widget | None, scroll_visible: bool = True, from_app_focus: bool = False) -> None:
-        """Also remember where it was put, for when that has been out of sight."""
+        """Also remember where it was put, for when that has been out of sight. A line for a text keeps it, whatever is
+        clicked on: what is typed on would be taken for keys."""
         if widget is not None and not isinstance(widget, Input):
             self._wanted = widget
+            if self.prompt is not None:
+                return
+            widget = self.focus_place()
+        if widget is None and self.focused is not None and self.focused.is_attached and self.focused.display:
+            return  # a click beside everything
+        self._focus(widget, scroll_visible, from_app_focus)
+
+    def _focus(self, widget: Widget | None, scroll_visible: bool = False, from_app_focus: bool = False) -> None:
+        """Keys mean something else from now on."""
         super().set_focus(widget, scroll_visible, from_app_focus)
+        self.footers_changed()
+
+    def footers_changed(self) -> None:
+        """Other keys can be pressed now: also the footer of a screen below names those of the one in front."""
+        for screen in self.app.screen_stack:
+            for footer in screen.query(Footer):
+                footer.repaint()
 
     def focus_place(self) -> Widget | None:
-        """What has the focus: the line for a text while there is one, else where it was put last."""
-        return self.prompt or self._wanted
+        """What has the focus: the line for a text while there is one, else where it was put last, or as long as that is
+        hidden, the first pane in sight."""
+        if self.prompt is not None or self._wanted is None or self._wanted.display:
+            return self.prompt or self._wanted
+        return next((pane for pane in self.query(Pane) if pane.display), self._wanted)
 
     def settle_focus(self) -> None:
         """Give the focus to what is to have it: layouts hide and show panes, and lines for a text come and go."""
         widget = self.focus_place()
         if widget is not None and widget is not self.focused:
-            super().set_focus(widget, False)
+            self._focus(widget)
 
     def take(self, snapshot: Snapshot) -> None:
         """A new snapshot has come."""
@@ -91,6 +113,9 @@ class KeyScreen(Screen, inherit_bindings=False):
 
     def focus_changed(self) -> None:
         """A pane shows something else, for which other keys may be meant."""
+
+    def repainted(self) -> None:
+        """A pane has been computed again."""
 
     @property
     def ready(self) -> bool:

@@ -249,6 +249,7 @@ class RunActions:
             calls = tuple(partial(_restore, run_id) for run_id in deleted)
             self._host.undoes.append(Undo(calls, msg("back again: {runs}", runs=listed(deleted)), deleted[0]))
             self._screen.runs.marks.difference_update(deleted)
+            self._screen.runs.rebuild()
             if len(deleted) == 1:
                 return msg("in the trash: {deleted} · u takes it back out", deleted=listed(deleted))
             return msg("in the trash: {deleted} · u takes them back out", deleted=listed(deleted))

@@ -7,7 +7,6 @@ from textual import events
 from textual.app import ComposeResult
 from textual.geometry import Region
 from textual.timer import Timer
-from textual.widget import Widget
 
 from engine.base.messages import msg
 from engine.present import numbers
@@ -120,12 +119,6 @@ class MainScreen(KeyScreen):
         self.settle_focus()
         self._show_all()
 
-    def focus_place(self) -> Widget | None:
-        """Where it was put last, or the first pane in sight; that one alone on the whole screen."""
-        last = super().focus_place()
-        seen = [self.pane(name) for name in self.layout_now.panes]
-        return last if not seen or last is self.prompt or last in seen else seen[0]
-
     def _narrow(self) -> bool:
         return arrange(*self.app.size).kind != "four"
 
@@ -146,8 +139,8 @@ class MainScreen(KeyScreen):
         self.runs.take(snapshot)
         if self.runs.run is not None:
             self.selected = self.runs.run.id
+        self.gpus.take(snapshot.machine)  # first: where there is no room for it, the run's pane draws its lines
         self._show_detail()
-        self.gpus.take(snapshot.machine)
         self.header.repaint()
         self.status_line.repaint()  # its age: written when the minute turns
         self.footer.repaint()
@@ -203,9 +196,6 @@ class MainScreen(KeyScreen):
         self.set_view(self.host.view)
         self.footer.repaint()
 
-    def on_descendant_focus(self) -> None:
-        self.footer.repaint()
-
     @property
     def chosen(self) -> list[Run]:
         """What keys act on: the marked runs, else the one under the cursor."""
@@ -257,10 +247,10 @@ class MainScreen(KeyScreen):
 
     def action_main_step_pane(self, by: int) -> None:
         """The next pane; where one is alone on the screen, its next tab."""
-        if self.layout_now.kind in ("zoom", "list"):
-            self.run.turn(by) if self.run.display else None
-            return
         seen = [name for name in PANES if name in self.layout_now.panes]
+        if len(seen) < 2:
+            self.run.turn(by) if "run" in seen else None
+            return
         here = next((index for index, name in enumerate(seen) if self.focused is self.pane(name)), 0)
         self.pane(seen[(here + by) % len(seen)]).focus()
 

@@ -111,6 +111,11 @@ class NewRunScreen(KeyScreen):
         self._previewer.close()
         self._reporter.close()
 
+    def on_rows_moved(self) -> None:
+        """What is told is about the setting under the cursor."""
+        self.info.action_list_top()
+        self.info.repaint()
+
     # where it starts from
 
     def start_from(self, source: int | str | None) -> None:
@@ -249,6 +254,7 @@ class NewRunScreen(KeyScreen):
         regions = layout(width, height)
         for widget in (self.head, self.fields, self.info, self.label_line, self.status_line, self.footer):
             place(widget, regions.get(widget.id or ""))
+        self.settle_focus()
         self._lay_line()
 
     def _lay_line(self) -> None:

@@ -192,7 +192,7 @@ def _put(cells: list[Cell], text: str, pen: Pen) -> None:
     for char in text:
         size = get_character_cell_size(char)
         if size == 0:
-            if cells:
+            if cells and char.isprintable():  # a mark on the letter before; nothing that a terminal would obey
                 at = len(cells) - 1
                 while at and not cells[at][0]:
                     at -= 1

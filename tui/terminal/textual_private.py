@@ -10,6 +10,7 @@ reads this file, and `tests/tui/terminal/test_screen_pty.py` says in a real term
     App._driver                                       the driver, whose writer may be behind
     App._check_bindings                               the keys of an input line: arrows, backspace, enter
     App._fatal_error, _close_messages_no_wait         leaving with one line instead of a traceback
+    Input._value                                      what a line to type in shows of its text
     MessagePump._mounted_event                        when a widget can take keys
     Screen._modal                                     a dialog, which leaves what is below in sight
     linux_driver.WriterThread                         replaced by a writer that never makes the event loop wait
@@ -31,6 +32,7 @@ from typing import Any
 
 from rich.color import ColorSystem
 from rich.console import Console
+from rich.text import Text
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual._keyboard_protocol import MODIFIER_FUNCTIONAL_KEYS
 from textual._xterm_parser import XTermParser
@@ -38,6 +40,7 @@ from textual.app import App
 from textual.drivers import linux_driver
 from textual.message_pump import MessagePump
 from textual.screen import Screen
+from textual.widgets import Input
 
 Update = ChopsUpdate | LayoutUpdate
 """What a picture changes: pieces of lines, or all lines of a region."""
@@ -82,6 +85,18 @@ class PrivateApp(App, inherit_bindings=False):
     def _fatal_error(self) -> None:
         self.failed()
         self._close_messages_no_wait()
+
+
+class PrivateInput(Input):
+    """A line to type in that shows its text as the terminal may have it."""
+
+    def shown(self, text: str) -> str:
+        """What is drawn, a character for each character."""
+        return text
+
+    @property
+    def _value(self) -> Text:
+        return Text(self.shown(self.value), no_wrap=True, overflow="ignore", end="")
 
 
 class PrivateDriver(linux_driver.LinuxDriver):

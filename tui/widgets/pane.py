@@ -126,6 +126,12 @@ class Pane(Lines, can_focus=True):
         self.screen.set_focus(self, scroll_visible)
         return self
 
+    def repaint(self) -> None:
+        """Also what the screen says about it elsewhere."""
+        super().repaint()
+        if self.is_attached:
+            self.key_screen.repainted()
+
     def watch_has_focus(self, focused: bool) -> None:
         """The frame is heavy with the focus."""
         # Not on_focus: that comes before `has_focus` is set, and the frame would show the focus one key late.

@@ -5,11 +5,12 @@ from typing import Any
 
 from textual.widgets import Input
 
-from engine.present.text import cells
+from engine.present.text import cells, char_by_char
 from tui.host import screen_of
+from tui.terminal.textual_private import PrivateInput
 
 
-class Prompt(Input):
+class Prompt(PrivateInput):
     """Shown by `KeyScreen.ask`. Enter gives the text to `done`; escape calls `given_up`."""
 
     DEFAULT_CSS = """
@@ -25,9 +26,13 @@ class Prompt(Input):
         changed: Callable[[str], Any] | None = None,
         given_up: Callable[[], Any] | None = None,
     ) -> None:
-        super().__init__(value=value, id="prompt", compact=True, select_on_focus=False)
+        super().__init__(value=value, compact=True, select_on_focus=False)
         self.label, self.done, self.changed, self.given_up = label, done, changed, given_up
         self.cursor_blink = False  # a blinking cursor writes twice a second
+
+    def shown(self, text: str) -> str:
+        """A name or a paste may hold what a terminal would obey."""
+        return char_by_char(text)
 
     def on_resize(self) -> None:
         """Text may have been typed ahead, before there was any room to scroll in."""
@@ -35,7 +40,7 @@ class Prompt(Input):
 
     def _show_cursor(self) -> None:
         """Scroll to the cursor. Textual does while one letter comes after the other, but not behind a long paste."""
-        left = cells(self.value[: self.cursor_position])
+        left = cells(char_by_char(self.value[: self.cursor_position]))
         if not self.scroll_offset.x <= left < self.scroll_offset.x + self.size.width:
             self.scroll_to(x=max(0, left - self.size.width + 2), animate=False, force=True)
 

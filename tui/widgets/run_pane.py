@@ -157,8 +157,6 @@ class RunPane(Chart):
         if tab == WHY and self.detail is not None and self._failure != (run.id, run.reason or ""):
             self._failure = run.id, run.reason or ""
             self.host.feed.query("fixes", self._fixes_question(run))
-        if tab == WHY:
-            self._draw_failure()
 
     def _version_of(self, run: Run, curves: Sequence[CurveSpec]) -> Hashable:
         """Changes when the chart is worth drawing again: new steps alone make it so once a second."""
@@ -192,8 +190,6 @@ class RunPane(Chart):
         if answer.key == "log" and answer.value is not None and self.run is not None:
             run_id, tail = answer.value
             if run_id == self.run.id and isinstance(tail, Tail) and self._take_log(tail):
-                if self.tab == WHY:
-                    self._draw_failure()
                 self.repaint()
         elif answer.key == "log-part" and answer.value is not None and self.run is not None:
             run_id, part, offset = answer.value
@@ -206,17 +202,16 @@ class RunPane(Chart):
             run_id, fixes = answer.value
             if run_id == self.run.id:
                 self.fixes = fixes
-                self._draw_failure()
                 self.repaint()
 
     def _take_log(self, tail: Tail) -> bool:
         assert self.run is not None
         return self.logs.take(tail, log_markers(self.run, self.detail.events if self.detail else ()))
 
-    def _draw_failure(self) -> None:
+    def _draw_failure(self, width: int) -> None:
         if self.run is not None:
             lines = self.logs.tail.shown() if self.logs.tail and not self.logs.tail.problem else ()
-            self.why.take(failure_panel(self.run, self.detail, self.fixes, lines[-60:], self.outer_size.width - 2))
+            self.why.take(failure_panel(self.run, self.detail, self.fixes, lines[-60:], width))
 
     # what is drawn
 
@@ -266,6 +261,8 @@ class RunPane(Chart):
             return lines + self._gpus.body(width, room)
         if self.tab == POINTS:
             return lines + self._points.lines_at(width, room)
+        if self.tab == WHY:
+            self._draw_failure(width)
         sheet = self.sheet()
         return lines + (sheet.body(width, room) if sheet else [])
 
