@@ -61,7 +61,7 @@ FROZEN_SECONDS = 30.0
 PICTURE_EVERY, LEAVE_EVERY = 20, 150
 START = 1_790_000_000.0
 Step = tuple[str, Any]
-"""`keys`: text; `paste`: text; `size`: width and height; `later`: seconds; `click`: x, y, how often; `wheel`: x, y, up."""
+"""`keys`, `paste`: text; `size`: width and height; `later`: seconds; `click`: x, y, how often; `wheel`: x, y, up."""
 
 _CODES = {
     "up": "\x1b[A", "down": "\x1b[B", "right": "\x1b[C", "left": "\x1b[D", "home": "\x1b[H", "end": "\x1b[F",
@@ -151,7 +151,7 @@ class WalkedFeed(Feed):
     _at_work = False
 
     def asked(self) -> bool:
-        return self.is_alive() and bool(self._refresh_now and not self._paused or self._questions or self._at_work)
+        return self.is_alive() and bool((self._refresh_now and not self._paused) or self._questions or self._at_work)
 
     def _build(self, *values: Any) -> Any:
         self._at_work = True
@@ -407,7 +407,8 @@ def _frozen(*_: Any) -> None:
 
 @contextlib.contextmanager
 def _walkable(clock: Clock) -> Iterator[None]:
-    """No helper processes, panes that follow a cursor at once, a clock that is ours, and an alarm that nothing can keep the event loop from."""
+    """No helper processes, panes that follow a cursor at once, a clock that is ours, and an alarm that no
+    endless loop keeps from ringing."""
     perform = KeyScreen.perform
 
     def noted(screen: KeyScreen, action: Any) -> None:
@@ -469,7 +470,8 @@ def fault_of(root: Path, path: Sequence[Step], size: tuple[int, int]) -> Fault |
 
 
 def shortest(root: Path, path: Sequence[Step], size: tuple[int, int], kind: str, tries: int = 60) -> list[Step]:
-    """Fewer steps that end in such a fault, whose text begins with `kind`: halves, quarters, … are left out as long as one comes (delta debugging)."""
+    """Fewer steps that end in such a fault, whose text begins with `kind`: halves, quarters, … are left out as long as one
+    comes (delta debugging)."""
     left = list(path)
     pieces = 2
     while tries and len(left) > 1:
