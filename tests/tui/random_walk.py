@@ -470,8 +470,8 @@ def fault_of(root: Path, path: Sequence[Step], size: tuple[int, int]) -> Fault |
 
 
 def shortest(root: Path, path: Sequence[Step], size: tuple[int, int], kind: str, tries: int = 60) -> list[Step]:
-    """Fewer steps that end in such a fault, whose text begins with `kind`: halves, quarters, … are left out as long as one
-    comes (delta debugging)."""
+    """Fewer steps to such a fault, whose text begins with `kind`: halves, quarters, … are left out as long as one comes
+    (delta debugging)."""
     left = list(path)
     pieces = 2
     while tries and len(left) > 1:
