@@ -273,7 +273,8 @@ class Control:
         outcome = queue.resume(conn, run_id, step)
         if outcome:
             self._see_to_daemon()
-        return dataclasses.replace(outcome, notes=resumed.notes) if outcome else outcome
+        held = (msg("it is still held: finetop release {run_id} lets it start", run_id=run_id),) if run.held else ()
+        return dataclasses.replace(outcome, notes=(*resumed.notes, *held)) if outcome else outcome
 
     def choose_best(self, run_id: int, by: str) -> str:
         """Let another metric say which of an ended run's checkpoints is the best, from its evaluations; what that came

@@ -351,7 +351,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
     def say(self, text: str, role: str = "text", whole: str = "") -> None:
         """Put a line above the footer until a later key, and into the log: `whole` there, where the line is short for
         it."""
-        self.messages.show(one_line(text), role, whole=whole or text)
+        self.messages.show(one_line(text.replace("\n", " · ")), role, whole=whole or text)
         self._status_changed()
 
     def _status_changed(self) -> None:

@@ -214,6 +214,14 @@ def test_a_done_run_goes_on_only_when_there_is_more_to_do(workspace, control, se
     assert read_meta(workspace.runs / str(run_id))["data"], "what was known of the data is kept"
 
 
+def test_a_run_that_was_held_when_it_left_the_queue_is_resumed_held_and_says_so(workspace, control, settings):
+    run_id = ended(workspace, control, settings, 3)
+    assert control.resume(run_id) and control.hold(run_id) and control.stop(run_id)
+    outcome = control.resume(run_id)
+    assert outcome and any("still held" in note for note in outcome.notes)
+    assert run_of(workspace, run_id).held
+
+
 def test_a_run_out_of_patience_is_resumed_with_more_of_it_or_earlier(workspace, control, settings):
     """Else it would end again before its first step: said before anything of it is touched."""
     run_id = ended(workspace, control, settings, 3, 6, 9, state="running", train__early_stopping=2, train__epochs=3)

@@ -174,6 +174,8 @@ def _middle(run: Run, columns: Columns, is_first: bool) -> Line:
         if not loss and columns.heads and run.estimate_bytes:  # the heading of the queue says that it is memory
             loss = f"~{numbers.size(run.estimate_bytes)}"
         left = columns.state + columns.step
+        if cells(text) > left and columns.heads and run.wait_reason and cells(one_line(run.wait_reason)) <= left:
+            text = one_line(run.wait_reason)  # that it waits stands in the heading
         if cells(text) > left:
             return [(fit(text, room), role)]
         return [

@@ -8,7 +8,7 @@ from engine.base.messages import msg
 from engine.base.units import bytes_text
 from engine.base.workspace import folder_bytes
 from engine.present import numbers
-from engine.present.text import fit, one_line
+from engine.present.text import fit, one_line, wrap
 from engine.store.run_records import Outcome
 from engine.store.trash import Trashed
 from tui.data.feed import Answer
@@ -74,13 +74,12 @@ class _Trash(Rows):
         return rows
 
     def nothing(self, width: int, height: int) -> list[Line]:
-        return [
-            [],
-            [("  The trash is empty.", "text")],
-            [],
-            [("  What d deletes, runs and checkpoints, comes here, until you delete it for good", "dim")],
-            [("  or a disk is full: then what has lain here longest goes first.", "dim")],
-        ]
+        words = (
+            "What d deletes, runs and checkpoints, comes here until you delete it for good, or a disk is full: then"
+            " what has lain here longest goes first."
+        )
+        lines: list[Line] = [[], [("  The trash is empty.", "text")], []]
+        return [*lines, *([("  " + text, "dim")] for text in wrap(words, max(20, width - 4)))]
 
 
 class TrashScreen(Dialog[_Trash]):

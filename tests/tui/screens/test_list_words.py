@@ -173,3 +173,18 @@ async def test_why_a_checkpoint_is_kept_has_the_room_that_others_leave(tmp_path)
         pane = shown.main.checkpoints
         line = pane._columns(60, "30", "", "0.5", "1M", "★ best, epoch 3, last 3, latest", "31d20h", "")
         assert "latest" in line and cells(line) <= 60
+
+
+@played
+async def test_a_loss_that_became_nan_is_counted_under_the_chart(tmp_path):
+    filler = Filler(tmp_path)
+    run_id = filler.add("nan-run")
+    queue.claim(filler.conn, run_id)
+    steps = [{"kind": "metric", "step": step, "values": {"train/loss": 1.0}} for step in range(1, 12)]
+    lost = {"values": {"train/loss": None}, "nonfinite": {"train/loss": "nan"}}
+    steps += [{"kind": "metric", "step": step, **lost} for step in range(12, 31)]
+    filler.journal(
+        run_id, {"kind": "state", "state": "running"}, *steps, {"kind": "state", "state": "done", "step": 30}
+    )
+    async with Shown(tmp_path) as shown:
+        await until(lambda: "loss NaN at 19 of 30 steps" in " ".join(shown.main.run.shown_text()))
