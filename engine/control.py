@@ -19,17 +19,16 @@ from engine.base.worker_process import worker_alive
 from engine.base.workspace import CHECKPOINTS, Workspace, folder_bytes
 from engine.daemon import daemon_client
 from engine.runs import checkpoints, resume_run
+from engine.runs.checkpoints import checkpoint_folder, step_of
 from engine.runs.relocate import located
 from engine.runs.run_folder import (
     absolute,
     change_run,
     check_inputs,
-    checkpoint_folder,
     create_run,
     data_fingerprints,
     named,
     read_meta,
-    step_of,
     write_config,
 )
 from engine.settings.resolve import Layer, Resolved, overlay, read_run

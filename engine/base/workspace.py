@@ -11,6 +11,8 @@ from engine.base.messages import msg
 
 DATABASE = "runs.db"
 CONFIG = "config.json"
+META_KEY = "finetop"
+"""The one top-level key of a saved config that is not a group of settings: version, origins."""
 LOG = "log.txt"
 CHECKPOINTS = "checkpoints"
 PINNED = "pinned"

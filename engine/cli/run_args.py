@@ -14,7 +14,7 @@ from engine.base.units import duration
 from engine.base.workspace import Workspace, parse_checkpoint_name
 from engine.daemon import daemon_client
 from engine.present.text import print_json, visible
-from engine.runs.run_folder import checkpoint_folder
+from engine.runs.checkpoints import checkpoint_folder
 from engine.store import queries
 from engine.store.connect import Connection, reader, writer
 from engine.store.discover import import_unknown, unknown_runs

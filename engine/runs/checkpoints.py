@@ -7,9 +7,9 @@ import re
 import shutil
 from pathlib import Path
 
-from engine.base.errors import CheckpointError
+from engine.base.errors import CheckpointError, InputError
 from engine.base.messages import msg
-from engine.base.workspace import PINNED
+from engine.base.workspace import CHECKPOINTS, PINNED
 
 STEP_NAME = re.compile(r"step-(\d{8,})")
 _NOT_WEIGHTS = ("training_state.pt", PINNED)
@@ -21,6 +21,30 @@ def steps(folder: Path) -> list[int]:
         return sorted(int(match[1]) for name in os.listdir(folder) if (match := STEP_NAME.fullmatch(name)))
     except FileNotFoundError:
         return []
+
+
+def checkpoint_folder(folder: Path, point: str) -> Path:
+    """The folder of the checkpoint called `point` (latest, best, epoch-N or a step). InputError names what there is."""
+    checkpoints = folder / CHECKPOINTS
+    try:
+        names = sorted(os.listdir(checkpoints))
+    except OSError:
+        names = []
+    links = [name for name in names if name in ("best", "latest") or name.startswith("epoch-")]
+    steps = [int(match[1]) for name in names if (match := STEP_NAME.fullmatch(name))]
+    path = path_of(checkpoints, int(point)) if point.isdecimal() else checkpoints / point
+    if (point in links or (point.isdecimal() and int(point) in steps)) and path.is_dir():
+        return path.resolve()
+    available = [*links, *map(str, steps)]
+    raise InputError(
+        msg("run {folder_name} has no checkpoint '{point}'", folder_name=folder.name, point=point),
+        msg("It has {available}.", available=", ".join(available)) if available else "It has none yet.",
+    )
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step of a checkpoint's folder, `step-00000120`."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def is_pinned(folder: Path, step: int) -> bool:

@@ -12,9 +12,9 @@ from engine.base.errors import EngineError, InputError
 from engine.base.messages import msg
 from engine.base.workspace import Workspace, parse_checkpoint_name
 from engine.models.model_name import ADAPTER, is_path
+from engine.runs.checkpoints import checkpoint_folder, step_of
 from engine.runs.journal import began
 from engine.runs.relocate import located
-from engine.runs.run_folder import checkpoint_folder, step_of
 from engine.settings.resolve import Layer, from_groups, resolve
 from engine.settings.schema import RunConfig
 

@@ -20,7 +20,7 @@ from engine.metrics.names import metric_name
 from engine.models.model_facts import find_folder
 from engine.models.model_name import check_model_name
 from engine.runs import journal
-from engine.runs.checkpoints import path_of, steps, untrained_note
+from engine.runs.checkpoints import checkpoint_folder, path_of, step_of, steps, untrained_note
 from engine.runs.lr_schedule import jump
 from engine.runs.relocate import (
     base_of,
@@ -37,11 +37,9 @@ from engine.runs.run_folder import (
     LISTS_OF_PATHS,
     check_data,
     check_inputs,
-    checkpoint_folder,
     overlaid,
     path_hashes,
     read_meta,
-    step_of,
     write_config,
 )
 from engine.settings.auto_values import require_resolved

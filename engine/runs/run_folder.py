@@ -16,14 +16,13 @@ from engine import __version__
 from engine.base.atomic_files import atomic_write
 from engine.base.errors import InputError, encodable
 from engine.base.messages import msg
-from engine.base.workspace import CHECKPOINTS, CONFIG, Workspace
+from engine.base.workspace import CONFIG, META_KEY, Workspace
 from engine.models.model_facts import find_folder
 from engine.models.model_name import ADAPTER, check_model_name
 from engine.models.weights import check_weights
-from engine.runs.checkpoints import STEP_NAME, path_of
 from engine.runs.data_fingerprint import changes, fingerprints
 from engine.settings.resolve import Layer, Resolved, overlay, read_run
-from engine.settings.schema import META_KEY, PATHS, RunConfig
+from engine.settings.schema import PATHS, RunConfig
 
 if TYPE_CHECKING:
     from engine.metrics.scoring_command import ScoreCommand
@@ -213,30 +212,6 @@ def score_command(config: RunConfig, workspace: Path) -> "ScoreCommand | None":
 
 def _files(config: RunConfig) -> list[str]:
     return [*config.data.files, *config.data.val_files]
-
-
-def checkpoint_folder(folder: Path, point: str) -> Path:
-    """The folder of the checkpoint called `point` (latest, best, epoch-N or a step). InputError names what there is."""
-    checkpoints = folder / CHECKPOINTS
-    try:
-        names = sorted(os.listdir(checkpoints))
-    except OSError:
-        names = []
-    links = [name for name in names if name in ("best", "latest") or name.startswith("epoch-")]
-    steps = [int(match[1]) for name in names if (match := STEP_NAME.fullmatch(name))]
-    path = path_of(checkpoints, int(point)) if point.isdecimal() else checkpoints / point
-    if (point in links or (point.isdecimal() and int(point) in steps)) and path.is_dir():
-        return path.resolve()
-    available = [*links, *map(str, steps)]
-    raise InputError(
-        msg("run {folder_name} has no checkpoint '{point}'", folder_name=folder.name, point=point),
-        msg("It has {available}.", available=", ".join(available)) if available else "It has none yet.",
-    )
-
-
-def step_of(checkpoint: Path) -> int:
-    """The step of a checkpoint's folder, `step-00000120`."""
-    return int(checkpoint.name.removeprefix("step-"))
 
 
 def write_config(folder: Path, config: RunConfig, meta: Mapping[str, Any]) -> None:

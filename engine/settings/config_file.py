@@ -6,8 +6,9 @@ from typing import Any
 
 from engine.base.errors import InputError
 from engine.base.messages import msg
+from engine.base.workspace import META_KEY
 from engine.settings.coerce import kind_of_value, quoted_name
-from engine.settings.schema import META_KEY, SETTINGS
+from engine.settings.schema import SETTINGS
 
 _MAX_CONFIG_BYTES = 4_000_000
 """No config is this large; a data file given by mistake often is."""

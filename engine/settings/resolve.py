@@ -7,12 +7,13 @@ from typing import Any
 
 from engine.base.errors import ConfigError
 from engine.base.messages import msg
+from engine.base.workspace import META_KEY
 from engine.metrics import best_evaluation
 from engine.metrics.names import MAIN_SCORES
 from engine.settings.aliases import nearest_setting
 from engine.settings.coerce import as_text, check_bounds, check_text, coerce, quoted_name
 from engine.settings.config_file import by_path, read_groups
-from engine.settings.schema import META_KEY, SETTINGS, RunConfig
+from engine.settings.schema import SETTINGS, RunConfig
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from engine.base.errors import is_utf8
+from engine.base.workspace import META_KEY
 
 Auto = Literal["auto"]
-META_KEY = "finetop"
-"""The one top-level key of a saved config that is not a group of settings: version, origins."""
 PATHS = ("data.files", "data.val_files", "model.name", "model.checkpoint", "data.template", "eval.schema")
 """Settings that may hold paths."""
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.settings.schema import META_KEY
+from engine.base.workspace import META_KEY
 from engine.store.run_records import NewRun
 
 _FIELDS = frozenset(field.name for field in dataclasses.fields(NewRun))

@@ -63,6 +63,22 @@ def test_queueing_and_listing_load_nothing_heavy(tmp_path, monkeypatch):
     assert not loaded_by(f"{statement}\nassert main(['ls']) == 0") & HEAVY
 
 
+@pytest.mark.parametrize("words", [["ls"], ["ls", "--json"], ["history"]])
+def test_listings_load_no_settings(words, tmp_path, monkeypatch):
+    """Settings, models and formats take a third of a listing's time to import, and it needs nothing of them."""
+    monkeypatch.setenv("FINETOP_NO_DAEMON", "1")
+    monkeypatch.setenv("FINETOP_WORKSPACE", str(tmp_path))
+    data = tmp_path / "rows.csv"
+    data.write_text("text,label\na,b\n")
+    subprocess.run([sys.executable, "-m", "tui", "add", "--data-file", data], cwd=ROOT, check=True, capture_output=True)
+    code = f"from engine.cli.main import main; import sys; assert main({words!r}) == 0\n"
+    code += "print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    parts = {name.split(".")[1] for name in done.stderr.split() if name.startswith("engine.")}
+    assert "store" in parts
+    assert not parts & {"settings", "models", "formats", "data", "worker"}
+
+
 @pytest.mark.parametrize(
     ("library", "folder"),
     [

@@ -13,7 +13,7 @@ from engine.base.worker_process import how_it_left, worker_command, worker_envir
 from engine.base.workspace import CHECKPOINTS, find_workspace, parse_checkpoint_name
 from engine.present.numbers import bytes_text
 from engine.present.text import print_json, visible
-from engine.runs.run_folder import checkpoint_folder
+from engine.runs.checkpoints import checkpoint_folder
 
 _EPILOG = """examples:
   finetop export 41@best my-model --to merged

@@ -21,8 +21,7 @@ from engine.cli.run_args import (
 )
 from engine.present.numbers import ago, bytes_text
 from engine.present.text import Column, output_width, print_json, table
-from engine.runs.checkpoints import path_of
-from engine.runs.run_folder import checkpoint_folder, step_of
+from engine.runs.checkpoints import checkpoint_folder, path_of, step_of
 from engine.store import trash
 from engine.store.connect import Connection
 from engine.store.run_records import Outcome, RunState

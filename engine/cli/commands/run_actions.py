@@ -24,8 +24,7 @@ from engine.cli.settings_flags import add_setting_flags, given_layers, named_set
 from engine.control import Control
 from engine.daemon import daemon_client
 from engine.present.text import visible
-from engine.runs.checkpoints import untrained_note
-from engine.runs.run_folder import checkpoint_folder
+from engine.runs.checkpoints import checkpoint_folder, untrained_note
 from engine.settings.coerce import parse_value
 from engine.store import queries
 from engine.store.connect import Changes, Connection
