@@ -35,7 +35,7 @@ from tui.data.snapshot import Snapshot, View
 from tui.host import Undo
 from tui.keymap import Keymap
 from tui.render.notifications import event_words
-from tui.render.theme import Palette, choose, speaks_utf8
+from tui.render.theme import Palette, choose, lacks_glyphs, speaks_utf8
 from tui.screens.key_screen import KeyScreen
 from tui.settings import Memory, Settings
 from tui.terminal.driver import Driver
@@ -88,9 +88,8 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         self.readonly = readonly
         self._welcome = welcome
         self.keymap = Keymap(self.settings.keys)
-        self.palette = Palette(
-            choose(self.settings.theme, self.console.color_system), self.settings.ascii, speaks_utf8()
-        )
+        self.ascii_only = self.settings.ascii or lacks_glyphs()
+        self.palette = Palette(choose(self.settings.theme, self.console.color_system), self.ascii_only, speaks_utf8())
         self.asks_background = self.settings.theme == "auto" and self.palette.name in ("dark", "light")
         """Whether the terminal's background decides between two palettes."""
         self.register_theme(self.palette.textual())
@@ -227,7 +226,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         name = "light" if message.light else "dark"
         if not self.asks_background or name == self.palette.name:
             return
-        self.palette = Palette(name, self.settings.ascii, speaks_utf8())
+        self.palette = Palette(name, self.ascii_only, speaks_utf8())
         theme = dataclasses.replace(self.palette.textual(), name=f"finetop-{name}")
         self.register_theme(theme)
         self.theme = theme.name

@@ -225,22 +225,68 @@ def written(key: str) -> str:
     return KEY_NAMES.get(key, key)
 
 
+_NAMED_KEYS = frozenset(
+    "up down left right home end pageup pagedown insert delete backspace enter escape tab space".split()
+) | {f"f{number}" for number in range(1, 25)}
+_MODIFIERS = frozenset(("ctrl", "alt", "shift", "super", "hyper", "meta"))
+
+
+def is_key(key: str) -> bool:
+    """Whether a terminal can send such a key: `x`, `X`, `f3`, `pagedown`, `ctrl+x`, `shift+tab`."""
+    *modifiers, name = key.split("+") if len(key) > 1 else [key]
+    letter = len(name) == 1 and name.isprintable() and name != " " and "shift" not in modifiers
+    return (letter or name in _NAMED_KEYS) and _MODIFIERS.issuperset(modifiers)
+
+
 class Keymap:
     """Which key means which action where; the user's own keys replace the table's."""
 
     def __init__(self, custom: Mapping[str, Iterable[str]] | None = None) -> None:
-        custom = custom or {}
-        self.problems = [msg("there is no action '{name}'", name=name) for name in custom if name not in BY_ID]
-        self._keys = {action.id: tuple(custom.get(action.id, action.keys)) for action in ACTIONS}
+        self.problems: list[str] = []
+        own = {name: self._usable(name, keys) for name, keys in (custom or {}).items()}
+        self._keys = {action.id: own.get(action.id) or action.keys for action in ACTIONS}
         self._meaning: dict[tuple[str, str], str] = {}
         # The user's keys come first: they push a default out of a place, and two of them on one key are a mistake.
-        for action in sorted(ACTIONS, key=lambda action: action.id not in custom):
+        for action in sorted(ACTIONS, key=lambda action: not own.get(action.id)):
             for key in self._keys[action.id]:
                 first = self._meaning.setdefault((action.where, key), action.id)
-                if first != action.id and action.id in custom:
+                if first != action.id and own.get(action.id):
                     self.problems.append(
                         msg("'{key}' is both {first} and {second}", key=key, first=first, second=action.id)
                     )
+        self.problems += [self._left_without(action) for action in ACTIONS if not self.keys(action.id)]
+        self.problems += [hidden for name, keys in own.items() for key in keys if (hidden := self._hides(name, key))]
+
+    def _usable(self, action_id: str, keys: Iterable[str]) -> tuple[str, ...]:
+        """The keys that there are, of an action that there is; the others are told. Without any the table's stay."""
+        if action_id not in BY_ID:
+            self.problems.append(msg("there is no action '{name}'", name=action_id))
+            return ()
+        keys = tuple(keys)
+        for key in keys:
+            if not is_key(key):
+                self.problems.append(
+                    msg(
+                        "{name}: there is no key '{key}'; keys are written as x, X, f3, pagedown, ctrl+x",
+                        name=action_id,
+                        key=key,
+                    )
+                )
+        return tuple(filter(is_key, keys))
+
+    def _left_without(self, action: Action) -> str:
+        key = self._keys[action.id][0]
+        pushed_by = self._meaning[action.where, key]
+        return msg("'{key}' is {first} now, and {second} has no key", key=key, first=pushed_by, second=action.id)
+
+    def _hides(self, action_id: str, key: str) -> str:
+        """Where an own key of a pane is the only one of an action that is meant for everywhere."""
+        where = BY_ID[action_id].where
+        for wider in ("main", "any") if where != "any" else ():
+            hidden = self._meaning.get((wider, key)) if wider != where else None
+            if hidden and self.keys(hidden) == (key,):
+                return msg("'{key}' is {first}, which hides {second} there", key=key, first=action_id, second=hidden)
+        return ""
 
     def keys(self, action_id: str) -> tuple[str, ...]:
         """The keys of an action that reach it."""

@@ -31,14 +31,17 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """Text of any origin as one line whose width is certain; line breaks become ⏎, control characters are written out.
 
-    What terminals disagree about is made plain: flags become letters, skin tones and variation selectors are left out.
+    What terminals disagree about is made plain: flags become letters, skin tones and variation selectors are left out,
+    and joiners between characters that are no ASCII: an astronaut becomes a woman and a rocket.
     """
     if text.isascii() and text.isprintable():
         return text
     shown: list[str] = []
     marks = 0
-    for char in text:
+    for index, char in enumerate(text):
         code = ord(char)
+        if char in "\u200c\u200d" and 0 < index < len(text) - 1 and min(text[index - 1], text[index + 1]) > "\x7f":
+            continue
         if 0x1F3FB <= code <= 0x1F3FF or 0xFE00 <= code <= 0xFE0F:
             continue
         if char.isprintable() and char_cells(char) == 0:

@@ -1,7 +1,9 @@
 """A helper process: it takes no time from the screen's threads, and can be ended."""
 
+import os
 import subprocess
 import threading
+from collections.abc import Mapping
 
 
 class HelperProcess:
@@ -12,8 +14,15 @@ class HelperProcess:
         self._process: subprocess.Popen | None = None
         self._closed = False
 
-    def run(self, command: list[str], stdin: str = "", seconds: float | None = None) -> tuple[int, str, str] | None:
+    def run(
+        self,
+        command: list[str],
+        stdin: str = "",
+        seconds: float | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> tuple[int, str, str] | None:
         """Exit code, stdout, stderr; None if it was ended for another question. Waits: not for the event loop.
+        `environ` is added to the screen's own.
 
         Raises OSError where it cannot be started, and TimeoutExpired, once it was ended, after so many seconds.
         """
@@ -22,7 +31,12 @@ class HelperProcess:
             if self._closed:
                 return None
             process = self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **(environ or {})},
             )
         try:
             output, errors = process.communicate(stdin, timeout=seconds)

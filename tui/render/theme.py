@@ -203,6 +203,12 @@ def choose(theme: str, color_system: str | None, environ: dict[str, str] | None 
     return "light" if background in ("7", "15") else "dark"
 
 
+def lacks_glyphs(environ: dict[str, str] | None = None) -> bool:
+    """Whether the terminal's font has neither Braille nor the glyphs of states: that of the Linux console, which holds
+    512 characters at most."""
+    return (dict(os.environ) if environ is None else environ).get("TERM") == "linux"
+
+
 def speaks_utf8(environ: dict[str, str] | None = None) -> bool:
     """Whether the locale promises UTF-8. Nothing set means a container, where it nearly always is."""
     environ = dict(os.environ) if environ is None else environ

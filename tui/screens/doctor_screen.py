@@ -85,7 +85,10 @@ class Doctor(Dialog[_Report]):
     def _examine(self) -> None:
         words = [sys.executable, "-m", "tui", "doctor", "--json", "--workspace", str(self.host.workspace.root)]
         try:
-            done = self._child.run(words, seconds=_SECONDS)
+            # The command writes to a pipe, and is to tell the size of this terminal.
+            width, height = self.app.size
+            size = {"COLUMNS": str(width), "LINES": str(height)}
+            done = self._child.run(words, seconds=_SECONDS, environ=size)
         except OSError as error:
             self.post_message(
                 Examined((), msg("finetop doctor cannot be started: {strerror}", strerror=error.strerror))

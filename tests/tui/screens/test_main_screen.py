@@ -14,7 +14,7 @@ from engine.store.run_records import Outcome, RunState
 from tests.tui.fill import HOSTILE, Filler
 from tests.tui.stage import played, press, until
 from tui.app import FinetopApp
-from tui.keymap import ACTIONS, BY_ID, Keymap
+from tui.keymap import ACTIONS, BY_ID, Keymap, is_key
 from tui.screens.dialogs import Choose, CommandPalette, Confirm, Help, Notice
 from tui.screens.main_screen import MainScreen
 from tui.settings import Settings
@@ -561,7 +561,32 @@ def test_own_keys_replace_those_of_the_table_and_mistakes_are_named():
     assert keymap.action("ctrl+x", ("main",)) is BY_ID["main.stop"]
     assert keymap.action("x", ("main",)) is None
     assert keymap.action("d", ("main",)) is BY_ID["main.kill"], "one's own key pushes out the table's"
-    assert keymap.problems == ["there is no action 'main.nonsense'"]
+    assert keymap.problems == [
+        "there is no action 'main.nonsense'",
+        "'d' is main.kill now, and main.delete has no key",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({"any.help": ["<f3>"]}, "any.help: there is no key '<f3>'"),
+        ({"main.rename": ["n"]}, "'n' is main.rename now, and main.new has no key"),
+        ({"main.rename": ["m"], "main.note": ["m"]}, "'m' is both main.rename and main.note"),
+        ({"runs.sort": ["q"]}, "'q' is runs.sort, which hides main.quit there"),
+        ({"main.stop": ["shift+x"]}, "there is no key 'shift+x'"),
+        ({"main.stop": ["esc", "f9"]}, "there is no key 'esc'"),
+        ({"main.stop": ["ctrl+x", "f12", "alt+s", ";", "shift+up"], "any.help": ["f2"]}, ""),
+    ],
+)
+def test_keys_that_there_are_not_and_keys_taken_from_others_are_told(own, told):
+    keymap = Keymap(own)
+    assert any(told in problem for problem in keymap.problems) if told else not keymap.problems
+    assert keymap.keys("any.help"), "help can always be reached"
+
+
+def test_every_key_of_the_table_is_one():
+    assert not Keymap().problems and all(is_key(key) for action in ACTIONS for key in action.keys)
 
 
 @played

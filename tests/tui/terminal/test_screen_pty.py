@@ -264,3 +264,28 @@ def test_hostile_names_and_logs_reach_no_terminal(filled):
         terminal.settled()
         assert b"owned\x07" not in terminal.raw and b"\x1b[31mred" not in terminal.raw
         assert "[bold]not markup[/]" in terminal.text() and "\\x1b[31mred" in terminal.text()
+
+
+def test_the_linux_console_gets_glyphs_that_its_font_has(filled):
+    with screen(filled, 80, 24, TERM="linux", COLORTERM="", **FROZEN) as terminal:
+        terminal.shows("qwen3-8b-sql-lora")
+        terminal.settled()
+        assert {char for char in terminal.text() if ord(char) > 127 and not "一" <= char <= "鿿"} == set()
+        assert "run  62%" in terminal.text()
+
+
+def test_what_a_name_holds_is_not_obeyed_while_it_is_edited(filled):
+    with opened(screen(filled, 120, 36, **FROZEN)) as terminal:
+        terminal.send("#6\rN")
+        terminal.shows("name of 6: evil ·[2J·]0;owned· [bold red]名字[/] ·txt")
+        terminal.send("\x15\x1b[200~👩\u200d🚀 \x1b[2Jfine\x1b[201~")
+        terminal.shows("name of 6: 👩·🚀 fine")
+        assert b"owned\x07" not in terminal.raw and "\u202e".encode() not in terminal.raw
+
+
+def test_the_doctor_tells_the_size_of_this_terminal(filled):
+    with opened(screen(filled, 123, 41, **FROZEN)) as terminal:
+        terminal.send("!")
+        terminal.until(lambda: "looking:" not in terminal.text() and "Doctor" in terminal.text(), 60)
+        terminal.send("G")
+        terminal.shows("123 by 41")
