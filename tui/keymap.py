@@ -226,7 +226,23 @@ def written(key: str) -> str:
 
 
 _NAMED_KEYS = frozenset(
-    "up down left right home end pageup pagedown insert delete backspace enter escape tab space".split()
+    [
+        "up",
+        "down",
+        "left",
+        "right",
+        "home",
+        "end",
+        "pageup",
+        "pagedown",
+        "insert",
+        "delete",
+        "backspace",
+        "enter",
+        "escape",
+        "tab",
+        "space",
+    ]
 ) | {f"f{number}" for number in range(1, 25)}
 _MODIFIERS = frozenset(("ctrl", "alt", "shift", "super", "hyper", "meta"))
 
