@@ -225,26 +225,11 @@ def written(key: str) -> str:
     return KEY_NAMES.get(key, key)
 
 
-_NAMED_KEYS = frozenset(
-    [
-        "up",
-        "down",
-        "left",
-        "right",
-        "home",
-        "end",
-        "pageup",
-        "pagedown",
-        "insert",
-        "delete",
-        "backspace",
-        "enter",
-        "escape",
-        "tab",
-        "space",
-    ]
-) | {f"f{number}" for number in range(1, 25)}
-_MODIFIERS = frozenset(("ctrl", "alt", "shift", "super", "hyper", "meta"))
+_NAMED_KEYS = {
+    "up", "down", "left", "right", "home", "end", "pageup", "pagedown", "insert", "delete", "backspace", "enter",
+    "escape", "tab", "space", *(f"f{number}" for number in range(1, 25)),
+}  # fmt: skip
+_MODIFIERS = {"ctrl", "alt", "shift", "super", "hyper", "meta"}
 
 
 def is_key(key: str) -> bool:
@@ -259,19 +244,19 @@ class Keymap:
 
     def __init__(self, custom: Mapping[str, Iterable[str]] | None = None) -> None:
         self.problems: list[str] = []
-        own = {name: self._usable(name, keys) for name, keys in (custom or {}).items()}
-        self._keys = {action.id: own.get(action.id) or action.keys for action in ACTIONS}
+        usable = {name: self._usable(name, keys) for name, keys in (custom or {}).items()}
+        self._keys = {action.id: usable.get(action.id) or action.keys for action in ACTIONS}
         self._meaning: dict[tuple[str, str], str] = {}
         # The user's keys come first: they push a default out of a place, and two of them on one key are a mistake.
-        for action in sorted(ACTIONS, key=lambda action: not own.get(action.id)):
+        for action in sorted(ACTIONS, key=lambda action: not usable.get(action.id)):
             for key in self._keys[action.id]:
                 first = self._meaning.setdefault((action.where, key), action.id)
-                if first != action.id and own.get(action.id):
+                if first != action.id and usable.get(action.id):
                     self.problems.append(
                         msg("'{key}' is both {first} and {second}", key=key, first=first, second=action.id)
                     )
         self.problems += [self._left_without(action) for action in ACTIONS if not self.keys(action.id)]
-        self.problems += [hidden for name, keys in own.items() for key in keys if (hidden := self._hides(name, key))]
+        self.problems += [hidden for name, keys in usable.items() for key in keys if (hidden := self._hides(name, key))]
 
     def _usable(self, action_id: str, keys: Iterable[str]) -> tuple[str, ...]:
         """The keys that there are, of an action that there is; the others are told. Without any the table's stay."""
