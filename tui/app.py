@@ -260,7 +260,9 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
             if not isinstance(screen, KeyScreen):
                 self._typed_ahead.clear()
             elif screen.ready or screen is self._not_waited_for:
-                if self.messages.key_pressed():
+                key = getattr(self._typed_ahead[0], "key", "")
+                # Painting again what is there is to show the same.
+                if key not in self.keymap.keys("any.redraw") and self.messages.key_pressed():
                     self._status_changed()
                 await self._dispatch(screen)
             else:
