@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+from textual import events
 from textual.dom import DOMNode
 from textual.widget import Widget
 
@@ -119,6 +120,12 @@ class ScreenHost(Protocol):
 
     def focus_changed(self) -> None:
         """Keys mean something else from now on."""
+
+    def key(self, event: events.Key) -> bool:
+        """Do what a key means; False if it means nothing."""
+
+    def perform(self, action: Action) -> None:
+        """Do an action, or say why it cannot be done."""
 
     def repainted(self) -> None:
         """A pane says something else, perhaps in its hint."""

@@ -134,6 +134,10 @@ class Notice(Dialog[Words]):
             self.app.pop_screen()
         return True
 
+    def on_click(self) -> None:
+        """As a key."""
+        self.key(events.Key("enter", "\r"))
+
 
 class Confirm(Dialog[Words]):
     """Asks before something is lost: the one question that all of that goes through.

@@ -347,6 +347,13 @@ class MainScreen(KeyScreen):
         # What people look for comes first: low losses, the last that ended, names from A.
         self._sort(sort, sort in ("finished", "seconds"))
 
+    def on_runs_pane_head_clicked(self, message: RunsPane.HeadClicked) -> None:
+        """Sort by the column; the other way around at the second click."""
+        column = {"train/eval": "eval", "loss": "eval", "train": "loss"}.get(message.title, message.title)
+        if column in SORTS or column == "state":
+            sort = None if column == "state" else column
+            self._sort(sort, sort == self.host.view.sort and not self.host.view.descending)
+
     def action_runs_sort_invert(self) -> None:
         """Turn the order around."""
         self._sort(self.host.view.sort, not self.host.view.descending)

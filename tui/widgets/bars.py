@@ -1,5 +1,6 @@
 """The three single lines: the state of the machine, the last event, and the footer with the keys."""
 
+from textual import events
 from textual.widgets import Input
 
 from engine.base.messages import msg, msg_n
@@ -7,7 +8,7 @@ from engine.present import numbers
 from engine.present.text import cells, cut
 from engine.store.run_records import RunState
 from tui.data.snapshot import Snapshot
-from tui.keymap import BY_ID, written
+from tui.keymap import BY_ID, Action, written
 from tui.render.line import Line, fit_line, line_cells
 from tui.widgets.pane import Lines
 
@@ -141,7 +142,19 @@ class StatusLine(Lines):
 class Footer(Lines):
     """The keys of the place one is in; those that cannot be used now are grey. Under a dialog, the dialog's keys."""
 
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._named: list[tuple[int, Action]] = []
+        """What is shown, and the column where each ends."""
+
+    def on_click(self, event: events.Click) -> None:
+        """A click on a key is that key."""
+        event.stop()
+        if action := next((action for end, action in self._named if event.x < end), None):
+            self.key_screen.perform(action)
+
     def lines(self, width: int, height: int) -> list[Line]:
+        self._named = []
         screen, in_front = self.key_screen, self.app.screen
         if in_front is not self.screen and (keys := getattr(in_front, "footer_words", "")):
             return [[(f" {keys}", "text")]]
@@ -164,5 +177,6 @@ class Footer(Lines):
                     continue
                 room -= sizes[index]
             able = not screen.disabled_reason(action)
+            self._named.append((line_cells(line) + sizes[index], action))
             line += [(written(key), "key" if able else "dim"), (f" {action.label}  ", "text" if able else "dim")]
         return [fit_line(line, width)]

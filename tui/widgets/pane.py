@@ -6,6 +6,7 @@ only the ones that differ. Nothing here goes through Rich markup, so text from n
 
 from typing import Self
 
+from textual import events
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -14,6 +15,8 @@ from engine.present.text import cells, cut, one_line
 from tui.host import Host, ScreenHost, host_of, screen_of
 from tui.render.line import Line, fit_line, line_cells
 from tui.render.theme import Palette
+
+WHEEL_LINES = 3
 
 
 class Lines(Widget, can_focus=False, inherit_bindings=False):
@@ -131,6 +134,28 @@ class Pane(Lines, can_focus=True):
         super().repaint()
         if self.is_attached:
             self.key_screen.repainted()
+
+    def clicked(self, x: int, y: int) -> bool:
+        """The mouse was clicked on a cell inside the frame; whether that chose something to open."""
+        return False
+
+    def on_click(self, event: events.Click) -> None:
+        """A click chooses, a second one opens."""
+        event.stop()
+        if self.clicked(event.x - 1, event.y - 1) and event.chain == 2:
+            self.key_screen.key(events.Key("enter", "\r"))
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """The wheel moves as the keys of a list do."""
+        self._wheel(event, "action_list_down")
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        self._wheel(event, "action_list_up")
+
+    def _wheel(self, event: events.MouseEvent, action: str) -> None:
+        event.stop()
+        for _ in range(WHEEL_LINES if hasattr(self, action) else 0):
+            getattr(self, action)()
 
     def watch_has_focus(self, focused: bool) -> None:
         """The frame is heavy with the focus."""

@@ -141,6 +141,14 @@ class Rows(Pane):
         shown = self._top + max(1, self._height - len(self.head(self._width)))
         return sum(row.key is not None for row in self.rows[shown:])
 
+    def clicked(self, x: int, y: int) -> bool:
+        """On a row: the cursor goes there."""
+        index = self._top + y - len(self.head(self._width))
+        if not (self._top <= index < len(self.rows)) or self.rows[index].key is None:
+            return False
+        self._go(index)
+        return True
+
     def page(self) -> int:
         """How many rows a page is."""
         return max(1, self._height - 1 - len(self.head(self._width)))

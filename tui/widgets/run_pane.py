@@ -259,6 +259,19 @@ class RunPane(LogKeys):
         sheet = self.sheet()
         return lines + (sheet.body(width, room) if sheet else [])
 
+    def clicked(self, x: int, y: int) -> bool:
+        """On a tab: it is shown; below, what the pane that is drawn there does."""
+        if y > 0:
+            return self.tab == POINTS and self._points.clicked(x, y - 1)
+        left = 0
+        for text, _ in self._tab_line(self.outer_size.width - 2):
+            left += cells(text)
+            if left > x:
+                if text.strip() in self.tabs():
+                    self.go(text.strip())
+                break
+        return False
+
     def _tab_line(self, width: int) -> Line:
         """The tabs, charts, then lists; the one shown in angle quotes, so that it shows without colour."""
         tabs = self.tabs()

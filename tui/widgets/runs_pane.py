@@ -1,6 +1,9 @@
 """Pane 1: the runs in their sections, running, queue, finished, one row each."""
 
+import re
 from collections.abc import Sequence
+
+from textual.message import Message
 
 from engine.base.messages import msg
 from engine.present.text import fit, one_line, wrap
@@ -132,6 +135,23 @@ class RunsPane(Rows):
             [(msg("   Runs live in {root};", root=one_line(str(host.workspace.root))), "dim")],
             [("   nothing leaves this machine.", "dim")],
         ]
+
+    class HeadClicked(Message):
+        """A column's title was clicked."""
+
+        def __init__(self, title: str) -> None:
+            self.title = title
+            super().__init__()
+
+    def clicked(self, x: int, y: int) -> bool:
+        """On a row, or on a column's title, by which the list is then sorted."""
+        if y > 0 or not self.rows:
+            return super().clicked(x, y)
+        titles = "".join(text for text, _ in self.head(self._width)[0])
+        for match in re.finditer(r"\S+", titles):
+            if match.start() <= x < match.end():
+                self.post_message(self.HeadClicked(match[0]))
+        return False
 
     def head(self, width: int) -> list[Line]:
         return [self._columns_for(width).head()]

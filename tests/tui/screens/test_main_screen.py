@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual import events
 
 from engine.base.workspace import Workspace
+from engine.present.text import cells
 from engine.runs.journal import Journal
 from engine.settings.schema import RunConfig
 from engine.store.run_records import Outcome, RunState
@@ -692,3 +694,39 @@ async def test_the_list_of_keys_can_be_searched(filled):
         assert isinstance(shown.app.screen, Help) and len(box.rows) == everything
         await shown.press("escape")
         assert isinstance(shown.app.screen, MainScreen)
+
+
+@played
+async def test_the_mouse_chooses_opens_sorts_scrolls_and_presses_keys_of_the_footer(filled):
+    async with Shown(filled) as shown:
+        main, pilot = shown.main, shown.pilot
+
+        def at(pane: Any, text: str) -> tuple[int, int]:
+            y = next(y for y, line in enumerate(pane.shown_text()) if text in line)
+            return cells(pane.shown_text()[y].partition(text)[0]), y
+
+        await pilot.click(main.runs, offset=at(main.runs, "llama-8b-full"))
+        assert main.runs.run.id == 4 and main.focused is main.runs
+        await until(lambda: main.run.run is not None and main.run.run.id == 4)
+        await pilot.pause()
+        await pilot.click(main.run, offset=at(main.run, "Config"))
+        assert main.run.tab == "Config" and main.focused is main.run
+        await pilot._post_mouse_events([events.MouseScrollDown], main.runs, (5, 5), button=0)
+        await until(lambda: main.runs.run.id == 7)
+        await pilot.click(main.runs, offset=at(main.runs, "qwen3-8b-sql-r16"), times=2)
+        assert main.zoomed == "run" and main.runs.run.id == 3
+        await shown.press("escape")
+        column = at(main.runs, "name")
+        await pilot.click(main.runs, offset=column)
+        await until(lambda: shown.app.snapshot.view.sort == "name" and not shown.app.snapshot.view.descending)
+        await pilot.pause()
+        await pilot.click(main.runs, offset=column)
+        await until(lambda: shown.app.snapshot.view.descending)
+        await pilot.click(main.footer, offset=at(main.footer, "keys"))
+        assert isinstance(shown.app.screen, Help)
+        await pilot.click(shown.app.screen.pane, offset=(5, 3))
+        await shown.press("q")
+        await shown.go(5)
+        await shown.press("r")
+        await pilot.click(shown.app.screen.pane, offset=(5, 2), times=2)
+        await shown.asked("resume", 5, "1200")
