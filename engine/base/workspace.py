@@ -157,6 +157,8 @@ def config_folder() -> Path:
     return Path(os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")) / "finetop"
 
 
+LARGEST_INTEGER = 2**63 - 1
+"""That SQLite holds; larger ones raise an OverflowError there."""
 _RUN_ID = re.compile("[1-9][0-9]{0,17}")
 _CHECKPOINT = re.compile("(?P<run>[1-9][0-9]{0,17})(@(?P<point>best|latest|[0-9]{1,18}|epoch-[0-9]{1,18}))?")
 

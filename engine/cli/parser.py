@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from engine.base.errors import InputError
 from engine.base.messages import msg
+from engine.base.workspace import LARGEST_INTEGER
 
 _ELSEWHERE = {
     "--data": "--data-file",
@@ -36,6 +37,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+        self.register("type", int, whole_number)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         options, unknown = self.parse_known_args(args, namespace)
@@ -47,6 +49,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(_in_words(message), msg("`{prog} --help` shows what there is.", prog=self.prog))
+
+
+def whole_number(text: str) -> int:
+    """What `type=int` makes of a flag's value: numbers that SQLite and slices can hold."""
+    try:
+        number = int(text)
+    except ValueError:  # no number, or of more than 4,300 digits
+        raise argparse.ArgumentTypeError(msg("'{text}' is not a whole number", text=text[:60])) from None
+    if abs(number) > LARGEST_INTEGER:
+        raise argparse.ArgumentTypeError(msg("{text} is too large a number", text=text[:60]))
+    return number
 
 
 def _flags_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from engine.control import Control
 
 RANGE_LIMIT = 1_000_000
+_LONGEST_ID = 18
+"""Digits: SQLite holds no longer ones."""
 
 
 def open_store(workspace: Workspace) -> Connection:
@@ -143,7 +145,7 @@ def _ids(part: str, conn: Connection, trashed: bool) -> list[int]:
 
 def _ends(part: str) -> tuple[int, int]:
     low, dash, high = part.lstrip("#").partition("-")
-    if not (low.isdecimal() and (high.isdecimal() or not dash)):
+    if not (low.isdecimal() and (high.isdecimal() or not dash)) or max(len(low), len(high)) > _LONGEST_ID:
         raise InputError(msg("'{part}' is no run", part=part[:60]), "Runs go by their numbers: 41, 40-45 or 41,43.")
     ends = int(low), int(high) if dash else int(low)
     if ends[0] > ends[1] or ends[1] - ends[0] > RANGE_LIMIT:

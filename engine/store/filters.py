@@ -10,6 +10,7 @@ import re
 import shlex
 from typing import Any
 
+from engine.base.workspace import LARGEST_INTEGER
 from engine.metrics.best_evaluation import LOSS
 
 _COLUMNS = {
@@ -127,14 +128,19 @@ def _term(word: str) -> tuple[str, list[Any]]:
 def _match(field: str, value: str) -> tuple[str, list[Any]]:
     if field == "id":
         low, dash, high = value.partition("-")
-        if dash and low.isdigit() and high.isdigit():
-            return "id BETWEEN ? AND ?", [int(low), int(high)]
+        if dash and low.isdecimal() and high.isdecimal():
+            return "id BETWEEN ? AND ?", [_within(low), _within(high)]
         return "CAST(id AS TEXT) = ?", [value]
     if field == "state":
         value = value.lower()
         # A beginning is enough: `state:fail`, and half-typed words filter already.
         return (_STATES[value], []) if value in _STATES else ("state LIKE ? ESCAPE '\\'", [_like(value)[1:]])
     return f"{_COLUMNS[field]} LIKE ? ESCAPE '\\'", [_like(value)]
+
+
+def _within(digits: str) -> int:
+    """The number, or the largest that SQLite holds: no run has a larger one."""
+    return LARGEST_INTEGER if len(digits) > len(str(LARGEST_INTEGER)) else min(int(digits), LARGEST_INTEGER)
 
 
 def _like(text: str) -> str:

@@ -114,6 +114,19 @@ def test_a_command_that_waits_for_a_locked_database_says_so_once_and_then_does_i
     assert states(workspace)[1] == ("queued" if words[0] == "add" else "stopped")
 
 
+@pytest.mark.parametrize("digits", ["9223372036854775808", "9" * 23, "9" * 5000])
+def test_numbers_that_no_database_holds_are_told_in_words(finetop, digits):
+    add(finetop)
+    for words in (
+        f"add --data-file 意图.csv --after {digits}", f"show {digits}", f"rm 1-{digits}", f"restore {digits}",
+        f"logs 1 -n {digits}", f"ls --recent {digits}", f"checkpoints 1 --pin {digits}", f"export 1@{digits} out",
+        f"add --like 1 --fix {digits}", f"eval 1@best --shots {digits}", f"edit {digits} --name x",
+    ):  # fmt: skip
+        out, err = finetop(*words.split(), code=2)
+        assert not out and err.startswith("finetop: ") and "Error" not in err, words
+    assert json.loads(finetop("history", "--filter", f"id:1-{digits}", "--json")[0]) == []  # the one run waits
+
+
 def test_a_sweep_is_one_group_named_for_what_varies(finetop, workspace):
     out, err = finetop("sweep", "--data-file", "意图.csv", "--grid", "learning_rate=1e-4,5e-5", "--grid", "r=8,16")
     assert out.splitlines()[0] == "1  lr=1e-4 r=8"

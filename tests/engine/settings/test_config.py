@@ -182,6 +182,8 @@ def test_a_name_nothing_like_any_setting_gets_no_guess():
         ("optim.learning_rate", float("nan"), "must be a number"),
         ("optim.learning_rate", 10**400, "must be a number"),
         ("train.max_steps", 10**30, "larger than any machine"),
+        ("train.micro_tokens", 2**31, "larger than any machine"),
+        ("train.seed", 2**63, "larger than any machine"),
         ("data.val_fraction", 0.95, "must be at most 0.9"),
         ("method.kind", "loar", "must be one of full, lora, qlora"),
         ("data.format", "chatml", "must be one of auto, openai"),
