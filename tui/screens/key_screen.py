@@ -5,7 +5,6 @@ from typing import Any
 
 from textual import events
 from textual.geometry import Offset, Region
-from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
 
@@ -14,6 +13,7 @@ from tui.data.feed import Answer
 from tui.data.snapshot import Snapshot
 from tui.host import Host, host_of
 from tui.keymap import Action, written
+from tui.terminal.textual_private import PrivateScreen
 from tui.widgets.bars import Footer
 from tui.widgets.pane import Pane
 from tui.widgets.prompt import Prompt
@@ -22,7 +22,7 @@ _MOST_STEPS_BACK = 10
 """More than `esc` ever takes to close a screen."""
 
 
-class KeyScreen(Screen, inherit_bindings=False):
+class KeyScreen(PrivateScreen, inherit_bindings=False):
     """A screen whose keys come from the table.
 
     A key is looked up in the places of the focused widget, then in the screen's own. The action `runs.mark` is done by

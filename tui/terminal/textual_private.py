@@ -13,6 +13,8 @@ reads this file, and `tests/tui/terminal/test_screen_pty.py` says in a real term
     Input._value                                      what a line to type in shows of its text
     MessagePump._mounted_event                        when a widget can take keys
     Screen._modal                                     a dialog, which leaves what is below in sight
+    Screen._on_timer_update, _layout_required,        a change of a pane that comes in the tick of a layout
+      _dirty_widgets, _compositor, _compositor_refresh
     linux_driver.WriterThread                         replaced by a writer that never makes the event loop wait
     LinuxDriver._writer_thread, _file, _app, _debug   that writer, where it writes to, and for whom
     rich: Console._color_system                       how many colours the terminal has
@@ -48,7 +50,16 @@ Update = ChopsUpdate | LayoutUpdate
 MODIFIERS = frozenset((*MODIFIER_FUNCTIONAL_KEYS, "caps_lock", "num_lock", "scroll_lock"))
 """Keys that some terminals report although nothing was typed yet."""
 
-__all__ = ["MODIFIERS", "ChopsUpdate", "LayoutUpdate", "PrivateApp", "PrivateDriver", "Update", "XTermParser"]
+__all__ = [
+    "MODIFIERS",
+    "ChopsUpdate",
+    "LayoutUpdate",
+    "PrivateApp",
+    "PrivateDriver",
+    "PrivateScreen",
+    "Update",
+    "XTermParser",
+]
 
 
 class PrivateApp(App, inherit_bindings=False):
@@ -85,6 +96,19 @@ class PrivateApp(App, inherit_bindings=False):
     def _fatal_error(self) -> None:
         self.failed()
         self._close_messages_no_wait()
+
+
+class PrivateScreen(Screen, inherit_bindings=False):
+    """A screen that loses no change: one that comes while panes are being placed is drawn, too."""
+
+    def _on_timer_update(self) -> None:
+        # Textual forgets what was to be drawn anew where a layout is due in the same tick, and a layout sends only what
+        # has moved.
+        changed = set(self._dirty_widgets) if self._layout_required else set()
+        super()._on_timer_update()
+        if changed and self.is_current:
+            self._compositor.update_widgets(changed)
+            self._compositor_refresh()
 
 
 class PrivateInput(Input):
