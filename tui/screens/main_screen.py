@@ -10,7 +10,7 @@ from textual.timer import Timer
 
 from engine.base.messages import msg
 from engine.present import numbers
-from engine.present.text import cells, fit, one_line
+from engine.present.text import cells, one_line, wrap
 from engine.store.run_records import Run
 from tui.data.feed import Answer
 from tui.data.snapshot import Snapshot, View
@@ -49,7 +49,7 @@ class TooSmall(Lines):
             ),
             "Runs go on. q leaves.",
         ]
-        return [[(fit(line, width), "text")] for line in text]
+        return [[(part, "text")] for line in text for part in wrap(line, width)]
 
 
 class MainScreen(KeyScreen):
