@@ -19,7 +19,7 @@ class EngineError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "", title: str = "") -> None:
-        message, hint = encodable(message), encodable(hint)
+        message, hint = as_utf8(message), as_utf8(hint)
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -37,7 +37,7 @@ class ConfigError(InputError):
     """Every wrong setting at once; `problems` holds one line each."""
 
     def __init__(self, problems: list[str], hint: str = "") -> None:
-        self.problems = [encodable(problem) for problem in problems]
+        self.problems = [as_utf8(problem) for problem in problems]
         super().__init__("\n".join(problems), hint)
 
 
@@ -69,8 +69,21 @@ class RankLost(RunFailed):
     pass
 
 
+def as_utf8(text: str) -> str:
+    """For people to read: the bytes of a file's name as the UTF-8 they are, or written as `\\xfd`.
+
+    Python has them as surrogates: those that are no UTF-8, and in a C locale all that are not ASCII.
+    """
+    if is_utf8(text):
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a surrogate pair, which no file name has
+        return encodable(text)
+
+
 def encodable(text: str) -> str:
-    """With what no encoding has, bytes of file names and halves of surrogate pairs, written as `\\udcfd`."""
+    """For JSON: with what no encoding has, bytes of file names and halves of surrogate pairs, written as `\\udcfd`."""
     return text if is_utf8(text) else text.encode("utf-8", "backslashreplace").decode()
 
 

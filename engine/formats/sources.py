@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from engine.base.errors import DataError
+from engine.base.errors import DataError, as_utf8
 from engine.base.messages import msg
 from engine.formats.split_names import TRAIN, USES, part_of_name
 
@@ -227,7 +227,7 @@ def _count(names: list[str], what: str) -> str:
 
 
 def _named(names: list[str]) -> str:
-    shown = ", ".join(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names[:_MOST_NAMED])
+    shown = ", ".join(as_utf8(name) for name in names[:_MOST_NAMED])
     return shown + (msg(" and {more:,} more", more=len(names) - _MOST_NAMED) if len(names) > _MOST_NAMED else "")
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine import __version__
 from engine.base.atomic_files import atomic_write
-from engine.base.errors import InputError, encodable
+from engine.base.errors import InputError, as_utf8
 from engine.base.messages import msg
 from engine.base.workspace import CONFIG, META_KEY, Workspace
 from engine.models.model_facts import find_folder
@@ -56,7 +56,7 @@ def named(config: RunConfig) -> RunConfig:
         return config
     stem = Path(config.data.files[0]).stem if config.data.files else "nothing"
     name = f"{Path(config.model.name).name}-{stem}-{config.method.kind}".lower()
-    return config.replace({"run.name": encodable(name)})  # a file's name may hold any byte
+    return config.replace({"run.name": as_utf8(name)})  # a file's name may hold any byte
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ Plain `sqlite3` is used here and in every module but `schema`: importing sqlite_
 """
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -105,7 +106,7 @@ def reader(path: Path, busy_seconds: float = 2.0) -> sqlite3.Connection:
             "`finetop add` makes one.",
         )
     _refuse_folder(path)
-    uri = f"file:{quote(str(path.resolve()))}?mode=ro"
+    uri = f"file:{quote(os.fsencode(path.resolve()))}?mode=ro"
     try:
         conn = sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:

@@ -10,6 +10,7 @@ import re
 import shlex
 from typing import Any
 
+from engine.base.errors import as_utf8
 from engine.base.workspace import LARGEST_INTEGER
 from engine.metrics.best_evaluation import LOSS
 
@@ -103,6 +104,7 @@ def order(sort: str | None, descending: bool) -> str:
 
 
 def _words(text: str) -> list[str]:
+    text = as_utf8(text)
     try:
         return shlex.split(text)
     except ValueError:  # a quote still open while the user types

@@ -1,10 +1,12 @@
 """The commands of the queue, as a person and as a script meet them."""
 
+import contextlib
 import csv
 import io
 import json
 import os
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -112,6 +114,24 @@ def test_a_command_that_waits_for_a_locked_database_says_so_once_and_then_does_i
     assert (command.returncode, rest) == (0, "")
     assert out == ("2\n" if words[0] == "add" else "run 1: taken off the queue\n")
     assert states(workspace)[1] == ("queued" if words[0] == "add" else "stopped")
+
+
+def test_names_that_are_no_utf8_are_shown_escaped_and_used_as_they_are(finetop, workspace, tmp_path):
+    folder, data = tmp_path / os.fsdecode(b"\xb9\xa4"), tmp_path / os.fsdecode(b"\xca\xfd.csv")
+    shutil.copy(tmp_path / "意图.csv", data)
+    assert finetop("--workspace", folder, "add", "--data-file", data)[0] == "1\n"
+    assert r"\xca\xfd" in finetop("--workspace", folder, "ls")[0]
+    assert r"\xca\xfd" in finetop("--workspace", folder, "history", "--all", "--filter", os.fsdecode(b"\xca"))[0]
+    assert finetop("--workspace", folder, "rebuild")[0]
+
+
+def test_in_a_c_locale_a_chinese_file_name_names_the_run_as_it_is(workspace, tmp_path):
+    c_locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    words = [sys.executable, "-m", "tui", "add", "--data-file", "意图.csv"]
+    repository = str(Path(__file__).resolve().parents[3])
+    subprocess.run(words, env=os.environ | c_locale | {"PYTHONPATH": repository}, check=True, capture_output=True)
+    with contextlib.closing(reader(workspace.database)) as conn:
+        assert "意图" in queries.run(conn, 1).name
 
 
 @pytest.mark.parametrize("digits", ["9223372036854775808", "9" * 23, "9" * 5000])

@@ -25,7 +25,7 @@ def test_damaged_files_are_read_refused_or_told(tmp_path):
 @pytest.mark.parametrize("name", ["\ud800a.jsonl", "b\udcfd/c.csv"])
 def test_what_no_encoding_has_is_told_in_words_that_can_be_written_anywhere(name):
     for source in (name, f"{name}:train"):
-        with pytest.raises(EngineError, match=r"\\ud"):
+        with pytest.raises(EngineError, match=r"\\(ud|xfd)"):
             read_data([source])
 
 

@@ -95,7 +95,7 @@ def test_an_error_keeps_its_messages_but_where_its_text_cannot_be_encoded():
     error = EngineError(REASON, msg("Try {number}.", number=2))
     assert isinstance(error.message, Message) and isinstance(error.hint, Message)
     assert ConfigError([REASON]).problems[0] is REASON
-    assert EngineError(msg("{name}", name="\udcfd")).message == "\\udcfd"
+    assert EngineError(msg("{name}", name="\udcfd")).message == "\\xfd"
     assert json.loads(json.dumps(REASON.record()))["values"]["cause"]["values"] == {"n": 1200}
 
 
