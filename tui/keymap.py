@@ -137,6 +137,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("compare.answers", ("v",), "answers", "the answers side by side, and back", "compare", 2),
     Action("compare.next_answer", ("]",), "next prompt", "answers to the next prompt", "compare"),
     Action("compare.previous_answer", ("[",), "previous prompt", "answers to the prompt before", "compare"),
+    Action("compare.only", ("o",), "only", "answers: all, those that differ, those where A scores better", "compare"),
     Action("compare.all", ("a",), "all settings", "all settings, or only those that differ", "compare", 3),
     Action("compare.baseline", ("b",), "baseline", "take differences to the next one", "compare", 4),
     Action("compare.add", ("+",), "add", "add a run or a checkpoint: 41, 41@best, 41@1200", "compare"),

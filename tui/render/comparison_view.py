@@ -1,7 +1,7 @@
 """A comparison as lines of the screen: results, settings, answers. Pure; its sections are `engine.present`'s."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.base.messages import msg
@@ -134,6 +134,29 @@ def _setting(value: Any) -> str:
 
 
 # answers
+
+
+WHICH_ANSWERS = ("", "that differ", "where A scores better")
+"""Which prompts are shown: all of them, and two choices of them."""
+
+
+def chosen_answers(answers: Sequence[Answers], which: str) -> tuple[Answers, ...]:
+    """Those of the prompts that are asked for, one of `WHICH_ANSWERS`."""
+    if which == WHICH_ANSWERS[1]:
+        return tuple(entry for entry in answers if len(set(entry.texts)) > 1)
+    if which == WHICH_ANSWERS[2]:
+        return tuple(entry for entry in answers if entry.scores and _first_is_better(entry.scores))
+    return tuple(answers)
+
+
+def _first_is_better(scores: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the first subject scored more than another, by the first metric that both have."""
+    first = scores[0]
+    for second in scores[1:]:
+        metric = next((metric for metric in first if metric in second), None)
+        if metric is not None and first[metric] > second[metric]:
+            return True
+    return False
 
 
 def answer_lines(answers: Sequence[Answers], subjects: Sequence[Subject], width: int) -> tuple[list[Line], list[int]]:

@@ -171,9 +171,22 @@ class AnswersPane(ComparePane):
         """What was laid out last: the comparison and the width."""
         self._laid_out: list[Line] = []
         self._begins: list[int] = []
+        self.which = ""
+        """Which prompts are shown, one of `comparison_view.WHICH_ANSWERS`."""
 
     def title(self) -> str:
-        return "Answers to the same prompts"
+        if not self.which or self._model.data is None:
+            return "Answers to the same prompts"
+        answers = self._model.data.comparison.answers
+        shown = len(comparison_view.chosen_answers(answers, self.which))
+        return msg("Answers {which}, {shown} of {total}", which=self.which, shown=shown, total=len(answers))
+
+    def next_choice(self) -> None:
+        """Show other prompts: all, those that differ, those where the first scores better."""
+        choices = comparison_view.WHICH_ANSWERS
+        self.which = choices[(choices.index(self.which) + 1) % len(choices)]
+        self.action_list_top()
+        self.repaint()
 
     def comparison_lines(self, data: CompareData, width: int) -> list[Line]:
         """The answers that are laid out already; asks for another layout where comparison or width differ."""
@@ -185,6 +198,8 @@ class AnswersPane(ComparePane):
                 msg("finetop sample {names} --prompt TEXT lets them answer now.", names=names),
             )
             return [[(" " + part, "dim")] for text in texts for part in wrap(text, max(20, width - 2))]
+        if not (answers := comparison_view.chosen_answers(answers, self.which)):
+            return [[(msg(" there are no answers {which}: o shows others", which=self.which), "dim")]]
         key = (answers, subjects, width)
         if key != self._key:
             self._key = key

@@ -296,6 +296,10 @@ class CompareScreen(KeyScreen):
         """The answers to the next prompt at the top of their pane."""
         self.answers.jump(by)
 
+    def action_compare_only(self) -> None:
+        """Only some of the answers: those that differ, those where the first scores better; and all again."""
+        self.answers.next_choice()
+
     def action_compare_copy(self) -> None:
         """Copy it as Markdown, without the answers where a terminal would not take them."""
         if self.data is None:
