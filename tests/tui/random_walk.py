@@ -219,6 +219,9 @@ class Walk:
     def __init__(self, app: WalkedApp, changes: Changes, clock: "Clock") -> None:
         self.app, self.changes, self.clock = app, changes, clock
         self.reader = InputReader(time.monotonic())
+        self.grown_below = False
+        """Whether the size changed while a dialog or a form was in front. Not mended yet: of the screen below, Textual
+        then may paint lines beyond the old size late; `ctrl+l` paints them. Pictures are compared after that."""
 
     async def settle(self) -> None:
         """Until nothing is to be done any more, on the thread of the changes either, then paint."""
@@ -268,6 +271,7 @@ class Walk:
             self.send(f"\x1b[200~{value}\x1b[201~")
         elif kind == "size":
             self.resize(*value)
+            self.grown_below = self.grown_below or not isinstance(screen, MainScreen)
         elif kind == "later":
             self.clock.now += value
             app.feed.refresh()
@@ -320,6 +324,8 @@ class Walk:
         """
         for wait in (0.0, 0.1, 0.4):
             await asyncio.sleep(wait)
+            if self.grown_below:
+                self.app.screen.refresh()
             await self.settle()
             if not (differs := self.differs()):
                 return
