@@ -11,6 +11,7 @@ from typing import Any
 
 from engine import __version__
 from engine.base.errors import EngineError
+from engine.base.system_errors import system_error
 from engine.cli.parser import Parser
 from engine.present.text import visible
 
@@ -178,13 +179,12 @@ def main(arguments: list[str] | None = None, tour: Callable[[Path], int] | None 
     except Exception as error:
         if show_traceback:
             _print_traceback()
-        if isinstance(error, OSError) and error.strerror:
-            what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        else:
-            what = f"{type(error).__name__}: {error}"
-        print(visible(f"finetop: {what}"), file=sys.stderr)
-        if not show_traceback:
-            print("The same command with --traceback shows where.", file=sys.stderr)
+        refusal = system_error(error) if isinstance(error, OSError) and error.strerror else None
+        what = refusal.message if refusal else f"{type(error).__name__}: {error}"
+        hint = refusal.hint if refusal else ""
+        if not hint and not show_traceback:
+            hint = "The same command with --traceback shows where."
+        print(visible(f"finetop: {what}\n{hint}".rstrip()), file=sys.stderr)
         return 1
 
 

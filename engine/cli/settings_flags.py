@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from engine import __version__
+from engine.base.atomic_files import atomic_write
 from engine.base.errors import InputError
 from engine.base.messages import msg
+from engine.base.system_errors import system_error
 from engine.present.text import visible
 from engine.runs.run_folder import LISTS_OF_PATHS, absolute
 from engine.settings.coerce import parse_set, parse_value
@@ -163,6 +165,13 @@ def named_setting(text: str) -> tuple[str, Any]:
 
 def save_config(path: Path, resolved: Resolved) -> None:
     try:
-        path.write_text(resolved.config.to_json({"version": __version__}), "utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(f"--save-config {path}: {getattr(error, 'strerror', error)}") from None
+        content = resolved.config.to_json({"version": __version__})
+        if path.exists() and not path.is_file():  # /dev/stdout
+            path.write_text(content, "utf-8")
+        else:
+            atomic_write(path.resolve(), content, mode=0o666)
+    except OSError as error:
+        refusal = system_error(error, path)
+        raise InputError(f"--save-config {path}: {refusal.message}", refusal.hint) from None
+    except ValueError as error:
+        raise InputError(f"--save-config {path}: {error}") from None

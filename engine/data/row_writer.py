@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
@@ -12,6 +14,7 @@ from typing import Any, BinaryIO
 from engine.base.atomic_files import sync_folder
 from engine.base.errors import DataError, EngineError, InputError
 from engine.base.messages import msg
+from engine.base.worker_process import started_at
 from engine.formats import Opened, Row, stream_data
 from engine.formats.examples import Example
 from engine.formats.sources import split_name
@@ -123,6 +126,23 @@ class RowFile:
         os.fsync(self._file.fileno())
 
 
+def _unfinished(path: Path) -> Path:
+    """Where a file is written before it gets its name. Its own names its process, so that what is left of one that was
+    killed can be removed; its ending is the same, by which some files are recognised; hidden, so that no folder of data
+    takes it in.
+    """
+    return path.with_name(f".{os.getpid()}@{socket.gethostname()}.{uuid.uuid4().hex[:8]}.partial.{path.name}")
+
+
+def remove_abandoned(path: Path) -> None:
+    """Delete what commands that were killed on this machine have left of the file `path`."""
+    host, name = re.escape(socket.gethostname()), re.escape(path.name)
+    unfinished = re.compile(rf"\.(\d{{1,9}})@{host}\.[0-9a-f]{{8}}\.partial\.{name}")
+    for entry in os.listdir(path.parent):
+        if (match := unfinished.fullmatch(entry)) and started_at(int(match[1])) is None:
+            path.with_name(entry).unlink(missing_ok=True)
+
+
 class Outputs:
     """Files that appear together under their names, or not at all.
 
@@ -148,15 +168,19 @@ class Outputs:
         if len({path.absolute() for path in paths.values()}) < len(paths):
             raise InputError("two of the results would have the same name", "Give them different names.")
         self._paths = paths
-        # The same ending, by which some files are recognised; hidden, so that no folder of data takes it in.
-        self.temporary = {
-            name: path.with_name(f".{uuid.uuid4().hex[:8]}.partial.{path.name}") for name, path in paths.items()
-        }
+        self.temporary = {name: _unfinished(path) for name, path in paths.items()}
+        for path in paths.values():
+            remove_abandoned(path)
 
     def __enter__(self) -> "Outputs":
         return self
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, *_: object) -> None:
+        if isinstance(error, OSError) and not error.filename:  # a write names no file
+            error.filename = str(next(iter(self._paths.values())))
+        elif isinstance(error, OSError):
+            finals = {str(temporary): str(self._paths[name]) for name, temporary in self.temporary.items()}
+            error.filename = finals.get(str(error.filename), error.filename)
         try:
             if kind is None:
                 for name, path in self._paths.items():
@@ -168,7 +192,8 @@ class Outputs:
                     sync_folder(folder)
         finally:
             for path in self.temporary.values():
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # the error that ended the block is the one to tell
+                    path.unlink(missing_ok=True)
 
 
 class Seal:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from engine.base.errors import EngineError
 from engine.base.messages import msg
+from engine.base.system_errors import inodes_left, system_error
 from engine.base.workspace import Workspace
 
 _WAL_BYTES = 100_000
@@ -67,7 +68,25 @@ def from_sqlite(error: sqlite3.Error, path: str | Path = "runs.db") -> StoreErro
             msg("{path} is damaged or no database: {error}", path=path, error=error),
             "Move it away and run `finetop rebuild`: the run folders hold everything but the waiting order.",
         )
+    if code == sqlite3.SQLITE_CANTOPEN and (refusal := _refusal(Path(path))):
+        return StoreError(refusal.message, refusal.hint)
     return StoreError(f"{path}: {error}", "`finetop doctor` looks at the workspace's file system.")
+
+
+def _refusal(path: Path) -> EngineError | None:
+    """Why the system makes no file there, where SQLite only says that it cannot open one; None where it makes one."""
+    trial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        trial.unlink()
+    except OSError as error:
+        message = msg("no file can be made in {folder}: {reason}", folder=path.parent, reason=error.strerror)
+        return EngineError(message, "Choose another folder with --workspace DIR.")
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except OSError as error:
+        return system_error(error)
+    return None
 
 
 def _is_full(path: str | Path) -> bool:
@@ -76,7 +95,8 @@ def _is_full(path: str | Path) -> bool:
         disk = os.statvfs(Path(path).parent)
     except OSError:
         return False
-    return disk.f_bavail * disk.f_frsize < _WAL_BYTES or (disk.f_files > 0 and not disk.f_favail)
+    # /proc and its kind have no blocks at all.
+    return bool(disk.f_blocks) and (disk.f_bavail * disk.f_frsize < _WAL_BYTES or not inodes_left(Path(path).parent))
 
 
 def is_busy(error: sqlite3.Error) -> bool:

@@ -1,11 +1,16 @@
 """`finetop data` as a user meets it: exit codes, 80 columns, JSON, slips."""
 
+import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from engine.base.system_errors import system_error
 from engine.cli.main import main
 from engine.present.text import cells
 
@@ -25,6 +30,58 @@ def test_a_sound_file_leaves_with_0_and_a_serious_find_with_1(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "line 1: answered 'yes' here, 'no' at line 2" in out
     assert main(["data", "check", str(tmp_path / "none.jsonl")]) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
+def test_a_full_or_read_only_disk_is_said_and_leaves_nothing_unfinished(tmp_path, capsys):
+    """And what a command that was killed has left of the same file is removed by the next."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    big = rows(tmp_path / "big.jsonl", *[(f"how long does card {i} take to come?", "a week") for i in range(20_000)])
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        for words in (
+            ["convert", big, str(disk / "out.jsonl"), "--to", "openai"],
+            ["clean", big, str(disk / "out.jsonl")],
+        ):
+            assert main(["data", *words]) == 1
+            assert f"finetop: no space left in {disk}\n" in capsys.readouterr().err
+            assert os.listdir(disk) == []
+        assert main(["plan", "--data-file", big, "--save-config", "/dev/full"]) == 2
+        assert "no space left" in capsys.readouterr().err
+        small, dead = rows(tmp_path / "small.jsonl", ("a", "b"), ("c", "d")), subprocess.Popen(["true"])
+        dead.wait()
+        abandoned = [f".{dead.pid}@{socket.gethostname()}.0123abcd.partial.out.jsonl"]
+        others = [
+            f".{os.getpid()}@{socket.gethostname()}.0123abcd.partial.out.jsonl",
+            ".9@elsewhere.0123abcd.partial.out.jsonl",
+        ]
+        for name in [*abandoned, *others]:
+            (disk / name).touch()
+        assert main(["data", "convert", small, str(disk / "out.jsonl"), "--to", "openai"]) == 0
+        assert sorted(os.listdir(disk)) == sorted([*others, "out.jsonl"])
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        capsys.readouterr()
+        assert main(["data", "convert", small, str(disk / "new.jsonl"), "--to", "openai"]) == 1
+        assert capsys.readouterr().err == f"finetop: {disk}/new.jsonl: Read-only file system\nChoose another folder.\n"
+        assert main(["--workspace", str(disk), "add", "--data-file", small, "--hold"]) == 1
+        error = capsys.readouterr().err
+        assert f"no file can be made in {disk}: Read-only file system\nChoose another folder" in error
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_what_the_system_refuses_is_told_with_what_to_do(tmp_path):
+    def told(code: int, path: str = "") -> str:
+        error = system_error(OSError(code, os.strerror(code), path or str(tmp_path / "x")))
+        assert error.hint
+        return error.message
+
+    assert told(errno.EDQUOT) == f"the quota is used up in {tmp_path}"
+    assert told(errno.EFBIG) == f"{tmp_path}/x would be larger than a file may be here"
+    assert told(errno.ENAMETOOLONG, "/" + "x" * 5000) == "/" + "x" * 118 + "…: File name too long"
+    assert "no space left in the disk" in system_error(OSError(errno.ENOSPC, "No space left on device")).message
 
 
 def test_json_holds_every_find_and_nothing_else_is_printed(tmp_path, capsys):
