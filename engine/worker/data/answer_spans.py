@@ -83,18 +83,18 @@ class Spans:
         return text, [self._span(chat, view, k) for k in earlier] + [final]
 
     def _span(self, chat: RenderedChat, view: View, k: int) -> Span:
-        prompt_view, text = chat.prompt(k), view.text
-        if prompt_view is not None:
-            prompt = prompt_view.text
-            start, header = len(prompt), self._ends.header
-            if not text.startswith(prompt):  # only its last words may differ, such as a thought that it opens
-                start = self._shared(text, prompt)
-                start = start if header and prompt.endswith(header) and len(prompt) - start <= len(header) else -1
-            differs = () if start == len(prompt) else (PROMPT_DIFFERS,)
-            if start >= 0 and (span := self._by_words(chat, view, k, start, differs)):
+        start = chat.prompt_end(view, k)
+        if start is not None:
+            if span := self._by_words(chat, view, k, start, ()):
                 return span
-            if not differs and (span := self._by_prompt(chat, view, k, start)):
+            if span := self._by_prompt(chat, view, k, start):
                 return self._checked(chat, view, span)
+        elif (prompt := chat.prompt(k)) is not None and (header := self._ends.header):
+            shared = self._shared(view.text, prompt.text)
+            # Only its last words may differ, such as a thought that it opens.
+            near = prompt.text.endswith(header) and len(prompt.text) - shared <= len(header)
+            if near and (span := self._by_words(chat, view, k, shared, (PROMPT_DIFFERS,))):
+                return span
         return self._checked(chat, view, self._by_exchange(chat, view, k))
 
     def _checked(self, chat: RenderedChat, view: View, span: Span) -> Span:

@@ -10,7 +10,7 @@ from engine.base.errors import DataError
 from engine.base.messages import msg
 from engine.formats.examples import Example
 from engine.worker.data.message_text import other_arguments, other_content, other_names, other_thoughts, otherwise
-from engine.worker.data.rendering import Rendering
+from engine.worker.data.rendering import Rendering, Whole
 
 Region = tuple[int, int]
 """Start and end in a text."""
@@ -31,15 +31,25 @@ class RenderedChat:
     def __init__(self, rendering: Rendering, example: Example) -> None:
         self.messages, self.tools = example.messages, example.tools
         self._rendering = rendering
+        self._whole: Whole | None = None
         self._views: dict[tuple[int, bool], View | None] = {}
         self._regions: dict[tuple[str, int], Region | None] = {}
 
     def whole(self) -> View:
         """Raises DataError where the template refuses the conversation."""
         count = len(self.messages)
-        view = View(self._rendering.text(self.messages, self.tools), count, False)
+        self._whole = self._rendering.whole(self.messages, self.tools)
+        view = View(self._whole.text, count, False)
         self._views[count, False] = view
         return view
+
+    def prompt_end(self, view: View, k: int) -> int | None:
+        """Where the prompt for this message ends in the text; None where the text does not begin with it."""
+        whole = self._whole
+        if whole is not None and view.text is whole.text and (cut := whole.cut(k)) is not None:
+            return cut + len(whole.header) if view.text.startswith(whole.header, cut) else None
+        prompt = self.prompt(k)
+        return len(prompt.text) if prompt is not None and view.text.startswith(prompt.text) else None
 
     def until(self, k: int) -> View | None:
         """Up to this message, that included; None where the template refuses it."""
@@ -51,8 +61,13 @@ class RenderedChat:
 
     def _view(self, count: int, is_prompt: bool) -> View | None:
         if (count, is_prompt) not in self._views:
+            whole = self._whole
             try:
-                view = View(self._rendering.text(self.messages[:count], self.tools, is_prompt), count, is_prompt)
+                if is_prompt and whole is not None and (cut := whole.cut(count)) is not None:
+                    text = whole.text[:cut] + whole.header
+                else:
+                    text = self._rendering.text(self.messages[:count], self.tools, is_prompt)
+                view = View(text, count, is_prompt)
             except DataError:
                 view = None
             self._views[count, is_prompt] = view

@@ -5,12 +5,13 @@ time it began, so that two renderings agree to the second, and a resumed run ren
 """
 
 import functools
+import itertools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from jinja2.ext import Extension
@@ -21,6 +22,7 @@ from transformers.utils import chat_template_utils
 
 from engine.base.errors import DataError
 from engine.base.messages import msg
+from engine.worker.data.prompt_cuts import Trail, with_trail
 
 Messages = Sequence[dict[str, Any]]
 
@@ -32,12 +34,30 @@ _OF_DICTS = frozenset(dir(dict))
 
 @dataclass(frozen=True)
 class _Compiled:
+    text: str
     template: jinja2.Template
     marked: jinja2.Template
     """The same with its `{% generation %}` blocks, which take longer."""
     named: dict[str, Any]
     """The global names of every rendering: the environment's functions, special tokens, the clock."""
     has_marks: bool
+
+
+class Whole(NamedTuple):
+    """A conversation as it is rendered, and its prompts where they are known from that."""
+
+    text: str
+    cuts: Mapping[int, int] = {}
+    """By message, the number of blocks that its prompt has before `header`; others have to be rendered."""
+    ends: Sequence[int] = ()
+    """Where in the text so many blocks end."""
+    header: str = ""
+    """What ends each of these prompts."""
+
+    def cut(self, message: int) -> int | None:
+        """How much of the text the prompt for this message has before `header`; None where that is not known."""
+        blocks = self.cuts.get(message)
+        return None if blocks is None else self.ends[blocks]
 
 
 class Rendering:
@@ -48,6 +68,7 @@ class Rendering:
         named = {"documents": None, "strftime_now": lambda form: now.strftime(form), **tokenizer.special_tokens_map}
         self._compiled = {tools: self._compile(tools, named) for tools in (False, True)}
         self._forms: dict[tuple, Callable[[Messages], Messages]] = {}
+        self._trailed: dict[bool, tuple[jinja2.Template, str] | None] = {}
 
     def _compile(self, tools: bool, named: dict[str, Any]) -> _Compiled:
         text = self._tokenizer.get_chat_template(tools=[{}] if tools else None)
@@ -57,7 +78,7 @@ class Rendering:
             environment.getattr = functools.partial(_attribute, environment.getattr)
         has_marks = bool(_MARK.search(text))
         template = environment.overlay(extensions=[_Unmarked]).from_string(text) if has_marks else marked
-        return _Compiled(template, marked, {**marked.globals, **named}, has_marks)
+        return _Compiled(text, template, marked, {**marked.globals, **named}, has_marks)
 
     def has_marks(self, tools: Sequence[dict]) -> bool:
         """Whether the template says with `{% generation %}` what the assistant writes."""
@@ -73,6 +94,35 @@ class Rendering:
         marks: list[tuple[int, int]] = []
         return "".join(self._rendered(messages, tools, False, marks)), marks
 
+    def whole(self, messages: Messages, tools: Sequence[dict] = ()) -> Whole:
+        """The conversation, and its prompts as far as this one rendering tells them. Raises DataError where the
+        template refuses it."""
+        trailed = self._trailed_for(tools) if all(map(_is_plain, messages)) else None
+        if trailed is None:
+            return Whole(self.text(messages, tools))
+        template, header = trailed
+        trail = Trail(messages)
+        try:
+            blocks = self._blocks(messages, tools, False, template=template, trail=trail)
+        except DataError:
+            text = self.text(messages, tools)  # else refused, in words that may tell of the list
+            self._trailed[bool(tools)] = None
+            return Whole(text)
+        ends = list(itertools.accumulate(map(len, blocks), initial=0))
+        return Whole("".join(blocks), trail.cuts, ends, header)
+
+    def _trailed_for(self, tools: Sequence[dict]) -> tuple[jinja2.Template, str] | None:
+        """The template for renderings with a `Trail`, and what ends its prompts; None where it cannot be followed."""
+        key = bool(tools)
+        if key not in self._trailed:
+            compiled = self._compiled[key]
+            made = with_trail(compiled.template.environment, compiled.text)
+            try:
+                self._trailed[key] = made and (made[0], "".join(self._blocks((), tools, True, template=made[1])))
+            except DataError:
+                self._trailed[key] = None
+        return self._trailed[key]
+
     def _rendered(
         self, messages: Messages, tools: Sequence[dict], prompt: bool, marks: list | None = None
     ) -> list[str]:
@@ -84,21 +134,36 @@ class Rendering:
                 messages = self._form(messages, calls, tools, prompt)(messages)
         return self._blocks(messages, tools, prompt, marks)
 
-    def _blocks(self, messages: Messages, tools: Sequence[dict], prompt: bool, marks: list | None = None) -> list[str]:
+    def _blocks(
+        self,
+        messages: Messages,
+        tools: Sequence[dict],
+        prompt: bool,
+        marks: list | None = None,
+        template: jinja2.Template | None = None,
+        trail: Trail | None = None,
+    ) -> list[str]:
         compiled = self._compiled[bool(tools)]
-        template = compiled.template if marks is None else compiled.marked
+        template = template or (compiled.template if marks is None else compiled.marked)
         environment: Any = template.environment  # transformers adds the tracker of `{% generation %}` blocks to it
-        values = {"messages": messages, "tools": list(tools) or None, "add_generation_prompt": prompt}
+        values: dict[str, Any] = {"messages": messages, "tools": list(tools) or None, "add_generation_prompt": prompt}
         blocks: list[str] = []
+        if trail is not None:
+            values |= trail.names
+            blocks = trail.blocks
         try:
             # Not `template.new_context`, which makes a set of all global names for templates that import others.
             context = new_context(environment, template.name, template.blocks, compiled.named | values, True)
-            if marks is None:
-                blocks.extend(template.root_render_func(context))
-            else:
+            written = template.root_render_func(context)
+            if marks is not None:
                 with environment.activate_tracker(blocks, marks):
-                    for block in template.root_render_func(context):
+                    for block in written:
                         blocks.append(block)
+            elif trail is not None:
+                for block in written:
+                    blocks.append(block)
+            else:
+                blocks.extend(written)
         except Exception as error:  # a template may raise anything, jinja2.TemplateError above all
             raise DataError(msg("the chat template refuses this conversation: {error}", error=error)) from None
         return blocks
