@@ -26,7 +26,7 @@ _COMMANDS = {
         "add": "queue a run; the same flags as train",
         "sweep": "queue a group of runs whose settings vary",
     },
-    "listings": {
+    "list_runs": {
         "ls": "running, waiting and why, and the last finished",
         "history": "all runs as a table with their results",
     },

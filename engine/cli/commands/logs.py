@@ -13,7 +13,7 @@ from engine.base.log_tail import log_line, tail
 from engine.base.messages import msg
 from engine.base.worker_process import worker_alive
 from engine.base.workspace import LOG, find_workspace
-from engine.cli.commands.listings import state_word
+from engine.cli.commands.list_runs import state_word
 from engine.cli.run_args import find_run, open_store, run_number
 from engine.cli.watch_run import PLAIN_LINE_SECONDS, Watcher
 from engine.present.numbers import clock

@@ -11,7 +11,7 @@ from engine.base.log_tail import PIECE, tail
 from engine.base.messages import msg
 from engine.base.workspace import LOG, Workspace, find_workspace
 from engine.cli.commands.checkpoint_list import checkpoint_json, checkpoint_table
-from engine.cli.commands.listings import state_word, steps_text
+from engine.cli.commands.list_runs import state_word, steps_text
 from engine.cli.run_args import as_json, busy_seconds, find_run, open_store, run_number
 from engine.metrics.best_evaluation import LOSS, Best, Criterion
 from engine.metrics.names import lower_is_better
