@@ -28,7 +28,12 @@ def measurements() -> list[Measurement]:
 
 def _values(kit: Kit, model: str, batch: int, steps: int, **changes: object) -> dict:
     """The same chats at each step, so that the loss must fall."""
-    values = {"method.kind": "qlora", "lora.r": 16, "optim.learning_rate": 5e-4, "train.shuffle": False}
+    values = {
+        "method.kind": "qlora",
+        "lora.r": 16,
+        "optim.learning_rate": 1e-2 if kit.tiny else 5e-4,
+        "train.shuffle": False,
+    }
     values |= {"train.batch_size": batch, "data.files": [str(kit.first_chats(model, batch, steps))]}
     return values | {name.replace("__", "."): value for name, value in changes.items()}
 
