@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -101,11 +102,11 @@ def a_part_that_is_no_conversation_refuses_the_row(patch: Patch) -> None:
 def a_clock_that_ticks_between_renderings(patch: Patch) -> None:
     sound, ticks = Rendering._blocks, itertools.count()
 
-    def blocks(self: Rendering, *given: object) -> list[str]:
+    def blocks(self: Rendering, *given: Any, **named: Any) -> list[str]:
         now = datetime(2026, 1, 1) + timedelta(hours=11.7, seconds=next(ticks))
         for compiled in self._compiled.values():
             compiled.named["strftime_now"] = now.strftime
-        return sound(self, *given)
+        return sound(self, *given, **named)
 
     patch.setattr(Rendering, "_blocks", blocks)
 
