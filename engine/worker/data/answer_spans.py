@@ -14,14 +14,14 @@ template that moves the system prompt), prompt and answer are put together.
 
 import os
 from collections.abc import Callable, Collection, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engine.base.errors import DataError
 from engine.formats.examples import Example
 from engine.formats.turn_notes import PROMPT_DIFFERS, TURN_DIFFERS
 from engine.worker.data.message_text import THOUGHTS, Loose, has_thoughts
 from engine.worker.data.rendered_chat import RenderedChat, View
-from engine.worker.data.rendering import Rendering
+from engine.worker.data.rendering import Rendering, Whole
 from engine.worker.data.template_omissions import left_out
 from engine.worker.data.turn_ends import TurnEnds
 
@@ -57,11 +57,26 @@ class Spans:
                 if not (message["content"] or "").strip() and not message.get("tool_calls"):
                     raise DataError("the assistant's answer is empty")
                 answers.append(k)
-        chat = RenderedChat(self._rendering, example)
-        view = chat.whole()
-        text = view.text
-        if not answers:
-            return text, []
+        whole = self._rendering.whole(example.messages, example.tools)
+        found = self._at_once(example, whole, answers)
+        return (whole.text, found) if found is not None else self._one_by_one(example, whole, answers)
+
+    def _at_once(self, example: Example, whole: Whole, answers: list[int]) -> list[Span] | None:
+        """The turns, where one rendering and the answers' own words tell them all, as they mostly do; else None."""
+        if answers and self._ends.marks_enclose_more:
+            return None
+        spans, last = [], len(example.messages) - 1
+        for k in answers:
+            start = whole.prompt_end(k)
+            span = None if start is None else self._by_words(example.messages[k], k, whole.text, start, k == last)
+            if span is None:
+                return None
+            spans.append(span)
+        return spans
+
+    def _one_by_one(self, example: Example, whole: Whole, answers: list[int]) -> tuple[str, list[Span]]:
+        chat = RenderedChat(self._rendering, example, whole)
+        view, text = chat.whole, whole.text
         spans = [self._span(chat, view, answers[-1])]
         if len(answers) > 1 or spans[0].notes:
             text, spans = self._put_together(chat, view, spans[0], answers[:-1])
@@ -85,7 +100,7 @@ class Spans:
     def _span(self, chat: RenderedChat, view: View, k: int) -> Span:
         start = chat.prompt_end(view, k)
         if start is not None:
-            if span := self._by_words(chat, view, k, start, ()):
+            if span := self._by_words(chat.messages[k], k, view.text, start, k == view.count - 1):
                 return span
             if span := self._by_prompt(chat, view, k, start):
                 return self._checked(chat, view, span)
@@ -93,8 +108,8 @@ class Spans:
             shared = self._shared(view.text, prompt.text)
             # Only its last words may differ, such as a thought that it opens.
             near = prompt.text.endswith(header) and len(prompt.text) - shared <= len(header)
-            if near and (span := self._by_words(chat, view, k, shared, (PROMPT_DIFFERS,))):
-                return span
+            if near and (span := self._by_words(chat.messages[k], k, view.text, shared, k == view.count - 1)):
+                return span._replace(notes=(PROMPT_DIFFERS, *span.notes))
         return self._checked(chat, view, self._by_exchange(chat, view, k))
 
     def _checked(self, chat: RenderedChat, view: View, span: Span) -> Span:
@@ -102,29 +117,24 @@ class Spans:
 
     # 1. The answer's own words and a known closing
 
-    def _by_words(self, chat: RenderedChat, view: View, k: int, start: int, notes: tuple[str, ...]) -> Span | None:
-        message, text = chat.messages[k], view.text
+    def _by_words(self, message: dict[str, Any], k: int, text: str, start: int, is_last: bool) -> Span | None:
         content = message["content"]
         if not content or message.get("tool_calls") or has_thoughts(message):
             return None
-        is_last = k == view.count - 1
-        forms = dict.fromkeys((content, content.strip(), content.lstrip(), content.rstrip()))
+        stripped = content.strip()
+        forms = (content,) if content == stripped else (content, stripped, content.lstrip(), content.rstrip())
         for opening in self._ends.openings or ("",):
             for words in forms:
                 if not text.startswith(opening + words, start):
                     continue
                 words_end = start + len(opening) + len(words)
                 if self._ends.openings and not self._ends.closings:
-                    return Span(
-                        k, start, self._end_of(text, words_end) if is_last else words_end, notes, is_open=is_last
-                    )
+                    return Span(k, start, self._end_of(text, words_end) if is_last else words_end, is_open=is_last)
                 for closing in self._ends.closings:
                     if text.startswith(closing, words_end):
                         end = words_end + len(closing)
-                        if not is_last:
-                            written = text[start : end if self._ends.closing else words_end]
-                            notes = notes if self._as_alone(written, forms) else (*notes, TURN_DIFFERS)
-                        return Span(k, start, end, notes)
+                        written = text[start : end if self._ends.closing else words_end]
+                        return Span(k, start, end, () if is_last or self._as_alone(written, forms) else (TURN_DIFFERS,))
         return None
 
     def _as_alone(self, written: str, forms: Iterable[str]) -> bool:
@@ -161,6 +171,8 @@ class Spans:
 
     def _ends_alike(self, written: str, other: str) -> bool:
         """Whether two writings of a turn are the same but for further tokens behind the end of one."""
+        if written == other:
+            return True
         short, long = sorted((written, other), key=len)
         remaining = long[len(short) :].strip()
         while remaining and (token := self._last_token(remaining)):
@@ -269,8 +281,8 @@ class Spans:
 
     def _with_marks(self, chat: RenderedChat, text: str, spans: list[Span]) -> list[Span]:
         """What `{% generation %}` blocks add: white space behind an end, and thoughts that they leave out."""
-        thoughtful = any(has_thoughts(chat.messages[span.message]) for span in spans)
-        if not (thoughtful or self._ends.marks_enclose_more):
+        thoughtful = (has_thoughts(chat.messages[span.message]) for span in spans)
+        if not (self._ends.marks_enclose_more or any(thoughtful)):
             return spans
         answers = [k for k, message in enumerate(chat.messages) if message["role"] == "assistant"]
         _, marks = self._rendering.marked(chat.messages, chat.tools)

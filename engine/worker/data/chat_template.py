@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Encoding
@@ -55,8 +56,7 @@ _MOST_PROMPT_ENDS = 4096
 _ANCHOR = re.compile(r"(?<=\n)\S[^\n]*$")
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """One trained turn, as a range of tokens."""
 
     message: int
@@ -67,7 +67,7 @@ class Turn:
     """Codes of `engine.formats.turn_notes`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """A conversation or document as tokens."""
 
@@ -190,7 +190,7 @@ class ChatTemplate:
         def at(position: int) -> int:
             return bisect_left(apart, (position,)) if apart else _token_at(encoding, position)
 
-        turns: list[tuple[int, int, int, tuple[str, ...]]] = []
+        turns: list[Turn] = []
         for span in spans:
             first, end, notes = at(span.start), at(span.end), span.notes
             if PROMPT_DIFFERS in notes:
@@ -211,18 +211,18 @@ class ChatTemplate:
                     ids, end = [*ids[:end], closing], end + 1
             if stopped := self._stop_note(ids[first:end]):
                 notes = (*notes, stopped)
-            turns.append((span.message, first, end, notes))
+            turns.append(Turn(span.message, first, end, notes))
         count = len(ids)
         ids, _ = self._with_bos(ids, [])
-        shift = len(ids) - count
+        if shift := len(ids) - count:
+            turns = [turn._replace(start=turn.start + shift, end=turn.end + shift) for turn in turns]
         loss_mask = np.zeros(len(ids), dtype=bool)
         if train_on == "all":
             loss_mask[shift:] = True
-        all_turns = tuple(Turn(message, first + shift, end + shift, notes) for message, first, end, notes in turns)
-        for turn in all_turns:
+        for turn in turns:
             if train_on != "matching" or DIFFERING.keys().isdisjoint(turn.notes):
                 loss_mask[turn.start : turn.end] = True
-        return Encoded(np.array(ids, dtype=np.int32), loss_mask, all_turns)
+        return Encoded(np.array(ids, dtype=np.int32), loss_mask, tuple(turns))
 
     def _follows_prompt(self, encoding: Encoding, ids: list[int], first: int, text: str, start: int) -> bool:
         """Whether the tokens before an answer are those of the prompt by itself.

@@ -17,7 +17,9 @@ import jinja2
 from jinja2 import nodes
 from jinja2.visitor import NodeTransformer
 
-_AHEAD, _WALK, _TRAIL = "finetop_ahead", "finetop_walk", "finetop_trail"
+TRAIL = "finetop_trail"
+"""The name by which a template has its trail."""
+_AHEAD, _WALK = "finetop_ahead", "finetop_walk"
 _BEHIND_ONLY = frozenset(("index", "index0", "first", "previtem", "cycle", "changed", "depth", "depth0"))
 """What a loop knows without the items to come."""
 _ELSEWHERE = (nodes.Block, nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
@@ -58,7 +60,7 @@ class _Ahead(NodeTransformer):
 
     def visit_Name(self, node: nodes.Name) -> nodes.Node:
         is_read = node.ctx == "load" and node.name in ("loop", "add_generation_prompt")
-        return _filtered(node, _AHEAD, nodes.Name(_TRAIL, "load")) if is_read else node
+        return _filtered(node, _AHEAD, nodes.Name(TRAIL, "load")) if is_read else node
 
 
 def _filtered(value: nodes.Node, name: str, *arguments: nodes.Expr) -> nodes.Filter:
@@ -67,17 +69,19 @@ def _filtered(value: nodes.Node, name: str, *arguments: nodes.Expr) -> nodes.Fil
 
 
 class Trail:
-    """One rendering of messages by a template that `with_trail` made."""
+    """One rendering by a template that `with_trail` made."""
+
+    __slots__ = ("_latest", "blocks", "cuts", "messages")
 
     def __init__(self, messages: Sequence[dict[str, Any]]) -> None:
+        self.messages = _Watched(self, messages, 0)
+        """For the template."""
         self.blocks: list[str] = []
         """What is written, block by block, as it is written."""
         self._latest: float = -1
         """The last message that was read; infinite once anything was that not only these messages decide."""
         self.cuts: dict[int, int] = {}
         """By message: how many blocks are written for the messages before it, whatever follows."""
-        self.names = {"messages": _Watched(self, messages, 0), _TRAIL: self}
-        """What the template is given besides."""
 
     def look_ahead(self) -> None:
         """The template reads what depends on more than the messages so far."""

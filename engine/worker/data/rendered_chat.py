@@ -28,26 +28,17 @@ class View:
 class RenderedChat:
     """Renders each view once. Messages are named by their index in the example."""
 
-    def __init__(self, rendering: Rendering, example: Example) -> None:
+    def __init__(self, rendering: Rendering, example: Example, whole: Whole) -> None:
         self.messages, self.tools = example.messages, example.tools
-        self._rendering = rendering
-        self._whole: Whole | None = None
-        self._views: dict[tuple[int, bool], View | None] = {}
+        self._rendering, self._whole = rendering, whole
+        self.whole = View(whole.text, len(self.messages), False)
+        self._views: dict[tuple[int, bool], View | None] = {(self.whole.count, False): self.whole}
         self._regions: dict[tuple[str, int], Region | None] = {}
-
-    def whole(self) -> View:
-        """Raises DataError where the template refuses the conversation."""
-        count = len(self.messages)
-        self._whole = self._rendering.whole(self.messages, self.tools)
-        view = View(self._whole.text, count, False)
-        self._views[count, False] = view
-        return view
 
     def prompt_end(self, view: View, k: int) -> int | None:
         """Where the prompt for this message ends in the text; None where the text does not begin with it."""
-        whole = self._whole
-        if whole is not None and view.text is whole.text and (cut := whole.cut(k)) is not None:
-            return cut + len(whole.header) if view.text.startswith(whole.header, cut) else None
+        if view is self.whole and k in self._whole.cuts:
+            return self._whole.prompt_end(k)
         prompt = self.prompt(k)
         return len(prompt.text) if prompt is not None and view.text.startswith(prompt.text) else None
 
@@ -61,12 +52,9 @@ class RenderedChat:
 
     def _view(self, count: int, is_prompt: bool) -> View | None:
         if (count, is_prompt) not in self._views:
-            whole = self._whole
+            known = self._whole.prompt(count) if is_prompt else None
             try:
-                if is_prompt and whole is not None and (cut := whole.cut(count)) is not None:
-                    text = whole.text[:cut] + whole.header
-                else:
-                    text = self._rendering.text(self.messages[:count], self.tools, is_prompt)
+                text = self._rendering.text(self.messages[:count], self.tools, is_prompt) if known is None else known
                 view = View(text, count, is_prompt)
             except DataError:
                 view = None

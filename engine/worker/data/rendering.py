@@ -22,7 +22,7 @@ from transformers.utils import chat_template_utils
 
 from engine.base.errors import DataError
 from engine.base.messages import msg
-from engine.worker.data.prompt_cuts import Trail, with_trail
+from engine.worker.data.prompt_cuts import TRAIL, Trail, with_trail
 
 Messages = Sequence[dict[str, Any]]
 
@@ -54,10 +54,17 @@ class Whole(NamedTuple):
     header: str = ""
     """What ends each of these prompts."""
 
-    def cut(self, message: int) -> int | None:
-        """How much of the text the prompt for this message has before `header`; None where that is not known."""
+    def prompt(self, message: int) -> str | None:
+        """The prompt for this message; None where it is not known."""
         blocks = self.cuts.get(message)
-        return None if blocks is None else self.ends[blocks]
+        return None if blocks is None else self.text[: self.ends[blocks]] + self.header
+
+    def prompt_end(self, message: int) -> int | None:
+        """Where in the text that prompt ends; None where it is not known, or the text does not begin with it."""
+        blocks = self.cuts.get(message)
+        if blocks is None or not self.text.startswith(self.header, self.ends[blocks]):
+            return None
+        return self.ends[blocks] + len(self.header)
 
 
 class Rendering:
@@ -149,8 +156,7 @@ class Rendering:
         values: dict[str, Any] = {"messages": messages, "tools": list(tools) or None, "add_generation_prompt": prompt}
         blocks: list[str] = []
         if trail is not None:
-            values |= trail.names
-            blocks = trail.blocks
+            values["messages"], values[TRAIL], blocks = trail.messages, trail, trail.blocks
         try:
             # Not `template.new_context`, which makes a set of all global names for templates that import others.
             context = new_context(environment, template.name, template.blocks, compiled.named | values, True)

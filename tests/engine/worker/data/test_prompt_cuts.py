@@ -42,7 +42,9 @@ def cut(rendering: Rendering, messages: tuple[dict, ...], tools: tuple[dict, ...
     whole = rendering.whole(messages, tools)
     assert whole.text == text
     for message in whole.cuts:
-        assert text[: whole.cut(message)] + whole.header == rendering.text(messages[:message], tools, prompt=True)
+        prompt = rendering.text(messages[:message], tools, prompt=True)
+        assert whole.prompt(message) == prompt
+        assert whole.prompt_end(message) == (len(prompt) if text.startswith(prompt) else None)
     return list(whole.cuts)
 
 
