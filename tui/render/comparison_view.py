@@ -106,8 +106,8 @@ def setting_lines(rows: Sequence[SettingRow], subjects: Sequence[Subject], width
             line.append((f" {fit(_setting(each), value - 1)}", "bright" if other else "text"))
         lines.append(line)
     if not rows:
-        lines.append([(" no setting differs", "dim")])
-    if same:
+        lines.append([(msg(" no setting differs; all {same} are the same · a shows them", same=same), "dim")])
+    elif same:
         lines += [[], [(msg(" {same} more settings are the same · a shows all", same=same), "dim")]]
     return lines
 

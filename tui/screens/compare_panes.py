@@ -7,7 +7,7 @@ from textual.message import Message
 
 from engine.base.messages import msg
 from engine.compare.comparison_records import Comparison, SettingRow
-from engine.present.text import one_line, wrap
+from engine.present.text import cells, one_line, wrap
 from tui.render import comparison_view
 from tui.render.line import Line
 from tui.widgets.chart_widget import Chart, ChartView
@@ -37,6 +37,9 @@ class CompareModel(Protocol):
 
     def shown_metric(self) -> tuple[str, tuple[str, ...]]: ...
 
+    def offered_line(self) -> Line:
+        """What may be added, while that is asked for."""
+
 
 class Head(Lines):
     """What is compared."""
@@ -52,22 +55,25 @@ class Head(Lines):
             [
                 (" finetop", "title"),
                 (f"  compare {names}", "text"),
-                (" " * max(width - 19 - len(names) - len(right), 1), "text"),
+                (" " * max(width - 19 - cells(names) - len(right), 1), "text"),
                 (right, "dim"),
             ]
         ]
 
 
 class Caution(Lines):
-    """The gravest warning."""
+    """The gravest warning; what may be added, while that is asked for."""
 
     def __init__(self, model: CompareModel) -> None:
         super().__init__(id="caution")
         self._model = model
 
     def lines(self, width: int, height: int) -> list[Line]:
+        if offered := self._model.offered_line():
+            return [offered]
         if self._model.error:
-            return [[(f" ✖ {one_line(self._model.error)}", "failed")]]
+            error = self._model.error.replace("\n", " · ")
+            return [[(f" ✖ {one_line(error)}", "failed")]]
         warnings = self._model.data.comparison.warnings if self._model.data else ()
         if not warnings:
             return []
@@ -85,13 +91,28 @@ class Curves(Chart):
         self._model = model
 
     def title(self) -> Line:
-        """The metric and the x axis."""
+        """The metric and the x axis, once it is known what there is."""
+        if self._model.data is None:
+            return [("Curves", "title")]
         return [
             (
                 msg("Curves: {metric} by {x}", metric=self._model.shown_metric()[0], x=self.views.view.x),
                 "title",
             )
         ]
+
+    def body(self, width: int, height: int) -> list[Line]:
+        """The chart; until it has been read, that it is being read, and not that there is none."""
+        if self._model.data is None:
+            return unread(self._model, width)
+        lines = self.chart_lines(width, height)
+        return lines if self.picture is not None or self.problem else unread(self._model, width)
+
+
+def unread(model: CompareModel, width: int) -> list[Line]:
+    """In place of what has not been read: that it is being read, or why it cannot be."""
+    role = "failed" if model.error else "dim"
+    return [[(f" {text}", role)] for text in wrap(model.error or "reading …", max(20, width - 2))]
 
 
 class ComparePane(ScrollPane):
@@ -110,8 +131,7 @@ class ComparePane(ScrollPane):
         """The comparison; until it has been made, that it is being read, or why it cannot be."""
         if self._model.data is not None:
             return self.comparison_lines(self._model.data, width)
-        error = self._model.error
-        return [[(f" {one_line(error or 'reading …')}", "failed" if error else "dim")]]
+        return unread(self._model, width)
 
     def comparison_lines(self, data: CompareData, width: int) -> list[Line]:
         """All lines of a comparison, for a pane of so many cells."""

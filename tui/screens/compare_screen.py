@@ -25,12 +25,17 @@ from engine.present import comparison_report
 from engine.present.text import cells
 from engine.store import connect, queries
 from engine.store.run_records import ACTIVE
+from tui.data.feed import Answer
 from tui.data.snapshot import Snapshot
 from tui.render import chart_data
+from tui.render.line import Line
+from tui.screens.compare_candidates import asked_run, candidates, candidates_line, checkpoint_names
+from tui.screens.compare_layout import layout
 from tui.screens.compare_panes import AnswersPane, Caution, CompareData, Curves, Head, Results, SettingsPane
 from tui.screens.key_screen import KeyScreen, place
 from tui.widgets.bars import Footer, StatusLine
 from tui.widgets.pane import Pane
+from tui.widgets.prompt import CompletingPrompt
 
 MOST = 4
 """Runs side by side: more than four lines cannot be told apart, nor four columns read."""
@@ -86,6 +91,8 @@ class CompareScreen(KeyScreen):
         self._version: Any = None
         self._compared_at = 0.0
         self._busy = False
+        self._points: dict[int, Sequence[str]] = {}
+        """The names of the checkpoints of runs that were asked for while adding."""
 
     def compose(self) -> ComposeResult:
         self.head = Head(self)
@@ -127,7 +134,7 @@ class CompareScreen(KeyScreen):
                     data = CompareData(with_evidence(data.comparison), data.settings, data.metrics)
                 self.post_message(self.Compared(data))
             except EngineError as error:
-                self.post_message(self.Compared(None, f"{error.message} {error.hint}".strip()))
+                self.post_message(self.Compared(None, "\n".join(filter(None, (error.message, error.hint)))))
             except Exception as error:  # a fault in the comparison must not end the screen
                 self.post_message(self.Compared(None, f"{type(error).__name__}: {error}"))
 
@@ -137,8 +144,10 @@ class CompareScreen(KeyScreen):
         """Show a comparison; what was compared before stays where a name turns out wrong."""
         self._busy = not message.final
         self.error = message.error
-        if message.error and self.data is not None:  # a name that is none was added
-            self.names = tuple(subject.asked for subject in self.data.comparison.subjects)
+        shown = tuple(subject.asked for subject in self.data.comparison.subjects) if self.data else ()
+        if message.error and shown and shown != self.names:  # a name that is none was added
+            self.names, self.error = shown, ""
+            self.host.say_whole("compare", message.error, "failed")
         if message.data is not None:
             if self.data is not None and not message.final and self.data.comparison.evidence:
                 return  # the same without its evidence, which comes in a moment
@@ -148,12 +157,11 @@ class CompareScreen(KeyScreen):
     def show_data(self) -> None:
         """Draw curves and panes again."""
         self._show_curves()
-        for pane in (self.head, self.results, self.settings, self.answers, self.caution):
+        for pane in (self.head, self.curves, self.results, self.settings, self.answers, self.caution):
             pane.repaint()
 
     def _show_curves(self) -> None:
         if self.data is None:
-            self.curves.repaint()
             return
         (key,) = self.shown_metric()[1]
         self.curves.show(
@@ -203,19 +211,24 @@ class CompareScreen(KeyScreen):
     def place_panes(self) -> None:
         """Place all panes for the size of the terminal and for the pane with the focus."""
         focused = next((name for name, pane in self.panes.items() if pane is self.focused), "curves")
-        regions = layout(*self.app.size, focused, bool(self._full))
+        regions = layout(*self.app.size, focused, bool(self._full), isinstance(self.prompt, CompletingPrompt))
         bars = {"head": self.head, "caution": self.caution, "news": self.status_line, "footer": self.footer}
         for name, widget in (self.panes | bars).items():
             # No size, but not hidden: what has the focus would lose it.
             place(widget, regions.get(name, Region()))
-        self.show_prompt()
+        self.place_prompt()
 
-    def show_prompt(self) -> None:
+    def place_prompt(self) -> None:
+        """The line for a text, where the status text stands otherwise."""
         if self.prompt is not None:
             width, height = self.app.size
             lead = min(cells(self.prompt.label) + 3, width // 2)
             place(self.prompt, Region(lead, height - 2, width - lead, 1))
         self.status_line.repaint()
+        self.caution.repaint()
+
+    def show_prompt(self) -> None:
+        self.place_panes()
 
     def status_changed(self) -> None:
         self.status_line.repaint()
@@ -282,7 +295,32 @@ class CompareScreen(KeyScreen):
                 self.names = (*self.names, text.strip())
                 self.load()
 
-        self.ask("add a run or a checkpoint (41, 41@best)", "", add)
+        self.open_prompt(CompletingPrompt("add a run or checkpoint", self.offered, add, self._typed))
+
+    def offered(self, text: str) -> list[str]:
+        """What may be added, as far as it is typed."""
+        return candidates(text, self.host.snapshot.runs, self._points, self.names)
+
+    def offered_line(self) -> Line:
+        """The same, to be shown while it is asked for."""
+        if not isinstance(self.prompt, CompletingPrompt):
+            return []
+        return candidates_line(self.offered(self.prompt.value), self.host.snapshot.runs)
+
+    def _typed(self, text: str) -> None:
+        """Ask for the checkpoints of a run as soon as its number stands there."""
+        run_id = asked_run(text)
+        if run_id is not None and run_id not in self._points:
+            self.host.feed.query(
+                "compare checkpoints", lambda conn: (run_id, checkpoint_names(queries.checkpoints(conn, run_id)))
+            )
+        self.caution.repaint()
+
+    def answered(self, answer: Answer) -> None:
+        """Offer the checkpoints of a run."""
+        if answer.key == "compare checkpoints" and answer.value is not None:
+            run_id, self._points[run_id] = answer.value
+            self.caution.repaint()
 
     def action_compare_remove(self) -> None:
         """Leave out the last; two stay."""
@@ -355,25 +393,3 @@ def write_new(folder: Path, stem: str, text: str) -> Path:
                 file.write(text)
             return path
     raise FileExistsError(17, "too many files of that name")
-
-
-def layout(width: int, height: int, focused: str, full: bool) -> dict[str, Region]:
-    """Where everything is; panes that are not in it are not shown."""
-    caution = 1 if height >= 20 else 0
-    body = Region(0, 1, width, max(height - 3 - caution, 1))
-    regions = {
-        "head": Region(0, 0, width, 1),
-        "news": Region(0, height - 2, width, 1),
-        "footer": Region(0, height - 1, width, 1),
-    }
-    if caution:
-        regions["caution"] = Region(0, height - 3, width, 1)
-    if full or focused == "answers" or width < 100 or height < 30:
-        return regions | {focused: body}
-    above = max(body.height * 3 // 5, 10)
-    left = width // 2
-    return regions | {
-        "curves": Region(0, body.y, width, above),
-        "results": Region(0, body.y + above, left, body.height - above),
-        "settings": Region(left, body.y + above, width - left, body.height - above),
-    }

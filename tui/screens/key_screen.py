@@ -16,7 +16,7 @@ from tui.keymap import Action, written
 from tui.terminal.textual_private import PrivateScreen
 from tui.widgets.bars import Footer
 from tui.widgets.pane import Pane
-from tui.widgets.prompt import Prompt
+from tui.widgets.prompt import CompletingPrompt, Prompt
 
 _MOST_STEPS_BACK = 10
 """More than `esc` ever takes to close a screen."""
@@ -59,7 +59,7 @@ class KeyScreen(PrivateScreen, inherit_bindings=False):
         """Where keys are looked up now, the narrowest place first."""
         focused = self.focused
         if isinstance(focused, Input):
-            return ("any",)
+            return ("line", "any") if isinstance(focused, CompletingPrompt) else ("any",)
         narrow = focused.places() if focused is not None and hasattr(focused, "places") else ()
         return (*narrow, *(name for name in self.own_places if name not in narrow))
 

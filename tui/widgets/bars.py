@@ -159,7 +159,8 @@ class Footer(Lines):
         if in_front is not self.screen and (keys := getattr(in_front, "footer_words", "")):
             return [[(f" {keys}", "text")]]
         if isinstance(self.screen.focused, Input):
-            return [[(" enter takes it  esc leaves it as it was", "text")]]
+            completes = "tab completes  " if "line" in self.key_screen.places() else ""
+            return [[(msg(" enter takes it  {completes}esc leaves it as it was", completes=completes), "text")]]
         keymap = self.host.keymap
         # The last two, help and leaving, are always shown.
         zoomed = bool(getattr(self.screen, "zoomed", ""))

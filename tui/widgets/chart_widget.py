@@ -65,6 +65,11 @@ class Chart(Pane):
         self._requested: tuple[Request, Hashable] | None = None
         self._room = (0, 0)
 
+    @property
+    def problem(self) -> str:
+        """Why the store could not be read; empty where it could."""
+        return self._error
+
     def show(self, curves: Sequence[CurveSpec], version: Hashable = None) -> None:
         """Show these curves. `version` is anything that changes when their data does; nothing is read again while it is
         equal."""

@@ -1,6 +1,7 @@
 """The line in which a text is asked for, where the status text stands otherwise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from os.path import commonprefix
 from typing import Any
 
 from textual.widgets import Input
@@ -56,3 +57,26 @@ class Prompt(PrivateInput):
         """At once, not by a message as Textual's lines do: what is typed behind enter is meant for the screen."""
         screen_of(self).end_prompt()
         self.done(self.value)
+
+
+class CompletingPrompt(Prompt):
+    """A line for one of many names: `tab` completes what is typed, as far as it is certain."""
+
+    def __init__(
+        self,
+        label: str,
+        offers: Callable[[str], Sequence[str]],
+        done: Callable[[str], Any],
+        changed: Callable[[str], Any] | None = None,
+    ) -> None:
+        """`offers` gives the names that a text may stand for: those that begin with it, or are found by it."""
+        super().__init__(label, "", done, changed)
+        self.offers = offers
+
+    def action_line_complete(self) -> None:
+        """To what all names begin with, or to the only one."""
+        names = self.offers(self.value)
+        common = commonprefix(names)
+        if len(names) == 1 or common.startswith(self.value):
+            self.value = common
+            self.cursor_position = len(common)

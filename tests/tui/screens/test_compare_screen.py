@@ -22,7 +22,8 @@ from tests.tui.storefill import add_run
 from tui.render import comparison_view
 from tui.render.line import fit_line
 from tui.render.text_diff import marked, tokens, wrapped
-from tui.screens.compare_screen import CompareScreen, layout, write_new
+from tui.screens.compare_layout import layout
+from tui.screens.compare_screen import CompareScreen, write_new
 
 POEM = "写一首关于春天的诗"
 FIRST = [("Capital of France?", "Paris", "Paris"), (POEM, "春天来了。", "春天来了，花开了。")]
@@ -304,10 +305,10 @@ async def test_more_can_be_added_and_left_out(root):
 @played
 async def test_a_name_that_is_none_is_said_and_what_was_there_stays(root):
     app = Stage(root, lambda: CompareScreen(["1", "2"]))
-    async with app.run_test(size=(120, 36)) as pilot:
+    async with app.run_test(size=(200, 36)) as pilot:
         screen = await opened(app, pilot)
         await press(pilot, "plus", *"99", "enter")
-        await until(lambda: screen.error)
+        await until(lambda: "there is no run 99" in app.status_text.text)
         assert screen.names == ("1", "2") and len(screen.data.comparison.subjects) == 2
         await press(pilot, "plus", "escape")
         assert screen.prompt is None and app.screen is screen
