@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from engine.base.control_groups import cpu_quota
 from engine.base.errors import InputError
 from engine.base.messages import msg
 from engine.base.workspace import LOG, PACKAGE_ROOT
@@ -20,8 +21,6 @@ _LOCK_ATTEMPTS = 4
 DONE, STOPPED = 0, 3
 """How a worker leaves: to its end, or asked to stop and saved. 1: the run failed, 2: wrong input
 (engine.base.errors)."""
-MEMORY_HINT = "The system kills the largest process when memory runs out: `dmesg` tells."
-"""For a process that SIGKILL has ended."""
 
 
 def worker_command(*arguments: str, module: str = "engine.worker") -> list[str]:
@@ -121,7 +120,10 @@ def started_at(pid: int) -> float | None:
 
 
 def cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Those that this process may use, by its affinity and its control groups' quotas.
+
+    Of a quota of 1.5 processors one: of two threads that wait for each other in every sum, one would be held back.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return count if quota is None else max(1, min(count, int(quota)))

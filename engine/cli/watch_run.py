@@ -11,7 +11,8 @@ from typing import Any, TextIO
 
 from engine.base.log_tail import log_line, tail
 from engine.base.messages import msg
-from engine.base.worker_process import MEMORY_HINT, STOPPED, how_it_left
+from engine.base.oom_kills import OomWatch
+from engine.base.worker_process import STOPPED, how_it_left
 from engine.base.workspace import LOG
 from engine.cli.progress_line import LiveLine
 from engine.metrics.best_evaluation import Best, best_of, parse_criterion
@@ -67,12 +68,14 @@ class Watcher:
             if worker:
                 self._pass_on(worker)
 
+        oom = OomWatch()
         previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             worker = start()
             if self._asked:
                 self._pass_on(worker)
             while worker.poll() is None:
+                oom.still_alive()
                 self.read()
                 time.sleep(_POLL_SECONDS)
             self.read()
@@ -80,7 +83,7 @@ class Watcher:
             for number, handler in previous.items():
                 signal.signal(number, handler)
             self.clear()
-        return self._conclude(worker.returncode)
+        return self._conclude(worker.returncode, oom)
 
     def _pass_on(self, worker: subprocess.Popen) -> None:
         if self._asked == 1:
@@ -184,7 +187,7 @@ class Watcher:
         """Take the live line off the screen."""
         self._line.clear()
 
-    def _conclude(self, code: int) -> int:
+    def _conclude(self, code: int, oom: OomWatch) -> int:
         """The last words, and the exit code of the command."""
         last, again = self.last_state, msg("finetop train --resume {run_id}", run_id=self.run_id)
         state = last.get("state")
@@ -254,8 +257,8 @@ class Watcher:
                     last_words=last_words,
                 ).rstrip()
             )
-            if code == -signal.SIGKILL:
-                self.say(MEMORY_HINT)
+            if hint := oom.hint(code):
+                self.say(hint)
         self.say(msg("log: {path}", path=self.folder / LOG))
         if any(event["kind"] in ("checkpoint", "metric") for event in self.events):
             self.say(msg("Go on from the last checkpoint with: {again}", again=again))

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -13,7 +12,8 @@ from typing import Any, BinaryIO
 from engine.base.errors import EngineError
 from engine.base.log_tail import end_of, last_state
 from engine.base.messages import msg
-from engine.base.worker_process import MEMORY_HINT, how_it_left, worker_command, worker_environment
+from engine.base.oom_kills import OomWatch
+from engine.base.worker_process import how_it_left, worker_command, worker_environment
 from engine.cli.progress_line import LiveLine
 from engine.present.text import one_line, visible
 from engine.runs.checkpoints import untrained_note
@@ -32,6 +32,7 @@ def ask_worker(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     import tempfile  # 10 ms, which --help need not pay
 
     progress = _Progress()
+    oom = OomWatch()
     with tempfile.TemporaryFile() as stderr:
         worker = subprocess.Popen(
             worker_command(module="engine.worker.serve"),
@@ -59,7 +60,7 @@ def ask_worker(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
                     raise error
                 yield event
             if worker.wait() != 0:
-                raise _died(worker.returncode, stderr)
+                raise _died(worker.returncode, stderr, oom)
         finally:
             progress.clear()
             if worker.poll() is None:
@@ -75,10 +76,10 @@ def tell_untrained(targets: Sequence[ModelRef]) -> None:
             print(visible(f"{target.name}: {note}"), file=sys.stderr)
 
 
-def _died(code: int, stderr: BinaryIO) -> EngineError:
+def _died(code: int, stderr: BinaryIO, oom: OomWatch) -> EngineError:
     lines = end_of(stderr, _LAST_LINES, _STDERR_BYTES)
-    hint = MEMORY_HINT if code == -signal.SIGKILL else ""
-    return EngineError("\n".join([msg("the worker {code}", code=how_it_left(code)), *map(last_state, lines)]), hint)
+    last_words = "\n".join([msg("the worker {code}", code=how_it_left(code)), *map(last_state, lines)])
+    return EngineError(last_words, oom.hint(code))
 
 
 class _Progress:

@@ -1,7 +1,7 @@
 """How a worker ended: a pure function from what is known to a verdict.
 
 The journal is believed first: it is the worker's own word. What it could not say any more is read off its exit code or
-signal, what the system's counters say of its OOM killer, and what was requested.
+signal, what the kernel counts of its OOM killer, and what was requested.
 """
 
 import enum
@@ -71,8 +71,8 @@ class ExitEvidence:
     """The queue started it, not a person by hand, who may also have ended it."""
     hung_seconds: float | None = None
     """We killed it after so long a silence."""
-    oom_kills: int = 0
-    """How many processes the system's OOM killer took while it was dying."""
+    out_of_memory: str = ""
+    """What had run out when the kernel's OOM killer took it, as `OomWatch.verdict` has it; '' where it did not."""
     rebooted: bool = False
     """The machine started after the worker did."""
     step: int = 0
@@ -120,8 +120,12 @@ def classify_exit(evidence: ExitEvidence) -> ExitStatus:
             ExitCause.REBOOT, RunState.INTERRUPTED, msg("the machine was restarted{where}", where=where), code
         )
     number = None if status is None else _signal(status)
-    if evidence.oom_kills and (number == signal.SIGKILL or status is None):
-        reason = msg("killed by the system, whose memory ran out{where}", where=where)
+    if evidence.out_of_memory and (number == signal.SIGKILL or status is None):
+        reason = msg(
+            "out of memory ({ran_out}){where}: the kernel's OOM killer ended it",
+            ran_out=evidence.out_of_memory,
+            where=where,
+        )
         return ExitStatus(ExitCause.HOST_MEMORY, RunState.FAILED, reason, code)
     if evidence.requested == "stop" and number == signal.SIGTERM:
         return ExitStatus(ExitCause.STOPPED, RunState.STOPPED, msg("stopped while loading{where}", where=where), code)
@@ -156,6 +160,7 @@ def _exit_cause(last_state: Mapping[str, Any], code: int | None) -> ExitCause:
         "input": ExitCause.INPUT,
         "not-finite": ExitCause.NOT_FINITE,
         "out-of-memory": ExitCause.GPU_MEMORY,
+        "oom-killer": ExitCause.HOST_MEMORY,
         "exception": ExitCause.EXCEPTION,
     }
     return causes.get(str(last_state.get("cause")), ExitCause.INPUT if code == _WRONG_INPUT else ExitCause.EXCEPTION)

@@ -128,13 +128,3 @@ def disk_is_full(folder: Path) -> bool:
         with contextlib.suppress(OSError):
             probe.unlink()
     return False
-
-
-def oom_kills() -> int:
-    """How many processes the OOM killer has taken: of the machine, or of our control group where need be."""
-    for path in ("/proc/vmstat", "/sys/fs/cgroup/memory.events"):
-        with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
-            for line in file:
-                if line.startswith(b"oom_kill "):
-                    return int(line.split()[1])
-    return 0

@@ -1,7 +1,8 @@
 """After a worker's end: whether its run is started again, when, and with what.
 
-A run that memory ended goes on from its last checkpoint with half the tokens a pass, which changes nothing in what is
-learned. Other failures are tried again as often as the user asked (`run.retries`), after growing pauses.
+A run whose passes lie in the memory that ran out goes on from its last checkpoint with half the tokens a pass, which
+changes nothing in what is learned. Other failures, that of a run on a GPU which exhausts the host's memory too, are
+tried again as often as the user asked (`run.retries`), after growing pauses.
 """
 
 import time
@@ -57,8 +58,11 @@ def decide(
     """`Restart`, or None where the run stays ended. Pure: `events` are the run's, `settings` its own by path."""
     if exit_status.cause not in RETRYABLE:
         return None
-    if exit_status.cause is ExitCause.GPU_MEMORY and settings.get("run.on_oom") != "fail":
-        restart = _after_out_of_memory(run, events, settings, gpu_memory, limits)
+    out_of_memory = exit_status.cause is ExitCause.GPU_MEMORY or (
+        exit_status.cause is ExitCause.HOST_MEMORY and not run.gpus
+    )
+    if out_of_memory and settings.get("run.on_oom") != "fail":
+        restart = _after_out_of_memory(run, exit_status.cause, events, settings, gpu_memory, limits)
         if restart:
             return restart
     used = sum(event.kind == RETRY for event in events)
@@ -73,13 +77,14 @@ def decide(
 
 
 def _after_out_of_memory(
-    run: Run, events: Sequence[Event], settings: dict, gpu_memory: GpuMemory, limits: Limits
+    run: Run, cause: ExitCause, events: Sequence[Event], settings: dict, gpu_memory: GpuMemory, limits: Limits
 ) -> Restart | None:
     restarts = [event for event in events if event.kind == MEMORY_RESTART]
     if len(restarts) >= limits.memory_restarts:
         return None
     others = gpu_memory.others_bytes > 0
-    if restarts and restarts[-1].step == run.step and not others:
+    tried_smaller = cause is ExitCause.GPU_MEMORY  # within the step, down to a single example; a kill leaves no time
+    if restarts and restarts[-1].step == run.step and tried_smaller and not others:
         return None  # the step that did not fit then does not fit now, with the whole GPU to itself
     in_use = _tokens_per_pass(events, settings)
     fewer = max(in_use // 2, _SMALLEST_PASS) if in_use else None
@@ -90,7 +95,8 @@ def _after_out_of_memory(
         what = msg("with {fewer:,} tokens a pass instead of {in_use:,}", fewer=fewer, in_use=in_use)
     when = " once others leave it enough memory" if others else ""
     message = msg(
-        "Out of GPU memory: goes on from its last checkpoint {what}{when}. The result is the same.",
+        "Out of {memory}: goes on from its last checkpoint {what}{when}. The result is the same.",
+        memory="GPU memory" if run.gpus else "memory",
         what=what,
         when=when,
     )

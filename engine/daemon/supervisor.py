@@ -22,6 +22,7 @@ from pathlib import Path
 from engine.base.errors import EngineError, InputError
 from engine.base.log_tail import last_lines
 from engine.base.messages import msg
+from engine.base.oom_kills import OomWatch
 from engine.base.units import duration
 from engine.base.worker_process import locked_log, spawn_worker, started_at, worker_alive
 from engine.base.workspace import LOG, Workspace
@@ -73,8 +74,8 @@ class Worker:
     """'stop' or 'kill': what this daemon has signalled."""
     journal_stat: tuple[int, int] = (-1, -1)
     """Size and time of the journal when it was last read."""
-    oom_kills: int = 0
-    """The system's count when the worker was last seen alive."""
+    oom: OomWatch | None = None
+    """Since its process is known."""
     first_seen_at: float = field(default_factory=time.monotonic)
     """By `monotonic()`, as are the four that follow: the clock on the wall may be set by hours at any moment."""
     heartbeat: tuple[float | None, float | None] = (None, None)
@@ -121,7 +122,7 @@ class Supervisor:
         if run is None:
             return False
         folder = self.workspace.runs / str(run_id)
-        worker = Worker(run, folder, oom_kills=process_control.oom_kills())
+        worker = Worker(run, folder)
         try:
             pid, how = self._launch(worker, environment)
         except InputError:  # a worker has it: forked after all while we waited in vain, or started by hand just now
@@ -158,6 +159,7 @@ class Supervisor:
             worker.process = spawn_worker(folder, point, command=self.command, environment=environment)
             worker.pid = worker.process.pid
         worker.started = started_at(worker.pid)
+        worker.oom = OomWatch(worker.pid)
         return worker.pid, how
 
     # -- found again ---------------------------------------------------------------------------------------------
@@ -179,14 +181,15 @@ class Supervisor:
         if run.host not in (None, self._host):
             return None  # another machine's, over a shared file system
         folder = self.workspace.runs / str(run.id)
-        recorded, kills = run.pid is not None, process_control.oom_kills()
-        worker = Worker(run, folder, run.pid, run.pid_started, recorded=recorded, oom_kills=kills)
+        worker = Worker(run, folder, run.pid, run.pid_started, recorded=run.pid is not None)
         if run.pid is None and not worker_alive(folder):
             if import_journal(self.conn, run.id, folder).events:
                 worker.pid, worker.started = _last_pid(folder)  # it came, and has gone, while nobody looked
             if worker.pid is None:
                 self._give_back(run)
                 return None
+        if worker.pid is not None:
+            worker.oom = OomWatch(worker.pid, self._oom_counts_at_start(run))
         self.workers[run.id] = worker
         log.info("run %d found, pid %s", run.id, run.pid or "not yet known")
         return worker
@@ -209,7 +212,14 @@ class Supervisor:
         # A later process of that number began after the line was written; or the clock was set, and it holds the log.
         is_older = started <= written_at + process_control.START_TOLERANCE_SECONDS
         if is_older or process_control.has_log(pid, worker.folder):
-            worker.pid, worker.started = pid, started
+            worker.pid, worker.started, worker.oom = pid, started, OomWatch(pid)
+
+    def _oom_counts_at_start(self, run: Run) -> dict | None:
+        """What an earlier daemon found counted when it started the worker, which may have died since."""
+        events = queries.events(self.conn, run.id, limit=_ALL)
+        start = next((event.detail for event in reversed(events) if event.kind == retry_policy.START), {})
+        same = start.get("pid") == run.pid and start.get("boot") == self._boot
+        return start.get("oom") if same else None
 
     def _record(self, worker: Worker, pid: int, message: str = "") -> None:
         """Keep its process in the store. The event is how a later daemon knows the worker for one of the queue's."""
@@ -221,6 +231,7 @@ class Supervisor:
                 message or msg("Started (pid {pid}).", pid=pid),
                 pid=pid,
                 boot=self._boot,
+                oom=worker.oom.counts if worker.oom else None,
             )
         worker.recorded = True
 
@@ -259,11 +270,10 @@ class Supervisor:
     def check_heartbeats(self) -> None:
         """Broken promises: reported, and after a long silence taken for a hang. Called once a second."""
         now = time.monotonic()
-        kills = process_control.oom_kills()
         for worker in self.workers.values():
             due = _heartbeat_deadline(worker, now)
-            if worker.exited_at is None:
-                worker.oom_kills = kills
+            if worker.oom and worker.exited_at is None:
+                worker.oom.still_alive()
             if due is None or worker.pid is None or now <= due + self.limits.overdue_seconds:
                 worker.overdue_at, worker.reported = None, False
                 continue
@@ -348,7 +358,7 @@ class Supervisor:
                 worker.signal_sent or worker.requested or _signal_sent_before(events),
                 _is_ours(worker, events),
                 hung,
-                process_control.oom_kills() - worker.oom_kills,
+                worker.oom.verdict() if worker.oom else "",
                 self._rebooted(worker, events),
                 run.step,
             )
@@ -374,7 +384,7 @@ class Supervisor:
             cause, reason = exit_status.cause, exit_status.reason or worker.run.reason or ""
             if cause not in (ExitCause.DONE, ExitCause.STOPPED) and (reason or exit_status.state is RunState.FAILED):
                 words = msg("{cause}: {reason}", cause=cause.value, reason=reason) if reason else cause.value
-                self._note(worker, "ended", words)
+                self._note(worker, "ended", words, cause=cause.value)
             if not worker.requested:
                 self._maybe_restart(worker, exit_status, events)
         self.workers.pop(run_id, None)

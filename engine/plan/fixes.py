@@ -100,9 +100,10 @@ def fixes_of(conn: Connection, run: Run, folder: Path, gpu: GpuSpec | None = Non
     match failure_cause(run, events):
         case "out-of-memory":
             return _memory_fixes(run, config, facts, gpu)
+        case "oom-killer" if run.gpus:  # the passes are on the GPU
+            fixes = _host_memory_fixes(config)
         case "oom-killer":
-            smaller = {"train.micro_tokens", "data.max_length"}
-            return [fix for fix in _memory_fixes(run, config, facts, None) if fix.settings.keys() & smaller]
+            return _memory_fixes(run, config, facts, None)
         case "not-finite":
             at_start = "before the first step" in (run.reason or "")  # no setting of the training mends the model
             fixes = [] if at_start else _not_finite_fixes(config, facts)
@@ -173,6 +174,22 @@ def _memory_fixes(
         if saved >= _WITHOUT_EFFECT * estimate.expected:
             fits = lighter.expected <= gpu.usable_bytes if too_large and gpu else None
             fixes.append(Fix(saver.label, saver.settings, saver.cost, saved, fits))
+    return fixes
+
+
+def _host_memory_fixes(config: RunConfig) -> list[Fix]:
+    """What a run on GPUs has in the host's memory."""
+    fixes: list[Fix] = []
+    if (ranks := config.run.gpus_wanted) > 1:
+        label = msg("{ranks} → {fewer} GPUs", ranks=ranks, fewer=ranks // 2)
+        named = {"run.gpus": config.run.gpus[: ranks // 2]} if config.run.gpus else {}
+        fixes.append(Fix(label, {"run.gpu_count": ranks // 2, **named}, "slower"))
+    if config.optim.name == "paged_adamw8bit":
+        fixes.append(Fix("optimizer not paged", {"optim.name": "adamw8bit"}, "all of it stays on the GPU"))
+    if config.method.kind == "full":
+        ladder = memory_ladder(config, config.data.max_length)
+        adapter = next(saver for saver in ladder if saver.settings.get("method.kind") == "lora")
+        fixes.append(Fix(adapter.label, adapter.settings, msg("small checkpoints, {cost}", cost=adapter.cost)))
     return fixes
 
 

@@ -1,10 +1,10 @@
 """How long a run will take: from this machine's own runs, a probe, or the arithmetic of the device."""
 
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.base import worker_process
 from engine.base.messages import msg, msg_n
 from engine.plan.memory import MemoryEstimate
 from engine.settings.schema import RunConfig
@@ -103,7 +103,7 @@ def estimated_throughput(config: RunConfig, estimate: MemoryEstimate, device: st
     if estimate.activation_checkpointing:
         work += 2 * shape.matrices
     if estimate.device == "cpu":
-        cores = cores or config.train.threads or os.cpu_count() or 1
+        cores = cores or config.train.threads or worker_process.cores()
         return Speed(
             cores * _CPU_CORE_GFLOPS * 1e9 / work, msg("arithmetic: {cores} cores of a common CPU", cores=cores), 3
         )

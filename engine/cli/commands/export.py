@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from engine.base.errors import EngineError, InputError
 from engine.base.messages import msg
+from engine.base.oom_kills import OomWatch
 from engine.base.worker_process import how_it_left, worker_command, worker_environment
 from engine.base.workspace import CHECKPOINTS, find_workspace, parse_checkpoint_name
 from engine.present.numbers import bytes_text
@@ -75,13 +75,14 @@ def _checkpoint(options: argparse.Namespace) -> tuple[Path, Path | None]:
 def _worker(words: list[str]) -> dict[str, Any]:
     """Run the export in a worker of its own; its words go to the terminal, its outcome comes back."""
     command = worker_command(*words, module="engine.worker.export.export")
+    oom = OomWatch()
     done = subprocess.run(command, stdout=subprocess.PIPE, env=worker_environment(), check=False)
     try:
         reply = json.loads(done.stdout.decode("utf-8", "replace").strip().splitlines()[-1])
     except (ValueError, IndexError):
-        hint = (
-            "Memory may have run out: 4 bytes are needed for each weight." if done.returncode == -signal.SIGKILL else ""
-        )
+        hint = oom.hint(done.returncode)
+        if hint:
+            hint += " An export takes 4 bytes of memory for each weight."
         raise EngineError(
             msg("the export {returncode}; nothing was kept", returncode=how_it_left(done.returncode)), hint
         ) from None

@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.base.errors import EngineError
 from engine.base.messages import msg
+from engine.base.oom_kills import OomWatch
 from engine.base.worker_process import how_it_left, worker_command, worker_environment
 from engine.base.workspace import Workspace, find_workspace
 from engine.cli.settings_flags import flag_layers, resolve_settings
@@ -55,6 +56,7 @@ def run_plan(options: argparse.Namespace) -> int:
     check_inputs(config)
     prices = read_prices(options.price_kwh)
     width = output_width()
+    oom = OomWatch()
     with _reading_data(resolved, options.show) as reading:
         # All that is known without the data, while it is being read.
         machine, past = detect_hardware(workspace), past_runs(workspace)
@@ -62,7 +64,7 @@ def run_plan(options: argparse.Namespace) -> int:
         if not options.json and before is not None:
             print(visible(estimate_line(before, machine)), file=sys.stderr, flush=True)
         try:
-            report = _finished(reading)
+            report = _finished(reading, oom)
         except EngineError:
             if not options.json and before is not None:  # what needs no data is still worth knowing
                 _print([*model_lines(config, before), "", *memory_lines(memory_view(machine, before), width), ""])
@@ -125,7 +127,7 @@ def _reading_data(resolved: Resolved, show: int) -> Iterator[subprocess.Popen]:
                     reading.kill()
 
 
-def _finished(reading: subprocess.Popen) -> dict[str, Any]:
+def _finished(reading: subprocess.Popen, oom: OomWatch) -> dict[str, Any]:
     out, said_bytes = reading.communicate()
     if reading.returncode == 0:
         return json.loads(out)
@@ -136,7 +138,7 @@ def _finished(reading: subprocess.Popen) -> dict[str, Any]:
             returncode=how_it_left(reading.returncode),
             complaint=complaint,
         ).strip()
-    error = EngineError(complaint)
+    error = EngineError(complaint, oom.hint(reading.returncode))
     error.exit_code = 2 if reading.returncode == 2 else 1
     raise error
 

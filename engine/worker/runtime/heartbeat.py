@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from engine import __version__
-from engine.base.errors import EngineError, NotFinite, OutOfMemory, first_line
+from engine.base.errors import EngineError, NotFinite, OomKilled, OutOfMemory, first_line
 from engine.base.messages import msg
 from engine.plan.throughput import device_label
 from engine.runs import journal
@@ -146,4 +146,6 @@ def _cause(error: EngineError) -> str:
         return "not-finite"
     if isinstance(error, OutOfMemory):
         return "out-of-memory"
+    if isinstance(error, OomKilled):
+        return "oom-killer"
     return "input" if error.exit_code == 2 else "failed"

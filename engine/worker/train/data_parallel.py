@@ -34,9 +34,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from engine.base.errors import InputError, OutOfMemory, RankLost, RunFailed, first_line
+from engine.base.errors import InputError, OomKilled, OutOfMemory, RankLost, RunFailed, first_line
 from engine.base.messages import msg, msg_n
-from engine.base.worker_process import MEMORY_HINT, signal_name, worker_environment
+from engine.base.oom_kills import OomWatch
+from engine.base.worker_process import signal_name, worker_environment
 from engine.runs.journal import Journal
 from engine.settings.schema import RunConfig
 from engine.worker.data.packing import TokenSet
@@ -54,6 +55,7 @@ _GRACE_SECONDS = 10.0
 _LEAVE_SECONDS = 5.0
 _PEER_REPORT_SECONDS = 2.0
 """A follower whose collective fails because another rank is gone waits so long, so that rank 0 learns of that first."""
+_ERRORS: dict[str, type[RunFailed]] = {"out-of-memory": OutOfMemory, "oom-killer": OomKilled}
 _PATIENCE = timedelta(days=7)
 """Timeout of a collective. A rank that is gone is noticed in other ways, and a slow one is no failure."""
 
@@ -111,6 +113,7 @@ class Ranks:
     _lost: dict[str, str] = field(default_factory=dict)
     _rank_lost: threading.Event = field(default_factory=threading.Event)
     _leaving: threading.Event = field(default_factory=threading.Event)
+    _oom: OomWatch = field(default_factory=OomWatch)
 
     @staticmethod
     def as_follower(rank: int, count: int, device: torch.device, store: int, channel: Connection) -> "Ranks":
@@ -334,7 +337,7 @@ class Ranks:
             yield
         except Exception:
             if self.rank == 0 and self._rank_lost.wait(_LEAVE_SECONDS):
-                kind = OutOfMemory if self._lost["cause"] == "out-of-memory" else RankLost
+                kind = _ERRORS.get(self._lost["cause"], RankLost)
                 raise kind(self._lost["reason"], self._lost["hint"]) from None
             if self.rank:
                 time.sleep(_PEER_REPORT_SECONDS)
@@ -346,7 +349,7 @@ class Ranks:
         status = follower.process.wait()
         if self._leaving.is_set():
             return
-        self._lost = self._lost or _exit_reason(follower, last_words, status)
+        self._lost = self._lost or _exit_reason(follower, last_words, status, self._oom)
         self._rank_lost.set()
         if not self._leaving.wait(_GRACE_SECONDS):
             with contextlib.suppress(OSError):
@@ -395,7 +398,7 @@ def choose_rank_count(config: RunConfig, device: torch.device) -> tuple[int, str
     return max(1, requested), ""
 
 
-def _exit_reason(follower: _Follower, last_words: bytes, status: int) -> dict[str, str]:
+def _exit_reason(follower: _Follower, last_words: bytes, status: int, oom: OomWatch) -> dict[str, str]:
     """Reason, hint and cause, as the journal has them."""
     rank = msg("rank {rank} (pid {pid})", rank=follower.rank, pid=follower.process.pid)
     with contextlib.suppress(ValueError):
@@ -411,9 +414,11 @@ def _exit_reason(follower: _Follower, last_words: bytes, status: int) -> dict[st
             signal=-status,
             signal_name=signal_name(-status),
         )
-    if status == -signal.SIGKILL:
-        hint = MEMORY_HINT
-    return {"reason": reason, "hint": hint, "cause": "failed"}
+    if status == -signal.SIGKILL and (ran_out := oom.verdict()):
+        reason = msg("out of memory ({ran_out}): the kernel's OOM killer ended {rank}", ran_out=ran_out, rank=rank)
+        hint = "Each rank loads the libraries and the data: fewer of them, by --set run.gpu_count=N, take less."
+        return {"reason": reason, "hint": hint, "cause": "oom-killer"}
+    return {"reason": reason, "hint": oom.hint(status) or hint, "cause": "failed"}
 
 
 def ranks_changed(saved_count: int, count: int) -> str:

@@ -21,7 +21,7 @@ from torch import nn
 from engine.base import workspace
 from engine.base.errors import NotFinite, first_line
 from engine.base.messages import msg, msg_n
-from engine.base.worker_process import DONE, STOPPED
+from engine.base.worker_process import DONE, STOPPED, cores
 from engine.metrics import best_evaluation
 from engine.metrics.names import metric_name
 from engine.runs import evaluation_folder
@@ -448,8 +448,8 @@ def set_up_torch(config: RunConfig, device: torch.device, ranks: int = 1) -> Non
 
     `ranks`: how many processes share the cores.
     """
-    cores = max(1, (os.cpu_count() or 1) // ranks)
-    torch.set_num_threads(config.train.threads or threads_of_environment() or cores)
+    threads = config.train.threads or threads_of_environment() or max(1, cores() // ranks)
+    torch.set_num_threads(threads)
     if device.type == "cpu":
         keep_freed_memory()
     if device.type == "cpu" or config.train.deterministic:

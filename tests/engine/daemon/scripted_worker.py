@@ -1,7 +1,7 @@
 """Stands in for a training worker: a real process with a real journal that does what `script.json` in its folder says.
 
 steps, pause: so many steps, so long each. save: a checkpoint (a number in a file) every so many steps.
-end: what happens at step `at`, or at the last one: done, raise, nan, memory, input, kill, segfault, exit, silence.
+end: what happens at step `at`, or at the last one: done, raise, nan, memory, input, eat, kill, segfault, exit, silence.
 promise: after each step, when the next sign of life comes.
 child: start a helper in its session that would outlive it. once: misbehave only the first time.
 """
@@ -88,6 +88,10 @@ def misbehave(how: str, journal: Journal, step: int) -> int:
     if how == "input":
         failed("there is no such column", "input")
         return 2
+    if how == "eat":
+        held = []
+        while True:
+            held.append(b"x" * 10_000_000)
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "segfault":

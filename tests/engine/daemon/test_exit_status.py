@@ -6,13 +6,14 @@ import pytest
 
 from engine.base.log_tail import last_lines
 from engine.base.units import GIB
-from engine.daemon import placement, process_control
+from engine.daemon import placement
 from engine.daemon.exit_status import ExitCause, ExitEvidence, classify_exit
 from engine.daemon.limits import Limits
 from engine.daemon.retry_policy import GpuMemory, Restart, decide
 from engine.monitor.samples import GpuProcess, GpuSample, Snapshot
 from engine.store.run_records import Event, Run, RunState
 
+LIMIT = "limit 3.0 GiB of this container"
 KILLED, SEGFAULT, TERMINATED = signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM
 
 
@@ -31,9 +32,9 @@ def exited(code: int) -> int:
         (ExitEvidence(TERMINATED, requested="stop"), ExitCause.STOPPED, RunState.STOPPED),
         (ExitEvidence(KILLED, requested="stop"), ExitCause.SIGNAL, RunState.FAILED),
         (ExitEvidence(KILLED), ExitCause.SIGNAL, RunState.FAILED),
-        (ExitEvidence(KILLED, oom_kills=1), ExitCause.HOST_MEMORY, RunState.FAILED),
-        (ExitEvidence(None, oom_kills=1), ExitCause.HOST_MEMORY, RunState.FAILED),
-        (ExitEvidence(SEGFAULT, oom_kills=1), ExitCause.SIGNAL, RunState.FAILED),
+        (ExitEvidence(KILLED, out_of_memory=LIMIT), ExitCause.HOST_MEMORY, RunState.FAILED),
+        (ExitEvidence(None, out_of_memory=LIMIT), ExitCause.HOST_MEMORY, RunState.FAILED),
+        (ExitEvidence(SEGFAULT, out_of_memory=LIMIT), ExitCause.SIGNAL, RunState.FAILED),
         (ExitEvidence(KILLED, hung_seconds=900.0), ExitCause.HUNG, RunState.FAILED),
         (ExitEvidence(exited(1), {"state": "failed", "cause": "not-finite"}), ExitCause.NOT_FINITE, RunState.FAILED),
         (ExitEvidence(exited(1), {"state": "failed", "cause": "out-of-memory"}), ExitCause.GPU_MEMORY, RunState.FAILED),
@@ -72,17 +73,13 @@ def test_a_run_that_something_else_asked_to_leave_is_interrupted():
 
 
 def test_the_reason_says_what_happened_and_where():
-    assert classify_exit(ExitEvidence(KILLED, oom_kills=2, step=40)).reason == (
-        "killed by the system, whose memory ran out at step 40"
+    assert classify_exit(ExitEvidence(KILLED, out_of_memory=LIMIT, step=40)).reason == (
+        "out of memory (limit 3.0 GiB of this container) at step 40: the kernel's OOM killer ended it"
     )
     assert classify_exit(ExitEvidence(SEGFAULT, step=7)).reason == (
         "killed by signal 11 (SIGSEGV) at step 7, which finetop did not send"
     )
     assert classify_exit(ExitEvidence(KILLED)).exit_code == 137
-
-
-def test_the_systems_count_of_oom_kills_can_be_read():
-    assert process_control.oom_kills() >= 0
 
 
 def test_the_last_lines_show_the_end_of_a_progress_bar(tmp_path):
@@ -103,6 +100,7 @@ def event(kind: str, step: int | None = None, **detail) -> Event:
 
 MEMORY = classify_exit(ExitEvidence(exited(1), {"state": "failed", "cause": "out-of-memory"}))
 CRASH = classify_exit(ExitEvidence(KILLED))
+OOM_KILLED = classify_exit(ExitEvidence(KILLED, out_of_memory=LIMIT))
 
 
 def test_retries_come_after_growing_pauses_and_end():
@@ -122,6 +120,23 @@ def test_memory_halves_what_the_worker_last_used_and_gives_up_after_a_while():
     tried = events + tuple(event("memory-restart", step) for step in (1, 2, 3, 4))
     assert decide(run(), MEMORY, tried, settings, GpuMemory(), Limits()) is None
     assert decide(run(), MEMORY, events, {**settings, "run.on_oom": "fail"}, GpuMemory(), Limits()) is None
+
+
+def test_a_run_on_the_cpu_that_the_oom_killer_took_goes_on_in_smaller_passes_even_from_the_same_step():
+    """Within the step nothing could be tried: the kill leaves no time."""
+    events = (event("resume", micro_tokens=4096), event("memory-restart", 10), event("resume", micro_tokens=2048))
+    again = decide(run(), OOM_KILLED, events, {}, GpuMemory(), Limits())
+    assert again and (again.event, again.micro_tokens) == ("memory-restart", 1024)
+    assert again.message.startswith("Out of memory: goes on from its last checkpoint with 1,024 tokens a pass")
+    assert decide(run(), OOM_KILLED, events, {"run.on_oom": "fail"}, GpuMemory(), Limits()) is None
+    assert decide(run(), OOM_KILLED, (), {}, GpuMemory(), Limits()) is None, "it died before its first pass"
+
+
+def test_a_run_on_a_gpu_that_the_oom_killer_took_is_only_retried_since_its_passes_lie_elsewhere():
+    events = (event("resume", micro_tokens=4096),)
+    assert decide(run(gpus=("0",)), OOM_KILLED, events, {}, GpuMemory(), Limits()) is None
+    again = decide(run(gpus=("0",), retries=1), OOM_KILLED, events, {}, GpuMemory(), Limits())
+    assert again and (again.event, again.micro_tokens) == ("retry", None)
 
 
 def test_memory_that_others_hold_is_waited_for_even_before_the_first_step():
