@@ -16,10 +16,18 @@ DIFFERING = {
 
 REASONING_DROPPED = "reasoning-dropped"
 TEXT_DROPPED = "text-dropped"
+SYSTEM_DROPPED = "system-dropped"
+QUESTION_DROPPED = "question-dropped"
+RESULT_DROPPED = "result-dropped"
+TOOLS_DROPPED = "tools-dropped"
 CONTROL_TOKEN = "control-token"
 DROPPED = {
     REASONING_DROPPED: "the chat template leaves out the reasoning of an answer",
     TEXT_DROPPED: "the chat template leaves out the words beside a tool call",
+    SYSTEM_DROPPED: "the chat template leaves out the system prompt",
+    QUESTION_DROPPED: "the chat template leaves out a message of the user",
+    RESULT_DROPPED: "the chat template leaves out the result of a tool call",
+    TOOLS_DROPPED: "the chat template leaves out the tools that may be called",
 }
 
 LINES = DROPPED | {

@@ -22,7 +22,7 @@ from engine.formats.turn_notes import PROMPT_DIFFERS, TURN_DIFFERS
 from engine.worker.data.message_text import THOUGHTS, Loose, has_thoughts
 from engine.worker.data.rendered_chat import RenderedChat, View
 from engine.worker.data.rendering import Rendering, Whole
-from engine.worker.data.template_omissions import left_out
+from engine.worker.data.template_omissions import left_out, not_asked
 from engine.worker.data.turn_ends import TurnEnds
 
 
@@ -58,8 +58,13 @@ class Spans:
                     raise DataError("the assistant's answer is empty")
                 answers.append(k)
         whole = self._rendering.whole(example.messages, example.tools)
-        found = self._at_once(example, whole, answers)
-        return (whole.text, found) if found is not None else self._one_by_one(example, whole, answers)
+        text, spans = whole.text, self._at_once(example, whole, answers)
+        chat = RenderedChat(self._rendering, example, whole)
+        if spans is None:
+            text, spans = self._one_by_one(chat, answers)
+        if spans and (notes := not_asked(chat, text, answers[-1])):
+            spans[-1] = spans[-1]._replace(notes=spans[-1].notes + notes)
+        return text, spans
 
     def _at_once(self, example: Example, whole: Whole, answers: list[int]) -> list[Span] | None:
         """The turns, where one rendering and the answers' own words tell them all, as they mostly do; else None."""
@@ -74,9 +79,8 @@ class Spans:
             spans.append(span)
         return spans
 
-    def _one_by_one(self, example: Example, whole: Whole, answers: list[int]) -> tuple[str, list[Span]]:
-        chat = RenderedChat(self._rendering, example, whole)
-        view, text = chat.whole, whole.text
+    def _one_by_one(self, chat: RenderedChat, answers: list[int]) -> tuple[str, list[Span]]:
+        view, text = chat.whole, chat.whole.text
         spans = [self._span(chat, view, answers[-1])]
         if len(answers) > 1 or spans[0].notes:
             text, spans = self._put_together(chat, view, spans[0], answers[:-1])

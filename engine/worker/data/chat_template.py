@@ -185,7 +185,8 @@ class ChatTemplate:
     def _encode(self, encoding: Encoding, example: Example, text: str, spans: list[Span], train_on: str) -> Encoded:
         ids: list[int] = encoding.ids
         apart: list[tuple[int, int]] = []
-        """Offsets, once prompt and answer are tokenised apart."""
+        """Offsets, once prompts and answers are tokenised apart."""
+        cuts: list[int] = []
 
         def at(position: int) -> int:
             return bisect_left(apart, (position,)) if apart else _token_at(encoding, position)
@@ -198,11 +199,12 @@ class ChatTemplate:
                     notes = tuple(note for note in notes if note != PROMPT_DIFFERS)
             elif apart or not self._follows_prompt(encoding, ids, first, text, span.start):
                 # At inference the model cannot write a token that holds the prompt's end, too.
-                cut = None if apart else self._cut(ids, text, span.start)
-                if cut is None:
+                cut = self._cut(ids, text, [*cuts, span.start])
+                if cut is None or cuts:  # what was cut earlier is one token in the prompt of this answer
                     notes = (PROMPT_DIFFERS, *notes)
-                else:
+                if cut is not None:
                     ids, apart = cut
+                    cuts.append(span.start)
                     first, end = at(span.start), at(span.end)
             if span.is_open:  # the last; what may follow is a header that the template always writes
                 calls = example.messages[span.message].get("tool_calls")
@@ -258,13 +260,18 @@ class ChatTemplate:
             return False
         return (self._swallows or text.rstrip() == prompt_text.rstrip()) and self._ids(text) == ids
 
-    def _cut(self, ids: list[int], text: str, at: int) -> tuple[list[int], list[tuple[int, int]]] | None:
-        """Tokens and offsets of the text in two parts; None where their tokens decode to another text."""
-        head, tail = self._encodings([text[:at], text[at:]])
-        joined = [*head.ids, *tail.ids]
+    def _cut(self, ids: list[int], text: str, cuts: list[int]) -> tuple[list[int], list[tuple[int, int]]] | None:
+        """Tokens and offsets of the text in parts; None where their tokens decode to another text."""
+        begins = [0, *cuts]
+        parts = self._encodings([text[begin:end] for begin, end in zip(begins, [*cuts, len(text)], strict=True)])
+        joined = [token for part in parts for token in part.ids]
         if self.tokenizer.decode(joined) != self.tokenizer.decode(ids):
             return None
-        return joined, [*head.offsets, *((start + at, end + at) for start, end in tail.offsets)]
+        return joined, [
+            (start + begin, end + begin)
+            for begin, part in zip(begins, parts, strict=True)
+            for start, end in part.offsets
+        ]
 
     def _stop_note(self, ids: list[int]) -> str:
         """The note on where inference would stop: '' where it ends with these tokens, and only there."""

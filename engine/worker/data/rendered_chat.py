@@ -61,6 +61,13 @@ class RenderedChat:
             self._views[count, is_prompt] = view
         return self._views[count, is_prompt]
 
+    def without_tools(self) -> str | None:
+        """The text where no tools are offered; None where the template refuses that."""
+        try:
+            return self._rendering.text(self.messages, (), False)
+        except DataError:
+            return None
+
     def calls(self, k: int) -> Sequence[dict]:
         """The tool calls of this message."""
         return self.messages[k].get("tool_calls") or ()

@@ -1,13 +1,47 @@
-"""What a chat template leaves out of an answer that it writes: reported by notes, or refused where it is the answer."""
+"""What a chat template leaves out of an answer that it writes, or of what is asked: reported by notes, or refused where
+it is the answer."""
 
 from collections.abc import Callable
 from functools import partial
 
 from engine.base.errors import DataError
 from engine.base.messages import msg
-from engine.formats.turn_notes import REASONING_DROPPED, TEXT_DROPPED
+from engine.formats.turn_notes import (
+    QUESTION_DROPPED,
+    REASONING_DROPPED,
+    RESULT_DROPPED,
+    SYSTEM_DROPPED,
+    TEXT_DROPPED,
+    TOOLS_DROPPED,
+)
 from engine.worker.data.message_text import THOUGHTS, Loose, leaves, other_arguments, other_content
 from engine.worker.data.rendered_chat import Region, RenderedChat, View
+
+_OF_ROLE = {"system": SYSTEM_DROPPED, "user": QUESTION_DROPPED, "tool": RESULT_DROPPED}
+
+
+def not_asked(chat: RenderedChat, text: str, before: int) -> tuple[str, ...]:
+    """Notes on what the messages before this index say, and on the tools, where the trained `text` lacks them and the
+    template writes alike with others."""
+    notes = [
+        note
+        for k, message in enumerate(chat.messages[:before])
+        if (note := _OF_ROLE.get(message["role"]))
+        and (content := (message["content"] or "").strip())
+        and content not in text
+        and content not in Loose(text)
+        and _reads_alike(chat, k)
+    ]
+    if chat.tools and not all(leaf in text for leaf in leaves(chat.tools[0])) and chat.without_tools() == chat.whole.text:
+        notes.append(TOOLS_DROPPED)
+    return tuple(dict.fromkeys(notes))
+
+
+def _reads_alike(chat: RenderedChat, k: int) -> bool:
+    try:
+        return chat.changed(chat.whole, k) is None
+    except DataError:
+        return False  # a template that refuses other words has seen these
 
 
 def left_out(chat: RenderedChat, view: View, k: int, span: Region) -> tuple[str, ...]:

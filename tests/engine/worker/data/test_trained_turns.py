@@ -15,7 +15,18 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from engine.base.errors import DataError, InputError
 from engine.formats.examples import Example
-from engine.formats.turn_notes import EARLY_STOP, NO_STOP, PROMPT_DIFFERS, REASONING_DROPPED, TEXT_DROPPED, TURN_DIFFERS
+from engine.formats.turn_notes import (
+    EARLY_STOP,
+    NO_STOP,
+    PROMPT_DIFFERS,
+    QUESTION_DROPPED,
+    REASONING_DROPPED,
+    RESULT_DROPPED,
+    SYSTEM_DROPPED,
+    TEXT_DROPPED,
+    TOOLS_DROPPED,
+    TURN_DIFFERS,
+)
 from engine.settings.presets import STARTER_MODEL
 from engine.settings.resolve import Layer, resolve
 from engine.settings.schema import RunConfig
@@ -79,6 +90,7 @@ def result(text: str) -> dict:
     return {"role": "tool", "content": text}
 
 
+SYSTEM = {"role": "system", "content": "Be brief."}
 TALK = [user("q"), calling({"at": "sky"}), result("sunny"), said("fine")]
 SKY = 'CALL look {"at": "sky"}'
 
@@ -125,8 +137,8 @@ def test_a_token_that_only_closes_calls_ends_no_answer() -> None:
     template.tokenizer.eos_token = S
     template = ChatTemplate(template.tokenizer)
     assert template.tokenizer.convert_ids_to_tokens(template.stop_token_ids) == [S, E]
-    assert turns(template, TALK, tools=(TOOL,)) == [(f"{SKY}{X}{E}", ()), (f"fine{S}", ())]
-    assert turns(template, TALK[:2], tools=(TOOL,)) == [(f"{SKY}{X}{E}", ())]
+    assert turns(template, TALK, tools=(TOOL,)) == [(f"{SKY}{X}{E}", ()), (f"fine{S}", (TOOLS_DROPPED,))]
+    assert turns(template, TALK[:2], tools=(TOOL,)) == [(f"{SKY}{X}{E}", (TOOLS_DROPPED,))]
 
 
 def test_results_written_into_the_calling_turn_are_not_trained() -> None:
@@ -239,6 +251,47 @@ def test_what_a_template_leaves_out_is_said() -> None:
     assert turns(make(PLAIN), thoughtful) == [(f"four{E}", (REASONING_DROPPED,))]
     assert turns(make(EITHER), [user("q"), calling({"at": "sky"}, text="Let me look.")]) == [
         (f"{SKY}{E}", (TEXT_DROPPED,))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("loop", "messages", "tools", "notes"),
+    [
+        ("m in messages if m.role != 'system'", [SYSTEM, user("q"), said("fine")], (), (SYSTEM_DROPPED,)),
+        ("m in messages if m.role != 'tool'", TALK, (), (RESULT_DROPPED,)),
+        ("m in messages[-2:]", [user("long ago"), said("b"), user("c"), said("d")], (), (QUESTION_DROPPED,)),
+        ("m in messages", [user("q"), said("fine")], (TOOL,), (TOOLS_DROPPED,)),
+        ("m in messages", TALK, (TOOL,), (TOOLS_DROPPED,)),
+        ("m in messages", [SYSTEM, *TALK], (), ()),
+    ],
+)
+def test_what_a_template_leaves_out_of_what_is_asked_is_said(
+    loop: str, messages: list[dict], tools: tuple, notes: tuple[str, ...]
+) -> None:
+    template = template_of("{{ m.content or '' }}" + CALLS).replace("m in messages", loop, 1)
+    (*_, (_, found)) = turns(make(template), messages, tools=tools)
+    assert found == notes
+
+
+def test_words_that_a_template_only_moves_or_rewrites_are_not_left_out() -> None:
+    moved = template_of(
+        "{{ m.content }}",
+        "{% if m.role == 'user' %}{{ messages[0].content + ' ' if loop.index0 == 1 }}{{ m.content |upper }}{% endif %}",
+    )
+    assert turns(make(moved), [SYSTEM, user("q"), said("fine")]) == [(f"fine{E}", ())]
+
+
+def test_each_answer_begins_with_its_own_first_token_where_the_prompt_ends_in_a_space() -> None:
+    """ " do" is one token, and so are the space that ends the prompt, and "do"."""
+    template = make(
+        "{% for m in messages %}{{ m.role | upper + ': ' + m.content + '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}ASSISTANT: {% endif %}"
+    )
+    talk = [user("a"), said("do it"), user("b"), said("do not worry"), user("c"), said("do")]
+    assert turns(template, talk) == [
+        (f"do it{E}", ()),
+        (f"do not worry{E}", (PROMPT_DIFFERS,)),
+        (f"do{E}", (PROMPT_DIFFERS,)),
     ]
 
 
