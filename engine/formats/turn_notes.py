@@ -20,7 +20,10 @@ SYSTEM_DROPPED = "system-dropped"
 QUESTION_DROPPED = "question-dropped"
 RESULT_DROPPED = "result-dropped"
 TOOLS_DROPPED = "tools-dropped"
+NAME_DROPPED = "name-dropped"
 CONTROL_TOKEN = "control-token"
+ELSEWHERE = frozenset({SYSTEM_DROPPED, QUESTION_DROPPED, RESULT_DROPPED, TOOLS_DROPPED, NAME_DROPPED})
+"""These are of what stands before the trained turn that has them."""
 DROPPED = {
     REASONING_DROPPED: "the chat template leaves out the reasoning of an answer",
     TEXT_DROPPED: "the chat template leaves out the words beside a tool call",
@@ -28,6 +31,7 @@ DROPPED = {
     QUESTION_DROPPED: "the chat template leaves out a message of the user",
     RESULT_DROPPED: "the chat template leaves out the result of a tool call",
     TOOLS_DROPPED: "the chat template leaves out the tools that may be called",
+    NAME_DROPPED: "the chat template leaves out the names of those who speak",
 }
 
 LINES = DROPPED | {

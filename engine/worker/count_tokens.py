@@ -14,7 +14,7 @@ import sys
 
 from engine.base.errors import DataError, EngineError
 from engine.formats.examples import Example
-from engine.formats.turn_notes import CONTROL_TOKEN, LINES, control_token_line
+from engine.formats.turn_notes import CONTROL_TOKEN, ELSEWHERE, LINES, control_token_line
 from engine.settings.schema import ModelConfig
 from engine.worker.data.chat_template import ChatTemplate, Encoded
 from engine.worker.model.load import generation_ends, load_tokenizer
@@ -64,7 +64,11 @@ def _count(template: ChatTemplate, examples: list[Example], limit: int) -> list[
 
 
 def _notes(template: ChatTemplate, example: Example, encoded: Encoded) -> list[tuple[str, str]]:
-    notes = [(note, f"message {turn.message + 1}: {LINES[note]}") for turn in encoded.turns for note in turn.notes]
+    notes = [
+        (note, LINES[note] if note in ELSEWHERE else f"message {turn.message + 1}: {LINES[note]}")
+        for turn in encoded.turns
+        for note in turn.notes
+    ]
     return notes + [
         (CONTROL_TOKEN, control_token_line(example.messages[index]["role"], index, token))
         for index, token in template.control_tokens(example)

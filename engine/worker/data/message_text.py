@@ -69,6 +69,11 @@ def other_arguments(message: dict[str, Any], only: int | None = None) -> dict[st
     return _other_calls(message, only, lambda function: {"arguments": _unlike_in(function["arguments"])})
 
 
+def other_name(message: dict[str, Any]) -> dict[str, Any]:
+    """With another name of who speaks."""
+    return message | {"name": _unlike(message["name"])}
+
+
 def other_names(message: dict[str, Any]) -> dict[str, Any]:
     """With other names of the functions it calls."""
     return _other_calls(message, None, lambda function: {"name": _unlike(function["name"])})

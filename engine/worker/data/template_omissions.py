@@ -7,6 +7,7 @@ from functools import partial
 from engine.base.errors import DataError
 from engine.base.messages import msg
 from engine.formats.turn_notes import (
+    NAME_DROPPED,
     QUESTION_DROPPED,
     REASONING_DROPPED,
     RESULT_DROPPED,
@@ -14,32 +15,31 @@ from engine.formats.turn_notes import (
     TEXT_DROPPED,
     TOOLS_DROPPED,
 )
-from engine.worker.data.message_text import THOUGHTS, Loose, leaves, other_arguments, other_content
+from engine.worker.data.message_text import THOUGHTS, Loose, leaves, other_arguments, other_content, other_name
 from engine.worker.data.rendered_chat import Region, RenderedChat, View
 
 _OF_ROLE = {"system": SYSTEM_DROPPED, "user": QUESTION_DROPPED, "tool": RESULT_DROPPED}
 
 
 def not_asked(chat: RenderedChat, text: str, before: int) -> tuple[str, ...]:
-    """Notes on what the messages before this index say, and on the tools, where the trained `text` lacks them and the
-    template writes alike with others."""
-    notes = [
-        note
-        for k, message in enumerate(chat.messages[:before])
-        if (note := _OF_ROLE.get(message["role"]))
-        and (content := (message["content"] or "").strip())
-        and content not in text
-        and content not in Loose(text)
-        and _reads_alike(chat, k)
-    ]
-    if chat.tools and not all(leaf in text for leaf in leaves(chat.tools[0])) and chat.without_tools() == chat.whole.text:
+    """Notes on what the messages before this index say, on who says it, and on the tools, where the trained `text`
+    lacks them and the template writes alike with others."""
+    notes = []
+    for k, message in enumerate(chat.messages[:before]):
+        note, content = _OF_ROLE.get(message["role"]), (message["content"] or "").strip()
+        if note and content and content not in text and content not in Loose(text) and _reads_alike(chat, k):
+            notes.append(note)
+        if message.get("name") and message["role"] != "tool" and _reads_alike(chat, k, other_name):
+            notes.append(NAME_DROPPED)
+    tools = chat.tools
+    if tools and not all(leaf in text for leaf in leaves(tools[0])) and chat.without_tools() == chat.whole.text:
         notes.append(TOOLS_DROPPED)
     return tuple(dict.fromkeys(notes))
 
 
-def _reads_alike(chat: RenderedChat, k: int) -> bool:
+def _reads_alike(chat: RenderedChat, k: int, exchange: Callable[[dict], dict] | None = None) -> bool:
     try:
-        return chat.changed(chat.whole, k) is None
+        return chat.changed(chat.whole, k, exchange) is None
     except DataError:
         return False  # a template that refuses other words has seen these
 

@@ -17,6 +17,7 @@ from engine.base.errors import DataError, InputError
 from engine.formats.examples import Example
 from engine.formats.turn_notes import (
     EARLY_STOP,
+    NAME_DROPPED,
     NO_STOP,
     PROMPT_DIFFERS,
     QUESTION_DROPPED,
@@ -263,6 +264,8 @@ def test_what_a_template_leaves_out_is_said() -> None:
         ("m in messages", [user("q"), said("fine")], (TOOL,), (TOOLS_DROPPED,)),
         ("m in messages", TALK, (TOOL,), (TOOLS_DROPPED,)),
         ("m in messages", [SYSTEM, *TALK], (), ()),
+        ("m in messages", [user("q") | {"name": "Ada"}, said("fine")], (), (NAME_DROPPED,)),
+        ("m in messages", [TALK[0], TALK[1], TALK[2] | {"name": "look"}, TALK[3]], (), ()),
     ],
 )
 def test_what_a_template_leaves_out_of_what_is_asked_is_said(
