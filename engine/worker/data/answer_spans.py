@@ -22,7 +22,7 @@ from engine.formats.turn_notes import PROMPT_DIFFERS, TURN_DIFFERS
 from engine.worker.data.message_text import THOUGHTS, Loose, has_thoughts
 from engine.worker.data.rendered_chat import RenderedChat, View
 from engine.worker.data.rendering import Rendering, Whole
-from engine.worker.data.template_omissions import left_out, not_asked
+from engine.worker.data.template_omissions import left_out, may_lack, not_asked
 from engine.worker.data.turn_ends import TurnEnds
 
 
@@ -59,10 +59,10 @@ class Spans:
                 answers.append(k)
         whole = self._rendering.whole(example.messages, example.tools)
         text, spans = whole.text, self._at_once(example, whole, answers)
-        chat = RenderedChat(self._rendering, example, whole)
         if spans is None:
-            text, spans = self._one_by_one(chat, answers)
-        if spans and (notes := not_asked(chat, text, answers[-1])):
+            text, spans = self._one_by_one(RenderedChat(self._rendering, example, whole), answers)
+        if spans and may_lack(text, example, answers[-1]):
+            notes = not_asked(RenderedChat(self._rendering, example, whole), text, answers[-1])
             spans[-1] = spans[-1]._replace(notes=spans[-1].notes + notes)
         return text, spans
 

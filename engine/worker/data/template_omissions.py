@@ -6,6 +6,7 @@ from functools import partial
 
 from engine.base.errors import DataError
 from engine.base.messages import msg
+from engine.formats.examples import Example
 from engine.formats.turn_notes import (
     NAME_DROPPED,
     QUESTION_DROPPED,
@@ -19,6 +20,18 @@ from engine.worker.data.message_text import THOUGHTS, Loose, leaves, other_argum
 from engine.worker.data.rendered_chat import Region, RenderedChat, View
 
 _OF_ROLE = {"system": SYSTEM_DROPPED, "user": QUESTION_DROPPED, "tool": RESULT_DROPPED}
+
+
+def may_lack(text: str, example: Example, before: int) -> bool:
+    """Whether `not_asked` must look: quick, since it is called for every row."""
+    if example.tools:
+        return True
+    for message in example.messages[:before]:
+        if message["role"] != "assistant":
+            content = message["content"]
+            if (content and content not in text and content.strip() not in text) or "name" in message:
+                return True
+    return False
 
 
 def not_asked(chat: RenderedChat, text: str, before: int) -> tuple[str, ...]:
