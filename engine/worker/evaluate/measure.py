@@ -44,7 +44,8 @@ from engine.worker.runtime.disk_space import retry_while_disk_full
 from engine.worker.runtime.train_state import TrainState
 
 _MOST_SAMPLES = 20
-"""Answers to validation examples that go into the journal; the folder of the evaluation holds all."""
+"""Answers to validation examples that go into the journal, where they outlast the evaluation's folder, which holds
+them all until `eval.keep_predictions` thins it."""
 
 
 @dataclass(frozen=True)
