@@ -65,11 +65,15 @@ def refuse_broken_model(model: nn.Module, config: RunConfig, loss: float) -> Non
     if math.isfinite(loss):
         return
     name = config.model.checkpoint or config.model.name
-    broken = [name for name, weights in model.named_parameters() if not bool(weights.isfinite().all())]
+    broken = [
+        name.removeprefix("base_model.model.").replace(".base_layer.", ".")  # as in the model's files, without peft's
+        for name, weights in model.named_parameters()
+        if not bool(weights.isfinite().all())
+    ]
     number = "NaN" if math.isnan(loss) else "infinite"
     if broken:
         reason = msg(
-            "{tensors:,} of its tensors hold numbers that are none, the first is {name}",
+            "NaN or infinite values are in {tensors:,} of its tensors, the first is {name}",
             tensors=len(broken),
             name=broken[0],
         )
