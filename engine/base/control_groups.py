@@ -66,6 +66,10 @@ class MemoryLimit:
     owner: str
     """Who set it: `this container`, `Slurm job 12`, `systemd unit train.service`."""
 
+    @property
+    def free_bytes(self) -> int:
+        return max(0, self.limit_bytes - self.used_bytes)
+
     def __str__(self) -> str:
         return msg("limit {size} of {owner}", size=bytes_text(self.limit_bytes), owner=self.owner)
 

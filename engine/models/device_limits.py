@@ -9,6 +9,8 @@ ENOUGH_TOKENS = 2048
 GPU_SHARE = 0.9
 """Share of the card's memory, but for what other processes hold, that a pass may take; what is left is for
 fragmentation and evaluation."""
+HOST_SHARE = 0.9
+"""Share of the host's memory, or of its limit, that a run on the CPU may take: daemon and screen live there, too."""
 LOGITS_BUDGET_BYTES = 2**30
 """float32 logits of one chunk. Larger than this, they are computed in chunks and again in the backward pass."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 
+from engine.base.control_groups import groups_of, memory_limits
 from engine.base.worker_process import cores
 from engine.monitor.samples import DiskSample, HostSample
 
@@ -17,11 +18,14 @@ class HostReader:
     """Processor, memory, swap. Shares are since the last read."""
 
     def __init__(self) -> None:
+        self._groups = groups_of("memory")
         self._times = psutil.cpu_times()
         self._read_before = False
 
     def read(self) -> HostSample:
         memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+        limits = [limit for limit in memory_limits(self._groups) if limit.limit_bytes < memory.total]
+        least = min(limits, key=lambda limit: limit.limit_bytes, default=None)
         return HostSample(
             taken_at=time.time(),
             cpu_percent=self._cpu_percent(),
@@ -29,7 +33,10 @@ class HostReader:
             load_1min=os.getloadavg()[0],
             memory_used_bytes=memory.total - memory.available,
             memory_total_bytes=memory.total,
-            memory_limit_bytes=_memory_limit(memory.total),
+            memory_limit_bytes=least.limit_bytes if least else None,
+            memory_limit_owner=least.owner if least else None,
+            memory_limit_used_bytes=least.used_bytes if least else None,
+            memory_free_bytes=min([memory.available, *(limit.free_bytes for limit in limits)]),
             swap_used_bytes=swap.used,
             swap_total_bytes=swap.total,
         )
@@ -50,16 +57,6 @@ def _total(times) -> float:
 
 def _idle(times) -> float:
     return times.idle + getattr(times, "iowait", 0.0)
-
-
-def _memory_limit(total: int) -> int | None:
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            text = Path(path).read_text().strip()
-        except OSError:
-            continue
-        return int(text) if text.isdigit() and int(text) < total else None
-    return None
 
 
 class DiskReader:

@@ -124,9 +124,20 @@ class HostSample:
     """Total less available: what cannot be had without swapping."""
     memory_total_bytes: int | None = None
     memory_limit_bytes: int | None = None
-    """The control group's limit where it is below the machine's memory (containers, Slurm)."""
+    """The least limit of this process's control groups where it is below the machine's memory (containers, Slurm)."""
     swap_used_bytes: int | None = None
     swap_total_bytes: int | None = None
+    memory_limit_owner: str | None = None
+    """Who set it, such as `this container`."""
+    memory_limit_used_bytes: int | None = None
+    """By all processes it holds for."""
+    memory_free_bytes: int | None = None
+    """What a process here may still take: what is available, or less where a limit leaves less."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What the processes here may have in all."""
+        return self.memory_limit_bytes or self.memory_total_bytes
 
     @property
     def stale(self) -> bool:

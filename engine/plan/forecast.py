@@ -11,7 +11,7 @@ from engine.plan.advice import Advice, DatasetStats, advise
 from engine.plan.cost import Cost, Prices, cost
 from engine.plan.gpu_fit import COMMON_GPUS, Change, Fit, GpuSpec, changes_that_fit, fit
 from engine.plan.hardware import Hardware
-from engine.plan.memory import EstimateInputs, MemoryEstimate, shape_estimate
+from engine.plan.memory import EstimateInputs, MemoryEstimate, host_pass_tokens, shape_estimate
 from engine.plan.throughput import (
     Duration,
     PastRun,
@@ -63,7 +63,10 @@ def memory(config: RunConfig, machine: Hardware, past: Sequence[PastRun], facts:
         supervised=facts.get("supervised"),
         correction=factor,
     )
-    estimate = shape_estimate(config, shape, inputs=inputs)
+    tokens = None
+    if machine.device == "cpu" and machine.memory_bytes is not None:
+        tokens = host_pass_tokens(config, shape, inputs, machine.memory_bytes)
+    estimate = shape_estimate(config, shape, micro_tokens=tokens, inputs=inputs)
     on_gpu = inputs if machine.cards else dataclasses.replace(inputs, device="cuda", bfloat16=True, correction=1.0)
     cards: Sequence[GpuSpec] = machine.cards or COMMON_GPUS
     fits = tuple(fit(config, card, on_gpu, shape) for card in cards)

@@ -29,6 +29,8 @@ class Hardware:
     """The device a run would take is good at bfloat16."""
     gpu_names: tuple[str, ...] = ()
     """All by which a run may be pinned to a GPU: indices and UUIDs, those of slices too."""
+    memory_owner: str = ""
+    """Who limits it, such as `this container`; empty where it is all that the machine has."""
 
     @property
     def device(self) -> str:
@@ -59,15 +61,12 @@ def hardware_of(snapshot: Snapshot | None) -> Hardware:
     )
     why = snapshot.gpu_problem or seen.doubt or ("" if cards else "CUDA_VISIBLE_DEVICES hides every GPU")
     host = snapshot.host
-    total = free = None
-    if host and host.memory_total_bytes is not None:
-        total = min(host.memory_total_bytes, host.memory_limit_bytes or host.memory_total_bytes)
-        free = max(0, total - (host.memory_used_bytes or 0))
+    total, free, owner = (host.memory_bytes, host.memory_free_bytes, host.memory_limit_owner) if host else (None,) * 3
     watts = next((gpu.power_limit_watts for gpu in seen.gpus if gpu.power_limit_watts), None)
     narrow = card_is_good_at_bfloat16(cards[0].name) if cards else cpu_is_good_at_bfloat16()
     names = tuple(str(gpu.index) for gpu in snapshot.gpus if gpu.parent is None)
     names += tuple(gpu.uuid for gpu in snapshot.gpus)
-    return Hardware(cards, why, total, free, watts, narrow, names)
+    return Hardware(cards, why, total, free, watts, narrow, names, owner or "")
 
 
 _BEFORE_AMPERE = re.compile(r"\b(T4|V100S?|P100|P40|P4|M60|K80|GTX|TITAN|RTX 20\d\d|QUADRO (RTX|P\d+|GV100))\b")

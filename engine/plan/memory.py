@@ -8,7 +8,7 @@ the layers keep for the backward pass, and logits at supervised positions only, 
 import math
 from dataclasses import dataclass, field
 
-from engine.models.device_limits import CPU_TOKENS, ENOUGH_TOKENS, LOGITS_BUDGET_BYTES
+from engine.models.device_limits import CPU_TOKENS, ENOUGH_TOKENS, HOST_SHARE, LOGITS_BUDGET_BYTES
 from engine.models.model_shape import Linear, ModelShape, find_shape
 from engine.plan.activations import Adapter, Arithmetic, kept_per_token, passing_per_token
 from engine.settings.schema import RunConfig
@@ -165,6 +165,19 @@ def shape_estimate(
         device=inputs.device,
         shape=shape,
     )
+
+
+def host_pass_tokens(config: RunConfig, shape: ModelShape, inputs: EstimateInputs, memory_bytes: int) -> int:
+    """Tokens of a pass on the CPU of a machine or container with so much memory in all: fewer than elsewhere only where
+    those would not fit. What is free just now does not count: a run repeats to the bit.
+    """
+    tokens, longest = pass_tokens(config, inputs), inputs.longest_of(config)
+    while tokens > longest and config.train.micro_tokens == "auto":
+        estimate = shape_estimate(config, shape, micro_tokens=tokens, inputs=inputs)
+        if estimate.expected <= HOST_SHARE * memory_bytes:
+            break
+        tokens = max(longest, tokens // 2)
+    return tokens
 
 
 def arithmetic(config: RunConfig, inputs: EstimateInputs) -> Arithmetic:

@@ -212,11 +212,17 @@ def _cpu(machine: Hardware, needs: Memory) -> MemoryFit | None:
     verdict = Verdict.FITS if estimate.expected <= free else Verdict.DOES_NOT_FIT
     return MemoryFit(
         verdict,
-        "this machine's memory",
+        _host_name(machine.memory_bytes, machine.memory_owner),
         bytes_text(free),
         bytes_text(estimate.expected),
         _passes(estimate.micro_tokens, estimate.activation_checkpointing),
     )
+
+
+def _host_name(size: int, owner: str) -> str:
+    if not owner:
+        return "this machine's memory"
+    return msg("the {size} of {owner}", size=bytes_text(size), owner=visible(owner))
 
 
 def _on_card(fit: Fit) -> MemoryFit:

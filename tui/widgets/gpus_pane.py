@@ -58,15 +58,15 @@ def _host_lines(machine: Snapshot, width: int) -> list[Line]:
             (f"  {cores}  {load}", "dim"),
         ]
     )
-    limit = host.memory_limit_bytes or host.memory_total_bytes
-    used = host.memory_used_bytes
+    limit, owner = host.memory_bytes, f", {one_line(host.memory_limit_owner)}" if host.memory_limit_owner else ""
+    used = host.memory_used_bytes if host.memory_limit_bytes is None else host.memory_limit_used_bytes
     share = used / limit if used is not None and limit else None
     lines.append(
         [
             (" memory ", "dim"),
             (fit(numbers.size(used), 5, ">") + " ", value),
             (gauge(share, bar), "gauge2"),
-            (f"  of {numbers.size(limit)}", "dim"),
+            (f"  of {numbers.size(limit)}{owner}", "dim"),
         ]
     )
     for run, sample in machine.runs.items():

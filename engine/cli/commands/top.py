@@ -108,7 +108,6 @@ def _host_lines(snapshot: Snapshot) -> list[str]:
     lines = []
     if host := snapshot.host:
         load = UNAVAILABLE if host.load_1min is None else f"{host.load_1min:.1f}"
-        limit = f" (limit {_size(host.memory_limit_bytes)})" if host.memory_limit_bytes else ""
         swap = (
             msg(
                 "swap {swap_used_bytes} of {swap_total_bytes}",
@@ -121,16 +120,24 @@ def _host_lines(snapshot: Snapshot) -> list[str]:
         lines.append(
             msg(
                 "host  cpu {cpu_percent} of {cpu_count} cores · load {load} · "
-                "memory {memory_used_bytes} of {memory_total_bytes}{limit} · {swap}",
+                "memory {memory_used_bytes} of {memory_total_bytes} · {swap}",
                 cpu_percent=_percent(host.cpu_percent),
                 cpu_count=host.cpu_count,
                 load=load,
                 memory_used_bytes=_size(host.memory_used_bytes),
                 memory_total_bytes=_size(host.memory_total_bytes),
-                limit=limit,
                 swap=swap,
             )
         )
+        if host.memory_limit_bytes:
+            lines.append(
+                msg(
+                    "limit memory {used} of the {size} of {owner}",
+                    used=_size(host.memory_limit_used_bytes),
+                    size=_size(host.memory_limit_bytes),
+                    owner=one_line(host.memory_limit_owner or "its control group"),
+                )
+            )
     if disk := snapshot.disk:
         rates = msg(
             "read {read_bytes_per_s} · write {write_bytes_per_s}",

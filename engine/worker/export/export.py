@@ -267,16 +267,16 @@ def _file_stem(config: RunConfig, saved: Any) -> str:
 
 def _as_trained(saved: Any, config: RunConfig, source: str) -> Any:
     """The checkpoint's model in float32 on the CPU, an adapter unmerged on the full-precision weights of `source`."""
-    import psutil
     import torch
 
+    from engine.monitor.host import HostReader
     from engine.worker.model.load import Precision, load_base, make_trainable
     from engine.worker.runtime.resume_checks import load_adapter
 
     full = config.method.kind == "full"
     if (weights := _weight_bytes(Path(source))) is not None:
         # Weights are mostly stored in 16 bits: twice that in float32, and some of it again while they are read.
-        needed, free = 2.5 * weights, psutil.virtual_memory().available
+        needed, free = 2.5 * weights, HostReader().read().memory_free_bytes or 0
         if needed > free:
             raise CheckpointError(
                 msg(

@@ -8,13 +8,18 @@ from torch import nn
 
 from engine.base.errors import OutOfMemory
 from engine.base.messages import msg
-from engine.models.device_limits import CPU_TOKENS, ENOUGH_TOKENS, GPU_SHARE
+from engine.base.units import bytes_text
+from engine.models.device_limits import ENOUGH_TOKENS, GPU_SHARE
+from engine.models.model_shape import find_shape
+from engine.monitor.host import HostReader
+from engine.plan.memory import EstimateInputs, host_pass_tokens, memory_estimate, pass_tokens
 from engine.runs.journal import Journal
 from engine.settings.schema import RunConfig
 from engine.worker.data.packing import TokenSet, make_pack, plan_passes
 from engine.worker.model.load import Precision, enable_activation_checkpointing
 from engine.worker.model.loss import PackedLoss, UnpackedLoss
 from engine.worker.model.out_of_memory import is_out_of_memory
+from engine.worker.runtime.peak_memory import estimate_inputs
 from engine.worker.runtime.train_state import TrainState
 
 
@@ -30,8 +35,6 @@ def find_micro_tokens(
     Returns the tokens that fit, and whether they are enough to keep the device busy.
     """
     longest, step_tokens = int(tokens.lengths.max()), tokens.largest_step(batch_size)
-    if precision.device.type == "cpu":
-        return max(longest, min(step_tokens, CPU_TOKENS)), True
     free, total = torch.cuda.mem_get_info(precision.device)
     # Adam's two moments come with the first step; a trial has to leave room for them.
     moments = sum(2 * 4 * p.numel() for p in parameters)
@@ -87,6 +90,9 @@ def fit_memory(
         return
     if state.activation_checkpointing:
         enable_activation_checkpointing(loss_fn.model)
+    if precision.device.type == "cpu":
+        state.micro_tokens = _host_tokens(config, estimate_inputs(precision, tokens, batch_size))
+        return
     state.micro_tokens, enough = find_micro_tokens(loss_fn, tokens, batch_size, parameters, precision)
     if enough or config.train.activation_checkpointing != "auto":
         return
@@ -102,6 +108,32 @@ def fit_memory(
             tokens_without=tokens_without,
             tokens=state.micro_tokens,
         ),
+    )
+
+
+def _host_tokens(config: RunConfig, inputs: EstimateInputs) -> int:
+    """Not by trying: the kernel ends who takes more than there is."""
+    shape, memory_bytes = find_shape(config.model), HostReader().read().memory_bytes
+    if shape is None or memory_bytes is None:
+        return pass_tokens(config, inputs)
+    return host_pass_tokens(config, shape, inputs, memory_bytes)
+
+
+def refuse_without_memory(config: RunConfig, bfloat16: bool) -> None:
+    """Raises OutOfMemory where not even the weights fit into what a run on the CPU may have: it would be killed."""
+    host = HostReader().read()
+    estimate = memory_estimate(config, inputs=EstimateInputs("cpu", bfloat16))
+    room_bytes = (host.memory_bytes or 0) + (host.swap_total_bytes or 0)
+    if estimate is None or not room_bytes or (needed := estimate.parts["weights"]) <= room_bytes:
+        return
+    raise OutOfMemory(
+        msg(
+            "the model's weights take {needed} of memory, and {room} is all there is{owner}",
+            needed=bytes_text(needed),
+            room=bytes_text(room_bytes),
+            owner=msg(" ({owner} is limited)", owner=host.memory_limit_owner) if host.memory_limit_owner else "",
+        ),
+        "`finetop plan` says what a run needs, and what makes it smaller.",
     )
 
 

@@ -25,13 +25,7 @@ class PeakMemory:
     ) -> None:
         self._journal, self._config, self._device = journal, config, precision.device
         self._longest, self._step_tokens = int(tokens.lengths.max()), tokens.largest_step(batch_size)
-        self._inputs = EstimateInputs(
-            device=precision.device.type,
-            bfloat16=precision.autocast is not None,
-            longest=self._longest,
-            step_tokens=self._step_tokens,
-            supervised=float(tokens.loss_mask.mean()),
-        )
+        self._inputs = estimate_inputs(precision, tokens, batch_size)
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
 
@@ -55,6 +49,17 @@ class PeakMemory:
             fields["peak_bytes"] = peak_resident_bytes()
         fields["predicted_bytes"] = estimate.expected - context if estimate else None
         self._journal.write("memory", **fields)
+
+
+def estimate_inputs(precision: Precision, tokens: TokenSet, batch_size: int) -> EstimateInputs:
+    """What a plan's estimate wants to know, of steps of `batch_size` examples."""
+    return EstimateInputs(
+        device=precision.device.type,
+        bfloat16=precision.autocast is not None,
+        longest=int(tokens.lengths.max()),
+        step_tokens=tokens.largest_step(batch_size),
+        supervised=float(tokens.loss_mask.mean()),
+    )
 
 
 def peak_resident_bytes() -> int:

@@ -62,7 +62,7 @@ from engine.worker.runtime import checkpoint
 from engine.worker.runtime.disk_space import checkpoint_bytes, is_disk_full, retry_while_disk_full, wait_for_room
 from engine.worker.runtime.heartbeat import Heartbeat, describe, versions
 from engine.worker.runtime.initial_weights import initial_model, load_initial_adapter
-from engine.worker.runtime.memory_fit import fit_memory, halve_micro_batch
+from engine.worker.runtime.memory_fit import fit_memory, halve_micro_batch, refuse_without_memory
 from engine.worker.runtime.peak_memory import PeakMemory
 from engine.worker.runtime.resume_checks import (
     command_changes,
@@ -155,6 +155,8 @@ def train_loop(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) 
     # Model, optimizer, and where they stood.
     torch.manual_seed(config.train.seed)
     precision = choose_precision(config, device)
+    if device.type == "cpu":
+        refuse_without_memory(config, precision.autocast is not None)
     full = config.method.kind == "full"
     source = str(resumed.path) if resumed and full else initial_model(config.model)
     base = None if full else BaseWeights(config, source)

@@ -557,7 +557,15 @@ def test_rebuild_brings_the_queue_back_from_the_folders(finetop, workspace):
 
 def test_doctor_finds_what_is_wrong_and_what_to_do(finetop, workspace):
     findings = json.loads(finetop("doctor", "--json")[0])
-    assert {finding["area"] for finding in findings} == {"programs", "GPU", "workspace", "store", "daemon", "terminal"}
+    assert {finding["area"] for finding in findings} == {
+        "programs",
+        "GPU",
+        "limits",
+        "workspace",
+        "store",
+        "daemon",
+        "terminal",
+    }
     assert any("torch" in finding["what"] for finding in findings)
     add(finetop)
     assert "1 runs" in finetop("doctor")[0]

@@ -125,8 +125,10 @@ def test_a_run_is_named_on_its_card_and_other_users_by_name():
 
 
 def test_a_container_limit_is_shown_beside_the_machines_memory():
-    host = HostSample(0.0, 0.1, 50.0, 8, 1.0, 2 * GIB, 64 * GIB, 16 * GIB, 0, 0)
-    assert any("2.0G of 64.0G (limit 16.0G)" in line for line in table(Snapshot(0.0, host=host)))
+    host = HostSample(0.0, 0.1, 50.0, 8, 1.0, 2 * GIB, 64 * GIB, 16 * GIB, 0, 0, "this container", GIB)
+    lines = table(Snapshot(0.0, host=host))
+    assert any("memory 2.0G of 64.0G · " in line for line in lines)
+    assert "limit memory 1.0G of the 16.0G of this container" in lines
 
 
 def test_numbers_are_short_and_true():

@@ -54,6 +54,17 @@ def test_a_machine_without_gpus_has_its_own_memory_and_common_cards_beside_it():
     assert "no NVIDIA driver; on common cards:" in screen_text(machine_view) and len(machine_view.cards) == 3
 
 
+def test_the_memory_of_a_container_is_what_a_run_on_the_cpu_has_to_fit():
+    """And its passes are made smaller before it is said not to fit."""
+    large = view(Hardware((), "no NVIDIA driver.", 16 * GIB, 8 * GIB, None, False))
+    small = view(Hardware((), "no NVIDIA driver.", 4 * GIB // 5, GIB // 2, None, False, (), "this container"))
+    assert large.cpu.passes != small.cpu.passes and "3,000" in large.cpu.passes
+    assert small.cpu.name == "the 819.2 MiB of this container"
+    none = view(Hardware((), "no NVIDIA driver.", GIB // 2, GIB // 2, None, False, (), "this container"))
+    assert verdict_lines(none)[0].startswith("  ✗ does not fit in the 512.0 MiB of this container: ")
+    assert none.cpu.passes == "500 tokens"
+
+
 def test_what_was_not_read_yet_is_not_judged():
     machine_view = view(hardware_of(None))
     assert machine_view.best is None and machine_view.cpu is None

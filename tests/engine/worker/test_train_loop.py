@@ -5,20 +5,26 @@ import json
 import math
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
-from engine.base.errors import DataError, ModelError, RunFailed
+from engine.base.errors import DataError, ModelError, OutOfMemory, RunFailed
 from engine.base.worker_process import DONE
+from engine.models.device_limits import HOST_SHARE
+from engine.models.model_shape import find_shape
+from engine.monitor.host import HostReader
 from engine.monitor.samples import GpuSample
+from engine.plan.memory import EstimateInputs, host_pass_tokens, shape_estimate
 from engine.runs import resume_run
-from engine.settings.resolve import Layer
+from engine.settings.resolve import Layer, read_run
 from engine.settings.schema import ModelConfig
 from engine.worker.model import load, loss, out_of_memory
 from engine.worker.runtime import checkpoint, disk_space, memory_fit
 from engine.worker.runtime.heartbeat import failure, report_failure
 from engine.worker.train import loop as train_module
 from engine.worker.train.loop import train
+from tests.engine.groups import fake_groups
 from tests.engine.tiny_runs import (
     NeverStop,
     StopAfter,
@@ -30,6 +36,8 @@ from tests.engine.tiny_runs import (
     weights_hash,
     write_jsonl,
 )
+
+__all__ = ["fake_groups"]
 
 
 def run(folder: Path, **kwargs) -> int:
@@ -378,3 +386,25 @@ def test_a_model_with_its_own_table_of_attentions_trains_on_the_plain_path(chats
     assert events_of(folder, "model")[0]["path"] == "plain"
     with pytest.raises(ModelError, match=r"model\.attention is packed"):
         run(make_run(tmp_path, model, chats, model__attention="packed"))
+
+
+def test_passes_on_the_cpu_are_cut_to_what_a_container_has(fake_groups, tiny_model, chats, tmp_path):
+    """Not tried out: the kernel would end it. The same is planned."""
+    whole = make_run(tmp_path / "whole", tiny_model, chats, train__micro_tokens="auto")
+    config = read_run(whole).config
+    shape, inputs = find_shape(config.model), EstimateInputs("cpu", bfloat16=False, longest=26, step_tokens=104)
+    most, least = (shape_estimate(config, shape, micro_tokens=tokens, inputs=inputs).expected for tokens in (104, 52))
+    fake_groups("/job").group("/job", limit=int((most + least) / 2 / HOST_SHARE))
+    assert host_pass_tokens(config, shape, inputs, HostReader().read().memory_bytes) == 52
+    assert run(whole) == DONE
+    (resumed,) = events_of(whole, "resume")
+    assert 26 <= resumed["micro_tokens"] < 104
+
+
+def test_weights_that_no_memory_here_holds_are_not_loaded(fake_groups, monkeypatch, tiny_model, chats, tmp_path):
+    swap = psutil.swap_memory()._replace(total=0)
+    monkeypatch.setattr(psutil, "swap_memory", lambda: swap)
+    fake_groups("/docker/4f").group("/docker/4f", limit=100_000)
+    monkeypatch.setattr(train_module, "load_base", None)
+    with pytest.raises(OutOfMemory, match=r"weights take .*, and 97.7 KiB is all .*container is limited"):
+        run(make_run(tmp_path, tiny_model, chats))
