@@ -305,6 +305,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         for screen in self.screen_stack:
             if isinstance(screen, KeyScreen):
                 screen.take(message.snapshot)
+                screen.status_changed()  # its age: written when the minute turns
         await self.dispatch_keys()
         store = message.snapshot.store
         if store.journal_mode not in ("wal", "") and not store.missing and not store.problem:

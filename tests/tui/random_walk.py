@@ -220,9 +220,6 @@ class Walk:
     def __init__(self, app: WalkedApp, changes: Changes, clock: "Clock") -> None:
         self.app, self.changes, self.clock = app, changes, clock
         self.reader = InputReader(time.monotonic())
-        self.grown_below = False
-        """Whether the size changed while a dialog or a form was in front. Not mended yet: of the screen below, Textual
-        then may paint lines beyond the old size late; `ctrl+l` paints them. Pictures are compared after that."""
 
     async def settle(self) -> None:
         """Until nothing is to be done any more, on the thread of the changes either, then paint."""
@@ -233,6 +230,8 @@ class Walk:
             while self.app.feed.asked():
                 await asyncio.sleep(0.001)
             while self.app._typed_ahead and time.monotonic() < deadline:  # what they are meant for is being read
+                await asyncio.sleep(0.001)
+            while self.app._resize_timer is not None:  # Textual waits for more sizes to come
                 await asyncio.sleep(0.001)
             quiet = 0
             for _ in range(400):
@@ -272,7 +271,6 @@ class Walk:
             self.send(f"\x1b[200~{value}\x1b[201~")
         elif kind == "size":
             self.resize(*value)
-            self.grown_below = self.grown_below or not isinstance(screen, MainScreen)
         elif kind == "later":
             self.clock.now += value
             app.feed.refresh()
@@ -325,8 +323,6 @@ class Walk:
         """
         for wait in (0.0, 0.1, 0.4):
             await asyncio.sleep(wait)
-            if self.grown_below:
-                self.app.screen.refresh()
             await self.settle()
             if not (differs := self.differs()):
                 return

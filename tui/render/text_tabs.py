@@ -1,13 +1,14 @@
 """What the tabs of the selected run hold apart from charts and its log: settings, events, as lines that scroll."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from engine.base.messages import msg
 from engine.present import event_text, numbers
 from engine.present.text import cells, fit, one_line, wrap
 from engine.store.run_records import Event, Run, SettingValue
-from tui.render.line import Line, crop_line
+from tui.render.line import Line, crop_line, line_cells
 
 
 class Sheet:
@@ -75,11 +76,23 @@ class Sheet:
         return f"{self.top + 1}-{self.top + self._in_sight} of {numbers.count(len(self._lines))}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A name with its value, and for a setting that is not the default where that came from."""
+
+    name: str
+    value: str
+    column: int
+    """Where the values of its part begin, if the pane is wide enough."""
+    origin: str = ""
+    role: str = "text"
+
+
 class ConfigSheet(Sheet):
-    """Every setting and where it came from; above them what the run is."""
+    """What the run is, the settings that are not the default with where they came from, then all others."""
 
     def take(self, run: Run, settings: Sequence[SettingValue], folder: str) -> None:
-        """The settings of a run: those that were set stand out from the defaults."""
+        """The settings of a run."""
         facts = [
             ("run", f"{run.id}  {run.name}"),
             ("folder", folder),
@@ -95,24 +108,36 @@ class ConfigSheet(Sheet):
             ("attempts", str(run.attempts) if run.attempts > 1 else ""),
             ("GPUs", ", ".join(run.gpus)),
         ]
-        lines: list[Line] = [
-            [(" " + fit(name, 10), "dim"), (one_line(value), "text")] for name, value in facts if value
-        ]
-        if settings:
-            lines.append([])
-        key_width = max((cells(setting.key) for setting in settings), default=0) + 2
-        shown = [numbers.setting_text(setting.value) for setting in settings]
-        value_width = min(36, max(map(cells, shown), default=0)) + 2
-        for setting, value in zip(settings, shown, strict=True):
-            is_set = setting.origin not in ("", "default")
-            lines.append(
-                [
-                    (" " + fit(one_line(setting.key), key_width), "text" if is_set else "dim"),
-                    (fit(value, value_width), "bright" if is_set else "text"),
-                    (one_line(setting.origin), "key" if is_set else "dim"),
-                ]
-            )
-        self._lines = lines
+        items: list[_Entry | str] = [_Entry(name, one_line(value), 12) for name, value in facts if value]
+        for heading, are_set in (("not the default", True), ("the defaults", False)):
+            part = [setting for setting in settings if (setting.origin not in ("", "default")) is are_set]
+            column = max((cells(setting.key) for setting in part), default=0) + 3
+            items += ["", heading] if part else []
+            for setting in part:
+                origin, role = (one_line(setting.origin), "bright") if are_set else ("", "dim")
+                value = numbers.setting_text(setting.value)
+                items.append(_Entry(one_line(setting.key), value, column, origin, role))
+        self._lines = items
+
+    def lines_of(self, item: _Entry | str, width: int) -> list[Line]:
+        """A heading, or an entry: its value wrapped beside its name, where it came from at the right edge; each on a
+        line of its own where there is no room beside each other."""
+        if isinstance(item, str):
+            return [[(f" {item}", "title")]]
+        column = min(item.column, max(12, width // 2))
+        values = wrap(item.value, max(8, width - column - 1)) or [""]
+        name = f" {item.name}"
+        lines: list[Line] = [[(fit(name, column), "text" if item.origin else "dim"), (values[0], item.role)]]
+        if cells(name) >= column:
+            lines = [[(name, "text" if item.origin else "dim")], [(" " * column, "text"), (values[0], item.role)]]
+        lines += [[(" " * column, "text"), (value, item.role)] for value in values[1:]]
+        if item.origin:
+            room = width - line_cells(lines[-1]) - 1
+            if cells(item.origin) + 2 <= room:
+                lines[-1].append((fit(item.origin, room, ">"), "key"))
+            else:
+                lines += [[(fit(part, width - 1, ">"), "key")] for part in wrap(item.origin, width - 3)]
+        return [self.line(line, width) for line in lines]
 
 
 class EventsSheet(Sheet):

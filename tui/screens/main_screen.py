@@ -142,7 +142,6 @@ class MainScreen(KeyScreen):
         self.gpus.take(snapshot.machine)  # first: where there is no room for it, the run's pane draws its lines
         self._show_detail()
         self.header.repaint()
-        self.status_line.repaint()  # its age: written when the minute turns
         self.footer.repaint()
         self.notice.repaint()
 
