@@ -126,10 +126,13 @@ class ConfigSheet(Sheet):
             return [[(f" {item}", "title")]]
         column = min(item.column, max(12, width // 2))
         values = wrap(item.value, max(8, width - column - 1)) or [""]
-        name = f" {item.name}"
-        lines: list[Line] = [[(fit(name, column), "text" if item.origin else "dim"), (values[0], item.role)]]
-        if cells(name) >= column:
-            lines = [[(name, "text" if item.origin else "dim")], [(" " * column, "text"), (values[0], item.role)]]
+        role = "text" if item.origin else "dim"
+        names = wrap(item.name, width - 1, " ", " ")
+        lines: list[Line] = [[(name, role)] for name in names]
+        if len(names) > 1 or cells(names[0]) >= column:
+            lines.append([(" " * column, "text"), (values[0], item.role)])
+        else:
+            lines = [[(fit(names[0], column), role), (values[0], item.role)]]
         lines += [[(" " * column, "text"), (value, item.role)] for value in values[1:]]
         if item.origin:
             room = width - line_cells(lines[-1]) - 1

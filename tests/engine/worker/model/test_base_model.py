@@ -187,7 +187,9 @@ def test_a_base_of_nan_is_at_fault_before_training_begins(tiny_model, chats, tmp
     file.write_bytes(raw)
     for fraction in (0.2, 0.0):
         folder = make_run(tmp_path, base, chats, data__val_fraction=fraction)
-        with pytest.raises(NotFinite, match=r"before the first step: .*nan itself is at fault.*is model\.layers\.\d\.mlp\.up_proj") as caught:
+        with pytest.raises(
+            NotFinite, match=r"before the first step: .*nan itself is at fault.*is model\.layers\.\d\.mlp\.up_proj"
+        ) as caught:
             train(folder, stop=NeverStop())
         assert "Copy the model again" in caught.value.hint and not events_of(folder, "metric")
 
