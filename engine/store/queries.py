@@ -44,7 +44,8 @@ def list_runs(
     trashed: bool = False,
     limit: int | None = None,
 ) -> tuple[Run, ...]:
-    """Runs that match a filter (see `filters`), in order; reads one table and no points."""
+    """Runs that match a filter (see `filters`), in order; reads one table, and points of none but those
+    whose loss is NaN."""
     condition, values = filters.where(matching)
     rows = conn.execute(
         f"SELECT {RUN_COLUMNS} FROM runs WHERE trashed IS {'NOT ' if trashed else ''}NULL AND {condition}"

@@ -12,8 +12,19 @@ from engine.base.errors import encodable
 from engine.base.messages import Message, restored
 from engine.store.run_records import Run, RunState
 
-RUN_COLUMNS = ", ".join((*Run._fields, "reason_template", "wait_template"))
-"""The columns of `runs` in the order of Run's fields, and the templates of two of them."""
+_LARGEST = "1.7976931348623157e308"
+_NAN_SINCE = (
+    # Looked for only where the last loss is no number, from the end backwards.
+    f"CASE WHEN step > 0 AND (train_loss IS NULL OR abs(train_loss) > {_LARGEST}) THEN"
+    " (SELECT min(p.step) FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id AND k.key = 'train/loss'"
+    " JOIN points p ON p.series = s.id WHERE s.run_id = runs.id AND s.nonfinite > 0 AND p.step > coalesce("
+    f"(SELECT f.step FROM points f WHERE f.series = s.id AND abs(f.value) <= {_LARGEST} ORDER BY f.step DESC LIMIT 1),"
+    " -1)) END"
+)
+RUN_COLUMNS = ", ".join(
+    (*(_NAN_SINCE if name == "nan_since" else name for name in Run._fields), "reason_template", "wait_template")
+)
+"""What is read of `runs`, in the order of Run's fields, and the templates of two of them."""
 _STATE, _HELD, _SHARE = (Run._fields.index(name) for name in ("state", "held", "share"))
 _LISTS = [Run._fields.index(name) for name in ("tags", "gpus_pinned", "gpus")]
 _REASON, _WAIT_REASON = (Run._fields.index(name) for name in ("reason", "wait_reason"))

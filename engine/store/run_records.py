@@ -147,6 +147,13 @@ class Run(NamedTuple):
     """`eval.best` in full, such as `macro_f1:max`."""
     phase: str | None = None
     """Of a run with a worker what that does instead of steps: loading, evaluating, saving."""
+    nan_since: int | None = None
+    """The first step since which the training loss has been NaN or infinite; None while its last value is a number."""
+
+    @property
+    def loss_is_nan(self) -> bool:
+        """Whether nothing but the loss says so: a worker of finetop stops at such a step, and says it as the reason."""
+        return self.nan_since is not None and not (self.state is RunState.FAILED and self.reason)
 
     @property
     def best(self) -> Best:

@@ -187,7 +187,7 @@ class WalkedApp(FinetopApp):
         self.feed = WalkedFeed(self.workspace, self.post_message, self.view)
         self.left = 0
         self.performed = 0
-        self.terminal = _Picture(1, 1)
+        self.terminal = Picture(1, 1)
 
     def leave(self) -> None:
         self.left += 1
@@ -198,7 +198,7 @@ class WalkedApp(FinetopApp):
         return super().paint(screen, update)
 
 
-class _Picture:
+class Picture:
     """A terminal that is sent what differs."""
 
     def __init__(self, width: int, height: int) -> None:
@@ -339,7 +339,7 @@ class Walk:
                     for was, line in zip(lines.shown_text(), wanted, strict=False):
                         if was != line:
                             return f"{lines} shows\n{was}\nand would say\n{line}"
-        fresh = _Picture(*app.size)
+        fresh = Picture(*app.size)
         fresh.take(screen._compositor.render_update(full=True, screen_stack=app._background_screens), *app.size)
         for y, (was, line) in enumerate(zip(app.terminal.lines(), fresh.lines(), strict=True)):
             if was != line:

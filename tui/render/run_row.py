@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from engine.base.messages import msg
 from engine.present import numbers
 from engine.present.text import cells, fit, one_line
 from engine.store.run_records import Run, RunState
@@ -57,6 +58,10 @@ def _column_cells(more: _More, runs: Sequence[Run]) -> int:
 
 
 def _reason(run: Run) -> str:
+    """What is worth more than a row's numbers: why a run waits, why it failed, that its loss is none."""
+    if run.loss_is_nan and run.state is not RunState.QUEUED:
+        state = state_text(run, False).strip()
+        return msg("{state}, loss NaN since step {step:,}", state=state, step=run.nan_since)
     if run.state is RunState.QUEUED and not run.held:
         return f"waits: {run.wait_reason}" if run.wait_reason else ""
     return run.reason or "" if run.state in (RunState.FAILED, RunState.INTERRUPTED) else ""
@@ -169,6 +174,8 @@ def _middle(run: Run, columns: Columns, is_first: bool) -> Line:
     if run.state in (RunState.FAILED, RunState.INTERRUPTED) and run.reason:
         return [(fit(one_line(run.reason), room), role)]
     text = state_text(run, is_first)
+    if run.loss_is_nan and run.state is not RunState.QUEUED:
+        return [(fit(_reason(run), room), "warning")]
     if run.state is RunState.QUEUED:
         loss = columns.loss_text(run)
         if not loss and columns.heads and run.estimate_bytes:  # the heading of the queue says that it is memory

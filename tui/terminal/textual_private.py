@@ -13,8 +13,9 @@ reads this file, and `tests/tui/terminal/test_screen_pty.py` says in a real term
     Input._value                                      what a line to type in shows of its text
     MessagePump._mounted_event                        when a widget can take keys
     Screen._modal                                     a dialog, which leaves what is below in sight
-    Screen._on_timer_update, _layout_required,        a change of a pane that comes in the tick of a layout
-      _dirty_widgets, _compositor, _compositor_refresh
+    Screen._on_timer_update, _layout_required,        a change of a pane that comes in the tick of a layout, or of a
+      _repaint_required, _dirty_widgets,              change of a screen below
+      _compositor, _compositor_refresh
     linux_driver.WriterThread                         replaced by a writer that never makes the event loop wait
     LinuxDriver._writer_thread, _file, _app, _debug   that writer, where it writes to, and for whom
     rich: Console._color_system                       how many colours the terminal has
@@ -102,9 +103,10 @@ class PrivateScreen(Screen, inherit_bindings=False):
     """A screen that loses no change: one that comes while panes are being placed is drawn, too."""
 
     def _on_timer_update(self) -> None:
-        # Textual forgets what was to be drawn anew where a layout is due in the same tick, and a layout sends only what
-        # has moved.
-        changed = set(self._dirty_widgets) if self._layout_required else set()
+        # Textual forgets what was to be drawn anew in two cases: where a layout is due in the same tick, which sends
+        # only what has moved; and where the screen itself is to be drawn, which it takes for all of it. It is not where
+        # a screen below has changed: then it is the regions of that one, which may have another size.
+        changed = set(self._dirty_widgets) if self._layout_required or self._repaint_required else set()
         super()._on_timer_update()
         if changed and self.is_current:
             self._compositor.update_widgets(changed)

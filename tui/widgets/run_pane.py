@@ -8,11 +8,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import EngineError
-from engine.base.messages import msg, msg_n
-from engine.base.units import bytes_text
+from engine.base.messages import msg
 from engine.base.workspace import LOG
 from engine.monitor.samples import GpuSample
-from engine.present import numbers
 from engine.present.text import cells, one_line, wrap
 from engine.store.run_records import Run, RunState, Series
 from tui.data.feed import Answer
@@ -24,6 +22,8 @@ from tui.render.failure_panel import failure_panel
 from tui.render.line import Line
 from tui.render.log_markers import log_markers
 from tui.render.log_tab import LogSheet
+from tui.render.run_figures import figure_lines, why_no_chart
+from tui.render.tab_line import tab_line
 from tui.render.text_tabs import ConfigSheet, EventsSheet, Sheet, TextSheet
 from tui.widgets.checkpoints_pane import CheckpointsPane
 from tui.widgets.gpus_pane import GpusPane
@@ -243,11 +243,14 @@ class RunPane(LogKeys):
         lines = [self._tab_line(width)]
         room = height - 1
         if self.tab in CHARTS:
-            below = self._numbers(width)[: 2 if room > 12 else 1 if room > 7 else 0]
+            series = self.detail.series if self.detail else {}
+            below = figure_lines(self.run, series, self.now, width, self._logged())
+            below = below[: 2 if room > 12 else 1 if room > 7 else 0]
             if self._logged():
                 lines += self.chart_lines(width, room - len(below))
             else:
-                lines += [[], *([("   " + text, "dim")] for text in wrap(self._nothing_yet(), max(20, width - 6)))]
+                why = why_no_chart(self.run, self.tab)
+                lines += [[], *([("   " + text, "dim")] for text in wrap(why, max(20, width - 6)))]
                 lines += [[] for _ in range(room + 1 - len(below) - len(lines))]
             return lines + below
         if self.tab == GPUS:
@@ -273,94 +276,15 @@ class RunPane(LogKeys):
         return False
 
     def _tab_line(self, width: int) -> Line:
-        """The tabs, charts, then lists; the one shown in angle quotes, so that it shows without colour."""
         tabs = self.tabs()
-        groups = [[tab for tab in tabs if tab in (WHY, *CHARTS)], [tab for tab in tabs if tab in (GPUS, POINTS)]]
-        groups.append([tab for tab in tabs if tab in (LOGS, CONFIG, EVENTS)])
-        groups = [group for group in groups if group]
-        wide = sum(cells(tab) + 2 for tab in tabs) + len(groups) - 1 <= width
-        line: Line = []
-        for group in groups:
-            line.append(("│" if line else "", "frame"))
-            for tab in group:
-                if tab == self.tab:
-                    line += [("‹", "key"), (tab, "bright"), ("›", "key")]
-                else:
-                    line.append((f" {tab} " if wide else f"{tab} ", "dim"))
-        return line
+        groups = ((WHY, *CHARTS), (GPUS, POINTS), (LOGS, CONFIG, EVENTS))
+        return tab_line([[tab for tab in tabs if tab in group] for group in groups], self.tab, width)
 
     def _logged(self) -> bool:
         series = self.detail.series if self.detail else {}
         if self.tab == "Eval":
             return any(key.startswith("eval/") for key in series)
         return self.detail is None or any(key in series for key in CHARTS[self.tab])
-
-    def _nothing_yet(self) -> str:
-        run = self.run
-        assert run is not None
-        if run.state is RunState.QUEUED:
-            return "\n".join(waiting_lines(run))
-        if run.active:
-            if self.tab in _MEMORY:
-                return "the daemon measures it while the run makes steps; nothing is there yet"
-            return msg("first {tab} still to come", tab=self.tab.lower() if self.tab != "Eval" else "evaluation")
-        if self.tab in _MEMORY:
-            return "not measured: no daemon looked on while it ran, or it ended within its first steps"
-        return "nothing of this was logged"
-
-    def _numbers(self, width: int) -> list[Line]:
-        """The two lines under a chart: how far, how fast, and the newest of each."""
-        run, series = self.run, self.detail.series if self.detail else {}
-        assert run is not None
-        if run.state is RunState.QUEUED:
-            waits = waiting_lines(run)[0] if self._logged() else ""
-            return [[(" " + text, "text")] for text in wrap(waits, max(20, width - 2))]
-        first = [
-            f"step {numbers.count(run.step)}" + (f" of {numbers.count(run.total_steps)}" if run.total_steps else "")
-        ]
-        # The run's own epoch is that of its last checkpoint.
-        epoch = series["train/epoch"].last if "train/epoch" in series else run.epoch
-        if epoch is not None:
-            first.append(f"epoch {epoch:.2f}")
-        if run.active and run.step_seconds:
-            first.append(f"{run.step_seconds:.3g} s/step")
-        if run.tokens_per_second:
-            first.append(f"{numbers.short(run.tokens_per_second)} tok/s")
-        if run.seconds_left is not None:
-            first.append(f"{numbers.duration(run.seconds_left)} left")
-        second = []
-        for key, name in (("train/lr", "lr"), ("train/grad_norm", "grad"), ("eval/loss", "eval")):
-            if key in series and series[key].last is not None:
-                second.append(f"{name} {numbers.plain_number(float(f'{series[key].last:.3g}'))}")
-        loss = series.get("train/loss")
-        if loss is not None and loss.nonfinite:
-            second.append(
-                msg_n(
-                    "loss NaN at {n:,} of {count:,} steps",
-                    "loss NaN at {n:,} of {count:,} steps",
-                    loss.nonfinite,
-                    count=loss.count,
-                )
-            )
-        best = run.best
-        if best.improved:
-            metric = "" if best.criterion.key == "eval/loss" else f"{one_line(best.criterion.name)} "
-            second.append(
-                msg(
-                    "best {metric}{best} at {step}",
-                    metric=metric,
-                    best=numbers.short_metric(best.value),
-                    step=numbers.count(best.step),
-                )
-            )
-        elif best.start is not None and run.ended:
-            second.append(best.words(numbers.short_metric))
-        role = "text"
-        if run.active and run.beat_due is not None and self.now > run.beat_due + 5:
-            # The next heartbeat is overdue; until then silence means nothing.
-            second.insert(0, f"silent {numbers.duration(self.now - (run.beat or self.now))}")
-            role = "warning"
-        return [[(" " + _joined(first, width - 2), "text")], [(" " + _joined(second, width - 2), role)]]
 
     # what the keys do
 
@@ -437,31 +361,3 @@ class RunPane(LogKeys):
         if (sheet := self.sheet()) is not None:
             sheet.sideways(by)
             self.repaint()
-
-
-def waiting_lines(run: Run) -> list[str]:
-    """Of a run that waits: why, and what it is expected to take."""
-    if run.held:
-        lines = ["It is held: h releases it."]
-    elif run.wait_reason:
-        lines = [msg("It waits: {reason}", reason=one_line(run.wait_reason))]
-    else:
-        lines = ["It waits for its turn."]
-    expected = []
-    if run.estimate_bytes:
-        memory = bytes_text(run.estimate_bytes)
-        expected.append(msg("about {memory} of memory, by arithmetic when it was queued", memory=memory))
-    if run.estimate_seconds:
-        expected.append(msg("about {time}", time=numbers.duration(run.estimate_seconds)))
-    return [*lines, *(["", f"Expected: {', '.join(expected)}."] if expected else []), "", "Nothing is logged yet."]
-
-
-def _joined(parts: Sequence[str], width: int) -> str:
-    """As many of the parts as fit, the first first."""
-    text = ""
-    for part in parts:
-        longer = f"{text} · {part}" if text else part
-        if cells(longer) > width:
-            break
-        text = longer
-    return text

@@ -231,7 +231,7 @@ def _active_row(run: Run) -> list[str]:
         state_word(run),
         bar,
         steps_text(run),
-        _known(run.train_loss),
+        _loss(run),
         _best_entry(run),
         "" if left is None else duration(left),
         f"GPU {','.join(run.gpus)}" if run.gpus else "",
@@ -252,7 +252,7 @@ def _recent_row(run: Run) -> list[str]:
         run.name,
         state_word(run),
         steps_text(run),
-        _known(run.train_loss),
+        _loss(run),
         _best_entry(run),
         duration(took) if (took := busy_seconds(run)) else "",
         ago(run.finished),
@@ -330,7 +330,7 @@ def _history_row(run: Run) -> list[str]:
         run.data,
         run.method,
         steps_text(run),
-        _known(run.train_loss),
+        _loss(run),
         _best_entry(run, with_step=True),
         duration(took) if (took := busy_seconds(run)) else "",
         ago(run.finished),
@@ -357,6 +357,10 @@ def steps_text(run: Run) -> str:
     if run.total_steps:
         return f"{run.step:,}/{run.total_steps:,}"
     return f"{run.step:,}" if run.step else ""
+
+
+def _loss(run: Run) -> str:
+    return msg("NaN since {step:,}", step=run.nan_since) if run.nan_since is not None else _known(run.train_loss)
 
 
 def _known(value: float | None) -> str:

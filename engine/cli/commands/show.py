@@ -184,6 +184,8 @@ def _head(run: Run, folder: Path, waits_for: list[int], memory: dict[str, Any], 
 def _losses(run: Run) -> list[str]:
     best, by_loss = run.best, run.best.criterion == LOSS
     losses = [] if run.train_loss is None else [metric(run.train_loss)]
+    if run.nan_since is not None:
+        losses = [msg("NaN since step {step:,}", step=run.nan_since)]
     if by_loss and best.value is None and best.start is not None:
         losses.append(msg("eval loss {number}", number=best.words(metric)))
     elif run.eval_loss is not None or losses:

@@ -331,6 +331,17 @@ def test_show_tells_the_whole_story_of_a_failed_run(finetop, workspace, tmp_path
     assert "there is no run 9; the newest is 1" in finetop("show", 9, code=2)[1]
 
 
+def test_since_which_step_a_loss_is_nan_is_said_wherever_the_loss_is(finetop, workspace):
+    add(finetop)
+    nan = [line("metric", step=n, values={"train/loss": None}, nonfinite={"train/loss": "nan"}) for n in (310, 311)]
+    work(workspace, 1, line("state", state="running"), metric(309, loss=0.9), *nan)
+    assert "NaN since 310" in finetop("ls")[0]
+    assert "NaN since step 310" in finetop("show", 1)[0]
+    work(workspace, 1, line("state", state="done", step=311))
+    assert "NaN since 310" in finetop("ls")[0] and "NaN since 310" in finetop("history")[0]
+    assert json.loads(finetop("ls", "--json")[0])["recent"][0]["nan_since"] == 310
+
+
 def test_of_a_reason_in_several_lines_lists_tell_the_first_and_show_all_of_it_once(finetop, workspace):
     add(finetop)
     story = ["rows.jsonl: no usable row", "  rows.jsonl:2: a bracket is missing", "Mend the file."]

@@ -418,3 +418,25 @@ def test_what_a_worker_does_instead_of_steps_is_known_until_it_steps_again(conn,
     queue.set_waiting(conn, {run_id: ("gpu", "1 GPU")})
     write(folder, line("beat", 5.0, next=60, doing="saving"))
     assert phase() is None and queries.run(conn, run_id).wait_reason == "1 GPU", "a waiting run has no worker"
+
+
+def test_since_which_step_the_loss_is_no_number_is_known_of_every_run(conn, run_id, folder):
+    """While it goes on, when it ends, and no longer when a number comes again."""
+
+    def nan(step: int, word: str = "nan") -> bytes:
+        return line("metric", step=step, values={"train/loss": None}, nonfinite={"train/loss": word})
+
+    def since() -> int | None:
+        journal_import.import_journal(conn, run_id, folder)
+        (listed,) = queries.list_runs(conn)
+        assert listed == queries.run(conn, run_id)
+        return listed.nan_since
+
+    write(folder, metric(1, loss=2.0), nan(2), metric(3, loss=1.0))
+    assert since() is None
+    write(folder, nan(4), nan(5, "inf"), nan(6))
+    assert since() == 4
+    write(folder, line("state", state="done", step=7), nan(7))
+    assert since() == 4
+    write(folder, metric(8, loss=1.0))
+    assert since() is None

@@ -176,7 +176,7 @@ async def test_why_a_checkpoint_is_kept_has_the_room_that_others_leave(tmp_path)
 
 
 @played
-async def test_a_loss_that_became_nan_is_counted_under_the_chart(tmp_path):
+async def test_since_when_the_loss_is_nan_is_said_under_the_chart_and_in_the_list(tmp_path):
     filler = Filler(tmp_path)
     run_id = filler.add("nan-run")
     queue.claim(filler.conn, run_id)
@@ -187,4 +187,5 @@ async def test_a_loss_that_became_nan_is_counted_under_the_chart(tmp_path):
         run_id, {"kind": "state", "state": "running"}, *steps, {"kind": "state", "state": "done", "step": 30}
     )
     async with Shown(tmp_path) as shown:
-        await until(lambda: "loss NaN at 19 of 30 steps" in " ".join(shown.main.run.shown_text()))
+        await until(lambda: "loss NaN since step 12" in " ".join(shown.main.run.shown_text()))
+        await until(lambda: "done, loss NaN since step 12" in " ".join(shown.main.runs.shown_text()))

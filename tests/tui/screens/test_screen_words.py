@@ -8,6 +8,7 @@ from tests.tui.conftest import NOW
 from tests.tui.fill import Filler
 from tests.tui.screens.test_main_screen import Shown
 from tests.tui.stage import played, until
+from tui.data.feed import Updated
 from tui.screens.dialogs import Confirm
 
 
@@ -48,8 +49,7 @@ async def test_the_age_of_the_last_event_grows_by_the_minute_and_needs_no_key(fi
         line.repaint()
         assert line.shown_text()[0].strip() == "✔ 3 finished"
         for later, age in ((31, "1m"), (60, "1m"), (95, "2m"), (7200, "2h00")):
-            shown.app.snapshot = dataclasses.replace(snapshot, taken=snapshot.taken + later)
-            shown.main.take(shown.app.snapshot)
+            await shown.app.on_updated(Updated(dataclasses.replace(snapshot, taken=snapshot.taken + later)))
             assert line.shown_text()[0].strip() == f"✔ 3 finished · {age} ago"
 
 

@@ -7,13 +7,18 @@ from pathlib import Path
 
 from textual.app import App
 from textual.drivers.linux_driver import LinuxDriver
+from textual.geometry import Region
 from textual.message_pump import MessagePump
 from textual.screen import Screen
 from textual.widget import Widget
 
 import tui
-from tui.screens.key_screen import KeyScreen
+from tests.tui.random_walk import Picture
+from tests.tui.stage import Stage, played, until
+from tui.render.line import Line
+from tui.screens.key_screen import KeyScreen, place
 from tui.terminal import textual_private
+from tui.widgets.pane import Lines
 
 ROOT = Path(tui.__file__).parent
 
@@ -53,3 +58,48 @@ def test_our_methods_hide_none_of_textuals_private_ones():
         ours = {name for name in vars(kind) if name.startswith("_") and callable(vars(kind)[name])}
         theirs = {name for name in dir(Screen) if name.startswith("_")}
         assert not {name for name in ours & theirs if not name.startswith("__")}, kind
+
+
+class _Word(Lines):
+    word = "first"
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        return [[(self.word, "text")]]
+
+
+class _TwoWords(KeyScreen):
+    def compose(self):
+        self.words = _Word(), _Word()
+        yield from self.words
+
+    def on_mount(self):
+        for y, word in zip((1, 20), self.words, strict=True):
+            place(word, Region(0, y, 60, 1))
+
+
+class _Painted(Stage):
+    """The picture as a terminal has it."""
+
+    picture = Picture(1, 1)
+
+    def paint(self, screen, update):
+        self.picture.take(update, *self.size)
+        return super().paint(screen, update)
+
+    def says(self, text: str, line: int) -> bool:
+        lines = self.picture.lines()
+        return len(lines) > line and lines[line].startswith(text)
+
+
+@played
+async def test_a_change_is_painted_when_a_part_of_the_screen_is_drawn_anew_at_the_same_time(tmp_path):
+    """As Textual draws anew what changes below a screen, in the regions and for the size that has."""
+    app = _Painted(tmp_path, _TwoWords)
+    async with app.run_test(size=(80, 24)):
+        screen = await until(lambda: isinstance(app.screen, _TwoWords) and app.screen)
+        await until(lambda: app.says("first", 20))
+        for number in range(3):
+            screen.words[1].word = f"number {number}"
+            screen.words[1].repaint()
+            screen.refresh(Region(0, 0, 80, 12))
+            await until(lambda number=number: app.says(f"number {number}", 20), 2.0)
