@@ -1,6 +1,6 @@
 """How the source writes what users read: numbers in one form, sentences as message templates. `house.py` asks.
 
-A sentence is what an error of ours, a notice or a finding is made with, and the templates of `msg` and `msg_n`.
+A sentence is what an error of ours, a notice or a finding is made with, and the templates of `msg`, `msg_n` and `MessageTemplate`.
 """
 
 import ast
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 SPEAKERS = frozenset(["say", "say_whole", "leave", "Finding"])
 """Calls beside the errors of ours whose arguments users read."""
+_MAKERS = ("msg", "msg_n", "MessageTemplate")
 _FAMILY_ROOT = "EngineError"
 _WORD = re.compile(r"(?<![-\w.])[a-z]{2,}(?![\w.]*\.\w)", re.IGNORECASE)
 """A word of a sentence: no flag (`--like`) and no setting (`eval.command`)."""
@@ -63,9 +64,9 @@ def _spaced(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 def _templates(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or _name(node) not in ("msg", "msg_n"):
+        if not isinstance(node, ast.Call) or _name(node) not in _MAKERS:
             continue
-        for template in node.args[: 1 if _name(node) == "msg" else 2]:
+        for template in node.args[: 2 if _name(node) == "msg_n" else 1]:
             if not isinstance(template, ast.Constant):
                 yield node.lineno, f"a template that is no constant: {ast.unparse(template)[:60]}"
             elif _BARE_COUNT.search(str(template.value)):

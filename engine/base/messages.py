@@ -3,9 +3,11 @@
 `msg("{rows} rows of {file} are bad", rows=3, file=path)` is the text itself, a `str`, and keeps what it is made of. The
 journal and the store keep both beside the text, so that a presentation layer can render the template in another
 language; what is joined or cut afterwards is plain text. A sentence without values is its own template and stays a
-plain string. `xgettext --keyword=msg --keyword=msg_n:1,2` lists them.
+plain string. A sentence that a program goes by has a name, as a `MessageTemplate`, and is known by its template and
+never by its words. `xgettext --keyword=msg --keyword=msg_n:1,2 --keyword=MessageTemplate` lists them.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from string import Formatter
@@ -42,6 +44,37 @@ def msg(template: str, /, **values: Any) -> str:
 def msg_n(singular: str, plural: str, number: int, /, **values: Any) -> str:
     """One of two templates by `number`, which both may name as `{n}`."""
     return Message(singular if number == 1 else plural, {"n": number, **values})
+
+
+class MessageTemplate:
+    """A template with a name, for a sentence that is recognised again where it is read."""
+
+    def __init__(self, template: str) -> None:
+        self.template = template
+
+    def __call__(self, **values: Any) -> str:
+        """The sentence. Raises KeyError where a value is missing."""
+        return Message(self.template, values)
+
+    def values_in(self, text: str) -> Mapping[str, Any] | None:
+        """The values of this sentence in a text that is or holds it, as `rank 1 failed: {reason}` may; None where it
+        does not. Of a text without a template, as earlier versions stored all, they are texts too."""
+        if isinstance(text, Message):
+            if text.template == self.template:
+                return text.values
+            inner = (self.values_in(value) for value in text.values.values() if isinstance(value, str))
+            return next((values for values in inner if values is not None), None)
+        match = self._pattern.search(text)
+        return match.groupdict() if match else None
+
+    @functools.cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(
+            "".join(
+                re.escape(words) + (f"(?P<{name}>.+)" if name is not None else "")
+                for words, name, _, _ in Formatter().parse(self.template)
+            )
+        )
 
 
 def from_record(record: Mapping[str, Any]) -> Message:

@@ -29,6 +29,7 @@ class ExitCause(enum.StrEnum):
     """To save and leave, by something that is not us: a machine that shuts down, an administrator."""
     INPUT = "input"
     NOT_FINITE = "not-finite"
+    DISK_FULL = "disk-full"
     GPU_MEMORY = "out-of-memory"
     HOST_MEMORY = "oom-killer"
     EXCEPTION = "exception"
@@ -43,6 +44,7 @@ class ExitCause(enum.StrEnum):
 
 RETRYABLE = frozenset(
     {
+        ExitCause.DISK_FULL,
         ExitCause.EXCEPTION,
         ExitCause.EXIT,
         ExitCause.SIGNAL,
@@ -159,6 +161,7 @@ def _exit_cause(last_state: Mapping[str, Any], code: int | None) -> ExitCause:
     causes = {
         "input": ExitCause.INPUT,
         "not-finite": ExitCause.NOT_FINITE,
+        "disk-full": ExitCause.DISK_FULL,
         "out-of-memory": ExitCause.GPU_MEMORY,
         "oom-killer": ExitCause.HOST_MEMORY,
         "exception": ExitCause.EXCEPTION,

@@ -6,7 +6,6 @@ depends on the run alone and not on the machine that looks at it, so that a numb
 """
 
 import contextlib
-import errno
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.base.atomic_files import DISK_FULL
 from engine.base.errors import InputError
 from engine.base.messages import msg
 from engine.base.units import plain_number, size
@@ -21,6 +21,7 @@ from engine.monitor.samples import GpuSample
 from engine.plan.gpu_fit import GpuSpec
 from engine.plan.memory import EstimateInputs, memory_estimate, shape_estimate
 from engine.plan.memory_ladder import memory_ladder
+from engine.runs.failure_reasons import BROKEN_MODEL, SINGLE_EXAMPLE_TOO_LARGE
 from engine.runs.relocate import located, new_places
 from engine.settings.coerce import coerce, parse_set
 from engine.settings.resolve import Layer, Resolved, overlay, read_run
@@ -34,8 +35,10 @@ LABEL = "fix"
 _EVENTS_READ = 500
 _WITHOUT_EFFECT = 0.01
 """Share of the estimate below which a change saves too little to be offered."""
-_DISK_FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT))
+_DISK_FULL = tuple(os.strerror(code) for code in DISK_FULL)
+"""In the system's words."""
 _SET_FLAG = re.compile(r"--set ([\w.]+=[\w.+-]*\w)")
+"""A flag to be pasted, as hints name it: of the command line's syntax, not of a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +75,9 @@ def gpu_of(run: Run, gpus: Sequence[GpuSample]) -> GpuSpec | None:
 
 
 def failure_cause(run: Run, events: Sequence[Event]) -> str:
-    """In one word, as worker and daemon call it: 'out-of-memory', 'not-finite', 'input' ..., or 'disk-full'; 'failed'
+    """In one word, as worker and daemon call it: 'out-of-memory', 'not-finite', 'input', 'disk-full' ...; 'failed'
     where it is not known."""
-    reason = run.reason or ""
-    if any(words in reason for words in _DISK_FULL):
+    if any(words in (run.reason or "") for words in _DISK_FULL):  # earlier versions had no word for it
         return "disk-full"
     for event in reversed(events):
         cause = event.detail.get("cause") or event.detail.get("end")
@@ -83,9 +85,7 @@ def failure_cause(run: Run, events: Sequence[Event]) -> str:
             return cause
         if event.kind == "state" and event.message == "starting":
             break
-    if "memory" in reason.lower():
-        return "out-of-memory"
-    return "not-finite" if "nan" in reason.lower() or "finite" in reason.lower() else "failed"
+    return "failed"
 
 
 def fixes_of(conn: Connection, run: Run, folder: Path, gpu: GpuSpec | None = None) -> list[Fix]:
@@ -105,8 +105,8 @@ def fixes_of(conn: Connection, run: Run, folder: Path, gpu: GpuSpec | None = Non
         case "oom-killer":
             return _memory_fixes(run, config, facts, None)
         case "not-finite":
-            at_start = "before the first step" in (run.reason or "")  # no setting of the training mends the model
-            fixes = [] if at_start else _not_finite_fixes(config, facts)
+            broken_model = BROKEN_MODEL.values_in(run.reason or "")  # no setting of the training mends it
+            fixes = [] if broken_model else _not_finite_fixes(config, facts)
         case "disk-full":
             fixes = _disk_fixes(config)
         case "input":
@@ -153,7 +153,7 @@ def _memory_fixes(
         longest=(facts.get("data", {}).get("train") or {}).get("longest"),
     )
     longest, recomputed = inputs.longest_of(config), passes.get("activation_checkpointing")
-    tokens = longest if "with a single example" in (run.reason or "") else passes.get("micro_tokens")
+    tokens = longest if SINGLE_EXAMPLE_TOO_LARGE.values_in(run.reason or "") else passes.get("micro_tokens")
     estimate = memory_estimate(config, micro_tokens=tokens, checkpointing=recomputed, inputs=inputs)
     if estimate is None:
         return [Fix(saver.label, saver.settings, saver.cost) for saver in memory_ladder(config, longest, 0)]
@@ -234,7 +234,7 @@ def _input_fixes(config: RunConfig, folder: Path, hint: str) -> list[Fix]:
     if moved := new_places(folder, read_run(folder).config):
         paths = ", ".join(value if isinstance(value, str) else " ".join(value) for value in moved.values())
         fixes.append(Fix(msg("files where they are now: {paths}", paths=paths), moved, "the same content"))
-    if "data.max_bad_share" in hint:
+    if "data.max_bad_share" in hint:  # a setting's name, not a word of the sentence
         fixes.append(Fix("bad rows left out, however many", {"data.max_bad_share": 1.0}, "less data to learn from"))
     if config.data.map:
         fixes.append(Fix("columns recognised by their names", {"data.map": {}}, "in place of data.map"))

@@ -115,11 +115,11 @@ def read(folder: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         with contextlib.suppress(ValueError, RecursionError):
             event = json.loads(line)
             if isinstance(event, dict) and isinstance(event.get("kind"), str):
-                events.append(_with_messages(event) if "messages" in event else event)
+                events.append(with_messages(event) if "messages" in event else event)
     return events, offset + len(whole)
 
 
-def _with_messages(event: dict[str, Any]) -> dict[str, Any]:
+def with_messages(event: dict[str, Any]) -> dict[str, Any]:
     """The event's sentences as the messages they were when they were written."""
     templates = event.pop("messages")
     for name, record in templates.items() if isinstance(templates, dict) else ():

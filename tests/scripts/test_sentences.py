@@ -20,6 +20,7 @@ def faults(source: str) -> list[str]:
         ('"""A 95 % interval."""', "a space before the percent sign"),
         ('msg("after {time:.0f} s")', "seconds not written by `duration`"),
         ('msg("{rows} rows")', "a count without commas"),
+        ('X = MessageTemplate("{rows} rows")', "a count without commas"),
         ('msg_n("{n} file", "{n} more files", 2)', "a count without commas"),
         ('msg(f"{what} is")', "a template that is no constant"),
         ('host.say(f"queued {ids}")', "a sentence that is no template"),

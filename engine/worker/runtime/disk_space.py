@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from engine.base.atomic_files import DISK_FULL
+from engine.base.atomic_files import is_disk_full
 from engine.base.messages import msg
 from engine.base.units import bytes_text
 from engine.runs.journal import Journal
@@ -65,11 +65,3 @@ def retry_while_disk_full(
             )
         heartbeat()
         time.sleep(_WAIT_SECONDS)
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """The system reports it by errno, safetensors and torch in the text of the error."""
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return True
-    text = str(error)
-    return any(sign in text for sign in ("No space left", "Disk quota", "PytorchStreamWriter", "inline_container"))

@@ -13,6 +13,7 @@ from engine.models.device_limits import ENOUGH_TOKENS, GPU_SHARE
 from engine.models.model_shape import find_shape
 from engine.monitor.host import HostReader
 from engine.plan.memory import EstimateInputs, host_pass_tokens, memory_estimate, pass_tokens
+from engine.runs.failure_reasons import SINGLE_EXAMPLE_TOO_LARGE
 from engine.runs.journal import Journal
 from engine.settings.schema import RunConfig
 from engine.worker.data.packing import TokenSet, make_pack, plan_passes
@@ -153,12 +154,7 @@ def halve_micro_batch(
     in_use = min(state.micro_tokens, int(lengths.sum()))
     if config.run.on_oom == "fail" or in_use <= smallest_useful:
         raise OutOfMemory(
-            msg(
-                "out of memory at step {step} with a single example of {tokens:,} tokens: {failure}",
-                step=state.step + 1,
-                tokens=smallest_useful,
-                failure=failure,
-            ),
+            SINGLE_EXAMPLE_TOO_LARGE(step=state.step + 1, tokens=smallest_useful, failure=failure),
             "Cheapest first: --set train.activation_checkpointing=true, a smaller data.max_length, --method qlora.",
         )
     state.micro_tokens = max(in_use // 2, 8)

@@ -38,7 +38,7 @@ from engine.base.errors import InputError, OomKilled, OutOfMemory, RankLost, Run
 from engine.base.messages import msg, msg_n
 from engine.base.oom_kills import OomWatch
 from engine.base.worker_process import signal_name, worker_environment
-from engine.runs.journal import Journal
+from engine.runs.journal import Journal, with_messages
 from engine.settings.schema import RunConfig
 from engine.worker.data.packing import TokenSet
 from engine.worker.model.out_of_memory import is_out_of_memory
@@ -402,7 +402,7 @@ def _exit_reason(follower: _Follower, last_words: bytes, status: int, oom: OomWa
     """Reason, hint and cause, as the journal has them."""
     rank = msg("rank {rank} (pid {pid})", rank=follower.rank, pid=follower.process.pid)
     with contextlib.suppress(ValueError):
-        reported = json.loads(last_words)
+        reported = with_messages(json.loads(last_words))
         cause = "out-of-memory" if reported["cause"] == "out-of-memory" else "failed"
         reason = msg("{rank} failed: {reason}", rank=rank, reason=reported["reason"])
         return {"reason": reason, "hint": reported["hint"], "cause": cause}

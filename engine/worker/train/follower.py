@@ -14,6 +14,7 @@ import sys
 import traceback
 from multiprocessing.connection import Connection
 
+from engine.base.messages import records
 from engine.worker.runtime.environment import set_environment
 
 _PR_SET_PDEATHSIG = 1
@@ -34,8 +35,9 @@ def main() -> None:
         traceback.print_exc()
         from engine.worker.runtime.heartbeat import failure
 
+        reported = failure(error)
         with contextlib.suppress(OSError):
-            os.write(failure_pipe, json.dumps(failure(error)).encode())
+            os.write(failure_pipe, json.dumps({**reported, "messages": records(reported)}).encode())
     finally:
         sys.stderr.flush()
         os._exit(code)

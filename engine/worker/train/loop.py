@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from engine.base import workspace
+from engine.base.atomic_files import is_disk_full
 from engine.base.errors import NotFinite, first_line
 from engine.base.messages import msg, msg_n
 from engine.base.worker_process import DONE, STOPPED, cores
@@ -59,7 +60,7 @@ from engine.worker.model.loss import LOSS_TOLERANCE, PackedLoss, UnpackedLoss, c
 from engine.worker.model.optimizer import make_optimizer, set_learning_rate
 from engine.worker.model.out_of_memory import is_out_of_memory
 from engine.worker.runtime import checkpoint
-from engine.worker.runtime.disk_space import checkpoint_bytes, is_disk_full, retry_while_disk_full, wait_for_room
+from engine.worker.runtime.disk_space import checkpoint_bytes, retry_while_disk_full, wait_for_room
 from engine.worker.runtime.heartbeat import Heartbeat, describe, versions
 from engine.worker.runtime.initial_weights import initial_model, load_initial_adapter
 from engine.worker.runtime.memory_fit import fit_memory, halve_micro_batch, refuse_without_memory

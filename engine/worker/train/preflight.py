@@ -7,6 +7,7 @@ from torch import nn
 from engine.base.errors import NotFinite
 from engine.base.messages import msg
 from engine.models.model_facts import find_facts
+from engine.runs.failure_reasons import BROKEN_MODEL
 from engine.runs.journal import Journal
 from engine.runs.lr_schedule import jump
 from engine.runs.settings_checks import DataFacts, Finding, check, given_by_hand, refuse
@@ -82,11 +83,6 @@ def refuse_broken_model(model: nn.Module, config: RunConfig, loss: float) -> Non
         reason = "its weights are all numbers, but what is computed with them is not"
         hint = "Its numbers may be too large for 16 bits: try --set model.dtype=float32."
     raise NotFinite(
-        msg(
-            "the loss is {number} before the first step: {model} itself is at fault; {reason}",
-            number=number,
-            model=name,
-            reason=reason,
-        ),
+        BROKEN_MODEL(number=number, model=name, reason=reason),
         hint,
     )

@@ -38,6 +38,7 @@ def exited(code: int) -> int:
         (ExitEvidence(KILLED, hung_seconds=900.0), ExitCause.HUNG, RunState.FAILED),
         (ExitEvidence(exited(1), {"state": "failed", "cause": "not-finite"}), ExitCause.NOT_FINITE, RunState.FAILED),
         (ExitEvidence(exited(1), {"state": "failed", "cause": "out-of-memory"}), ExitCause.GPU_MEMORY, RunState.FAILED),
+        (ExitEvidence(exited(2), {"state": "failed", "cause": "disk-full"}), ExitCause.DISK_FULL, RunState.FAILED),
         (ExitEvidence(exited(1), {"state": "failed", "cause": "exception"}), ExitCause.EXCEPTION, RunState.FAILED),
         (ExitEvidence(exited(2), {"state": "failed"}), ExitCause.INPUT, RunState.FAILED),
         (ExitEvidence(exited(2)), ExitCause.INPUT, RunState.FAILED),

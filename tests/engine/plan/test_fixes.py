@@ -6,12 +6,14 @@ import json
 import pytest
 
 from engine.base.errors import InputError
+from engine.base.messages import msg, records
 from engine.base.workspace import Workspace
 from engine.cli.main import main
 from engine.control import Control
 from engine.monitor.samples import GpuSample
 from engine.plan.fixes import Fix, chosen_fix, failure_cause, fixed, fixes_of, gpu_of, settings_like
 from engine.plan.gpu_fit import GpuSpec
+from engine.runs.failure_reasons import BROKEN_MODEL, SINGLE_EXAMPLE_TOO_LARGE
 from engine.settings.resolve import Layer, read_run, resolve
 from engine.store import queries, queue
 from engine.store.connect import reader, writer
@@ -83,6 +85,19 @@ def test_of_a_pass_that_was_the_smallest_already_no_smaller_one_is_offered(works
     assert fixes(workspace, loose)[0].settings == {"train.micro_tokens": 2048}
     offered = [fix.settings for fix in fixes(workspace, tight)]
     assert {"data.max_length": 450} in offered and not any("train.micro_tokens" in settings for settings in offered)
+    templates = SINGLE_EXAMPLE_TOO_LARGE(step=3, tokens=900, failure="x")
+    of_a_rank = msg("{rank} failed: {reason}", rank="rank 1 (pid 7)", reason=templates)
+    for reason in (templates, of_a_rank, str.__str__(of_a_rank)):
+        run_id = fail(
+            workspace, settings, data, reason=reason, messages=records({"reason": reason}), cause="out-of-memory"
+        )
+        assert [fix.settings for fix in fixes(workspace, run_id)] == offered, (
+            "by its template; of old journals, by text"
+        )
+    elsewhere = msg("gave up: {error}", error="with a single example")
+    run_id = fail(workspace, settings, data, line("resume", from_step=-1, micro_tokens=4096), reason=elsewhere,
+                  messages=records({"reason": elsewhere}), cause="out-of-memory")  # fmt: skip
+    assert fixes(workspace, run_id)[0].settings == {"train.micro_tokens": 2048}, "words alone decide nothing"
 
 
 def test_a_loss_that_is_no_number_is_helped_unless_the_model_is_at_fault(workspace):
@@ -90,8 +105,9 @@ def test_a_loss_that_is_no_number_is_helped_unless_the_model_is_at_fault(workspa
     assert fixes(workspace, broke)[0].settings == {"optim.learning_rate": 1e-4}
     auto = fail(workspace, {}, line("plan", settings={"optim.learning_rate": 2e-4}), reason="NaN", cause="not-finite")
     assert fixes(workspace, auto)[0].settings == {"optim.learning_rate": 6.7e-5}
+    reason = BROKEN_MODEL(number="NaN", model="m", reason="its weights are all numbers")
     model = fail(
-        workspace, {}, reason="the loss is NaN before the first step: m itself is at fault", cause="not-finite",
+        workspace, {}, reason=reason, messages=records({"reason": reason}), cause="not-finite",
         hint="Its numbers may be too large for 16 bits: try --set model.dtype=float32.",
     )  # fmt: skip
     assert [fix.settings for fix in fixes(workspace, model)] == [{"model.dtype": "float32"}]
@@ -99,7 +115,11 @@ def test_a_loss_that_is_no_number_is_helped_unless_the_model_is_at_fault(workspa
 
 def test_a_full_disk_bad_rows_and_a_models_own_code_have_fixes_of_their_own(workspace):
     disk = fail(workspace, FULL, reason="x cannot be written: No space left on device", cause="exception")
-    assert fixes(workspace, disk)[0].settings == {"save.keep_last": 1, "save.keep_epochs": 1}
+    assert fixes(workspace, disk)[0].settings == {"save.keep_last": 1, "save.keep_epochs": 1}, (
+        "as earlier versions had it"
+    )
+    quota = fail(workspace, FULL, reason="no space left in /data", cause="disk-full")
+    assert fixes(workspace, quota) == fixes(workspace, disk)
     hint = "Mend or remove these rows, or allow more with --set data.max_bad_share=SHARE (0.05 is 5%)."
     rows = fail(workspace, {"data.map": {"prompt": "ask"}}, reason="rows are bad", hint=hint, cause="input")
     assert [fix.settings for fix in fixes(workspace, rows)] == [{"data.max_bad_share": 1.0}, {"data.map": {}}]
@@ -149,7 +169,7 @@ def test_the_cause_of_a_failure_is_the_workers_word_of_the_last_attempt():
         Event(3, 1, 0.0, "state", None, "failed", {"cause": "out-of-memory"}),
     )
     assert failure_cause(failed(), events) == "out-of-memory"
-    assert failure_cause(failed(reason="loss became NaN"), events[:2]) == "not-finite"
+    assert failure_cause(failed(reason="loss became NaN"), events[:2]) == "failed", "of this attempt none is known"
 
 
 def test_what_a_run_should_fit_is_the_smallest_gpu_it_had():

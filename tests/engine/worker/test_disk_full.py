@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from engine.base.errors import ModelError
 from engine.base.worker_process import worker_command, worker_environment
 from engine.runs.journal import Journal
 from engine.worker.runtime import checkpoint, disk_space
+from engine.worker.runtime.heartbeat import failure
 from tests.engine.mounts import small_disk
 from tests.engine.store.storekit import until
 from tests.engine.tiny_runs import events_of, last_state, make_run, series, weights_hash
@@ -62,3 +64,12 @@ def test_whatever_is_written_waits_for_room_and_says_so_once(tmp_path, monkeypat
         disk_space.retry_while_disk_full(
             journal, lambda: None, folder, "an evaluation", (folder / "journal.jsonl" / "x").mkdir
         )
+
+
+def test_a_failure_for_want_of_room_says_so_in_one_word_whoever_met_it():
+    full = OSError(errno.ENOSPC, "No space left on device", "/data/x")
+    wrapped = ModelError("the model cannot be loaded", "Give a folder.")
+    wrapped.__cause__ = full
+    assert [failure(error)["cause"] for error in (full, OSError(errno.EDQUOT, "quota"), wrapped)] == ["disk-full"] * 3
+    assert failure(OSError(errno.EACCES, "Permission denied", "/data/x"))["cause"] == "exception"
+    assert failure(ModelError("the model cannot be loaded"))["cause"] == "input"

@@ -17,6 +17,7 @@ from engine.monitor.host import HostReader
 from engine.monitor.samples import GpuSample
 from engine.plan.memory import EstimateInputs, host_pass_tokens, shape_estimate
 from engine.runs import resume_run
+from engine.runs.failure_reasons import SINGLE_EXAMPLE_TOO_LARGE
 from engine.settings.resolve import Layer, read_run
 from engine.settings.schema import ModelConfig
 from engine.worker.model import load, loss, out_of_memory
@@ -115,7 +116,8 @@ def test_out_of_memory_with_one_example_fails_with_what_helps(monkeypatch, tiny_
     with pytest.raises(RunFailed) as caught, report_failure(folder):
         run(folder)
     assert "single example" in caught.value.message and "activation_checkpointing" in caught.value.hint
-    assert last_state(folder)["state"] == "failed"
+    state = last_state(folder)
+    assert state["state"] == "failed" and SINGLE_EXAMPLE_TOO_LARGE.values_in(state["reason"])["step"] == 1
 
 
 def test_evaluation_survives_less_memory_than_training_found(monkeypatch, tiny_model, chats, tmp_path, undisturbed):
