@@ -1,6 +1,7 @@
 """How the source writes what users read: numbers in one form, sentences as message templates. `house.py` asks.
 
-A sentence is what an error of ours, a notice or a finding is made with, and the templates of `msg`, `msg_n` and `MessageTemplate`.
+A sentence is what an error of ours, a notice or a finding is made with, and the templates of `msg`, `msg_n` and
+`MessageTemplate`.
 """
 
 import ast
