@@ -9,14 +9,6 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says when a disk, or the user's share of it, has no room left."""
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """The system reports it by errno, safetensors and torch in the text of the error."""
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return True
-    text = str(error)
-    return any(sign in text for sign in ("No space left", "Disk quota", "PytorchStreamWriter", "inline_container"))
-
-
 def atomic_write(path: Path, content: str | bytes, *, mode: int = 0o600, sync: bool = False) -> None:
     """Put a file of this content at `path`, whole or not at all. Raises OSError, and then leaves nothing behind.
 

@@ -9,6 +9,7 @@ EngineError
  └─ RunFailed         the run itself failed, or its worker died (exit code 1)
      ├─ NotFinite     loss or gradient stopped being numbers: trying again gives the same
      ├─ OutOfMemory   even the smallest pass does not fit
+     ├─ FileTooLarge  a file would be larger than the system allows: trying again gives the same
      ├─ OomKilled     the kernel's OOM killer took one of the processes that train the run together
      └─ RankLost      one of the processes that train the run together is gone
 """
@@ -63,6 +64,10 @@ class NotFinite(RunFailed):
 
 
 class OutOfMemory(RunFailed):
+    pass
+
+
+class FileTooLarge(RunFailed):
     pass
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 
+from engine.base.disk_room import causes, inodes_left, no_inodes, refusal
 from engine.base.errors import EngineError
 from engine.base.messages import msg
 
@@ -18,7 +19,7 @@ def system_error(error: OSError, path: str | Path | None = None) -> EngineError:
     code = error.errno
     if code == errno.ENOSPC and name and not inodes_left(Path(name).parent):
         return EngineError(
-            msg("no inode left in {folder}: its file system holds no more files", folder=folder),
+            no_inodes(Path(folder)),
             "`df -i` shows how many there are; delete files, then try again. Nothing was lost.",
         )
     if code == errno.ENOSPC:
@@ -48,10 +49,15 @@ def system_error(error: OSError, path: str | Path | None = None) -> EngineError:
     return EngineError(f"{shown}: {reason}" if shown else reason, hint)
 
 
-def inodes_left(folder: Path) -> bool:
-    """Whether the file system of the folder can hold another file; True where it cannot be asked, or sets no limit."""
-    try:
-        disk = os.statvfs(folder)
-    except OSError:
-        return True
-    return disk.f_favail > 0 or disk.f_files == 0
+def refused_write(error: BaseException, folder: Path | None = None) -> EngineError | None:
+    """The same for a write that failed for want of room, however a library has wrapped it; None for other errors.
+
+    `folder`: where it was, if the error does not say.
+    """
+    code = refusal(error)
+    if code is None:
+        return None
+    name = next((cause.filename for cause in causes(error) if isinstance(cause, OSError) and cause.filename), None)
+    if name is None and folder is not None:
+        name = str(folder / "file")
+    return system_error(OSError(code, os.strerror(code), name))

@@ -83,7 +83,7 @@ class Watcher:
             for number, handler in previous.items():
                 signal.signal(number, handler)
             self.clear()
-        return self._conclude(worker.returncode, oom)
+        return self._conclude(worker.returncode, oom.hint(worker.returncode))
 
     def _pass_on(self, worker: subprocess.Popen) -> None:
         if self._asked == 1:
@@ -187,8 +187,8 @@ class Watcher:
         """Take the live line off the screen."""
         self._line.clear()
 
-    def _conclude(self, code: int, oom: OomWatch) -> int:
-        """The last words, and the exit code of the command."""
+    def _conclude(self, code: int, hint: str = "") -> int:
+        """The last words, and the exit code of the command. `hint`: why the worker may have been killed."""
         last, again = self.last_state, msg("finetop train --resume {run_id}", run_id=self.run_id)
         state = last.get("state")
         if "refused" in last:
@@ -257,7 +257,7 @@ class Watcher:
                     last_words=last_words,
                 ).rstrip()
             )
-            if hint := oom.hint(code):
+            if hint:
                 self.say(hint)
         self.say(msg("log: {path}", path=self.folder / LOG))
         if any(event["kind"] in ("checkpoint", "metric") for event in self.events):

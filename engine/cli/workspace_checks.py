@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine import __version__
 from engine.base.messages import msg
+from engine.base.system_errors import refused_write
 from engine.base.workspace import CONFIG, ENVIRONMENT, Workspace
 from engine.cli.finding import Said, counted
 from engine.daemon import daemon_client
@@ -46,12 +47,8 @@ def folder(workspace: Workspace) -> Said:
     if not os.access(root, os.W_OK):
         yield "you may not write there: look only", "note", "Give a folder of your own with --workspace DIR."
         return
-    if why := _cannot_lock(root):
-        yield (
-            msg("files cannot be locked there: {why}", why=why),
-            "bad",
-            "Choose a workspace on a local disk: --workspace DIR.",
-        )
+    if refused := _cannot_lock(root):
+        yield refused
     usage = shutil.disk_usage(root)
     text = msg("{free} free of {total}", free=bytes_text(usage.free), total=bytes_text(usage.total))
     if usage.free < _LOW_DISK_BYTES:
@@ -76,15 +73,22 @@ def file_system(path: Path) -> tuple[str, str]:
     return mount
 
 
-def _cannot_lock(folder: Path) -> str:
+def _cannot_lock(folder: Path) -> tuple[str, str, str] | None:
+    """What is wrong where a file cannot be made and locked there."""
     import tempfile  # 10 ms
 
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))  # shows a quota that is used up
+            file.flush()
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.strerror or str(error)
-    return ""
+        if refused := refused_write(error, folder):
+            return msg("{reason}: runs pause until there is room", reason=refused.message), "bad", refused.hint
+        why = error.strerror or str(error)
+        hint = "Choose a workspace on a local disk: --workspace DIR."
+        return msg("files cannot be locked there: {why}", why=why), "bad", hint
+    return None
 
 
 def store(workspace: Workspace) -> Said:

@@ -32,6 +32,7 @@ class ExitCause(enum.StrEnum):
     DISK_FULL = "disk-full"
     GPU_MEMORY = "out-of-memory"
     HOST_MEMORY = "oom-killer"
+    FILE_SIZE = "file-too-large"
     EXCEPTION = "exception"
     EXIT = "exit"
     """Left with a code, and its journal has no end."""
@@ -56,7 +57,7 @@ RETRYABLE = frozenset(
     }
     | {ExitCause.GPU_MEMORY, ExitCause.ASKED}
 )
-"""What may go well another time. Wrong input stays wrong, and a run repeats its NaN to the bit."""
+"""What may go well another time. Wrong input stays wrong, limits of files too, and a run repeats its NaN to the bit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,7 @@ def _exit_cause(last_state: Mapping[str, Any], code: int | None) -> ExitCause:
         "disk-full": ExitCause.DISK_FULL,
         "out-of-memory": ExitCause.GPU_MEMORY,
         "oom-killer": ExitCause.HOST_MEMORY,
+        "file-too-large": ExitCause.FILE_SIZE,
         "exception": ExitCause.EXCEPTION,
     }
     return causes.get(str(last_state.get("cause")), ExitCause.INPUT if code == _WRONG_INPUT else ExitCause.EXCEPTION)

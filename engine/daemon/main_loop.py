@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from engine import __version__
+from engine.base.disk_room import inodes_left, no_inodes
 from engine.base.errors import EngineError
 from engine.base.messages import msg
 from engine.base.units import bytes_text, duration
@@ -27,6 +28,7 @@ from engine.daemon.scheduler import CPU_SLOTS, Start, State, WaitKind, decide
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.telemetry import Telemetry, publish
 from engine.daemon.trash_room import make_room
+from engine.daemon.wake_pipe import Wake
 from engine.store import queries, queue
 from engine.store.connect import Changes, Connection, DatabaseError, writer
 from engine.store.discover import import_unknown
@@ -35,6 +37,8 @@ from engine.store.transactions import write
 
 _FIRST_FIGURES_SECONDS = 5.0
 _PAUSE_AFTER_TROUBLE_SECONDS = 1.0
+_INODES_OF_A_RUN = 100
+"""Files and folders of a run with a few checkpoints."""
 CLOCK = "clock"
 """The fact that keeps which boot of the machine it was, and by how much clock and uptime differed."""
 
@@ -80,7 +84,7 @@ class Daemon:
         self._pause_written_at: dict[int, float] = {}
         self._clock: float | None = None
         """The difference between clock and uptime when it was last looked at."""
-        self._wake = _Wake()
+        self._wake = Wake()
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -310,6 +314,8 @@ class Daemon:
     def _disk_full(self) -> str:
         try:
             free = shutil.disk_usage(self.workspace.root).free
+            if not inodes_left(self.workspace.root, _INODES_OF_A_RUN):
+                return no_inodes(self.workspace.root)
         except OSError as error:
             return msg(
                 "the disk of {root} does not answer: {strerror}", root=self.workspace.root, strerror=error.strerror
@@ -322,37 +328,6 @@ class Daemon:
             free=bytes_text(free),
             reserve=bytes_text(reserve),
         )
-
-
-class _Wake:
-    """A pipe that makes `select` return when a signal arrives: the end of a child, or a request to leave."""
-
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else _pipe()
-
-    def fileno(self) -> int:
-        return self._read
-
-    def install(self) -> None:
-        """Let the interpreter write into it on every signal that has a handler. Main thread only."""
-        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
-
-    def now(self) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._write, b".")
-
-    def clear(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self._read, 512):
-                pass
-
-
-def _pipe() -> tuple[int, int]:
-    ends = os.pipe()
-    for end in ends:
-        os.set_blocking(end, False)
-    return ends
 
 
 def _same_file(path: os.PathLike, opened: os.stat_result) -> bool:

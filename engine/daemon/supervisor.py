@@ -10,14 +10,11 @@ is gone. Its pid is in the store, or in its journal's first beat.
 
 import contextlib
 import logging
-import os
 import platform
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from engine.base.errors import EngineError, InputError
 from engine.base.log_tail import last_lines
@@ -31,6 +28,8 @@ from engine.daemon.exit_status import ExitCause, ExitEvidence, ExitStatus, class
 from engine.daemon.forkserver_client import ForkServer, ForkServerUnavailable
 from engine.daemon.limits import Limits
 from engine.daemon.retry_policy import GpuMemory
+from engine.daemon.worker_end import is_ours, last_output, rebooted_since_start, signal_sent_before
+from engine.daemon.worker_watch import Worker, file_stamp, heartbeat_deadline, last_pid
 from engine.runs import journal
 from engine.settings.resolve import read_run
 from engine.store import queries, queue
@@ -42,52 +41,10 @@ from engine.store.transactions import write
 
 _STATUS_SECONDS = 1.0
 """How long the exit code of a worker that is gone may take to arrive through the warm process."""
-_FIRST_HEARTBEAT_SECONDS = 600.0
-"""A worker's first beat comes before torch is imported; a Python on a sick network drive may take minutes to start."""
-_TAIL_BYTES = 1 << 16
 _ALL = 1_000_000
 """Events of a run that has ended: how it began may lie thousands of them back."""
-_ENDS = (RunState.DONE.value, RunState.STOPPED.value, RunState.FAILED.value)
 
 log = logging.getLogger("daemon")
-
-
-@dataclass(slots=True)
-class Worker:
-    """The worker of one run, until its end is on record."""
-
-    run: Run
-    """As last read from the store."""
-    folder: Path
-    pid: int | None = None
-    """None while it is known by its lock only."""
-    started: float | None = None
-    """Its process' start time, epoch seconds."""
-    process: subprocess.Popen | None = None
-    status: int | None = None
-    """As wait(2) has it, once it has ended."""
-    recorded: bool = False
-    """The store knows its pid."""
-    requested: str | None = None
-    """'stop' or 'kill': what a user asked for."""
-    signal_sent: str | None = None
-    """'stop' or 'kill': what this daemon has signalled."""
-    journal_stat: tuple[int, int] = (-1, -1)
-    """Size and time of the journal when it was last read."""
-    oom: OomWatch | None = None
-    """Since its process is known."""
-    first_seen_at: float = field(default_factory=time.monotonic)
-    """By `monotonic()`, as are the four that follow: the clock on the wall may be set by hours at any moment."""
-    heartbeat: tuple[float | None, float | None] = (None, None)
-    """The run's `beat` and `beat_due` that `heartbeat_deadline` was computed from."""
-    heartbeat_deadline: float | None = None
-    """When the next heartbeat is due."""
-    exited_at: float | None = None
-    overdue_at: float | None = None
-    hung_at: float | None = None
-    reported: bool = False
-    """That it is overdue."""
-    problem: str = ""
 
 
 @dataclass(slots=True)
@@ -184,7 +141,7 @@ class Supervisor:
         worker = Worker(run, folder, run.pid, run.pid_started, recorded=run.pid is not None)
         if run.pid is None and not worker_alive(folder):
             if import_journal(self.conn, run.id, folder).events:
-                worker.pid, worker.started = _last_pid(folder)  # it came, and has gone, while nobody looked
+                worker.pid, worker.started = last_pid(folder)  # it came, and has gone, while nobody looked
             if worker.pid is None:
                 self._give_back(run)
                 return None
@@ -205,7 +162,7 @@ class Supervisor:
 
     def _identify(self, worker: Worker) -> None:
         """The pid of a worker known by its lock only, from its journal."""
-        pid, written_at = _last_pid(worker.folder)
+        pid, written_at = last_pid(worker.folder)
         started = None if pid is None else started_at(pid)
         if pid is None or started is None:
             return
@@ -260,7 +217,7 @@ class Supervisor:
         """Import what the journals have gained; True if anything was. A look at one that has not costs a stat."""
         changed = False
         for worker in self.workers.values():
-            now = _stat(worker.folder / journal.NAME)
+            now = file_stamp(worker.folder / journal.NAME)
             if now != worker.journal_stat:
                 with self._isolated(worker):
                     changed |= import_journal(self.conn, worker.run.id, worker.folder).events > 0
@@ -271,7 +228,7 @@ class Supervisor:
         """Broken promises: reported, and after a long silence taken for a hang. Called once a second."""
         now = time.monotonic()
         for worker in self.workers.values():
-            due = _heartbeat_deadline(worker, now)
+            due = heartbeat_deadline(worker, now)
             if worker.oom and worker.exited_at is None:
                 worker.oom.still_alive()
             if due is None or worker.pid is None or now <= due + self.limits.overdue_seconds:
@@ -354,12 +311,12 @@ class Supervisor:
         exit_status = classify_exit(
             ExitEvidence(
                 worker.status,
-                _last_output(worker, events),
-                worker.signal_sent or worker.requested or _signal_sent_before(events),
-                _is_ours(worker, events),
+                last_output(worker, events),
+                worker.signal_sent or worker.requested or signal_sent_before(events),
+                is_ours(worker, events),
                 hung,
                 worker.oom.verdict() if worker.oom else "",
-                self._rebooted(worker, events),
+                rebooted_since_start(worker, events, self._boot),
                 run.step,
             )
         )
@@ -384,13 +341,13 @@ class Supervisor:
             cause, reason = exit_status.cause, exit_status.reason or worker.run.reason or ""
             if cause not in (ExitCause.DONE, ExitCause.STOPPED) and (reason or exit_status.state is RunState.FAILED):
                 words = msg("{cause}: {reason}", cause=cause.value, reason=reason) if reason else cause.value
-                self._note(worker, "ended", words, cause=cause.value)
+                self._note(worker, "ended", words, cause=cause.value if exit_status.reason else None)
             if not worker.requested:
                 self._maybe_restart(worker, exit_status, events)
         self.workers.pop(run_id, None)
 
     def _maybe_restart(self, worker: Worker, exit_status: ExitStatus, events: Sequence[Event]) -> None:
-        if exit_status.cause is not ExitCause.NOT_STARTED and not _is_ours(worker, events):
+        if exit_status.cause is not ExitCause.NOT_STARTED and not is_ours(worker, events):
             return  # whoever started it by hand sees it, and decides
         try:
             settings = read_run(worker.folder).config.flat()
@@ -400,15 +357,6 @@ class Supervisor:
         restart = retry_policy.decide(worker.run, exit_status, events, settings, gpu_memory, self.limits)
         if restart and retry_policy.apply(self.conn, worker.run, worker.folder, restart, gpu_memory):
             log.info("run %d: %s", worker.run.id, restart.message)
-
-    def _rebooted(self, worker: Worker, events: Sequence[Event]) -> bool:
-        """Whether the machine was started after the worker. Start times serve only where the boot is not on record:
-        they move when the clock is set.
-        """
-        boot = next((event.detail.get("boot") for event in reversed(events) if event.kind == retry_policy.START), None)
-        if boot and self._boot:
-            return boot != self._boot
-        return worker.started is not None and process_control.rebooted_since(worker.started)
 
     # -- shared --------------------------------------------------------------------------------------------------
 
@@ -428,69 +376,3 @@ class Supervisor:
             if problem != worker.problem:
                 log.exception("run %d: %s", worker.run.id, problem)
             worker.problem = problem
-
-
-def _heartbeat_deadline(worker: Worker, now: float) -> float | None:
-    """When the worker's next sign of life is due, by `monotonic()`.
-
-    What is left of a promise is the difference of two times by the worker's own clock, so it matters neither whether
-    the daemon's agrees nor whether either is set meanwhile. It is counted from when this daemon first saw it.
-    """
-    heartbeat = (worker.run.beat, worker.run.beat_due)
-    if heartbeat != worker.heartbeat:
-        beat, due = heartbeat
-        worker.heartbeat = heartbeat
-        worker.heartbeat_deadline = None if beat is None or due is None else now + max(due - beat, 0.0)
-    if worker.heartbeat_deadline is None and worker.run.state is RunState.STARTING:
-        return worker.first_seen_at + _FIRST_HEARTBEAT_SECONDS
-    return worker.heartbeat_deadline
-
-
-def _last_pid(folder: Path) -> tuple[int | None, float]:
-    """The pid that a run's journal named last, and when."""
-    size = _stat(folder / journal.NAME)[0]
-    events, _ = journal.read(folder, max(size - _TAIL_BYTES, 0))
-    naming = next((event for event in reversed(events) if isinstance(event.get("pid"), int)), None)
-    return (naming["pid"], float(naming["t"])) if naming else (None, 0.0)
-
-
-def _last_output(worker: Worker, events: Sequence[Event]) -> dict | None:
-    """The last state in the journal of this very worker, where it is one that ends a run."""
-    last_state, ours = None, False
-    for event in events:
-        if event.kind == retry_policy.START and event.detail.get("pid") == worker.pid:
-            ours = True
-        if event.kind != "state":
-            continue
-        if event.message == RunState.STARTING.value:
-            ours, last_state = event.detail.get("pid") == worker.pid, None
-        elif event.message in _ENDS:
-            # A worker that fails before it starts has not said its pid with a state.
-            recent = worker.started is not None and event.time >= worker.started  # a clock may be set: not alone
-            last_state = {"state": event.message, **event.detail} if ours or recent else None
-    return last_state
-
-
-def _is_ours(worker: Worker, events: Sequence[Event]) -> bool:
-    """Whether a daemon started it: by hand, one has no such event."""
-    last = next((event for event in reversed(events) if event.kind == retry_policy.START), None)
-    return last is not None and last.detail.get("pid") == worker.pid
-
-
-def _signal_sent_before(events: Sequence[Event]) -> str | None:
-    """What an earlier daemon had signalled to the worker: the request itself is gone once the journal says stopped."""
-    for event in reversed(events):
-        if event.kind in ("stop", "kill"):
-            return event.kind
-        if event.kind == retry_policy.START:
-            break
-    return None
-
-
-def _stat(path: Path) -> tuple[int, int]:
-    """Size and time of last change; zeros where there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns

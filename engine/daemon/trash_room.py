@@ -2,10 +2,10 @@
 so."""
 
 import logging
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from engine.base.disk_room import lack_of_room
 from engine.base.messages import msg
 from engine.base.workspace import Workspace
 from engine.daemon.scheduler import WaitKind
@@ -38,6 +38,6 @@ def make_room(conn: Connection, workspace: Workspace, active: Iterable[Run]) -> 
 
 def _lacks_room(conn: Connection, run: Run, folder: Path) -> bool:
     try:
-        return queries.lacks_room(conn, run) or shutil.disk_usage(folder).free < _NO_ROOM_BYTES
+        return queries.lacks_room(conn, run) or lack_of_room(folder, _NO_ROOM_BYTES) is not None
     except OSError:
         return False

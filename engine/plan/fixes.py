@@ -109,6 +109,8 @@ def fixes_of(conn: Connection, run: Run, folder: Path, gpu: GpuSpec | None = Non
             fixes = [] if broken_model else _not_finite_fixes(config, facts)
         case "disk-full":
             fixes = _disk_fixes(config)
+        case "file-too-large":
+            fixes = _smaller_checkpoint(config)
         case "input":
             fixes = _input_fixes(config, folder, hint)
         case _:
@@ -186,11 +188,7 @@ def _host_memory_fixes(config: RunConfig) -> list[Fix]:
         fixes.append(Fix(label, {"run.gpu_count": ranks // 2, **named}, "slower"))
     if config.optim.name == "paged_adamw8bit":
         fixes.append(Fix("optimizer not paged", {"optim.name": "adamw8bit"}, "all of it stays on the GPU"))
-    if config.method.kind == "full":
-        ladder = memory_ladder(config, config.data.max_length)
-        adapter = next(saver for saver in ladder if saver.settings.get("method.kind") == "lora")
-        fixes.append(Fix(adapter.label, adapter.settings, msg("small checkpoints, {cost}", cost=adapter.cost)))
-    return fixes
+    return [*fixes, *_smaller_checkpoint(config)]
 
 
 def _not_finite_fixes(config: RunConfig, facts: Mapping[str, Mapping[str, Any]]) -> list[Fix]:
@@ -221,11 +219,15 @@ def _disk_fixes(config: RunConfig) -> list[Fix]:
                 "beside the best only the newest can be gone back to",
             )
         )
-    if config.method.kind == "full":
-        ladder = memory_ladder(config, config.data.max_length)
-        adapter = next(saver for saver in ladder if saver.settings.get("method.kind") == "lora")
-        fixes.append(Fix(adapter.label, adapter.settings, msg("small checkpoints, {cost}", cost=adapter.cost)))
-    return fixes
+    return [*fixes, *_smaller_checkpoint(config)]
+
+
+def _smaller_checkpoint(config: RunConfig) -> list[Fix]:
+    if config.method.kind != "full":
+        return []
+    ladder = memory_ladder(config, config.data.max_length)
+    adapter = next(saver for saver in ladder if saver.settings.get("method.kind") == "lora")
+    return [Fix(adapter.label, adapter.settings, msg("small checkpoints, {cost}", cost=adapter.cost))]
 
 
 def _input_fixes(config: RunConfig, folder: Path, hint: str) -> list[Fix]:

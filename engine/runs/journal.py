@@ -44,8 +44,8 @@ class Journal:
     """Appends events to a run's journal. A full disk makes it wait, so that training pauses and nothing is lost."""
 
     def __init__(self, folder: Path) -> None:
-        self._log = folder / LOG
-        self._fd = os.open(folder / NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._log, self._path = folder / LOG, folder / NAME
+        self._fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         size = os.fstat(self._fd).st_size
         if size and os.pread(self._fd, 1, size - 1) != b"\n":
             self._write_all(b"\n")  # a crash tore the last line: end it, so that the next event stands alone
@@ -85,7 +85,7 @@ class Journal:
                 data = data[os.write(self._fd, data) :]
             except OSError as error:
                 if error.errno not in DISK_FULL:
-                    raise
+                    raise OSError(error.errno, error.strerror, str(self._path)) from error
                 time.sleep(_DISK_FULL_RETRY_SECONDS)
 
 

@@ -13,9 +13,10 @@ import os
 import sqlite3
 from pathlib import Path
 
+from engine.base.disk_room import inodes_left
 from engine.base.errors import EngineError
 from engine.base.messages import msg
-from engine.base.system_errors import inodes_left, system_error
+from engine.base.system_errors import system_error
 from engine.base.workspace import Workspace
 
 _WAL_BYTES = 100_000

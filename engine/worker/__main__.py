@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     from engine.base.errors import EngineError
+    from engine.base.system_errors import refused_write
 
     try:
         if options.report is not None:
@@ -41,8 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
     except EngineError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
         return error.exit_code
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if refused := refused_write(error):
+            print(f"{refused.message}\n{refused.hint}", file=sys.stderr)
+        else:
+            traceback.print_exc()
         return 1
 
 

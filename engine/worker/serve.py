@@ -29,6 +29,7 @@ _FEWER_SHOTS = (
 def main() -> int:
     """Serve the request on stdin; returns the exit code."""
     from engine.base.errors import EngineError, first_line
+    from engine.base.system_errors import refused_write
     from engine.worker.runtime.environment import set_environment
 
     set_environment()
@@ -53,6 +54,8 @@ def main() -> int:
     except Exception as error:
         traceback.print_exc()
         message, hint = f"{type(error).__name__}: {error}", ""
+        if refused := refused_write(error):
+            message, hint = refused.message, refused.hint
         if is_out_of_memory(error):
             message = msg("out of memory: {error}", error=first_line(error))
             hint = "Even one example at a time does not fit. A shorter --max-new-tokens needs less."
@@ -91,7 +94,7 @@ def _evaluate(request: dict[str, Any], output: _Output) -> None:
     from engine.worker.evaluate.eval_data import choose_shots, encode, read_sources
     from engine.worker.evaluate.measure import describe, measure
     from engine.worker.evaluate.model_cache import ModelCache
-    from engine.worker.train.loop import set_up_torch
+    from engine.worker.runtime.torch_setup import set_up_torch
 
     refs = [ModelRef.from_json(fields) for fields in request["targets"]]
     reading = resolve([Layer("request", request["reading"])]).config
@@ -197,7 +200,7 @@ def _sample(request: dict[str, Any], output: _Output) -> None:
     from engine.worker.evaluate.generate import Sampling
     from engine.worker.evaluate.measure import to_prompt
     from engine.worker.evaluate.model_cache import ModelCache, prompt_tokens
-    from engine.worker.train.loop import set_up_torch
+    from engine.worker.runtime.torch_setup import set_up_torch
 
     models = ModelCache()
     refs = [ModelRef.from_json(fields) for fields in request["targets"]]

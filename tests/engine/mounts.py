@@ -1,6 +1,7 @@
 """Disks of a few MB, and folders that cannot be written: real mounts, so the tests that use them need root."""
 
 import contextlib
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ import pytest
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of that size, such as 16m, at `folder`."""
-    with _mounted(folder, "-t", "tmpfs", "-o", f"size={size}", "tmpfs"):
+def small_disk(folder: Path, size: str, files: int | None = None) -> Iterator[Path]:
+    """A file system of that size, such as 16m, at `folder`; of so many inodes, each a file, folder or link."""
+    inodes = f",nr_inodes={files}" if files else ""
+    with _mounted(folder, "-t", "tmpfs", "-o", f"size={size}{inodes}", "tmpfs"):
         yield folder
 
 
@@ -21,6 +23,15 @@ def read_only(folder: Path) -> Iterator[None]:
     with _mounted(folder, "--bind", str(folder)):
         _mount("-o", "remount,ro,bind", str(folder))
         yield
+
+
+def fill_with_files(folder: Path) -> None:
+    """Take every inode that is left on a disk."""
+    folder.mkdir()
+    with pytest.raises(OSError) as refused:
+        for number in range(1_000_000):
+            (folder / str(number)).touch()
+    assert refused.value.errno == errno.ENOSPC
 
 
 def fill_up(path: Path) -> None:

@@ -217,8 +217,9 @@ def _stepper(kit: Kit, model: str) -> Any:
     )
     from engine.worker.model.loss import PackedLoss
     from engine.worker.model.optimizer import make_optimizer
+    from engine.worker.runtime.torch_setup import set_up_torch
     from engine.worker.train.data_parallel import Ranks
-    from engine.worker.train.loop import forward_backward, set_up_torch
+    from engine.worker.train.gradients import forward_backward
     from gpu.runs import settings
 
     fixture: Path = kit.fixture(model)

@@ -40,7 +40,7 @@ from engine.worker.model.load import Precision
 from engine.worker.model.loss import PackedLoss, UnpackedLoss
 from engine.worker.model.out_of_memory import is_out_of_memory
 from engine.worker.runtime import checkpoint
-from engine.worker.runtime.disk_space import retry_while_disk_full
+from engine.worker.runtime.disk_space import write_with_room
 from engine.worker.runtime.train_state import TrainState
 
 _MOST_SAMPLES = 20
@@ -367,7 +367,7 @@ def evaluate(
     record["data"]["files"] = [{"path": file["path"], "sha256": file["sha256"]} for file in dataset.report["files"]]
     record["data"]["part"] = "validation"
     parent = folder / evaluation_folder.FOLDER
-    retry_while_disk_full(
+    write_with_room(
         journal,
         heartbeat,
         parent,

@@ -19,6 +19,7 @@ from typing import Any
 
 from engine.base.errors import CheckpointError, EngineError, InputError
 from engine.base.messages import msg
+from engine.base.system_errors import refused_write
 from engine.base.units import bytes_text
 from engine.runs.checkpoints import untrained_note
 from engine.settings.resolve import from_groups
@@ -95,10 +96,14 @@ def export(
         if target.exists():
             target.rmdir()
         os.rename(temporary, target)
-    except OSError as error:
-        raise CheckpointError(
-            msg("{target} cannot be written: {error}", target=target, error=error.strerror or error)
-        ) from error
+    except Exception as error:
+        if refused := refused_write(error):
+            raise CheckpointError(refused.message, refused.hint) from error
+        if isinstance(error, OSError):
+            raise CheckpointError(
+                msg("{target} cannot be written: {error}", target=target, error=error.strerror or error)
+            ) from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return dataclasses.replace(exported, target=str(target))
@@ -461,7 +466,8 @@ def main(arguments: list[str] | None = None) -> int:
             code, reply = error.exit_code, {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
         except Exception as error:
             say(traceback.format_exc())
-            code, reply = 1, {"error": f"{type(error).__name__}: {error}", "hint": "", "exit_code": 1}
+            refused = refused_write(error) or EngineError(f"{type(error).__name__}: {error}")
+            code, reply = 1, {"error": refused.message, "hint": refused.hint, "exit_code": 1}
     print(json.dumps(reply))
     return code
 

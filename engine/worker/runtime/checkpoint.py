@@ -99,7 +99,8 @@ def save(
     tokenizer.save_pretrained(temporary)
     if ends:
         write_generation_config(model, ends, temporary)
-    torch.save(state, temporary / STATE)
+    with open(temporary / STATE, "wb") as file:  # torch's own writer does not say why it failed
+        torch.save(state, file)
     files = {path.name: _fsync_and_hash(path) for path in sorted(temporary.iterdir())}
     manifest = {"step": step, "epoch": epoch, **manifest, "files": files}
     manifest[_CHECKSUM] = _checksum(manifest)

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from engine import __version__
-from engine.base.atomic_files import is_disk_full
-from engine.base.errors import EngineError, NotFinite, OomKilled, OutOfMemory, first_line
+from engine.base.disk_room import refusal
+from engine.base.errors import EngineError, FileTooLarge, NotFinite, OomKilled, OutOfMemory, first_line
 from engine.base.messages import msg
+from engine.base.system_errors import refused_write
 from engine.plan.throughput import device_label
 from engine.runs import journal
 from engine.runs.journal import Journal
@@ -129,9 +130,9 @@ def _earlier_end(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def failure(error: Exception) -> dict[str, str]:
     """Reason, hint and cause, as the journal has them."""
-    full = is_disk_full(error) or (error.__cause__ is not None and is_disk_full(error.__cause__))
+    refused, storage = refused_write(error), "file-too-large" if refusal(error) == errno.EFBIG else "disk-full"
     if isinstance(error, EngineError):
-        return {"reason": error.message, "hint": error.hint, "cause": "disk-full" if full else _cause(error)}
+        return {"reason": error.message, "hint": error.hint, "cause": storage if refused else _cause(error)}
     # Some say more than a line: torch's CUDA errors add advice for those who write kernels.
     reason, hint, cause = f"{type(error).__name__}: {first_line(error)}", "The log holds the traceback.", "exception"
     if is_out_of_memory(error):
@@ -140,8 +141,8 @@ def failure(error: Exception) -> dict[str, str]:
     elif isinstance(error, OSError) and error.errno in _NO_WRITING and error.filename:
         reason = msg("{filename} cannot be written: {strerror}", filename=error.filename, strerror=error.strerror)
         hint = "It goes on from its last checkpoint once that is fixed."
-    elif full:
-        cause, hint = "disk-full", "It goes on from its last checkpoint once there is room."
+    elif refused:
+        reason, hint, cause = refused.message, f"{refused.hint} It goes on from its last checkpoint.", storage
     return {"reason": reason, "hint": hint, "cause": cause}
 
 
@@ -152,4 +153,6 @@ def _cause(error: EngineError) -> str:
         return "out-of-memory"
     if isinstance(error, OomKilled):
         return "oom-killer"
+    if isinstance(error, FileTooLarge):
+        return "file-too-large"
     return "input" if error.exit_code == 2 else "failed"

@@ -70,8 +70,9 @@ def follow(rank: int, count: int, channel: Connection, store: int) -> None:
     from engine.worker.runtime.checkpoint import load_state
     from engine.worker.runtime.memory_fit import give_back_memory
     from engine.worker.runtime.resume_checks import probe_indices
+    from engine.worker.runtime.torch_setup import set_up_torch
     from engine.worker.train.data_parallel import Begin, Ranks, Step
-    from engine.worker.train.loop import forward_backward, set_up_torch
+    from engine.worker.train.gradients import forward_backward
 
     device = pick_device(rank)
     if device.type == "cuda":

@@ -5,8 +5,6 @@ everything else that changes from step to step is in `TrainState`, the optimizer
 a checkpoint holds them all. Random state is captured after a step; evaluation and answers draw from a fork of it.
 """
 
-import contextlib
-import ctypes
 import dataclasses
 import functools
 import math
@@ -14,19 +12,15 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
 
 from engine.base import workspace
-from engine.base.atomic_files import is_disk_full
 from engine.base.errors import NotFinite, first_line
 from engine.base.messages import msg, msg_n
-from engine.base.worker_process import DONE, STOPPED, cores
+from engine.base.worker_process import DONE, STOPPED
 from engine.metrics import best_evaluation
 from engine.metrics.names import metric_name
 from engine.runs import evaluation_folder
-from engine.runs.checkpoints import link
 from engine.runs.journal import Journal
 from engine.runs.lr_schedule import learning_rate
 from engine.runs.relocate import update_paths
@@ -34,16 +28,14 @@ from engine.runs.resume_run import begun
 from engine.runs.run_folder import data_changes, read_meta
 from engine.settings.auto_values import resolve_auto
 from engine.settings.resolve import read_run
-from engine.settings.schema import RunConfig
 from engine.worker.data.chat_template import ChatTemplate, clock_of
-from engine.worker.data.packing import TokenSet, epoch_order, make_pack, plan_passes
+from engine.worker.data.packing import epoch_order, make_pack
 from engine.worker.data.tokenize import data_hashes, prepare
 from engine.worker.evaluate.measure import command_of, evaluate
 from engine.worker.model.base_weights import BASE, BaseWeights
 from engine.worker.model.fast_layers import use_fast_layers
 from engine.worker.model.generation_config import answer_ends
 from engine.worker.model.load import (
-    Precision,
     causal_lm,
     check_positions,
     check_vocabulary,
@@ -56,11 +48,10 @@ from engine.worker.model.load import (
     pick_device,
     vocabulary_size,
 )
-from engine.worker.model.loss import LOSS_TOLERANCE, PackedLoss, UnpackedLoss, choose_loss
+from engine.worker.model.loss import LOSS_TOLERANCE, choose_loss
 from engine.worker.model.optimizer import make_optimizer, set_learning_rate
 from engine.worker.model.out_of_memory import is_out_of_memory
 from engine.worker.runtime import checkpoint
-from engine.worker.runtime.disk_space import checkpoint_bytes, retry_while_disk_full, wait_for_room
 from engine.worker.runtime.heartbeat import Heartbeat, describe, versions
 from engine.worker.runtime.initial_weights import initial_model, load_initial_adapter
 from engine.worker.runtime.memory_fit import fit_memory, halve_micro_batch, refuse_without_memory
@@ -77,9 +68,12 @@ from engine.worker.runtime.resume_checks import (
     tokenizer_of,
 )
 from engine.worker.runtime.stop_signal import StopRequest
+from engine.worker.runtime.torch_setup import set_up_torch
 from engine.worker.runtime.train_state import TrainState, make_schedule
 from engine.worker.train.data_parallel import Begin, Ranks, Step, ranks_changed
+from engine.worker.train.gradients import forward_backward
 from engine.worker.train.preflight import check_run, refuse_broken_model
+from engine.worker.train.saving import Saver, last_good
 
 
 def train(folder: Path, resume_from: str = "latest", stop: StopRequest | None = None) -> int:
@@ -224,55 +218,20 @@ def train_loop(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) 
     journal.write("state", state="running", step=state.step)
     begun(folder)
 
+    saver = Saver(
+        checkpoints, journal, beat, config.save, schedule, model, template.tokenizer, optimizer, parameters, ends
+    )
+
     def save() -> None:
         """A checkpoint of this step. A disk without room for it pauses the run."""
         ranks.verify(parameters)
-        saved_state = {
-            "progress": dataclasses.asdict(state),
-            "optimizer": optimizer.state_dict(),
-            "rng": checkpoint.rng_state(),
-            "probe_loss": probe_loss(loss_fn, probe, precision),
-            "versions": versions(),
-        }
-        dtypes = sorted({str(p.dtype) for p in parameters})
-        vocabulary = vocabulary_size(lm)
         manifest = {
             **manifest_base,
             "validation_loss": state.last_loss,
-            "trained_dtypes": dtypes,
-            "base_vocabulary": vocabulary,
+            "base_vocabulary": vocabulary_size(lm),
             BASE: base.to_manifest() if base else None,
         }
-        size = checkpoint_bytes(parameters)
-        while True:
-            wait_for_room(journal, beat, checkpoints, size)
-            beat.announce(60 + size / 20e6, "saving")  # a slow network drive writes 20 MB/s
-            try:
-                epoch = schedule.epoch_of(state.step)
-                saved = checkpoint.save(
-                    checkpoints, state.step, epoch, model, template.tokenizer, saved_state, manifest, ends=ends
-                )
-                publish(saved)
-                return
-            except Exception as error:
-                if not is_disk_full(error):
-                    raise
-                checkpoint.clean_up(checkpoints)
-                size *= 2  # it needs more than was estimated
-
-    def publish(saved: checkpoint.Checkpoint) -> None:
-        """Name a checkpoint that is on disk, report it, and delete what the retention settings no longer keep."""
-        epoch_end = saved.step > 0 and saved.step % schedule.steps_per_epoch == 0
-        names = ["latest", *([f"epoch-{saved.step // schedule.steps_per_epoch}"] if epoch_end else [])]
-        if state.best_step == saved.step:
-            names.append("best")
-        for name in names:
-            link(checkpoints, name, saved.step)
-        path = f"{workspace.CHECKPOINTS}/{saved.path.name}"
-        epoch = round(saved.epoch, 4)
-        journal.write("checkpoint", step=saved.step, epoch=epoch, path=path, bytes=saved.bytes, kept=names)
-        for step in checkpoint.prune(checkpoints, config.save):
-            journal.write("checkpoint-removed", step=step)
+        saver.save(state, probe_loss(loss_fn, probe, precision), manifest)
 
     def run_evaluation() -> None:
         """Evaluate; keep the best value of what eval.best names, and how many evaluations since were no better."""
@@ -295,9 +254,7 @@ def train_loop(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) 
             state.record_evaluation(scores, criterion)
 
     if resumed:
-        # A kill may have come between its rename and its names.
-        renew = functools.partial(beat.announce, 600, "waiting for disk space")
-        retry_while_disk_full(journal, renew, checkpoints, "a checkpoint's names", lambda: publish(resumed))
+        saver.publish(resumed, state.best_step)  # a kill may have come between its rename and its names
     else:
         # What would fail after hours fails now: one evaluation and one save before the first step.
         run_evaluation()
@@ -413,73 +370,3 @@ def train_loop(folder: Path, resume_from: str, stop: StopRequest, ranks: Ranks) 
     peak.record(state)
     journal.write("state", state="done", step=state.step, seconds=round(time.monotonic() - began_at, 1))
     return DONE
-
-
-def forward_backward(
-    loss_fn: PackedLoss | UnpackedLoss,
-    tokens: TokenSet,
-    indices: np.ndarray,
-    micro_tokens: int,
-    parameters: list[nn.Parameter],
-    config: RunConfig,
-    precision: Precision,
-    ranks: Ranks,
-) -> tuple[float, float]:
-    """Gradients of one optimizer step: the loss per supervised token of the step, and the norm before clipping.
-
-    `indices`: int64, the step's examples, all ranks'. Each rank makes the passes of its own shard; the sums, and what
-    is raised, are then the same on all.
-    """
-    label_tokens = int(tokens.label_tokens[indices].sum())
-    total = torch.zeros((), device=precision.device)
-    with ranks.sync_oom():
-        for group in plan_passes(ranks.shard(indices, tokens.lengths), tokens.lengths, micro_tokens):
-            pack = make_pack(tokens, group).to(precision.device)
-            with precision.context():
-                total += loss_fn.backward(pack, label_tokens)
-    ranks.sum_gradients(parameters, total)
-    with ranks.sync_oom():
-        limit = config.optim.grad_clip or math.inf
-        norm = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
-        # One wait for the device.
-        loss, grad_norm = torch.stack([total / label_tokens, norm.to(total.dtype)]).tolist()
-    return loss, grad_norm
-
-
-def set_up_torch(config: RunConfig, device: torch.device, ranks: int = 1) -> None:
-    """Threads and determinism. On the CPU a run always repeats bit for bit; on a GPU with train.deterministic.
-
-    `ranks`: how many processes share the cores.
-    """
-    threads = config.train.threads or threads_of_environment() or max(1, cores() // ranks)
-    torch.set_num_threads(threads)
-    if device.type == "cpu":
-        keep_freed_memory()
-    if device.type == "cpu" or config.train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        # Meant for debugging: every new tensor would first be filled with NaN.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # made at run time
-
-
-def threads_of_environment() -> int:
-    """OMP_NUM_THREADS, which the daemon sets where several CPU runs share the cores; 0 where it is not set."""
-    omp_threads = os.environ.get("OMP_NUM_THREADS", "")
-    return int(omp_threads) if omp_threads.isdecimal() else 0
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of giving each back to the system: a tenth faster, since the pages of
-    logits and gradients need not be mapped and cleared again in every step. No effect with other C libraries.
-    """
-    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of mallopt(3)
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)
-
-
-def last_good(checkpoints: Path) -> str:
-    """The newest checkpoint in words."""
-    saved_steps = checkpoint.steps(checkpoints)
-    return f"step {saved_steps[-1]}" if saved_steps else "none yet"

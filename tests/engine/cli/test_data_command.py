@@ -8,11 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from engine.base.system_errors import system_error
 from engine.cli.main import main
 from engine.present.text import cells
+from tests.engine.mounts import read_only, small_disk
 
 
 def rows(path: Path, *pairs: tuple[str, str]) -> str:
@@ -32,15 +31,10 @@ def test_a_sound_file_leaves_with_0_and_a_serious_find_with_1(tmp_path, capsys):
     assert main(["data", "check", str(tmp_path / "none.jsonl")]) == 2
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
 def test_a_full_or_read_only_disk_is_said_and_leaves_nothing_unfinished(tmp_path, capsys):
     """And what a command that was killed has left of the same file is removed by the next."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
     big = rows(tmp_path / "big.jsonl", *[(f"how long does card {i} take to come?", "a week") for i in range(20_000)])
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], check=False).returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
+    with small_disk(tmp_path / "disk", "600k") as disk:
         for words in (
             ["convert", big, str(disk / "out.jsonl"), "--to", "openai"],
             ["clean", big, str(disk / "out.jsonl")],
@@ -61,15 +55,13 @@ def test_a_full_or_read_only_disk_is_said_and_leaves_nothing_unfinished(tmp_path
             (disk / name).touch()
         assert main(["data", "convert", small, str(disk / "out.jsonl"), "--to", "openai"]) == 0
         assert sorted(os.listdir(disk)) == sorted([*others, "out.jsonl"])
-        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    with small_disk(tmp_path / "disk", "600k") as disk, read_only(disk):
         capsys.readouterr()
         assert main(["data", "convert", small, str(disk / "new.jsonl"), "--to", "openai"]) == 1
         assert capsys.readouterr().err == f"finetop: {disk}/new.jsonl: Read-only file system\nChoose another folder.\n"
         assert main(["--workspace", str(disk), "add", "--data-file", small, "--hold"]) == 1
         error = capsys.readouterr().err
         assert f"no file can be made in {disk}: Read-only file system\nChoose another folder" in error
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def test_what_the_system_refuses_is_told_with_what_to_do(tmp_path):

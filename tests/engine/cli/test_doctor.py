@@ -5,6 +5,7 @@ import resource
 
 from engine.cli.main import main
 from tests.engine.groups import fake_groups
+from tests.engine.mounts import fill_with_files, small_disk
 
 __all__ = ["fake_groups"]
 GIB = 1 << 30
@@ -35,3 +36,13 @@ def test_the_size_a_file_may_have_is_noted_where_it_is_bounded(fake_groups, caps
     monkeypatch.setattr("resource.getrlimit", lambda which: bounds)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     assert limits(capsys)[1:] == [("files: at most 100.0 KiB each (`ulimit -f`)", "note")]
+
+
+def test_a_disk_that_holds_no_more_files_is_named(tmp_path, capsys):
+    with small_disk(tmp_path / "small", "400m", files=20) as disk:
+        fill_with_files(disk / "filler")
+        assert main(["doctor", "--json", "--workspace", str(disk)]) == 1
+        findings = json.loads(capsys.readouterr().out)
+        (bad,) = [finding for finding in findings if finding["verdict"] == "bad"]
+    assert bad["what"].startswith(f"no inode left in {disk}: ") and "runs pause" in bad["what"]
+    assert "df -i" in bad["hint"]

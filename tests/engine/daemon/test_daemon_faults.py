@@ -20,7 +20,7 @@ from engine.daemon import daemon_client
 from engine.store import queue
 from engine.store.run_records import RunState
 from tests.engine.daemon.daemonkit import REPOSITORY, Bench
-from tests.engine.mounts import fill_up, read_only, small_disk
+from tests.engine.mounts import fill_up, fill_with_files, read_only, small_disk
 
 HOURS = 3 * 3600
 
@@ -245,3 +245,21 @@ def test_commands_wait_for_a_locked_database_or_answer_beside_it(bench, how):
     (run,) = bench.until_ended(run_id)
     assert run.state in (RunState.STOPPED, RunState.DONE)
     assert steps_of(bench, run_id) == list(range(1, run.step + 1))
+
+
+def test_without_inodes_nothing_starts_and_the_queue_says_why_until_some_are_free(tmp_path):
+    with small_disk(tmp_path / "small", "64m", files=400) as disk:
+        bench = Bench(disk)
+        try:
+            run_id = bench.add(new={"held": True}, steps=2)
+            bench.start()
+            bench.until(lambda: daemon_client.status(bench.workspace).running)
+            fill_with_files(disk / "filler")
+            with bench.writing() as conn:
+                queue.release(conn, run_id)
+            bench.until(lambda: (bench.run(run_id).wait_reason or "").startswith(f"no inode left in {disk}"))
+            assert daemon_client.status(bench.workspace).running
+            shutil.rmtree(disk / "filler")
+            assert bench.until_ended(run_id)[0].state is RunState.DONE
+        finally:
+            bench.close()

@@ -178,7 +178,7 @@ def test_a_leader_that_is_stuck_when_a_rank_dies_is_ended(tiny_model, chats, tmp
 
 def test_a_rank_that_fails_says_why(tiny_model, chats, tmp_path, followers_first, left_behind):
     followers_first(
-        "from engine.worker.train import loop as train\ndef no(*_): raise ValueError('no')\ntrain.forward_backward = no"
+        "from engine.worker.train import gradients\ndef no(*_): raise ValueError('no')\ngradients.forward_backward = no"
     )
     with pytest.raises(RankLost, match=r"rank 1 \(pid \d+\) failed: ValueError: no"):
         train(make_run(tmp_path, tiny_model, chats), stop=NeverStop())

@@ -9,6 +9,7 @@ import psutil
 import pytest
 import torch
 
+from engine.base import disk_room
 from engine.base.errors import DataError, ModelError, OutOfMemory, RunFailed
 from engine.base.worker_process import DONE
 from engine.models.device_limits import HOST_SHARE
@@ -243,7 +244,7 @@ def test_a_full_disk_pauses_and_goes_on(monkeypatch, tiny_model, chats, tmp_path
         looks.append(path)
         return Usage(0 if len(looks) < 4 else 10**15)
 
-    monkeypatch.setattr(disk_space.shutil, "disk_usage", disk_usage)
+    monkeypatch.setattr(disk_room.shutil, "disk_usage", disk_usage)
     monkeypatch.setattr(disk_space.time, "sleep", lambda seconds: None)
     folder = make_run(tmp_path, tiny_model, chats, train__micro_tokens=256)
     assert run(folder) == DONE

@@ -35,7 +35,7 @@ from engine.worker.model import attention, loss
 from engine.worker.model.load import Precision
 from engine.worker.model.loss import PackedLoss, UnpackedLoss, choose_loss
 from engine.worker.train.data_parallel import Ranks
-from engine.worker.train.loop import forward_backward
+from engine.worker.train.gradients import forward_backward
 from tests.engine.families import FAMILIES
 
 CPU = Precision(torch.device("cpu"), None, torch.float32)
