@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from engine import __version__
 from engine.base.disk_room import inodes_left, no_inodes
 from engine.base.errors import EngineError
-from engine.base.messages import msg
+from engine.base.messages import MessageTemplate, msg
 from engine.base.units import bytes_text, duration
 from engine.base.workspace import Workspace
 from engine.daemon import daemon_client, placement, process_control
@@ -39,6 +39,7 @@ _FIRST_FIGURES_SECONDS = 5.0
 _PAUSE_AFTER_TROUBLE_SECONDS = 1.0
 _INODES_OF_A_RUN = 100
 """Files and folders of a run with a few checkpoints."""
+_NOTHING_TO_DO = MessageTemplate("nothing to do for {idle}")
 CLOCK = "clock"
 """The fact that keeps which boot of the machine it was, and by how much clock and uptime differed."""
 
@@ -257,7 +258,7 @@ class Daemon:
         if idle > self.limits.warm_idle_seconds:
             self._fork_server.leave()
         if 0 < (self.options.idle_exit_seconds or idle_exit_seconds(self._conn)) < idle:
-            self.leave(msg("nothing to do for {idle}", idle=duration(idle)))
+            self.leave(_NOTHING_TO_DO(idle=duration(idle)))
 
     # -- what starts ---------------------------------------------------------------------------------------------
 
@@ -383,6 +384,6 @@ def serve(workspace: Workspace, options: Options = Options(), foreground: bool =
         finally:
             os.close(lock)
         # Whoever queued a run just before the lock was given up saw a daemon, and started none.
-        if why.startswith("nothing to do") and daemon.has_work():
+        if _NOTHING_TO_DO.values_in(why) and daemon.has_work():
             continue
         return 0

@@ -6,7 +6,7 @@ The file's name is asked only where the content leaves it open: whether 'a,b' in
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.base.errors import DataError
 from engine.base.messages import msg
@@ -210,24 +210,23 @@ def _row_within(item: Item) -> Item:
 def _read_document(lines) -> Iterator[Item]:
     """The file as one text; lines that are broken are left out of it and reported."""
     kept: list[str] = []
-    faults: list[RowError] = []
+    broken: list[RowError] = []
     for number, text, fault in lines:
         if fault:
             at = max(text.find("\ufffd"), text.find("\0"), 0)
-            faults.append(
-                RowError(number, "broken-line", msg("{fault}; the line is left out", fault=fault[1]), excerpt(text, at))
-            )
+            broken.append(RowError(number, "broken-line", fault[1], excerpt(text, at)))
         else:
             kept.append(text)
-    if len(faults) > (len(kept) + len(faults)) * _MOST_BAD_TEXT_LINES:
-        first = faults[0]
+    if len(broken) > (len(kept) + len(broken)) * _MOST_BAD_TEXT_LINES:
+        first = broken[0]
         message = msg(
             "{broken:,} of {lines:,} lines are broken, the first: {message}",
-            broken=len(faults),
-            lines=len(kept) + len(faults),
+            broken=len(broken),
+            lines=len(kept) + len(broken),
             message=first.message,
         )
-        yield RowError(first.line, "bad-encoding", message.removesuffix("; the line is left out"), first.excerpt)
+        yield RowError(first.line, "bad-encoding", message, first.excerpt)
         return
-    yield from faults
+    for line in broken:
+        yield replace(line, message=msg("{fault}; the line is left out", fault=line.message))
     yield 1, {"text": "".join(kept).replace("\r\n", "\n")}

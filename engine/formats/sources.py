@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from engine.base.errors import DataError, as_utf8
 from engine.base.messages import msg
-from engine.formats.split_names import TRAIN, USES, part_of_name
+from engine.formats.split_names import TRAIN, TRAINING_USES, USES, part_of_name
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[^:/\s]+){0,2}")
@@ -144,7 +144,7 @@ def _used_parts(folder: str, parts: set[str], use: str, only: str) -> set[str]:
         return used_parts
     order, together = USES[use]
     present = [part for part in order if part in parts or (part == TRAIN and "" in parts)]
-    if use.startswith("training") and TRAIN not in present:
+    if use in TRAINING_USES and TRAIN not in present:
         part_names = " and ".join(f"'{part}'" for part in sorted(parts))
         raise DataError(
             msg(

@@ -28,6 +28,7 @@ USES = {
     "all": ((TRAIN, VALIDATION, TEST), True),
 }
 """What a source is read for -> the parts used, and whether all of them are, or the first that is there."""
+TRAINING_USES = ("training", "training-only")
 
 
 def part_of_name(name: str) -> str:

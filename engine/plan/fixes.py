@@ -57,11 +57,16 @@ class Fix:
     without the fix."""
 
     @property
-    def effect(self) -> str:
-        """What it saves, whether that is enough, and what it costs, in words; '' where there is nothing to say."""
+    def effects(self) -> tuple[str, ...]:
+        """What it saves, whether that is enough, and what it costs, in words, as far as there is something to say."""
         saved = msg("~−{saved}", saved=size(self.saved_bytes)) if self.saved_bytes is not None else ""
         enough = {True: "then it fits", False: "not enough alone", None: ""}[self.fits]
-        return ", ".join(filter(None, (saved, enough, self.cost)))
+        return tuple(filter(None, (saved, enough, self.cost)))
+
+    @property
+    def effect(self) -> str:
+        """All of its effects in a line."""
+        return ", ".join(self.effects)
 
 
 def gpu_of(run: Run, gpus: Sequence[GpuSample]) -> GpuSpec | None:

@@ -103,8 +103,13 @@ def check_inputs(config: RunConfig) -> None:
 
 
 def check_data(config: RunConfig) -> None:
+    """`check_data_files` and `check_column_roles`."""
+    check_data_files(config)
+    check_column_roles(config)
+
+
+def check_data_files(config: RunConfig) -> None:
     """That the data files are there and hold something. Raises InputError."""
-    from engine.formats import ROLES
     from engine.formats.sources import find_origins
 
     if not config.data.files:
@@ -118,6 +123,12 @@ def check_data(config: RunConfig) -> None:
             raise InputError(
                 msg("{files}: empty", files=", ".join(map(str, sources))), "Each row of a data file is one example."
             )
+
+
+def check_column_roles(config: RunConfig) -> None:
+    """That data.map names what a column can be. Raises InputError."""
+    from engine.formats import ROLES
+
     if unknown := [role for role in config.data.map if role not in ROLES]:
         raise InputError(
             msg("data.map: '{unknown}' is nothing a column can be", unknown=unknown[0]),
@@ -137,16 +148,23 @@ def _is_blank(path: str, size_bytes: int) -> bool:
 
 
 def check_model(config: RunConfig) -> None:
-    """That a model given as a folder is one, and that the checkpoint to start from fits. Raises InputError."""
+    """`check_base_model` and `check_checkpoint`."""
+    check_base_model(config)
+    check_checkpoint(config)
+
+
+def check_base_model(config: RunConfig) -> None:
+    """That a model given as a folder is one. Raises InputError."""
     check_model_name(config.model.name)
     if folder := find_folder(config.model):  # also a copy of the hub's that was cut short
         check_weights(folder)
-    if config.model.checkpoint:
-        _check_checkpoint(config)
 
 
-def _check_checkpoint(config: RunConfig) -> None:
-    """That model.checkpoint holds weights this method can start from. The worker compares their shapes, too."""
+def check_checkpoint(config: RunConfig) -> None:
+    """That model.checkpoint, if one is named, holds weights this method can start from. The worker compares their
+    shapes, too. Raises InputError."""
+    if not config.model.checkpoint:
+        return
     folder = Path(os.path.expanduser(config.model.checkpoint))
     if not folder.is_dir():
         raise InputError(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import ConfigError
-from engine.base.messages import msg
+from engine.base.messages import Message, MessageTemplate, msg
 from engine.base.workspace import META_KEY
 from engine.metrics import best_evaluation
 from engine.metrics.names import MAIN_SCORES
@@ -14,6 +14,10 @@ from engine.settings.aliases import nearest_setting
 from engine.settings.coerce import as_text, check_bounds, check_text, coerce, quoted_name
 from engine.settings.config_file import by_path, read_groups
 from engine.settings.schema import SETTINGS, RunConfig
+
+IN_LAYER = MessageTemplate("{label}: {problem}")
+"""What is wrong in one layer, as `ConfigError.problems` has it. What is wrong between layers stands there alone."""
+WRONG_VALUE = MessageTemplate("{path} is {setting}, but {reason}")
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,12 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
         for path, value in layer.values.items():
             setting = SETTINGS.get(path)
             if setting is None:
-                problems.append(
-                    msg(
-                        "{label}: there is no setting {path}{nearest_setting}",
-                        label=layer.label,
-                        path=quoted_name(path),
-                        nearest_setting=nearest_setting(path[:200]),
-                    )
+                unknown = msg(
+                    "there is no setting {path}{nearest_setting}",
+                    path=quoted_name(path),
+                    nearest_setting=nearest_setting(path[:200]),
                 )
+                problems.append(IN_LAYER(label=layer.label, problem=unknown))
                 continue
             try:
                 chosen[path] = coerce(value, setting.type)
@@ -57,22 +59,22 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
                 origin[path] = layer.label
             except ValueError as error:
                 hint = "; a program of your own is given as eval.command" if path == "eval.metrics" else ""
-                problems.append(
-                    msg(
-                        "{label}: {path} is {setting}, but {error}{hint}",
-                        label=layer.label,
-                        path=path,
-                        setting=as_text(value),
-                        error=error,
-                        hint=hint,
-                    )
+                wrong = WRONG_VALUE(
+                    path=path, setting=as_text(value), reason=msg("{error}{hint}", error=error, hint=hint)
                 )
+                problems.append(IN_LAYER(label=layer.label, problem=wrong))
                 chosen.pop(path, None)
     config = RunConfig().replace(chosen)
     problems.extend(_cross_checks(config))
     if problems:
         raise ConfigError(problems, "`finetop plan` shows every setting, its value and where it came from.")
     return Resolved(config, origin)
+
+
+def without_layer(problem: str) -> str:
+    """A line of `ConfigError.problems` without the layer's name, for where it is plain."""
+    in_layer = IN_LAYER.values_in(problem) if isinstance(problem, Message) else None
+    return in_layer["problem"] if in_layer else problem
 
 
 def from_groups(groups: Mapping[str, Mapping[str, Any]], label: str) -> RunConfig:

@@ -50,12 +50,13 @@ def failure_panel(
         lines += [[], [("   What usually helps, cheapest first", "bright")]]
         label_width = min(44, max(cells(fix.label) for fix in fixes)) + 2
         for fix in fixes:
-            first, rest_of_effect = fix.effect, ""
-            if label_width + 5 + cells(fix.effect) > width:
-                first, _, rest_of_effect = fix.effect.partition(", ")
+            count = len(fix.effects)
+            while count and label_width + 5 + cells(", ".join(fix.effects[:count])) > width:
+                count -= 1
+            beside, below = ", ".join(fix.effects[:count]), ", ".join(fix.effects[count:])
             label = fit(one_line(fix.label), label_width)
-            lines.append([("   · ", "key"), (label, "text"), (first, "dim")])
-            lines += [[("     " + part, "dim")] for part in wrap(rest_of_effect, width - 8) if part]
+            lines.append([("   · ", "key"), (label, "text"), (beside, "dim")])
+            lines += [[("     " + part, "dim")] for part in wrap(below, width - 8) if part]
         lines.append([("   e queues the run again with one of them, or opens its settings", "dim")])
     elif fixes is None:
         lines += [[], [("   looking for what helps", "dim")]]

@@ -28,7 +28,15 @@ from engine.runs.settings_checks import check as check_asked
 from engine.settings import sweep
 from engine.settings.coerce import parse_value
 from engine.settings.eval_inputs import check_scores
-from engine.settings.resolve import Layer, Resolved, inherit_origins, resolve
+from engine.settings.resolve import (
+    IN_LAYER,
+    WRONG_VALUE,
+    Layer,
+    Resolved,
+    inherit_origins,
+    resolve,
+    without_layer,
+)
 from engine.settings.schema import PATHS, SETTINGS, RunConfig
 from tui.render.line import Line
 
@@ -206,10 +214,10 @@ def problem_of(path: str, text: str) -> str:
             resolve([Layer("here", {path: value_of(path, alternative)})])
         except ConfigError as error:
             for problem in error.problems:
-                if problem.startswith("here: "):
-                    _, _, why = problem.partition(", but ")
+                if in_layer := IN_LAYER.values_in(problem):
+                    wrong = WRONG_VALUE.values_in(in_layer["problem"])
                     shown = f"{alternative} " if len(alternatives(path, text)) > 1 else ""
-                    return f"{shown}{why or problem.removeprefix('here: ')}"
+                    return f"{shown}{wrong['reason'] if wrong else in_layer['problem']}"
     return ""
 
 
@@ -262,7 +270,7 @@ def check(form: Form) -> Checked:
     except ConfigError as error:
         for problem in error.problems:
             at = _MENTIONED.search(problem)
-            problems.setdefault(at[0] if at else "run.name", problem.removeprefix(f"{LABEL}: "))
+            problems.setdefault(at[0] if at else "run.name", without_layer(problem))
     if problems:
         return Checked(problems, (), varied)
     return Checked({}, tuple(inherit_origins(run, form.source.label, form.source.origins) for run in runs), varied)

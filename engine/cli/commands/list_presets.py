@@ -4,11 +4,11 @@ import argparse
 import sys
 from typing import Any
 
-from engine.base.errors import EngineError, InputError
+from engine.base.errors import ConfigError, EngineError, InputError
 from engine.base.messages import msg
 from engine.present.text import cells, fit, one_line, print_json, visible
 from engine.settings.presets import Preset, all_presets, find_preset, user_folder
-from engine.settings.resolve import Layer, resolve
+from engine.settings.resolve import Layer, resolve, without_layer
 
 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -55,10 +55,9 @@ def _problem(preset: Preset) -> str:
     try:
         resolve([Layer(f"preset {preset.name}", preset.settings())])
     except EngineError as error:
-        problems = getattr(error, "problems", None) or [error.message]
-        return "; ".join(
-            line.removeprefix(f"preset {preset.name}: ").removeprefix(f"{preset.path}: ") for line in problems
-        )
+        if isinstance(error, ConfigError):
+            return "; ".join(map(without_layer, error.problems))
+        return error.message.removeprefix(f"{preset.path}: ")  # the list names it already
     return ""
 
 
