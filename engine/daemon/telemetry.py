@@ -18,12 +18,12 @@ from engine.base.atomic_files import atomic_write
 from engine.base.workspace import Workspace
 from engine.daemon.limits import Limits
 from engine.daemon.retry_policy import GpuMemory
-from engine.monitor.downsample import DAY, STEPS, HistoryPoint, downsample
 from engine.monitor.monitor import Monitor
 from engine.monitor.samples import GpuSample, Snapshot, as_plain
 from engine.monitor.usage import RunUsage, advance, ended, run_memory
 from engine.store import gpu_samples, queries, queue
 from engine.store.connect import Connection
+from engine.store.downsample import DAY, STEPS
 from engine.store.run_records import ACTIVE, GpuReading, Run
 
 _COMMIT_SECONDS = 5.0
@@ -226,7 +226,7 @@ class Telemetry:
             self._thin(time.time())
 
     def _thin(self, now: float) -> None:
-        """Merge what has become old since the last time: into rows of 10 s, a day later of a minute (monitor/thin).
+        """Merge what has become old since the last time: into rows of 10 s, a day later of a minute (store/downsample).
 
         Merged rows lie on the borders of their buckets, so merging them again, as a new daemon does, changes nothing.
         """
@@ -235,7 +235,7 @@ class Telemetry:
             before = (now - older_than) // seconds * seconds
             since = before - _THIN_SECONDS * 2 if self._thinned_until is not None else fine - 2 * DAY
             since = since // seconds * seconds
-            thin_range(self._conn, since, before, now)
+            gpu_samples.thin_gpu_readings(self._conn, since, before, now)
         self._thinned_until = now
         gpu_samples.forget_gpu_readings(self._conn, now - self._limits.gpu_history_seconds)
 
@@ -254,30 +254,6 @@ _TOTALS = ("gpu_seconds", "energy_joules", "energy_from", "unseen_gpu_seconds", 
 def usage_key(run_id: int) -> str:
     """Under which `queries.get_meta` gives a run's totals (GPU seconds, joules, peak memory) as JSON."""
     return f"usage:{run_id}"
-
-
-def thin_range(conn: Connection, since: float, before: float, now: float) -> None:
-    """Put fewer rows in the place of the readings in [since, before)."""
-    readings = [reading for reading in gpu_samples.gpu_readings(conn, since=since) if reading.time < before]
-    runs = {(reading.gpu, int(reading.time // 10)): reading.run_id for reading in readings}
-    points = [
-        HistoryPoint(r.gpu, r.time, r.utilisation, r.memory_bytes, r.power_watts, r.temperature) for r in readings
-    ]
-    merged = downsample(points, now)
-    if len(merged) < len(points):
-        fewer = [
-            GpuReading(
-                p.gpu,
-                p.taken_at,
-                runs.get((p.gpu, int(p.taken_at // 10))),
-                p.utilisation,
-                p.memory_used_bytes,
-                p.power_watts,
-                p.temperature_c,
-            )
-            for p in merged
-        ]
-        gpu_samples.replace_gpu_readings(conn, since, before, fewer)
 
 
 def publish(path: Path, content: dict) -> None:

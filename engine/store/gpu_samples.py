@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 
 from engine.store import series
+from engine.store.downsample import downsample
 from engine.store.run_records import GpuReading
 from engine.store.transactions import write
 
@@ -36,6 +37,14 @@ def replace_gpu_readings(conn: sqlite3.Connection, since: float, before: float, 
     with write(conn):
         conn.execute("DELETE FROM gpu_samples WHERE time >= ? AND time < ?", (since, before))
         add_gpu_readings(conn, readings)
+
+
+def thin_gpu_readings(conn: sqlite3.Connection, since: float, before: float, now: float) -> None:
+    """Put what `downsample` makes of the readings in [since, before) in their place."""
+    readings = [reading for reading in gpu_readings(conn, since=since) if reading.time < before]
+    fewer = downsample(readings, now)
+    if len(fewer) < len(readings):
+        replace_gpu_readings(conn, since, before, fewer)
 
 
 def add_run_readings(conn: sqlite3.Connection, run_id: int, step: int, values: Mapping[str, float]) -> int:

@@ -24,7 +24,7 @@ from engine.runs.journal import sampled_answer
 from engine.store import series
 from engine.store.queries import get_meta
 from engine.store.queue import set_meta
-from engine.store.run_records import ACTIVE, ENDED, Imported
+from engine.store.run_records import ACTIVE, ENDED, Imported, Series
 from engine.store.store_errors import StoreError
 from engine.store.transactions import write
 
@@ -402,7 +402,7 @@ class JournalImport:
 
     def _headline(self) -> None:
         """Copy into the run's row what lists show, so that a list reads one table."""
-        nothing = series.Summary(0)
+        nothing = Series(self._run_id, "")
         train, evaluation = (
             self._series_by_key.get("train/loss", nothing),
             self._series_by_key.get("eval/loss", nothing),

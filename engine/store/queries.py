@@ -1,5 +1,6 @@
 """What may be asked of the store, apart from charts. Takes any connection; returns frozen records."""
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from engine.runs.journal import SampledAnswer, sampled_answer
 from engine.store import filters
 from engine.store.rows import RUN_COLUMNS, mapping, run_of, strings
 from engine.store.run_records import ACTIVE, Checkpoint, Evaluation, Event, Run, RunState, Series, SettingValue
-from engine.store.series import SUMMARY, TIME_KEY, Summary, best_of_series
+from engine.store.series import SERIES, TIME_KEY, best_of_series
 
 _ACTIVE = ", ".join(f"'{state}'" for state in sorted(ACTIVE))
 _SCORES = (
@@ -29,10 +30,6 @@ _ALIKE = (
 )
 _CHECKPOINT = (
     f"run_id, step, epoch, path, bytes, kept, {_SCORES}, parent_run, parent_step, time, pinned, removed, detail"
-)
-_SERIES = (
-    "s.run_id, k.key, s.count, s.nonfinite, s.first_step, s.first, s.last_step, s.last, s.low_step, s.low,"
-    " s.high_step, s.high FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id"
 )
 
 
@@ -203,7 +200,7 @@ def samples(conn: sqlite3.Connection, run_id: int, step: int | None = None) -> t
 def series(conn: sqlite3.Connection, run_id: int) -> dict[str, Series]:
     """The summary of each metric a run has logged."""
     rows = conn.execute(
-        f"SELECT {_SERIES} WHERE s.run_id = ? AND s.count > 0 AND k.key <> ? ORDER BY k.key", (run_id, TIME_KEY)
+        f"SELECT {SERIES} WHERE s.run_id = ? AND s.count > 0 AND k.key <> ? ORDER BY k.key", (run_id, TIME_KEY)
     )
     return {row[1]: Series(*row) for row in rows}
 
@@ -213,7 +210,7 @@ def series_of_many(conn: sqlite3.Connection, run_ids: Iterable[int], key: str) -
     summaries = {}
     for run_id in run_ids:
         row = conn.execute(
-            f"SELECT {_SERIES} WHERE s.run_id = ? AND k.key = ? AND s.count > 0", (run_id, key)
+            f"SELECT {SERIES} WHERE s.run_id = ? AND k.key = ? AND s.count > 0", (run_id, key)
         ).fetchone()
         if row:
             summaries[run_id] = Series(*row)
@@ -225,13 +222,14 @@ def best_scores(conn: sqlite3.Connection, run_ids: Iterable[int], keys: Iterable
     but for runs that were never better than at their start."""
     standings: dict[int, dict[str, Best]] = {}
     rows = conn.execute(
-        f"SELECT s.run_id, k.key, s.id, {SUMMARY} FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id"
-        " WHERE s.high IS NOT NULL AND s.run_id IN (SELECT value FROM json_each(?))"
+        f"SELECT {SERIES} WHERE s.high IS NOT NULL AND s.run_id IN (SELECT value FROM json_each(?))"
         " AND k.key IN (SELECT value FROM json_each(?))",
         (json.dumps(list(run_ids)), json.dumps(list(keys))),
     ).fetchall()
-    for run_id, key, *summary in rows:
-        standings.setdefault(run_id, {})[key] = best_of_series(conn, Summary(*summary), Criterion(key, False))
+    for summary in itertools.starmap(Series, rows):
+        standings.setdefault(summary.run_id, {})[summary.key] = best_of_series(
+            conn, summary, Criterion(summary.key, False)
+        )
     return standings
 
 

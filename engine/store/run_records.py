@@ -4,8 +4,9 @@ Times are UTC epoch seconds. A metric that is None was NaN, or has not been logg
 """
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from engine.metrics.best_evaluation import LOSS, Best, Criterion, parse_criterion
@@ -255,30 +256,64 @@ class SettingValue:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The summary of one metric of one run."""
+    """The summary of one metric of one run. Steps are -1 where it has no points yet."""
 
     run_id: int
     key: str
-    count: int
-    nonfinite: int
+    count: int = 0
+    nonfinite: int = 0
     """How many of the points were NaN or infinite."""
-    first_step: int
-    first: float | None
-    last_step: int
-    last: float | None
-    low_step: int | None
-    low: float | None
+    first_step: int = -1
+    first: float | None = None
+    last_step: int = -1
+    last: float | None = None
+    low_step: int | None = None
+    low: float | None = None
     """The smallest finite value; None when there was none."""
-    high_step: int | None
-    high: float | None
+    high_step: int | None = None
+    high: float | None = None
+    id: int = 0
+    """Its row in the store."""
 
     def standing(self, criterion: Criterion) -> Best:
         """By the summary alone: of a series never better than at its start, the last value stands for those since."""
-        start = self.first if self.first_step == 0 else None
+        is_start = self.first_step == 0 and self.first is not None and math.isfinite(self.first)
+        start = self.first if is_start else None
         value, step = (self.low, self.low_step) if criterion.lower else (self.high, self.high_step)
         if step == 0:
             value, step = (self.last, self.last_step) if self.last_step else (None, None)
         return Best(criterion, value, step, start)
+
+    def extended(self, points: Iterable[tuple[int, float | None]]) -> "Series":
+        """With points that all lie beyond `last_step`, in order."""
+        low_step, low, high_step, high = self.low_step, self.low, self.high_step, self.high
+        added = nonfinite = 0
+        first: tuple[int, float | None] | None = None if not self.count else (self.first_step, self.first)
+        step, value = self.last_step, self.last
+        for step, value in points:
+            first = first or (step, value)
+            added += 1
+            if value is None or not math.isfinite(value):
+                nonfinite += 1
+                continue
+            if low is None or value < low:
+                low_step, low = step, value
+            if high is None or value > high:
+                high_step, high = step, value
+        first_step, first_value = first or (self.first_step, self.first)
+        return replace(
+            self,
+            count=self.count + added,
+            nonfinite=self.nonfinite + nonfinite,
+            first_step=first_step,
+            first=first_value,
+            last_step=step,
+            last=value,
+            low_step=low_step,
+            low=low,
+            high_step=high_step,
+            high=high,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,12 +353,16 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """One GPU at one moment, as kept for the record."""
+    """One GPU at one moment, or over `bucket_seconds` that begin at `time`, as kept for the record."""
 
     gpu: str
     time: float
     run_id: int | None = None
     utilisation: float | None = None
     memory_bytes: int | None = None
+    """The highest of the bucket."""
     power_watts: float | None = None
     temperature: float | None = None
+    """In °C, the highest of the bucket."""
+    samples: int = 1
+    bucket_seconds: int = 1

@@ -10,12 +10,12 @@ Points normally come in rising order of steps. One that does not (logged twice, 
 path: buckets from there on are written again and the summary is counted again.
 """
 
-import math
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from engine.metrics.best_evaluation import Best, Criterion
+from engine.store.run_records import Series
 
 BASE_SHIFT = 5
 LEVEL_SHIFT = 2
@@ -25,88 +25,42 @@ TIME_KEY = "time"
 """The series that holds the epoch seconds at which each step was logged."""
 
 _FINITE = "CASE WHEN abs(value) <= 1.7976931348623157e308 THEN value END"
-SUMMARY = "count, nonfinite, first_step, first, last_step, last, low_step, low, high_step, high"
+SERIES = (
+    "s.run_id, k.key, s.count, s.nonfinite, s.first_step, s.first, s.last_step, s.last, s.low_step, s.low,"
+    " s.high_step, s.high, s.id FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id"
+)
+"""What a `Series` is made of, in the order of its fields."""
+_UPDATE = (
+    "UPDATE metric_summary SET count = ?, nonfinite = ?, first_step = ?, first = ?, last_step = ?, last = ?,"
+    " low_step = ?, low = ?, high_step = ?, high = ? WHERE id = ?"
+)
 
 
-@dataclass(slots=True)
-class Summary:
-    """A row of metric_summary while it is being changed."""
-
-    id: int
-    count: int = 0
-    nonfinite: int = 0
-    first_step: int = -1
-    first: float | None = None
-    last_step: int = -1
-    last: float | None = None
-    low_step: int | None = None
-    low: float | None = None
-    high_step: int | None = None
-    high: float | None = None
-
-    def add(self, points: Iterable[tuple[int, float | None]]) -> None:
-        """Take in points that all lie beyond `last_step`, in order."""
-        step, value = self.last_step, self.last
-        for step, value in points:
-            if not self.count:
-                self.first_step, self.first = step, value
-            self.count += 1
-            if value is None or not math.isfinite(value):
-                self.nonfinite += 1
-                continue
-            if self.low is None or value < self.low:
-                self.low, self.low_step = value, step
-            if self.high is None or value > self.high:
-                self.high, self.high_step = value, step
-        self.last_step, self.last = step, value
-
-    def row(self) -> tuple:
-        return (
-            self.count,
-            self.nonfinite,
-            self.first_step,
-            self.first,
-            self.last_step,
-            self.last,
-            self.low_step,
-            self.low,
-            self.high_step,
-            self.high,
-            self.id,
-        )
-
-
-def summaries(conn: sqlite3.Connection, run_id: int) -> dict[str, Summary]:
+def summaries(conn: sqlite3.Connection, run_id: int) -> dict[str, Series]:
     """Every series of a run by its key."""
-    rows = conn.execute(
-        f"SELECT k.key, s.id, {SUMMARY} FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id WHERE s.run_id = ?",
-        (run_id,),
-    )
-    return {row[0]: Summary(*row[1:]) for row in rows}
+    return {row[1]: Series(*row) for row in conn.execute(f"SELECT {SERIES} WHERE s.run_id = ?", (run_id,))}
 
 
-def best_of_series(conn: sqlite3.Connection, series: Summary, criterion: Criterion) -> Best:
+def best_of_series(conn: sqlite3.Connection, series: Series, criterion: Criterion) -> Best:
     """By the summary alone, but where the best value is that before the first step: then by the points."""
-    start = (
-        series.first if series.first_step == 0 and series.first is not None and math.isfinite(series.first) else None
-    )
-    value, step = (series.low, series.low_step) if criterion.lower else (series.high, series.high_step)
-    if step == 0:
-        order = "value, step" if criterion.lower else "value DESC, step"
-        row = conn.execute(
-            f"SELECT value, step FROM points WHERE series = ? AND step > 0 AND {_FINITE} IS NOT NULL"
-            f" ORDER BY {order} LIMIT 1",
-            (series.id,),
-        ).fetchone()
-        value, step = row or (None, None)
-    return Best(criterion, value, step, start)
+    best = series.standing(criterion)
+    if (series.low_step if criterion.lower else series.high_step) != 0:
+        return best
+    order = "value, step" if criterion.lower else "value DESC, step"
+    row = conn.execute(
+        f"SELECT value, step FROM points WHERE series = ? AND step > 0 AND {_FINITE} IS NOT NULL"
+        f" ORDER BY {order} LIMIT 1",
+        (series.id,),
+    ).fetchone()
+    value, step = row or (None, None)
+    return Best(criterion, value, step, best.start)
 
 
 def add_points(
     conn: sqlite3.Connection,
     run_id: int,
     points: Mapping[str, Sequence[tuple[int, float | None]]],
-    by_key: dict[str, Summary],
+    by_key: dict[str, Series],
 ) -> int:
     """Write points by key inside the caller's transaction; `by_key` are its `summaries`, kept up to date."""
     written = 0
@@ -124,42 +78,38 @@ def add_points(
         if new[0][0] > series.last_step:
             conn.executemany("INSERT INTO points VALUES (?, ?, ?)", rows)
             closed_to = series.last_step
-            series.add(new)
-            changed.append(series.row())
+            series = by_key[key] = series.extended(new)
+            changed.append(_row(series))
             _close_buckets(conn, series.id, closed_to, series.last_step)
         else:
             conn.executemany("INSERT OR REPLACE INTO points VALUES (?, ?, ?)", rows)
-            _recount(conn, series)
+            series = by_key[key] = _recount(conn, series)
             _drop_buckets(conn, series.id, new[0][0])
             _close_buckets(conn, series.id, new[0][0], series.last_step)
-    conn.executemany(
-        "UPDATE metric_summary SET count = ?, nonfinite = ?, first_step = ?, first = ?, last_step = ?, last = ?,"
-        " low_step = ?, low = ?, high_step = ?, high = ? WHERE id = ?",
-        changed,
-    )
+    conn.executemany(_UPDATE, changed)
     return written
 
 
-def drop_beyond(conn: sqlite3.Connection, run_id: int, step: int, by_key: dict[str, Summary]) -> None:
+def drop_beyond(conn: sqlite3.Connection, run_id: int, step: int, by_key: dict[str, Series]) -> None:
     """Take back every point of the run beyond `step`; `by_key` is kept up to date."""
     for key, series in list(by_key.items()):
         if series.last_step <= step:
             continue
         conn.execute("DELETE FROM points WHERE series = ? AND step > ?", (series.id, step))
-        _recount(conn, series)
+        series = by_key[key] = _recount(conn, series)
         _drop_buckets(conn, series.id, max(series.last_step, 0))
         if not series.count:
             conn.execute("DELETE FROM metric_summary WHERE id = ?", (series.id,))
             del by_key[key]
 
 
-def move_clock(conn: sqlite3.Connection, step: int, seconds: float, by_key: dict[str, Summary]) -> None:
+def move_clock(conn: sqlite3.Connection, step: int, seconds: float, by_key: dict[str, Series]) -> None:
     """The clock was set by so much: the times of the steps beyond `step` move along; `by_key` is kept up to date."""
     series = by_key.get(TIME_KEY)
     if series is None or series.last_step <= step:
         return
     conn.execute("UPDATE points SET value = value + ? WHERE series = ? AND step > ?", (seconds, series.id, step))
-    _recount(conn, series)
+    series = by_key[TIME_KEY] = _recount(conn, series)
     _drop_buckets(conn, series.id, step + 1)
     _close_buckets(conn, series.id, step + 1, series.last_step)
 
@@ -179,14 +129,31 @@ def _rising(step: int, points: Sequence[tuple[int, float | None]]) -> bool:
     return True
 
 
-def _new_series(conn: sqlite3.Connection, run_id: int, key: str) -> Summary:
+def _new_series(conn: sqlite3.Connection, run_id: int, key: str) -> Series:
     conn.execute("INSERT OR IGNORE INTO metric_keys(key) VALUES (?)", (key,))
     (series_id,) = conn.execute(
         "INSERT INTO metric_summary(run_id, key_id, count, nonfinite)"
         " SELECT ?, id, 0, 0 FROM metric_keys WHERE key = ? RETURNING id",
         (run_id, key),
     ).fetchone()
-    return Summary(series_id)
+    return Series(run_id, key, id=series_id)
+
+
+def _row(series: Series) -> tuple:
+    """For `_UPDATE`."""
+    return (
+        series.count,
+        series.nonfinite,
+        series.first_step,
+        series.first,
+        series.last_step,
+        series.last,
+        series.low_step,
+        series.low,
+        series.high_step,
+        series.high,
+        series.id,
+    )
 
 
 def _close_buckets(conn: sqlite3.Connection, series: int, closed_to: int, last: int) -> None:
@@ -222,26 +189,33 @@ def _drop_buckets(conn: sqlite3.Connection, series: int, step: int) -> None:
     )
 
 
-def _recount(conn: sqlite3.Connection, series: Summary) -> None:
+def _recount(conn: sqlite3.Connection, series: Series) -> Series:
     """Count a series' summary from its points; reads them all, which 1 million take 0.2 s for."""
     count, finite = conn.execute(
         f"SELECT count(*), count({_FINITE}) FROM points WHERE series = ?", (series.id,)
     ).fetchone()
-    series.count, series.nonfinite = count, count - finite
 
     def point(where: str, order: str) -> tuple[int | None, float | None]:
         query = f"SELECT step, value FROM points WHERE series = ? {where} ORDER BY {order} LIMIT 1"
         return conn.execute(query, (series.id,)).fetchone() or (None, None)
 
     finite_only = f"AND {_FINITE} IS NOT NULL"
-    series.low_step, series.low = point(finite_only, "value, step")
-    series.high_step, series.high = point(finite_only, "value DESC, step")
-    first_step, series.first = point("", "step")
-    last_step, series.last = point("", "step DESC")
-    series.first_step = -1 if first_step is None else first_step
-    series.last_step = -1 if last_step is None else last_step
-    conn.execute(
-        "UPDATE metric_summary SET count = ?, nonfinite = ?, first_step = ?, first = ?, last_step = ?, last = ?,"
-        " low_step = ?, low = ?, high_step = ?, high = ? WHERE id = ?",
-        series.row(),
+    low_step, low = point(finite_only, "value, step")
+    high_step, high = point(finite_only, "value DESC, step")
+    first_step, first = point("", "step")
+    last_step, last = point("", "step DESC")
+    counted = replace(
+        series,
+        count=count,
+        nonfinite=count - finite,
+        first_step=-1 if first_step is None else first_step,
+        first=first,
+        last_step=-1 if last_step is None else last_step,
+        last=last,
+        low_step=low_step,
+        low=low,
+        high_step=high_step,
+        high=high,
     )
+    conn.execute(_UPDATE, _row(counted))
+    return counted

@@ -11,7 +11,7 @@ from engine.base.units import GIB
 from engine.base.workspace import Workspace
 from engine.daemon.limits import Limits
 from engine.daemon.main_loop import bound_file
-from engine.daemon.telemetry import Telemetry, thin_range, usage_key
+from engine.daemon.telemetry import Telemetry, usage_key
 from engine.monitor.samples import GpuProcess, GpuSample, HostSample, RunSample, Snapshot
 from engine.store import gpu_samples, queries, queue
 from engine.store.connect import writer
@@ -119,7 +119,7 @@ def test_old_readings_become_fewer_and_thinning_again_changes_nothing(store):
     rows = [GpuReading("a", float(t), 1, 50.0, 10, 100.0, 40.0) for t in range(int(now) - 2000, int(now))]
     gpu_samples.add_gpu_readings(store, rows)
     for _ in range(2):
-        thin_range(store, now - 3000, now - 900, now)
+        gpu_samples.thin_gpu_readings(store, now - 3000, now - 900, now)
         kept = gpu_samples.gpu_readings(store)
         assert [reading.time % 10 for reading in kept if reading.time < now - 900] == [0.0] * 110
         assert len([reading for reading in kept if reading.time >= now - 900]) == 900
