@@ -280,7 +280,7 @@ def _insist_on_files(folder: Path, config: RunConfig) -> None:
     if config.method.kind == "full":
         return
     try:
-        check_model_name(config.model.name)
+        check_model_name(config.model.name, config.model.revision)
     except InputError as error:
         raise InputError(error.message, "Where the same model lies elsewhere by now: --model FOLDER.") from None
     base_folder = find_folder(config.model)

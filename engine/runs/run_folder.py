@@ -155,7 +155,7 @@ def check_model(config: RunConfig) -> None:
 
 def check_base_model(config: RunConfig) -> None:
     """That a model given as a folder is one. Raises InputError."""
-    check_model_name(config.model.name)
+    check_model_name(config.model.name, config.model.revision)
     if folder := find_folder(config.model):  # also a copy of the hub's that was cut short
         check_weights(folder)
 

@@ -90,7 +90,7 @@ def model_source(config: ModelConfig) -> str:
     """The folder or hub name to load from. Raises InputError for a folder that is no model's."""
     if config.name == "starter":
         return str(STARTER_MODEL)
-    check_model_name(config.name)
+    check_model_name(config.name, config.revision)
     if cached := find_folder(config):
         check_weights(cached)
     folder = os.path.expanduser(config.name)
