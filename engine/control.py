@@ -90,7 +90,7 @@ class Control:
         """Queue several runs, all or none."""
         return self._add(resolved, after, held, sweep)
 
-    def fork(self, run_id: int, point: str, changes: Mapping[str, Any], name: str = "") -> int:
+    def fork(self, run_id: int, point: str, changes: Mapping[str, Any], name: str = "", *, held: bool = False) -> int:
         """Queue a new run that starts from the weights of a checkpoint, with a fresh optimizer and other settings."""
         folder = self._run_folder(run_id)
         checkpoint = checkpoint_folder(folder, point)
@@ -107,7 +107,7 @@ class Control:
             return config.replace({"model.checkpoint": str(weights)})
 
         parent = run_id, step_of(checkpoint)
-        return self._add([forked_settings], parent=parent, prepare=keep_weights)[0]
+        return self._add([forked_settings], held=held, parent=parent, prepare=keep_weights)[0]
 
     def _add(
         self,

@@ -147,14 +147,16 @@ ACTIONS: tuple[Action, ...] = (
     Action("compare.new", ("e",), "new from A", "a new run with the settings of the first", "compare", 7, True),
     # a new run
     Action("form.edit", ("enter",), "edit", "edit the setting; several values with commas make a sweep", "form", 2),
-    Action("form.cycle", ("space",), "next value", "the next of the values that a setting may have", "form", 3),
+    Action("form.cycle", ("space",), "next value", "the next of a few values; choose a model", "form", 3),
     Action("form.reset", ("backspace", "delete"), "as it was", "the value it had at first", "form", 4),
     Action("form.queue", ("ctrl+s", "s"), "queue", "queue the run, or all runs of the sweep", "form", 1, True),
     Action("form.hold", ("h",), "queue held", "queue it, but held until you release it", "form", 0, True),
     Action("form.problem", ("e",), "next problem", "go to the next setting that is wrong", "form", 5),
     Action("form.all", ("a",), "all settings", "all settings, or only the usual ones", "form", 6),
     Action("form.find", ("/",), "find", "go to the setting whose name holds a text", "form", 7),
-    Action("form.report", ("r",), "token report", "read the data with the model's tokenizer", "form", 8),
+    Action("form.report", ("r",), "token report", "count tokens, steps, time and cost", "form", 8),
+    Action("form.anew", ("n",), "anew", "begin anew, as if nothing had been typed", "form", 9),
+    Action("form.undo", ("u",), "undo", "take back the last change of the form", "form"),
     Action("form.pane", ("tab",), "other pane", "go to what it takes, and back", "form"),
     Action("line.complete", ("tab",), "complete", "complete a path or a name", "line", 1),
     # the log

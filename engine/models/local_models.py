@@ -25,13 +25,13 @@ class LocalModel:
 def local_models(folders: Iterable[Path], used: Iterable[str] = ()) -> list[LocalModel]:
     """The starter, the models `used` before that are still here, the hub's cache, and the models that lie in `folders`
     or in a folder `models` there. Reads folders."""
-    found = [LocalModel("starter", "ships with finetop")]
-    found += [LocalModel(name, "of an earlier run") for name in used if _is_here(name)]
-    found += [LocalModel(name, "in the hub's cache") for name in cached_models()]
+    models = [LocalModel("starter", "ships with finetop")]
+    models += [LocalModel(name, "of an earlier run") for name in used if _is_here(name)]
+    models += [LocalModel(name, "in the hub's cache") for name in cached_models()]
     for folder in folders:
         for at in (folder, folder / "models"):
-            found += [LocalModel(str(path), "a folder") for path in _folders(at) if is_model(path)]
-    return list({os.path.expanduser(model.name): model for model in reversed(found)}.values())[::-1]
+            models += [LocalModel(str(path), "a folder") for path in _folders(at) if is_model(path)]
+    return list({os.path.expanduser(model.name): model for model in reversed(models)}.values())[::-1]
 
 
 def cached_models() -> list[str]:

@@ -11,6 +11,7 @@ from engine.models.local_models import local_models
 from engine.models.model_shape import cached_config
 
 ADAPTER = "adapter_config.json"
+_MOST_NAMED = 6
 
 
 _HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -65,7 +66,6 @@ def _near(name: str) -> str:
     """What may have been meant by a name that there is not."""
     names = {os.path.basename(model.name): model.name for model in local_models([Path.cwd()])}
     near = [names[close] for close in difflib.get_close_matches(name, names, 3, 0.6)]
-    listed = ", ".join(near or list(names.values())[:6])
-    return (
-        msg("Did you mean {names}?", names=listed) if near else msg("On this machine there are: {names}.", names=listed)
-    )
+    if near:
+        return msg("Did you mean {names}?", names=", ".join(near))
+    return msg("On this machine there are: {names}.", names=", ".join(list(names.values())[:_MOST_NAMED]))

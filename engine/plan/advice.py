@@ -71,7 +71,7 @@ def advise(facts: DatasetStats) -> list[Advice]:
     _about_size(facts, say)
     _about_rows(facts, say)
     _about_lengths(facts, say)
-    _about_epochs(facts, say)
+    advice += advise_settings(facts.learning_rate, facts.epochs, facts.method, facts.objective)
     _about_validation(facts, say)
     _about_the_tool(facts, say)
     return advice
@@ -183,28 +183,38 @@ def _about_lengths(facts: DatasetStats, say: Callable[[str, str, str, str], None
         )
 
 
-def _about_epochs(facts: DatasetStats, say: Callable[[str, str, str, str], None]) -> None:
-    high = 1e-4 if facts.method == "full" else 1e-3
-    if facts.learning_rate > high:
-        say(
-            "high-rate",
-            msg(
-                "A rate of {learning_rate} is high for {method}; usual is {usual}.",
-                learning_rate=plain_number(facts.learning_rate),
-                method=facts.method,
-                usual="1e-5 to 5e-5" if facts.method == "full" else "1e-4 to 5e-4",
-            ),
-            "What the model could do before is lost first, and the loss may jump. Keep some general prompts in "
-            "eval.prompts and read their answers.",
-            _FORGETS,
+def advise_settings(
+    learning_rate: float | None, epochs: float | None, method: str, objective: str = "sft"
+) -> list[Advice]:
+    """What needs no data to be said; nothing of a rate or of epochs that are not known yet."""
+    advice: list[Advice] = []
+    high = 1e-4 if method == "full" else 1e-3
+    if learning_rate is not None and learning_rate > high:
+        advice.append(
+            Advice(
+                "high-rate",
+                msg(
+                    "A rate of {learning_rate} is high for {method}; usual is {usual}.",
+                    learning_rate=plain_number(learning_rate),
+                    method=method,
+                    usual="1e-5 to 5e-5" if method == "full" else "1e-4 to 5e-4",
+                ),
+                "What the model could do before is lost first, and the loss may jump. Keep some general prompts in "
+                "eval.prompts and read their answers.",
+                _FORGETS,
+            )
         )
-    if facts.epochs > 5 and facts.objective == "sft":
-        say(
-            "many-epochs",
-            msg("{epochs:g} epochs: from the third on models mostly repeat the rows by heart.", epochs=facts.epochs),
-            "Watch the eval loss, keep save.keep_best, and set train.early_stopping.",
-            "Ouyang et al. 2022, InstructGPT (arXiv 2203.02155): over-fits after one epoch, ratings gain for some more",
+    if epochs is not None and epochs > 5 and objective == "sft":
+        advice.append(
+            Advice(
+                "many-epochs",
+                msg("{epochs:g} epochs: from the third on models mostly repeat the rows by heart.", epochs=epochs),
+                "Watch the eval loss, keep save.keep_best, and set train.early_stopping.",
+                "Ouyang et al. 2022, InstructGPT (arXiv 2203.02155): over-fits after one epoch, ratings gain for some "
+                "more",
+            )
         )
+    return advice
 
 
 def _about_validation(facts: DatasetStats, say: Callable[[str, str, str, str], None]) -> None:

@@ -1,7 +1,7 @@
 """The plan put together: memory and what fits before the data is read; steps, time, cost and advice after it."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -208,3 +208,16 @@ def forecast_json(run_forecast: Forecast) -> dict[str, Any]:
         "cost": dataclasses.asdict(run_forecast.cost),
         "advice": [dataclasses.asdict(piece) for piece in run_forecast.advice],
     }
+
+
+def forecast_of(report: Mapping[str, Any]) -> Forecast:
+    """The forecast in a plan's JSON, as `forecast_json` writes it. Raises KeyError or TypeError for what is none."""
+    time = report["time"]
+    predicted = time and Duration(
+        time["seconds"],
+        time["training_seconds"],
+        time["evaluation_seconds"],
+        Speed(time["tokens_per_second"], time["from"], time["factor"]),
+    )
+    advice = tuple(Advice(**piece) for piece in report["advice"])
+    return Forecast(report["training_tokens"], predicted or None, Cost(**report["cost"]), advice)

@@ -115,7 +115,7 @@ def memory_view(machine: Hardware, needs: Memory) -> MemoryView:
             machine=device_text(machine, needs),
         ),
         tuple((titles.get(name, name), bytes_text(size)) for name, size in parts.items()),
-        ", ".join(f"{name} {bytes_text(size)}" for name, size in largest),
+        ", ".join(f"{titles.get(name, name)} {bytes_text(size)}" for name, size in largest),
         "" if machine.cards else machine.no_cards.rstrip("."),
         cpu,
         _grouped([_on_card(fit) for fit in needs.fits]),
@@ -251,6 +251,10 @@ def _saving(change: Change) -> Saving:
 
 def _source(needs: Memory) -> str:
     how = "by a trace of one step" if needs.traced else "by arithmetic"
+    if needs.inputs.longest is None:
+        how = msg("a guess {how}, as if examples had data.max_length tokens", how=how)
+    else:
+        how = msg("{how} from the lengths of the examples", how=how)
     if not needs.corrected_by:
         return how
     runs = msg_n("a run", "{n:,} runs", needs.corrected_by)

@@ -39,9 +39,14 @@ def settings_lines(resolved: Resolved, auto: dict[str, Any], everything: bool) -
     width = max(map(len, shown), default=0)
     lines = ["settings" if everything else "settings that are not the default (--all shows every one)"]
     for path in shown:
-        text = f"auto → {setting_text(auto[path])}" if path in auto else setting_text(flat[path])
+        text = auto_text(auto[path]) if path in auto else setting_text(flat[path])
         lines.append(f"  {path:<{width}}  {visible(text):<32}  {visible(resolved.origin[path])}")
     return lines
+
+
+def auto_text(chosen: Any) -> str:
+    """What `auto` becomes."""
+    return msg("auto → {chosen}", chosen=setting_text(chosen))
 
 
 def evaluation_lines(config: RunConfig, report: dict[str, Any]) -> list[str]:
@@ -126,14 +131,24 @@ def course_lines(report: dict[str, Any], way: Forecast) -> list[str]:
             padding_saved=report["padding_saved"],
         ),
     ]
+    lines += [f"  {line}" for line in forecast_lines(way)]
+    if way.advice:
+        lines += ["", "advice"]
+        for piece in way.advice:
+            lines += [f"  · {visible(piece.message)}", f"    {piece.reason}", f"    {piece.source}"]
+    return lines
+
+
+def forecast_lines(way: Forecast) -> list[str]:
+    """How long it takes, and what that costs here and elsewhere."""
     if way.duration is None:
-        lines.append("  time not known; --probe measures it")
+        lines = ["time not known; `finetop plan --probe` measures it"]
     else:
         took, speed = way.duration, way.duration.speed
         span = f"{duration(took.seconds / speed.factor)} to {duration(took.seconds * speed.factor)}"
-        lines.append(
+        lines = [
             msg(
-                "  {seconds} ({span}), {evaluation_seconds} of it evaluations, at "
+                "{seconds} ({span}), {evaluation_seconds} of it evaluations, at "
                 "{tokens_per_second:,.0f} tokens/s by {source}",
                 seconds=duration(took.seconds),
                 span=span,
@@ -141,13 +156,8 @@ def course_lines(report: dict[str, Any], way: Forecast) -> list[str]:
                 tokens_per_second=speed.tokens_per_second,
                 source=visible(speed.source),
             )
-        )
-    lines += _cost_lines(way)
-    if way.advice:
-        lines += ["", "advice"]
-        for piece in way.advice:
-            lines += [f"  · {visible(piece.message)}", f"    {piece.reason}", f"    {piece.source}"]
-    return lines
+        ]
+    return [*lines, *_cost_lines(way)]
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
@@ -170,7 +180,7 @@ def _cost_lines(way: Forecast) -> list[str]:
         )
         lines.append(
             msg(
-                "  {kwh:,.2f} kWh at {watts:,.0f} W ({watts_from}){price}",
+                "{kwh:,.2f} kWh at {watts:,.0f} W ({watts_from}){price}",
                 kwh=bill.kwh,
                 watts=bill.watts,
                 watts_from=bill.watts_from,
@@ -178,12 +188,12 @@ def _cost_lines(way: Forecast) -> list[str]:
             )
         )
     elif way.duration is not None:
-        lines.append("  electricity not known: no GPU tells its power; electricity.watts in prices.toml says it")
+        lines.append("electricity not known: no GPU tells its power; electricity.watts in prices.toml says it")
     openai = ", ".join(f"{visible(model)} ${price:,.2f}" for model, price in bill.openai.items())
     dated = ", ".join(part for part in (bill.prices_as_of, bill.prices_note) if part)
     lines.append(
         msg(
-            "  the same {training_tokens:,} tokens at OpenAI (prices of {dated}): {openai}",
+            "the same {training_tokens:,} tokens at OpenAI (prices of {dated}): {openai}",
             training_tokens=bill.training_tokens,
             dated=visible(dated),
             openai=openai,

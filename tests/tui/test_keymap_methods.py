@@ -7,6 +7,7 @@ from tui.screens.compare_screen import CompareScreen
 from tui.screens.dialogs import Help
 from tui.screens.main_actions import RunActions
 from tui.screens.main_screen import MainScreen
+from tui.screens.new_run_actions import FormActions
 from tui.screens.new_run_screen import NewRunScreen
 from tui.screens.trash_screen import TrashScreen
 from tui.widgets.chart_widget import Chart
@@ -15,7 +16,7 @@ from tui.widgets.run_pane import RunPane
 
 LISTENERS = (
     FinetopApp, MainScreen, RunActions, CheckpointActions, TrashScreen, CompareScreen, NewRunScreen, Help, Chart, Rows,
-    RunPane,
+    RunPane, FormActions,
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ stdin): it takes no time from the screen's threads, and ends when another questi
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +31,12 @@ class DataPreview:
     problems: tuple[str, ...] = ()
     """What is not used of the data, then the first bad rows, by file and line."""
     error: str = ""
+    train_examples: int | None = None
+    """Examples that are left for training; None where only their tokens say how many (plain text)."""
 
 
-def preview(config: RunConfig, child: HelperProcess) -> DataPreview | None:
-    """Read the data as the run would; None if another question came in between."""
+def question_of(config: RunConfig) -> str:
+    """All that a preview depends on, as JSON."""
     question = {
         "files": config.data.files,
         "val_files": config.data.val_files,
@@ -41,8 +44,14 @@ def preview(config: RunConfig, child: HelperProcess) -> DataPreview | None:
         "format": config.data.format,
         "system": config.data.system or None,
         "objective": config.method.objective,
+        "split": [config.data.val_fraction, config.data.seed],
     }
-    done = child.run([sys.executable, "-m", "tui.data.data_preview"], json.dumps(question))
+    return json.dumps(question)
+
+
+def preview(config: RunConfig, child: HelperProcess) -> DataPreview | None:
+    """Read the data as the run would; None if another question came in between."""
+    done = child.run([sys.executable, "-m", "tui.data.data_preview"], question_of(config))
     if done is None:
         return None
     try:
@@ -72,7 +81,7 @@ def main() -> int:
     from engine.formats import files_told, read_data
 
     question = json.load(sys.stdin)
-    files, val_files = question.pop("files"), question.pop("val_files")
+    files, val_files, split = question.pop("files"), question.pop("val_files"), question.pop("split")
     uses = [(files, "training-only" if val_files else "training"), (val_files, "validation")]
     reports, error = [], ""
     for source, use in uses:
@@ -96,10 +105,21 @@ def main() -> int:
             "rows": sum(report.rows for report in reports),
             "bad_rows": sum(report.bad_rows for report in reports),
             "files": [(file.path, file.format, file.rows) for report in reports for file in report.files],
+            "train_examples": None
+            if error or question["objective"] == "pretrain"
+            else _train_examples(reports, *split),
             "problems": [*notes, *(str(problem) for report in reports for problem in report.problems)],
         }
     json.dump(answer, sys.stdout)
     return 0
+
+
+def _train_examples(reports: Sequence[Any], val_fraction: float, seed: int) -> int:
+    """As the run splits them, before those that are too long are skipped."""
+    from engine.formats.train_val_split import split_examples
+
+    held_out = len(reports) > 1 or reports[0].validation
+    return len(split_examples(reports[0].examples, 0.0 if held_out else val_fraction, seed)[0])
 
 
 if __name__ == "__main__":

@@ -58,12 +58,24 @@ class MessageLog:
         self.status = StatusText(line, role, at)
         self._said_at = self._timer()
 
+    def is_seen(self, status: StatusText) -> bool:
+        """Whether it tells of an event that is no longer new."""
+        return status.at is not None and self._clock() - status.at >= SEEN_SECONDS
+
+    def withdraw(self, line: str = "") -> bool:
+        """What the last key was answered is no longer so: take it off, if it is this line. Whether the line changed."""
+        status = self.status
+        if not status.text or status.at is not None or line not in ("", status.text):
+            return False
+        self.status = StatusText()
+        return True
+
     def key_pressed(self) -> bool:
         """A key was pressed: what it may have been the answer to, or has been seen, goes. Whether the line changed."""
         status = self.status
         if not status.text or self._timer() - self._said_at < READ_SECONDS:
             return False
-        if status.at is not None and self._clock() - status.at < SEEN_SECONDS:
+        if status.at is not None and not self.is_seen(status):
             return False
         self.status = StatusText()
         return True

@@ -214,8 +214,8 @@ class Choose(Dialog[_Choices]):
         return min(width - 4, widest), min(height - 4, len(self.choices) + 2)
 
     def key(self, event: events.Key) -> bool:
-        """Enter chooses; all else moves the cursor."""
-        if event.key != "enter":
+        """Enter or space chooses; all else moves the cursor."""
+        if event.key not in ("enter", "space"):
             return super().key(event)
         row = self.pane.current
         self.app.pop_screen()

@@ -1,59 +1,21 @@
-"""The parts of the new-run screen: a row for each setting, all about the one under the cursor, and the line in which it
-is edited."""
+"""The left part of the new-run screen: what the form is of, a row for each setting, the line in which it is edited."""
 
-import os
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 from engine.base.messages import msg, msg_n
-from engine.present.numbers import count, duration
-from engine.present.text import cells, cut, fit, one_line, wrap
+from engine.present.plan_view import auto_text
+from engine.present.text import cells, cut, fit, one_line
 from engine.settings.schema import SETTINGS
-from tui.data.data_preview import DataPreview
 from tui.render.line import Line
 from tui.screens import new_run_form
-from tui.screens.new_run_form import Checked, Form, FormChecks
+from tui.screens.new_run_parts import NewRun
 from tui.widgets.pane import Lines
-from tui.widgets.prompt import Prompt
 from tui.widgets.rows import Row, Rows
-from tui.widgets.scroll import ScrollPane
 
 SOURCE = "start from"
 """The key of the first row."""
-_SHORT = 14
-"""A pane lower than this shows the essential."""
 _GROUPS = ("data", *dict.fromkeys(path.split(".")[0] for path in SETTINGS if not path.startswith("data.")))
 """The data first: it is what every new run needs."""
-
-
-class NewRun(Protocol):
-    """What the parts read of their screen, `tui.screens.new_run_screen.NewRunScreen`."""
-
-    form: Form
-    checked: Checked
-    form_checks: FormChecks
-    data: DataPreview | None
-    tokens: Mapping[str, Any] | str | None
-    reading: str
-    """What of the data is being read just now, in words."""
-    all_settings: bool
-    names: tuple[str, ...]
-    """Completions of what is typed."""
-    parent_checkpoint: tuple[int, int | str] | None
-    fields: "Fields"
-
-    @property
-    def editing(self) -> "FieldLine | None": ...
-
-    def problems(self) -> dict[str, str]: ...
-
-    def problem(self, path: str) -> str: ...
-
-
-class FieldLine(Prompt):
-    """The line in which a setting is edited; tab completes."""
-
-    path = ""
 
 
 class Head(Lines):
@@ -75,6 +37,8 @@ class Head(Lines):
         line: Line = [(" finetop", "title"), (f"  {what}", "text")]
         if runs > 1:
             line.append((f" × {runs} runs", "key"))
+        if screen.queueing:
+            return [[*line, (f"   {screen.queueing}", "warning")]]
         if problems := screen.problems():
             line.append((msg_n("   ✖ {n:,} problem", "   ✖ {n:,} problems", len(problems)), "failed"))
         return [line]
@@ -121,6 +85,8 @@ class Fields(Rows):
                 rows.append(Row(None, [("  ", "text"), (group.upper(), "dim")]))
             for path in paths:
                 text, problem = screen.form.text(path), screen.problem(path)
+                if path in screen.reading.auto:
+                    text = auto_text(screen.reading.auto[path])
                 note = ""
                 if (many := screen.checked.varied.get(path, 1)) > 1:
                     note = f"× {many}"
@@ -164,162 +130,3 @@ def _tail(text: str, width: int) -> str:
     while text and cells(text) > width:
         text = text[1:]
     return text
-
-
-class Info(ScrollPane):
-    """The setting under the cursor, what is wrong, the data, the memory."""
-
-    scope = "form"
-
-    def __init__(self, form: NewRun) -> None:
-        super().__init__(id="info")
-        self._new_run = form
-
-    def hint(self) -> str:
-        return msg("↓ {below} more · tab", below=self.below) if self.below else ""
-
-    def title(self) -> str:
-        return "What it takes"
-
-    def content(self, width: int) -> list[Line]:
-        """All of it; memory shortened where there is little room."""
-        screen = self._new_run
-        lines: list[Line] = []
-        editing = screen.editing
-        path = editing.path if editing is not None and editing.path else screen.fields.key
-        if path in SETTINGS:
-            lines += _about(path, screen, editing.value if editing is not None and editing.path else None, width)
-        if screen.names:
-            names = "  ".join(
-                os.path.basename(name.rstrip("/")) + ("/" if name.endswith("/") else "") for name in screen.names[:80]
-            )
-            lines += [[(f" {line}", "text")] for line in wrap(names, width - 2)[:8]]
-        problems = screen.problems()
-        for wrong, why in problems.items():
-            if wrong != path:
-                lines += _wrapped(f"✖ {wrong}: {why}", width, "failed")
-        report = screen.tokens if isinstance(screen.tokens, dict) else {}
-        for warning in [finding["message"] for finding in report.get("findings", ())] or screen.form_checks.warnings:
-            lines += _wrapped(f"! {warning}", width, "warning")
-        short = self.outer_size.height < _SHORT
-        lines += [] if short else [[]]
-        lines += [*_runs(screen, width), *_data(screen, width), *_tokens(screen, width)]
-        memory = _memory(screen)
-        # In little room the parts of the memory are the first to go.
-        return lines + (memory[:1] + memory[2:] if short else memory)
-
-    def on_resize(self) -> None:
-        self.repaint()
-
-
-def _wrapped(text: str, width: int, role: str) -> list[Line]:
-    return [
-        [(f" {line}" if not index else f"   {line}", role)] for index, line in enumerate(wrap(text, max(width - 4, 8)))
-    ]
-
-
-def _about(path: str, screen: NewRun, typing: str | None, width: int) -> list[Line]:
-    setting = SETTINGS[path]
-    default = new_run_form.text_of(setting.default) or "—"
-    lines = [[(f" {path}", "title")], *_wrapped(setting.doc, width, "text")]
-    lines += _wrapped(f"{new_run_form.kind_of(path)}; default {default}", width, "dim")
-    problem = screen.problem(path) if typing is None else new_run_form.problem_of(path, typing.strip())
-    if problem:
-        lines += _wrapped(f"✖ {problem}", width, "failed")
-    elif typing is not None and (several := len(new_run_form.alternatives(path, typing.strip()))) > 1:
-        lines.append([(msg(" {several:,} values: a sweep", several=several), "key")])
-    return lines
-
-
-def _runs(screen: NewRun, width: int) -> list[Line]:
-    if screen.checked.count == 1:
-        return []
-    product = " × ".join(f"{path} {many}" for path, many in screen.checked.varied.items())
-    lines = _wrapped(f"{screen.checked.count} runs: {product}", width, "key")
-    for run in screen.checked.runs[:4]:
-        lines.append([(f"   {cut(one_line(run.config.run.name), width - 5)}", "dim")])
-    if len(screen.checked.runs) > 4:
-        lines.append([(msg("   and {num_runs} more", num_runs=len(screen.checked.runs) - 4), "dim")])
-    return lines
-
-
-def _memory(screen: NewRun) -> list[Line]:
-    lines: list[Line] = [[(" ", "text"), *line] for line in screen.form_checks.memory]
-    if lines and screen.checked.count > 1:
-        lines.append([(" (of the first run)", "dim")])
-    return lines
-
-
-def _data(screen: NewRun, width: int) -> list[Line]:
-    data = screen.data
-    lines: list[Line] = [[(f" {screen.reading}", "dim")]] if screen.reading else []
-    if data is None:
-        return lines
-    if data.rows:
-        role = "warning" if data.bad_rows else "text"
-        lines.append([(f" {count(data.rows)} rows", "bright"), (f", {count(data.bad_rows)} bad", role)])
-        for path, kind, rows in data.files[:3]:
-            lines.append(
-                [
-                    (f"   {cut(one_line(os.path.basename(path)), max(width - 30, 10))}", "text"),
-                    (f" {kind}, {count(rows)} rows", "dim"),
-                ]
-            )
-        if len(data.files) > 3:
-            lines.append([(msg("   and {num_files:,} files more", num_files=len(data.files) - 3), "dim")])
-    if data.error:
-        lines += _wrapped(f"✖ {data.error}", width, "failed")
-    else:
-        for problem in data.problems[:3]:
-            lines += _wrapped(f"! {problem}", width, "warning")
-    return lines
-
-
-def _tokens(screen: NewRun, width: int) -> list[Line]:
-    report = screen.tokens
-    if report is None:
-        return []
-    if isinstance(report, str):
-        return _wrapped(f"✖ {report}", width, "failed")
-    lines: list[Line] = []
-    for side in ("train", "val"):
-        counts = report.get("data", {}).get(side) or {}
-        if counts.get("examples"):
-            words = msg(
-                "{side}: {examples:,} examples, {tokens:,} tokens",
-                side=side,
-                examples=counts["examples"],
-                tokens=counts["tokens"],
-            )
-            words += f", longest {count(counts['longest'])}"
-            lines += _wrapped(words, width, "text")
-            if counts.get("overlong"):
-                lines += _wrapped(
-                    msg("! {overlong} longer than data.max_length", overlong=count(counts["overlong"])),
-                    width,
-                    "warning",
-                )
-    plan = report.get("plan", {})
-    if plan.get("total_steps"):
-        steps = msg(
-            "{total_steps:,} steps, {steps_per_epoch:,} an epoch",
-            total_steps=plan["total_steps"],
-            steps_per_epoch=plan["steps_per_epoch"],
-        )
-        lines += _wrapped(steps, width, "text")
-    time = report.get("time") or {}
-    if time.get("seconds"):
-        off = msg(", off by up to {factor:g}× either way", factor=time["factor"]) if time.get("factor") else ""
-        lines += _wrapped(
-            msg(
-                "takes about {duration} ({source}{off})",
-                duration=duration(time["seconds"]),
-                source=time.get("from", ""),
-                off=off,
-            ),
-            width,
-            "text",
-        )
-    for advice in report.get("advice") or ():
-        lines += _wrapped(f"! {advice.get('message', '')}", width, "warning")
-    return lines

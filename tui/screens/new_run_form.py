@@ -10,35 +10,30 @@ import json
 import os
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
-from engine.base.errors import ConfigError, EngineError, InputError
+from engine.base.errors import ConfigError, EngineError
 from engine.base.messages import msg
-from engine.base.workspace import Workspace
-from engine.models.model_facts import find_facts
-from engine.monitor.samples import Snapshot
 from engine.present import numbers
-from engine.present.text import one_line
-from engine.runs.run_folder import absolute, check_data, check_model
-from engine.runs.settings_checks import Finding, given_by_hand
-from engine.runs.settings_checks import check as check_asked
+from engine.runs.run_folder import absolute
 from engine.settings import sweep
 from engine.settings.coerce import parse_value
-from engine.settings.eval_inputs import check_scores
+from engine.settings.presets import find_preset
 from engine.settings.resolve import (
     IN_LAYER,
     WRONG_VALUE,
     Layer,
     Resolved,
     inherit_origins,
+    read_run,
     resolve,
     without_layer,
 )
-from engine.settings.schema import PATHS, SETTINGS, RunConfig
-from tui.render.line import Line
+from engine.settings.schema import PATHS, SETTINGS
 
 USUAL = (
     "data.files", "data.val_files", "data.max_length", "model.name", "method.kind", "method.objective", "lora.r",
@@ -64,6 +59,8 @@ class Source:
     values: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
     """For a copied run: where its values had come from."""
+    of: int | str | None = None
+    """The run's id, the preset's name; None: the defaults."""
 
     def value(self, path: str) -> Any:
         """A setting's value in the source, or its default."""
@@ -285,102 +282,15 @@ def group_name(form: Form) -> str:
     return "-".join(part for part in (os.path.basename(form.text("model.name")), stem) if part).lower() or "sweep"
 
 
-def check_files(runs: Sequence[Resolved]) -> dict[str, str]:
-    """What is wrong with data and model on this machine, by setting. Reads folders: not for the event loop."""
-    problems: dict[str, str] = {}
-    for config in {(str(r.config.data), str(r.config.model), r.config.method.kind): r.config for r in runs}.values():
-        try:
-            check_data(config)
-        except (EngineError, OSError) as error:
-            problems.setdefault("data.map" if "data.map" in str(error) else "data.files", _words(error))
-        try:
-            check_model(config)
-        except (EngineError, OSError) as error:
-            of_checkpoint = config.model.checkpoint and "the model " not in str(error)
-            problems.setdefault("model.checkpoint" if of_checkpoint else "model.name", _words(error))
-    for eval_config in {str(r.config.eval): r.config.eval for r in runs}.values():
-        try:
-            check_scores(eval_config)
-        except (EngineError, OSError) as error:
-            problems.setdefault("eval.schema" if "eval.schema" in str(error) else "eval.command", _words(error))
-    for finding in (finding for resolved in runs for finding in findings(resolved)):
-        if finding.refused:
-            problems.setdefault(finding.setting, f"{finding.message}. {finding.hint}")
-    return problems
-
-
-def findings(resolved: Resolved) -> list[Finding]:
-    """What model and settings say of each other. Reads the model's files: not for the event loop."""
-    return check_asked(resolved.config, given_by_hand(resolved), find_facts(resolved.config.model))
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, InputError) and "no data to train on" in error.message:
-        return "give a data file, a folder or a hub name; tab completes"
-    return error.message if isinstance(error, EngineError) else str(error)
-
-
-def complete(path: str, text: str, offered: Sequence[str] = ()) -> tuple[str, list[str]]:
-    """The text completed as far as it is certain, and what it may go on with. Reads folders: not for the event loop.
-
-    `offered` are names that are no files: presets, models used before.
-    """
-    separator = max(text.rfind(","), text.rfind("|")) + 1
-    typed, last = text[:separator], text[separator:].lstrip()
-    names = (
-        [name for name in (*choices(path), *offered) if name.startswith(last)] if path not in ("data.files",) else []
-    )
-    names += _files(last) if path in PATHS else []
-    names = list(dict.fromkeys(names))
-    if not names:
-        return text, []
-    common = os.path.commonprefix(names)
-    return typed + (common if len(common) >= len(last) else last), names
-
-
-def _files(text: str) -> list[str]:
-    """Paths that begin so; folders end in a slash."""
-    folder, _, start = text.rpartition("/")
-    where = os.path.expanduser(folder) if folder else ("/" if text.startswith("/") else ".")
-    try:
-        with os.scandir(where) as listing:
-            entries = sorted(
-                (entry.name, entry.is_dir())
-                for entry in listing
-                if entry.name.startswith(start) and (start or not entry.name.startswith("."))
-            )
-    except OSError:
-        return []
-    head = f"{folder}/" if folder or text.startswith("/") else ""
-    return [f"{head}{name}{'/' if is_folder else ''}" for name, is_folder in entries[:500]]
-
-
-def memory_needs(
-    config: RunConfig, workspace: Workspace, machine: Snapshot | None, report: Mapping[str, Any]
-) -> list[Line]:
-    """The plan's view of the memory, drawn; `report` is a token report, or empty. It reads files: on a thread only."""
-    from engine.plan.forecast import memory  # 30 ms, which opening the screen need not pay
-    from engine.plan.hardware import hardware_of, past_runs
-    from engine.present.memory_view import memory_view, unknown_memory
-    from tui.render.memory_lines import memory_lines
-
-    try:
-        hardware = hardware_of(machine)
-        needs = memory(config, hardware, past_runs(workspace), dict(report.get("facts") or {}))
-    except (EngineError, OSError, ValueError) as error:
-        return [[(msg("memory not known: {error}", error=one_line(str(error))), "dim")]]
-    if needs is None:
-        return [[(unknown_memory(config.model.name), "dim")]]
-    return memory_lines(memory_view(hardware, needs))
-
-
-@dataclass(frozen=True, slots=True)
-class FormChecks:
-    """What reading the files of data and model showed."""
-
-    files: Mapping[str, str]
-    """Problems with data and model, by setting."""
-    memory: tuple[Line, ...] = ()
-    """What the first run would need, drawn."""
-    warnings: tuple[str, ...] = ()
-    """Where the run will not be what was asked for."""
+def load(source: int | str | None, runs: Path) -> Source:
+    """Settings to start from. Raises EngineError where there is no such run or preset."""
+    if source is None:
+        return Source()
+    if isinstance(source, str):
+        return Source(f"preset {source}", find_preset(source).settings(), of=source)
+    folder = runs / str(source)
+    if not folder.is_dir():
+        raise EngineError(msg("the folder of run {source} is gone: {folder}", source=source, folder=folder))
+    resolved = read_run(folder)
+    values = resolved.config.flat() | {"run.name": "", "model.checkpoint": resolved.config.model.checkpoint}
+    return Source(f"run {source}", values, resolved.origin, source)

@@ -21,7 +21,7 @@ def gpus(*cards):
 
 
 def screen_text(machine_view):
-    return ["".join(text for text, _ in line) for line in screen.memory_lines(machine_view)]
+    return ["".join(text for text, _ in line) for line in screen.memory_lines(machine_view, 300)]
 
 
 def test_cards_that_are_alike_are_one_line_and_the_verdict_names_one_of_them():
@@ -47,11 +47,14 @@ def test_the_terminal_and_the_screen_say_the_same():
         assert text in printed and text in shown
 
 
-def test_a_machine_without_gpus_has_its_own_memory_and_common_cards_beside_it():
+def test_a_machine_without_gpus_has_its_own_memory_and_only_the_command_shows_common_cards_beside_it():
     machine_view = view(Hardware((), "no NVIDIA driver.", 16 * GIB, 8 * GIB, None, False))
     assert machine_view.best is machine_view.cpu and machine_view.cpu.verdict is Verdict.FITS
     assert verdict_lines(machine_view)[0].startswith("  ✓ fits in this machine's memory: ")
-    assert "no NVIDIA driver; on common cards:" in screen_text(machine_view) and len(machine_view.cards) == 3
+    assert len(machine_view.cards) == 3 and "a card of 48 GB" in "\n".join(memory_lines(machine_view, 300))
+    shown = "\n".join(screen_text(machine_view))
+    assert "✔ fits          this machine's memory, 8.0 GiB free" in shown
+    assert "card" not in shown and "driver" not in shown
 
 
 def test_the_memory_of_a_container_is_what_a_run_on_the_cpu_has_to_fit():

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from wcwidth import wcwidth
 
 from engine.base.errors import InputError
+from engine.base.units import GIB
 from engine.base.workspace import Workspace
 from engine.control import Control
+from engine.monitor.samples import GpuSample, Snapshot
 from engine.settings.resolve import Layer, read_run, resolve
 from engine.settings.schema import SETTINGS
 from engine.store import queries
@@ -20,22 +22,15 @@ from tests.tui.stage import Stage, played, press, until
 from tests.tui.storefill import add_run
 from tui.data.data_preview import preview
 from tui.data.helper_process import HelperProcess
-from tui.render.line import fit_line
+from tui.render.line import fit_line, line_cells
+from tui.render.memory_lines import memory_lines
 from tui.screens import new_run_form
+from tui.screens.new_run_checks import check_files, memory_needs
+from tui.screens.new_run_completion import complete
 from tui.screens.new_run_fields import _field_line
-from tui.screens.new_run_form import (
-    Form,
-    Source,
-    alternatives,
-    check,
-    check_files,
-    complete,
-    memory_needs,
-    problem_of,
-    text_of,
-    value_of,
-)
-from tui.screens.new_run_screen import NewRunScreen, layout
+from tui.screens.new_run_form import Form, Source, alternatives, check, problem_of, text_of, value_of
+from tui.screens.new_run_layout import layout
+from tui.screens.new_run_screen import NewRunScreen
 
 SAMPLE = Path(__file__).resolve().parents[3] / "presets" / "samples" / "qa.jsonl"
 
@@ -165,16 +160,35 @@ def test_the_data_is_looked_at_by_a_process_of_its_own(tmp_path):
     assert preview(config, child) is None
 
 
-def test_what_fits_is_said_for_common_cards_where_there_is_no_gpu(tmp_path):
-    def shown(**settings):
-        (run,) = check(typed(**settings)).runs
-        lines = memory_needs(run.config, Workspace(tmp_path), None, {})
-        return "\n".join("".join(text for text, _ in line) for line in lines)
+GPU = GpuSample(0, "GPU-0", name="NVIDIA RTX 4090", memory_total_bytes=24 * GIB, memory_used_bytes=0)
 
-    small = shown(data__files=str(SAMPLE))
-    assert small.startswith("needs ") and small.count("✔ fits") == 3 and "on common cards" in small
-    large = shown(model__name="Qwen/Qwen2.5-14B-Instruct", method__kind="full")
-    assert "✖ does not fit" in large and "--set optim.name=adamw8bit → " in large
+
+def shown_memory(root: Path, machine: Snapshot | None, width: int = 60, report=None, **settings: str) -> str:
+    (run,) = check(typed(**settings)).runs
+    lines = memory_lines(memory_needs(run.config, Workspace(root), machine, report or {}), width)
+    assert all(line_cells(line) <= width for line in lines)
+    return " ".join("".join(text for text, _ in line).strip() for line in lines)
+
+
+@pytest.mark.parametrize("width", [28, 58, 66])
+def test_what_a_run_needs_is_said_of_this_machine_only(tmp_path, width):
+    on_cpu = shown_memory(tmp_path, Snapshot(0.0, gpu_problem="No NVIDIA driver."), width, data__files=str(SAMPLE))
+    assert "✔ fits" in on_cpu and "this machine's memory" in on_cpu
+    assert "card" not in on_cpu and "GPU" not in on_cpu and "driver" not in on_cpu
+    assert "libraries and their kernels" in on_cpu and "…" not in on_cpu
+    unread = shown_memory(tmp_path, None, width, data__files=str(SAMPLE))
+    assert unread.startswith("needs ") and "fits" not in unread and "GPU" not in unread
+    large = {"model__name": "Qwen/Qwen2.5-14B-Instruct", "method__kind": "full"}
+    on_gpu = shown_memory(tmp_path, Snapshot(0.0, gpus=(GPU,)), width, **large)
+    assert "✖ does not fit" in on_gpu and "RTX 4090" in on_gpu and "--set optim.name=adamw8bit → " in on_gpu
+
+
+def test_a_guess_of_the_memory_is_told_from_a_count(tmp_path):
+    facts = {"facts": {"longest": 77, "step_tokens": 300, "supervised": 0.3}}
+    guessed = shown_memory(tmp_path, None, data__files=str(SAMPLE))
+    counted = shown_memory(tmp_path, None, report=facts, data__files=str(SAMPLE))
+    assert "a guess by arithmetic, as if examples had data.max_length tokens" in guessed
+    assert "by arithmetic from the lengths of the examples" in counted and "guess" not in counted
 
 
 @given(st.integers(20, 250), st.integers(8, 90))
@@ -204,7 +218,7 @@ async def opened(app, pilot) -> NewRunScreen:
 
 async def give(pilot, screen, path, text):
     """Edit a field as a user does."""
-    screen.go_to(path)
+    screen.actions.go_to(path)
     await press(pilot, "enter")
     await until(lambda: screen.editing is not None and screen.editing.has_focus)
     screen.editing.value = text
@@ -276,7 +290,7 @@ async def test_a_problem_shows_while_it_is_typed_and_escape_changes_nothing(root
     app = Stage(root, lambda: NewRunScreen(1))
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(app, pilot)
-        screen.go_to("lora.r")
+        screen.actions.go_to("lora.r")
         await press(pilot, "enter")
         screen.editing.value = "x"
         await until(lambda: "must be a whole number" in "\n".join(screen.info.shown_text()))
@@ -290,7 +304,7 @@ async def test_tab_completes_a_path_and_shows_what_there_is(root):
     app = Stage(root, lambda: NewRunScreen())
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(app, pilot)
-        screen.go_to("data.files")
+        screen.actions.go_to("data.files")
         await press(pilot, "enter")
         screen.editing.value = f"{SAMPLE.parent}/"
         await press(pilot, "tab")
@@ -314,10 +328,10 @@ async def test_space_goes_through_the_words_a_setting_may_be(root):
     app = Stage(root, lambda: NewRunScreen(1))
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(app, pilot)
-        screen.go_to("method.kind")
+        screen.actions.go_to("method.kind")
         await press(pilot, "space")
         assert screen.form.text("method.kind") == "qlora"
-        screen.go_to("lora.r")
+        screen.actions.go_to("lora.r")
         await press(pilot, "space")
         assert "lora.r" not in screen.form.typed
 
@@ -331,7 +345,7 @@ async def test_a_fork_starts_from_the_checkpoint_with_what_was_changed(root):
         await give(pilot, screen, "run.name", "继续")
         await press(pilot, "s")
         await until(lambda: app.fake.calls)
-        assert app.fake.calls == [("fork", (1, "best", {"optim.learning_rate": 5e-5}, "继续"), {})]
+        assert app.fake.calls == [("fork", (1, "best", {"optim.learning_rate": 5e-5}, "继续"), {"held": False})]
 
 
 @played
@@ -383,10 +397,31 @@ async def test_a_run_that_is_gone_is_said(root):
 @played
 async def test_the_token_report_is_shown(root, monkeypatch):
     report = {
+        "auto": {"train.epochs": 3},
         "data": {"train": {"examples": 3, "tokens": 40, "longest": 20, "overlong": 1}},
         "plan": {"total_steps": 9, "steps_per_epoch": 3},
-        "time": {"seconds": 130.0, "from": "a probe", "factor": 2},
-        "advice": [{"message": "few examples \x1b[31m"}],
+        "facts": {"longest": 20, "step_tokens": 40, "supervised": 0.5},
+        "training_tokens": 120,
+        "time": {
+            "seconds": 130.0,
+            "training_seconds": 120.0,
+            "evaluation_seconds": 10.0,
+            "tokens_per_second": 50.0,
+            "from": "a probe",
+            "factor": 2,
+        },
+        "cost": {
+            "watts": 300,
+            "watts_from": "as you set it",
+            "kwh": 0.5,
+            "electricity": 0.15,
+            "currency": "EUR",
+            "training_tokens": 120,
+            "openai": {"gpt-4o-mini": 0.36},
+            "prices_as_of": "2026-09",
+            "prices_note": "",
+        },
+        "advice": [{"code": "few", "message": "few examples \x1b[31m", "reason": "", "source": ""}],
     }
     asked = []
 
@@ -394,16 +429,17 @@ async def test_the_token_report_is_shown(root, monkeypatch):
         asked.append(json.loads(Path(path).read_text()))
         return report
 
-    monkeypatch.setattr("tui.screens.new_run_screen.token_report", run)
+    monkeypatch.setattr("tui.screens.new_run_reading.token_report", run)
     app = Stage(root, lambda: NewRunScreen(1))
     async with app.run_test(size=(120, 50)) as pilot:
         screen = await opened(app, pilot)
-        await until(lambda: screen.form_checks.memory)
+        await until(lambda: screen.reading.checks.memory)
         await press(pilot, "r")
         await until(lambda: "9 steps" in "\n".join(screen.info.shown_text()))
         shown = "\n".join(screen.info.shown_text())
         assert asked[0]["lora"]["r"] == 64
-        assert "1 longer than data.max_length" in shown and "about 2m" in shown
+        assert "1 longer than data.max_length" in shown and "2m 10s (1m 05s to 4m 20s)" in shown
+        assert "0.50 kWh" in shown and "0.15 EUR" in shown and "gpt-4o-mini $0.36" in shown
         assert "few examples" in shown and "\x1b" not in shown
 
 
