@@ -6,15 +6,16 @@ import itertools
 import os
 import resource
 import subprocess
-import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from engine.base.disk_room import lack_of_room, refusal
 from engine.base.errors import FileTooLarge, ModelError
+from engine.base.system_errors import refused_write
 from engine.base.worker_process import DONE, worker_command, worker_environment
 from engine.runs.journal import Journal
 from engine.worker.runtime import checkpoint, disk_space
@@ -239,12 +240,49 @@ def test_a_limit_that_is_reached_in_the_middle_leaves_the_last_checkpoint_to_go_
     assert weights_hash(folder) == weights_hash(undisturbed)
 
 
-def test_a_real_worker_is_not_ended_by_the_signal_that_comes_with_a_file_too_large(tiny_model, chats, tmp_path):
+_BETWEEN = 80 * 1024
+"""Larger than the tensors of the optimizer's state, smaller than the file they are in."""
+
+
+def ended_by_the_limit(folder: Path) -> bool:
+    failed = last_state(folder)
+    return failed["cause"] == "file-too-large" and "(ulimit -f)" in failed["reason"] and failed["state"] == "failed"
+
+
+def test_a_spawned_worker_is_not_ended_by_the_signal_that_comes_with_a_file_too_large(tiny_model, chats, tmp_path):
+    """SIGXFSZ would end it without a word."""
     folder = make_run(tmp_path, tiny_model, chats)
-    shell = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh", sys.executable, *worker_command(str(folder))[1:]]
+    shell = ["sh", "-c", f'ulimit -f {_BETWEEN // 512}; exec "$@"', "sh", *worker_command(str(folder))]
     done = subprocess.run(shell, env=worker_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    assert "(ulimit -f)" in last_state(folder)["reason"]
+    assert ended_by_the_limit(folder) and checkpoint.steps(folder / "checkpoints") == [0]
+
+
+def test_nor_is_a_forked_one(tiny_model, chats, tmp_path, fork_server):
+    (server,) = (
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if str(fork_server.stub.with_name("fork")) in (process.info["cmdline"] or ())
+    )
+    folder = make_run(tmp_path, tiny_model, chats)
+    soft, hard = resource.prlimit(server, resource.RLIMIT_FSIZE, (_BETWEEN, resource.RLIM_INFINITY))
+    try:
+        with worker_of(folder) as worker:
+            assert worker.wait(60) == 1
+    finally:
+        resource.prlimit(server, resource.RLIMIT_FSIZE, (soft, hard))
+    assert ended_by_the_limit(folder) and checkpoint.steps(folder / "checkpoints") == [0]
+
+
+def test_a_journal_that_may_not_grow_ends_the_run_with_a_word_in_its_log(tmp_path, capsys):
+    journal = Journal(tmp_path)
+    with files_of_at_most(1000), pytest.raises(OSError) as refused:
+        for step in range(100):
+            journal.metric(step, {"train/loss": 1.0})
+    assert refused.value.filename == str(tmp_path / "journal.jsonl")
+    told = refused_write(refused.value)
+    assert told.message == f"{tmp_path}/journal.jsonl would be larger than a file may be here"
+    assert "ulimit -f" in told.hint
 
 
 def test_no_room_is_told_by_what_is_lacking(tmp_path):
