@@ -112,9 +112,9 @@ def _used_bytes(group: ControlGroup) -> int:
     return max(0, usage - stat.get(f"{total}inactive_file", 0) - stat.get(f"{total}active_file", 0))
 
 
-def cpu_quota() -> float | None:
-    """How many processors' time this process and its groups may use; None without a quota."""
-    return min((quota for group in groups_of("cpu") if (quota := _quota(group)) is not None), default=None)
+def cpu_quota(groups: Sequence[ControlGroup]) -> float | None:
+    """How many processors' time the processes of these groups may use; None without a quota."""
+    return min((quota for group in groups if (quota := _quota(group)) is not None), default=None)
 
 
 def _quota(group: ControlGroup) -> float | None:

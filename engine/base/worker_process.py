@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from engine.base.control_groups import cpu_quota
+from engine.base.control_groups import ControlGroup, cpu_quota, groups_of
 from engine.base.errors import InputError
 from engine.base.messages import msg
 from engine.base.workspace import LOG, PACKAGE_ROOT
@@ -119,11 +119,12 @@ def started_at(pid: int) -> float | None:
         return None
 
 
-def cores() -> int:
+def cores(groups: Sequence[ControlGroup] | None = None) -> int:
     """Those that this process may use, by its affinity and its control groups' quotas.
 
     Of a quota of 1.5 processors one: of two threads that wait for each other in every sum, one would be held back.
+    `groups`: those of the controller `cpu`, where they are known.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cpu_quota()
+    quota = cpu_quota(groups_of("cpu") if groups is None else groups)
     return count if quota is None else max(1, min(count, int(quota)))

@@ -150,7 +150,7 @@ def limits(workspace: Workspace) -> Said:
         if limit.limit_bytes < total_bytes:
             text = msg("memory {limit}, {used} in use", limit=limit, used=bytes_text(limit.used_bytes))
             yield text, "note", "Whoever takes more is ended by the kernel. `finetop plan` reckons with it."
-    quota = cpu_quota()
+    quota = cpu_quota(groups_of("cpu"))
     if quota is not None and quota < cores:
         yield msg("processors: {quota:g} of {cores}, by a quota", quota=quota, cores=cores), "note"
     elif (usable := len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores) < cores:

@@ -18,7 +18,7 @@ class HostReader:
     """Processor, memory, swap. Shares are since the last read."""
 
     def __init__(self) -> None:
-        self._groups = groups_of("memory")
+        self._groups, self._cpu_groups = groups_of("memory"), groups_of("cpu")
         self._times = psutil.cpu_times()
         self._read_before = False
 
@@ -29,7 +29,7 @@ class HostReader:
         return HostSample(
             taken_at=time.time(),
             cpu_percent=self._cpu_percent(),
-            cpu_count=cores(),
+            cpu_count=cores(self._cpu_groups),
             load_1min=os.getloadavg()[0],
             memory_used_bytes=memory.total - memory.available,
             memory_total_bytes=memory.total,

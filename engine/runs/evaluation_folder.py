@@ -98,9 +98,13 @@ def write(folder: Path, name: str, result: Mapping[str, Any], predictions: Seque
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(mode=0o700)
     lines = (json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in predictions)
-    atomic_write(temporary / PREDICTIONS, "".join(lines).encode("utf-8", "surrogatepass"), sync=True)
     text = json.dumps(result, ensure_ascii=False, indent=1) + "\n"
-    atomic_write(temporary / RESULT, text.encode("utf-8", "surrogatepass"), sync=True)
+    try:
+        atomic_write(temporary / PREDICTIONS, "".join(lines).encode("utf-8", "surrogatepass"), sync=True)
+        atomic_write(temporary / RESULT, text.encode("utf-8", "surrogatepass"), sync=True)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)  # on a full disk it would take what is waited for
+        raise
     if target.exists():
         old = folder / f"{_TEMPORARY}old-{name}-{os.getpid()}"
         shutil.rmtree(old, ignore_errors=True)

@@ -18,22 +18,32 @@ from engine.base.disk_room import Lack, file_size_limit, lack_of_room, refusal, 
 from engine.base.errors import FileTooLarge
 from engine.base.messages import msg
 from engine.base.units import bytes_text, duration
+from engine.runs.checkpoints import path_of, steps
 from engine.runs.journal import Journal
+from engine.worker.runtime.checkpoint import STATE
 
 _WAIT_SECONDS = 5.0
 """Between two looks at the disk."""
 _MOST_SECONDS = 300.0
 """Between two tries of a write that was refused: a checkpoint may be tens of GB."""
 _OTHER_BYTES = 20_000_000
-"""Of a checkpoint: tokenizer, settings, random state."""
+"""Tokenizer and settings in a first checkpoint, assumed."""
+_SPARE_BYTES = 1_000_000
+"""Random state, and the names of tensors."""
 CHECKPOINT_FILES = 20
 """Files, folders and links that a checkpoint makes, at most."""
 _T = TypeVar("_T")
 
 
-def checkpoint_bytes(parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-    """About how much a checkpoint takes: the trained weights, and the optimizer's state of them."""
-    return _weight_bytes(parameters) + _state_bytes(parameters, optimizer) + _OTHER_BYTES
+def checkpoint_bytes(folder: Path, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+    """About how much the next checkpoint in `folder` takes: the trained weights, the optimizer's state of them, and
+    what the other files took in the one before.
+    """
+    other_bytes = _OTHER_BYTES
+    for step in steps(folder)[-1:]:
+        files = [file for file in path_of(folder, step).iterdir() if file.suffix != ".safetensors"]
+        other_bytes = sum(file.stat().st_size for file in files if file.name != STATE)
+    return _weight_bytes(parameters) + _state_bytes(parameters, optimizer) + other_bytes + _SPARE_BYTES
 
 
 def refuse_large_files(folder: Path, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:

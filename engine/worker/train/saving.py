@@ -44,7 +44,7 @@ class Saver:
     def save(self, state: TrainState, probe_loss: float, manifest: Mapping[str, Any]) -> None:
         """A checkpoint of this step. While the disk has no room for it the run pauses. Raises FileTooLarge."""
         refuse_large_files(self.folder, self.parameters, self.optimizer)
-        size = checkpoint_bytes(self.parameters, self.optimizer)
+        size = checkpoint_bytes(self.folder, self.parameters, self.optimizer)
 
         def write() -> None:
             self.beat.announce(60 + size / _SLOW_BYTES_PER_SECOND, "saving")

@@ -54,7 +54,7 @@ def test_pages_of_files_are_not_in_use(fake_groups):
 
 def test_a_machine_without_control_groups_has_no_limits(tmp_path, monkeypatch):
     monkeypatch.setattr("engine.base.control_groups.ROOT", tmp_path)
-    assert groups_of("memory") == () and cpu_quota() is None and cores() >= 1
+    assert groups_of("memory") == () and cpu_quota(groups_of("cpu")) is None and cores() >= 1
     assert OomWatch().verdict() == "" and "dmesg" in OomWatch().hint(-9)
 
 
