@@ -66,7 +66,7 @@ def normalise(name: str) -> str:
 
 
 def find_schema(columns: Iterable[str], format: str = "auto") -> Schema | None:
-    """The shape of rows with these columns, of one format when it is named; None when nothing fits."""
+    """The schema of rows with these columns, of one format when it is named; None when nothing fits."""
     by_name: dict[str, str] = {}
     for column in columns:
         by_name.setdefault(normalise(column), column)
@@ -79,20 +79,20 @@ def find_schema(columns: Iterable[str], format: str = "auto") -> Schema | None:
 
     for name, finder in _FINDERS.items():
         if format in ("auto", name):
-            shape = finder(find)
-            if shape and not (format == "auto" and _asks_more(shape, by_name)):
-                return shape
+            schema = finder(find)
+            if schema and not (format == "auto" and _asks_more(schema, by_name)):
+                return schema
     return None
 
 
-def _asks_more(shape: Schema, names: Iterable[str]) -> bool:
+def _asks_more(schema: Schema, names: Iterable[str]) -> bool:
     """Whether what looks like the class of a question is a column beside its answer, whose name is not known."""
-    is_question = shape.kind == "classification" and normalise(shape.columns["text"]) in PROMPTS
+    is_question = schema.kind == "classification" and normalise(schema.columns["text"]) in PROMPTS
     return is_question and any(name.rpartition("_")[2] in _ANSWER_ENDINGS for name in names)
 
 
 def mapped_schema(columns: Iterable[str], mapping: dict[str, str]) -> Schema | None:
-    """The shape a mapping asks for; what it leaves open is found by name; None when these columns do not have it."""
+    """The schema a mapping asks for; what it leaves open is found by name; None when these columns do not have it."""
     columns = list(columns)
     if any(column not in columns for column in mapping.values()):
         return None

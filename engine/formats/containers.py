@@ -91,8 +91,8 @@ def row_test(mapped_columns: frozenset[str]) -> Callable[[Iterable[str]], bool]:
         keys = list(keys)
         if mapped_columns and mapped_columns <= set(keys):
             return True
-        shape = find_schema(keys)
-        return shape is not None and shape.kind != "text"
+        schema = find_schema(keys)
+        return schema is not None and schema.kind != "text"
 
     return is_row
 

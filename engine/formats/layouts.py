@@ -1,6 +1,6 @@
-"""How the rows of one set of columns are read: their shape, what must not be trained on, what is not looked at.
+"""How the rows of one set of columns are read: their schema, what must not be trained on, what is not looked at.
 
-And for rows that have no shape finetop knows: the name of their format, and what would make them readable.
+And for rows that have no schema finetop knows: the name of their format, and what would make them readable.
 """
 
 import re
@@ -47,7 +47,7 @@ Guard = Callable[[dict], None]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    shape: Schema
+    schema: Schema
     guards: tuple[Guard, ...]
     """Each raises RowRejected for a row that must not be trained on."""
     unused: tuple[str, ...]
@@ -58,21 +58,21 @@ class Layout:
 
 
 def layout_of(
-    columns: Sequence[str], shape: Schema, mapped: bool, zero_is_bad: frozenset[str], split: str = ""
+    columns: Sequence[str], schema: Schema, mapped: bool, zero_is_bad: frozenset[str], split: str = ""
 ) -> Layout:
     """`mapped`: the user said which columns serve, so a worse answer beside them was meant to be left out. `split`: the
     column that says a row's part by its content, where none does by its name."""
-    used = set(shape.columns.values())
+    used = set(schema.columns.values())
     by_name = (column for column in columns if normalise(column) in SPLIT_COLUMNS and column not in used)
     split = next(by_name, split if split in columns and split not in used else "")
     guards = (
         None if mapped else pair_guard(columns),
-        verdict_guard(columns, shape, zero_is_bad),
+        verdict_guard(columns, schema, zero_is_bad),
         media_guard([column for column in columns if column not in used]),
     )
     unused = tuple(column for column in columns if column not in used and column != split)
-    ratings = tuple(filter(is_rating, unused)) if shape.kind in ("chat", "pair") else ()
-    return Layout(shape, tuple(filter(None, guards)), unused, ratings, split)
+    ratings = tuple(filter(is_rating, unused)) if schema.kind in ("chat", "pair") else ()
+    return Layout(schema, tuple(filter(None, guards)), unused, ratings, split)
 
 
 def exam_words(ignored: Iterable[str]) -> list[str]:

@@ -126,13 +126,13 @@ def verdict_columns(rows: Sequence[dict]) -> frozenset[str]:
     return frozenset(column for column, held in values.items() if held <= {"0", "1", "-1", "true", "false"})
 
 
-def verdict_guard(columns: Sequence[str], shape: Schema, zero_is_bad: frozenset[str]) -> Callable[[dict], None] | None:
+def verdict_guard(columns: Sequence[str], schema: Schema, zero_is_bad: frozenset[str]) -> Callable[[dict], None] | None:
     """Raises RowRejected for answers that a column beside them calls bad; None where no column does."""
-    used = set(shape.columns.values())
-    if shape.kind == "classification":
+    used = set(schema.columns.values())
+    if schema.kind == "classification":
         return _dismissed_guard([column for column in columns if normalise(column) == "answer" and column not in used])
     verdicts = [column for column in columns if normalise(column) in _VERDICTS and column not in used]
-    if shape.kind not in ("chat", "pair") or not verdicts:
+    if schema.kind not in ("chat", "pair") or not verdicts:
         return None
 
     def guard(row: dict) -> None:

@@ -121,27 +121,27 @@ class Reading:
                 msg("{name} has no rows", name=name), "Give a file with at least one row below the column names."
             )
         items = itertools.chain(first, items)
-        shape = None
+        schema = None
         if first_rows:
             try:
-                shape = file_schema(name, first_rows, container.name, self.mapping, self.format, self.objective)
+                schema = file_schema(name, first_rows, container.name, self.mapping, self.format, self.objective)
             except DataError as error:  # it names columns, whatever these are called
                 raise DataError(escape(error.message), escape(error.hint or "")) from None
         encoding = scanned.encoding if scanned and container.name != "parquet" else ""
         columns = tuple(dict.fromkeys(column for row in first_rows for column in row))
         split = split_column(first_rows)
-        used_splits = self._used_splits(origin, items_again, shape, first, columns, split)
+        used_splits = self._used_splits(origin, items_again, schema, first, columns, split)
         kept_part = USES[self.use][1] and not origin.only and not origin.whole
         training = self.use == "training"
         file = FileTally(name, origin.part, used_splits, kept_part, training, verdict_columns(first_rows), split)
         yield Opened(name, container, encoding, columns)
-        yield from self._read_rows(file, items, shape)
+        yield from self._read_rows(file, items, schema)
         yield DataFile(
             path=name,
             encoding=encoding,
-            format=shape.format if shape else "",
+            format=schema.format if schema else "",
             container=container.name,
-            columns=dict(shape.columns) if shape and container.name != "txt" else {},
+            columns=dict(schema.columns) if schema and container.name != "txt" else {},
             sha256=scanned.sha256 if scanned else "",
             rows=file.rows,
             bad_rows=file.bad,
@@ -155,7 +155,7 @@ class Reading:
         self,
         origin: Origin,
         items_again: Callable[[], Iterator[Item]],
-        shape: Schema | None,
+        schema: Schema | None,
         first: list[Item],
         columns: tuple[str, ...],
         split: str,
@@ -168,7 +168,7 @@ class Reading:
             return None if self.use == "all" else frozenset((*order, ""))
         if origin.part or origin.whole:
             return None  # the file itself was chosen
-        split = layout_of(columns, shape, True, frozenset(), split).split if shape else ""
+        split = layout_of(columns, schema, True, frozenset(), split).split if schema else ""
         if not split and not any(isinstance(item, Section) and part_of_name(item.key) for item in first):
             return None
         # One of them is wanted, and only the whole file tells which there are.
@@ -181,7 +181,7 @@ class Reading:
         chosen = next((part for part in order if part in present), TRAIN)
         return frozenset({chosen} | ({""} if chosen == TRAIN else set()))
 
-    def _read_rows(self, file: FileTally, items: Iterable[Item], file_shape: Schema | None) -> Iterator[Row]:
+    def _read_rows(self, file: FileTally, items: Iterable[Item], schema_of_file: Schema | None) -> Iterator[Row]:
         layouts: dict[tuple, Layout] = {}
         name, part = file.name, file.part
         rows = read = 0
@@ -204,7 +204,7 @@ class Reading:
             rows += 1
             row_part = part
             try:
-                if not isinstance(row, dict) or file_shape is None:
+                if not isinstance(row, dict) or schema_of_file is None:
                     message = msg(
                         'the row is {row}; it must be an object such as {{"prompt": …, "completion": …}}', row=kind(row)
                     )
@@ -212,7 +212,7 @@ class Reading:
                 columns = tuple(row)
                 layout = layouts.get(columns)
                 if layout is None:
-                    layout = self._layout(columns, file_shape, file)
+                    layout = self._layout(columns, schema_of_file, file)
                     if len(layouts) < _MOST_SHAPES:
                         layouts[columns] = layout
                 if layout.split:
@@ -226,7 +226,7 @@ class Reading:
                     raise RowRejected("preference", worse)
                 for guard in layout.guards:
                     guard(row)
-                built = build_example(row, layout.shape, self._system, name, line)
+                built = build_example(row, layout.schema, self._system, name, line)
                 ignored = file.not_learnt(row, layout.unused, built)
                 if layout.ratings:
                     file.ratings.add(row, layout.ratings)
@@ -293,20 +293,20 @@ class Reading:
             gathered.append((self._told, problem))
         return problem
 
-    def _layout(self, columns: tuple, file_shape: Schema, file: FileTally) -> Layout:
-        shape = self._row_shape(columns, file_shape)
-        return layout_of(columns, shape, bool(self.mapping), file.zero_is_bad, file.split)
+    def _layout(self, columns: tuple, schema_of_file: Schema, file: FileTally) -> Layout:
+        schema = self._row_schema(columns, schema_of_file)
+        return layout_of(columns, schema, bool(self.mapping), file.zero_is_bad, file.split)
 
-    def _row_shape(self, columns: tuple, file_shape: Schema) -> Schema:
+    def _row_schema(self, columns: tuple, schema_of_file: Schema) -> Schema:
         """How a row with these columns is read: as the file is, else as another kind of conversation."""
         if self.mapping:
-            return mapped_schema(columns, self.mapping) or file_shape
-        shape = find_schema(columns, file_shape.format)
-        if shape is None and self.format == "auto":
+            return mapped_schema(columns, self.mapping) or schema_of_file
+        schema = find_schema(columns, schema_of_file.format)
+        if schema is None and self.format == "auto":
             other = find_schema(columns)
             # A lone text among conversations is a row that lost its answer.
-            shape = other if other and other.kind in ("chat", "pair") else None
-        return shape or file_shape
+            schema = other if other and other.kind in ("chat", "pair") else None
+        return schema or schema_of_file
 
 
 def _numbered(row: Any, message: str) -> str:

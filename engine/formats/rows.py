@@ -1,4 +1,4 @@
-"""A row and its shape -> an Example, or a RowRejected that says what is wrong in the user's words."""
+"""A row and its schema -> an Example, or a RowRejected that says what is wrong in the user's words."""
 
 import sys
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class Built:
     """Keys of messages (as 'messages[].key') and columns that hold text and are not understood."""
 
 
-def build_example(row: dict, shape: Schema, system: str | None, file: str, line: int) -> Built:
+def build_example(row: dict, schema: Schema, system: str | None, file: str, line: int) -> Built:
     """What the row teaches. `system` goes before conversations that have no system message of their own."""
-    column = shape.columns
-    for role in shape.required:
+    column = schema.columns
+    for role in schema.required:
         if column[role] not in row:
             have = ", ".join(map(str, row)) or "nothing"
             raise RowRejected(
@@ -35,13 +35,13 @@ def build_example(row: dict, shape: Schema, system: str | None, file: str, line:
                 msg("'{column}' is missing; the row has {have}", column=column[role], have=have[:200]),
                 row,
             )
-    if shape.kind == "text":
+    if schema.kind == "text":
         return Built(Example(text=_text(row, column["text"], "empty-text", "the text"), file=file, line=line))
     unread: set[str] = set()
-    if shape.kind == "classification":
+    if schema.kind == "classification":
         prompt = _text(row, column["text"], "empty-prompt", "the text")
         messages = [_message("user", prompt), _message("assistant", _label(row, column["label"]))]
-    elif shape.kind == "pair":
+    elif schema.kind == "pair":
         messages = _pair(row, column, unread)
     else:
         messages = read_messages(row[column["messages"]], column["messages"], unread)
@@ -54,8 +54,8 @@ def build_example(row: dict, shape: Schema, system: str | None, file: str, line:
     tools: tuple[dict, ...] = ()
     not_read: tuple[str, ...] = ()
     if "tools" in column or messages[0]["role"] == "system":
-        tools, not_read = _tools(row, shape, messages)
-    if tools and shape.kind == "pair" and len(messages[-1]) == 2:
+        tools, not_read = _tools(row, schema, messages)
+    if tools and schema.kind == "pair" and len(messages[-1]) == 2:
         calls = calls_of_tools(messages[-1]["content"], tools)
         if calls:
             messages[-1] |= {"content": None, "tool_calls": calls}
@@ -84,18 +84,18 @@ def _add_system(messages: list[dict], row: dict, column: str, system: str | None
     return []
 
 
-def _tools(row: dict, shape: Schema, messages: list[dict]) -> tuple[tuple[dict, ...], tuple[str, ...]]:
+def _tools(row: dict, schema: Schema, messages: list[dict]) -> tuple[tuple[dict, ...], tuple[str, ...]]:
     """(tools, columns or keys that are not read: what a question has beside it may be no tools)."""
     inside = messages[0].pop("tools", ()) if messages[0]["role"] == "system" else ()
-    column = shape.columns.get("tools", "")
+    column = schema.columns.get("tools", "")
     try:
         tools = read_tools(row.get(column), column) if column else ()
     except RowRejected:
-        if shape.format not in ("alpaca", "question-answer") or _looks_like_tools(row[column]):
+        if schema.format not in ("alpaca", "question-answer") or _looks_like_tools(row[column]):
             raise
         return inside, (column,) if holds_text(row[column]) else ()
     if tools and inside and tools != inside:
-        return tools, (f"{shape.columns.get('messages', 'messages')}[].tools",)
+        return tools, (f"{schema.columns.get('messages', 'messages')}[].tools",)
     return tools or inside, ()
 
 

@@ -21,13 +21,13 @@ def file_schema(
             raise DataError(
                 msg("{name} is plain text; it has no columns", name=name), "Leave out --map and the format."
             )
-        shape = _found(name, columns, rows, "text")
+        schema = _found(name, columns, rows, "text")
     elif mapping:
-        shape = _mapped(name, columns, mapping)
+        schema = _mapped(name, columns, mapping)
     else:
         _refuse_pairs(name, rows)
-        shape = _found(name, columns, rows, format)
-    if shape.kind == "text" and objective == "sft":
+        schema = _found(name, columns, rows, format)
+    if schema.kind == "text" and objective == "sft":
         described = known_layout(columns, rows[0])
         if described:
             raise DataError(msg("{name} {layout}", name=name, layout=described[0]), described[1])
@@ -37,8 +37,8 @@ def file_schema(
             msg("Use --objective pretrain to learn from the text itself{end}", end=end),
         )
     is_table = container in ("csv", "tsv", "parquet") or any(isinstance(row, NumberedRow) for row in rows)
-    _refuse_repeated(name, rows, shape, mapping, is_table)
-    return shape
+    _refuse_repeated(name, rows, schema, mapping, is_table)
+    return schema
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -60,22 +60,22 @@ def _mapped(name: str, columns: list[str], mapping: dict[str, str]) -> Schema:
                 ),
                 msg("Its columns: {columns}", columns=", ".join(columns)[:500]),
             )
-    shape = mapped_schema(columns, mapping)
-    if shape is None:
+    schema = mapped_schema(columns, mapping)
+    if schema is None:
         raise DataError(
             msg("{name}: mapping {mapping} is not enough to make an example", name=name, mapping=", ".join(mapping)),
             map_hint(columns),
         )
-    return shape
+    return schema
 
 
 def _found(name: str, columns: list[str], rows: Sequence[dict], format: str) -> Schema:
     schemas = [(tuple(row), find_schema(row, format)) for row in rows]
-    formats = Counter(shape.format for _, shape in schemas if shape)
+    formats = Counter(schema.format for _, schema in schemas if schema)
     if formats:
         winner = formats.most_common(1)[0][0]
         of_winner = dict.fromkeys(
-            column for keys, shape in schemas if shape and shape.format == winner for column in keys
+            column for keys, schema in schemas if schema and schema.format == winner for column in keys
         )
         schema = find_schema(of_winner, winner)
         if schema:
@@ -99,7 +99,7 @@ def _refuse_pairs(name: str, rows: Sequence[dict]) -> None:
         raise DataError(msg("{name} holds {what}, which finetop does not train on", name=name, what=what), how)
 
 
-def _refuse_repeated(name: str, rows: Sequence[dict], shape: Schema, mapping: dict[str, str], is_table: bool) -> None:
+def _refuse_repeated(name: str, rows: Sequence[dict], schema: Schema, mapping: dict[str, str], is_table: bool) -> None:
     """DataError where two columns of one row have the name that is used: which one is meant cannot be known."""
     from engine.formats.delimited import plain_name  # and csv, which JSON does without
 
@@ -107,12 +107,12 @@ def _refuse_repeated(name: str, rows: Sequence[dict], shape: Schema, mapping: di
         return normalise(plain_name(column) if is_table else column)
 
     for columns in dict.fromkeys(tuple(row) for row in rows):
-        for role, column in shape.columns.items():
+        for role, column in schema.columns.items():
             twins = [other for other in columns if bare(other) == bare(column)]
             if len(twins) < 2 or column not in twins or mapping.get(role) == column:
                 continue
             places = " and ".join(str(columns.index(twin) + 1) for twin in twins)
-            example_map = {needed: shape.columns[needed] for needed in shape.required} | {role: twins[1]}
+            example_map = {needed: schema.columns[needed] for needed in schema.required} | {role: twins[1]}
             which = ",".join(f"{needed}={example_map[needed]}" for needed in example_map)
             raise DataError(
                 msg(
