@@ -361,7 +361,7 @@ class Bench:
         """Two new runs that log; their ids, and a list that grows by what they log."""
         from engine.base.workspace import Workspace
         from engine.settings.resolve import Layer, resolve
-        from engine.store import queue
+        from engine.store import queue, run_lifecycle
         from engine.store.connect import writer
         from engine.store.journal_import import import_journal
         from engine.store.run_records import NewRun
@@ -378,7 +378,7 @@ class Bench:
         with logging_process(sys.executable, "live-finetop", words, self.home) as logged:
             wait(lambda: logged)
             for run_id in ids:
-                queue.claim(conn, run_id, ("0",), platform.node())
+                run_lifecycle.claim(conn, run_id, ("0",), platform.node())
             yield logged, ids
         for run_id in ids:
             import_journal(conn, run_id, workspace.runs / str(run_id))

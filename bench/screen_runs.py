@@ -60,7 +60,7 @@ def make_finetop(folder: Path, runs: int, long_steps: int) -> None:
     from engine.base.workspace import Workspace
     from engine.runs.journal import Journal
     from engine.settings.resolve import Layer, resolve
-    from engine.store import queue
+    from engine.store import queue, run_lifecycle
     from engine.store.connect import writer
     from engine.store.journal_import import import_journal
     from engine.store.run_records import NewRun
@@ -91,7 +91,7 @@ def make_finetop(folder: Path, runs: int, long_steps: int) -> None:
         run_folder = workspace.runs / str(run_id)
         run_folder.mkdir(parents=True)
         (run_folder / "config.json").write_text(given.config.to_json({"origin": given.origin}), "utf-8")
-        queue.claim(conn, run_id, ("0",))
+        run_lifecycle.claim(conn, run_id, ("0",))
         end = now - (len(ids) - number) * 600
         lines = []
         for step, values in values_of(number, steps):

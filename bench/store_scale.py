@@ -34,7 +34,7 @@ import environments
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.runs.journal import Journal
-from engine.store import chart_queries, queries, queue
+from engine.store import chart_queries, queries, queue, run_lifecycle
 from engine.store.connect import reader, writer
 from engine.store.filters import SORTS
 from engine.store.journal_import import import_journal
@@ -195,7 +195,7 @@ def fill(conn, folder: Path, ids: list[int], points: int) -> tuple[int, float]:
         steps = long_points // len(KEYS) if run_id == ids[0] else max(round(steps_each * dice.uniform(0.5, 1.5)), 1)
         run_folder = folder / str(run_id)
         run_folder.mkdir()
-        queue.claim(conn, run_id, ("0",))
+        run_lifecycle.claim(conn, run_id, ("0",))
         state = (RunState.DONE, RunState.DONE, RunState.FAILED, RunState.STOPPED)[run_id % 4]
         with open(run_folder / "journal.jsonl", "w") as file:
             t = 1.79e9 + run_id * 1000
@@ -227,7 +227,7 @@ def measure_steps(conn, folder: Path, steps: int = PEER_STEPS) -> dict:
     """One step at a time: the worker's line, and the importer's commit of it."""
     folder.mkdir()
     run_id = queue.add(conn, NewRun(name="live"))
-    queue.claim(conn, run_id)
+    run_lifecycle.claim(conn, run_id)
     journal = Journal(folder)
     dice = random.Random(1)
     lines, commits = [], []

@@ -33,7 +33,7 @@ from engine.runs.run_folder import (
 )
 from engine.settings.resolve import Layer, Resolved, overlay, read_run
 from engine.settings.schema import RunConfig
-from engine.store import discover, queries, queue, trash
+from engine.store import checkpoint_rows, discover, queries, queue, trash
 from engine.store.connect import Connection, writer
 from engine.store.journal_import import import_journal
 from engine.store.new_run import new_run
@@ -358,7 +358,7 @@ class Control:
         """Keep a checkpoint whatever the retention settings say. A marker in its folder tells the worker."""
         outcome = self._on_disk(run_id, lambda run, folder: checkpoints.pin(folder, step, pinned))
         if outcome:
-            queue.pin(self._writer(), run_id, step, pinned)
+            checkpoint_rows.pin(self._writer(), run_id, step, pinned)
         return outcome
 
     def delete_checkpoint(self, run_id: int, step: int, force: bool = False) -> Outcome:
@@ -372,7 +372,7 @@ class Control:
         outcome = self._on_disk(run_id, move_out)
         if outcome:
             conn = self._writer()
-            queue.checkpoint_removed(conn, run_id, step)
+            checkpoint_rows.checkpoint_removed(conn, run_id, step)
             message = msg("the checkpoint of step {step} was moved to the trash", step=step)
             queue.note(conn, run_id, "checkpoint-deleted", message, step)
         return outcome

@@ -29,7 +29,7 @@ from engine.daemon.supervisor import Supervisor
 from engine.daemon.telemetry import Telemetry, publish
 from engine.daemon.trash_room import make_room
 from engine.daemon.wake_pipe import Wake
-from engine.store import queries, queue
+from engine.store import queries, queue, run_lifecycle
 from engine.store.connect import Changes, Connection, DatabaseError, writer
 from engine.store.discover import import_unknown
 from engine.store.store_errors import StoreForeign, StoreNewer
@@ -191,7 +191,7 @@ class Daemon:
         self._clock = None  # until it is in the store
         with write(self._conn):
             if moved:
-                queue.clock_moved(self._conn, moved)
+                run_lifecycle.clock_moved(self._conn, moved)
             queue.set_meta(self._conn, CLOCK, f"{boot} {offset!r}")
         self._clock = offset
         if moved:

@@ -32,7 +32,7 @@ from engine.daemon.worker_end import is_ours, last_output, rebooted_since_start,
 from engine.daemon.worker_watch import Worker, file_stamp, heartbeat_deadline, last_pid
 from engine.runs import journal
 from engine.settings.resolve import read_run
-from engine.store import queries, queue
+from engine.store import queries, queue, run_lifecycle
 from engine.store.connect import Connection, DatabaseError
 from engine.store.journal_import import import_journal
 from engine.store.run_records import ACTIVE, Event, Run, RunState
@@ -75,7 +75,7 @@ class Supervisor:
 
     def start(self, run_id: int, gpus: Sequence[str], environment: Mapping[str, str]) -> bool:
         """Claim a waiting run and give it a worker. False if another process had it, or it could not be started."""
-        run = queue.claim(self.conn, run_id, gpus, self._host)
+        run = run_lifecycle.claim(self.conn, run_id, gpus, self._host)
         if run is None:
             return False
         folder = self.workspace.runs / str(run_id)
@@ -154,8 +154,8 @@ class Supervisor:
     def _give_back(self, run: Run) -> None:
         """A claimed run that nobody ever trained: the daemon was killed before it could give it a worker."""
         if run.wanted:
-            queue.finish(self.conn, run.id, RunState.STOPPED, "stopped before it began")
-        elif queue.unclaim(self.conn, run.id):
+            run_lifecycle.finish(self.conn, run.id, RunState.STOPPED, "stopped before it began")
+        elif run_lifecycle.unclaim(self.conn, run.id):
             message = "It had been claimed, but no worker came up: it takes its turn again."
             queue.note(self.conn, run.id, "unclaimed", message)
             log.info("run %d had no worker and is queued again", run.id)
@@ -181,7 +181,7 @@ class Supervisor:
     def _record(self, worker: Worker, pid: int, message: str = "") -> None:
         """Keep its process in the store. The event is how a later daemon knows the worker for one of the queue's."""
         with write(self.conn):
-            queue.started(self.conn, worker.run.id, pid, worker.started or 0.0)
+            run_lifecycle.started(self.conn, worker.run.id, pid, worker.started or 0.0)
             self._note(
                 worker,
                 retry_policy.START,
@@ -335,9 +335,9 @@ class Supervisor:
         with write(conn):
             explanation = (exit_status.reason, log_tail or None, exit_status.exit_code)
             if exit_status.cause is ExitCause.ASKED:
-                queue.interrupt(conn, run_id, exit_status.reason or "")
-            if not queue.finish(conn, run_id, exit_status.state, *explanation):
-                queue.explain(conn, run_id, *explanation)
+                run_lifecycle.interrupt(conn, run_id, exit_status.reason or "")
+            if not run_lifecycle.finish(conn, run_id, exit_status.state, *explanation):
+                run_lifecycle.explain(conn, run_id, *explanation)
             cause, reason = exit_status.cause, exit_status.reason or worker.run.reason or ""
             if cause not in (ExitCause.DONE, ExitCause.STOPPED) and (reason or exit_status.state is RunState.FAILED):
                 words = msg("{cause}: {reason}", cause=cause.value, reason=reason) if reason else cause.value

@@ -13,7 +13,7 @@ from engine.base.messages import msg
 from engine.base.worker_process import started_at
 from engine.base.workspace import Workspace
 from engine.runs.journal import NAME
-from engine.store import queue
+from engine.store import run_lifecycle
 from engine.store.journal_import import import_journal
 from engine.store.rebuild import take_in
 from engine.store.run_records import ACTIVE, RunState
@@ -60,7 +60,7 @@ def began(conn: sqlite3.Connection, folder: Path, pid: int) -> bool:
             take_in(conn, folder, [])
         elif row[0] in ("queued", *ACTIVE):
             return False
-        return bool(queue.begin(conn, run_id, pid, started_at(pid), platform.node()))
+        return bool(run_lifecycle.begin(conn, run_id, pid, started_at(pid), platform.node()))
 
 
 def ended(conn: sqlite3.Connection, folder: Path, exit_code: int) -> None:
@@ -68,5 +68,5 @@ def ended(conn: sqlite3.Connection, folder: Path, exit_code: int) -> None:
     run_id = int(folder.name)
     import_journal(conn, run_id, folder)
     reason = msg("its worker was killed by signal {exit_code}", exit_code=-exit_code) if exit_code < 0 else None
-    if not queue.finish(conn, run_id, RunState.FAILED, reason, exit_code=exit_code):
-        queue.explain(conn, run_id, exit_code=exit_code)
+    if not run_lifecycle.finish(conn, run_id, RunState.FAILED, reason, exit_code=exit_code):
+        run_lifecycle.explain(conn, run_id, exit_code=exit_code)

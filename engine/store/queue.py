@@ -1,44 +1,27 @@
-"""What may be done to runs: the queue's operations.
+"""What front ends do to runs: queue them, move them, stop them, edit and delete them.
 
-Each change of state is one guarded statement that names the states it starts from, and its Outcome says whether it
-won. So two processes may try the same thing at once: one wins, the other gets the reason. Front ends make requests;
-only the daemon claims and finishes.
+What the daemon does, from the claim to the end, lies in `run_lifecycle`; what is done to checkpoints, in
+`checkpoint_rows`.
 """
 
-import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from engine.base.errors import encodable
 from engine.base.messages import msg
 from engine.store import series
-from engine.store.rows import RUN_COLUMNS, run_of, template_of
-from engine.store.run_records import ACTIVE, ENDED, NewRun, Outcome, Run, RunState
+from engine.store.rows import template_of
+from engine.store.run_changes import ACTIVE_STATES, ENDED_STATES, change, lost, to_json
+from engine.store.run_records import NewRun, Outcome, RunState
 from engine.store.store_errors import StoreError
 from engine.store.transactions import write
 
-_ACTIVE = ", ".join(f"'{state}'" for state in sorted(ACTIVE))
-_ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
 _QUEUE_ORDER = "priority DESC, position, id"
 LAST_ID = "last_run_id"
 """The name in `meta` of the largest id ever given."""
-_NEW_ATTEMPT = (
-    "state = 'starting', wanted = NULL, gpus = ?, host = ?, pid = ?, pid_started = ?,"
-    " busy_seconds = busy_seconds + coalesce(max(finished - started, 0), 0), started = ?, finished = NULL,"
-    " attempts = attempts + 1, beat = ?, beat_due = NULL, not_before = NULL, wait_kind = NULL, wait_reason = NULL,"
-    " phase = NULL,"
-    " reason = NULL, error = NULL, exit_code = NULL"
-)
-
-
 _OFF_QUEUE = "taken off the queue"
-_EXPLAINED = (
-    "pid = NULL, pid_started = NULL, reason = coalesce(?, reason), reason_template = coalesce(?, reason_template),"
-    " error = coalesce(?, error), exit_code = coalesce(?, exit_code)"
-)
-"""None leaves a column as it is; a template whose reason was replaced is disregarded (`rows`)."""
 
 
 # into the queue
@@ -111,7 +94,7 @@ def _insert(conn: sqlite3.Connection, run_id: int, new: NewRun) -> None:
             0
         ],
         "sweep": new.sweep,
-        "tags": _json(list(new.tags)),
+        "tags": to_json(list(new.tags)),
         "note": new.note,
         "preset": new.preset,
         "model": new.model,
@@ -121,7 +104,7 @@ def _insert(conn: sqlite3.Connection, run_id: int, new: NewRun) -> None:
         "parent_run": new.parent_run,
         "parent_step": new.parent_step,
         "gpus_wanted": new.gpus_wanted,
-        "gpus_pinned": _json(list(new.gpus_pinned)),
+        "gpus_pinned": to_json(list(new.gpus_pinned)),
         "gpus": "[]",
         "share": int(new.share),
         "estimate_bytes": new.estimate_bytes,
@@ -149,119 +132,11 @@ def put_settings(
         conn.execute("DELETE FROM settings WHERE run_id = ?", (run_id,))
         conn.executemany(
             "INSERT INTO settings VALUES (?, ?, ?, ?)",
-            [(run_id, key, _json(value), (origins or {}).get(key, "")) for key, value in settings.items()],
+            [(run_id, key, to_json(value), (origins or {}).get(key, "")) for key, value in settings.items()],
         )
 
 
 # from the queue to its end: the daemon
-
-
-def claim(conn: sqlite3.Connection, run_id: int, gpus: Iterable[str] = (), host: str | None = None) -> Run | None:
-    """Take a waiting run for starting. None: another process has it, or it may not start (any more)."""
-    now = time.time()
-    with write(conn):
-        row = conn.execute(
-            f"""
-            UPDATE runs SET {_NEW_ATTEMPT}
-            WHERE id = ? AND state = 'queued' AND NOT held AND trashed IS NULL AND NOT EXISTS (
-                SELECT 1 FROM dependencies d LEFT JOIN runs r ON r.id = d.after_id
-                WHERE d.run_id = runs.id AND r.state IS NOT 'done')
-            RETURNING {RUN_COLUMNS}
-            """,
-            (_json([str(gpu) for gpu in gpus]), host, None, None, now, now, run_id),
-        ).fetchone()
-    return run_of(row) if row else None
-
-
-def started(conn: sqlite3.Connection, run_id: int, pid: int, pid_started: float) -> Outcome:
-    """Remember the worker's process."""
-    return _change(conn, run_id, f"pid = ?, pid_started = ? WHERE id = ? AND state IN ({_ACTIVE})", (pid, pid_started))
-
-
-def begin(conn: sqlite3.Connection, run_id: int, pid: int | None, pid_started: float | None, host: str) -> Outcome:
-    """A worker that nobody claimed the run for has it, such as that of `finetop train`: the daemon takes it over."""
-    now = time.time()
-    return _change(
-        conn,
-        run_id,
-        f"{_NEW_ATTEMPT}, held = 0 WHERE id = ? AND state IN ('queued', {_ENDED}) AND trashed IS NULL",
-        ("[]", host, pid, pid_started, now, now),
-    )
-
-
-def unclaim(conn: sqlite3.Connection, run_id: int) -> Outcome:
-    """Give back a run whose worker never came to life; it keeps its place."""
-    return _change(
-        conn,
-        run_id,
-        "state = 'queued', gpus = '[]', attempts = attempts - 1, phase = NULL WHERE id = ? AND state = 'starting'",
-        (),
-    )
-
-
-def finish(
-    conn: sqlite3.Connection,
-    run_id: int,
-    state: RunState,
-    reason: str | None = None,
-    error: str | None = None,
-    exit_code: int | None = None,
-) -> Outcome:
-    """End an active run. What its journal already said (import it first) stands; None leaves a field as it is."""
-    if state not in ENDED:
-        raise ValueError(f"{state} is no end")
-    return _change(
-        conn,
-        run_id,
-        f"state = ?, finished = ?, wanted = NULL, beat_due = NULL, phase = NULL, {_EXPLAINED}"
-        f" WHERE id = ? AND state IN ({_ACTIVE})",
-        (state.value, time.time(), reason, template_of(reason), error, exit_code),
-    )
-
-
-def explain(
-    conn: sqlite3.Connection,
-    run_id: int,
-    reason: str | None = None,
-    error: str | None = None,
-    exit_code: int | None = None,
-) -> Outcome:
-    """Add to a run that has ended what became known about it afterwards; its process is gone."""
-    return _change(
-        conn,
-        run_id,
-        f"{_EXPLAINED} WHERE id = ? AND state IN ({_ENDED})",
-        (reason, template_of(reason), error, exit_code),
-    )
-
-
-def interrupt(conn: sqlite3.Connection, run_id: int, reason: str) -> Outcome:
-    """Nobody requested the end of a run that its journal says was stopped: something else ended its worker."""
-    return _change(
-        conn,
-        run_id,
-        "state = 'interrupted', reason = ?, reason_template = ? WHERE id = ? AND state = 'stopped'",
-        (reason, template_of(reason)),
-    )
-
-
-def clock_moved(conn: sqlite3.Connection, seconds: float) -> None:
-    """The clock was set by so much: what is going on, or waits for a time, is moved along."""
-    with write(conn):
-        for table in ("events", "checkpoints", "evaluations", "samples"):
-            conn.execute(
-                f"UPDATE {table} SET time = time + :by WHERE run_id IN (SELECT id FROM runs WHERE state IN ({_ACTIVE}))"
-                f" AND time >= (SELECT started FROM runs WHERE id = {table}.run_id)",
-                {"by": seconds},
-            )
-        conn.execute(
-            "UPDATE runs SET started = started + :by, beat = beat + :by, beat_due = beat_due + :by"
-            f" WHERE state IN ({_ACTIVE})",
-            {"by": seconds},
-        )
-        conn.execute(
-            "UPDATE runs SET not_before = not_before + ? WHERE state = 'queued' AND not_before IS NOT NULL", (seconds,)
-        )
 
 
 def set_waiting(conn: sqlite3.Connection, reasons: Mapping[int, tuple[str, str]]) -> int:
@@ -297,7 +172,7 @@ def note(
         conn.execute(
             "INSERT INTO events(run_id, time, source, kind, step, message, templates, detail)"
             " VALUES (?, ?, 'queue', ?, ?, ?, ?, ?)",
-            (run_id, time.time(), kind, step, message, _templates(message), _json(dict(detail or {}))),
+            (run_id, time.time(), kind, step, message, _templates(message), to_json(dict(detail or {}))),
         )
 
 
@@ -312,7 +187,7 @@ def request(conn: sqlite3.Connection, run_id: int, signal: str) -> Outcome:
     if signal not in ("stop", "kill"):
         raise ValueError(f"no such request: {signal}")
     with write(conn):
-        outcome = _change(
+        outcome = change(
             conn,
             run_id,
             f"state = 'stopped', finished = coalesce(finished, ?), reason = coalesce(reason, '{_OFF_QUEUE}')"
@@ -322,7 +197,7 @@ def request(conn: sqlite3.Connection, run_id: int, signal: str) -> Outcome:
         if outcome:
             return outcome
         soften = "" if signal == "kill" else " AND wanted IS NOT 'kill'"
-        return _change(conn, run_id, f"wanted = ? WHERE id = ? AND state IN ({_ACTIVE}){soften}", (signal,))
+        return change(conn, run_id, f"wanted = ? WHERE id = ? AND state IN ({ACTIVE_STATES}){soften}", (signal,))
 
 
 def resume(
@@ -330,19 +205,19 @@ def resume(
 ) -> Outcome:
     """Queue an ended run again, behind the others of its priority, to go on from a checkpoint (None: its latest); held,
     if it was when it was taken off the queue."""
-    return _change(
+    return change(
         conn,
         run_id,
         "state = 'queued', wanted = NULL, resume_step = ?, not_before = ?, queued = ?, wait_kind = NULL,"
         " wait_reason = NULL, position = (SELECT coalesce(max(position), 0) + 1 FROM runs WHERE state = 'queued')"
-        f" WHERE id = ? AND state IN ({_ENDED}) AND trashed IS NULL",
+        f" WHERE id = ? AND state IN ({ENDED_STATES}) AND trashed IS NULL",
         (from_step, not_before, time.time()),
     )
 
 
 def put_back(conn: sqlite3.Connection, run_id: int) -> Outcome:
     """Undo that a waiting run was taken off the queue: to its place, held if it was, with what it had been before."""
-    return _change(
+    return change(
         conn,
         run_id,
         f"state = 'queued', finished = CASE WHEN reason = '{_OFF_QUEUE}' THEN NULL ELSE finished END,"
@@ -352,14 +227,12 @@ def put_back(conn: sqlite3.Connection, run_id: int) -> Outcome:
 
 
 def hold(conn: sqlite3.Connection, run_id: int) -> Outcome:
-    return _change(conn, run_id, "held = 1 WHERE id = ? AND state = 'queued' AND trashed IS NULL", ())
+    return change(conn, run_id, "held = 1 WHERE id = ? AND state = 'queued' AND trashed IS NULL", ())
 
 
 def release(conn: sqlite3.Connection, run_id: int) -> Outcome:
     """Let a held run, or one that pauses before a retry, take its turn."""
-    return _change(
-        conn, run_id, "held = 0, not_before = NULL WHERE id = ? AND state = 'queued' AND trashed IS NULL", ()
-    )
+    return change(conn, run_id, "held = 0, not_before = NULL WHERE id = ? AND state = 'queued' AND trashed IS NULL", ())
 
 
 def move(conn: sqlite3.Connection, run_id: int, to: int | str) -> Outcome:
@@ -377,7 +250,7 @@ def move(conn: sqlite3.Connection, run_id: int, to: int | str) -> Outcome:
         ]
         position = next((position for position, row in enumerate(order) if row[0] == run_id), None)
         if position is None:
-            return _lost(conn, run_id)
+            return lost(conn, run_id)
         targets = {"up": position - 1, "down": position + 1, "top": 0, "bottom": len(order) - 1}
         target = targets[to] if isinstance(to, str) else to
         target = min(max(target, 0), len(order) - 1)
@@ -406,66 +279,20 @@ def edit(conn: sqlite3.Connection, run_id: int, **changes: Any) -> Outcome:
     if unknown:
         raise ValueError(f"cannot edit {', '.join(sorted(unknown))}")
     guard = " AND state = 'queued'" if changes.keys() & _EDITABLE_WAITING else ""
-    values = [_json(list(value)) if isinstance(value, (tuple, list)) else value for value in changes.values()]
-    return _change(conn, run_id, f"{', '.join(f'{name} = ?' for name in changes)} WHERE id = ?{guard}", values)
-
-
-def pin(conn: sqlite3.Connection, run_id: int, step: int, pinned: bool = True) -> bool:
-    """Keep a checkpoint whatever the retention says. False if there is none at that step."""
-    with write(conn):
-        cursor = conn.execute(
-            "UPDATE checkpoints SET pinned = ? WHERE run_id = ? AND step = ? AND removed IS NULL",
-            (int(pinned), run_id, step),
-        )
-        return cursor.rowcount > 0
-
-
-def checkpoint_removed(conn: sqlite3.Connection, run_id: int, step: int) -> bool:
-    """A front end deleted a checkpoint's folder; the newest of the others is the latest now. False if it was gone."""
-    with write(conn):
-        cursor = conn.execute(
-            "UPDATE checkpoints SET removed = ?, kept = '[]', pinned = 0"
-            " WHERE run_id = ? AND step = ? AND removed IS NULL",
-            (time.time(), run_id, step),
-        )
-        newest = conn.execute(
-            "SELECT step, kept FROM checkpoints WHERE run_id = ? AND removed IS NULL ORDER BY step DESC LIMIT 1",
-            (run_id,),
-        ).fetchone()
-        if newest and "latest" not in (kept := json.loads(newest[1] or "[]")):
-            conn.execute(
-                "UPDATE checkpoints SET kept = ? WHERE run_id = ? AND step = ?",
-                (_json(["latest", *kept]), run_id, newest[0]),
-            )
-        return cursor.rowcount > 0
-
-
-def checkpoint_restored(conn: sqlite3.Connection, run_id: int, step: int, kept: Sequence[str], pinned: bool) -> None:
-    """A removed checkpoint is there again, under the names `kept`, which no other has any more."""
-    with write(conn):
-        for other, labels in conn.execute(
-            "SELECT step, kept FROM checkpoints WHERE run_id = ? AND removed IS NULL", (run_id,)
-        ).fetchall():
-            remaining = [label for label in json.loads(labels or "[]") if label not in kept]
-            conn.execute(
-                "UPDATE checkpoints SET kept = ? WHERE run_id = ? AND step = ?", (_json(remaining), run_id, other)
-            )
-        conn.execute(
-            "UPDATE checkpoints SET removed = NULL, kept = ?, pinned = ? WHERE run_id = ? AND step = ?",
-            (_json(list(kept)), int(pinned), run_id, step),
-        )
+    values = [to_json(list(value)) if isinstance(value, (tuple, list)) else value for value in changes.values()]
+    return change(conn, run_id, f"{', '.join(f'{name} = ?' for name in changes)} WHERE id = ?{guard}", values)
 
 
 def trash(conn: sqlite3.Connection, run_id: int) -> Outcome:
     """Hide a run that is not active; a waiting one never starts. The caller moves its folder, before or after."""
-    return _change(
-        conn, run_id, f"trashed = ? WHERE id = ? AND trashed IS NULL AND state NOT IN ({_ACTIVE})", (time.time(),)
+    return change(
+        conn, run_id, f"trashed = ? WHERE id = ? AND trashed IS NULL AND state NOT IN ({ACTIVE_STATES})", (time.time(),)
     )
 
 
 def restore(conn: sqlite3.Connection, run_id: int, held: bool = True) -> Outcome:
     """Take a run back out of the trash as it was; a waiting one comes back held, since time has passed."""
-    return _change(
+    return change(
         conn,
         run_id,
         "trashed = NULL, held = CASE WHEN state = 'queued' THEN ? ELSE held END WHERE id = ? AND trashed IS NOT NULL",
@@ -494,36 +321,6 @@ def set_meta(conn: sqlite3.Connection, name: str, value: str) -> None:
 # shared
 
 
-def _change(conn: sqlite3.Connection, run_id: int, set_where: str, values: Iterable[Any]) -> Outcome:
-    """One guarded UPDATE; `set_where` is 'a = ? WHERE id = ? ...', its first values those before the id."""
-    with write(conn):
-        row = conn.execute(f"UPDATE runs SET {set_where} RETURNING state", (*values, run_id)).fetchone()
-        return Outcome(True, run_id, RunState(row[0])) if row else _lost(conn, run_id)
-
-
-_WHY = {
-    RunState.QUEUED: "is still waiting",
-    RunState.STARTING: "is starting",
-    RunState.RUNNING: "is running",
-    RunState.DONE: "has already finished",
-    RunState.STOPPED: "has been stopped",
-    RunState.FAILED: "has failed",
-    RunState.INTERRUPTED: "was interrupted",
-}
-
-
-def _lost(conn: sqlite3.Connection, run_id: int) -> Outcome:
-    row = conn.execute("SELECT state, trashed, wanted FROM runs WHERE id = ?", (run_id,)).fetchone()
-    if row is None:
-        return Outcome(False, run_id, None, msg("there is no run {run_id}", run_id=run_id))
-    state = RunState(row[0])
-    if row[1] is not None:
-        return Outcome(False, run_id, state, msg("run {run_id} is in the trash", run_id=run_id))
-    if row[2] == "kill":
-        return Outcome(False, run_id, state, msg("run {run_id} is being killed", run_id=run_id))
-    return Outcome(False, run_id, state, f"run {run_id} {_WHY[state]}")
-
-
 def _templates(message: str) -> str | None:
     """Of an event, by the field's name."""
     template = template_of(message)
@@ -533,8 +330,3 @@ def _templates(message: str) -> str | None:
 def _state(conn: sqlite3.Connection, run_id: int) -> RunState | None:
     row = conn.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone()
     return RunState(row[0]) if row else None
-
-
-def _json(value: Any) -> str:
-    """What is not UTF-8, such as bytes of a file's name, as JSON's own escape."""
-    return encodable(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str))

@@ -19,7 +19,7 @@ from typing import Any
 from engine.base.messages import msg
 from engine.base.worker_process import started_at, worker_alive
 from engine.base.workspace import PINNED, Workspace, folder_ids
-from engine.store import queue
+from engine.store import checkpoint_rows, queue, run_lifecycle
 from engine.store.connect import writer
 from engine.store.journal_import import import_journal
 from engine.store.new_run import from_config
@@ -140,7 +140,7 @@ def _adopt(conn: sqlite3.Connection, run_id: int) -> None:
         (run_id,),
     ).fetchone()
     pid = row[0] if row and isinstance(row[0], int) else None
-    queue.begin(conn, run_id, pid, started_at(pid) if pid else None, platform.node())
+    run_lifecycle.begin(conn, run_id, pid, started_at(pid) if pid else None, platform.node())
     conn.execute("UPDATE runs SET attempts = 1 WHERE id = ?", (run_id,))
     last = conn.execute(
         "SELECT message FROM events WHERE run_id = ? AND kind = 'state' ORDER BY id DESC LIMIT 1", (run_id,)
@@ -157,7 +157,7 @@ def _follow_disk(conn: sqlite3.Connection, run_id: int, folder: Path) -> None:
         if path and (folder / path / PINNED).exists():
             conn.execute("UPDATE checkpoints SET pinned = 1 WHERE run_id = ? AND step = ?", (run_id, step))
         elif path and (folder / "checkpoints").is_dir() and not (folder / path).exists():
-            queue.checkpoint_removed(conn, run_id, step)
+            checkpoint_rows.checkpoint_removed(conn, run_id, step)
 
 
 def _json_file(path: Path, problems: list[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from engine.base.messages import msg
 from engine.base.worker_process import worker_alive
 from engine.base.workspace import CHECKPOINTS, Workspace
 from engine.runs import checkpoints
-from engine.store import queries, queue
+from engine.store import checkpoint_rows, queries, queue
 from engine.store.run_records import Outcome
 
 _CHECKPOINT = re.compile(r"([1-9]\d{0,17})@(\d{1,18})")
@@ -122,7 +122,7 @@ def restore_checkpoint(conn: sqlite3.Connection, workspace: Workspace, run_id: i
             checkpoints.pin(folder / CHECKPOINTS, step, True)
     except CheckpointError as error:
         return Outcome(False, run_id, run.state, error.message)
-    queue.checkpoint_restored(conn, run_id, step, kept, pinned)
+    checkpoint_rows.checkpoint_restored(conn, run_id, step, kept, pinned)
     message = msg("the checkpoint of step {step} was taken back out of the trash", step=step)
     queue.note(conn, run_id, "checkpoint-restored", message, step)
     return Outcome(True, run_id, run.state)

@@ -16,7 +16,7 @@ from engine.runs.journal import NAME
 from engine.runs.run_folder import data_changes, read_meta
 from engine.settings.presets import STARTER_MODEL
 from engine.settings.resolve import Layer, read_run, resolve
-from engine.store import queries, queue
+from engine.store import queries, queue, run_lifecycle
 from engine.store.connect import reader, writer
 from engine.store.discover import import_unknown
 from engine.store.journal_import import import_journal
@@ -83,7 +83,7 @@ def ended(workspace: Workspace, control: Control, settings, *steps: int, state: 
     run_id = control.add(settings(**changes))
     folder = workspace.runs / str(run_id)
     with_conn = writer(workspace.database)
-    queue.claim(with_conn, run_id)
+    run_lifecycle.claim(with_conn, run_id)
     write(folder, line("state", state="starting", pid=1), metric(1, loss=1.0))
     for step in steps:
         checkpoint(workspace, run_id, step, "latest")
@@ -240,7 +240,7 @@ def test_a_run_out_of_patience_is_resumed_with_more_of_it_or_earlier(workspace, 
     for point, changes in (("6", {}), ("latest", {"train.early_stopping": 3}), ("latest", {"train.early_stopping": 0})):
         assert control.resume(run_id, point, changes), point
         control.stop(run_id)
-        queue.finish(control._writer(), run_id, RunState.DONE, None)
+        run_lifecycle.finish(control._writer(), run_id, RunState.DONE, None)
 
 
 def test_a_run_killed_before_it_could_say_that_it_ended_early_is_resumed(workspace, control, settings):
@@ -248,7 +248,7 @@ def test_a_run_killed_before_it_could_say_that_it_ended_early_is_resumed(workspa
     run_id = ended(workspace, control, settings, 3, state="running", train__early_stopping=1)
     folder = workspace.runs / str(run_id)
     write(folder, *(line("eval", step=step, values={"eval/loss": 2.0}) for step in (0, 3)))
-    queue.finish(control._writer(), run_id, RunState.FAILED, None)
+    run_lifecycle.finish(control._writer(), run_id, RunState.FAILED, None)
     assert control.resume(run_id)
 
 
@@ -387,7 +387,7 @@ def test_of_a_run_at_work_a_checkpoint_comes_back_pinned(workspace, control, set
     """Its worker deletes what the settings do not keep, at its next save."""
     run_id = ended(workspace, control, settings, 3, 6)
     assert control.delete_checkpoint(run_id, 3) and control.resume(run_id)
-    queue.claim(writer(workspace.database), run_id)
+    run_lifecycle.claim(writer(workspace.database), run_id)
     assert control.restore_checkpoint(run_id, 3)
     pinned = {point.step: point.pinned for point in queries.checkpoints(reader(workspace.database), run_id)}
     assert pinned == {6: False, 3: True}
@@ -397,7 +397,7 @@ def test_of_a_run_at_work_a_checkpoint_comes_back_pinned(workspace, control, set
 def test_an_active_run_keeps_the_checkpoint_it_would_go_on_from(workspace, control, settings):
     run_id = ended(workspace, control, settings, 3, 6)
     assert control.resume(run_id)
-    queue.claim(writer(workspace.database), run_id)
+    run_lifecycle.claim(writer(workspace.database), run_id)
     assert "latest checkpoint of a run that is active" in control.delete_checkpoint(run_id, 6, force=True).why
     assert control.delete_checkpoint(run_id, 3)
 
@@ -445,7 +445,7 @@ def test_a_waiting_run_comes_back_held(workspace, control, settings):
 
 def test_a_run_at_work_is_not_removed(workspace, control, settings):
     run_id = control.add(settings())
-    queue.claim(writer(workspace.database), run_id)
+    run_lifecycle.claim(writer(workspace.database), run_id)
     assert control.trash(run_id).why == f"run {run_id} is starting"
     assert (workspace.runs / str(run_id)).exists()
 
@@ -504,7 +504,7 @@ def test_a_worker_started_by_hand_is_told_of_and_its_end_too(workspace, control,
     control.began(folder, os.getpid())
     run = run_of(workspace, run_id)
     assert (run.state, run.pid) == (RunState.STARTING, os.getpid()) and run.pid_started
-    assert queue.claim(writer(workspace.database), run_id) is None
+    assert run_lifecycle.claim(writer(workspace.database), run_id) is None
     with pytest.raises(InputError, match="being trained already"):
         control.refuse_by_hand(run_id)
     write(folder, line("state", state="starting"), line("state", state="done", step=4))

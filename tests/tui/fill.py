@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.base.workspace import Workspace
 from engine.settings.schema import RunConfig
-from engine.store import connect, journal_import, queue, transactions
+from engine.store import connect, journal_import, queue, run_lifecycle, transactions
 from engine.store.run_records import NewRun, RunState
 
 GIB = 1 << 30
@@ -80,7 +80,7 @@ class Filler:
 
     def train(self, run_id: int, steps: int, start: float = 2.6, end: float = 0.87, seconds: float = 3.1) -> None:
         """Start a run and let it log so many steps."""
-        queue.claim(self.conn, run_id, [f"GPU-{run_id % 2}"], "a100-lab")
+        run_lifecycle.claim(self.conn, run_id, [f"GPU-{run_id % 2}"], "a100-lab")
         begun = self.now - steps * seconds
         events = [{"t": begun, "kind": "state", "state": "starting", "pid": 1000 + run_id, "total_steps": 2000}]
         events.append({"t": begun + 5, "kind": "state", "state": "running", "step": 0})
@@ -122,7 +122,7 @@ class Filler:
     def finish(
         self, run_id: int, state: RunState, reason: str | None = None, error: str | None = None, ago: float = 600
     ) -> None:
-        queue.finish(self.conn, run_id, state, reason, error)
+        run_lifecycle.finish(self.conn, run_id, state, reason, error)
         with transactions.write(self.conn):
             self.conn.execute(
                 "UPDATE runs SET finished = ?, started = ? WHERE id = ?",

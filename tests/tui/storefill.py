@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.settings.resolve import Layer, resolve
-from engine.store import queue, series
+from engine.store import queue, run_lifecycle, series
 from engine.store.connect import writer
 from engine.store.journal_import import import_journal
 from engine.store.run_records import NewRun
@@ -48,7 +48,7 @@ def add_run(
             total_steps=total or steps,
         ),
     )
-    queue.claim(conn, run_id, ("0",))
+    run_lifecycle.claim(conn, run_id, ("0",))
     folder = root / "runs" / str(run_id)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(resolved.config.to_json({"origin": resolved.origin}), "utf-8")

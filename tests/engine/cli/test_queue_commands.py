@@ -22,7 +22,7 @@ from engine.daemon import daemon_client
 from engine.metrics.names import MAIN_SCORES
 from engine.metrics.score import METRICS
 from engine.present.text import cells
-from engine.store import queries, queue
+from engine.store import queries, queue, run_lifecycle
 from engine.store.connect import reader, writer
 from engine.store.journal_import import import_journal
 from engine.store.run_records import RunState
@@ -69,7 +69,7 @@ def states(workspace: Workspace) -> dict[int, str]:
 def work(workspace: Workspace, run_id: int, *lines: bytes) -> None:
     """The run has been claimed and its worker has written this."""
     conn = writer(workspace.database)
-    queue.claim(conn, run_id)
+    run_lifecycle.claim(conn, run_id)
     folder = workspace.runs / str(run_id)
     import_journal(conn, run_id, write(folder, line("state", state="starting", pid=1), *lines))
     conn.close()
@@ -414,7 +414,7 @@ def test_following_a_run_tells_how_it_goes_to_its_end(finetop, workspace, monkey
             write(folder, metric(20, loss=0.5), line("state", state="done"))
             conn = writer(workspace.database)
             import_journal(conn, 1, folder)
-            queue.finish(conn, 1, RunState.DONE, exit_code=0)
+            run_lifecycle.finish(conn, 1, RunState.DONE, exit_code=0)
             conn.close()
 
     monkeypatch.setattr(logs.time, "sleep", works_meanwhile)
@@ -443,7 +443,7 @@ def test_following_the_events_tells_steps_and_waits_for_a_run_to_begin(finetop, 
             work(workspace, 1, metric(1, loss=2.5), line("state", state="stopped"))
         else:
             conn = writer(workspace.database)
-            queue.finish(conn, 1, RunState.STOPPED, exit_code=3)
+            run_lifecycle.finish(conn, 1, RunState.STOPPED, exit_code=3)
             conn.close()
 
     monkeypatch.setattr(logs.time, "sleep", begins)
@@ -544,8 +544,8 @@ def test_every_interrupted_run_is_resumed_by_one_command(finetop, workspace):
     assert finetop("resume", "--interrupted")[1] == "no run was interrupted\n"
     conn = writer(workspace.database)
     for run_id in (1, 3):
-        queue.claim(conn, run_id)
-        queue.finish(conn, run_id, RunState.INTERRUPTED)
+        run_lifecycle.claim(conn, run_id)
+        run_lifecycle.finish(conn, run_id, RunState.INTERRUPTED)
     assert "2 interrupted" in finetop("ls")[1]
     assert len(finetop("resume", "--interrupted")[0].splitlines()) == 2
     assert states(workspace) == {1: "queued", 2: "queued", 3: "queued"}

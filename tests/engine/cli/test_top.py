@@ -10,7 +10,7 @@ import psutil
 from engine.cli.commands.top import rate, table
 from engine.monitor.samples import GpuProcess, GpuSample, HostSample, RunSample, Snapshot
 from engine.present.text import cut, gauge
-from engine.store import queue
+from engine.store import queue, run_lifecycle
 from engine.store.connect import writer
 from engine.store.run_records import NewRun
 from tests.engine.fake_nvml.library import GIB, ROOT, card, machine
@@ -75,9 +75,9 @@ def test_runs_at_work_are_told_with_what_they_take(no_driver, tmp_path):
     workspace = tmp_path / "ws"
     with contextlib.closing(writer(workspace / "runs.db")) as conn:
         run_id = queue.add(conn, NewRun(name="at work"))
-        queue.claim(conn, run_id)
+        run_lifecycle.claim(conn, run_id)
         worker = psutil.Process()
-        queue.started(conn, run_id, worker.pid, worker.create_time())
+        run_lifecycle.started(conn, run_id, worker.pid, worker.create_time())
     load = json.loads(top(no_driver, "--json", "--workspace", str(workspace)))["runs"][str(run_id)]
     assert load["processes"] >= 1 and load["rss_bytes"] > 0
     (workspace / "runs.db").write_bytes(b"scrambled" * 1000)

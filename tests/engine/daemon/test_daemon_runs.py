@@ -15,7 +15,7 @@ import pytest
 from engine.base.errors import EngineError
 from engine.control import Control
 from engine.daemon import daemon_client
-from engine.store import queue
+from engine.store import queue, run_lifecycle
 from engine.store.run_records import RunState
 from tests.engine.daemon.daemonkit import REPOSITORY, WORKER, Bench, status
 from tests.engine.store.storekit import until
@@ -86,7 +86,7 @@ def test_an_end_that_nobody_saw_is_read_from_the_journal(bench):
 def test_a_claimed_run_whose_worker_never_came_up_is_started_once(bench):
     run_id = bench.add(steps=5)
     with bench.writing() as conn:
-        assert queue.claim(conn, run_id)
+        assert run_lifecycle.claim(conn, run_id)
     bench.start()
     (run,) = bench.until_ended(run_id)
     assert (run.state, run.attempts) == (RunState.DONE, 1)
@@ -355,8 +355,8 @@ def test_a_reboot_leaves_runs_interrupted_and_not_started_again(bench):
     """A worker that was there before the machine started, and is not now."""
     run_id = bench.add(steps=5)
     with bench.writing() as conn:
-        queue.claim(conn, run_id)
-        queue.started(conn, run_id, 2**22 + 7, psutil.boot_time() - 3600)  # beyond the kernel's largest pid
+        run_lifecycle.claim(conn, run_id)
+        run_lifecycle.started(conn, run_id, 2**22 + 7, psutil.boot_time() - 3600)  # beyond the kernel's largest pid
     bench.start()
     (run,) = bench.until_ended(run_id)
     assert (run.state, run.reason) == (RunState.INTERRUPTED, "the machine was restarted")
@@ -367,8 +367,8 @@ def test_a_stranger_with_the_workers_pid_is_left_alone(bench):
     """The worker is gone, and its number belongs to this test."""
     run_id = bench.add(steps=5)
     with bench.writing() as conn:
-        queue.claim(conn, run_id)
-        queue.started(conn, run_id, os.getpid(), time.time() - 86400 * 365)
+        run_lifecycle.claim(conn, run_id)
+        run_lifecycle.started(conn, run_id, os.getpid(), time.time() - 86400 * 365)
         queue.request(conn, run_id, "kill")
     bench.start()
     bench.until(lambda: bench.run(run_id).ended)
@@ -395,7 +395,7 @@ def test_a_worker_started_by_hand_is_followed_and_never_doubled(bench):
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
         worker = subprocess.Popen(words, stdout=log, stderr=log, env=environment, start_new_session=True)
     with bench.writing() as conn:
-        assert queue.begin(conn, run_id, worker.pid, psutil.Process(worker.pid).create_time(), platform.node())
+        assert run_lifecycle.begin(conn, run_id, worker.pid, psutil.Process(worker.pid).create_time(), platform.node())
         queue.edit(conn, run_id, retries=3)
     bench.start()
     bench.until_step(run_id, 20)
@@ -431,7 +431,7 @@ def test_a_wish_that_the_daemon_before_had_passed_on_is_no_interruption(bench):
 def test_a_wish_reaches_a_run_that_was_claimed_and_never_began(bench):
     run_id = bench.add(steps=5)
     with bench.writing() as conn:
-        queue.claim(conn, run_id)
+        run_lifecycle.claim(conn, run_id)
         queue.request(conn, run_id, "stop")
     bench.start()
     (run,) = bench.until_ended(run_id)
@@ -443,7 +443,7 @@ def test_a_claimed_run_whose_lock_is_given_up_without_a_word_is_started_after_al
     """As when the warm process is killed with the request, and the lock in it, unread."""
     run_id = bench.add(steps=5)
     with bench.writing() as conn:
-        queue.claim(conn, run_id)
+        run_lifecycle.claim(conn, run_id)
     with open(bench.workspace.runs / str(run_id) / "log.txt", "ab") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
         bench.start()

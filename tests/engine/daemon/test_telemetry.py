@@ -13,7 +13,7 @@ from engine.daemon.limits import Limits
 from engine.daemon.main_loop import bound_file
 from engine.daemon.telemetry import Telemetry, usage_key
 from engine.monitor.samples import GpuProcess, GpuSample, HostSample, RunSample, Snapshot
-from engine.store import gpu_samples, queries, queue
+from engine.store import gpu_samples, queries, queue, run_lifecycle
 from engine.store.connect import writer
 from engine.store.run_records import GpuReading, NewRun
 
@@ -44,7 +44,7 @@ def snapshot(second: float, run: int, used: int = 10, util: float = 50.0) -> Sna
 @pytest.fixture
 def running(store):
     queue.add(store, NewRun())
-    queue.claim(store, 1, ["0"])
+    run_lifecycle.claim(store, 1, ["0"])
     return queries.run(store, 1)
 
 
@@ -133,10 +133,10 @@ def test_points_of_a_run_are_written_once_for_a_step(store, running):
 
 
 def test_a_settled_run_is_not_found_again(store, running):
-    queue.started(store, 1, 77, 1.0)
+    run_lifecycle.started(store, 1, 77, 1.0)
     store.execute("UPDATE runs SET state = 'failed' WHERE id = 1")  # as its journal says
     assert [run.id for run in queries.unsettled(store)] == [1]
-    queue.explain(store, 1, error="last lines", exit_code=1)
+    run_lifecycle.explain(store, 1, error="last lines", exit_code=1)
     assert queries.unsettled(store) == ()
 
 

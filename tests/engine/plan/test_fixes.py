@@ -15,7 +15,7 @@ from engine.plan.fixes import Fix, chosen_fix, failure_cause, fixed, fixes_of, g
 from engine.plan.gpu_fit import GpuSpec
 from engine.runs.failure_reasons import BROKEN_MODEL, SINGLE_EXAMPLE_TOO_LARGE
 from engine.settings.resolve import Layer, read_run, resolve
-from engine.store import queries, queue
+from engine.store import queries, run_lifecycle
 from engine.store.connect import reader, writer
 from engine.store.journal_import import import_journal
 from engine.store.run_records import Event, Run, RunState
@@ -42,7 +42,7 @@ def fail(workspace: Workspace, settings: dict, *lines: bytes, reason: str = "it 
     begin = [line("state", state="starting", pid=1), line("state", state="running", step=0)]
     write(folder, *begin, *lines, line("state", state="failed", step=3, reason=reason, **last))
     with contextlib.closing(writer(workspace.database)) as conn:
-        queue.claim(conn, run_id)
+        run_lifecycle.claim(conn, run_id)
         import_journal(conn, run_id, folder)
     return run_id
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.runs import journal
 from engine.runs.journal import SampledAnswer
-from engine.store import chart_queries, journal_import, queries, queue
+from engine.store import chart_queries, journal_import, queries, queue, run_lifecycle
 from engine.store.connect import reader, writer
 from engine.store.journal_import import import_journal
 from engine.store.run_records import NewRun, RunState
@@ -30,7 +30,7 @@ def conn(tmp_path):
 @pytest.fixture
 def run_id(conn):
     run_id = queue.add(conn, NewRun(name="a"))
-    queue.claim(conn, run_id)
+    run_lifecycle.claim(conn, run_id)
     return run_id
 
 
@@ -170,7 +170,7 @@ def test_a_resume_takes_back_what_lies_beyond_its_step_and_keeps_what_happened(c
     import_journal(conn, run_id, folder)
     assert queries.run(conn, run_id).best_eval == 0.1
     queue.resume(conn, run_id)
-    queue.claim(conn, run_id)
+    run_lifecycle.claim(conn, run_id)
     write(folder, line("resume", from_step=100), metric(101, loss=20.0), metric(102, loss=3.0))
     import_journal(conn, run_id, folder)
     assert points(conn, run_id)[-3:] == [(100, 9.0), (101, 20.0), (102, 3.0)]
@@ -202,7 +202,7 @@ def test_a_shortened_or_replaced_journal_is_read_from_its_beginning(conn, run_id
 def test_a_journal_s_late_word_does_not_end_a_run_that_waits_again(conn, run_id, folder):
     write(folder, line("state", state="running"))
     import_journal(conn, run_id, folder)
-    queue.finish(conn, run_id, RunState.INTERRUPTED)
+    run_lifecycle.finish(conn, run_id, RunState.INTERRUPTED)
     queue.resume(conn, run_id)
     write(folder, line("state", state="stopped"))
     import_journal(conn, run_id, folder)
@@ -412,7 +412,7 @@ def test_what_a_worker_does_instead_of_steps_is_known_until_it_steps_again(conn,
     assert phase() is None
     write(folder, line("beat", 4.0, next=60, doing="saving"))
     assert phase() == "saving"
-    queue.finish(conn, run_id, RunState.FAILED, "killed")
+    run_lifecycle.finish(conn, run_id, RunState.FAILED, "killed")
     assert phase() is None, "its process ended while it saved"
     queue.resume(conn, run_id)
     queue.set_waiting(conn, {run_id: ("gpu", "1 GPU")})

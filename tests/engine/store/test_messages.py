@@ -7,7 +7,7 @@ import pytest
 from engine.base.errors import ConfigError, EngineError
 from engine.base.messages import Message, msg, restored
 from engine.runs.journal import Journal, read
-from engine.store import queries, queue
+from engine.store import queries, queue, run_lifecycle
 from engine.store.connect import reader, writer
 from engine.store.journal_import import import_journal
 from engine.store.rebuild import rebuild
@@ -21,7 +21,7 @@ TEXT = "/data/a.jsonl is gone: 1,200 rows were read"
 def run_with(conn, tmp_path, reason):
     """A run that failed for a reason, as its worker's journal says."""
     run_id = queue.add(conn, NewRun())
-    queue.claim(conn, run_id)
+    run_lifecycle.claim(conn, run_id)
     folder = tmp_path / "runs" / str(run_id)
     folder.mkdir(parents=True)
     journal = Journal(folder)
@@ -60,15 +60,15 @@ def test_reasons_to_wait_and_events_of_the_queue_keep_theirs(tmp_path):
     check(queries.run(conn, run_id).wait_reason)
     queue.note(conn, run_id, "retry", REASON)
     check(queries.events(conn, run_id)[0].message)
-    queue.claim(conn, run_id)
-    queue.finish(conn, run_id, RunState.FAILED, REASON)
+    run_lifecycle.claim(conn, run_id)
+    run_lifecycle.finish(conn, run_id, RunState.FAILED, REASON)
     check(queries.run(conn, run_id).reason)
 
 
 def test_a_template_of_another_text_is_disregarded(tmp_path):
     conn = writer(tmp_path / "runs.db")
     run_id, folder = run_with(conn, tmp_path, REASON)
-    queue.explain(conn, run_id, "killed")
+    run_lifecycle.explain(conn, run_id, "killed")
     assert queries.run(conn, run_id).reason == "killed"
     assert not isinstance(queries.run(conn, run_id).reason, Message)
     nonsense = [1, {"template": 1}, {"template": "{0}", "values": {}}, {"template": "{a.b}", "values": {"a": 1}}, None]

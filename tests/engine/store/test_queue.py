@@ -1,11 +1,11 @@
-"""The queue's operations: each change wins or says why it lost."""
+"""Changes of runs, queued, claimed and ended: each wins or says why it lost."""
 
 import random
 import time
 
 import pytest
 
-from engine.store import filters, journal_import, queries, queue
+from engine.store import filters, journal_import, queries, queue, run_lifecycle
 from engine.store.connect import reader, writer
 from engine.store.filters import SORTS
 from engine.store.run_records import NewRun, Outcome, RunState
@@ -28,11 +28,11 @@ def conn(path):
 CLAIM_ALL = """
 import sys, time
 from pathlib import Path
-from engine.store import queue
+from engine.store import run_lifecycle
 from engine.store.connect import writer
 conn = writer(Path(sys.argv[1]))
 time.sleep(max(0, float(sys.argv[2]) - time.time()))
-print(*[run_id for run_id in map(int, sys.argv[3:]) if queue.claim(conn, run_id)])
+print(*[run_id for run_id in map(int, sys.argv[3:]) if run_lifecycle.claim(conn, run_id)])
 """
 
 
@@ -77,18 +77,18 @@ def test_a_queued_run_keeps_its_settings_and_where_they_came_from(conn):
 
 def test_a_run_from_queue_to_end(conn):
     run_id = queue.add(conn, NewRun(name="a"))
-    run = queue.claim(conn, run_id, gpus=("0", "GPU-ab"), host="box")
+    run = run_lifecycle.claim(conn, run_id, gpus=("0", "GPU-ab"), host="box")
     assert run.state is RunState.STARTING and run.gpus == ("0", "GPU-ab") and run.attempts == 1
-    assert queue.claim(conn, run_id) is None
-    assert queue.started(conn, run_id, 4711, 12.5)
-    assert queue.finish(conn, run_id, RunState.FAILED, "out of memory", "Traceback", 1)
-    lost = queue.finish(conn, run_id, RunState.DONE)
+    assert run_lifecycle.claim(conn, run_id) is None
+    assert run_lifecycle.started(conn, run_id, 4711, 12.5)
+    assert run_lifecycle.finish(conn, run_id, RunState.FAILED, "out of memory", "Traceback", 1)
+    lost = run_lifecycle.finish(conn, run_id, RunState.DONE)
     assert lost == Outcome(False, run_id, RunState.FAILED, f"run {run_id} has failed")
     ended = queries.run(conn, run_id)
     assert (ended.reason, ended.exit_code, ended.pid) == ("out of memory", 1, None)
     assert queries.error(conn, run_id) == "Traceback"
     assert queue.resume(conn, run_id, from_step=40)
-    again = queue.claim(conn, run_id)
+    again = run_lifecycle.claim(conn, run_id)
     assert again.attempts == 2 and again.resume_step == 40 and again.reason is None
 
 
@@ -98,29 +98,29 @@ def test_held_trashed_and_dependent_runs_cannot_be_claimed(conn):
     held = queue.add(conn, NewRun(held=True))
     trashed = queue.add(conn, NewRun())
     assert queue.trash(conn, trashed)
-    assert all(queue.claim(conn, run) is None for run in (dependent, held, trashed))
+    assert all(run_lifecycle.claim(conn, run) is None for run in (dependent, held, trashed))
     assert queries.dependencies(conn) == {dependent: ((first, RunState.QUEUED),)}
-    queue.claim(conn, first)
-    assert queue.claim(conn, dependent) is None
-    queue.finish(conn, first, RunState.DONE)
-    assert queue.claim(conn, dependent)
-    assert queue.release(conn, held) and queue.claim(conn, held)
+    run_lifecycle.claim(conn, first)
+    assert run_lifecycle.claim(conn, dependent) is None
+    run_lifecycle.finish(conn, first, RunState.DONE)
+    assert run_lifecycle.claim(conn, dependent)
+    assert queue.release(conn, held) and run_lifecycle.claim(conn, held)
 
 
 def test_a_run_does_not_start_after_one_that_failed_nor_waits_for_one_that_is_not_there(conn):
     first = queue.add(conn, NewRun())
     second = queue.add(conn, NewRun(after=(first,)))
-    queue.claim(conn, first)
-    queue.finish(conn, first, RunState.FAILED)
-    assert queue.claim(conn, second) is None
+    run_lifecycle.claim(conn, first)
+    run_lifecycle.finish(conn, first, RunState.FAILED)
+    assert run_lifecycle.claim(conn, second) is None
     with pytest.raises(StoreError, match="no such run"):
         queue.add(conn, NewRun(after=(99,)))
 
 
 def test_the_wait_after_a_resume_is_no_work_and_why_the_run_had_ended_is_kept(conn):
     run_id = queue.add(conn, NewRun())
-    queue.claim(conn, run_id)
-    queue.finish(conn, run_id, RunState.STOPPED, "asked to stop", exit_code=3)
+    run_lifecycle.claim(conn, run_id)
+    run_lifecycle.finish(conn, run_id, RunState.STOPPED, "asked to stop", exit_code=3)
     before = queries.run(conn, run_id)
     assert queue.resume(conn, run_id) and queue.request(conn, run_id, "stop")
     after = queries.run(conn, run_id)
@@ -133,13 +133,13 @@ def test_the_wait_after_a_resume_is_no_work_and_why_the_run_had_ended_is_kept(co
 
 def test_a_wish_reaches_a_run_that_is_active_and_stops_one_that_waits(conn):
     waiting, active = queue.add_all(conn, [NewRun(), NewRun()])
-    queue.claim(conn, active)
+    run_lifecycle.claim(conn, active)
     assert queue.request(conn, waiting, "stop").state is RunState.STOPPED
     assert queue.request(conn, active, "stop") and queries.run(conn, active).wanted == "stop"
     assert queue.request(conn, active, "kill") and queries.run(conn, active).wanted == "kill"
     assert not queue.request(conn, active, "stop"), "a kill is not softened"
     assert queries.run(conn, active).wanted == "kill"
-    queue.finish(conn, active, RunState.STOPPED)
+    run_lifecycle.finish(conn, active, RunState.STOPPED)
     assert queue.request(conn, active, "stop").why == f"run {active} has been stopped"
     assert queue.request(conn, 99, "stop").why == "there is no run 99"
     assert queries.run(conn, active).wanted is None
@@ -161,7 +161,7 @@ def test_moving_keeps_the_place_that_was_asked_for_across_priorities(conn):
     assert queue.move(conn, 2, 1) and order(conn) == [1, 2, 3, 4]
     assert queue.move(conn, 1, "up") and order(conn) == [1, 2, 3, 4]
     assert queue.add(conn, NewRun()) == 5 and order(conn) == [1, 2, 3, 4, 5]
-    queue.claim(conn, 4)
+    run_lifecycle.claim(conn, 4)
     assert queue.move(conn, 4, "up").why == "run 4 is starting"
 
 
@@ -179,7 +179,7 @@ def test_the_order_is_total_after_any_moves(conn):
 
 def test_the_trash_gives_back_what_it_took_and_takes_nothing_that_runs(conn):
     waiting, active = queue.add_all(conn, [NewRun(), NewRun()])
-    queue.claim(conn, active)
+    run_lifecycle.claim(conn, active)
     assert queue.trash(conn, active).why == f"run {active} is starting"
     assert queue.trash(conn, waiting) and queries.list_runs(conn, trashed=True)[0].id == waiting
     assert [run.id for run in queries.list_runs(conn)] == [active] and order(conn) == []
@@ -190,11 +190,11 @@ def test_the_trash_gives_back_what_it_took_and_takes_nothing_that_runs(conn):
 
 def test_purge_leaves_nothing_behind(conn, tmp_path):
     run_id = queue.add(conn, NewRun(settings={"a.b": 1}))
-    queue.claim(conn, run_id)
+    run_lifecycle.claim(conn, run_id)
     folder = storekit.write(tmp_path / "1", *(storekit.metric(step, loss=1.0) for step in range(100)))
     journal_import.import_journal(conn, run_id, folder)
     queue.note(conn, run_id, "retry", "again")
-    queue.finish(conn, run_id, RunState.DONE)
+    run_lifecycle.finish(conn, run_id, RunState.DONE)
     assert queue.trash(conn, run_id) and queue.purge(conn, run_id)
     for table in ("runs", "settings", "events", "points", "metric_pyramid", "metric_summary", "checkpoints"):
         assert conn.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
@@ -212,7 +212,7 @@ def test_names_notes_and_tags_can_be_edited_but_what_a_run_asks_for_only_while_i
     assert queue.edit(conn, run_id, name="b", tags=("good", "sql"), gpus_wanted=2)
     run = queries.run(conn, run_id)
     assert (run.name, run.tags, run.gpus_wanted) == ("b", ("good", "sql"), 2)
-    queue.claim(conn, run_id)
+    run_lifecycle.claim(conn, run_id)
     assert not queue.edit(conn, run_id, gpus_wanted=1)
     assert queue.edit(conn, run_id, note="fine")
     with pytest.raises(ValueError, match="state"):
@@ -230,8 +230,8 @@ def many(conn):
             NewRun(name="微调", model="qwen:7b", data="问答.csv", held=True),
         ],
     )
-    queue.claim(conn, 2)
-    queue.finish(conn, 2, RunState.FAILED, "out of memory")
+    run_lifecycle.claim(conn, 2)
+    run_lifecycle.finish(conn, 2, RunState.FAILED, "out of memory")
     return conn
 
 
@@ -268,7 +268,7 @@ def test_filters(many, text, ids):
 
 
 def test_lists_stand_in_the_order_of_the_screen_or_by_any_column(many):
-    queue.claim(many, 3)
+    run_lifecycle.claim(many, 3)
     assert [run.id for run in queries.list_runs(many)] == [3, 1, 4, 2]
     assert [run.id for run in queries.list_runs(many, sort="id", descending=True)] == [4, 3, 2, 1]
     for sort in SORTS:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from engine.settings.schema import RunConfig
-from engine.store import chart_queries, queries, queue
+from engine.store import chart_queries, checkpoint_rows, queries, queue, run_lifecycle
 from engine.store.connect import reader, writer
 from engine.store.journal_import import import_journal
 from engine.store.new_run import from_config
@@ -46,10 +46,10 @@ def workspace(tmp_path):
         new = dataclasses.replace(from_config(json.loads(config.to_json())), after=after, priority=priority)
         queue.add(conn, new, run_id)
         if lines:
-            queue.claim(conn, run_id)
+            run_lifecycle.claim(conn, run_id)
             import_journal(conn, run_id, write(folder, *lines))
     queue.edit(conn, 1, note="the good one", tags=("keep",))
-    queue.pin(conn, 1, 300)
+    checkpoint_rows.pin(conn, 1, 300)
     queue.note(conn, 2, "retry", "tried again")
     queue.set_meta(conn, "seen:kim", "123")
     conn.close()
@@ -111,7 +111,7 @@ def test_the_id_of_a_run_that_was_deleted_is_not_given_again(workspace):
 def test_what_was_killed_or_taken_off_the_queue_does_not_come_back_to_life(workspace):
     conn = writer(workspace / "runs.db")
     queue.request(conn, 4, "stop")
-    queue.finish(conn, 3, RunState.STOPPED, "killed by you at step 1")
+    run_lifecycle.finish(conn, 3, RunState.STOPPED, "killed by you at step 1")
     conn.close()
     rebuild(workspace)
     conn = reader(workspace / "runs.db")

@@ -8,7 +8,7 @@ import pytest
 from engine.base.workspace import Workspace
 from engine.control import Control
 from engine.present.text import cells
-from engine.store import queries, queue
+from engine.store import queries, run_lifecycle
 from engine.store.connect import reader
 from engine.store.run_records import RunState
 from tests.tui.fill import Filler
@@ -161,7 +161,7 @@ def test_what_is_written_after_the_database_was_deleted_is_refused_and_not_lost(
 async def test_why_a_checkpoint_is_kept_has_the_room_that_others_leave(tmp_path):
     filler = Filler(tmp_path)
     run_id = filler.add("one")
-    queue.claim(filler.conn, run_id)
+    run_lifecycle.claim(filler.conn, run_id)
     saved = {"kind": "checkpoint", "step": 30, "path": "checkpoints/step-00000030", "bytes": 1_000_000}
     filler.journal(
         run_id, {"kind": "state", "state": "running"}, saved | {"kept": ["best", "epoch-3", "last-3", "latest"]}
@@ -179,7 +179,7 @@ async def test_why_a_checkpoint_is_kept_has_the_room_that_others_leave(tmp_path)
 async def test_since_when_the_loss_is_nan_is_said_under_the_chart_and_in_the_list(tmp_path):
     filler = Filler(tmp_path)
     run_id = filler.add("nan-run")
-    queue.claim(filler.conn, run_id)
+    run_lifecycle.claim(filler.conn, run_id)
     steps = [{"kind": "metric", "step": step, "values": {"train/loss": 1.0}} for step in range(1, 12)]
     lost = {"values": {"train/loss": None}, "nonfinite": {"train/loss": "nan"}}
     steps += [{"kind": "metric", "step": step, **lost} for step in range(12, 31)]

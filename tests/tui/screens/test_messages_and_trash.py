@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.store import queries, queue
+from engine.store import queries, queue, run_lifecycle
 from engine.store.connect import reader
 from engine.store.run_records import RunState
 from tests.tui.fill import Filler, fill
@@ -108,7 +108,7 @@ async def test_who_comes_back_is_told_what_ended_since_the_screen_was_left(own, 
     ended = [filler.add(f"while-away-{number}") for number in range(6)]
     for run_id in ended:
         filler.train(run_id, 3)
-        queue.finish(filler.conn, run_id, RunState.FAILED, reason="out of memory")
+        run_lifecycle.finish(filler.conn, run_id, RunState.FAILED, reason="out of memory")
     async with Really(own) as shown:
         await until(lambda: "since you last looked" in shown.news)
         assert f"{ended[0]}, {ended[1]}, {ended[2]} and 3 more" in shown.news

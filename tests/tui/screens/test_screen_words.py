@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from engine.store import queue
+from engine.store import run_lifecycle
 from engine.store.run_records import Outcome, RunState
 from tests.tui.conftest import NOW
 from tests.tui.fill import Filler
@@ -149,7 +149,7 @@ async def test_the_epoch_is_that_of_the_last_step_not_of_the_last_checkpoint(fil
 async def test_the_log_tells_between_its_lines_what_became_of_the_run(tmp_path):
     filler = Filler(tmp_path, NOW)
     run_id = filler.add("told", created=NOW - 90_000)
-    queue.claim(filler.conn, run_id)
+    run_lifecycle.claim(filler.conn, run_id)
     folder = filler.folder(run_id)
 
     def prints(text: str) -> None:
