@@ -182,13 +182,16 @@ class Control:
             resolved = read_run(folder)
             queue.put_settings(self._writer(), int(folder.name), resolved.config.flat(), resolved.origin)
 
-    def ended(self, folder: Path, exit_code: int) -> None:
-        """That worker is gone. A daemon finds out more than an exit code says, so it is left to it where one runs."""
+    def ended(self, folder: Path, exit_code: int, out_of_memory: str = "") -> None:
+        """That worker is gone; `out_of_memory`: what had run out, where the kernel's OOM killer took it.
+
+        A daemon finds out more than an exit code says, so it is left to it where one runs.
+        """
         if self.workspace.database.exists():
             resolved = read_run(folder)  # as it was, where it could not go on
             queue.put_settings(self._writer(), int(folder.name), resolved.config.flat(), resolved.origin)
         if self.workspace.database.exists() and not daemon_client.status(self.workspace).running:
-            discover.ended(self._writer(), folder, exit_code)
+            discover.ended(self._writer(), folder, exit_code, out_of_memory)
 
     # for whoever shows runs
 

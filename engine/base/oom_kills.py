@@ -82,6 +82,11 @@ class OomWatch:
         return "Someone sent SIGKILL: the kernel's OOM killer, which does so when memory runs out, has counted nothing."
 
 
+def oom_reason(ran_out: str, where: str = "") -> str:
+    """Why a run ended whose worker it took. `ran_out`: a verdict; `where`: such as ` at step 40`."""
+    return msg("out of memory ({ran_out}){where}: the kernel's OOM killer ended it", ran_out=ran_out, where=where)
+
+
 def machine_memory() -> str:
     """`all 23.5 GiB of this machine`."""
     total_bytes = _entries("proc/meminfo").get("MemTotal:", 0) * 1024

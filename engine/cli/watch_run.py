@@ -42,6 +42,8 @@ class Watcher:
         self.folder = folder
         self.events: list[dict[str, Any]] = []
         """Everything the journal has said since the watch began."""
+        self.out_of_memory = ""
+        """What had run out, in words, where the kernel's OOM killer took the worker."""
         self._line = LiveLine(out or sys.stderr)
         self._offset = self._size() if earlier is None else 0
         self._earlier = earlier
@@ -83,6 +85,8 @@ class Watcher:
             for number, handler in previous.items():
                 signal.signal(number, handler)
             self.clear()
+        if worker.returncode == -signal.SIGKILL:
+            self.out_of_memory = oom.verdict()
         return self._conclude(worker.returncode, oom.hint(worker.returncode))
 
     def _pass_on(self, worker: subprocess.Popen) -> None:

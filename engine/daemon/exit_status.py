@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.base.messages import msg
+from engine.base.oom_kills import oom_reason
 from engine.base.units import duration
 from engine.base.worker_process import DONE, STOPPED, signal_name
 from engine.store.run_records import RunState
@@ -124,11 +125,7 @@ def classify_exit(evidence: ExitEvidence) -> ExitStatus:
         )
     number = None if status is None else _signal(status)
     if evidence.out_of_memory and (number == signal.SIGKILL or status is None):
-        reason = msg(
-            "out of memory ({ran_out}){where}: the kernel's OOM killer ended it",
-            ran_out=evidence.out_of_memory,
-            where=where,
-        )
+        reason = oom_reason(evidence.out_of_memory, where)
         return ExitStatus(ExitCause.HOST_MEMORY, RunState.FAILED, reason, code)
     if evidence.requested == "stop" and number == signal.SIGTERM:
         return ExitStatus(ExitCause.STOPPED, RunState.STOPPED, msg("stopped while loading{where}", where=where), code)

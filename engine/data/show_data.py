@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.base.errors import InputError
 from engine.base.messages import msg
+from engine.base.oom_kills import OomWatch
 from engine.base.worker_process import worker_command, worker_environment
 from engine.data.token_counter import example_line, worker_error
 from engine.formats import Row, stream_data
@@ -64,7 +65,7 @@ def _chosen(read: Iterator[Row], rows: int, line: int) -> Iterator[Row]:
 def _described(rows: list[Row], config: RunConfig) -> list[list[dict[str, Any]]]:
     if not rows:
         return []
-    settings = json.dumps(config.flat()).encode()
+    settings, oom = json.dumps(config.flat()).encode(), OomWatch()
     done = subprocess.run(
         worker_command(module="engine.worker.show_turns"),
         input=b"".join([settings, b"\n", *(example_line(row.example) for row in rows if row.example)]),
@@ -73,5 +74,5 @@ def _described(rows: list[Row], config: RunConfig) -> list[list[dict[str, Any]]]
         check=False,
     )
     if done.returncode:
-        raise worker_error(done.returncode, done.stderr)
+        raise worker_error(done.returncode, done.stderr, oom)
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -9,7 +9,8 @@ from typing import IO
 
 from engine.base.errors import EngineError
 from engine.base.messages import msg
-from engine.base.worker_process import worker_command, worker_environment
+from engine.base.oom_kills import OomWatch
+from engine.base.worker_process import how_it_left, worker_command, worker_environment
 from engine.formats.examples import Example
 
 
@@ -17,6 +18,7 @@ class TokenCounter:
     """Feed examples with `add`; `finish` waits for the rest and hands out what was counted."""
 
     def __init__(self, model: str, max_length: int) -> None:
+        self._oom = OomWatch()
         self._process = subprocess.Popen(
             worker_command(model, "--max-length", str(max_length), module="engine.worker.count_tokens"),
             stdin=subprocess.PIPE,
@@ -59,7 +61,7 @@ class TokenCounter:
             reader.join()
         code = self._process.wait()
         if code:
-            raise worker_error(code, self._complaint)
+            raise worker_error(code, self._complaint, self._oom)
         return self._lengths, self._left, self._notes
 
     def stop(self) -> None:
@@ -81,13 +83,11 @@ def example_line(example: Example) -> bytes:
     return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
-def worker_error(code: int, complaint: bytes) -> EngineError:
-    """Why a worker process left with this code, by what it wrote to stderr."""
+def worker_error(code: int, complaint: bytes, oom: OomWatch) -> EngineError:
+    """Why a worker process left with this code, by what it wrote to stderr, or what the kernel counted."""
     message = complaint.decode("utf-8", "replace").strip()
-    error = EngineError(
-        message.splitlines()[-1]
-        if code == 1 and message
-        else message or msg("the tokenizer failed ({code})", code=code)
-    )
+    if code < 0 or not message:
+        message = msg("the tokenizer's process {code}", code=how_it_left(code))
+    error = EngineError(message.splitlines()[-1] if code == 1 else message, oom.hint(code))
     error.exit_code = 2 if code == 2 else 1
     return error

@@ -14,7 +14,8 @@ from engine import __version__
 from engine.base.atomic_files import atomic_write
 from engine.base.errors import EngineError
 from engine.base.messages import msg
-from engine.base.worker_process import worker_command, worker_environment
+from engine.base.oom_kills import OomWatch
+from engine.base.worker_process import how_it_left, worker_command, worker_environment
 from engine.models.model_shape import find_config
 from engine.plan.memory import UNKNOWN_SUPERVISED, EstimateInputs, MemoryEstimate
 from engine.settings.schema import RunConfig
@@ -60,6 +61,7 @@ def run_trace(request: dict[str, Any], seconds: float = 600) -> dict[str, Any]:
     """The answer, and remembered from now on. 5 to 30 s for models up to 8B. Raises EngineError where it fails."""
     if answered := remembered(request):
         return answered
+    oom = OomWatch()
     try:
         done = subprocess.run(
             worker_command(module="engine.worker.trace.trace"),
@@ -74,9 +76,10 @@ def run_trace(request: dict[str, Any], seconds: float = 600) -> dict[str, Any]:
         done, answer = None, None
     if answer is None:
         output = done.stderr.decode("utf-8", "replace").strip().splitlines() if done else []
+        killed = how_it_left(done.returncode) if done and done.returncode < 0 else ""
         raise EngineError(
-            msg("the trace failed: {last_line}", last_line=output[-1] if output else "no answer"),
-            "The estimate by arithmetic stands on its own.",
+            msg("the trace failed: {last_line}", last_line=killed or (output[-1] if output else "no answer")),
+            f"{oom.hint(done.returncode) if done else ''} The estimate by arithmetic stands on its own.".strip(),
         )
     _remember(request, answer)
     return answer

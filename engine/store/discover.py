@@ -10,10 +10,11 @@ import sqlite3
 from pathlib import Path
 
 from engine.base.messages import msg
+from engine.base.oom_kills import oom_reason
 from engine.base.worker_process import started_at
 from engine.base.workspace import Workspace
 from engine.runs.journal import NAME
-from engine.store import run_lifecycle
+from engine.store import queue, run_lifecycle
 from engine.store.journal_import import import_journal
 from engine.store.rebuild import take_in
 from engine.store.run_records import ACTIVE, RunState
@@ -63,10 +64,16 @@ def began(conn: sqlite3.Connection, folder: Path, pid: int) -> bool:
         return bool(run_lifecycle.begin(conn, run_id, pid, started_at(pid), platform.node()))
 
 
-def ended(conn: sqlite3.Connection, folder: Path, exit_code: int) -> None:
-    """Tell that such a worker is gone: what its journal said stands, else that it vanished."""
+def ended(conn: sqlite3.Connection, folder: Path, exit_code: int, out_of_memory: str = "") -> None:
+    """Tell that such a worker is gone: what its journal said stands, else that it vanished. `out_of_memory`: what had
+    run out when the kernel's OOM killer took it."""
     run_id = int(folder.name)
     import_journal(conn, run_id, folder)
     reason = msg("its worker was killed by signal {exit_code}", exit_code=-exit_code) if exit_code < 0 else None
+    if out_of_memory:
+        reason = oom_reason(out_of_memory)
     if not run_lifecycle.finish(conn, run_id, RunState.FAILED, reason, exit_code=exit_code):
         run_lifecycle.explain(conn, run_id, exit_code=exit_code)
+    elif out_of_memory:
+        words = msg("{cause}: {reason}", cause="oom-killer", reason=reason)
+        queue.note(conn, run_id, "ended", words, detail={"cause": "oom-killer"})

@@ -11,6 +11,7 @@ import pytest
 from engine.base.errors import EngineError, InputError
 from engine.base.workspace import PINNED, Workspace
 from engine.control import Control
+from engine.plan.fixes import failure_cause
 from engine.runs import data_fingerprint
 from engine.runs.journal import NAME
 from engine.runs.run_folder import data_changes, read_meta
@@ -517,6 +518,11 @@ def test_a_worker_started_by_hand_is_told_of_and_its_end_too(workspace, control,
         RunState.FAILED,
         "its worker was killed by signal 9",
     )
+    control.began(folder, os.getpid())
+    control.ended(folder, -9, "limit 3.0 GiB of this container")
+    run = run_of(workspace, run_id)
+    assert run.reason == "out of memory (limit 3.0 GiB of this container): the kernel's OOM killer ended it"
+    assert failure_cause(run, queries.events(reader(workspace.database), run_id)) == "oom-killer"
 
 
 def test_a_waiting_run_is_not_trained_by_hand_beside_the_queue(workspace, control, settings):

@@ -84,7 +84,12 @@ def run_plan(options: argparse.Namespace) -> int:
     probed = _probe(Resolved(config, resolved.origin)) if options.probe else None
     way = forecast(config, report, machine, past, needs, prices, probed)
     if options.json:
-        head = {"settings": resolved.config.flat(), "origin": resolved.origin}
+        host = {
+            "memory_bytes": machine.memory_bytes,
+            "free_bytes": machine.memory_free_bytes,
+            "limited_by": machine.memory_owner or None,
+        }
+        head = {"host": host, "settings": resolved.config.flat(), "origin": resolved.origin}
         print_json(
             head | report | {"memory": memory_json(needs)} | forecast_json(way) | {"findings": to_json(findings)}
         )
@@ -162,13 +167,16 @@ def _probe(resolved: Resolved) -> Speed:
 
     with tempfile.TemporaryDirectory(prefix="finetop-probe-") as scratch:
         _, folder = create_run(Workspace(Path(scratch)), Resolved(config, resolved.origin))
+        oom = OomWatch()
         done = subprocess.run(worker_command(str(folder)), capture_output=True, env=worker_environment(), check=False)
         steps = [event["values"] for event in journal.read(folder)[0] if event["kind"] == "metric"]
     if done.returncode or not steps:
         stderr_lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        last_line = stderr_lines[-1] if stderr_lines else "no step was made"
+        error = how_it_left(done.returncode) if done.returncode < 0 else last_line
         raise EngineError(
-            msg("the probe failed: {error}", error=stderr_lines[-1] if stderr_lines else "no step was made"),
-            "Plan without --probe.",
+            msg("the probe failed: {error}", error=error),
+            f"{oom.hint(done.returncode)} Plan without --probe.".strip(),
         )
     counted = steps[2:] or steps[-1:]
     seconds = sum(step["train/step_s"] for step in counted)

@@ -74,7 +74,7 @@ def _train(options: argparse.Namespace, control: Control, run_id: int, folder: P
     watcher = Watcher(run_id, folder)
     code = watcher.follow(start)
     with _store_is_no_condition():
-        control.ended(folder, workers[0].returncode)
+        control.ended(folder, workers[0].returncode, watcher.out_of_memory)
     if options.json:
         last = watcher.last_state
         print(json.dumps({"run": run_id, "folder": str(folder), "state": last.get("state"), "step": last.get("step")}))

@@ -11,6 +11,7 @@ from pathlib import Path
 from engine.base.system_errors import system_error
 from engine.cli.main import main
 from engine.present.text import cells
+from tests.engine.groups import real_memory_group
 from tests.engine.mounts import read_only, small_disk
 
 
@@ -131,3 +132,20 @@ def test_checking_loads_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_process_of_ours_that_the_oom_killer_takes_is_told_with_the_limit(tmp_path):
+    """A real one, in a group in which no tokenizer can be loaded."""
+    file = rows(tmp_path / "a.jsonl", ("is it open?", "yes"), ("and now?", "no"))
+    enter = 'echo $$ > "$0/cgroup.procs"; exec "$@"'
+    command = [sys.executable, "-P", "-m", "engine.cli.main", "data", "check", file, "--model", "starter"]
+    with real_memory_group(100 << 20) as group:
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+        done = subprocess.run(
+            ["sh", "-c", enter, str(group), *command], env=environment, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "finetop: the tokenizer's process was killed by SIGKILL\n"
+        f"Out of memory (limit 100.0 MiB of control group /{group.name}): the kernel's OOM killer ended it.\n"
+    )

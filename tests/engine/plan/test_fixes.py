@@ -15,7 +15,7 @@ from engine.plan.fixes import Fix, chosen_fix, failure_cause, fixed, fixes_of, g
 from engine.plan.gpu_fit import GpuSpec
 from engine.runs.failure_reasons import BROKEN_MODEL, SINGLE_EXAMPLE_TOO_LARGE
 from engine.settings.resolve import Layer, read_run, resolve
-from engine.store import queries, run_lifecycle
+from engine.store import queries, queue, run_lifecycle
 from engine.store.connect import reader, writer
 from engine.store.journal_import import import_journal
 from engine.store.run_records import Event, Run, RunState
@@ -176,3 +176,22 @@ def test_what_a_run_should_fit_is_the_smallest_gpu_it_had():
     gpus = [GpuSample(index, f"GPU-{index}", memory_total_bytes=(index + 1) * GIB) for index in range(3)]
     run = failed(gpus=("2", "GPU-1"))
     assert gpu_of(run, gpus) == GpuSpec("GPU-1", 2 * GIB) and gpu_of(failed(), gpus) is None
+
+
+@pytest.mark.parametrize(("gpus", "offered"), [((), True), (("0",), False)])
+def test_host_memory_is_saved_by_less_in_a_pass_only_where_they_lie_in_it(workspace, gpus, offered):
+    settings = {"model.name": "Qwen/Qwen3-8B", "optim.name": "paged_adamw8bit", "run.gpu_count": 4}
+    device = line("model", device="cuda" if gpus else "cpu")
+    run_id = fail(workspace, settings, device, line("resume", from_step=-1, micro_tokens=2048))
+    with contextlib.closing(writer(workspace.database)) as conn:
+        conn.execute("UPDATE runs SET gpus = ? WHERE id = ?", (json.dumps(gpus), run_id))
+        queue.note(conn, run_id, "ended", "oom-killer: out of memory", detail={"cause": "oom-killer"})
+    paths = [tuple(fix.settings) for fix in fixes(workspace, run_id)]
+    assert (("data.max_length",) in paths) == offered
+    assert ((("run.gpu_count",) in paths) and (("optim.name",) in paths)) == (not offered)
+
+
+def test_a_file_that_may_not_be_so_large_needs_a_smaller_checkpoint(workspace):
+    run_id = fail(workspace, FULL, cause="file-too-large")
+    assert [fix.settings["method.kind"] for fix in fixes(workspace, run_id)] == ["lora"]
+    assert fixes(workspace, fail(workspace, {"model.name": "Qwen/Qwen3-8B"}, cause="file-too-large")) == []
