@@ -11,7 +11,7 @@ from engine.plan.forecast import Forecast, Memory
 from engine.present.data_warnings import PLAN_PROBLEMS, data_warnings
 from engine.present.numbers import duration, setting_text
 from engine.present.text import visible
-from engine.runs.settings_checks import Finding
+from engine.runs.settings_findings import Finding
 from engine.settings.resolve import Resolved
 from engine.settings.schema import SETTINGS, RunConfig
 

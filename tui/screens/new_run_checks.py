@@ -15,8 +15,9 @@ from engine.models.model_facts import find_facts
 from engine.monitor.samples import Snapshot
 from engine.present.memory_view import MemoryView
 from engine.runs.run_folder import check_data, check_model
-from engine.runs.settings_checks import Finding, given_by_hand
 from engine.runs.settings_checks import check as check_asked
+from engine.runs.settings_checks import given_by_hand
+from engine.runs.settings_findings import Finding
 from engine.settings.eval_inputs import check_scores
 from engine.settings.resolve import Resolved
 from engine.settings.schema import RunConfig

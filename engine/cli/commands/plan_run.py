@@ -34,7 +34,8 @@ from engine.present.plan_view import (
 from engine.present.text import marked, output_width, print_json, trained_text, visible
 from engine.runs import journal, resume_run
 from engine.runs.run_folder import check_inputs, create_run
-from engine.runs.settings_checks import Finding, GpuFacts, check, data_facts, given_by_hand, refuse, to_json
+from engine.runs.settings_checks import check, given_by_hand
+from engine.runs.settings_findings import Finding, GpuFacts, data_facts, refuse, to_json
 from engine.settings.resolve import Resolved
 
 _PROBE_STEPS = 6

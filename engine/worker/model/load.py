@@ -28,7 +28,9 @@ from engine.models.model_facts import ModelFacts, facts_of, find_folder
 from engine.models.model_name import check_model_name
 from engine.models.model_shape import cached_config, hub_cache
 from engine.models.weights import check_weights
-from engine.runs.settings_checks import check, position_refusal, refuse
+from engine.runs.model_checks import position_refusal
+from engine.runs.settings_checks import check
+from engine.runs.settings_findings import refuse
 from engine.settings.presets import STARTER_MODEL
 from engine.settings.schema import ModelConfig, RunConfig
 from engine.worker.model import attention

@@ -10,7 +10,8 @@ from engine.models.model_facts import find_facts
 from engine.runs.failure_reasons import BROKEN_MODEL
 from engine.runs.journal import Journal
 from engine.runs.lr_schedule import jump
-from engine.runs.settings_checks import DataFacts, Finding, check, given_by_hand, refuse
+from engine.runs.settings_checks import check, given_by_hand
+from engine.runs.settings_findings import DataFacts, Finding, refuse
 from engine.settings.auto_values import ResolvedConfig, require_resolved
 from engine.settings.resolve import Resolved, from_groups
 from engine.settings.schema import RunConfig

@@ -9,7 +9,8 @@ from engine.base.errors import InputError
 from engine.models import weights
 from engine.models.model_facts import ModelFacts, facts_of, find_facts
 from engine.runs.lr_schedule import jump, learning_rate, steps
-from engine.runs.settings_checks import DataFacts, GpuFacts, by_hand, check, check_settings, given_by_hand
+from engine.runs.settings_checks import by_hand, check, check_settings, given_by_hand
+from engine.runs.settings_findings import DataFacts, GpuFacts
 from engine.settings.resolve import Layer, Resolved, resolve
 from engine.settings.schema import RunConfig
 
