@@ -14,6 +14,11 @@ _LARGEST_SCHEMA = 4_000_000
 def check_scores(config: EvalConfig) -> None:
     """Raises InputError for a schema or a command that cannot work."""
     read_schema(config)
+    check_scoring_command(config)
+
+
+def check_scoring_command(config: EvalConfig) -> None:
+    """That the program of eval.command, if one is named, is there. Raises InputError."""
     if config.command:
         check_command(config.command, Path.cwd())
 

@@ -2,10 +2,10 @@
 loop."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from engine.base.errors import EngineError, InputError
 from engine.base.messages import msg
@@ -14,13 +14,15 @@ from engine.models.local_models import LocalModel, local_models
 from engine.models.model_facts import find_facts
 from engine.monitor.samples import Snapshot
 from engine.present.memory_view import MemoryView
-from engine.runs.run_folder import check_data, check_model
+from engine.runs.run_folder import check_base_model, check_checkpoint, check_column_roles, check_data_files
 from engine.runs.settings_checks import check as check_asked
 from engine.runs.settings_checks import given_by_hand
 from engine.runs.settings_findings import Finding
-from engine.settings.eval_inputs import check_scores
+from engine.settings.eval_inputs import check_scoring_command, read_schema
 from engine.settings.resolve import Resolved
-from engine.settings.schema import RunConfig
+from engine.settings.schema import EvalConfig, RunConfig
+
+_Config = TypeVar("_Config", RunConfig, EvalConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +55,11 @@ def check_files(runs: Sequence[Resolved]) -> dict[str, str]:
     """What is wrong with data and model on this machine, by setting. Reads folders: not for the event loop."""
     problems: dict[str, str] = {}
     for config in {(str(r.config.data), str(r.config.model), r.config.method.kind): r.config for r in runs}.values():
-        try:
-            check_data(config)
-        except (EngineError, OSError) as error:
-            problems.setdefault("data.map" if "data.map" in str(error) else "data.files", _words(error))
-        try:
-            check_model(config)
-        except (EngineError, OSError) as error:
-            of_checkpoint = config.model.checkpoint and "the model " not in str(error)
-            problems.setdefault("model.checkpoint" if of_checkpoint else "model.name", _words(error))
-    for eval_config in {str(r.config.eval): r.config.eval for r in runs}.values():
-        try:
-            check_scores(eval_config)
-        except (EngineError, OSError) as error:
-            problems.setdefault("eval.schema" if "eval.schema" in str(error) else "eval.command", _words(error))
+        for setting, check in _CHECKS.items():
+            _run_check(problems, setting, check, config)
+    for config in {str(r.config.eval): r.config for r in runs}.values():
+        _run_check(problems, "eval.schema", read_schema, config.eval)
+        _run_check(problems, "eval.command", check_scoring_command, config.eval)
     for finding in (finding for resolved in runs for finding in findings(resolved)):
         if finding.refused:
             problems.setdefault(finding.setting, f"{finding.message}. {finding.hint}")
@@ -78,10 +71,26 @@ def findings(resolved: Resolved) -> list[Finding]:
     return check_asked(resolved.config, given_by_hand(resolved), find_facts(resolved.config.model))
 
 
-def _words(error: Exception) -> str:
-    if isinstance(error, InputError) and "no data to train on" in error.message:
-        return "give a data file, a folder or a hub name; tab completes"
-    return error.message if isinstance(error, EngineError) else str(error)
+def _data_files(config: RunConfig) -> None:
+    if not config.data.files:
+        raise InputError("give a data file, a folder or a hub name; tab completes")
+    check_data_files(config)
+
+
+_CHECKS: dict[str, Callable[[RunConfig], None]] = {
+    "data.files": _data_files,
+    "data.map": check_column_roles,
+    "model.name": check_base_model,
+    "model.checkpoint": check_checkpoint,
+}
+"""By the setting that they find wrong."""
+
+
+def _run_check(problems: dict[str, str], setting: str, check: Callable[[_Config], object], config: _Config) -> None:
+    try:
+        check(config)
+    except (EngineError, OSError) as error:
+        problems.setdefault(setting, error.message if isinstance(error, EngineError) else str(error))
 
 
 def settings_advice(config: RunConfig, auto: Mapping[str, Any]) -> list[str]:
