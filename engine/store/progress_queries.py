@@ -8,7 +8,8 @@ from typing import Any
 
 from engine.store import chart_queries, queue
 from engine.store.connect import writer
-from engine.store.journal_import import CLOCK_SECONDS, import_journal
+from engine.store.journal_events import CLOCK_SECONDS
+from engine.store.journal_import import import_journal
 from engine.store.new_run import from_config
 from engine.store.rows import mapping
 from engine.store.run_records import ACTIVE, ENDED, Run
