@@ -5,7 +5,9 @@ import errno
 import itertools
 import os
 import resource
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -119,6 +121,35 @@ def test_a_refused_checkpoint_is_tried_again_less_and_less_often_and_never_asks_
     assert ("quota is used up" in messages[0] and "quota -s" in messages[0]) == (code == errno.EDQUOT)
     assert max(needs) < 30_000_000, "twenty for the tokenizer, the rest by what is trained"
     assert weights_hash(folder) == weights_hash(undisturbed)
+
+
+@pytest.fixture
+def quota(tmp_path, monkeypatch) -> Path:
+    """While this file is there, processes started from now on have no quota left for checkpoints."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if not compiler or not sys.platform.startswith("linux"):
+        pytest.skip("needs a C compiler, and Linux")
+    library, switch = tmp_path / "quota.so", tmp_path / "quota"
+    source = str(Path(__file__).parents[2] / "faults" / "quota.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), source, "-ldl"], check=True)
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    monkeypatch.setenv("FAKE_QUOTA", str(switch))
+    switch.touch()
+    return switch
+
+
+@pytest.mark.long
+def test_a_used_up_quota_pauses_a_real_worker_until_there_is_some(quota, tiny_model, chats, tmp_path, undisturbed):
+    folder = make_run(tmp_path, tiny_model, chats)
+    with worker_of(folder) as worker:
+        until(lambda: "disk-full" in told(folder), 60)
+        (paused,) = [event for event in events_of(folder, "event") if event["event"] == "disk-full"]
+        assert paused["message"].startswith(f"Paused: the quota is used up in {folder}/checkpoints")
+        assert worker.poll() is None and not list((folder / "checkpoints").glob("*"))
+        quota.unlink()
+        assert worker.wait(90) == 0, worker.stderr.read().decode()
+    assert told(folder)[-1] == "disk-free"
+    assert (series(folder), weights_hash(folder)) == (series(undisturbed), weights_hash(undisturbed))
 
 
 def test_whatever_is_written_waits_for_room_and_says_so_once(tmp_path, monkeypatch):
