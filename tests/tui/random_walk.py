@@ -427,6 +427,7 @@ def _walkable(clock: Clock) -> Iterator[None]:
             mock.patch.object(app_module, "Memory", Forgetful),
             mock.patch.object(main_screen, "FOLLOW_SECONDS", 0.001),
             mock.patch.object(HelperProcess, "run", lambda *_, **__: None),
+            mock.patch.object(HelperProcess, "lines", lambda *_, **__: iter(())),
             mock.patch.object(KeyScreen, "perform", noted),
         ):
             yield

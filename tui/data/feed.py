@@ -24,9 +24,11 @@ from engine.base.errors import EngineError
 from engine.base.messages import msg
 from engine.base.workspace import Workspace
 from engine.daemon import daemon_client
+from engine.monitor import samples as monitor
 from engine.store import connect, queries, store_errors, transactions, trash
 from engine.store.run_records import Checkpoint, Run, RunState
 from tui.data.current_user import current_user
+from tui.data.machine_reader import MachineReader
 from tui.data.snapshot import Daemon, Detail, News, Snapshot, Store, View, machine_of
 
 POLL_SECONDS = 0.25
@@ -39,6 +41,8 @@ WHOLE_SECONDS = 5.0
 """How often the whole list is read while commits come in."""
 MACHINE_STALE_SECONDS = 10.0
 """Without a daemon, machine.json older than this says nothing about now."""
+OWN_READING_SECONDS = 2.0
+"""How long after the first picture, which must not wait, the screen begins to measure where no daemon does."""
 PRUNED_SECONDS = 10.0
 """A worker deletes a checkpoint's files and then says so: until the store can know, they do not count as missing."""
 _NEWS_KINDS = (
@@ -100,6 +104,8 @@ class Feed(threading.Thread):
         self._changes: connect.Changes | None = None
         self._last = Snapshot(0.0)
         self._began = time.time()
+        self._began_at = time.monotonic()
+        self._own_reading = MachineReader(workspace)
         self._whole_at = 0.0
         self._lost: dict[int, dict[int, float]] = {}
         """Of the run in focus: the steps whose files are missing, and since when."""
@@ -181,6 +187,7 @@ class Feed(threading.Thread):
                     posted_at, pending = now, False
             for key, function in questions.items():
                 self._post(self._answer(key, function))
+        self._own_reading.stop()
         if self._conn is not None:
             self._conn.close()
 
@@ -358,13 +365,16 @@ class Feed(threading.Thread):
             return Daemon()
         return Daemon(status.running, status.pid, status.started, status.beat)
 
-    def _machine(self, now: float, measured: bool) -> Any:
-        """What the daemon last measured: with its age if it should go on measuring. None: no daemon measures here."""
-        path = self._workspace.machine_state
+    def _machine(self, now: float, has_daemon: bool) -> monitor.Snapshot | None:
+        """What the daemon last measured, with its age if it should go on measuring; without one, what is measured
+        here. None: nothing yet."""
         try:
-            content = json.loads(path.read_bytes())
-            if not measured and now - float(content["t"]) > MACHINE_STALE_SECONDS:
-                return None
-            return machine_of(content, now)
+            content = json.loads(self._workspace.machine_state.read_bytes())
+            if has_daemon or now - float(content["t"]) <= MACHINE_STALE_SECONDS:
+                self._own_reading.stop()
+                return machine_of(content, now)
         except (OSError, ValueError, TypeError, KeyError):
+            pass
+        if has_daemon or time.monotonic() - self._began_at < OWN_READING_SECONDS:
             return None
+        return self._own_reading.latest(now)

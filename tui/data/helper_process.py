@@ -3,7 +3,7 @@
 import os
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 
 class HelperProcess:
@@ -48,6 +48,20 @@ class HelperProcess:
                 return None
             self._process = None
         return process.returncode, output, errors
+
+    def lines(self, command: list[str]) -> Iterator[str]:
+        """What the process writes on stdout, line by line, until it ends. Waits: not for the event loop. Raises OSError
+        where it cannot be started."""
+        with self._lock:
+            self._end()
+            if self._closed:
+                return
+            process = self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+        with process:
+            assert process.stdout is not None
+            yield from process.stdout
 
     def close(self) -> None:
         """End the process that runs, and start no other."""

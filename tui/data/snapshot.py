@@ -107,7 +107,7 @@ class Snapshot:
     """When this user last left the screen; None: never."""
     daemon: Daemon = Daemon()
     machine: monitor.Snapshot | None = None
-    """None: nobody measures (no daemon has run here)."""
+    """By the daemon, or without one by the screen; None: nothing has been read yet."""
     store: Store = Store()
 
     @property

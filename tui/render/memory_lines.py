@@ -17,8 +17,10 @@ def memory_lines(view: MemoryView, width: int, short: bool = False) -> list[Line
     lines = _wrapped(msg("needs {expected}: {source}", expected=view.expected, source=view.source), width, "bright")
     if view.best is not None:
         on_cpu = view.best is view.cpu
-        for memory in (view.best,) if on_cpu else view.cards[:_MOST_CARDS]:
-            lines += _fit_lines(memory, width)
+        memories = (view.best,) if on_cpu else view.cards[:_MOST_CARDS]
+        widest = max(cells(memory.verdict.value) for memory in memories)
+        for memory in memories:
+            lines += _fit_lines(memory, widest, width)
         for saving in () if on_cpu else view.savings:
             change = msg("{settings} → {needed}; {why}", settings=saving.settings, needed=saving.needed, why=saving.why)
             lines += _wrapped(change, width, "text")
@@ -31,9 +33,9 @@ def _wrapped(text: str, width: int, role: str) -> list[Line]:
     return [[(line, role)] for line in wrap(text, width, "", "  ")]
 
 
-def _fit_lines(memory: MemoryFit, width: int) -> list[Line]:
+def _fit_lines(memory: MemoryFit, verdict_width: int, width: int) -> list[Line]:
     sign, role = _VERDICTS[memory.verdict]
-    verdict = f"{sign} {fit(memory.verdict.value, max(len(verdict.value) for verdict in Verdict))}"
+    verdict = f"{sign} {fit(memory.verdict.value, verdict_width)}"
     where = msg("{name}, {free} free", name=one_line(memory.name), free=memory.free)
     if cells(verdict) + 2 + cells(where) <= width:
         return [[(verdict, role), (f"  {where}", "text")]]

@@ -115,7 +115,8 @@ def _machine(snapshot: Snapshot, wide: bool) -> Line:
     if cards:
         shown = " ".join(numbers.percent(gpu.utilisation) for gpu in cards[:4])
         return [(f"GPU {shown}{'…' if len(cards) > 4 else ''}", "text")]
-    return [(f"CPU {numbers.percent(machine.host.cpu_percent)}", "text")] if machine.host else []
+    cpu_percent = machine.host.cpu_percent if machine.host else None
+    return [] if cpu_percent is None else [(f"CPU {numbers.percent(cpu_percent)}", "text")]
 
 
 class StatusLine(Lines):

@@ -5,7 +5,7 @@ from engine.monitor.samples import GpuSample, Snapshot
 from engine.present import numbers
 from engine.present.gpu_table import gpu_table
 from engine.present.numbers import plural
-from engine.present.text import cut, fit, gauge, one_line
+from engine.present.text import cut, fit, gauge, one_line, wrap
 from tui.render.line import Line
 from tui.widgets.scroll import ScrollPane
 
@@ -13,10 +13,11 @@ from tui.widgets.scroll import ScrollPane
 def gpu_lines(machine: Snapshot | None, width: int) -> list[Line]:
     """The pane's lines, most needed first; a card that cannot be read says so in its own line."""
     if machine is None:
-        return [[(" nobody measures here: the daemon does, once it runs", "dim")]]
+        return [[(" reading the GPUs …", "dim")]]
     if not machine.gpus:
+        problem = machine.gpu_problem or "No GPU has answered yet."
         return [
-            [(" " + one_line(machine.gpu_problem or "No GPU has answered yet."), "dim")],
+            *([(text, "dim")] for text in wrap(problem, width, " ", " ")),
             [],
             *_host_lines(machine, width),
         ]
@@ -69,6 +70,8 @@ def _host_lines(machine: Snapshot, width: int) -> list[Line]:
             (f"  of {numbers.size(limit)}{owner}", "dim"),
         ]
     )
+    if host.memory_used_bytes is None:
+        lines.append([(" the daemon measures, once a run is queued", "dim")])
     for run, sample in machine.runs.items():
         cpu = "·" if sample.cpu_percent is None else msg("{cpu_percent:.0f}% of a core", cpu_percent=sample.cpu_percent)
         lines.append(

@@ -1,12 +1,10 @@
 """`finetop top`: what the GPUs and the host are doing, printed once."""
 
 import argparse
-import contextlib
 
-from engine.base.errors import EngineError
 from engine.base.messages import msg
-from engine.base.workspace import Workspace, find_workspace
-from engine.monitor.samples import GpuProcess, GpuSample, RunId, Snapshot, as_plain
+from engine.base.workspace import find_workspace
+from engine.monitor.samples import GpuProcess, GpuSample, Snapshot, as_plain
 from engine.present.gpu_table import UNAVAILABLE, gpu_table
 from engine.present.numbers import size
 from engine.present.text import cut, fit, one_line, print_json
@@ -33,24 +31,15 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 
 def run(args: argparse.Namespace) -> int:
     from engine.monitor.monitor import read_once  # psutil: 30 ms
+    from engine.store.live_runs import live_runs  # with sqlite3: 10 ms, which --help need not pay
 
     workspace = find_workspace(args.workspace)
-    snapshot = read_once(workspace.root, runs=_live_runs(workspace), rounds=2)
+    snapshot = read_once(workspace.root, runs=live_runs(workspace), rounds=2)
     if args.json:
         print_json(as_plain(snapshot))
     else:
         print("\n".join(table(snapshot)))
     return 0
-
-
-def _live_runs(workspace: Workspace) -> dict[RunId, tuple[int, float | None]]:
-    """Id to (worker pid, its start time), by the store. Without one, or with one that cannot be read, none is known."""
-    from engine.store import queries  # with sqlite3: 10 ms, which --help need not pay
-    from engine.store.connect import DatabaseError, reader
-
-    with contextlib.suppress(EngineError, DatabaseError), contextlib.closing(reader(workspace.database)) as conn:
-        return {run.id: (run.pid, run.pid_started) for run in queries.active(conn) if run.pid is not None}
-    return {}
 
 
 # -- the table: pure, from a snapshot to lines ---------------------------------------------------------------------

@@ -53,7 +53,7 @@ def test_a_machine_without_gpus_has_its_own_memory_and_only_the_command_shows_co
     assert verdict_lines(machine_view)[0].startswith("  ✓ fits in this machine's memory: ")
     assert len(machine_view.cards) == 3 and "a card of 48 GB" in "\n".join(memory_lines(machine_view, 300))
     shown = "\n".join(screen_text(machine_view))
-    assert "✔ fits          this machine's memory, 8.0 GiB free" in shown
+    assert "✔ fits  this machine's memory, 8.0 GiB free" in shown
     assert "card" not in shown and "driver" not in shown
 
 

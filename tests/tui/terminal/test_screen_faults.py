@@ -276,7 +276,7 @@ def test_a_daemon_that_cannot_be_started_is_told_with_its_reason_when_a_run_is_q
         terminal.shows("run 5 is queued to go on")
 
 
-def test_a_daemon_that_is_silent_or_gone_is_told_and_can_be_started(copy):
+def test_a_daemon_that_is_silent_or_gone_is_told_and_can_be_started(copy, driver):
     with screen(copy, 120, 36) as terminal:  # its last word was long ago, and somebody holds its lock
         terminal.shows("daemon ● stale")
         terminal.shows("402 W")
@@ -285,4 +285,5 @@ def test_a_daemon_that_is_silent_or_gone_is_told_and_can_be_started(copy):
         terminal.shows("the daemon is running already")
     with Terminal(["-m", "tui", "--workspace", str(copy)], 120, 36) as terminal:
         terminal.shows("daemon ○ not running · 4 runs wait · D starts it")
-        terminal.shows("nobody measures here")
+        terminal.shows("reading the GPUs")
+        terminal.shows("shows no GPU")
