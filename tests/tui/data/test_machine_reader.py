@@ -1,5 +1,6 @@
 """Without a daemon the screen reads the machine itself, and leaves that to one that comes."""
 
+import contextlib
 import json
 import time
 
@@ -18,11 +19,12 @@ pytest_plugins = ["tests.engine.fake_nvml.fixtures"]
 
 
 def helpers() -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "tui.data.machine_reader" in " ".join(process.cmdline())
-    ]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it may end just now
+            if "tui.data.machine_reader" in process.cmdline():
+                found.append(process)
+    return found
 
 
 def gone(limit: float = 10.0) -> bool:
