@@ -89,8 +89,10 @@ _CHECKS: dict[str, Callable[[RunConfig], None]] = {
 def _run_check(problems: dict[str, str], setting: str, check: Callable[[_Config], object], config: _Config) -> None:
     try:
         check(config)
-    except (EngineError, OSError) as error:
-        problems.setdefault(setting, error.message if isinstance(error, EngineError) else str(error))
+    except EngineError as error:
+        problems.setdefault(setting, f"{error.message}. {error.hint}" if error.hint else error.message)
+    except OSError as error:
+        problems.setdefault(setting, str(error))
 
 
 def settings_advice(config: RunConfig, auto: Mapping[str, Any]) -> list[str]:
