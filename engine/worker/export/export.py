@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,22 @@ from engine.base.units import bytes_text
 from engine.runs.checkpoints import untrained_note
 from engine.settings.resolve import from_groups
 from engine.settings.schema import RunConfig
+from engine.worker.export.verify_export import (
+    PROBE_TOKENS,
+    ROUNDING,
+    compare_logits,
+    difference_as_trained,
+    load_plain_adapter,
+    load_plain_model,
+    logits_of,
+    probe_ids,
+    quiet_libraries,
+    refuse_difference,
+    trust_options,
+)
 
 FORMS = ("adapter", "merged", "gguf")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
-EXACT = 1e-3
-"""Largest difference of a logit, in standard deviations of the checkpoint's logits, that the order of sums explains.
-Measured: under 1e-4. Merging and reading back must stay below it."""
-ROUNDING = 2.0
-"""The same for weights rounded to 16 bits, which has no exact bound: measured on the starter model 0.001 for float16
-and 0.025 for bfloat16, and it grows with depth. Beyond this the model is another one: a float16 that overflowed."""
-_PROBES = (
-    "The quick brown fox jumps over the lazy dog. 0123456789",
-    "高血压患者应当注意饮食，少吃盐，按时服药。",
-    "def add(a: int, b: int) -> int:\n    return a + b\n",
-    "I am still waiting on my card?",
-)
-_PROBE_TOKENS = 64
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 
@@ -156,9 +156,9 @@ def _write(
         refuse_config(model if full else model.get_base_model())
     # What reads GGUF knows no sliding window; within it there is no difference.
     window = getattr(model.config, "sliding_window", None) if form == "gguf" else None
-    probes = _probe_ids(tokenizer, min(window or _PROBE_TOKENS, _PROBE_TOKENS))
+    probes = probe_ids(tokenizer, min(window or PROBE_TOKENS, PROBE_TOKENS))
     dtype_name = _dtype(dtype, form, config)
-    reference = _logits(model, probes)
+    reference = logits_of(model, probes)
     if config.method.kind == "qlora" and form != "adapter":
         notes.append(
             "Trained on weights rounded to 4 bits; merged into the full-precision weights of the base model, not into "
@@ -184,11 +184,11 @@ def _write(
         write_generation_config(model, end_ids, folder)
         del model
         expected = reference
-        reload: Callable[[], Any] = lambda: _plain_adapter(folder, config)  # noqa: E731
+        reload: Callable[[], Any] = lambda: load_plain_adapter(folder, config)  # noqa: E731
     else:
         merged = model if full else _merged(model)
         del model
-        _refuse_difference(reference, _logits(merged, probes), "merging changed the model")
+        refuse_difference(reference, logits_of(merged, probes), "merging changed the model")
         merged.config.use_cache = True  # training had switched it off
         if form == "merged":
             _cast(merged, getattr(torch, dtype_name))
@@ -198,7 +198,7 @@ def _write(
             end_turns(tokenizer, end_ids)
             tokenizer.save_pretrained(folder)
             _cast(merged, torch.float32)
-            reload = lambda: _plain_model(folder, **_trust(config))  # noqa: E731
+            reload = lambda: load_plain_model(folder, **trust_options(config))  # noqa: E731
         else:
             from engine.worker.export import gguf_file
 
@@ -209,16 +209,16 @@ def _write(
             gguf_file.round_matrices(merged, dtype_name)
             # With a config: transformers does not read some sizes, such as Qwen3's heads, from the file but guesses.
             shape = gguf_file.reading_config(merged)
-            reload = lambda: _plain_model(folder, gguf_file=file.name, config=shape)  # noqa: E731
-        expected = _logits(merged, probes)  # of the weights as they were written
+            reload = lambda: load_plain_model(folder, gguf_file=file.name, config=shape)  # noqa: E731
+        expected = logits_of(merged, probes)  # of the weights as they were written
         del merged
     say("loading the result with transformers alone")
-    with _quiet():
+    with quiet_libraries():
         loaded = reload()
-    exported_logits = _logits(loaded, probes)
+    exported_logits = logits_of(loaded, probes)
     del loaded
-    _refuse_difference(expected, exported_logits, "what was written does not read back as the same model")
-    difference, spread, same = _compare(reference, exported_logits)
+    refuse_difference(expected, exported_logits, "what was written does not read back as the same model")
+    difference, spread, same = compare_logits(reference, exported_logits)
     if not difference <= ROUNDING * spread:
         raise CheckpointError(
             msg(
@@ -228,7 +228,7 @@ def _write(
             ),
             "Nothing was kept. Use --dtype float32, or bfloat16, which holds the same range.",
         )
-    trained_difference = _difference_as_trained(saved, config, source, probes, exported_logits)
+    trained_difference = difference_as_trained(saved, config, source, probes, exported_logits)
     files = tuple(sorted(entry.name for entry in folder.iterdir()))
     exported = Exported(
         target=str(folder),
@@ -245,20 +245,6 @@ def _write(
     )
     (folder / "README.md").write_text(model_card.model_card(saved, config, exported, run_folder), "utf-8")
     return dataclasses.replace(exported, bytes=sum(entry.stat().st_size for entry in folder.iterdir()))
-
-
-def _refuse_difference(expected: Sequence[Any], logits: Sequence[Any], problem: str) -> None:
-    difference, spread, _ = _compare(expected, logits)
-    if not difference <= EXACT * spread:  # nor where it is NaN
-        raise CheckpointError(
-            msg(
-                "{problem}: a logit differs by {difference:.3g}, where they scatter by {spread:.3g}",
-                problem=problem,
-                difference=difference,
-                spread=spread,
-            ),
-            "Nothing was kept. Please report it with the model's name and the versions of transformers and peft.",
-        )
 
 
 _GGUF_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -351,102 +337,8 @@ def _cast(model: Any, dtype: Any) -> None:
 
 
 def _merged(model: Any) -> Any:
-    with _quiet():
+    with quiet_libraries():
         return model.merge_and_unload(safe_merge=True)  # refuses to merge NaN
-
-
-# loading the export as any program would
-
-
-def _plain_model(folder: Path | str, revision: str | None = None, **options: Any) -> Any:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    shape = options.get("config") or AutoConfig.from_pretrained(str(folder), revision=revision, **options)
-    if getattr(shape.get_text_config(), "attn_logit_softcapping", None):
-        # Gemma 2: transformers 5.17 takes SDPA by default, which leaves the softcap out.
-        options["attn_implementation"] = "eager"
-    return AutoModelForCausalLM.from_pretrained(str(folder), revision=revision, dtype=torch.float32, **options).eval()
-
-
-def _plain_adapter(folder: Path, config: RunConfig) -> Any:
-    from peft import PeftModel
-
-    base = json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
-    model = _plain_model(base, config.model.revision or None, **_trust(config))
-    return PeftModel.from_pretrained(model, str(folder)).eval()
-
-
-def _trust(config: RunConfig) -> dict[str, Any]:
-    return {"trust_remote_code": True} if config.model.trust_remote_code else {}
-
-
-def _probe_ids(tokenizer: Any, limit: int) -> list[list[int]]:
-    """Short texts in several scripts, and a question as the chat template writes it."""
-    texts = list(_PROBES)
-    if tokenizer.chat_template:
-        with contextlib.suppress(Exception):  # some templates insist on more than one message
-            question = [{"role": "user", "content": _PROBES[-1]}]
-            texts.append(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
-    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"][:limit] for text in texts]
-    return [ids for ids in encoded if ids]
-
-
-def _logits(model: Any, probes: Sequence[list[int]]) -> list[Any]:
-    import torch
-
-    with torch.no_grad():
-        inputs = (torch.tensor([ids], device=model.device) for ids in probes)
-        return [model(input_ids=batch, use_cache=False).logits[0].float().cpu() for batch in inputs]
-
-
-def _compare(reference: Sequence[Any], logits: Sequence[Any]) -> tuple[float, float, float]:
-    """Largest difference of a logit, standard deviation of the reference, share of positions with the same first."""
-    import torch
-
-    a, b = torch.cat(list(reference)), torch.cat(list(logits))
-    width = min(a.shape[1], b.shape[1])
-    a, b = a[:, :width], b[:, :width]
-    return float((a - b).abs().max()), float(a.std()), float((a.argmax(-1) == b.argmax(-1)).float().mean())
-
-
-def _difference_as_trained(
-    saved: Any, config: RunConfig, source: str, probes: Sequence[list[int]], exported_logits: list[Any]
-) -> float | None:
-    """For QLoRA: against the model on its 4-bit base. None where that cannot be run here."""
-    if config.method.kind != "qlora":
-        return None
-    from engine.worker.model.load import choose_precision, load_base, make_trainable, pick_device
-    from engine.worker.runtime.resume_checks import load_adapter
-
-    try:
-        precision = choose_precision(config, pick_device())
-        with _quiet():
-            model = make_trainable(load_base(config, precision, source), config)
-            load_adapter(model, saved)
-            model.eval()
-            logits = _logits(model, probes)
-        return _compare(logits, exported_logits)[0]
-    except (EngineError, RuntimeError):  # no bitsandbytes, no room on the GPU
-        return None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' progress bars and their warnings about what is done here on purpose."""
-    import warnings
-
-    from transformers.utils import logging as transformers_logging
-
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(level)
 
 
 def main(arguments: list[str] | None = None) -> int:

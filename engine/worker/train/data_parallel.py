@@ -35,7 +35,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from engine.base.errors import InputError, OomKilled, OutOfMemory, RankLost, RunFailed, first_line
-from engine.base.messages import msg, msg_n
+from engine.base.messages import msg
 from engine.base.oom_kills import OomWatch
 from engine.base.worker_process import signal_name, worker_environment
 from engine.runs.journal import Journal, with_messages
@@ -43,9 +43,8 @@ from engine.settings.schema import RunConfig
 from engine.worker.data.packing import TokenSet
 from engine.worker.model.out_of_memory import is_out_of_memory
 from engine.worker.runtime.checkpoint import Checkpoint
+from engine.worker.train.rank_count import choose_rank_count
 
-RANKS = "FINETOP_RANKS"
-"""Environment variable: the number of ranks, overriding settings and machine. For tests on a machine without GPUs."""
 FOLLOWER = ("-P", "-m", "engine.worker.train.follower")
 """Arguments of the Python that is started for each rank but the first."""
 _BUCKET_BYTES = 64 * 2**20
@@ -381,23 +380,6 @@ class Ranks:
                 follower.process.wait()
 
 
-def choose_rank_count(config: RunConfig, device: torch.device) -> tuple[int, str]:
-    """How many ranks a run has here, and a note where that is fewer than it asks for."""
-    forced = os.environ.get(RANKS, "")
-    if forced.isdecimal() and int(forced) > 0:
-        return int(forced), ""
-    if device.type != "cuda":
-        return 1, ""
-    requested, visible = config.run.gpus_wanted, torch.cuda.device_count()
-    if requested > visible:
-        return visible, msg(
-            "The run asks for {requested} GPUs; {visible} can be seen here, and it goes on with {visible}.",
-            requested=requested,
-            visible=visible,
-        )
-    return max(1, requested), ""
-
-
 def _exit_reason(follower: _Follower, last_words: bytes, status: int, oom: OomWatch) -> dict[str, str]:
     """Reason, hint and cause, as the journal has them."""
     rank = msg("rank {rank} (pid {pid})", rank=follower.rank, pid=follower.process.pid)
@@ -419,15 +401,3 @@ def _exit_reason(follower: _Follower, last_words: bytes, status: int, oom: OomWa
         hint = "Each rank loads the libraries and the data: fewer of them, by --set run.gpu_count=N, take less."
         return {"reason": reason, "hint": hint, "cause": "oom-killer"}
     return {"reason": reason, "hint": oom.hint(status) or hint, "cause": "failed"}
-
-
-def ranks_changed(saved_count: int, count: int) -> str:
-    """What to say when a run goes on with another number of ranks than its checkpoint was made with."""
-    made_by = msg_n("made by {n} rank", "made by {n} ranks", saved_count)
-    going_on = msg_n("{n} goes on", "{n} go on", count)
-    return msg(
-        "The checkpoint was {made_by}, {going_on}: sums are rounded otherwise, and dropout draws other masks. "
-        "Nothing else changes.",
-        made_by=made_by,
-        going_on=going_on,
-    )

@@ -70,9 +70,10 @@ from engine.worker.runtime.resume_checks import (
 from engine.worker.runtime.stop_signal import StopRequest
 from engine.worker.runtime.torch_setup import set_up_torch
 from engine.worker.runtime.train_state import TrainState, make_schedule
-from engine.worker.train.data_parallel import Begin, Ranks, Step, ranks_changed
+from engine.worker.train.data_parallel import Begin, Ranks, Step
 from engine.worker.train.gradients import forward_backward
 from engine.worker.train.preflight import check_run, refuse_broken_model
+from engine.worker.train.rank_count import ranks_changed
 from engine.worker.train.saving import Saver, last_good
 
 

@@ -27,8 +27,9 @@ from engine.settings.schema import RunConfig
 from engine.worker.model.loss import PackedLoss
 from engine.worker.runtime import checkpoint
 from engine.worker.train import data_parallel
-from engine.worker.train.data_parallel import RANKS, Ranks, choose_rank_count
+from engine.worker.train.data_parallel import Ranks
 from engine.worker.train.loop import train
+from engine.worker.train.rank_count import RANKS, choose_rank_count
 from tests.engine.tiny_runs import NeverStop, StopAfter, evals, events_of, last_state, make_run, series, weights_hash
 
 T = TypeVar("T")
