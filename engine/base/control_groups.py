@@ -79,11 +79,7 @@ def groups_of(controller: str, pid: int | str = "self") -> tuple[ControlGroup, .
 
     Empty where there are none, as on macOS, and for a process that is gone.
     """
-    return tuple(
-        group
-        for mount_root, mount_point, path in _hierarchies(controller, pid)
-        for group in _lineage(mount_root, mount_point, path)
-    )
+    return tuple(group for view in _hierarchies(controller, pid) for group in _lineage(*view))
 
 
 def memory_limit(groups: Sequence[ControlGroup]) -> MemoryLimit | None:
@@ -125,41 +121,47 @@ def _quota(group: ControlGroup) -> float | None:
     return quota / period if quota and period else None
 
 
-def _hierarchies(controller: str, pid: int | str) -> Iterator[tuple[str, str, str]]:
-    """The root of the hierarchy that is mounted, where, and the process's group, for each that has the controller.
+_View = tuple[Path, PurePosixPath, PurePosixPath]
+"""Where a hierarchy is mounted, the group that is mounted there, and below that the process's own."""
 
-    In a namespace, all are as this process sees them.
-    """
+
+def _hierarchies(controller: str, pid: int | str) -> Iterator[_View]:
+    """Of each hierarchy with the controller, as this process sees them."""
     try:
         memberships = (ROOT / f"proc/{pid}/cgroup").read_text("utf-8", "surrogateescape").splitlines()
         mounts = (ROOT / "proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
         return
-    paths: dict[bool, str] = {}
     for line in memberships:
         number, controllers, path = line.split(":", 2)
-        if number == "0" or controller in controllers.split(","):
-            paths[number == "0"] = path
-    for line in mounts:
-        fields, _, rest = line.partition(" - ")
-        mount_root, mount_point = (_unescaped(word) for word in fields.split()[3:5])
-        kind, _, options = rest.split(" ", 2)
-        unified = kind == "cgroup2"
-        if (unified or (kind == "cgroup" and controller in options.split(","))) and unified in paths:
-            yield mount_root, mount_point, paths.pop(unified)
+        if number != "0" and controller not in controllers.split(","):
+            continue
+        views = [_view(mount, PurePosixPath(path)) for mount in mounts if _mounts(mount, number == "0", controller)]
+        if views:  # a container may see it at several places, of which one has the process's group
+            yield max(views, key=lambda view: view[0])[1]
 
 
-def _lineage(mount_root: str, mount_point: str, path: str) -> Iterator[ControlGroup]:
-    top = ROOT / mount_point.lstrip("/")
-    below = PurePosixPath(path)
-    if below.is_relative_to(mount_root):
-        below = PurePosixPath("/") / below.relative_to(mount_root)
-    if ".." in below.parts or not (top / below.relative_to("/")).is_dir():  # named as another namespace sees it
-        below = PurePosixPath("/")
-    for name in (below, *below.parents):
-        # A container that is shown only its own part of the hierarchy is still told the name of that part.
-        full = PurePosixPath(mount_root) / name.relative_to("/")
-        yield ControlGroup(top / name.relative_to("/"), str(full))
+def _mounts(mount: str, unified: bool, controller: str) -> bool:
+    """Whether a line of mountinfo is about a hierarchy of version 2, or one of version 1 with the controller."""
+    kind, _, options = mount.partition(" - ")[2].split(" ", 2)
+    return kind == "cgroup2" if unified else kind == "cgroup" and controller in options.split(",")
+
+
+def _view(mount: str, path: PurePosixPath) -> tuple[bool, _View]:
+    """Whether the process's group is seen there, and what is."""
+    mount_root, mount_point = (_unescaped(word) for word in mount.split()[3:5])
+    top, root = ROOT / mount_point.lstrip("/"), PurePosixPath(mount_root)
+    below = path.relative_to(root if path.is_relative_to(root) else "/")
+    is_seen = ".." not in below.parts and (top / below).is_dir()
+    # Named as another namespace sees it, it is taken for the one that is mounted.
+    return is_seen, (top, root, below if is_seen else PurePosixPath())
+
+
+def _lineage(top: Path, root: PurePosixPath, below: PurePosixPath) -> Iterator[ControlGroup]:
+    """From the process's group up to the one that is mounted. A container that is shown only its own part of the
+    hierarchy is still told the name of that part."""
+    for group in (below, *below.parents):
+        yield ControlGroup(top / group, str(root / group))
 
 
 def _unescaped(word: str) -> str:

@@ -75,7 +75,7 @@ class OomWatch:
         """What to add to the exit code of a child; '' unless it was killed."""
         if code != -signal.SIGKILL:
             return ""
-        if not self.counts:  # macOS, gVisor
+        if not any(_KILLS in counted for counted in self.counts.values()):  # macOS, gVisor, kernels before 4.13
             return "The system kills the largest process when memory runs out: `dmesg` tells."
         if ran_out := self.verdict():
             return msg("Out of memory ({ran_out}): the kernel's OOM killer ended it.", ran_out=ran_out)

@@ -47,6 +47,23 @@ def test_the_least_limit_from_the_own_group_up_counts_and_is_called_by_who_set_i
         assert str(limit) == f"limit 3.0 GiB of {limit.owner}"
 
 
+def test_of_several_places_where_a_hierarchy_is_mounted_that_with_the_own_group_counts(fake_groups):
+    machine = fake_groups("/pods/a b/app")
+    machine.group("/pods/a b/app", 3 * GIB)
+    other = "29 23 0:26 /pods/other /mnt/other\\040one ro - cgroup2 cgroup rw\n"
+    (machine.root / "mnt/other one").mkdir(parents=True)
+    mounts = (machine.root / "proc/self/mountinfo").read_text()
+    machine.write("proc/self/mountinfo", f"{other}28 23 0:5 / /dev rw - devtmpfs udev rw\n{mounts}")
+    assert [group.path for group in groups_of("memory")] == ["/pods/a b/app", "/pods/a b", "/pods", "/"]
+    assert memory_limit(groups_of("memory")).limit_bytes == 3 * GIB
+
+
+def test_an_old_kernel_that_counts_no_victims_is_not_believed_to_have_had_none(fake_groups):
+    machine = fake_groups("/")
+    machine.write("proc/vmstat", "nr_free_pages 1\n")
+    assert "dmesg" in OomWatch().hint(-9)
+
+
 def test_pages_of_files_are_not_in_use(fake_groups):
     fake_groups("/").group("/", 4 * GIB, used=3 * GIB, files=2 * GIB)
     assert memory_limit(groups_of("memory")).used_bytes == GIB
