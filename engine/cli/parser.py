@@ -25,6 +25,8 @@ _ELSEWHERE = {
     "--cutoff": "--max-length",
     "--system-prompt": "--system",
     "--cfg": "--config",
+    "--columns": "--map",
+    "--column-mapping": "--map",
 }
 """What other programs call our flags."""
 

@@ -185,6 +185,7 @@ def test_a_hub_that_cannot_be_reached_is_told_once_with_what_to_do(tmp_path, cha
         (["train", "{chats}"], "unknown: {chats}\nData is given with a flag: --data-file {chats}"),
         (["train", "--data", "{chats}"], "Did you mean --data-file?"),
         (["train", "--lr", "1e-4"], "Did you mean --learning-rate?"),
+        (["train", "--columns", "prompt=ask"], "Did you mean --map?"),
         (["train", "--epoch", "3"], "Did you mean --epochs?"),
         (["train", "--warmup", "0.1"], "--set optim.warmup=VALUE"),
         (["train", "--set", "lora.r", "8"], "unknown: 8"),
