@@ -25,7 +25,7 @@ from engine.runs.failure_reasons import BROKEN_MODEL, SINGLE_EXAMPLE_TOO_LARGE
 from engine.runs.relocate import located, new_places
 from engine.settings.coerce import coerce, parse_set
 from engine.settings.resolve import Layer, Resolved, overlay, read_run
-from engine.settings.schema import SETTINGS, RunConfig
+from engine.settings.schema import PATHS, SETTINGS, RunConfig
 from engine.store import progress_queries, queries
 from engine.store.connect import Connection
 from engine.store.run_records import Event, Run
@@ -37,6 +37,8 @@ _WITHOUT_EFFECT = 0.01
 """Share of the estimate below which a change saves too little to be offered."""
 _DISK_FULL = tuple(os.strerror(code) for code in DISK_FULL)
 """In the system's words."""
+_SETTING = re.compile("|".join(re.escape(path) for path in sorted(SETTINGS, key=len, reverse=True)))
+"""A setting by its path, wherever it is named."""
 _SET_FLAG = re.compile(r"--set ([\w.]+=[\w.+-]*\w)")
 """A flag to be pasted, as hints name it: of the command line's syntax, not of a sentence."""
 
@@ -123,19 +125,41 @@ def fixes_of(conn: Connection, run: Run, folder: Path, gpu: GpuSpec | None = Non
     return _without_repeats([*fixes, *_fixes_in(hint, config)])
 
 
-def chosen_fix(fixes: Sequence[Fix], number: int, run_id: int) -> Fix:
-    """The fix by its number in the list, from 1 on. Raises InputError."""
+def chosen_fix(fixes: Sequence[Fix], numbers: Sequence[int], run_id: int) -> Fix:
+    """The fixes by their numbers in the list, from 1 on, as one. Raises InputError."""
     if not fixes:
         raise InputError(
             msg("no change of settings is known to help run {run_id}", run_id=run_id),
             msg("`finetop show {run_id}` says what went wrong.", run_id=run_id),
         )
-    if not 1 <= number <= len(fixes):
-        raise InputError(
-            msg("run {run_id} has no fix {number}", run_id=run_id, number=number),
-            msg("`finetop show {run_id}` lists them: 1 to {count}.", run_id=run_id, count=len(fixes)),
-        )
-    return fixes[number - 1]
+    for number in numbers:
+        if not 1 <= number <= len(fixes):
+            raise InputError(
+                msg("run {run_id} has no fix {number}", run_id=run_id, number=number),
+                msg("`finetop show {run_id}` lists them: 1 to {count}.", run_id=run_id, count=len(fixes)),
+            )
+    return together([fixes[number - 1] for number in sorted(set(numbers))])
+
+
+def together(fixes: Sequence[Fix]) -> Fix:
+    """Several fixes as one; of two that change one setting the later, which costs more, counts."""
+    settings = {path: value for fix in fixes for path, value in fix.settings.items()}
+    return Fix(" + ".join(fix.label for fix in fixes), settings)
+
+
+def wrong_setting(fixes: Sequence[Fix], words: str, settings: Mapping[str, Any]) -> str:
+    """Which of a failed run's `settings`, by path, is to be changed first: that of its first fix, the first that the
+    failure's `words` name, or one whose value they name, such as a file that is not there; '' where none is known."""
+    if fixes:
+        return next(iter(fixes[0].settings), "")
+    if named := _SETTING.search(words):
+        return named[0]
+    for path in PATHS:
+        value = settings.get(path)
+        values = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+        if any(value and value in words for value in values):
+            return path
+    return ""
 
 
 def settings_like(folder: Path, layers: Iterable[Layer]) -> Resolved:

@@ -57,7 +57,8 @@ def failure_panel(
             label = fit(one_line(fix.label), label_width)
             lines.append([("   · ", "key"), (label, "text"), (beside, "dim")])
             lines += [[("     " + part, "dim")] for part in wrap(below, width - 8) if part]
-        lines.append([("   e queues the run again with one of them, or opens its settings", "dim")])
+        ways = "e queues the run again with some of them, or opens its settings"
+        lines += [[("   " + part, "dim")] for part in wrap(ways, max(20, width - 4))]
     elif fixes is None:
         lines += [[], [("   looking for what helps", "dim")]]
     printed = [text for text in log if text.strip()][-_LOG_LINES:]

@@ -9,11 +9,11 @@ from engine.base.messages import msg, msg_n
 from engine.base.units import bytes_text
 from engine.present import numbers
 from engine.present.numbers import listed
-from engine.present.text import fit, one_line
+from engine.present.text import cells, fit, one_line
 from engine.store.run_records import Checkpoint, Outcome, Run, RunState
 from tui.host import Undo
 from tui.render.line import Line
-from tui.screens.dialogs import Choose, Confirm
+from tui.screens.dialogs import Choose, ChooseSome, Confirm
 from tui.screens.run_screen import RunScreen, state_words
 from tui.screens.shared_actions import change, for_run, go_on, open_compare, open_new_run
 from tui.screens.trash_screen import TrashScreen, named, restore
@@ -318,28 +318,32 @@ class RunActions:
         if run is None:
             return
         shown = pane.run is not None and pane.run.id == run.id
+        wrong_setting = pane.wrong_setting if shown and WHY in pane.tabs() else ""
         if not shown or not pane.fixes or WHY not in pane.tabs():
-            open_new_run(self._host, run.id)
+            open_new_run(self._host, run.id, at=wrong_setting)
             return
+        labels = [one_line(fix.label) for fix in pane.fixes]
+        width = max(map(cells, labels)) + 2
         choices: list[tuple[Any, Line]] = [
-            (fix, [(fit(one_line(fix.label), 44), "text"), (fix.effect, "dim")]) for fix in pane.fixes
+            (fix, [(fit(label, width), "text"), (fix.effect, "dim")])
+            for fix, label in zip(pane.fixes, labels, strict=True)
         ]
         choices.append((None, [("other settings …", "text")]))
 
-        def choose(fix: "Fix | None") -> None:
-            if fix is None:
-                open_new_run(self._host, run.id)
+        def choose(fixes: "list[Fix | None]") -> None:
+            if None in fixes:
+                open_new_run(self._host, run.id, at=wrong_setting)
             else:
-                self._queue_fixed(run, fix)
+                self._queue_fixed(run, [fix for fix in fixes if fix is not None])
 
-        self._host.push_screen(Choose(msg("Queue run {id} again with", id=run.id), choices, choose))
+        self._host.push_screen(ChooseSome(msg("Queue run {id} again with", id=run.id), choices, choose))
 
-    def _queue_fixed(self, run: Run, fix: "Fix") -> None:
-        folder = self._host.workspace.runs / str(run.id)
+    def _queue_fixed(self, run: Run, fixes: "Sequence[Fix]") -> None:
+        from engine.plan.fixes import fixed, together  # loaded already: it found the fixes
+
+        folder, fix = self._host.workspace.runs / str(run.id), together(fixes)
 
         def queue(control: Any) -> int:
-            from engine.plan.fixes import fixed
-
             return control.add(fixed(folder, fix))
 
         def report(run_ids: Sequence[int]) -> None:

@@ -59,7 +59,8 @@ class FormStatus(StatusLine):
 class NewRunScreen(KeyScreen):
     """`source` is a run's id, a preset's name, or None for the defaults; `changes` are values typed in beforehand.
 
-    With `parent`, a run's id and a checkpoint of it (`best`, a step), the run starts from its weights.
+    With `parent`, a run's id and a checkpoint of it (`best`, a step), the run starts from its weights. The cursor
+    begins on the setting `at`.
     """
 
     own_places = ("form", "any")
@@ -83,8 +84,10 @@ class NewRunScreen(KeyScreen):
         source: int | str | None = None,
         changes: Mapping[str, Any] | None = None,
         parent: tuple[int, int | str] | None = None,
+        at: str = "",
     ) -> None:
         super().__init__()
+        self._at = at
         self.parent_checkpoint = parent
         self.first_source = source if source is not None else parent[0] if parent else None
         self._subject = subject(source, parent)
@@ -173,8 +176,8 @@ class NewRunScreen(KeyScreen):
             self.host.say(message.words, "key" if message.source else "failed")
         if first:
             self.earlier.clear()  # there is nothing to go back to
-            if message.source and not form.text("data.files"):
-                self.fields.move_to("data.files")
+            if message.source and (at := self._at or ("" if form.text("data.files") else "data.files")):
+                self.go_to(at)
         self._loaded = True
         self.host.call_later(self.host.dispatch_keys)
 

@@ -78,11 +78,12 @@ def resume_from(host: Host, run: Run, step: int, newest: bool, changes: Mapping[
     change(host, "resume", calls, done, notes=True, heading="Before it goes on")
 
 
-def open_new_run(host: Host, source: int | None = None, parent: tuple[int, int] | None = None) -> None:
-    """The form of a new run: with the settings of the run `source`, or from the weights of a checkpoint, `parent`."""
+def open_new_run(host: Host, source: int | None = None, parent: tuple[int, int] | None = None, at: str = "") -> None:
+    """The form of a new run: with the settings of the run `source`, or from the weights of a checkpoint, `parent`; the
+    cursor on the setting `at`."""
     from tui.screens.new_run_screen import NewRunScreen  # brings presets, plan and data reports with it
 
-    host.push_screen(NewRunScreen(source, parent=parent))
+    host.push_screen(NewRunScreen(source, parent=parent, at=at))
 
 
 def open_compare(host: Host, names: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 With two panes GPUs and checkpoints are tabs here as well; they are drawn by their own panes, which are not seen then.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,8 @@ class RunPane(LogKeys):
         """Two panes only: GPUs and checkpoints are tabs here."""
         self.why, self.config, self.events = TextSheet(), ConfigSheet(), EventsSheet()
         self.fixes: list[Fix] | None = None
+        self.wrong_setting = ""
+        """The setting that is to be changed before the failed run is queued again, by its path, where that is known."""
         self._gpus, self._points = gpus, points
         self._chosen_tab = "Loss"
         self._eval_chart = 0
@@ -99,7 +102,7 @@ class RunPane(LogKeys):
         self._gpu_samples = snapshot.machine.gpus if snapshot.machine else ()
         self.detail = detail if run is not None and detail is not None and detail.run_id == run.id else None
         if other:
-            self.logs, self.fixes, self._failure = LogSheet(), None, None
+            self.logs, self.fixes, self._failure, self.wrong_setting = LogSheet(), None, None, ""
             self.config.top = self.events.top = self.why.top = 0
         self._on_gpu = self._has_gpu(snapshot)
         if self._chosen_tab in _MEMORY:
@@ -170,16 +173,19 @@ class RunPane(LogKeys):
     def _eval_charts(self) -> list[tuple[str, ...]]:
         return eval_charts(self.detail.series if self.detail else {})
 
-    def _fixes_question(self, run: Run) -> "Callable[[Any], tuple[int, list[Fix]]]":
-        folder, gpus = self.host.workspace.runs / str(run.id), self._gpu_samples
+    def _fixes_question(self, run: Run) -> "Callable[[Any], tuple[int, list[Fix], str]]":
+        folder, gpus, detail = self.host.workspace.runs / str(run.id), self._gpu_samples, self.detail
+        settings = {setting.key: setting.value for setting in detail.settings} if detail else {}
+        hints = [str(event.detail.get("hint", "")) for event in detail.events] if detail else []
+        words = "\n".join([run.reason or "", detail.error if detail else "", *hints])
 
-        def question(conn: Any) -> "tuple[int, list[Fix]]":
-            from engine.plan.fixes import fixes_of, gpu_of  # 15 ms, when the first failure is looked at
+        def question(conn: Any) -> "tuple[int, list[Fix], str]":
+            from engine.plan.fixes import fixes_of, gpu_of, wrong_setting  # 15 ms, when the first failure is looked at
 
-            try:
-                return run.id, fixes_of(conn, run, folder, gpu_of(run, gpus))
-            except EngineError:
-                return run.id, []  # no settings to change: the folder is gone
+            fixes: list[Fix] = []
+            with contextlib.suppress(EngineError):  # no settings to change: the folder is gone
+                fixes = fixes_of(conn, run, folder, gpu_of(run, gpus))
+            return run.id, fixes, wrong_setting(fixes, words, settings)
 
         return question
 
@@ -192,9 +198,9 @@ class RunPane(LogKeys):
         elif answer.key in LOG_ANSWERS:
             self.take_log_answer(answer)
         elif answer.key == "fixes" and answer.value is not None and self.run is not None:
-            run_id, fixes = answer.value
+            run_id, fixes, wrong_setting = answer.value
             if run_id == self.run.id:
-                self.fixes = fixes
+                self.fixes, self.wrong_setting = fixes, wrong_setting
                 self.repaint()
 
     def _take_log(self, tail: Tail) -> bool:

@@ -47,7 +47,10 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
     add_setting_flags(add)
     add.add_argument("--like", metavar="ID", type=run_number, help="with the settings of that run; flags beat them")
     add.add_argument(
-        "--fix", metavar="N", type=int, help="and with a fix of that failed run, as `finetop show ID` has it"
+        "--fix",
+        metavar="N[,N]",
+        type=_numbers,
+        help="and with fixes of that failed run, as `finetop show ID` numbers them",
     )
     add.set_defaults(run=run_add)
     group = commands.add_parser(
@@ -73,6 +76,13 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
         parser.add_argument("--after", metavar="ID", action="append", default=[], help="start when that run is done")
         parser.add_argument("--hold", action="store_true", help="wait until released (`finetop release`)")
         parser.add_argument("--json", action="store_true", help="print ids and folders as JSON")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(msg("numbers with commas, and not '{text}'", text=text[:40])) from None
 
 
 def run_add(options: argparse.Namespace) -> int:

@@ -11,7 +11,17 @@ from engine.base.workspace import Workspace
 from engine.cli.main import main
 from engine.control import Control
 from engine.monitor.samples import GpuSample
-from engine.plan.fixes import Fix, chosen_fix, failure_cause, fixed, fixes_of, gpu_of, settings_like
+from engine.plan.fixes import (
+    Fix,
+    chosen_fix,
+    failure_cause,
+    fixed,
+    fixes_of,
+    gpu_of,
+    settings_like,
+    together,
+    wrong_setting,
+)
 from engine.plan.gpu_fit import GpuSpec
 from engine.runs.failure_reasons import BROKEN_MODEL, SINGLE_EXAMPLE_TOO_LARGE
 from engine.settings.resolve import Layer, read_run, resolve
@@ -159,7 +169,7 @@ def test_a_run_like_another_takes_its_settings_under_those_of_the_flags(workspac
 
 def test_a_number_that_stands_for_no_fix_is_refused():
     with pytest.raises(InputError, match="run 4 has no fix 3"):
-        chosen_fix([Fix("a", {}), Fix("b", {})], 3, 4)
+        chosen_fix([Fix("a", {}), Fix("b", {})], [1, 3], 4)
 
 
 def test_the_cause_of_a_failure_is_the_workers_word_of_the_last_attempt():
@@ -195,3 +205,30 @@ def test_a_file_that_may_not_be_so_large_needs_a_smaller_checkpoint(workspace):
     run_id = fail(workspace, FULL, cause="file-too-large")
     assert [fix.settings["method.kind"] for fix in fixes(workspace, run_id)] == ["lora"]
     assert fixes(workspace, fail(workspace, {"model.name": "Qwen/Qwen3-8B"}, cause="file-too-large")) == []
+
+
+def test_several_fixes_are_one_and_of_two_for_one_setting_the_later_counts(workspace, capsys):
+    made = together([Fix("a", {"x": 1, "y": 1}), Fix("b", {"y": 2})])
+    assert (made.label, made.settings) == ("a + b", {"x": 1, "y": 2})
+    run_id = fail(workspace, {"optim.learning_rate": 3e-3}, cause="not-finite")
+    first, second, *_ = fixes(workspace, run_id)
+    assert main(["add", "--like", str(run_id), "--fix", "2,1"]) == 0
+    both = read_run(workspace.runs / str(int(capsys.readouterr().out))).config.flat()
+    assert {path: both[path] for path in first.settings | second.settings} == first.settings | second.settings
+    assert main(["add", "--like", str(run_id), "--fix", "1,99"]) == 2
+    assert main(["add", "--like", str(run_id), "--fix", "one"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        ("no such file: /data/chats.jsonl", "data.files"),
+        ("the model org/nowhere is not on this machine", "model.name"),
+        ("too many bad rows\nRaise data.max_bad_share, or mend the file /data/chats.jsonl.", "data.max_bad_share"),
+        ("killed by signal 9", ""),
+    ],
+)
+def test_the_setting_that_was_wrong_is_what_the_failure_names(words, path):
+    settings = {"data.files": ["/data/chats.jsonl"], "model.name": "org/nowhere", "data.val_files": []}
+    assert wrong_setting([], words, settings) == path
+    assert wrong_setting([Fix("smaller", {"optim.warmup": 0.1})], words, settings) == "optim.warmup"

@@ -19,6 +19,7 @@ from tui.app import FinetopApp
 from tui.keymap import ACTIONS, BY_ID, Keymap, is_key
 from tui.screens.dialogs import Choose, CommandPalette, Confirm, Help, Notice
 from tui.screens.main_screen import MainScreen
+from tui.screens.new_run_screen import NewRunScreen
 from tui.settings import Settings
 
 KEY_NAMES = {"/": "slash", "?": "question_mark", ":": "colon", "[": "left_square_bracket", "]": "right_square_bracket"}
@@ -378,6 +379,30 @@ async def test_a_failed_run_is_queued_again_with_a_fix(filled):
         resolved = next(call[1] for call in shown.control.calls if call[0] == "add")
         assert resolved.config.optim.name == "adamw8bit" and resolved.origin["optim.name"] == "fix"
         await until(lambda: "run 12 is queued" in shown.news)
+
+
+@played
+async def test_several_fixes_are_marked_and_queued_as_one_run(filled):
+    async with Shown(filled) as shown:
+        await shown.go(4)
+        await until(lambda: shown.main.run.fixes)
+        first, second, third, *_ = shown.main.run.fixes
+        await shown.press("e", "space", "j", "space", "space", "j", "space", "enter")
+        await until(lambda: any(call[0] == "add" for call in shown.control.calls))
+        resolved = next(call[1] for call in shown.control.calls if call[0] == "add")
+        wanted = first.settings | third.settings
+        assert {path: resolved.config.flat()[path] for path in wanted} == wanted
+        assert not any(resolved.origin[path] == "fix" for path in second.settings.keys() - wanted.keys())
+
+
+@played
+async def test_the_settings_of_a_failed_run_open_at_the_one_that_was_wrong(filled):
+    async with Shown(filled) as shown:
+        await shown.go(4)
+        await until(lambda: shown.main.run.fixes)
+        await shown.press("e", "space", "G", "enter")
+        await until(lambda: isinstance(shown.app.screen, NewRunScreen) and shown.app.screen.ready)
+        await until(lambda: shown.app.screen.fields.key == "optim.name")
 
 
 @played
