@@ -444,7 +444,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
 
     def action_any_help(self) -> None:
         """Show what the keys do here."""
-        from tui.screens.dialogs import Help
+        from tui.screens.help_screen import Help
 
         screen = self.screen
         if isinstance(screen, KeyScreen):
@@ -452,7 +452,7 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
 
     def action_any_palette(self) -> None:
         """Show all actions by name."""
-        from tui.screens.dialogs import CommandPalette
+        from tui.screens.command_palette import CommandPalette
 
         screen = self.screen
         if isinstance(screen, KeyScreen):

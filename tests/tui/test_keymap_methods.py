@@ -4,7 +4,7 @@ from tui.app import FinetopApp
 from tui.keymap import ACTIONS, BY_ID, SHARED_METHODS
 from tui.screens.checkpoint_actions import CheckpointActions
 from tui.screens.compare_screen import CompareScreen
-from tui.screens.dialogs import Help
+from tui.screens.help_screen import Help
 from tui.screens.main_actions import RunActions
 from tui.screens.main_screen import MainScreen
 from tui.screens.new_run_actions import FormActions

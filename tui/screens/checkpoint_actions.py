@@ -12,7 +12,8 @@ from engine.store.run_records import Checkpoint, Outcome, Run
 from tui.data.snapshot import Detail
 from tui.host import Undo
 from tui.render.line import Line
-from tui.screens.dialogs import Choose, Confirm
+from tui.screens.choice import Choose
+from tui.screens.dialogs import Confirm
 from tui.screens.run_screen import RunScreen, state_words
 from tui.screens.shared_actions import change, go_on, open_compare, open_new_run
 from tui.widgets.checkpoints_pane import kept_words

@@ -13,7 +13,8 @@ from engine.present.text import cells, fit, one_line
 from engine.store.run_records import Checkpoint, Outcome, Run, RunState
 from tui.host import Undo
 from tui.render.line import Line
-from tui.screens.dialogs import Choose, ChooseSome, Confirm
+from tui.screens.choice import Choose, ChooseSome
+from tui.screens.dialogs import Confirm
 from tui.screens.run_screen import RunScreen, state_words
 from tui.screens.shared_actions import change, for_run, go_on, open_compare, open_new_run
 from tui.screens.trash_screen import TrashScreen, named, restore

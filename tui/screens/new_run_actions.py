@@ -9,7 +9,7 @@ from engine.settings.presets import all_presets
 from engine.settings.schema import SETTINGS
 from tui.render.line import Line
 from tui.screens import new_run_form
-from tui.screens.dialogs import Choose
+from tui.screens.choice import Choose
 from tui.screens.new_run_fields import SOURCE
 from tui.screens.new_run_parts import NewRun
 

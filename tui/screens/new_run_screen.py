@@ -22,6 +22,10 @@ from tui.data.message_log import StatusText
 from tui.data.snapshot import Snapshot
 from tui.render.line import Line
 from tui.screens import new_run_form
+<<<<<<< HEAD
+=======
+from tui.screens.choice import Choose
+>>>>>>> 492dd17 (screen: choice, help and palette lie in files of their own)
 from tui.screens.key_screen import KeyScreen, place
 from tui.screens.new_run_actions import FormActions
 from tui.screens.new_run_completion import complete

@@ -18,7 +18,7 @@ from tests.tui.screens.test_messages_and_trash import Really
 from tests.tui.stage import played, until
 from tui.render.line import line_cells
 from tui.render.run_row import Columns, row_line
-from tui.screens.dialogs import Choose
+from tui.screens.choice import Choose
 from tui.screens.new_run_screen import NewRunScreen
 
 

@@ -17,7 +17,10 @@ from tests.tui.fill import HOSTILE, Filler
 from tests.tui.stage import played, press, until
 from tui.app import FinetopApp
 from tui.keymap import ACTIONS, BY_ID, Keymap, is_key
-from tui.screens.dialogs import Choose, CommandPalette, Confirm, Help, Notice
+from tui.screens.choice import Choose
+from tui.screens.command_palette import CommandPalette
+from tui.screens.dialogs import Confirm, Notice
+from tui.screens.help_screen import Help
 from tui.screens.main_screen import MainScreen
 from tui.screens.new_run_screen import NewRunScreen
 from tui.settings import Settings
