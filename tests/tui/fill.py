@@ -205,6 +205,7 @@ def fill(root: Path, now: float | None = None) -> Filler:
     filler.train(done, 2000, end=0.9)
     filler.finish(done, RunState.DONE, ago=240)
     filler.train(failed, 3, start=3.1)
+    filler.journal(failed, {"kind": "exit", "cause": "out-of-memory"})
     filler.finish(
         failed,
         RunState.FAILED,
