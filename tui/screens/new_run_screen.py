@@ -22,10 +22,6 @@ from tui.data.message_log import StatusText
 from tui.data.snapshot import Snapshot
 from tui.render.line import Line
 from tui.screens import new_run_form
-<<<<<<< HEAD
-=======
-from tui.screens.choice import Choose
->>>>>>> 492dd17 (screen: choice, help and palette lie in files of their own)
 from tui.screens.key_screen import KeyScreen, place
 from tui.screens.new_run_actions import FormActions
 from tui.screens.new_run_completion import complete
@@ -181,7 +177,7 @@ class NewRunScreen(KeyScreen):
         if first:
             self.earlier.clear()  # there is nothing to go back to
             if message.source and (at := self._at or ("" if form.text("data.files") else "data.files")):
-                self.go_to(at)
+                self.actions.go_to(at)
         self._loaded = True
         self.host.call_later(self.host.dispatch_keys)
 
