@@ -356,6 +356,11 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
         self.messages.show(one_line(text.replace("\n", " · ")), role, whole=whole or text)
         self._status_changed()
 
+    def withdraw(self, line: str = "") -> None:
+        """Take the last answer to a key off, on every screen, if it is this line: it is no longer so."""
+        if self.messages.withdraw(line):
+            self._status_changed()
+
     def _status_changed(self) -> None:
         for screen in self.screen_stack:
             if isinstance(screen, KeyScreen):

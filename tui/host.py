@@ -60,6 +60,9 @@ class Host(Protocol):
     def say(self, text: str, role: str = "text", whole: str = "") -> None:
         """Put a text above the footer, and into the log, `whole` in its place where the line is short for it."""
 
+    def withdraw(self, line: str = "") -> None:
+        """Take the last answer to a key off, if it is this line: it is no longer so."""
+
     def say_whole(self, heading: str, text: str, role: str = "text") -> None:
         """The same, and shown whole where it is too long for that line."""
 

@@ -191,8 +191,7 @@ class NewRunScreen(KeyScreen):
         self.checked = new_run_form.check(form)
         if keep:
             self._keep_draft()
-        if self.host.messages.withdraw():  # it was about the form as it was
-            self.status_changed()
+        self.host.withdraw()  # it was about the form as it was
         self.reading.learn(self.checked.runs)
         self.show_all()
 
@@ -220,7 +219,7 @@ class NewRunScreen(KeyScreen):
     def show_learned(self) -> None:
         """Show what is known now; a refusal whose reason is gone goes."""
         if self._refusal and not self.problems():
-            self.host.messages.withdraw(self._refusal)
+            self.host.withdraw(self._refusal)
             self._refusal = ""
         self.show_all()
 
