@@ -14,7 +14,7 @@ from engine.present.text import visible
 from engine.runs.run_folder import LISTS_OF_PATHS, absolute
 from engine.settings.coerce import parse_set, parse_value
 from engine.settings.config_file import read_config_file
-from engine.settings.presets import SAMPLES, find_preset
+from engine.settings.presets import SAMPLES, find_preset, preset_layer
 from engine.settings.resolve import Layer, Resolved, resolve
 from engine.settings.schema import PATHS
 from engine.settings.sweep import full_path
@@ -124,7 +124,7 @@ def given_layers(options: argparse.Namespace) -> list[Layer]:
     """Preset, config file and flags, weakest first; paths are absolute."""
     layers: list[Layer] = []
     if options.preset:
-        layers.append(Layer(f"preset {options.preset}", find_preset(options.preset).settings()))
+        layers.append(preset_layer(find_preset(options.preset)))
     if options.config:
         layers.append(Layer(str(options.config), read_config_file(options.config)))
     layers += flag_layers(options)

@@ -16,6 +16,7 @@ from engine.runs.model_checks import check_positions, check_targets
 from engine.runs.schedule_checks import check_schedule
 from engine.runs.settings_findings import DataFacts, Finding, GpuFacts, refuse
 from engine.settings.auto_values import require_resolved
+from engine.settings.presets import preset_of
 from engine.settings.resolve import Resolved
 from engine.settings.schema import SETTINGS, RunConfig
 
@@ -51,7 +52,7 @@ def given_by_hand(resolved: Resolved) -> set[str]:
         path
         for path, label in resolved.origin.items()
         if label not in ("default", "")
-        and not label.startswith("preset ")
+        and not preset_of(label)
         and (label.startswith("--") or flat[path] != SETTINGS[path].default)
     }
 

@@ -10,6 +10,7 @@ from engine.base.errors import InputError
 from engine.base.messages import msg
 from engine.base.workspace import PACKAGE_ROOT, config_folder
 from engine.settings.config_file import read_config_file
+from engine.settings.resolve import Layer
 
 SHIPPED = PACKAGE_ROOT / "presets"
 STARTER_MODEL = SHIPPED / "models" / "starter"
@@ -34,6 +35,24 @@ class Preset:
 
     def settings(self) -> dict[str, Any]:
         return read_config_file(self.path)
+
+
+_LABEL = "preset "
+
+
+def preset_layer(preset: Preset) -> Layer:
+    """Its settings, labelled with its name. Raises InputError where it cannot be read."""
+    return Layer(preset_label(preset.name), preset.settings())
+
+
+def preset_label(name: str) -> str:
+    """How origins of settings name a preset; config.json and journals hold it."""
+    return f"{_LABEL}{name}"
+
+
+def preset_of(label: str) -> str:
+    """The preset that an origin names; '' where it names something else."""
+    return label.removeprefix(_LABEL) if label.startswith(_LABEL) else ""
 
 
 def all_presets() -> list[Preset]:

@@ -18,8 +18,9 @@ def new_run(
 
     `queued_with` holds fields of NewRun that no setting has, such as its group; they win, and others are disregarded.
     """
-    labels = map(str, origins.values())
-    presets = {label.removeprefix("preset ") for label in labels if label.startswith("preset ")}
+    from engine.settings.presets import preset_of  # listings need no settings
+
+    presets = {preset for label in origins.values() if (preset := preset_of(str(label)))}
     gpus = tuple(str(gpu) for gpu in settings.get("run.gpus") or ())
     count = settings.get("run.gpu_count", "auto")
     run = NewRun(

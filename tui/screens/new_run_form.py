@@ -22,7 +22,7 @@ from engine.present import numbers
 from engine.runs.run_folder import absolute
 from engine.settings import sweep
 from engine.settings.coerce import parse_value
-from engine.settings.presets import find_preset
+from engine.settings.presets import find_preset, preset_label
 from engine.settings.resolve import (
     IN_LAYER,
     WRONG_VALUE,
@@ -287,7 +287,7 @@ def load(source: int | str | None, runs: Path) -> Source:
     if source is None:
         return Source()
     if isinstance(source, str):
-        return Source(f"preset {source}", find_preset(source).settings(), of=source)
+        return Source(preset_label(source), find_preset(source).settings(), of=source)
     folder = runs / str(source)
     if not folder.is_dir():
         raise EngineError(msg("the folder of run {source} is gone: {folder}", source=source, folder=folder))

@@ -17,7 +17,7 @@ from engine.present.numbers import bytes_text, duration
 from engine.present.text import cut, one_line, visible
 from engine.runs import evaluation_folder
 from engine.runs.run_folder import create_run
-from engine.settings.presets import SAMPLES, find_preset
+from engine.settings.presets import SAMPLES, find_preset, preset_layer
 from engine.settings.resolve import Layer, resolve
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _queue_runs(control: "Control") -> list[int]:
         "save.keep_epochs": 2,
         "run.share": True,
     }
-    layers = [Layer("preset demo", find_preset("demo").settings()), Layer("demo", of_the_demo)]
+    layers = [preset_layer(find_preset("demo")), Layer("demo", of_the_demo)]
     rates = [{"optim.learning_rate": rate} for rate in _RATES]
     return control.add_all(sweep.runs(layers, rates, "demo"), sweep="demo")
 
@@ -146,7 +146,7 @@ def _living(workspace: Workspace) -> list["Run"]:
 
 def _headless(workspace: Workspace) -> int:
     data = {"data.files": [str(SAMPLES / "intents.csv")]}
-    resolved = resolve([Layer("preset demo", find_preset("demo").settings()), Layer("demo", data)])
+    resolved = resolve([preset_layer(find_preset("demo")), Layer("demo", data)])
     run_id, folder = create_run(workspace, resolved)
     print(
         msg(

@@ -7,8 +7,8 @@ from typing import Any
 from engine.base.errors import ConfigError, EngineError, InputError
 from engine.base.messages import msg
 from engine.present.text import cells, fit, one_line, print_json, visible
-from engine.settings.presets import Preset, all_presets, find_preset, user_folder
-from engine.settings.resolve import Layer, resolve, without_layer
+from engine.settings.presets import Preset, all_presets, find_preset, preset_layer, user_folder
+from engine.settings.resolve import resolve, without_layer
 
 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 def _problem(preset: Preset) -> str:
     """Why it cannot be used; "" if it can. What it leaves open, such as the data, is no problem."""
     try:
-        resolve([Layer(f"preset {preset.name}", preset.settings())])
+        resolve([preset_layer(preset)])
     except EngineError as error:
         if isinstance(error, ConfigError):
             return "; ".join(map(without_layer, error.problems))
