@@ -66,8 +66,15 @@ def generate(
     are done. Out of memory, it goes on with half as many answers in a batch. The draw for a prompt depends only on the
     seed and its index among the prompts, not on the batch.
     """
-    writing = _Writing(model, prompts, stop, sampling, precision, progress)
-    rows_limit = _MOST_ROWS.get(precision.device.type, 64)
+    writing = Writing(model, prompts, stop, sampling, precision, progress)
+    write_all(writing, packed)
+    return writing.answers
+
+
+@torch.no_grad()
+def write_all(writing: "Writing", packed: bool) -> None:
+    """Until all answers are written; out of memory, with half as many at a time."""
+    rows_limit = _MOST_ROWS.get(writing.precision.device.type, 64)
     while todo := writing.todo():
         try:
             if packed:
@@ -81,11 +88,10 @@ def generate(
             continue
         rows_limit = max(1, min(rows_limit, len(todo), writing.most_rows) // 2)
         give_back_memory()
-    return writing.answers
 
 
 @dataclass
-class _Writing:
+class Writing:
     """The prompts of one call, and what has been written so far."""
 
     model: PreTrainedModel
@@ -102,13 +108,13 @@ class _Writing:
         self.answers = [[] for _ in self.prompts]
         # Where positions are looked up in a table, an answer ends with it, and a prompt that fills it gets none.
         most, limit = self.sampling.max_new_tokens, table_positions(self.model)
-        self._room = [most if limit is None else min(most, limit - len(prompt)) for prompt in self.prompts]
-        self._done = [room <= 0 for room in self._room]
+        self.room = [most if limit is None else min(most, limit - len(prompt)) for prompt in self.prompts]
+        self.done = [room <= 0 for room in self.room]
         self._draws: dict[int, torch.Generator] = {}
 
     def todo(self) -> list[int]:
         """Prompts without a whole answer, longest first, so that what may not fit is tried first."""
-        left = [i for i, done in enumerate(self._done) if not done]
+        left = [i for i, done in enumerate(self.done) if not done]
         for i in left:
             self.answers[i].clear()
             self._draws.pop(i, None)
@@ -148,8 +154,8 @@ class _Writing:
                     ).logits[:, -1]
                 cache.advance()
                 untouched = 0
-                next_tokens = self._choose(logits, live)
-            going = set(self._accept(live[untouched:], next_tokens[untouched:]))
+                next_tokens = self.choose(logits, live)
+            going = set(self.accept(live[untouched:], next_tokens[untouched:]))
             kept = [row for row, i in enumerate(live) if row < untouched or i in going]
             if len(kept) < len(live):
                 order = cache.keep(kept)
@@ -175,7 +181,7 @@ class _Writing:
                 logits_to_keep=(torch.tensor(lengths).cumsum(0) - 1).to(device),
             ).logits[0]
         cache.join(prefilled, lengths)
-        return self._choose(logits, joined)
+        return self.choose(logits, joined)
 
     def write_plain(self, todo: list[int], rows_limit: int) -> None:
         """The first of `todo`: prompts of one length, all kept until the last of them is done."""
@@ -194,26 +200,26 @@ class _Writing:
         while going:
             with self.precision.context():
                 logits = self.model(input_ids=ids, **cache, use_cache=True, logits_to_keep=1).logits
-            tokens = self._choose(logits[:, -1], live)
+            tokens = self.choose(logits[:, -1], live)
             unfinished = [(i, token) for i, token in zip(live, tokens, strict=True) if i in going]
-            going = set(self._accept(*map(list, zip(*unfinished, strict=True))))
+            going = set(self.accept(*map(list, zip(*unfinished, strict=True))))
             ids = torch.tensor(tokens, device=device)[:, None]
 
-    def _accept(self, rows: Sequence[int], tokens: Sequence[int]) -> list[int]:
+    def accept(self, rows: Sequence[int], tokens: Sequence[int]) -> list[int]:
         """Write down the next token of each of these prompts; returns the ones whose answer goes on."""
         going = []
         for i, token in zip(rows, tokens, strict=True):
             if token not in self.stop:
                 self.answers[i].append(token)
-                if len(self.answers[i]) < self._room[i]:
+                if len(self.answers[i]) < self.room[i]:
                     going.append(i)
                     continue
-            self._done[i] = True
+            self.done[i] = True
         if len(going) < len(rows):
-            self.progress(sum(self._done))
+            self.progress(sum(self.done))
         return going
 
-    def _choose(self, logits: Tensor, rows: Sequence[int]) -> list[int]:
+    def choose(self, logits: Tensor, rows: Sequence[int]) -> list[int]:
         """The next token of each row: the likeliest, or one drawn by the Gumbel-max trick (Gumbel 1954): the largest of
         logits / temperature - log E, E exponential, is distributed as the softmax has it."""
         logits = logits.float()

@@ -43,6 +43,8 @@ class ModelCache:
         self._model: Any = None
         """The base, or the PeftModel around it."""
         self._adapters: dict[str, str] = {}
+        self._verified: set[str] = set()
+        """Folders of checkpoints whose weights are as they were written."""
         self.warnings: dict[str, str] = {}
         """By the reference's name: what could not be verified."""
 
@@ -73,25 +75,33 @@ class ModelCache:
 
         Raises ModelError or CheckpointError when the weights cannot be loaded or are not as they were written.
         """
-        precision = self.precision(ref)
-        if ref.step is not None:
-            verify_weights(Path(ref.adapter or ref.base))
-        base = BaseWeights(ref.config, ref.base) if ref.step is not None and ref.adapter else None
-        key = (ref.base, ref.config.model.revision, precision, ref.config.method.kind == "qlora")
-        if key != self._key:
-            self._release()
-            self._model, self._key = self._load(ref, precision), key
-        if base and (warning := base.refuse_other(read_manifest(Path(ref.adapter)))):
-            self.warnings[ref.name] = warning
-        with self._adapted(ref):
-            self._model.eval()
-            lm = causal_lm(self._model)
+        with self.activate(ref) as (lm, precision):
             check_vocabulary(lm, int(tokens.ids.max()))
             check_positions(lm, int(tokens.lengths.max()), too_long)
             probe = make_pack(tokens, probe_indices(tokens)).to(self.device)
             with precision.context():
                 loss_fn, _ = choose_loss(lm, probe, ref.config.model.attention, LOSS_TOLERANCE[precision.autocast])
             yield LoadedModel(loss_fn, template, precision)
+
+    @contextlib.contextmanager
+    def activate(self, ref: ModelRef) -> Iterator[tuple[PreTrainedModel, Precision]]:
+        """The reference's model in evaluation mode, its adapter in force. Raises as `acquire` does."""
+        precision = self.precision(ref)
+        weights = ref.adapter or ref.base
+        if ref.step is not None and weights not in self._verified:
+            verify_weights(Path(weights))
+            self._verified.add(weights)
+        base = BaseWeights(ref.config, ref.base) if ref.step is not None and ref.adapter else None
+        key = (ref.base, ref.config.model.revision, precision, ref.config.method.kind == "qlora")
+        if key != self._key:
+            self._release()
+            self._model, self._key = self._load(ref, precision), key
+        is_new = base is not None and ref.adapter not in self._adapters
+        if is_new and base and (warning := base.refuse_other(read_manifest(Path(ref.adapter)))):
+            self.warnings[ref.name] = warning
+        with self._adapted(ref):
+            self._model.eval()
+            yield causal_lm(self._model), precision
 
     def _load(self, ref: ModelRef, precision: Precision) -> PreTrainedModel:
         config = ref.config
