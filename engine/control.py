@@ -33,7 +33,7 @@ from engine.runs.run_folder import (
 )
 from engine.settings.resolve import Layer, Resolved, overlay, read_run
 from engine.settings.schema import RunConfig
-from engine.store import checkpoint_rows, discover, queries, queue, trash
+from engine.store import checkpoint_rows, discover, queries, queue, run_lifecycle, trash
 from engine.store.connect import Connection, writer
 from engine.store.journal_import import import_journal
 from engine.store.new_run import new_run
@@ -85,10 +85,16 @@ class Control:
         return self.add_all([resolved], after=after, held=held)[0]
 
     def add_all(
-        self, resolved: Sequence[Resolved], *, after: Sequence[int] = (), held: bool = False, sweep: str = ""
+        self,
+        resolved: Sequence[Resolved],
+        *,
+        after: Sequence[int] = (),
+        held: bool = False,
+        sweep: str = "",
+        meta: Mapping[str, Any] | None = None,
     ) -> list[int]:
-        """Queue several runs, all or none."""
-        return self._add(resolved, after, held, sweep)
+        """Queue several runs, all or none. `meta`: what else config.json says of them, beside their settings."""
+        return self._add(resolved, after, held, sweep, described=meta)
 
     def fork(self, run_id: int, point: str, changes: Mapping[str, Any], name: str = "", *, held: bool = False) -> int:
         """Queue a new run that starts from the weights of a checkpoint, with a fresh optimizer and other settings."""
@@ -117,6 +123,7 @@ class Control:
         sweep: str = "",
         parent: tuple[int, int] | None = None,
         prepare: Callable[[Path, RunConfig], RunConfig] | None = None,
+        described: Mapping[str, Any] | None = None,
     ) -> list[int]:
         conn = self._writer(make=True)
         _check_all([settings.config for settings in resolved])
@@ -139,7 +146,7 @@ class Control:
                 if files not in fingerprints:
                     fingerprints[files] = data_fingerprints(config)
                 queued_with = {name: value for name, value in queued.items() if value}
-                meta = {"data": fingerprints[files], "queued": queued_with | _estimates(config)}
+                meta = {"data": fingerprints[files], "queued": queued_with | _estimates(config), **(described or {})}
                 run_id, folder = create_run(self.workspace, settings, meta, beyond)
                 made[run_id] = folder
                 if prepare:
@@ -227,6 +234,10 @@ class Control:
         if outcome:
             self._see_to_daemon()
         return outcome
+
+    def refuse(self, run_id: int, why: str) -> Outcome:
+        """End a waiting run as failed: it cannot be trained."""
+        return run_lifecycle.refuse(self._writer(), run_id, why)
 
     def hold(self, run_id: int) -> Outcome:
         return queue.hold(self._writer(), run_id)

@@ -136,3 +136,18 @@ def _last_point(conn: sqlite3.Connection, run_id: int, began: float, limit: floa
     step = step_reaching(conn, run_id, TIME_KEY, limit)
     logged_at = moment_at(conn, run_id, step) if step is not None else None
     return logged_at if logged_at is not None and logged_at > began else began
+
+
+def logged(conn: sqlite3.Connection, run_id: int, keys: Iterable[str]) -> list[tuple[int, float | None, str, float]]:
+    """(step, when, key, value) of these metrics, as they were logged; NaN is left out."""
+    names = list(keys)
+    rows = conn.execute(
+        "SELECT p.step, t.value, k.key, p.value FROM metric_summary s JOIN metric_keys k ON k.id = s.key_id"
+        " JOIN points p ON p.series = s.id"
+        " LEFT JOIN metric_summary ts ON ts.run_id = s.run_id"
+        " AND ts.key_id = (SELECT id FROM metric_keys WHERE key = 'time')"
+        " LEFT JOIN points t ON t.series = ts.id AND t.step = p.step"
+        f" WHERE s.run_id = ? AND k.key IN ({','.join('?' * len(names))}) AND p.value IS NOT NULL ORDER BY p.step",
+        (run_id, *names),
+    )
+    return [(step, when, key, value) for step, when, key, value in rows]

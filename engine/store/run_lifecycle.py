@@ -88,6 +88,17 @@ def finish(
     )
 
 
+def refuse(conn: sqlite3.Connection, run_id: int, why: str) -> Outcome:
+    """End a waiting run as failed."""
+    first = why.splitlines()[0] if why else why
+    return change(
+        conn,
+        run_id,
+        f"state = 'failed', finished = ?, {_EXPLAINED} WHERE id = ? AND state = 'queued' AND trashed IS NULL",
+        (time.time(), first, template_of(first), why, None),
+    )
+
+
 def explain(
     conn: sqlite3.Connection,
     run_id: int,

@@ -1,0 +1,172 @@
+"""What the server keeps beside the runs: uploaded files, and which run a job's request became. `.finetop/serve.db`.
+
+The content of files lies in `.finetop/files`, a job's own record in its run's config.json: this is where they are
+looked up. One connection, used by one thread at a time.
+"""
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.store.transactions import write
+
+_SCHEMA = (
+    """
+    CREATE TABLE files(id TEXT PRIMARY KEY, created INTEGER, bytes INTEGER, filename TEXT, purpose TEXT, sha256 TEXT,
+                       expires INTEGER);
+    CREATE TABLE jobs(run_id INTEGER PRIMARY KEY, created INTEGER, status TEXT, record TEXT);
+    CREATE TABLE requests(digest TEXT PRIMARY KEY, created REAL, run_id INTEGER);
+    CREATE TABLE job_events(id INTEGER PRIMARY KEY, run_id INTEGER, created INTEGER, level TEXT, message TEXT);
+    CREATE INDEX job_events_by_run ON job_events(run_id);
+    """,
+)
+"""Migrations: appended, never edited."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """An uploaded file."""
+
+    id: str
+    created: int
+    bytes: int
+    filename: str
+    purpose: str
+    sha256: str
+    expires: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """What was requested of a run by way of the API."""
+
+    run_id: int
+    created: int
+    status: str
+    """What the run's own state does not say: 'validating', 'failed' (its data are wrong), 'cancelled', 'paused', ''."""
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """Of the server; what a run reports is in its journal."""
+
+    id: int
+    created: int
+    level: str
+    message: str
+
+
+class ServeStore:
+    """Its methods may be called from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+        self._conn.execute("PRAGMA journal_mode=WAL")
+        path.chmod(0o600)
+        with write(self._conn):
+            version = self._conn.execute("PRAGMA user_version").fetchone()[0]
+            for number, script in enumerate(_SCHEMA[version:], version + 1):
+                for statement in filter(str.strip, script.split(";")):
+                    self._conn.execute(statement)
+                self._conn.execute(f"PRAGMA user_version={number}")
+
+    def close(self) -> None:
+        with self._lock:
+            self._conn.close()
+
+    def _all(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._conn.execute(sql, values).fetchall()
+
+    def _do(self, sql: str, values: Sequence[Any] = ()) -> int:
+        with self._lock, write(self._conn):
+            return self._conn.execute(sql, values).rowcount
+
+    # files
+
+    def add_file(self, file: StoredFile) -> None:
+        self._do("INSERT INTO files VALUES(?, ?, ?, ?, ?, ?, ?)", tuple(asdict(file).values()))
+
+    def file(self, file_id: str) -> StoredFile | None:
+        rows = self._all(
+            "SELECT * FROM files WHERE id = ? AND (expires IS NULL OR expires > ?)", (file_id, time.time())
+        )
+        return StoredFile(*rows[0]) if rows else None
+
+    def files(self) -> list[StoredFile]:
+        """The newest first."""
+        sql = "SELECT * FROM files WHERE expires IS NULL OR expires > ? ORDER BY created DESC, rowid DESC"
+        return [StoredFile(*row) for row in self._all(sql, (time.time(),))]
+
+    def expired_files(self) -> list[str]:
+        return [row[0] for row in self._all("SELECT id FROM files WHERE expires <= ?", (time.time(),))]
+
+    def remove_file(self, file_id: str) -> bool:
+        return self._do("DELETE FROM files WHERE id = ?", (file_id,)) > 0
+
+    # jobs
+
+    def add_job(self, job: StoredJob) -> None:
+        self._do(
+            "INSERT OR IGNORE INTO jobs VALUES(?, ?, ?, ?)",
+            (job.run_id, job.created, job.status, json.dumps(job.record)),
+        )
+
+    def job(self, run_id: int) -> StoredJob | None:
+        rows = self._all("SELECT * FROM jobs WHERE run_id = ?", (run_id,))
+        return _job(rows[0]) if rows else None
+
+    def jobs(self) -> list[StoredJob]:
+        """The newest first."""
+        return [_job(row) for row in self._all("SELECT * FROM jobs ORDER BY run_id DESC")]
+
+    def set_status(self, run_id: int, status: str, **record: Any) -> None:
+        """`record`: fields that it gets as well."""
+        job = self.job(run_id)
+        if job is not None:
+            merged = json.dumps(job.record | record)
+            self._do("UPDATE jobs SET status = ?, record = ? WHERE run_id = ?", (status, merged, run_id))
+
+    def note(self, run_id: int, message: str, level: str = "info") -> None:
+        self._do(
+            "INSERT INTO job_events(run_id, created, level, message) VALUES(?, ?, ?, ?)",
+            (run_id, int(time.time()), level, message),
+        )
+
+    def events(self, run_id: int) -> list[JobEvent]:
+        sql = "SELECT id, created, level, message FROM job_events WHERE run_id = ? ORDER BY id"
+        return [JobEvent(*row) for row in self._all(sql, (run_id,))]
+
+    # requests that a client may send again
+
+    def begin_request(self, digest: str) -> bool:
+        """False where there has been such a one in the last while."""
+        self._do("DELETE FROM requests WHERE created < ?", (time.time() - REPEAT_SECONDS,))
+        return self._do("INSERT OR IGNORE INTO requests VALUES(?, ?, NULL)", (digest, time.time())) > 0
+
+    def finish_request(self, digest: str, run_id: int | None) -> None:
+        """It became this run, or nothing."""
+        if run_id is None:
+            self._do("DELETE FROM requests WHERE digest = ?", (digest,))
+        else:
+            self._do("UPDATE requests SET run_id = ? WHERE digest = ?", (run_id, digest))
+
+    def request(self, digest: str) -> int | None:
+        """The run that such a request became."""
+        rows = self._all("SELECT run_id FROM requests WHERE digest = ?", (digest,))
+        return rows[0][0] if rows else None
+
+
+REPEAT_SECONDS = 600.0
+"""A client sends a request again that it had no answer to."""
+
+
+def _job(row: tuple[Any, ...]) -> StoredJob:
+    return StoredJob(row[0], row[1], row[2], json.loads(row[3]))
