@@ -90,6 +90,9 @@ _COMMANDS = {
     "daemon": {
         "daemon": "start, stop or look at what runs the queue",
     },
+    "serve_api": {
+        "serve": "answer OpenAI's clients: fine-tuning jobs, models, chat",
+    },
 }
 """Which module of engine.cli.commands has which commands, in the order of the help, and what they do: loading them all
 to say so would take a tenth of a second."""

@@ -25,6 +25,7 @@ from engine.daemon.forkserver_client import ForkServer
 from engine.daemon.limits import IDLE_EXIT, Limits
 from engine.daemon.placement import Machine
 from engine.daemon.scheduler import CPU_SLOTS, Start, State, WaitKind, decide
+from engine.daemon.server_watch import ServerWatch
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.telemetry import Telemetry, publish
 from engine.daemon.trash_room import make_room
@@ -73,6 +74,7 @@ class Daemon:
         self._supervisor = Supervisor(
             self._conn, workspace, self._fork_server, self.limits, self._telemetry.gpu_memory, options.command
         )
+        self._server_watch = ServerWatch(workspace)
         self._machine = Machine()
         self._cpu_slots = 1
         self._started = time.time()
@@ -235,6 +237,7 @@ class Daemon:
         self._cpu_slots = cpu_slots(self._conn)
         self._telemetry.observe(snapshot, [worker.run for worker in workers], self._machine.samples)
         self._publish_state()
+        self._server_watch.check()
         bound_file(self.workspace.daemon_log, self.limits.log_bytes)
         self._leave_if_idle(bool(workers))
 

@@ -1,0 +1,226 @@
+"""Whether a server runs for a workspace, and where: the lock is the proof, the file beside it says the rest."""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.base.atomic_files import atomic_write
+from engine.base.errors import EngineError, InputError
+from engine.base.log_tail import last_lines
+from engine.base.messages import msg
+from engine.base.worker_process import worker_environment
+from engine.base.workspace import Workspace
+from engine.daemon.daemon_client import make_private
+
+_KEY_PREFIX = "sk-finetop-"
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_START_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """Of a server that runs."""
+
+    pid: int
+    host: str
+    port: int
+    started: float
+
+    @property
+    def url(self) -> str:
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/v1"
+
+
+def state_file(workspace: Workspace) -> Path:
+    return workspace.private / "serve.json"
+
+
+def log_file(workspace: Workspace) -> Path:
+    return workspace.private / "serve.log"
+
+
+def status(workspace: Workspace) -> ServerStatus | None:
+    """None where no server runs."""
+    try:
+        descriptor = os.open(workspace.private / "serve.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+    try:
+        state = json.loads(state_file(workspace).read_bytes())
+        return ServerStatus(state["pid"], state["host"], state["port"], state["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def take_lock(workspace: Workspace) -> int:
+    """The descriptor that says that a server runs. Raises EngineError where one does."""
+    make_private(workspace)
+    descriptor = os.open(workspace.private / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + 1.0  # who only looks holds it for some microseconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except OSError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                running = status(workspace)
+                where = msg(" on {url}", url=running.url) if running else ""
+                raise EngineError(
+                    msg("a server runs for {root}{where}", root=workspace.root, where=where),
+                    "`finetop serve stop` ends it.",
+                ) from None
+        time.sleep(0.02)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Raises InputError where that cannot be listened on."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(256)
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            msg("{host}:{port} cannot be listened on: {error}", host=host, port=port, error=error),
+            "Choose another with --port; 0 takes one that is free.",
+        ) from None
+    return listening
+
+
+def make_ready(workspace: Workspace) -> None:
+    """Raises EngineError where no server can be started."""
+    owner_key(workspace)
+    if (running := status(workspace)) is not None:
+        raise EngineError(
+            msg("a server runs for {root} on {url}", root=workspace.root, url=running.url),
+            "`finetop serve stop` ends it.",
+        )
+
+
+def environment() -> dict[str, str]:
+    """Of a server's process."""
+    return worker_environment()
+
+
+def spawn(workspace: Workspace, options: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a server in a session of its own, with its output in the log."""
+    make_private(workspace)
+    with open(log_file(workspace), "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "engine.serve", str(workspace.root), *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment(),
+            start_new_session=True,
+        )
+
+
+def start(workspace: Workspace, options: Sequence[str]) -> ServerStatus:
+    """Start a server, and wait until it listens. Raises EngineError where it does not."""
+    process = spawn(workspace, options)
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if (running := status(workspace)) and running.pid == process.pid:
+            process.returncode = 0  # it outlives us
+            return running
+        if process.poll() is not None:
+            break
+        time.sleep(0.02)
+    log_end = last_lines(log_file(workspace), 5)
+    raise EngineError(
+        msg("the server did not start:\n{log_end}", log_end=log_end), msg("Log: {log}", log=log_file(workspace))
+    )
+
+
+def stop(workspace: Workspace, seconds: float = 10.0) -> bool:
+    """Ask it to end, and wait so long; True if none is left."""
+    running = status(workspace)
+    if running is None:
+        return True
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(running.pid, signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if status(workspace) is None:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+# a server that the daemon starts again when it has died
+
+
+def keep(workspace: Workspace, options: Sequence[str]) -> None:
+    """Let the daemon see that one runs, with these options."""
+    atomic_write(_kept_file(workspace), json.dumps(list(options)))
+
+
+def forget(workspace: Workspace) -> None:
+    """It may end."""
+    _kept_file(workspace).unlink(missing_ok=True)
+
+
+def kept(workspace: Workspace) -> list[str] | None:
+    """The options of the server that should run; None: none should."""
+    try:
+        options = json.loads(_kept_file(workspace).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return options if isinstance(options, list) and all(isinstance(word, str) for word in options) else None
+
+
+def _kept_file(workspace: Workspace) -> Path:
+    return workspace.private / "serve.keep"
+
+
+# the key of the workspace's owner
+
+
+def key_file(workspace: Workspace) -> Path:
+    """Readable by its owner only."""
+    return workspace.private / "serve.key"
+
+
+def owner_key(workspace: Workspace) -> str:
+    """The key of the workspace's owner; made at first need. Raises EngineError where it cannot be kept."""
+    make_private(workspace)
+    path = key_file(workspace)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise EngineError(msg("{path} cannot be written: {error}", path=path, error=error.strerror)) from None
+    else:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(_KEY_PREFIX + secrets.token_urlsafe(32) + "\n")
+    try:
+        key = path.read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise EngineError(msg("{path} cannot be read: {error}", path=path, error=error)) from None
+    if len(key) < 32:
+        raise EngineError(
+            msg("{path} holds no key", path=path), "Delete the file: a new key is made when the server next starts."
+        )
+    return key

@@ -1,0 +1,76 @@
+"""The application: which path is answered by what."""
+
+import contextlib
+from collections.abc import AsyncIterator, Collection
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from engine.serve import chat, completions, files, jobs, legacy_jobs, models, responses
+from engine.serve.access import Access
+from engine.serve.context import Context
+from engine.serve.keys import Keys
+
+_JOB = "/v1/fine_tuning/jobs/{job}"
+ROUTES = (
+    Route("/v1/files", files.create_file, methods=["POST"]),
+    Route("/v1/files", files.list_files, methods=["GET"]),
+    Route("/v1/files/{file}", files.retrieve_file, methods=["GET"]),
+    Route("/v1/files/{file}", files.delete_file, methods=["DELETE"]),
+    Route("/v1/files/{file}/content", files.file_content, methods=["GET"]),
+    Route("/v1/fine_tuning/jobs", jobs.create_job, methods=["POST"]),
+    Route("/v1/fine_tuning/jobs", jobs.list_jobs, methods=["GET"]),
+    Route(_JOB, jobs.retrieve_job, methods=["GET"]),
+    Route(f"{_JOB}/events", jobs.list_events, methods=["GET"]),
+    Route(f"{_JOB}/checkpoints", jobs.list_checkpoints, methods=["GET"]),
+    Route(f"{_JOB}/cancel", jobs.cancel_job, methods=["POST"]),
+    Route(f"{_JOB}/pause", jobs.pause_job, methods=["POST"]),
+    Route(f"{_JOB}/resume", jobs.resume_job, methods=["POST"]),
+    Route("/v1/models", models.list_models, methods=["GET"]),
+    Route("/v1/models/{model:path}", models.retrieve_model, methods=["GET"]),
+    Route("/v1/models/{model:path}", models.delete_model, methods=["DELETE"]),
+    Route("/v1/chat/completions", chat.create_chat_completion, methods=["POST"]),
+    Route("/v1/responses", responses.create_response, methods=["POST"]),
+    Route("/v1/responses/{response}", responses.retrieve_response, methods=["GET"]),
+    Route("/v1/responses/{response}", responses.delete_response, methods=["DELETE"]),
+    Route("/v1/fine-tunes", legacy_jobs.create, methods=["POST"]),
+    Route("/v1/fine-tunes", legacy_jobs.list_all, methods=["GET"]),
+    Route("/v1/fine-tunes/{job}", legacy_jobs.retrieve, methods=["GET"]),
+    Route("/v1/fine-tunes/{job}/cancel", legacy_jobs.cancel, methods=["POST"]),
+    Route("/v1/fine-tunes/{job}/events", legacy_jobs.events, methods=["GET"]),
+    Route("/v1/completions", completions.create_completion, methods=["POST"]),
+)
+
+
+async def health(request: Request) -> Response:
+    """GET /health: that somebody is there, without a key."""
+    return JSONResponse({"status": "ok"})
+
+
+def make_app(context: Context, keys: Keys, hosts: Collection[str], origins: Collection[str] = ()) -> ASGIApp:
+    """`hosts`: what requests may call this server, with its port."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        for job in jobs.adopt(context):
+            jobs.start_check(context, job)
+        yield
+        context.close()
+
+    app = Starlette(routes=[Route("/health", health, methods=["GET"]), *ROUTES], lifespan=lifespan)
+    app.state.context = context
+    app.router.redirect_slashes = False
+    return Access(_without_handlers(app), keys, hosts, origins)
+
+
+def _without_handlers(app: Starlette) -> ASGIApp:
+    """Its routes alone: starlette's own layers answer errors in other forms than ours."""
+
+    async def routed(scope, receive, send):  # type: ignore[no-untyped-def]
+        scope["app"] = app
+        await app.router(scope, receive, send)
+
+    return routed

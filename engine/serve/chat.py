@@ -1,0 +1,254 @@
+"""`POST /v1/chat/completions`, whole and streamed."""
+
+import asyncio
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from engine.formats.messages import read_messages
+from engine.formats.row_errors import RowRejected
+from engine.formats.tool_calls import read_tools
+from engine.runs.model_refs import ModelRef
+from engine.serve.api_errors import ApiError, invalid, unsupported
+from engine.serve.context import context_of, in_thread
+from engine.serve.fields import Fields, read_fields
+from engine.serve.models import find_model
+from engine.serve.sampling_fields import read_sampling
+
+_MOST_MESSAGES, _MOST_TOOLS, _MOST_CHOICES = 4096, 128, 128
+_CHANGES_NOTHING = (
+    "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier", "parallel_tool_calls",
+    "metadata", "reasoning_effort", "verbosity",
+)  # fmt: skip
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+
+@dataclass
+class Choice:
+    """One answer on its way."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A chat completion to be made."""
+
+    model: str
+    """As the client named it, and will read it again."""
+    ref: ModelRef
+    engine: dict[str, Any]
+    """What the engine is asked."""
+    choices: int
+    has_logprobs: bool
+    is_streamed: bool
+    include_usage: bool
+    headers: dict[str, str]
+
+
+async def create_chat_completion(request: Request) -> Response:
+    """POST /v1/chat/completions."""
+    fields = await read_fields(request)
+    chat = await in_thread(_requested, request, fields)
+    lines = context_of(request).engines.ask(chat.ref, chat.engine)
+    head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": chat.model}
+    first = await anext(lines)  # `begun`: what is refused is refused before a stream begins
+    if chat.is_streamed:
+        return StreamingResponse(
+            _stream(chat, head, first, lines),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-cache", "x-accel-buffering": "no", **chat.headers},
+        )
+    choices = [Choice() for _ in range(chat.choices)]
+    async with contextlib.aclosing(lines), cancelled_with(request):
+        async for line in lines:
+            _take(choices, line)
+    usage = _usage(first["prompt_tokens"], choices)
+    body = {**head, "object": "chat.completion", "system_fingerprint": None}
+    shown = [_whole(number, choice, chat.has_logprobs) for number, choice in enumerate(choices)]
+    return JSONResponse(body | {"choices": shown, "usage": usage}, headers=chat.headers)
+
+
+@contextlib.asynccontextmanager
+async def cancelled_with(request: Request) -> AsyncIterator[None]:
+    """A client that leaves ends the work."""
+    task = asyncio.current_task()
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        assert task is not None
+        task.cancel()
+
+    watching = asyncio.get_running_loop().create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
+def _requested(request: Request, fields: Fields) -> ChatRequest:
+    name = fields.required_text("model", 256)
+    messages = _messages(fields)
+    tools = _tools(fields)
+    sampling, most, stop = read_sampling(fields, most_logprobs=20)
+    is_streamed = bool(fields.flag("stream"))
+    include_usage = False
+    if (options := fields.object("stream_options")) is not None:
+        if not is_streamed:
+            raise invalid("stream_options", "'stream_options' is for streams only.")
+        include_usage = bool(options.flag("include_usage"))
+        options.ignore("include_obfuscation")
+        options.finish()
+    choices = fields.integer("n", 1, _MOST_CHOICES) or 1
+    if (form := fields.object("response_format")) is not None:
+        kind = form.text("type")
+        if kind != "text":
+            raise unsupported("response_format", f"'response_format' of type '{str(kind)[:40]}' is not supported yet.")
+    if fields.flag("store"):
+        raise unsupported("store", "Stored completions are not supported yet.")
+    modalities = fields.listed("modalities", 4)
+    if modalities not in (None, ["text"]):
+        raise unsupported("modalities", "This server answers in text.")
+    fields.ignore(*_CHANGES_NOTHING)
+    fields.finish()
+    ref, remark = find_model(context_of(request), name)
+    headers = fields.headers | ({"x-finetop-model": remark.encode("ascii", "replace").decode()} if remark else {})
+    system = ref.config.data.system
+    if system and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": system}, *messages]
+    engine = {
+        "messages": messages,
+        "tools": tools,
+        "n": choices,
+        "max_tokens": most,
+        "stop": stop,
+        "sampling": sampling,
+    }
+    return ChatRequest(
+        name, ref, engine, choices, sampling["top_logprobs"] is not None, is_streamed, include_usage, headers
+    )
+
+
+def _messages(fields: Fields) -> list[dict[str, Any]]:
+    """In the engine's form."""
+    listed = fields.listed("messages", _MOST_MESSAGES)
+    if not listed:
+        raise ApiError(400, "'messages' is missing or empty.", code="missing_required_parameter", param="messages")
+    for number, message in enumerate(listed):
+        role = message.get("role") if isinstance(message, dict) else None
+        if role not in _ROLES:
+            raise invalid(
+                f"messages[{number}].role", f"'messages[{number}].role' must be one of {', '.join(sorted(_ROLES))}."
+            )
+    try:
+        messages = read_messages(listed, "messages")
+    except RowRejected as rejected:
+        raise invalid("messages", rejected.message) from None
+    if messages[-1]["role"] == "assistant":
+        raise invalid("messages", "The last message is the assistant's: there is nothing to answer.")
+    return messages
+
+
+def _tools(fields: Fields) -> list[dict[str, Any]]:
+    listed = fields.listed("tools", _MOST_TOOLS) or []
+    choice = fields.any("tool_choice")
+    try:
+        tools = list(read_tools(listed, "tools"))
+    except RowRejected as rejected:
+        raise invalid("tools", rejected.message) from None
+    for number, tool in enumerate(tools):
+        if not isinstance(tool["function"].get("name"), str) or not tool["function"]["name"]:
+            raise invalid(f"tools[{number}]", f"'tools[{number}].function.name' is missing.")
+    if choice not in (None, "auto", "none"):
+        raise unsupported("tool_choice", "'tool_choice' may be auto or none here, so far.")
+    return [] if choice == "none" else tools
+
+
+def _take(choices: list[Choice], line: dict[str, Any]) -> None:
+    """Put down what the engine says of one answer."""
+    choice = choices[line["index"]]
+    if line["kind"] == "text":
+        choice.text += line["text"]
+        choice.logprobs += line.get("logprobs") or []
+    elif line["kind"] == "end":
+        choice.finish_reason, choice.tokens = line["finish_reason"], line["tokens"]
+        choice.calls = [
+            {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": call}
+            for call in line.get("tool_calls") or ()
+        ]
+
+
+def _usage(prompt_tokens: int, choices: list[Choice]) -> dict[str, Any]:
+    written = sum(choice.tokens for choice in choices)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": written,
+        "total_tokens": prompt_tokens + written,
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def _whole(number: int, choice: Choice, has_logprobs: bool) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None, "annotations": []}
+    if choice.calls:
+        message |= {"content": choice.text or None, "tool_calls": choice.calls}
+    logprobs = {"content": choice.logprobs, "refusal": None} if has_logprobs else None
+    return {"index": number, "message": message, "logprobs": logprobs, "finish_reason": choice.finish_reason}
+
+
+async def _stream(
+    chat: ChatRequest, head: dict[str, Any], begun: dict[str, Any], lines: AsyncGenerator[dict[str, Any]]
+) -> AsyncIterator[bytes]:
+    """Server-sent events. An error under way is one, too, and the last."""
+    shared = {**head, "object": "chat.completion.chunk", "system_fingerprint": None}
+    if chat.include_usage:
+        shared["usage"] = None
+
+    def chunk(number: int, delta: dict[str, Any], finish: str | None = None, logprobs: Any = None) -> bytes:
+        choice = {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+        return sse(shared | {"choices": [choice]})
+
+    choices = [Choice() for _ in range(chat.choices)]
+    try:
+        async with contextlib.aclosing(lines):
+            for number in range(chat.choices):  # clients make their choices in the order of these
+                yield chunk(number, {"role": "assistant", "content": "", "refusal": None})
+            async for line in lines:
+                _take(choices, line)
+                number = line["index"]
+                if line["kind"] == "text":
+                    logprobs = {"content": line["logprobs"], "refusal": None} if line.get("logprobs") else None
+                    if line["text"] or logprobs:
+                        yield chunk(number, {"content": line["text"]}, logprobs=logprobs)
+                elif line["kind"] == "end":
+                    for at, call in enumerate(choices[number].calls):
+                        yield chunk(number, {"tool_calls": [{"index": at, **call}]})
+                    yield chunk(number, {}, line["finish_reason"])
+        if chat.include_usage:
+            yield sse(shared | {"choices": [], "usage": _usage(begun["prompt_tokens"], choices)})
+    except ApiError as error:
+        yield sse(error.body)
+    yield b"data: [DONE]\n\n"
+
+
+def sse(value: dict[str, Any]) -> bytes:
+    """One event of a stream."""
+    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
