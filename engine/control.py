@@ -146,7 +146,8 @@ class Control:
                 if files not in fingerprints:
                     fingerprints[files] = data_fingerprints(config)
                 queued_with = {name: value for name, value in queued.items() if value}
-                meta = {"data": fingerprints[files], "queued": queued_with | _estimates(config), **(described or {})}
+                queued_with |= _estimates(config, self.workspace)
+                meta = {"data": fingerprints[files], "queued": queued_with, **(described or {})}
                 run_id, folder = create_run(self.workspace, settings, meta, beyond)
                 made[run_id] = folder
                 if prepare:
@@ -512,10 +513,14 @@ def _check_all(configs: list[RunConfig]) -> None:
         raise InputError("\n".join(problems), "Nothing was queued.")
 
 
-def _estimates(config: RunConfig) -> dict[str, Any]:
-    from engine.plan import memory_estimate
+def _estimates(config: RunConfig, workspace: Workspace) -> dict[str, Any]:
+    from engine.models.device_limits import cpu_is_good_at_bfloat16
+    from engine.plan import EstimateInputs, memory_estimate
+    from engine.plan.hardware import queue_device
 
-    estimate = memory_estimate(config)
+    on_gpu = queue_device(workspace) == "cuda"
+    inputs = EstimateInputs() if on_gpu else EstimateInputs(device="cpu", bfloat16=cpu_is_good_at_bfloat16())
+    estimate = memory_estimate(config, inputs=inputs)
     return {"estimate_bytes": int(estimate.expected)} if estimate else {}
 
 

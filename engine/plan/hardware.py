@@ -1,6 +1,7 @@
 """What the machine at hand offers a run: its cards, its memory, and what earlier runs on it took."""
 
 import contextlib
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from engine.monitor.cuda_visible_devices import visible_gpus
 from engine.monitor.samples import Snapshot
 from engine.plan.gpu_fit import GpuSpec
 from engine.plan.throughput import PastRun
+
+_DRIVER_DEVICES = ("/dev/nvidiactl", "/dev/dxg")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,17 @@ def detect_hardware(workspace: Workspace) -> Hardware:
     from engine.monitor.monitor import read_once  # psutil and pynvml: 40 ms
 
     return hardware_of(read_once(workspace.root, seconds=2.0))
+
+
+def queue_device(workspace: Workspace) -> str:
+    """'cuda' or 'cpu': what a run that is queued here will find, at once. A driver is not asked, since it may hang: its
+    device is looked for (in WSL it is called dxg), and the GPUs that a daemon has seen."""
+    if any(map(os.path.exists, _DRIVER_DEVICES)):
+        return "cuda"
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if json.loads(workspace.machine_state.read_bytes()).get("gpus"):
+            return "cuda"
+    return "cpu"
 
 
 def hardware_of(snapshot: Snapshot | None) -> Hardware:

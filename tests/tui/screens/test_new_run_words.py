@@ -3,20 +3,32 @@
 import json
 import re
 import threading
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from engine.base.errors import InputError
+from engine.base.units import bytes_text
+from engine.base.workspace import Workspace
+from engine.control import Control
+from engine.monitor.samples import Snapshot
+from engine.plan.hardware import queue_device
+from engine.store import queries
+from engine.store.connect import reader
 from tests.tui.stage import Stage, played, press, until
 from tests.tui.storefill import add_run
+from tui.app import FinetopApp
 from tui.data.message_log import MessageLog
-from tui.host import Host
 from tui.screens import new_run_reading
+from tui.screens.main_screen import MainScreen
+from tui.screens.new_run_checks import memory_needs
 from tui.screens.new_run_completion import complete
 from tui.screens.new_run_drafts import Draft, draft_of, keep_draft, subject
+from tui.screens.new_run_form import Form, check
 from tui.screens.new_run_screen import NewRunScreen
-from tui.settings import Memory
+from tui.settings import Memory, Settings
 
 SAMPLE = Path(__file__).resolve().parents[3] / "presets" / "samples" / "qa.jsonl"
 SIZES = [(120, 36), (80, 24), (60, 16)]
@@ -30,7 +42,7 @@ def root(tmp_path_factory):
     return folder
 
 
-async def opened(app: Stage, screen: NewRunScreen | None = None) -> NewRunScreen:
+async def opened(app: FinetopApp, screen: NewRunScreen | None = None) -> NewRunScreen:
     if screen is not None:
         app.push_screen(screen)
     await until(lambda: isinstance(app.screen, NewRunScreen) and app.screen.is_mounted and app.screen.ready)
@@ -219,6 +231,22 @@ async def test_a_report_of_another_form_is_not_shown_as_that_of_this_one(root, m
         await until(lambda: asked[1:] == [7] and "no tokenizer" in shown(screen.info))
 
 
+def test_the_list_has_the_figure_that_the_form_had(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.daemon.daemon_client.ensure", lambda workspace: False)
+    monkeypatch.setattr("engine.plan.hardware._DRIVER_DEVICES", ())
+    workspace = Workspace(tmp_path)
+    (run,) = check(Form().set("data.files", str(SAMPLE))).runs
+    with Control(workspace) as control:
+        run_id = control.add(run, held=True)
+    with closing(reader(workspace.database)) as conn:
+        estimate_bytes = queries.run(conn, run_id).estimate_bytes
+    machine = Snapshot(0.0, gpu_problem="No driver.")
+    assert memory_needs(run.config, workspace, machine, {}).expected == bytes_text(estimate_bytes)
+    workspace.machine_state.parent.mkdir(exist_ok=True)
+    workspace.machine_state.write_text('{"gpus": [{"index": 0}]}')
+    assert queue_device(workspace) == "cuda"
+
+
 # what takes long
 
 
@@ -363,11 +391,11 @@ async def test_what_was_said_before_the_form_is_not_said_in_it(root):
         screen = await opened(app, NewRunScreen(1))
         assert not said(screen)
         log: MessageLog = app.messages
-        log.show("8 finished", "done", at=app.snapshot.taken)
+        log.show("8 finished", "done", at=time.time())
         screen.status_changed()
         await pilot.pause()
         assert said(screen) == "8 finished"
-        log.show("8 finished long ago", "done", at=app.snapshot.taken - 3600)
+        log.show("8 finished long ago", "done", at=time.time() - 3600)
         screen.status_changed()
         await pilot.pause()
         assert not said(screen)
@@ -391,5 +419,15 @@ async def test_a_refusal_goes_with_its_reason(root):
         assert not said(screen)
 
 
-def test_the_form_asks_no_more_of_the_application_than_a_host_has():
-    assert {"say", "messages", "memory", "commands", "go_to_run"} <= {*dir(Host), *Host.__annotations__}
+@played
+async def test_what_is_taken_back_is_taken_back_on_every_screen(filled):
+    app = FinetopApp(Workspace(filled), Settings(theme="dark"))
+    async with app.run_test(size=(120, 36)) as pilot:
+        await until(lambda: isinstance(app.screen, MainScreen) and app.snapshot.taken)
+        main = app.screen
+        app.say("delete: there is no run", "warning")
+        await press(pilot, "n")
+        screen = await opened(app)
+        await until(lambda: screen.checked.runs and not app.status_text.text)
+        await pilot.pause()
+        assert "delete" not in shown(main.status_line)
