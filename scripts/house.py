@@ -288,6 +288,12 @@ def main(arguments: list[str] | None = None, bounds: Mapping[str, Bounds] = BOUN
         for path, tree in sources.items()
         for line, fault in sentences.faults(tree, errors)
     ]
+    written_otherwise += [
+        f"{path.relative_to(options.root)}:{line}: decides by words of a sentence: {words!r}"
+        for path, tree in sources.items()
+        if path.relative_to(options.root).as_posix() not in sentences.OTHERS_WORDS
+        for line, words in sentences.searched_words(tree)
+    ]
     pages = [options.root / "README.md", options.root / "CHANGELOG.md", *sorted((options.root / "docs").glob("*.md"))]
     for page in filter(Path.exists, pages):
         name = page.relative_to(options.root)

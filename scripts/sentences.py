@@ -20,6 +20,21 @@ _NOUNS = (
     "tokens|rows|examples|steps|evaluations|points|prompts|labels|characters|checkpoints|predictions|answers|columns|"
     "bytes|times|values|passes|conversations|files|lines|problems"
 )
+OTHERS_WORDS = frozenset(
+    [
+        "engine/cli/parser.py",  # argparse
+        "engine/formats/delimited.py",  # csv
+        "engine/formats/json_lines.py",  # json
+        "engine/formats/json_recovery.py",
+        "engine/worker/model/out_of_memory.py",  # torch, CUDA
+        "engine/worker/runtime/environment.py",  # torch's log
+    ]
+)
+"""Modules that go by the words of a library, which gives nothing else; our own messages have templates."""
+_SEARCHES = frozenset(
+    ["startswith", "endswith", "removeprefix", "removesuffix", "partition", "rpartition", "split", "find", "index"]
+)
+_WORDS = re.compile(r"[a-z]{2,},? [a-z]{2,}|, [a-z]{2,}|[a-z]{2,} $|[a-z]{2,}: $", re.IGNORECASE)
 _BARE_COUNT = re.compile(rf"\{{(\w+)\}} (?:(?:more|usable|different|training|validation) )?(?:{_NOUNS})\b")
 """`1,797 rows` needs `{rows:,} rows`."""
 
@@ -50,6 +65,21 @@ def page_faults(text: str) -> list[tuple[int, str]]:
         for number, line in enumerate(text.splitlines(), 1)
         if _SPACED_PERCENT.search(line)
     ]
+
+
+def searched_words(tree: ast.Module) -> list[tuple[int, str]]:
+    """(line, words) where a module decides by words of a sentence: whether they are in a text, or where."""
+    hits = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.In, ast.NotIn)):
+            words: list[ast.expr] = [node.left]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _SEARCHES:
+            words = [word for given in node.args for word in (given.elts if isinstance(given, ast.Tuple) else [given])]
+        else:
+            continue
+        texts = (word.value for word in words if isinstance(word, ast.Constant) and isinstance(word.value, str))
+        hits += [(node.lineno, text) for text in texts if _WORDS.search(text)]
+    return hits
 
 
 def _spaced(tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -52,3 +52,18 @@ def test_errors_are_known_by_what_they_inherit_from():
 
 def test_pages_of_the_docs_are_read_too():
     assert [line for line, _ in sentences.page_faults("85%\n85 % of it\n")] == [2]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ('"before the first step" in reason', ["before the first step"]),
+        ('why.startswith("nothing to do")', ["nothing to do"]),
+        ('_, _, why = problem.partition(", but ")', [", but "]),
+        ('line.removesuffix(("; left out", "; it is left out"))', ["; left out", "; it is left out"]),
+        ('path.startswith("lora.") or "train.epochs" in chosen or text.partition(" | ")', []),
+        ("TOO_LARGE.values_in(reason)", []),
+    ],
+)
+def test_a_decision_by_the_words_of_a_sentence_is_found(source, words):
+    assert [text for _, text in sentences.searched_words(ast.parse(source))] == words
