@@ -25,13 +25,13 @@ def age(seconds: float) -> str:
 
 
 def ago(timestamp: float | None, now: float | None = None) -> str:
-    """`5m ago`, in its largest unit only; empty for never."""
+    """`5m ago`, in its largest unit only and never before it is full; empty for never."""
     if timestamp is None:
         return ""
     seconds = max(0.0, (time.time() if now is None else now) - timestamp)
     for unit, unit_seconds in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= unit_seconds:
-            return f"{seconds / unit_seconds:.0f}{unit} ago"
+            return f"{seconds // unit_seconds:.0f}{unit} ago"
     return f"{seconds:.0f}s ago"
 
 

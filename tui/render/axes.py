@@ -225,3 +225,19 @@ def _scientific(value: float) -> str:
         return "0"
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def value_text(value: float | None) -> str:
+    """A value in the legend: four significant digits, and no more than nine cells."""
+    if value is None or not math.isfinite(value):
+        return "—"
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 1e-3 or size >= 1e15:
+        return f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+    if size >= 1e5:
+        return labels([0.0, value])[1] if size >= 1e6 else f"{value / 1000:.1f}k"
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if size < 10 else f"{value:.1f}"

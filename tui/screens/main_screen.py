@@ -10,21 +10,21 @@ from textual.timer import Timer
 
 from engine.base.messages import msg
 from engine.present import numbers
-from engine.present.text import cells, one_line, wrap
+from engine.present.text import cells, one_line
 from engine.store.run_records import Run
 from tui.data.feed import Answer
 from tui.data.snapshot import Snapshot, View
 from tui.keymap import Action
-from tui.render.line import Line
 from tui.render.notifications import ended_since, since_last_time
 from tui.screens.checkpoint_actions import CheckpointActions
 from tui.screens.key_screen import KeyScreen, place
 from tui.screens.main_actions import RunActions
-from tui.screens.main_layout import LEAST_HEIGHT, LEAST_WIDTH, Layout, arrange
+from tui.screens.main_layout import Layout, arrange
+from tui.screens.too_small import TooSmall
 from tui.widgets.bars import Footer, Header, StatusLine
 from tui.widgets.checkpoints_pane import CheckpointsPane
 from tui.widgets.gpus_pane import GpusPane
-from tui.widgets.pane import Lines, Pane
+from tui.widgets.pane import Pane
 from tui.widgets.rows import Rows
 from tui.widgets.run_pane import GPUS, LOGS, POINTS, RunPane
 from tui.widgets.runs_pane import SORTS, RunsPane
@@ -32,24 +32,6 @@ from tui.widgets.runs_pane import SORTS, RunsPane
 FOLLOW_SECONDS = 0.2
 """The other panes follow once the cursor has stood still so long: running down the list moves the cursor alone."""
 PANES = ("runs", "gpus", "run", "checkpoints")
-
-
-class TooSmall(Lines):
-    """All there is room for on a very small terminal."""
-
-    def lines(self, width: int, height: int) -> list[Line]:
-        text = [
-            "finetop needs more room:",
-            msg(
-                "{least_width}x{least_height} at least, this is {width}x{height}.",
-                least_width=LEAST_WIDTH,
-                least_height=LEAST_HEIGHT,
-                width=width,
-                height=height,
-            ),
-            "Runs go on. q leaves.",
-        ]
-        return [[(part, "text")] for line in text for part in wrap(line, width)]
 
 
 class MainScreen(KeyScreen):

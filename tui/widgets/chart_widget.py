@@ -12,7 +12,8 @@ from engine.base.errors import EngineError
 from engine.base.messages import msg
 from engine.store.connect import Connection, DatabaseError
 from tui.render.chart_data import CurveSpec, Request, draw
-from tui.render.chart_drawing import SMOOTHINGS, UNITS, Picture, View, legend, neighbour, zoomed
+from tui.render.chart_drawing import SMOOTHINGS, UNITS, Picture, View
+from tui.render.chart_legend import legend, neighbour, zoomed
 from tui.render.line import Line, fit_line
 from tui.widgets.pane import Pane
 

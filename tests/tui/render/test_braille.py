@@ -11,7 +11,8 @@ from wcwidth import wcswidth
 from tui.render import axes
 from tui.render.axes import Scale
 from tui.render.braille import Canvas, Mark, smoothed, swatch
-from tui.render.chart_drawing import Curve, View, legend, neighbour, plot, readings, smooth, zoomed
+from tui.render.chart_drawing import Curve, View, plot, smooth
+from tui.render.chart_legend import legend, neighbour, readings, zoomed
 
 any_float = st.floats(allow_nan=True, allow_infinity=True)
 values = st.lists(st.one_of(any_float, st.none(), st.floats(0, 10)), max_size=60)
