@@ -107,6 +107,11 @@ def setting_text(value: Any) -> str:
     return plain_number(value).replace("\n", "⏎") or "—"
 
 
+def auto_text(chosen: Any) -> str:
+    """What a setting that is `auto` becomes."""
+    return msg("auto → {chosen}", chosen=setting_text(chosen))
+
+
 def plural(amount: int, singular: str, many: str = "") -> str:
     """`1 run`, `3 runs`."""
     return f"{amount:,} {singular if amount == 1 else many or singular + 's'}"

@@ -9,7 +9,7 @@ from engine.metrics.best_evaluation import LOSS, parse
 from engine.metrics.scoring_command import ScoreCommand
 from engine.plan.forecast import Forecast, Memory
 from engine.present.data_warnings import PLAN_PROBLEMS, data_warnings
-from engine.present.numbers import duration, setting_text
+from engine.present.numbers import auto_text, duration, setting_text
 from engine.present.text import visible
 from engine.runs.settings_findings import Finding
 from engine.settings.resolve import Resolved
@@ -42,11 +42,6 @@ def settings_lines(resolved: Resolved, auto: dict[str, Any], everything: bool) -
         text = auto_text(auto[path]) if path in auto else setting_text(flat[path])
         lines.append(f"  {path:<{width}}  {visible(text):<32}  {visible(resolved.origin[path])}")
     return lines
-
-
-def auto_text(chosen: Any) -> str:
-    """What `auto` becomes."""
-    return msg("auto → {chosen}", chosen=setting_text(chosen))
 
 
 def evaluation_lines(config: RunConfig, report: dict[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.base.errors import EngineError, InputError
 from engine.base.messages import msg
@@ -13,7 +13,6 @@ from engine.base.workspace import Workspace
 from engine.models.local_models import LocalModel, local_models
 from engine.models.model_facts import find_facts
 from engine.monitor.samples import Snapshot
-from engine.present.memory_view import MemoryView
 from engine.runs.run_folder import check_base_model, check_checkpoint, check_column_roles, check_data_files
 from engine.runs.settings_checks import check as check_asked
 from engine.runs.settings_checks import given_by_hand
@@ -21,6 +20,9 @@ from engine.runs.settings_findings import Finding
 from engine.settings.eval_inputs import check_scoring_command, read_schema
 from engine.settings.resolve import Resolved
 from engine.settings.schema import EvalConfig, RunConfig
+
+if TYPE_CHECKING:
+    from engine.present.memory_view import MemoryView
 
 _Config = TypeVar("_Config", RunConfig, EvalConfig)
 
@@ -31,7 +33,7 @@ class FormChecks:
 
     files: Mapping[str, str] = field(default_factory=dict)
     """Problems with data and model, by setting."""
-    memory: MemoryView | str = ""
+    memory: "MemoryView | str" = ""
     """What the first run would need, or why that is not known."""
     warnings: tuple[str, ...] = ()
     """Where the run will not be what was asked for, and advice that needs no data."""
@@ -110,7 +112,7 @@ def settings_advice(config: RunConfig, auto: Mapping[str, Any]) -> list[str]:
 
 def memory_needs(
     config: RunConfig, workspace: Workspace, machine: Snapshot | None, report: Mapping[str, Any]
-) -> MemoryView | str:
+) -> "MemoryView | str":
     """The plan's view of the memory, or why there is none; `report` is a token report, or empty."""
     from engine.monitor.host import HostReader  # with psutil and the plan 60 ms, which opening the screen need not pay
     from engine.plan.forecast import memory

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from engine.base.messages import msg, msg_n
-from engine.present.plan_view import auto_text
+from engine.present.numbers import auto_text
 from engine.present.text import cells, cut, fit, one_line
 from engine.settings.schema import SETTINGS
 from tui.render.line import Line

@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.base.messages import msg
-from engine.plan.forecast import forecast_of
 from engine.present.numbers import count
-from engine.present.plan_view import forecast_lines
 from engine.present.text import cut, one_line, wrap
 from engine.settings.schema import SETTINGS
 from tui.render.line import Line
-from tui.render.memory_lines import memory_lines
 from tui.screens import new_run_form
 from tui.screens.new_run_parts import NewRun
 from tui.widgets.scroll import ScrollPane
@@ -45,6 +42,8 @@ class Info(ScrollPane):
         lines = _wrapped("  ".join(_last_parts(screen.names)), width, "bright")[:_MOST_NAME_LINES]
         if path in SETTINGS:
             lines += _about(path, screen, editing.value if editing is not None and editing.path else None, width, short)
+        for words in screen.reading.busy.values():
+            lines += _wrapped(words, width, "key")
         for wrong, why in screen.problems().items():
             if wrong != path:
                 lines += _wrapped(f"✖ {wrong}: {why}", width, "failed")
@@ -120,6 +119,8 @@ def _memory(screen: NewRun, width: int, short: bool) -> list[Line]:
     memory = screen.reading.checks.memory
     if isinstance(memory, str):
         return _wrapped(memory, width, "dim")
+    from tui.render.memory_lines import memory_lines  # with the plan, which made the view: it is loaded by now
+
     lines: list[Line] = [[(" ", "text"), *line] for line in memory_lines(memory, width - 1, short)]
     if screen.checked.count > 1:
         lines.append([(" (of the first run)", "dim")])
@@ -128,9 +129,9 @@ def _memory(screen: NewRun, width: int, short: bool) -> list[Line]:
 
 def _data(screen: NewRun, width: int) -> list[Line]:
     data = screen.reading.data
-    lines = [line for words in screen.reading.busy.values() for line in _wrapped(words, width, "key")]
     if data is None:
-        return lines
+        return []
+    lines: list[Line] = []
     if data.rows:
         role = "warning" if data.bad_rows else "text"
         lines.append([(f" {count(data.rows)} rows", "bright"), (f", {count(data.bad_rows)} bad", role)])
@@ -162,6 +163,9 @@ def _report(screen: NewRun, width: int) -> list[Line]:
         return _wrapped(again or first, width, "dim") if screen.checked.runs else []
     if report.error:
         return _wrapped(f"✖ {report.error}", width, "failed")
+    from engine.plan.forecast import forecast_of  # like the next: 60 ms, which opening the form need not pay
+    from engine.present.plan_view import forecast_lines
+
     content, lines = report.content, []
     for side in ("train", "val"):
         counts = content["data"].get(side) or {}
