@@ -1,6 +1,7 @@
 """Several ranks train a run as one process does, and nothing of them is left behind however it ends."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
 
 import numpy as np
@@ -16,16 +18,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.base.errors import NotFinite, RankLost
+from engine.base.errors import NotFinite, OutOfMemory, RankLost
+from engine.base.messages import records
+from engine.base.oom_kills import OomWatch
 from engine.base.worker_process import DONE, STOPPED, spawn_worker
 from engine.plan.forecast import memory
 from engine.plan.gpu_fit import GpuSpec
 from engine.plan.hardware import Hardware
 from engine.present.memory_view import memory_lines, memory_view
 from engine.runs import journal
+from engine.runs.failure_reasons import SINGLE_EXAMPLE_TOO_LARGE
 from engine.settings.schema import RunConfig
 from engine.worker.model.loss import PackedLoss
 from engine.worker.runtime import checkpoint
+from engine.worker.runtime.heartbeat import failure
 from engine.worker.train import data_parallel
 from engine.worker.train.data_parallel import Ranks
 from engine.worker.train.loop import train
@@ -186,6 +192,15 @@ def test_a_rank_that_fails_says_why(tiny_model, chats, tmp_path, followers_first
     assert not left_behind()
 
 
+def test_what_a_rank_says_is_known_again_by_its_template():
+    said = failure(OutOfMemory(SINGLE_EXAMPLE_TOO_LARGE(step=3, tokens=900, failure="CUDA"), "Shorter examples."))
+    sent = json.dumps({**said, "messages": records(said)}).encode()  # as the follower does
+    follower = data_parallel._Follower(1, SimpleNamespace(pid=7), None, None)
+    reason = data_parallel._exit_reason(follower, sent, 1, OomWatch())
+    assert reason["cause"] == "out-of-memory" and reason["reason"].startswith("rank 1 (pid 7) failed: out of memory")
+    assert SINGLE_EXAMPLE_TOO_LARGE.values_in(reason["reason"])["tokens"] == 900
+
+
 def test_a_step_is_shared_out_whole_and_evenly():
     lengths = np.random.default_rng(0).integers(1, 100, 1000)
     indices = np.random.default_rng(1).permutation(1000)[:64]
@@ -280,6 +295,7 @@ def test_a_plan_counts_the_gpus_that_train_together():
 _STUCK_LEADER = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from engine.worker.train import data_parallel as parallel
 from engine.worker.runtime.heartbeat import report_failure as reported
 from engine.worker.train.loop import train
