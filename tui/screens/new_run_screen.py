@@ -12,6 +12,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.geometry import Region
 from textual.message import Message
+from textual.widgets.input import Selection
 
 from engine.base.errors import EngineError
 from engine.base.messages import msg_n
@@ -284,9 +285,12 @@ class NewRunScreen(KeyScreen):
         return self.prompt if isinstance(self.prompt, FieldLine) else None
 
     def edit(self, label: str, text: str, done: Callable[[str], Any], path: str = "") -> None:
-        """Open a line for a text; with `path` that of a setting, which `tab` completes."""
+        """Open a line for a text; with `path` that of a setting, which `tab` completes. What is typed takes the place
+        of a default, such as `auto`, and goes on behind what somebody wrote."""
         line = FieldLine(label, text, done, lambda _: self.info.repaint())
         line.path = path
+        if path in SETTINGS and text == new_run_form.text_of(SETTINGS[path].default):
+            line.selection = Selection(0, len(text))
         self.open_prompt(line)
 
     def show_prompt(self) -> None:
