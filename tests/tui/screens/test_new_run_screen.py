@@ -251,6 +251,24 @@ async def test_a_run_is_made_and_queued_from_the_keyboard(root, size):
 
 
 @played
+async def test_what_is_typed_takes_the_place_of_a_default_and_not_of_what_was_written(root):
+    app = Stage(root, lambda: NewRunScreen("quick"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(app, pilot)
+        for path, typed_text, text in (
+            ("train.max_steps", "12", "12"),
+            ("train.max_steps", "3", "123"),
+            ("train.micro_tokens", "64", "64"),
+        ):
+            screen.actions.go_to(path)
+            await press(pilot, "enter")
+            await until(lambda: screen.editing is not None and screen.editing.has_focus)
+            await press(pilot, *typed_text, "enter")
+            await until(lambda: screen.editing is None)
+            assert screen.form.text(path) == text
+
+
+@played
 async def test_a_sweep_says_how_many_runs_and_queues_them_together(root):
     app = Stage(root, lambda: NewRunScreen(1))
     async with app.run_test(size=(120, 36)) as pilot:
