@@ -8,7 +8,7 @@ import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -26,24 +26,32 @@ _WAIT_SECONDS = 5.0
 """Between two looks at the disk."""
 _MOST_SECONDS = 300.0
 """Between two tries of a write that was refused: a checkpoint may be tens of GB."""
-_OTHER_BYTES = 20_000_000
-"""Tokenizer and settings in a first checkpoint, assumed."""
 _SPARE_BYTES = 1_000_000
 """Random state, and the names of tensors."""
-CHECKPOINT_FILES = 20
-"""Files, folders and links that a checkpoint makes, at most."""
+_FIRST_FILES = 9
+"""In a first checkpoint of one piece."""
+_NAMES = 4
+"""Beside its files: its folder, and three links."""
+_SLOW_TOKENIZER_BYTES = 20_000_000
+"""Assumed of one that cannot be asked for its content."""
 _T = TypeVar("_T")
 
 
-def checkpoint_bytes(folder: Path, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-    """About how much the next checkpoint in `folder` takes: the trained weights, the optimizer's state of them, and
-    what the other files took in the one before.
+def checkpoint_need(
+    folder: Path, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, tokenizer: Any
+) -> tuple[int, int]:
+    """About how many bytes and inodes the next checkpoint in `folder` takes.
+
+    The trained weights and the optimizer's state of them by arithmetic; the rest is as in the checkpoint before, or by
+    the tokenizer where there is none.
     """
-    other_bytes = _OTHER_BYTES
+    files: list[Path] = []
     for step in steps(folder)[-1:]:
-        files = [file for file in path_of(folder, step).iterdir() if file.suffix != ".safetensors"]
-        other_bytes = sum(file.stat().st_size for file in files if file.name != STATE)
-    return _weight_bytes(parameters) + _state_bytes(parameters, optimizer) + other_bytes + _SPARE_BYTES
+        files = list(path_of(folder, step).iterdir())
+    small = [file.stat().st_size for file in files if file.suffix != ".safetensors" and file.name != STATE]
+    other_bytes = sum(small) if files else _tokenizer_bytes(tokenizer)
+    size = _weight_bytes(parameters) + _state_bytes(parameters, optimizer) + other_bytes + _SPARE_BYTES
+    return size, (len(files) or _FIRST_FILES) + _NAMES
 
 
 def refuse_large_files(folder: Path, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
@@ -127,6 +135,11 @@ def file_too_large(folder: Path, what: str, size: int | None = None) -> FileTooL
         "`ulimit -f unlimited`, and start finetop from that shell, its daemon too (`finetop daemon stop` first); in a "
         "systemd unit LimitFSIZE=infinity. Then resume: it goes on from its last checkpoint.",
     )
+
+
+def _tokenizer_bytes(tokenizer: Any) -> int:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return _SLOW_TOKENIZER_BYTES if backend is None else len(backend.to_str(pretty=True).encode())
 
 
 def _weight_bytes(parameters: list[nn.Parameter]) -> int:

@@ -15,7 +15,7 @@ from engine.runs.checkpoints import link
 from engine.runs.journal import Journal
 from engine.settings.schema import SaveConfig
 from engine.worker.runtime import checkpoint
-from engine.worker.runtime.disk_space import CHECKPOINT_FILES, checkpoint_bytes, refuse_large_files, write_with_room
+from engine.worker.runtime.disk_space import checkpoint_need, refuse_large_files, write_with_room
 from engine.worker.runtime.heartbeat import Heartbeat, versions
 from engine.worker.runtime.train_state import Schedule, TrainState
 
@@ -44,7 +44,7 @@ class Saver:
     def save(self, state: TrainState, probe_loss: float, manifest: Mapping[str, Any]) -> None:
         """A checkpoint of this step. While the disk has no room for it the run pauses. Raises FileTooLarge."""
         refuse_large_files(self.folder, self.parameters, self.optimizer)
-        size = checkpoint_bytes(self.folder, self.parameters, self.optimizer)
+        size, files = checkpoint_need(self.folder, self.parameters, self.optimizer, self.tokenizer)
 
         def write() -> None:
             self.beat.announce(60 + size / _SLOW_BYTES_PER_SECOND, "saving")
@@ -66,9 +66,7 @@ class Saver:
                 checkpoint.clean_up(self.folder)  # a part of it would take the room that is waited for
                 raise
 
-        write_with_room(
-            self.journal, self._waiting, self.folder, "a checkpoint", write, size=size, files=CHECKPOINT_FILES
-        )
+        write_with_room(self.journal, self._waiting, self.folder, "a checkpoint", write, size=size, files=files)
 
     def publish(self, saved: checkpoint.Checkpoint, best_step: int | None) -> None:
         """Name a checkpoint that is on disk, report it, and delete what the retention settings no longer keep."""
