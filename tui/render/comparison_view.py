@@ -40,7 +40,8 @@ def result_head(comparison: Comparison, width: int) -> list[Line]:
     line: Line = [(" " * _label_width(len(comparison.subjects), width), "text")]
     value = _value_width(len(comparison.subjects), width)
     for index, subject in enumerate(comparison.subjects):
-        line.append((fit(f"{subject.letter} {one_line(subject.asked)}", value, ">"), f"series{index % 4}"))
+        # The last cell is that of the star beside a value: it keeps the heads apart.
+        line.append((fit(f"{subject.letter} {one_line(subject.asked)}", value - 1, ">") + " ", f"series{index % 4}"))
     if _beside(len(comparison.subjects), width):
         for subject in comparison.subjects[1:]:
             line.append((fit(f"{subject.letter} − {comparison.subjects[0].letter}", _VALUE, ">"), "dim"))
@@ -64,7 +65,7 @@ def _row_lines(row: Row, width: int) -> list[Line]:
     count = len(row.values)
     label_width, value_width = _label_width(count, width), _value_width(count, width)
     role = "dim" if row.name.startswith(" ") else "text"
-    line: Line = [(fit(f"  {one_line(row.name)} {row.arrow}", label_width), role)]
+    line: Line = [(fit(f"  {one_line(row.name)} {row.arrow}", label_width - 1) + " ", role)]
     for index, value in enumerate(row.values):
         sign, value_role = ("★", "bright") if index == row.best else (" ", role)
         line.append((fit(f"{value}{sign}", value_width, ">"), value_role))

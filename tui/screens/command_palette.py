@@ -37,7 +37,11 @@ class _Commands(ListBox):
         for label, keys, help_text, action, reason in self._commands:
             if all(word in f"{label} {help_text}".lower() for word in words):
                 role = "dim" if reason else "text"
-                line: Line = [("  ", "text"), (fit(label, 18), role), (fit(keys, 10), "dim" if reason else "key")]
+                line: Line = [
+                    ("  ", "text"),
+                    (fit(label, 17) + " ", role),
+                    (fit(keys, 9) + " ", "dim" if reason else "key"),
+                ]
                 rows.append(Row(action, [*line, (cut(reason or help_text, max(0, width - 31)), "dim")], action))
         first = [row for row in rows if words and any(row.value.label.lower().startswith(word) for word in words)]
         return [*first, *(row for row in rows if row not in first)]
