@@ -227,6 +227,11 @@ def value_of(path: str, text: str) -> Any:
     return parse_value(text)
 
 
+def from_anywhere(path: str, text: str) -> str:
+    """A text that means the same when the screen is opened in another folder."""
+    return text_of(value_of(path, text)) if path in PATHS and not problem_of(path, text) else text
+
+
 def check(form: Form) -> Checked:
     """Every problem at once, and the runs if there is none. Looks at no file."""
     problems = {path: why for path, text in form.typed.items() if (why := problem_of(path, text))}

@@ -202,8 +202,13 @@ class NewRunScreen(KeyScreen):
         return not self.form.typed and self.form.source.of == self.first_source
 
     def _keep_draft(self) -> None:
-        draft = None if self.pristine or self._queued else Draft(self.form.source.of, self.form.typed)
+        draft = None
+        if not self.pristine and not self._queued:
+            typed = {path: new_run_form.from_anywhere(path, text) for path, text in self.form.typed.items()}
+            draft = Draft(self.form.source.of, typed)
         keep_draft(self.host.memory.values, self.host.workspace.root, self._subject, draft)
+        # At once: a line that is cut ends the screen without a goodbye.
+        self.run_worker(self.host.memory.save, thread=True, group="draft", exit_on_error=False)
 
     def problem(self, path: str) -> str:
         """What is wrong with a setting, whoever found out."""

@@ -129,6 +129,18 @@ async def test_where_the_draft_started_from_comes_back_and_what_is_queued_is_no_
         assert (await opened(app, NewRunScreen())).form.source.of is None
 
 
+@played
+async def test_a_draft_is_on_disk_at_once_and_its_paths_mean_the_same_from_anywhere(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_bytes(SAMPLE.read_bytes())
+    app = Stage(root, lambda: NewRunScreen())
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(app)
+        await give(pilot, screen, "data.files", "rows.jsonl")
+        await until(lambda: draft_of(Memory().values, root, "new") is not None)
+        assert draft_of(Memory().values, root, "new").typed == {"data.files": str(tmp_path / "rows.jsonl")}
+
+
 def test_drafts_survive_leaving_and_nonsense_in_the_file_is_none(tmp_path):
     memory = Memory(tmp_path / "screen.json")
     keep_draft(memory.values, tmp_path / "a", "new", Draft("quick", {"lora.r": "8"}))
