@@ -57,7 +57,7 @@ def failure_panel(
             label = fit(one_line(fix.label), label_width)
             lines.append([("   · ", "key"), (label, "text"), (beside, "dim")])
             lines += [[("     " + part, "dim")] for part in wrap(below, width - 8) if part]
-        ways = "e queues the run again with some of them, or opens its settings"
+        ways = "e queues it again with some of these, or edits it"
         lines += [[("   " + part, "dim")] for part in wrap(ways, max(20, width - 4))]
     elif fixes is None:
         lines += [[], [("   looking for what helps", "dim")]]
