@@ -9,12 +9,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from engine.serve import chat, completions, files, jobs, legacy_jobs, models, responses
+from engine.serve import chat, completions, files, jobs, legacy_jobs, models, responses, stored_chat
 from engine.serve.access import Access
 from engine.serve.context import Context
 from engine.serve.keys import Keys
 
 _JOB = "/v1/fine_tuning/jobs/{job}"
+_CHAT = "/v1/chat/completions/{completion}"
 ROUTES = (
     Route("/v1/files", files.create_file, methods=["POST"]),
     Route("/v1/files", files.list_files, methods=["GET"]),
@@ -33,6 +34,11 @@ ROUTES = (
     Route("/v1/models/{model:path}", models.retrieve_model, methods=["GET"]),
     Route("/v1/models/{model:path}", models.delete_model, methods=["DELETE"]),
     Route("/v1/chat/completions", chat.create_chat_completion, methods=["POST"]),
+    Route("/v1/chat/completions", stored_chat.list_completions, methods=["GET"]),
+    Route(_CHAT, stored_chat.retrieve_completion, methods=["GET"]),
+    Route(_CHAT, stored_chat.update_completion, methods=["POST"]),
+    Route(_CHAT, stored_chat.delete_completion, methods=["DELETE"]),
+    Route(f"{_CHAT}/messages", stored_chat.list_messages, methods=["GET"]),
     Route("/v1/responses", responses.create_response, methods=["POST"]),
     Route("/v1/responses/{response}", responses.retrieve_response, methods=["GET"]),
     Route("/v1/responses/{response}", responses.delete_response, methods=["DELETE"]),

@@ -17,7 +17,7 @@ from engine.formats.row_errors import RowRejected
 from engine.formats.tool_calls import read_tools
 from engine.runs.model_refs import ModelRef
 from engine.serve.api_errors import ApiError, invalid, unsupported
-from engine.serve.context import context_of, in_thread
+from engine.serve.context import Context, context_of, in_thread
 from engine.serve.fields import Fields, read_fields
 from engine.serve.models import find_model
 from engine.serve.sampling_fields import read_sampling
@@ -25,7 +25,7 @@ from engine.serve.sampling_fields import read_sampling
 _MOST_MESSAGES, _MOST_TOOLS, _MOST_CHOICES = 4096, 128, 128
 _CHANGES_NOTHING = (
     "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier", "parallel_tool_calls",
-    "metadata", "reasoning_effort", "verbosity",
+    "reasoning_effort", "verbosity",
 )  # fmt: skip
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
@@ -55,6 +55,8 @@ class ChatRequest:
     is_streamed: bool
     include_usage: bool
     headers: dict[str, str]
+    kept: dict[str, Any] | None
+    """What of the request is kept with the completion; None: nothing."""
 
 
 async def create_chat_completion(request: Request) -> Response:
@@ -66,7 +68,7 @@ async def create_chat_completion(request: Request) -> Response:
     first = await anext(lines)  # `begun`: what is refused is refused before a stream begins
     if chat.is_streamed:
         return StreamingResponse(
-            _stream(chat, head, first, lines),
+            _stream(context_of(request), chat, head, first, lines),
             media_type="text/event-stream",
             headers={"cache-control": "no-cache", "x-accel-buffering": "no", **chat.headers},
         )
@@ -77,7 +79,10 @@ async def create_chat_completion(request: Request) -> Response:
     usage = _usage(first["prompt_tokens"], choices)
     body = {**head, "object": "chat.completion", "system_fingerprint": None}
     shown = [_whole(number, choice, chat.has_logprobs) for number, choice in enumerate(choices)]
-    return JSONResponse(body | {"choices": shown, "usage": usage}, headers=chat.headers)
+    body |= {"choices": shown, "usage": usage}
+    if chat.kept is not None:
+        await in_thread(context_of(request).store.keep_completion, body | chat.kept, chat.engine["messages"])
+    return JSONResponse(body, headers=chat.headers)
 
 
 @contextlib.asynccontextmanager
@@ -116,8 +121,9 @@ def _requested(request: Request, fields: Fields) -> ChatRequest:
         kind = form.text("type")
         if kind != "text":
             raise unsupported("response_format", f"'response_format' of type '{str(kind)[:40]}' is not supported yet.")
-    if fields.flag("store"):
-        raise unsupported("store", "Stored completions are not supported yet.")
+    store, metadata = bool(fields.flag("store")), fields.metadata()
+    if metadata is not None and not store:
+        fields.ignored.append("metadata")  # it is kept with what is stored
     modalities = fields.listed("modalities", 4)
     if modalities not in (None, ["text"]):
         raise unsupported("modalities", "This server answers in text.")
@@ -136,9 +142,9 @@ def _requested(request: Request, fields: Fields) -> ChatRequest:
         "stop": stop,
         "sampling": sampling,
     }
-    return ChatRequest(
-        name, ref, engine, choices, sampling["top_logprobs"] is not None, is_streamed, include_usage, headers
-    )
+    has_logprobs = sampling["top_logprobs"] is not None
+    kept = {"metadata": metadata or {}} if store else None
+    return ChatRequest(name, ref, engine, choices, has_logprobs, is_streamed, include_usage, headers, kept)
 
 
 def _messages(fields: Fields) -> list[dict[str, Any]]:
@@ -215,7 +221,11 @@ def _whole(number: int, choice: Choice, has_logprobs: bool) -> dict[str, Any]:
 
 
 async def _stream(
-    chat: ChatRequest, head: dict[str, Any], begun: dict[str, Any], lines: AsyncGenerator[dict[str, Any]]
+    context: Context,
+    chat: ChatRequest,
+    head: dict[str, Any],
+    begun: dict[str, Any],
+    lines: AsyncGenerator[dict[str, Any]],
 ) -> AsyncIterator[bytes]:
     """Server-sent events. An error under way is one, too, and the last."""
     shared = {**head, "object": "chat.completion.chunk", "system_fingerprint": None}
@@ -242,6 +252,11 @@ async def _stream(
                     for at, call in enumerate(choices[number].calls):
                         yield chunk(number, {"tool_calls": [{"index": at, **call}]})
                     yield chunk(number, {}, line["finish_reason"])
+        if chat.kept is not None:
+            whole = [_whole(number, choice, chat.has_logprobs) for number, choice in enumerate(choices)]
+            usage = _usage(begun["prompt_tokens"], choices)
+            body = {**head, "object": "chat.completion", "system_fingerprint": None, "choices": whole, "usage": usage}
+            await in_thread(context.store.keep_completion, body | chat.kept, chat.engine["messages"])
         if chat.include_usage:
             yield sse(shared | {"choices": [], "usage": _usage(begun["prompt_tokens"], choices)})
     except ApiError as error:

@@ -25,8 +25,8 @@ def page(
     query = request.query_params
     limit = default
     if (limit_text := query.get("limit")) not in (None, ""):
-        if not str(limit_text).isdecimal() or not 1 <= int(str(limit_text)[:9]) <= most:
-            raise invalid("limit", f"'limit' must be between 1 and {most}.")
+        if not str(limit_text).isdecimal() or int(str(limit_text)[:9]) > most:
+            raise invalid("limit", f"'limit' must be between 0 and {most}.")
         limit = int(str(limit_text))
     listed = list(entries)
     if ordered and (order := query.get("order")):

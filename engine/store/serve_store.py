@@ -24,6 +24,11 @@ _SCHEMA = (
     CREATE TABLE job_events(id INTEGER PRIMARY KEY, run_id INTEGER, created INTEGER, level TEXT, message TEXT);
     CREATE INDEX job_events_by_run ON job_events(run_id);
     """,
+    """
+    CREATE TABLE completions(id TEXT PRIMARY KEY, created INTEGER, model TEXT, metadata TEXT, completion TEXT,
+                             messages TEXT);
+    CREATE INDEX completions_by_time ON completions(created);
+    """,
 )
 """Migrations: appended, never edited."""
 
@@ -143,6 +148,39 @@ class ServeStore:
     def events(self, run_id: int) -> list[JobEvent]:
         sql = "SELECT id, created, level, message FROM job_events WHERE run_id = ? ORDER BY id"
         return [JobEvent(*row) for row in self._all(sql, (run_id,))]
+
+    # chat completions that a client asked to keep
+
+    def keep_completion(self, completion: dict[str, Any], messages: list[dict[str, Any]]) -> None:
+        """`messages`: what was asked."""
+        self._do(
+            "INSERT INTO completions VALUES(?, ?, ?, ?, ?, ?)",
+            (
+                completion["id"],
+                completion["created"],
+                completion["model"],
+                json.dumps(completion.get("metadata") or {}),
+                json.dumps(completion),
+                json.dumps(messages),
+            ),
+        )
+
+    def completion(self, completion_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+        """The completion, with its metadata as it is now, and what was asked."""
+        rows = self._all("SELECT completion, metadata, messages FROM completions WHERE id = ?", (completion_id,))
+        return (json.loads(rows[0][0]) | {"metadata": json.loads(rows[0][1])}, json.loads(rows[0][2])) if rows else None
+
+    def completions(self) -> list[dict[str, Any]]:
+        """The oldest first."""
+        rows = self._all("SELECT completion, metadata FROM completions ORDER BY created, rowid")
+        return [json.loads(completion) | {"metadata": json.loads(metadata)} for completion, metadata in rows]
+
+    def set_metadata(self, completion_id: str, metadata: dict[str, str]) -> bool:
+        values = (json.dumps(metadata), completion_id)
+        return self._do("UPDATE completions SET metadata = ? WHERE id = ?", values) > 0
+
+    def remove_completion(self, completion_id: str) -> bool:
+        return self._do("DELETE FROM completions WHERE id = ?", (completion_id,)) > 0
 
     # requests that a client may send again
 

@@ -148,7 +148,7 @@ def test_pages_end_and_nothing_follows_what_is_not_there(server, client, trained
     assert len(first["data"]) == 2 and first["has_more"] is True
     after = server.ask("GET", f"/v1/fine_tuning/jobs/{trained.id}/events?after=nothing").json
     assert after == {"object": "list", "data": [], "has_more": False}
-    assert server.ask("GET", "/v1/files?limit=0").status == server.ask("GET", "/v1/files?limit=x").status == 400
+    assert server.ask("GET", "/v1/files?limit=10001").status == server.ask("GET", "/v1/files?limit=x").status == 400
 
 
 def test_answers_are_streamed_in_order_and_counted_where_asked(client, trained):
@@ -221,6 +221,25 @@ def test_a_response_goes_on_from_an_earlier_one(client, trained):
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == "yes sir"
     assert events[-1].type == "response.completed" and events[-1].response.output_text == "yes sir"
+
+
+def test_a_completion_is_kept_where_that_is_asked_for(server, client, trained):
+    chats = client.chat.completions
+    plain = chats.create(model="starter", messages=ASK, max_tokens=2)
+    kept = chats.create(model=trained.fine_tuned_model, messages=ASK, temperature=0, store=True, metadata={"a": "b"})
+    stream = chats.create(model="starter", messages=ASK, max_tokens=3, store=True, stream=True)
+    (streamed,) = {chunk.id for chunk in stream}
+    assert [entry.id for entry in chats.list(limit=1)] == [kept.id, streamed]
+    assert [entry.id for entry in chats.list(metadata={"a": "b"}, model=trained.fine_tuned_model)] == [kept.id]
+    assert chats.retrieve(kept.id).choices[0].message.content == "yes sir"
+    listed = server.ask("GET", f"/v1/chat/completions/{kept.id}/messages").json["data"]
+    assert [(message["role"], message["content"]) for message in listed] == [("user", "say 7")]
+    assert chats.update(kept.id, metadata={"thumb": "up"}).metadata == {"thumb": "up"}
+    assert chats.retrieve(kept.id).metadata == {"thumb": "up"}
+    assert chats.delete(kept.id).deleted
+    for gone in (kept.id, plain.id):
+        with pytest.raises(openai.NotFoundError):
+            chats.retrieve(gone)
 
 
 def test_the_older_route_makes_the_same_jobs(server, client):
