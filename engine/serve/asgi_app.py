@@ -1,6 +1,8 @@
 """The application: which path is answered by what."""
 
+import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Collection
 
 from starlette.applications import Starlette
@@ -9,11 +11,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from engine.control import Control
 from engine.serve import chat, completions, files, jobs, legacy_jobs, models, responses, stored_chat
 from engine.serve.access import Access
-from engine.serve.context import Context
+from engine.serve.context import Context, in_thread
 from engine.serve.keys import Keys
+from engine.store import queries
 
+DAEMON_SECONDS = 3.0
 _JOB = "/v1/fine_tuning/jobs/{job}"
 _CHAT = "/v1/chat/completions/{completion}"
 ROUTES = (
@@ -56,6 +61,22 @@ async def health(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
+async def _look_after_daemon(context: Context) -> None:
+    """Whoever waits for a job waits for a daemon: where that was killed another is started."""
+    while True:
+        await asyncio.sleep(DAEMON_SECONDS)
+        try:
+            if await in_thread(_has_runs, context):
+                await context.change(Control.start_daemon)
+        except Exception:
+            logging.getLogger("finetop.serve").exception("the daemon cannot be looked after")
+
+
+def _has_runs(context: Context) -> bool:
+    with context.reading() as conn:
+        return bool(queries.queue(conn) or queries.active(conn))
+
+
 def make_app(context: Context, keys: Keys, hosts: Collection[str], origins: Collection[str] = ()) -> ASGIApp:
     """`hosts`: what requests may call this server, with its port."""
 
@@ -63,7 +84,9 @@ def make_app(context: Context, keys: Keys, hosts: Collection[str], origins: Coll
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         for job in jobs.adopt(context):
             jobs.start_check(context, job)
+        upkeep = asyncio.get_running_loop().create_task(_look_after_daemon(context))
         yield
+        upkeep.cancel()
         context.close()
 
     app = Starlette(routes=[Route("/health", health, methods=["GET"]), *ROUTES], lifespan=lifespan)

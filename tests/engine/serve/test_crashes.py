@@ -1,0 +1,120 @@
+"""Server, engines and daemon are killed while jobs are made and questions asked: none is lost, none doubled."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import openai
+import psutil
+import pytest
+
+from engine.base.workspace import PACKAGE_ROOT, Workspace
+from engine.daemon import daemon_client, server_state
+from tests.engine.serve.conftest import ROWS, as_jsonl
+
+JOBS, REQUESTS = 8, 60
+
+
+def finetop(workspace: Workspace, *words: str) -> None:
+    command = [sys.executable, "-m", "tui", "--workspace", str(workspace.root), *words]
+    subprocess.run(command, check=True, timeout=60, env=os.environ | {"PYTHONPATH": str(PACKAGE_ROOT)})
+
+
+class Killer(threading.Thread):
+    """Ends one of them now and then, without a word."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        super().__init__(daemon=True)
+        self.workspace, self.over, self.killed = workspace, threading.Event(), {"server": 0, "engine": 0, "daemon": 0}
+
+    def run(self) -> None:
+        rng = random.Random(5)
+        while not self.over.wait(rng.uniform(0.5, 3.0)):
+            kind = rng.choice(["server", "engine", "engine", "daemon"])
+            for pid in self.pids(kind):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    self.killed[kind] += 1
+
+    def pids(self, kind: str) -> list[int]:
+        server, daemon = server_state.status(self.workspace), daemon_client.status(self.workspace)
+        if kind == "server":
+            return [server.pid] if server else []
+        if kind == "daemon":
+            return [daemon.pid] if daemon.pid else []
+        found = []
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(server.pid).children() if server else []:
+                if child.status() != psutil.STATUS_ZOMBIE and "engine.worker.answer" in " ".join(child.cmdline()):
+                    found.append(child.pid)
+        return found
+
+
+@pytest.mark.long
+def test_jobs_and_requests_outlive_kills(tmp_path, monkeypatch):
+    monkeypatch.delenv("FINETOP_NO_DAEMON", raising=False)
+    workspace = Workspace(tmp_path)
+    finetop(workspace, "serve", "--detach", "--port", "0")
+    first = server_state.status(workspace)
+    assert first is not None
+    # The same port again for whoever comes back.
+    server_state.keep(workspace, ["--host", "127.0.0.1", "--port", str(first.port)])
+    key = server_state.owner_key(workspace)
+    client = openai.OpenAI(base_url=first.url, api_key=key, max_retries=0, timeout=20)
+    file = client.files.create(file=("yes.jsonl", as_jsonl(ROWS[:8])), purpose="fine-tune")
+    killer = Killer(workspace)
+    killer.start()
+    made: list[str] = []
+    answered = 0
+
+    def patiently(act):
+        """As a program does that goes on until it has its answer, and names its request."""
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                return act()
+            except (openai.APIConnectionError, openai.InternalServerError, openai.APIError) as error:
+                status = getattr(error, "status_code", 503)
+                assert status >= 500 or status == 409, error
+                assert time.monotonic() < deadline, error
+                time.sleep(0.3)
+
+    for number in range(max(JOBS, REQUESTS)):
+        if number < JOBS:
+            headers = {"Idempotency-Key": f"job-{number}"}
+            job = patiently(
+                lambda number=number, headers=headers: client.fine_tuning.jobs.create(
+                    model="starter",
+                    training_file=file.id,
+                    suffix=f"n{number}",
+                    hyperparameters={"n_epochs": 1},
+                    extra_headers=headers,
+                )
+            )
+            made.append(job.id)
+        if number < REQUESTS:
+            ask = [{"role": "user", "content": f"say {number}"}]
+            patiently(lambda ask=ask: client.chat.completions.create(model="starter", messages=ask, max_tokens=4))
+            answered += 1
+    killer.over.set()
+    killer.join()
+    try:
+        assert len(set(made)) == JOBS and answered == REQUESTS and sum(killer.killed.values()) > 3, killer.killed
+        deadline = time.monotonic() + 240
+        while True:
+            jobs = patiently(lambda: [*client.fine_tuning.jobs.list(limit=100)])
+            if all(job.status == "succeeded" for job in jobs):
+                break
+            assert time.monotonic() < deadline, [(job.id, job.status, job.error) for job in jobs]
+            time.sleep(0.5)
+        assert sorted(job.user_provided_suffix for job in jobs) == sorted(f"n{number}" for number in range(JOBS))
+        assert len(workspace.run_ids()) == JOBS, json.dumps([job.id for job in jobs])
+    finally:
+        finetop(workspace, "serve", "stop")
+        daemon_client.stop(workspace, 20)
