@@ -12,13 +12,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from engine.control import Control
+from engine.daemon import daemon_client, server_state
 from engine.serve import chat, completions, files, jobs, legacy_jobs, models, responses, stored_chat
 from engine.serve.access import Access
 from engine.serve.context import Context, in_thread
 from engine.serve.keys import Keys
 from engine.store import queries
 
-DAEMON_SECONDS = 3.0
+DAEMON_SECONDS = 1.0
 _JOB = "/v1/fine_tuning/jobs/{job}"
 _CHAT = "/v1/chat/completions/{completion}"
 ROUTES = (
@@ -62,17 +63,22 @@ async def health(request: Request) -> Response:
 
 
 async def _look_after_daemon(context: Context) -> None:
-    """Whoever waits for a job waits for a daemon: where that was killed another is started."""
+    """Whoever waits for a job waits for a daemon, and a server that is to go on is looked after by one: where it was
+    killed another is started."""
     while True:
         await asyncio.sleep(DAEMON_SECONDS)
         try:
-            if await in_thread(_has_runs, context):
+            if await in_thread(_needs_daemon, context):
                 await context.change(Control.start_daemon)
         except Exception:
             logging.getLogger("finetop.serve").exception("the daemon cannot be looked after")
 
 
-def _has_runs(context: Context) -> bool:
+def _needs_daemon(context: Context) -> bool:
+    if daemon_client.status(context.workspace).running:
+        return False
+    if server_state.kept(context.workspace) is not None:
+        return True
     with context.reading() as conn:
         return bool(queries.queue(conn) or queries.active(conn))
 

@@ -18,7 +18,7 @@ from engine.base.workspace import PACKAGE_ROOT, Workspace
 from engine.daemon import daemon_client, server_state
 from tests.engine.serve.conftest import ROWS, as_jsonl
 
-JOBS, REQUESTS = 8, 60
+JOBS, REQUESTS, KILLS = 8, 60, 10
 
 
 def finetop(workspace: Workspace, *words: str) -> None:
@@ -35,8 +35,8 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         rng = random.Random(5)
-        while not self.over.wait(rng.uniform(0.5, 3.0)):
-            kind = rng.choice(["server", "engine", "engine", "daemon"])
+        while not self.over.wait(rng.uniform(4.0, 9.0)):
+            kind = rng.choice(["server", "engine", "daemon"])
             for pid in self.pids(kind):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -44,6 +44,8 @@ class Killer(threading.Thread):
 
     def pids(self, kind: str) -> list[int]:
         server, daemon = server_state.status(self.workspace), daemon_client.status(self.workspace)
+        if kind != "engine" and not (server and daemon.pid):
+            return []  # each starts the other again; nothing starts both
         if kind == "server":
             return [server.pid] if server else []
         if kind == "daemon":
@@ -71,7 +73,6 @@ def test_jobs_and_requests_outlive_kills(tmp_path, monkeypatch):
     killer = Killer(workspace)
     killer.start()
     made: list[str] = []
-    answered = 0
 
     def patiently(act):
         """As a program does that goes on until it has its answer, and names its request."""
@@ -85,7 +86,8 @@ def test_jobs_and_requests_outlive_kills(tmp_path, monkeypatch):
                 assert time.monotonic() < deadline, error
                 time.sleep(0.3)
 
-    for number in range(max(JOBS, REQUESTS)):
+    number = 0
+    while number < max(JOBS, REQUESTS) or sum(killer.killed.values()) < KILLS:
         if number < JOBS:
             headers = {"Idempotency-Key": f"job-{number}"}
             job = patiently(
@@ -98,14 +100,13 @@ def test_jobs_and_requests_outlive_kills(tmp_path, monkeypatch):
                 )
             )
             made.append(job.id)
-        if number < REQUESTS:
-            ask = [{"role": "user", "content": f"say {number}"}]
-            patiently(lambda ask=ask: client.chat.completions.create(model="starter", messages=ask, max_tokens=4))
-            answered += 1
+        ask = [{"role": "user", "content": f"say {number}"}]
+        patiently(lambda ask=ask: client.chat.completions.create(model="starter", messages=ask, max_tokens=4))
+        number += 1
     killer.over.set()
     killer.join()
     try:
-        assert len(set(made)) == JOBS and answered == REQUESTS and sum(killer.killed.values()) > 3, killer.killed
+        assert len(set(made)) == JOBS and min(killer.killed.values()) > 0, killer.killed
         deadline = time.monotonic() + 240
         while True:
             jobs = patiently(lambda: [*client.fine_tuning.jobs.list(limit=100)])
