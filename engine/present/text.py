@@ -1,6 +1,7 @@
 """Text as a terminal may show it, measured in its cells: for the commands and the screen alike."""
 
 import os
+import re
 import shutil
 import sys
 import unicodedata
@@ -16,6 +17,8 @@ _UNCUT = 10_000
 """Cells of a line that goes into a file or another program: nothing is cut there."""
 _WIDEST = 60
 """Cells of a table's column that may shrink, at most."""
+_FOLDERS = re.compile(r"(?<![^\s(\"'=])(?:~|\.\.?)?/(?:[^\s/:]+/)+(?=[^\s/])")
+"""All of a path but its last name; what stands after `http:` is none, and one with spaces keeps what is before them."""
 _MOST_MARKS = 2
 """Combining marks kept on one character; text made to climb over its neighbours carries dozens."""
 
@@ -149,6 +152,11 @@ def cut(text: str, width: int, sign: str = "…") -> str:
         if used > room:
             return text[:index] + sign
     return text + sign
+
+
+def without_folders(text: str, width: int) -> str:
+    """A message where it fits, else with only the last name of each path: what happened is worth more than where."""
+    return text if cells(text) <= width else _FOLDERS.sub("…/", text)
 
 
 def fit(text: str, width: int, align: Literal["<", ">", "^"] = "<") -> str:

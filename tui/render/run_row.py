@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from engine.base.messages import msg
 from engine.present import numbers
-from engine.present.text import cells, fit, one_line
+from engine.present.text import cells, fit, one_line, without_folders
 from engine.store.run_records import Run, RunState
 from tui.render.line import Line
 from tui.render.theme import state_style
@@ -172,7 +172,7 @@ def _middle(run: Run, columns: Columns, is_first: bool) -> Line:
     role = state_style(run).role
     room = columns.room
     if run.state in (RunState.FAILED, RunState.INTERRUPTED) and run.reason:
-        return [(fit(one_line(run.reason), room), role)]
+        return [(fit(without_folders(one_line(run.reason), room), room), role)]
     text = state_text(run, is_first)
     if run.loss_is_nan and run.state is not RunState.QUEUED:
         return [(fit(_reason(run), room), "warning")]

@@ -5,7 +5,7 @@ from textual.widgets import Input
 
 from engine.base.messages import msg, msg_n
 from engine.present import numbers
-from engine.present.text import cells, cut
+from engine.present.text import cells, cut, without_folders
 from engine.store.run_records import RunState
 from tui.data.snapshot import Snapshot
 from tui.keymap import BY_ID, Action, written
@@ -136,7 +136,8 @@ class StatusLine(Lines):
         age = f" · {numbers.age(old)} ago" if old >= 60 else ""
         if cells(status.text) + cells(age) + 1 > width and (keys := self.host.keymap.keys("any.messages")):
             age = f" · {written(keys[0])} whole"
-        text = cut(status.text, max(1, width - 1 - cells(age)))
+        room = max(1, width - 1 - cells(age))
+        text = cut(without_folders(status.text, room), room)
         return [[(" ", "text"), (text, status.role), (age, "dim")]]
 
 

@@ -42,6 +42,13 @@ def test_numbers_never_touch_the_glyph_and_a_long_reason_takes_the_whole_row():
     assert reason in row(waits, columns)
 
 
+def test_a_failed_run_says_what_happened_before_where():
+    reason = "/home/lee/models/qwen/model.safetensors was cut short: it has 1.9 MiB of 8.5 MiB"
+    failed = run(5, state=RunState.FAILED, reason=reason)
+    assert "…/model.safetensors was cut short" in row(failed, Columns(70, None, True, (failed,)))
+    assert reason in row(failed, Columns(140, None, True, (failed,)))
+
+
 def test_memory_stands_under_its_own_heading_and_a_waiting_run_keeps_its_evaluation():
     fresh = run(1, state=RunState.QUEUED, estimate_bytes=600 << 20)
     resumed = run(2, state=RunState.QUEUED, estimate_bytes=600 << 20, best_eval=1.727, best_eval_step=400, step=400)
