@@ -220,6 +220,8 @@ class RunPane(LogKeys):
         return [(f"Run {self.run.id}  ", "title"), (one_line(self.run.name), "text")]
 
     def hint(self) -> str:
+        if self.tab == POINTS and (below := self._points.rows_below):
+            return msg("↓ {below} more · [ ] tab", below=below)
         if not self.has_focus:
             return "[ ] tab"
         if (sheet := self.sheet()) is not None:

@@ -80,6 +80,19 @@ async def test_the_list_says_how_many_runs_lie_below(filled):
 
 
 @played
+async def test_the_tab_of_checkpoints_says_how_many_lie_below(filled):
+    async with Shown(filled, size=(80, 16)) as shown:
+        shown.main.run.go("Ckpts")
+        pane = shown.main.run
+        await until(lambda: "↓" in pane.shown_text()[-1])
+        below = int(pane.shown_text()[-1].split("↓ ")[1].split()[0])
+        points = [row for row in shown.main.checkpoints.rows if row.key is not None]
+        assert below == len(points) - (len(pane.shown_text()) - 4)  # the frame, the tabs and the heading
+        await shown.press("3", "G")
+        await until(lambda: "↓" not in pane.shown_text()[-1])
+
+
+@played
 async def test_a_word_that_the_filter_does_not_have_is_told(filled):
     async with Shown(filled) as shown:
         shown.main.filter("lr:1e-4")
