@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from textual.geometry import Region
 
-from engine.present.text import cells, fit, one_line
+from engine.present.text import cells, fit, one_line, wrap
 from tui.keymap import ACTIONS, PLACES, written
 from tui.render.line import Line
 from tui.screens.dialogs import Dialog, ListBox
@@ -40,12 +40,11 @@ class _Help(ListBox):
                 rows.append(Row((place_name,), [("  ", "text"), (place_name, "title")]))
             for keys, text, action_id in shown:
                 name = fit(action_id, 24) if width > 96 else ""
-                row: Line = [
-                    ("  ", "text"),
-                    (fit(keys, left), "key"),
-                    (fit(text, width - left - 4 - len(name)), "text"),
-                ]
-                rows.append(Row(action_id, [*row, (name, "dim")]))
+                room = width - left - 4 - len(name)
+                first, *more = wrap(text, room) or [""]
+                row: Line = [("  ", "text"), (fit(keys, left), "key"), (fit(first, room), "text"), (name, "dim")]
+                rows.append(Row(action_id, row))
+                rows += [Row(None, [(" " * (left + 2) + line, "text")]) for line in more]
         return rows
 
     def nothing(self, width: int, height: int) -> list[Line]:

@@ -515,6 +515,15 @@ async def test_help_and_palette_come_from_the_table(filled):
 
 
 @played
+async def test_help_is_whole_on_the_smallest_screen(filled):
+    async with Shown(filled, size=(60, 16)) as shown:
+        await shown.press("?")
+        rows = shown.app.screen.pane.rows
+        text = " ".join(" ".join(part.strip() for part, _ in row.line) for row in rows)
+        assert all(action.help in " ".join(text.split()) for action in ACTIONS)
+
+
+@played
 async def test_pausing_stops_the_picture_only(filled):
     async with Shown(filled) as shown:
         await shown.press("p")
