@@ -183,13 +183,17 @@ def _about_lengths(facts: DatasetStats, say: Callable[[str, str, str, str], None
         )
 
 
+def high_rate(method: str) -> float:
+    """Above it a learning rate is called high."""
+    return 1e-4 if method == "full" else 1e-3
+
+
 def advise_settings(
     learning_rate: float | None, epochs: float | None, method: str, objective: str = "sft"
 ) -> list[Advice]:
     """What needs no data to be said; nothing of a rate or of epochs that are not known yet."""
     advice: list[Advice] = []
-    high = 1e-4 if method == "full" else 1e-3
-    if learning_rate is not None and learning_rate > high:
+    if learning_rate is not None and learning_rate > high_rate(method):
         advice.append(
             Advice(
                 "high-rate",

@@ -18,6 +18,7 @@ from engine.base.errors import InputError
 from engine.base.messages import msg
 from engine.base.units import plain_number, size
 from engine.monitor.samples import GpuSample
+from engine.plan.advice import high_rate
 from engine.plan.gpu_fit import GpuSpec
 from engine.plan.memory import EstimateInputs, memory_estimate, shape_estimate
 from engine.plan.memory_ladder import memory_ladder
@@ -226,9 +227,9 @@ def _not_finite_fixes(config: RunConfig, facts: Mapping[str, Mapping[str, Any]])
     if rate == "auto":  # what it became stands in the journal
         rate = (facts.get("plan", {}).get("settings") or {}).get("optim.learning_rate", rate)
     if isinstance(rate, float) and rate > 0:
-        third = float(f"{rate / 3:.2g}")
-        label = msg("learning rate {rate} → {third}", rate=plain_number(rate), third=plain_number(third))
-        fixes.append(Fix(label, {"optim.learning_rate": third}, "the usual reason"))
+        lower = min(float(f"{rate / 3:.2g}"), high_rate(config.method.kind))
+        label = msg("learning rate {rate} → {lower}", rate=plain_number(rate), lower=plain_number(lower))
+        fixes.append(Fix(label, {"optim.learning_rate": lower}, "the usual reason"))
     if config.optim.warmup < 0.1:
         fixes.append(Fix("warm-up over the first tenth", {"optim.warmup": 0.1}, "the first steps are the wildest"))
     if config.optim.grad_clip == 0 or config.optim.grad_clip > 0.5:

@@ -113,6 +113,9 @@ def test_of_a_pass_that_was_the_smallest_already_no_smaller_one_is_offered(works
 def test_a_loss_that_is_no_number_is_helped_unless_the_model_is_at_fault(workspace):
     broke = fail(workspace, {"optim.learning_rate": 3e-4}, reason="the loss became NaN at step 3", cause="not-finite")
     assert fixes(workspace, broke)[0].settings == {"optim.learning_rate": 1e-4}
+    for method, lower in (("lora", 1e-3), ("full", 1e-4)):
+        wild = fail(workspace, {"optim.learning_rate": 1e9, "method.kind": method}, reason="NaN", cause="not-finite")
+        assert fixes(workspace, wild)[0].settings == {"optim.learning_rate": lower}, "a third of it would fail again"
     auto = fail(workspace, {}, line("plan", settings={"optim.learning_rate": 2e-4}), reason="NaN", cause="not-finite")
     assert fixes(workspace, auto)[0].settings == {"optim.learning_rate": 6.7e-5}
     reason = BROKEN_MODEL(number="NaN", model="m", reason="its weights are all numbers")
