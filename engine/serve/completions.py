@@ -40,6 +40,8 @@ async def create_completion(request: Request) -> Response:
         raise unsupported("best_of", "'best_of' must equal 'n' here.")
     if fields.text("suffix"):
         raise unsupported("suffix", "'suffix' is not supported: the models here do not fill in.")
+    if len(prompts) * choices > _MOST_PROMPTS:
+        raise invalid("n", f"'prompt' and 'n' ask for {len(prompts) * choices} texts; {_MOST_PROMPTS} are the most.")
     echo, is_streamed = bool(fields.flag("echo")), bool(fields.flag("stream"))
     top = fields.integer("logprobs", 0, 5)
     most = fields.integer("max_tokens", 0, 10**6)

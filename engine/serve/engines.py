@@ -105,7 +105,7 @@ class _Engine:
             raise self.died() from None
 
     def _start(self) -> None:
-        if self.process is not None:
+        if self.process is not None and self.process.poll() != 0:  # 0: it had been idle
             self._deaths = [*self._deaths, time.monotonic()][-_FAST_DEATHS:]
             if len(self._deaths) == _FAST_DEATHS and time.monotonic() - self._deaths[0] < _FAST_SECONDS:
                 wait = _FAST_SECONDS - (time.monotonic() - self._deaths[0])

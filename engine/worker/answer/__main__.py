@@ -24,6 +24,7 @@ from typing import Any
 
 from engine.worker.runtime.environment import set_environment
 
+IDLE_SECONDS = 300.0
 _LONGEST_LINE = 64 * 2**20
 
 
@@ -85,7 +86,10 @@ def main() -> None:
 
     answering = Answering()
     while True:
-        batch = [waiting.get()]
+        try:
+            batch = [waiting.get(timeout=IDLE_SECONDS)]
+        except queue.Empty:
+            os._exit(0)  # its memory is for others; the server starts another at the next request
         with contextlib.suppress(queue.Empty):
             while len(batch) < answering.most_requests:
                 batch.append(waiting.get_nowait())

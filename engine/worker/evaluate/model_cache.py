@@ -33,6 +33,9 @@ from engine.worker.runtime.checkpoint import read_manifest, verify_weights
 from engine.worker.runtime.memory_fit import give_back_memory
 from engine.worker.runtime.resume_checks import probe_indices
 
+_MOST_ADAPTERS = 16
+"""That are kept in memory over one base."""
+
 
 class ModelCache:
     """Holds one base model at a time, with every adapter that was put on it."""
@@ -43,6 +46,8 @@ class ModelCache:
         self._model: Any = None
         """The base, or the PeftModel around it."""
         self._adapters: dict[str, str] = {}
+        """By folder its name in the PeftModel, the one used last at the end."""
+        self._loaded = 0
         self._verified: set[str] = set()
         """Folders of checkpoints whose weights are as they were written."""
         self.warnings: dict[str, str] = {}
@@ -121,11 +126,11 @@ class ModelCache:
             with bare:
                 yield
             return
-        name = self._adapters.get(ref.adapter)
+        name = self._adapters.pop(ref.adapter, None)
         if name is None:
             from peft import PeftModel
 
-            name = f"adapter{len(self._adapters)}"
+            name, self._loaded = f"adapter{self._loaded}", self._loaded + 1
             try:
                 if self._adapters:
                     self._model.load_adapter(ref.adapter, name)
@@ -140,10 +145,17 @@ class ModelCache:
                         error=error,
                     )
                 ) from error
-            self._adapters[ref.adapter] = name
             use_fast_layers(self._model)
+        self._adapters[ref.adapter] = name
         self._model.set_adapter(name)
+        self._make_room()  # now that another is in force
         yield
+
+    def _make_room(self) -> None:
+        """Of many checkpoints that are asked one after the other, those asked longest ago leave."""
+        while len(self._adapters) > _MOST_ADAPTERS:
+            folder = next(iter(self._adapters))
+            self._model.delete_adapter(self._adapters.pop(folder))
 
     def _release(self) -> None:
         self._model, self._key = None, None

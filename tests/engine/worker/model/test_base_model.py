@@ -23,6 +23,7 @@ from engine.runs.model_refs import find_model_refs
 from engine.runs.run_folder import change_run, read_meta, write_config
 from engine.settings.resolve import Layer, read_run
 from engine.store.run_records import RunState
+from engine.worker.evaluate import model_cache
 from engine.worker.evaluate.model_cache import ModelCache, prompt_tokens
 from engine.worker.export.export import export
 from engine.worker.runtime import checkpoint
@@ -355,3 +356,20 @@ def test_a_data_file_whose_name_is_not_utf8_is_trained_on_and_listed(tiny_model,
     shown = capsys.readouterr().out
     assert shown.count(r"-\xca\xfd") >= 2
     shown.encode()
+
+
+def test_of_many_checkpoints_those_asked_last_stay_loaded_and_answer_alike(done, monkeypatch):
+    resume_run.apply(done, resume_run.check_resume(done, []))
+    steps = sorted(checkpoint.steps(done / "checkpoints"))
+    refs = find_model_refs(Workspace(done.parent.parent), [f"1@{step}" for step in steps])
+    monkeypatch.setattr(model_cache, "_MOST_ADAPTERS", 1)
+    models = ModelCache()
+
+    def weights_of(ref):
+        with models.activate(ref) as (model, _):
+            return sum(float(w.double().abs().sum()) for name, w in model.named_parameters() if "lora_B" in name)
+
+    asked = [*refs, *refs, refs[0]]
+    seen = [weights_of(ref) for ref in asked]
+    assert len(models._adapters) == 1 and seen[: len(refs)] == seen[len(refs) : -1] and seen[-1] == seen[0]
+    assert len(refs) > 1 and len(set(seen)) == len(refs)
