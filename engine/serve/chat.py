@@ -154,7 +154,7 @@ def _messages(fields: Fields) -> list[dict[str, Any]]:
         raise ApiError(400, "'messages' is missing or empty.", code="missing_required_parameter", param="messages")
     for number, message in enumerate(listed):
         role = message.get("role") if isinstance(message, dict) else None
-        if role not in _ROLES:
+        if not isinstance(role, str) or role not in _ROLES:
             raise invalid(
                 f"messages[{number}].role", f"'messages[{number}].role' must be one of {', '.join(sorted(_ROLES))}."
             )

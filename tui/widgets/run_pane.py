@@ -273,7 +273,10 @@ class RunPane(LogKeys):
     def clicked(self, x: int, y: int) -> bool:
         """On a tab: it is shown; below, what the pane that is drawn there does."""
         if y > 0:
-            return self.tab == POINTS and self._points.clicked(x, y - 1)
+            taken = self.tab == POINTS and self._points.clicked(x, y - 1)
+            if taken:
+                self.repaint()  # that pane itself may be out of sight
+            return taken
         left = 0
         for text, _ in self._tab_line(self.outer_size.width - 2):
             left += cells(text)
