@@ -1,25 +1,35 @@
 """`POST /v1/chat/completions`, whole and streamed."""
 
-import asyncio
 import contextlib
-import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
 from engine.formats.messages import read_messages
 from engine.formats.row_errors import RowRejected
 from engine.formats.tool_calls import read_tools
 from engine.runs.model_refs import ModelRef
+from engine.serve.answers import (
+    DONE,
+    Choice,
+    Lines,
+    event_stream,
+    gather,
+    may_call,
+    model_for,
+    sse,
+    token_counts,
+    wants_usage,
+    with_system,
+)
 from engine.serve.api_errors import ApiError, invalid, unsupported
 from engine.serve.context import Context, context_of, in_thread
 from engine.serve.fields import Fields, read_fields
-from engine.serve.models import find_model
 from engine.serve.sampling_fields import read_sampling
 
 _MOST_MESSAGES, _MOST_TOOLS, _MOST_CHOICES = 4096, 128, 128
@@ -28,17 +38,6 @@ _CHANGES_NOTHING = (
     "reasoning_effort", "verbosity",
 )  # fmt: skip
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
-
-
-@dataclass
-class Choice:
-    """One answer on its way."""
-
-    text: str = ""
-    finish_reason: str | None = None
-    logprobs: list[dict[str, Any]] = field(default_factory=list)
-    calls: list[dict[str, Any]] = field(default_factory=list)
-    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,40 +66,22 @@ async def create_chat_completion(request: Request) -> Response:
     head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": chat.model}
     first = await anext(lines)  # `begun`: what is refused is refused before a stream begins
     if chat.is_streamed:
-        return StreamingResponse(
-            _stream(context_of(request), chat, head, first, lines),
-            media_type="text/event-stream",
-            headers={"cache-control": "no-cache", "x-accel-buffering": "no", **chat.headers},
-        )
+        return event_stream(_stream(context_of(request), chat, head, first, lines), chat.headers)
     choices = [Choice() for _ in range(chat.choices)]
-    async with contextlib.aclosing(lines), cancelled_with(request):
-        async for line in lines:
-            _take(choices, line)
-    usage = _usage(first["prompt_tokens"], choices)
-    body = {**head, "object": "chat.completion", "system_fingerprint": None}
+    await gather(request, lines, choices)
+    return JSONResponse(await _completed(context_of(request), chat, head, first, choices), headers=chat.headers)
+
+
+async def _completed(
+    context: Context, chat: ChatRequest, head: dict[str, Any], begun: dict[str, Any], choices: list[Choice]
+) -> dict[str, Any]:
+    """The completion, kept where the request asks for that."""
     shown = [_whole(number, choice, chat.has_logprobs) for number, choice in enumerate(choices)]
-    body |= {"choices": shown, "usage": usage}
+    body = {**head, "object": "chat.completion", "system_fingerprint": None}
+    body |= {"choices": shown, "usage": _usage(begun["prompt_tokens"], choices)}
     if chat.kept is not None:
-        await in_thread(context_of(request).store.keep_completion, body | chat.kept, chat.engine["messages"])
-    return JSONResponse(body, headers=chat.headers)
-
-
-@contextlib.asynccontextmanager
-async def cancelled_with(request: Request) -> AsyncIterator[None]:
-    """A client that leaves ends the work."""
-    task = asyncio.current_task()
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        assert task is not None
-        task.cancel()
-
-    watching = asyncio.get_running_loop().create_task(watch())
-    try:
-        yield
-    finally:
-        watching.cancel()
+        await in_thread(context.store.keep_completion, body | chat.kept, chat.engine["messages"])
+    return body
 
 
 def _requested(request: Request, fields: Fields) -> ChatRequest:
@@ -109,13 +90,9 @@ def _requested(request: Request, fields: Fields) -> ChatRequest:
     tools = _tools(fields)
     sampling, most, stop = read_sampling(fields, most_logprobs=20)
     is_streamed = bool(fields.flag("stream"))
-    include_usage = False
-    if (options := fields.object("stream_options")) is not None:
-        if not is_streamed:
-            raise invalid("stream_options", "'stream_options' is for streams only.")
-        include_usage = bool(options.flag("include_usage"))
-        options.ignore("include_obfuscation")
-        options.finish()
+    if fields.has("stream_options") and not is_streamed:
+        raise invalid("stream_options", "'stream_options' is for streams only.")
+    include_usage = wants_usage(fields)
     choices = fields.integer("n", 1, _MOST_CHOICES) or 1
     if (form := fields.object("response_format")) is not None:
         kind = form.text("type")
@@ -129,13 +106,9 @@ def _requested(request: Request, fields: Fields) -> ChatRequest:
         raise unsupported("modalities", "This server answers in text.")
     fields.ignore(*_CHANGES_NOTHING)
     fields.finish()
-    ref, remark = find_model(context_of(request), name)
-    headers = fields.headers | ({"x-finetop-model": remark.encode("ascii", "replace").decode()} if remark else {})
-    system = ref.config.data.system
-    if system and messages[0]["role"] != "system":
-        messages = [{"role": "system", "content": system}, *messages]
+    ref, headers = model_for(context_of(request), name, fields)
     engine = {
-        "messages": messages,
+        "messages": with_system(messages, ref),
         "tools": tools,
         "n": choices,
         "max_tokens": most,
@@ -169,7 +142,6 @@ def _messages(fields: Fields) -> list[dict[str, Any]]:
 
 def _tools(fields: Fields) -> list[dict[str, Any]]:
     listed = fields.listed("tools", _MOST_TOOLS) or []
-    choice = fields.any("tool_choice")
     try:
         tools = list(read_tools(listed, "tools"))
     except RowRejected as rejected:
@@ -177,31 +149,12 @@ def _tools(fields: Fields) -> list[dict[str, Any]]:
     for number, tool in enumerate(tools):
         if not isinstance(tool["function"].get("name"), str) or not tool["function"]["name"]:
             raise invalid(f"tools[{number}]", f"'tools[{number}].function.name' is missing.")
-    if choice not in (None, "auto", "none"):
-        raise unsupported("tool_choice", "'tool_choice' may be auto or none here, so far.")
-    return [] if choice == "none" else tools
-
-
-def _take(choices: list[Choice], line: dict[str, Any]) -> None:
-    """Put down what the engine says of one answer."""
-    choice = choices[line["index"]]
-    if line["kind"] == "text":
-        choice.text += line["text"]
-        choice.logprobs += line.get("logprobs") or []
-    elif line["kind"] == "end":
-        choice.finish_reason, choice.tokens = line["finish_reason"], line["tokens"]
-        choice.calls = [
-            {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": call}
-            for call in line.get("tool_calls") or ()
-        ]
+    return tools if may_call(fields) else []
 
 
 def _usage(prompt_tokens: int, choices: list[Choice]) -> dict[str, Any]:
-    written = sum(choice.tokens for choice in choices)
     return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": written,
-        "total_tokens": prompt_tokens + written,
+        **token_counts(prompt_tokens, choices),
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
         "completion_tokens_details": {
             "reasoning_tokens": 0,
@@ -225,7 +178,7 @@ async def _stream(
     chat: ChatRequest,
     head: dict[str, Any],
     begun: dict[str, Any],
-    lines: AsyncGenerator[dict[str, Any]],
+    lines: Lines,
 ) -> AsyncIterator[bytes]:
     """Server-sent events. An error under way is one, too, and the last."""
     shared = {**head, "object": "chat.completion.chunk", "system_fingerprint": None}
@@ -242,8 +195,8 @@ async def _stream(
             for number in range(chat.choices):  # clients make their choices in the order of these
                 yield chunk(number, {"role": "assistant", "content": "", "refusal": None})
             async for line in lines:
-                _take(choices, line)
                 number = line["index"]
+                choices[number].take(line)
                 if line["kind"] == "text":
                     logprobs = {"content": line["logprobs"], "refusal": None} if line.get("logprobs") else None
                     if line["text"] or logprobs:
@@ -252,18 +205,9 @@ async def _stream(
                     for at, call in enumerate(choices[number].calls):
                         yield chunk(number, {"tool_calls": [{"index": at, **call}]})
                     yield chunk(number, {}, line["finish_reason"])
-        if chat.kept is not None:
-            whole = [_whole(number, choice, chat.has_logprobs) for number, choice in enumerate(choices)]
-            usage = _usage(begun["prompt_tokens"], choices)
-            body = {**head, "object": "chat.completion", "system_fingerprint": None, "choices": whole, "usage": usage}
-            await in_thread(context.store.keep_completion, body | chat.kept, chat.engine["messages"])
+        completion = await _completed(context, chat, head, begun, choices)
         if chat.include_usage:
-            yield sse(shared | {"choices": [], "usage": _usage(begun["prompt_tokens"], choices)})
+            yield sse(shared | {"choices": [], "usage": completion["usage"]})
     except ApiError as error:
         yield sse(error.body)
-    yield b"data: [DONE]\n\n"
-
-
-def sse(value: dict[str, Any]) -> bytes:
-    """One event of a stream."""
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    yield DONE

@@ -3,30 +3,21 @@
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
+from engine.base.errors import is_utf8
+from engine.serve.answers import DONE, Choice, Lines, event_stream, gather, model_for, sse, token_counts, wants_usage
 from engine.serve.api_errors import ApiError, invalid, unsupported
-from engine.serve.chat import cancelled_with, sse
 from engine.serve.context import context_of, in_thread
 from engine.serve.fields import Fields, read_fields
-from engine.serve.models import find_model
 from engine.serve.sampling_fields import read_sampling
 
 _MOST_PROMPTS, _MOST_PROMPT_TOKENS = 2048, 2**20
 _DEFAULT_TOKENS = 16
-
-
-@dataclass
-class _Choice:
-    text: str = ""
-    finish_reason: str | None = None
-    logprobs: list[dict[str, Any]] = field(default_factory=list)
-    tokens: int = 0
 
 
 async def create_completion(request: Request) -> Response:
@@ -45,19 +36,14 @@ async def create_completion(request: Request) -> Response:
     echo, is_streamed = bool(fields.flag("echo")), bool(fields.flag("stream"))
     top = fields.integer("logprobs", 0, 5)
     most = fields.integer("max_tokens", 0, 10**6)
-    include_usage = False
-    if (options := fields.object("stream_options")) is not None:
-        include_usage = bool(options.flag("include_usage"))
-        options.ignore("include_obfuscation")
-        options.finish()
+    include_usage = wants_usage(fields)
     sampling, _, stop = read_sampling(
         fields.without("max_tokens", "logprobs", "max_completion_tokens"), most_logprobs=5
     )
     sampling["top_logprobs"] = top
     fields.ignore("user")
     fields.finish()
-    ref, remark = await in_thread(find_model, context_of(request), name)
-    headers = fields.headers | ({"x-finetop-model": remark.encode("ascii", "replace").decode()} if remark else {})
+    ref, headers = await in_thread(model_for, context_of(request), name, fields)
     question: dict[str, Any] = {"prompts": prompts, "n": choices, "stop": stop, "sampling": sampling, "echo": echo}
     question["max_tokens"] = _DEFAULT_TOKENS if most is None else most
     lines = context_of(request).engines.ask(ref, question)
@@ -71,14 +57,8 @@ async def create_completion(request: Request) -> Response:
     begun = await anext(lines)
     made = [_begun_choice(begun, number // choices, echo) for number in range(len(prompts) * choices)]
     if is_streamed:
-        return StreamingResponse(
-            _stream(head, made, begun, lines, top is not None, include_usage),
-            media_type="text/event-stream",
-            headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers},
-        )
-    async with contextlib.aclosing(lines), cancelled_with(request):
-        async for line in lines:
-            _take(made, line)
+        return event_stream(_stream(head, made, begun, lines, top is not None, include_usage), headers)
+    await gather(request, lines, made)
     shown = [
         {
             "text": choice.text,
@@ -88,7 +68,9 @@ async def create_completion(request: Request) -> Response:
         }
         for number, choice in enumerate(made)
     ]
-    return JSONResponse({**head, "choices": shown, "usage": _usage(begun, made)}, headers=headers)
+    return JSONResponse(
+        {**head, "choices": shown, "usage": token_counts(begun["prompt_tokens"], made)}, headers=headers
+    )
 
 
 def _prompts(fields: Fields) -> list[str | list[int]]:
@@ -101,7 +83,7 @@ def _prompts(fields: Fields) -> list[str | list[int]]:
         raise invalid("prompt", f"'prompt' must hold 1 to {_MOST_PROMPTS} prompts.")
     for text in prompts:
         if isinstance(text, str):
-            if not text or any("\ud800" <= char <= "\udfff" for char in text):
+            if not text or not is_utf8(text):
                 raise invalid("prompt", "'prompt' must be a text of at least one character.")
         elif not _are_ids(text) or len(text) > _MOST_PROMPT_TOKENS:
             raise invalid("prompt", "'prompt' must be texts or lists of token ids.", "invalid_type")
@@ -113,26 +95,17 @@ def _are_ids(value: Any) -> bool:
     return is_list and all(type(token) is int and 0 <= token < 2**31 for token in value)
 
 
-def _begun_choice(begun: dict[str, Any], prompt: int, echo: bool) -> _Choice:
+def _begun_choice(begun: dict[str, Any], prompt: int, echo: bool) -> Choice:
     if not echo:
-        return _Choice()
+        return Choice()
     scored = begun.get("prompt_logprobs")
-    choice = _Choice(begun["prompts"][prompt])
+    choice = Choice(begun["prompts"][prompt])
     if scored is not None:
         text = "".join(entry["token"] for entry in scored[prompt])
         first = choice.text.removesuffix(text) if text else choice.text
         # Nothing says how likely the first token is; null would be true, and the official client's types refuse it.
         choice.logprobs = [{"token": first, "logprob": 0.0, "top_logprobs": []}, *scored[prompt]]
     return choice
-
-
-def _take(choices: list[_Choice], line: dict[str, Any]) -> None:
-    choice = choices[line["index"]]
-    if line["kind"] == "text":
-        choice.text += line["text"]
-        choice.logprobs += line.get("logprobs") or []
-    elif line["kind"] == "end":
-        choice.finish_reason, choice.tokens = line["finish_reason"], line["tokens"]
 
 
 def _logprobs(entries: list[dict[str, Any]], offset: int = 0) -> dict[str, Any]:
@@ -149,16 +122,11 @@ def _logprobs(entries: list[dict[str, Any]], offset: int = 0) -> dict[str, Any]:
     }
 
 
-def _usage(begun: dict[str, Any], choices: list[_Choice]) -> dict[str, int]:
-    written, read = sum(choice.tokens for choice in choices), begun["prompt_tokens"]
-    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
-
-
 async def _stream(
     head: dict[str, Any],
-    choices: list[_Choice],
+    choices: list[Choice],
     begun: dict[str, Any],
-    lines: AsyncGenerator[dict[str, Any]],
+    lines: Lines,
     has_logprobs: bool,
     include_usage: bool,
 ) -> AsyncIterator[bytes]:
@@ -175,14 +143,15 @@ async def _stream(
                 if choice.text:
                     yield chunk(number, choice.text, None, choice.logprobs)
             async for line in lines:
-                offset = len(choices[line["index"]].text)
-                _take(choices, line)
+                choice = choices[line["index"]]
+                offset = len(choice.text)
+                choice.take(line)
                 if line["kind"] == "text" and (line["text"] or line.get("logprobs")):
                     yield chunk(line["index"], line["text"], None, line.get("logprobs"), offset)
                 elif line["kind"] == "end":
                     yield chunk(line["index"], "", line["finish_reason"])
         if include_usage:
-            yield sse(shared | {"choices": [], "usage": _usage(begun, choices)})
+            yield sse(shared | {"choices": [], "usage": token_counts(begun["prompt_tokens"], choices)})
     except ApiError as error:
         yield sse(error.body)
-    yield b"data: [DONE]\n\n"
+    yield DONE

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
 from engine.serve import jobs
+from engine.serve.answers import DONE, event_stream, sse
 from engine.serve.api_errors import not_found
-from engine.serve.chat import sse
 from engine.serve.context import Context, context_of, in_thread
 from engine.serve.fields import Fields
 from engine.serve.files import file_object
@@ -71,7 +71,7 @@ async def events(request: Request) -> Response:
     """GET /v1/fine-tunes/{job}/events; with `stream=true` as they come, until the job has ended."""
     context, run_id = context_of(request), _run_id(request)
     if request.query_params.get("stream") == "true":
-        return StreamingResponse(_follow(context, run_id), media_type="text/event-stream")
+        return event_stream(_follow(context, run_id), {})
     return JSONResponse({"object": "list", "data": await in_thread(_events, context, run_id)})
 
 
@@ -105,7 +105,7 @@ async def _follow(context: Context, run_id: int) -> AsyncIterator[bytes]:
             yield sse(event)
         sent = len(listed)
         if job["status"] in ("succeeded", "failed", "cancelled"):
-            yield b"data: [DONE]\n\n"
+            yield DONE
             return
         await asyncio.sleep(_FOLLOW_SECONDS)
 

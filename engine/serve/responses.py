@@ -6,20 +6,19 @@ Responses are kept in memory for a while, so that `previous_response_id` works; 
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
 from engine.formats.messages import read_messages
 from engine.formats.row_errors import RowRejected
 from engine.formats.tool_calls import read_tools
+from engine.serve.answers import Choice, Lines, event_stream, gather, may_call, model_for, sse, with_system
 from engine.serve.api_errors import ApiError, invalid, unsupported
-from engine.serve.chat import cancelled_with, sse
 from engine.serve.context import Context, context_of, in_thread
 from engine.serve.fields import Fields, read_fields
-from engine.serve.models import find_model
 from engine.serve.sampling_fields import read_sampling
 
 _CHANGES_NOTHING = (
@@ -32,27 +31,16 @@ async def create_response(request: Request) -> Response:
     """POST /v1/responses."""
     context, fields = context_of(request), await read_fields(request)
     body, messages, question, is_streamed, name = await in_thread(_requested, context, fields)
-    ref, remark = await in_thread(find_model, context, name)
-    headers = fields.headers | ({"x-finetop-model": remark.encode("ascii", "replace").decode()} if remark else {})
-    system = ref.config.data.system
-    if system and messages[0]["role"] != "system":
-        question["messages"] = [{"role": "system", "content": system}, *messages]
+    ref, headers = await in_thread(model_for, context, name, fields)
+    question["messages"] = with_system(messages, ref)
     lines = context.engines.ask(ref, question)
     begun = await anext(lines)
     if is_streamed:
-        return StreamingResponse(
-            _stream(context, body, messages, begun, lines),
-            media_type="text/event-stream",
-            headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers},
-        )
-    text = ""
-    end: dict[str, Any] = {}
-    async with contextlib.aclosing(lines), cancelled_with(request):
-        async for line in lines:
-            text += line["text"] if line["kind"] == "text" else ""
-            end = line if line["kind"] == "end" else end
-    _complete(body, text, end, begun["prompt_tokens"])
-    context.responses.keep(body, [*messages, _answer(text, end)])
+        return event_stream(_stream(context, body, messages, begun, lines), headers)
+    choice = Choice()
+    await gather(request, lines, [choice])
+    _complete(body, choice, begun["prompt_tokens"])
+    context.responses.keep(body, [*messages, _answer(choice)])
     return JSONResponse(body, headers=headers)
 
 
@@ -150,9 +138,7 @@ def _as_message(item: dict[str, Any], number: int) -> dict[str, Any]:
 
 def _tools(fields: Fields) -> list[dict[str, Any]]:
     listed = fields.listed("tools", 128) or []
-    choice = fields.any("tool_choice")
-    if choice not in (None, "auto", "none"):
-        raise unsupported("tool_choice", "'tool_choice' may be auto or none here, so far.")
+    is_offered = may_call(fields)
     for number, tool in enumerate(listed):
         if not isinstance(tool, dict) or tool.get("type") != "function" or not isinstance(tool.get("name"), str):
             raise unsupported(f"tools[{number}]", "Only tools of type 'function' are supported.")
@@ -162,7 +148,7 @@ def _tools(fields: Fields) -> list[dict[str, Any]]:
         )
     except RowRejected as rejected:
         raise invalid("tools", rejected.message) from None
-    return [] if choice == "none" else tools
+    return tools if is_offered else []
 
 
 def _own_tool(tool: dict[str, Any]) -> dict[str, Any]:
@@ -176,12 +162,11 @@ def _own_tool(tool: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _answer(text: str, end: dict[str, Any]) -> dict[str, Any]:
+def _answer(choice: Choice) -> dict[str, Any]:
     """What was answered, as a message of the conversation."""
-    calls = end.get("tool_calls")
-    if not calls:
-        return {"role": "assistant", "content": text or " "}
-    message = {"role": "assistant", "content": text or None, "tool_calls": [{"function": call} for call in calls]}
+    if not choice.calls:
+        return {"role": "assistant", "content": choice.text or " "}
+    message = {"role": "assistant", "content": choice.text or None, "tool_calls": choice.calls}
     return read_messages([message], "output")[0]
 
 
@@ -193,24 +178,23 @@ def _part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _complete(body: dict[str, Any], text: str, end: dict[str, Any], read: int, item_id: str = "") -> None:
+def _complete(body: dict[str, Any], choice: Choice, read: int, item_id: str = "") -> None:
     """Fill in what there is to say of a response that has ended."""
-    is_cut = end.get("finish_reason") == "length"
+    is_cut = choice.finish_reason == "length"
     status = "incomplete" if is_cut else "completed"
-    if text or not end.get("tool_calls"):
-        body["output"].append(_message_item(item_id or f"msg_{secrets.token_hex(12)}", text, status))
-    for call in end.get("tool_calls") or ():
-        names = {"id": f"fc_{secrets.token_hex(12)}", "call_id": f"call_{secrets.token_hex(12)}"}
-        body["output"].append({"type": "function_call", "status": "completed", **names, **call})
+    if choice.text or not choice.calls:
+        body["output"].append(_message_item(item_id or f"msg_{secrets.token_hex(12)}", choice.text, status))
+    for call in choice.calls:
+        names = {"id": f"fc_{secrets.token_hex(12)}", "call_id": call["id"]}
+        body["output"].append({"type": "function_call", "status": "completed", **names, **call["function"]})
     body["status"] = status
     body["incomplete_details"] = {"reason": "max_output_tokens"} if is_cut else None
-    written = end.get("tokens", 0)
     body["usage"] = {
         "input_tokens": read,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-        "output_tokens": written,
+        "output_tokens": choice.tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": read + written,
+        "total_tokens": read + choice.tokens,
     }
 
 
@@ -219,7 +203,7 @@ async def _stream(
     body: dict[str, Any],
     messages: list[dict[str, Any]],
     begun: dict[str, Any],
-    lines: AsyncGenerator[dict[str, Any]],
+    lines: Lines,
 ) -> AsyncIterator[bytes]:
     number = -1
 
@@ -228,31 +212,29 @@ async def _stream(
         number += 1
         return f"event: {kind}\n".encode() + sse({"type": kind, "sequence_number": number, **fields})
 
-    item_id, text = f"msg_{secrets.token_hex(12)}", ""
-    end: dict[str, Any] = {}
+    item_id, choice = f"msg_{secrets.token_hex(12)}", Choice()
     at = {"item_id": item_id, "output_index": 0, "content_index": 0}
     yield event("response.created", response=body)
     yield event("response.in_progress", response=body)
     try:
         async with contextlib.aclosing(lines):
             async for line in lines:
+                is_first = not choice.text
+                choice.take(line)
                 if line["kind"] == "text" and line["text"]:
-                    if not text:
+                    if is_first:
                         item = _message_item(item_id, "", "in_progress") | {"content": []}
                         yield event("response.output_item.added", output_index=0, item=item)
                         yield event("response.content_part.added", **at, part=_part(""))
-                    text += line["text"]
                     yield event("response.output_text.delta", **at, delta=line["text"], logprobs=[])
-                elif line["kind"] == "end":
-                    end = line
     except ApiError as error:
         failed = body | {"status": "failed", "error": {"code": "server_error", "message": error.message}}
         yield event("response.failed", response=failed)
         return
-    _complete(body, text, end, begun["prompt_tokens"], item_id)
-    if text:
-        yield event("response.output_text.done", **at, text=text, logprobs=[])
-        yield event("response.content_part.done", **at, part=_part(text))
+    _complete(body, choice, begun["prompt_tokens"], item_id)
+    if choice.text:
+        yield event("response.output_text.done", **at, text=choice.text, logprobs=[])
+        yield event("response.content_part.done", **at, part=_part(choice.text))
     for index, item in enumerate(body["output"]):
         if item["type"] == "function_call":
             opened = item | {"arguments": "", "status": "in_progress"}
@@ -262,9 +244,9 @@ async def _stream(
             yield event(
                 "response.function_call_arguments.done", **item_place, name=item["name"], arguments=item["arguments"]
             )
-        if text or item["type"] == "function_call":
+        if choice.text or item["type"] == "function_call":
             yield event("response.output_item.done", output_index=index, item=item)
-    context.responses.keep(body, [*messages, _answer(text, end)])
+    context.responses.keep(body, [*messages, _answer(choice)])
     kind = "response.incomplete" if body["status"] == "incomplete" else "response.completed"
     yield event(kind, response=body)
 
