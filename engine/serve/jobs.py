@@ -61,6 +61,7 @@ async def make_job(
     run_id = None
     try:
         record, resolved = await in_thread(_requested, context, fields)
+        record["request"] = digest
         run_id = (await context.change(lambda control: control.add_all([resolved], held=True, meta={JOB: record})))[0]
         job = StoredJob(run_id, record["created"], "validating", record)
         await in_thread(context.store.add_job, job)
@@ -90,7 +91,8 @@ async def _made_before(context: Context, digest: str) -> int:
         run_id = await in_thread(context.store.request, digest)
         if run_id is not None:
             return run_id
-        if await in_thread(context.store.begin_request, digest):
+        if await in_thread(context.store.begin_request, digest):  # the first was refused
+            await in_thread(context.store.finish_request, digest, None)
             break
         await asyncio.sleep(0.05)
     raise ApiError(409, "The first such request has not ended; ask again.", headers={"retry-after": "1"})
@@ -322,6 +324,8 @@ def adopt(context: Context) -> list[StoredJob]:
         if isinstance(record, dict):
             is_waiting = run.state is RunState.QUEUED and run.held
             context.store.add_job(StoredJob(run.id, record["created"], "validating" if is_waiting else "", record))
+            context.store.finish_request(record.get("request", ""), run.id)
+    context.store.forget_unfinished()
     held = {run.id for run in runs if run.state is RunState.QUEUED}
     return [job for job in context.store.jobs() if job.status == "validating" and job.run_id in held]
 

@@ -196,6 +196,10 @@ class ServeStore:
         else:
             self._do("UPDATE requests SET run_id = ? WHERE digest = ?", (run_id, digest))
 
+    def forget_unfinished(self) -> None:
+        """Those that became nothing: for a server that begins, since nobody is at work on them any more."""
+        self._do("DELETE FROM requests WHERE run_id IS NULL")
+
     def request(self, digest: str) -> int | None:
         """The run that such a request became."""
         rows = self._all("SELECT run_id FROM requests WHERE digest = ?", (digest,))

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 
 from engine.base.workspace import PACKAGE_ROOT, Workspace
 from engine.daemon import daemon_client, server_state
-from tests.engine.serve.conftest import ROWS, as_jsonl
+from tests.engine.serve.conftest import ROWS, Answer, Server, as_jsonl, end_server, start_server
 
 JOBS, REQUESTS, KILLS = 8, 60, 10
 
@@ -56,6 +57,34 @@ class Killer(threading.Thread):
                 if child.status() != psutil.STATUS_ZOMBIE and "engine.worker.answer" in " ".join(child.cmdline()):
                     found.append(child.pid)
         return found
+
+
+def test_a_server_that_begins_finds_the_job_of_a_request_that_a_killed_one_had_begun(tmp_path, monkeypatch):
+    monkeypatch.setenv("FINETOP_NO_DAEMON", "1")
+    server = start_server(tmp_path)
+    file = server.client().files.create(file=("yes.jsonl", as_jsonl(ROWS[:8])), purpose="fine-tune")
+    body = json.dumps({"model": "starter", "training_file": file.id}).encode()
+
+    def post(server: Server, key: str) -> Answer:
+        return server.ask("POST", "/v1/fine_tuning/jobs", body, idempotency_key=key)
+
+    made = post(server, "first").json["id"]
+    server.process.kill()
+    server.process.wait()
+    # As if it had been killed a moment before: the run is made, and neither job nor request know of it.
+    with contextlib.closing(sqlite3.connect(tmp_path / ".finetop" / "serve.db")) as conn:
+        conn.execute("DELETE FROM jobs")
+        conn.execute("UPDATE requests SET run_id = NULL")
+        conn.execute("INSERT INTO requests VALUES('of one that became nothing', ?, NULL)", (time.time(),))
+        conn.commit()
+    again = start_server(tmp_path)
+    try:
+        assert post(again, "first").json["id"] == made
+        assert post(again, "second").json["id"] != made
+        with contextlib.closing(sqlite3.connect(tmp_path / ".finetop" / "serve.db")) as conn:
+            assert conn.execute("SELECT count(*) FROM requests WHERE run_id IS NULL").fetchone() == (0,)
+    finally:
+        end_server(again)
 
 
 @pytest.mark.long
