@@ -40,11 +40,7 @@ class Context:
 
     async def change(self, act: Callable[[Control], Result]) -> Result:
         """What `act` does with runs and queue, on the thread that changes them."""
-        return await asyncio.wrap_future(self.changing(act))
-
-    def changing(self, act: Callable[[Control], Result]) -> Any:
-        """The same, as a future of concurrent.futures."""
-        return self._changes.submit(lambda: act(self._own_control()))
+        return await asyncio.wrap_future(self._changes.submit(lambda: act(self._own_control())))
 
     def _own_control(self) -> Control:
         if self._control is None:

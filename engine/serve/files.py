@@ -18,7 +18,8 @@ from engine.base.atomic_files import sync_folder
 from engine.serve.api_errors import ApiError, invalid, not_found, unsupported
 from engine.serve.context import Context, context_of, in_thread
 from engine.serve.pages import page
-from engine.serve.results import RESULTS, result_file, result_rows
+from engine.serve.results import RESULTS, finished_run, result_file, result_rows
+from engine.store.run_records import Run
 from engine.store.serve_store import StoredFile
 
 MOST_BYTES = 512 * 2**20
@@ -130,26 +131,27 @@ async def delete_file(request: Request) -> Response:
 async def file_content(request: Request) -> Response:
     """GET /v1/files/{file}/content."""
     context, file_id = context_of(request), request.path_params["file"]
-    shown = _known(context, file_id)
-    if match := RESULTS.fullmatch(file_id):
-        rows = await in_thread(result_rows, context, int(match["run"]))
-        return Response(rows, media_type="text/csv")
-    if not context.file_path(file_id).exists():
+    if (run := _run_of_results(context, file_id)) is not None:
+        return Response(await in_thread(result_rows, context, run.id), media_type="text/csv")
+    path = context.file_path(file_id)
+    if context.store.file(file_id) is None or not path.exists():
         raise not_found("file", file_id, "file_id")
     return FileResponse(
-        context.file_path(file_id),
+        path,
         media_type="application/octet-stream",
         headers={"x-content-type-options": "nosniff", "content-disposition": "attachment"},
-        filename=None,
-        stat_result=os.stat(context.file_path(shown["id"])),
+        stat_result=os.stat(path),
     )
 
 
+def _run_of_results(context: Context, file_id: str) -> Run | None:
+    match = RESULTS.fullmatch(file_id)
+    return finished_run(context, int(match["run"])) if match else None
+
+
 def _known(context: Context, file_id: str) -> dict[str, Any]:
-    if match := RESULTS.fullmatch(file_id):
-        made = result_file(context, int(match["run"]))
-        if made is not None:
-            return made
+    if (run := _run_of_results(context, file_id)) is not None:
+        return result_file(context, run)
     stored = context.store.file(file_id)
     if stored is None:
         raise not_found("file", file_id, "file_id")

@@ -17,6 +17,10 @@ _SETTINGS = {"n_epochs": "train.epochs", "batch_size": "train.batch_size"}
 _WARNINGS = frozenset({"oom", "disk-full", "not-as-asked", "retry", "nonfinite", "schedule-changed"})
 
 
+def job_id(job: StoredJob) -> str:
+    return f"ftjob-{job.run_id}"
+
+
 def status_of(job: StoredJob, run: Run | None) -> str:
     """validating_files, queued, running, succeeded, failed or cancelled: the API has no others."""
     if job.status in ("failed", "cancelled"):
@@ -45,7 +49,7 @@ def job_object(context: Context, conn: Connection, job: StoredJob, run: Run | No
         error = {"code": code, "message": words, "param": None}
     parameters = _hyperparameters(context, job)
     return {
-        "id": f"ftjob-{job.run_id}",
+        "id": job_id(job),
         "object": "fine_tuning.job",
         "created_at": job.created,
         "error": error,
@@ -110,7 +114,7 @@ def event_objects(context: Context, job: StoredJob, run: Run | None) -> list[dic
         }
         events.append((when, len(events), event))
 
-    add("made", job.created, "info", f"Created fine-tuning job: ftjob-{job.run_id}")
+    add("made", job.created, "info", f"Created fine-tuning job: {job_id(job)}")
     for noted in context.store.events(job.run_id):
         add(f"s{noted.id}", noted.created, noted.level, noted.message)
     if run is not None:
@@ -160,7 +164,7 @@ def checkpoint_objects(context: Context, job: StoredJob, run: Run | None) -> lis
             "object": "fine_tuning.job.checkpoint",
             "created_at": int(checkpoint.time),
             "fine_tuned_model_checkpoint": model_id(context, run, checkpoint.step, job.record["suffix"]),
-            "fine_tuning_job_id": f"ftjob-{run.id}",
+            "fine_tuning_job_id": job_id(job),
             "step_number": checkpoint.step,
             "metrics": {"step": checkpoint.step, **losses.get(checkpoint.step, {})},
         }

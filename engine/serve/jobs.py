@@ -26,9 +26,9 @@ from engine.runs.run_folder import read_meta
 from engine.serve.api_errors import ApiError, invalid, not_found, unsupported
 from engine.serve.context import Context, context_of, in_thread
 from engine.serve.fields import Fields, parse_object, read_body
-from engine.serve.job_object import JOB, checkpoint_objects, event_objects, job_object, status_of
+from engine.serve.job_object import JOB, checkpoint_objects, event_objects, job_id, job_object, status_of
 from engine.serve.models import HOSTED, default_base, find_model, slug
-from engine.serve.pages import page
+from engine.serve.pages import cut, page
 from engine.settings.auto_values import auto_values
 from engine.settings.presets import find_preset
 from engine.settings.resolve import Layer, Resolved, read_run, resolve
@@ -350,21 +350,18 @@ def job_now(context: Context, run_id: int) -> dict[str, Any]:
         return job_object(context, conn, job, queries.run(conn, run_id))
 
 
-def _all_jobs(context: Context) -> list[dict[str, Any]]:
-    with context.reading() as conn:
-        runs = {run.id: run for run in queries.list_runs(conn)}
-        return [job_object(context, conn, job, runs.get(job.run_id)) for job in context.store.jobs()]
-
-
 async def list_jobs(request: Request) -> Response:
     """GET /v1/fine_tuning/jobs, filtered by `metadata[key]=value` or `metadata=null`."""
-    jobs = await in_thread(_all_jobs, context_of(request))
+    context = context_of(request)
+    jobs = await in_thread(context.store.jobs)
     for name, value in request.query_params.multi_items():
         if match := re.fullmatch(r"metadata\[(.+)\]", name):
-            jobs = [job for job in jobs if (job["metadata"] or {}).get(match[1]) == value]
+            jobs = [job for job in jobs if (job.record.get("metadata") or {}).get(match[1]) == value]
         elif name == "metadata" and value == "null":
-            jobs = [job for job in jobs if not job["metadata"]]
-    return page(request, jobs, default=20, most=100)
+            jobs = [job for job in jobs if not job.record.get("metadata")]
+    shown, has_more = cut(request, [{"id": job_id(job), "run": job.run_id} for job in jobs], default=20, most=100)
+    objects = [await in_thread(job_now, context, entry["run"]) for entry in shown]  # a config is read for each
+    return JSONResponse({"object": "list", "data": objects, "has_more": has_more})
 
 
 async def retrieve_job(request: Request) -> Response:

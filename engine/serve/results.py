@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.serve.context import Context
 from engine.store import progress_queries, queries
-from engine.store.run_records import RunState
+from engine.store.run_records import Run, RunState
 
 RESULTS = re.compile(r"file-results-(?P<run>[1-9]\d{0,17})")
 _COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
@@ -27,18 +27,21 @@ def result_rows(context: Context, run_id: int) -> bytes:
     return out.getvalue().encode()
 
 
-def result_file(context: Context, run_id: int) -> dict[str, Any] | None:
-    """The file object; None before the job has succeeded."""
+def finished_run(context: Context, run_id: int) -> Run | None:
+    """The run of a job that has succeeded; None for others."""
     if context.store.job(run_id) is None:
         return None
     with context.reading() as conn:
         run = queries.run(conn, run_id)
-    if run is None or run.state is not RunState.DONE:
-        return None
+    return run if run is not None and run.state is RunState.DONE else None
+
+
+def result_file(context: Context, run: Run) -> dict[str, Any]:
+    """The file object."""
     return {
-        "id": f"file-results-{run_id}",
+        "id": f"file-results-{run.id}",
         "object": "file",
-        "bytes": len(result_rows(context, run_id)),
+        "bytes": len(result_rows(context, run.id)),
         "created_at": int(run.finished or run.created),
         "filename": "step_metrics.csv",
         "purpose": "fine-tune-results",

@@ -149,6 +149,7 @@ def test_pages_end_and_nothing_follows_what_is_not_there(server, client, trained
     after = server.ask("GET", f"/v1/fine_tuning/jobs/{trained.id}/events?after=nothing").json
     assert after == {"object": "list", "data": [], "has_more": False}
     assert server.ask("GET", "/v1/files?limit=10001").status == server.ask("GET", "/v1/files?limit=x").status == 400
+    assert server.ask("GET", f"/v1/files?limit={'0' * 5000}1").status == 400
 
 
 def test_answers_are_streamed_in_order_and_counted_where_asked(client, trained):
