@@ -6,7 +6,6 @@ and has 0.35 s in all.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -18,14 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.base import process_lock
 from engine.base.errors import EngineError
 from engine.base.messages import msg
-from engine.base.worker_process import is_held, worker_environment
+from engine.base.worker_process import worker_environment
 from engine.base.workspace import Workspace
 
 _POLL_SECONDS = 0.02
-LOCK_PATIENCE_SECONDS = 1.0
-"""A look at the lock holds it shared for some microseconds; who wants it for good tries again for so long."""
 STALE_SECONDS = 10.0
 """The daemon writes about itself every second, and waits 2 s for a locked database."""
 
@@ -55,7 +53,7 @@ class DaemonStatus:
 
 def status(workspace: Workspace) -> DaemonStatus:
     """Whether a daemon holds the lock, and what it publishes about itself."""
-    holder = _holder(workspace)
+    holder = process_lock.holder(workspace.daemon_lock)
     if holder is None:
         return DaemonStatus(False)
     state = _published_state(workspace)
@@ -77,7 +75,7 @@ def ensure(workspace: Workspace) -> bool:
 
     None is started where FINETOP_NO_DAEMON is set: queue now, and start it yourself (`finetop daemon start`).
     """
-    if os.environ.get("FINETOP_NO_DAEMON") or _holder(workspace) is not None:
+    if os.environ.get("FINETOP_NO_DAEMON") or process_lock.holder(workspace.daemon_lock) is not None:
         return False
     start(workspace)
     return True
@@ -106,12 +104,12 @@ def start(workspace: Workspace, *options: str) -> int:
 
 def stop(workspace: Workspace, seconds: float = 10.0) -> bool:
     """Ask the daemon to leave, its runs going on, and wait so long. True if none is left."""
-    asked_pid = _holder(workspace)
+    asked_pid = process_lock.holder(workspace.daemon_lock)
     if asked_pid:
         with contextlib.suppress(ProcessLookupError):
             os.kill(asked_pid, signal.SIGTERM)
     deadline = time.monotonic() + seconds
-    while (holder := _holder(workspace)) is not None and holder == asked_pid:
+    while (holder := process_lock.holder(workspace.daemon_lock)) is not None and holder == asked_pid:
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_SECONDS)
@@ -123,7 +121,7 @@ def exclusive(workspace: Workspace) -> Iterator[None]:
     """Be in the daemon's place, so that none runs meanwhile. Raises EngineError while one does."""
     lock = take_lock(workspace)
     if lock is None:
-        holder = _holder(workspace)
+        holder = process_lock.holder(workspace.daemon_lock)
         raise EngineError(
             msg("the daemon of {root} is running (pid {pid})", root=workspace.root, pid=holder or "unknown"),
             "End it with `finetop daemon stop`; its runs go on, and the next daemon finds them.",
@@ -141,32 +139,18 @@ def take_lock(workspace: Workspace) -> int | None:
     """
     make_private(workspace)
     try:
-        descriptor = os.open(workspace.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return process_lock.take(workspace.daemon_lock)
     except OSError as error:
-        raise _unwritable(workspace.daemon_lock, error) from None
-    deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except OSError as error:
-            if not is_held(error):
-                os.close(descriptor)
-                raise EngineError(
-                    msg(
-                        "{daemon_lock} cannot be locked: {strerror}",
-                        daemon_lock=workspace.daemon_lock,
-                        strerror=error.strerror,
-                    ),
-                    "The workspace must lie on a file system that has locks; not every network drive does.",
-                ) from None
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                return None
-        time.sleep(_POLL_SECONDS)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    return descriptor
+        if error.filename is not None:  # of opening it
+            raise _unwritable(workspace.daemon_lock, error) from None
+        raise EngineError(
+            msg(
+                "{daemon_lock} cannot be locked: {strerror}",
+                daemon_lock=workspace.daemon_lock,
+                strerror=error.strerror,
+            ),
+            "The workspace must lie on a file system that has locks; not every network drive does.",
+        ) from None
 
 
 def make_private(workspace: Workspace) -> None:
@@ -185,24 +169,6 @@ def _unwritable(path: Path, error: OSError) -> EngineError:
         msg("no daemon can be started: {path} cannot be written: {strerror}", path=path, strerror=error.strerror),
         "What is queued waits until one is: see to that folder, then `finetop daemon start`.",
     )
-
-
-def _holder(workspace: Workspace) -> int | None:
-    """The pid of the process that holds the lock: None if nobody does, 0 where the number is not known (yet)."""
-    try:
-        descriptor = os.open(workspace.daemon_lock, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except OSError as error:
-        if not is_held(error):
-            return None
-        text = os.pread(descriptor, 32, 0)
-        return int(text) if text.isdigit() else 0
-    finally:
-        os.close(descriptor)
 
 
 def _published_state(workspace: Workspace) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Whether a server runs for a workspace, and where: the lock is the proof, the file beside it says the rest."""
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.base import process_lock
 from engine.base.atomic_files import atomic_write
 from engine.base.errors import EngineError, InputError
 from engine.base.log_tail import last_lines
@@ -50,45 +50,39 @@ def log_file(workspace: Workspace) -> Path:
     return workspace.private / "serve.log"
 
 
+def _lock_file(workspace: Workspace) -> Path:
+    return workspace.private / "serve.lock"
+
+
 def status(workspace: Workspace) -> ServerStatus | None:
-    """None where no server runs."""
-    try:
-        descriptor = os.open(workspace.private / "serve.lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    """None where no server runs, or none that has said yet where it listens."""
+    holder = process_lock.holder(_lock_file(workspace))
+    if holder is None:
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
     try:
         state = json.loads(state_file(workspace).read_bytes())
-        return ServerStatus(state["pid"], state["host"], state["port"], state["started"])
+        running = ServerStatus(state["pid"], state["host"], state["port"], state["started"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return running if running.pid == holder else None  # else it is of the one before
 
 
 def take_lock(workspace: Workspace) -> int:
     """The descriptor that says that a server runs. Raises EngineError where one does."""
     make_private(workspace)
-    descriptor = os.open(workspace.private / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + 1.0  # who only looks holds it for some microseconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except OSError:
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                running = status(workspace)
-                where = msg(" on {url}", url=running.url) if running else ""
-                raise EngineError(
-                    msg("a server runs for {root}{where}", root=workspace.root, where=where),
-                    "`finetop serve stop` ends it.",
-                ) from None
-        time.sleep(0.02)
+    try:
+        lock = process_lock.take(_lock_file(workspace))
+    except OSError as error:
+        raise EngineError(
+            msg("{path} cannot be locked: {error}", path=_lock_file(workspace), error=error.strerror)
+        ) from None
+    if lock is None:
+        running = status(workspace)
+        where = msg(" on {url}", url=running.url) if running else ""
+        raise EngineError(
+            msg("a server runs for {root}{where}", root=workspace.root, where=where), "`finetop serve stop` ends it."
+        )
+    return lock
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -155,17 +149,17 @@ def start(workspace: Workspace, options: Sequence[str]) -> ServerStatus:
 
 def stop(workspace: Workspace, seconds: float = 10.0) -> bool:
     """Ask it to end, and wait so long; True if none is left."""
-    running = status(workspace)
-    if running is None:
-        return True
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(running.pid, signal.SIGTERM)
+    lock = _lock_file(workspace)
+    asked_pid = process_lock.holder(lock)
+    if asked_pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(asked_pid, signal.SIGTERM)
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if status(workspace) is None:
-            return True
+    while process_lock.holder(lock) is not None:
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.05)
-    return False
+    return True
 
 
 # a server that the daemon starts again when it has died
