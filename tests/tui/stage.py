@@ -72,3 +72,15 @@ async def press(pilot: Any, *keys: str) -> None:
     for key in keys:
         await pilot.press(key)
     await pilot.pause()
+
+
+async def give(pilot, screen, path, text):
+    """Edit a field of the form of a new run as a user does."""
+    screen.actions.go_to(path)
+    await press(pilot, "enter")
+    await until(lambda: screen.editing is not None and screen.editing.has_focus)
+    screen.editing.value = text
+    await press(pilot, "enter")
+    await until(lambda: screen.editing is None and not screen.query("FieldLine"))
+    await pilot.pause()
+    assert screen.fields.has_focus

@@ -9,18 +9,6 @@ from engine.store.run_records import NewRun, RunState
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def conn(path):
-    conn = writer(path)
-    yield conn
-    conn.close()
-
-
-@pytest.fixture
 def many(conn):
     queue.add_all(
         conn,

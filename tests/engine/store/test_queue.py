@@ -5,22 +5,10 @@ import random
 import pytest
 
 from engine.store import journal_import, queries, queue, run_lifecycle
-from engine.store.connect import reader, writer
+from engine.store.connect import reader
 from engine.store.run_records import NewRun, RunState
 from engine.store.store_errors import StoreError
 from tests.engine.store import storekit
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def conn(path):
-    conn = writer(path)
-    yield conn
-    conn.close()
 
 
 def test_a_run_is_seen_only_when_its_folder_stands(path, conn):

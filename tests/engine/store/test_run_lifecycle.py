@@ -6,23 +6,9 @@ import time
 import pytest
 
 from engine.store import queries, queue, run_lifecycle
-from engine.store.connect import writer
 from engine.store.run_records import NewRun, Outcome, RunState
 from engine.store.store_errors import StoreError
 from tests.engine.store import storekit
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def conn(path):
-    conn = writer(path)
-    yield conn
-    conn.close()
-
 
 CLAIM_ALL = """
 import sys, time

@@ -18,7 +18,7 @@ from engine.settings.resolve import Layer, read_run, resolve
 from engine.settings.schema import SETTINGS
 from engine.store import queries
 from engine.store.connect import reader
-from tests.tui.stage import Stage, played, press, until
+from tests.tui.stage import Stage, give, played, press, until
 from tests.tui.storefill import add_run
 from tui.data.data_preview import preview
 from tui.data.helper_process import HelperProcess
@@ -214,18 +214,6 @@ async def opened(app, pilot) -> NewRunScreen:
     await until(lambda: app.screen.checked.problems or app.screen.checked.runs)
     await pilot.pause()
     return app.screen
-
-
-async def give(pilot, screen, path, text):
-    """Edit a field as a user does."""
-    screen.actions.go_to(path)
-    await press(pilot, "enter")
-    await until(lambda: screen.editing is not None and screen.editing.has_focus)
-    screen.editing.value = text
-    await press(pilot, "enter")
-    await until(lambda: screen.editing is None and not screen.query("FieldLine"))
-    await pilot.pause()
-    assert screen.fields.has_focus
 
 
 def told(app) -> set[str]:

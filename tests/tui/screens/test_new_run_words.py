@@ -17,7 +17,7 @@ from engine.monitor.samples import Snapshot
 from engine.plan.hardware import queue_device
 from engine.store import queries
 from engine.store.connect import reader
-from tests.tui.stage import Stage, played, press, until
+from tests.tui.stage import Stage, give, played, press, until
 from tests.tui.storefill import add_run
 from tui.app import FinetopApp
 from tui.data.message_log import MessageLog
@@ -47,15 +47,6 @@ async def opened(app: FinetopApp, screen: NewRunScreen | None = None) -> NewRunS
         app.push_screen(screen)
     await until(lambda: isinstance(app.screen, NewRunScreen) and app.screen.is_mounted and app.screen.ready)
     return app.screen
-
-
-async def give(pilot, screen: NewRunScreen, path: str, text: str) -> None:
-    screen.actions.go_to(path)
-    await press(pilot, "enter")
-    await until(lambda: screen.editing is not None and screen.editing.has_focus)
-    screen.editing.value = text
-    await press(pilot, "enter")
-    await until(lambda: screen.editing is None and not screen.query("FieldLine"))
 
 
 def shown(widget) -> str:
