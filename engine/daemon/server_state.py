@@ -16,7 +16,6 @@ from pathlib import Path
 from engine.base import process_lock
 from engine.base.atomic_files import atomic_write
 from engine.base.errors import EngineError, InputError
-from engine.base.log_tail import last_lines
 from engine.base.messages import msg
 from engine.base.worker_process import worker_environment
 from engine.base.workspace import Workspace
@@ -25,6 +24,7 @@ from engine.daemon.daemon_client import make_private
 _KEY_PREFIX = "sk-finetop-"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _START_SECONDS = 20.0
+_MOST_WHY_BYTES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +101,6 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def make_ready(workspace: Workspace) -> None:
-    """Raises EngineError where no server can be started."""
-    owner_key(workspace)
-    if (running := status(workspace)) is not None:
-        raise EngineError(
-            msg("a server runs for {root} on {url}", root=workspace.root, url=running.url),
-            "`finetop serve stop` ends it.",
-        )
-
-
-def environment() -> dict[str, str]:
-    """Of a server's process."""
-    return worker_environment()
-
-
 def spawn(workspace: Workspace, options: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start a server in a session of its own, with its output in the log."""
     make_private(workspace)
@@ -125,13 +110,15 @@ def spawn(workspace: Workspace, options: Sequence[str]) -> subprocess.Popen[byte
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment(),
+            env=worker_environment(),
             start_new_session=True,
         )
 
 
 def start(workspace: Workspace, options: Sequence[str]) -> ServerStatus:
     """Start a server, and wait until it listens. Raises EngineError where it does not."""
+    log = log_file(workspace)
+    already_logged = log.stat().st_size if log.exists() else 0
     process = spawn(workspace, options)
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
@@ -141,10 +128,10 @@ def start(workspace: Workspace, options: Sequence[str]) -> ServerStatus:
         if process.poll() is not None:
             break
         time.sleep(0.02)
-    log_end = last_lines(log_file(workspace), 5)
-    raise EngineError(
-        msg("the server did not start:\n{log_end}", log_end=log_end), msg("Log: {log}", log=log_file(workspace))
-    )
+    with open(log, "rb") as file:
+        file.seek(already_logged)
+        why = file.read(_MOST_WHY_BYTES).decode("utf-8", "replace").strip()
+    raise EngineError(msg("the server did not start:\n{why}", why=why), msg("Log: {log}", log=log))
 
 
 def stop(workspace: Workspace, seconds: float = 10.0) -> bool:

@@ -8,6 +8,7 @@ import time
 
 from engine.base.errors import EngineError
 from engine.base.messages import msg
+from engine.base.worker_process import worker_environment
 from engine.base.workspace import Workspace, find_workspace
 from engine.daemon import daemon_client, server_state
 from engine.daemon.server_state import LOOPBACK, ServerStatus
@@ -75,17 +76,18 @@ def run(options: argparse.Namespace) -> int:
 
 def _start(workspace: Workspace, options: argparse.Namespace) -> int:
     if options.host not in LOOPBACK:
-        print(_EXPOSED.format(port=options.port or DEFAULT_PORT), file=sys.stderr)
+        print(_EXPOSED.format(port=options.port or "PORT"), file=sys.stderr)
     words = ["--host", options.host, "--port", str(options.port)]
     words += [word for name in options.allow_host for word in ("--allow-host", name)]
     words += [word for origin in options.allow_origin for word in ("--allow-origin", origin)]
     if not options.detach:
-        server_state.make_ready(workspace)
         command = [sys.executable, "-P", "-m", "engine.serve", str(workspace.root), *words]
         sys.stdout.flush()
-        os.execve(sys.executable, command, server_state.environment())
+        os.execve(sys.executable, command, worker_environment())
     running = server_state.status(workspace)
-    if running is None:
+    if running is not None:
+        print("It is running already; `finetop serve stop` first, to give it other options.")
+    else:
         running = server_state.start(workspace, words)
         server_state.keep(workspace, words)
         daemon_client.ensure(workspace)

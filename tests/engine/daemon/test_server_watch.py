@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,17 @@ from engine.daemon.server_watch import ServerWatch
 def finetop(workspace, *words):
     command = [sys.executable, "-m", "tui", "--workspace", str(workspace.root), *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_a_server_that_cannot_start_says_why_and_nothing_of_earlier_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("FINETOP_NO_DAEMON", "1")
+    workspace = Workspace(tmp_path)
+    workspace.private.mkdir()
+    server_state.log_file(workspace).write_text("finetop: what an earlier one had said\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        refused = finetop(workspace, "serve", "--detach", "--port", str(taken.getsockname()[1]))
+    assert refused.returncode == 1 and "cannot be listened on" in refused.stderr and "--port" in refused.stderr
+    assert "earlier" not in refused.stderr and server_state.kept(workspace) is None
 
 
 def test_a_server_comes_back_until_it_is_stopped(tmp_path, monkeypatch):
