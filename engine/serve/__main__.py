@@ -35,6 +35,7 @@ def serve(workspace: Workspace, options: argparse.Namespace) -> int:
     import uvicorn
 
     from engine.serve.asgi_app import make_app
+    from engine.serve.connections import HEAD_BYTES, Connection
     from engine.serve.context import Context
     from engine.serve.keys import Keys
     from engine.serve.serve_config import read_serve_config
@@ -55,11 +56,10 @@ def serve(workspace: Workspace, options: argparse.Namespace) -> int:
         server_header=False,
         date_header=True,
         timeout_graceful_shutdown=5,
-        h11_max_incomplete_event_size=64 * 1024,
+        h11_max_incomplete_event_size=HEAD_BYTES,
         backlog=256,
-        limit_concurrency=1000,
         ws="none",
-        http="h11",
+        http=Connection,
         loop="asyncio",
     )
     state = {"pid": os.getpid(), "host": options.host, "port": port, "started": time.time()}

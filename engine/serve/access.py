@@ -8,19 +8,21 @@ import asyncio
 import json
 import logging
 import secrets
+import time
 from collections.abc import Collection
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engine.base.units import duration
 from engine.serve.api_errors import ApiError
 from engine.serve.keys import Keys
 
 OPEN_PATHS = frozenset({"/health"})
 """Answered without a key."""
 BODY_SECONDS = 30.0
-"""A sender who sends nothing for so long is cut off."""
+"""How long the server waits for the rest of a body, all its waits together."""
+SLOWEST_BYTES = 16 * 1024
+"""A second; a body that comes faster than this may take longer."""
 _UPLOADS = frozenset({"/v1/files"})
 _LOG = logging.getLogger("finetop.serve")
 
@@ -115,17 +117,19 @@ class Access:
 
 
 def _patient(receive: Receive, seconds: float) -> Receive:
-    """`receive` that does not wait for ever for the rest of a body."""
-    complete = False
+    """`receive` that gives up on a body that comes too slowly."""
+    complete, left = False, seconds
 
     async def receiving() -> Message:
-        nonlocal complete
+        nonlocal complete, left
         if complete:
             return await receive()  # the client's leaving, whenever that is
+        began = time.monotonic()
         try:
-            message = await asyncio.wait_for(receive(), seconds)
+            message = await asyncio.wait_for(receive(), left)
         except TimeoutError:
-            raise ApiError(408, f"Nothing came for {duration(seconds)}.", code="request_timeout") from None
+            raise ApiError(408, "The request's body came too slowly.", code="request_timeout") from None
+        left = min(seconds, left - (time.monotonic() - began) + len(message.get("body", b"")) / SLOWEST_BYTES)
         complete = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 

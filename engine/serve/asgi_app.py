@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from engine.control import Control
 from engine.daemon import daemon_client, server_state
-from engine.serve import chat, completions, files, jobs, legacy_jobs, models, responses, stored_chat
+from engine.serve import chat, completions, files, job_checks, jobs, legacy_jobs, models, responses, stored_chat
 from engine.serve.access import Access
 from engine.serve.context import Context, in_thread
 from engine.serve.keys import Keys
@@ -88,8 +88,8 @@ def make_app(context: Context, keys: Keys, hosts: Collection[str], origins: Coll
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        for job in jobs.adopt(context):
-            jobs.start_check(context, job)
+        for job in job_checks.adopt(context):
+            job_checks.start_check(context, job)
         upkeep = asyncio.get_running_loop().create_task(_look_after_daemon(context))
         yield
         upkeep.cancel()

@@ -14,6 +14,7 @@ from engine.serve.context import Context, context_of, in_thread
 from engine.serve.fields import Fields
 from engine.serve.files import file_object
 from engine.serve.job_object import event_objects
+from engine.serve.job_requests import make_job
 from engine.store import queries
 from engine.store.serve_store import StoredFile
 
@@ -41,7 +42,7 @@ def _renamed(fields: Fields) -> Fields:
 
 async def create(request: Request) -> Response:
     """POST /v1/fine-tunes."""
-    run_id, headers = await jobs.make_job(request, _renamed)
+    run_id, headers = await make_job(request, _renamed)
     return JSONResponse(await in_thread(_shown, context_of(request), run_id), headers=headers)
 
 

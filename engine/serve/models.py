@@ -126,8 +126,9 @@ def _listed(context: Context) -> list[dict[str, Any]]:
         if not saved:
             continue
         suffix = jobs.get(run.id, slug(run.name))
-        entries.append(_model(model_id(context, run, suffix=suffix), max(when for _, when in saved)))
-        entries += [_model(model_id(context, run, step, suffix), when) for step, when in saved]
+        name = model_id(context, run, suffix=suffix)
+        entries.append(_model(name, max(when for _, when in saved)))
+        entries += [_model(f"{name}:ckpt-step-{step}", when) for step, when in saved]
     return list({entry["id"]: entry for entry in entries}.values())
 
 
