@@ -500,7 +500,7 @@ def shortest(root: Path, path: Sequence[Step], size: tuple[int, int], kind: str,
 
 
 def main() -> int:
-    """Walk from the command line: 0, or 1 after a fault."""
+    """Walk from the command line, all sizes even after a fault: 0, or 1 if there was one."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2000)
@@ -519,16 +519,18 @@ def main() -> int:
         else:
             each = options.steps // len(SIZES)
             walks = [(size, steps(options.seed * 10 + number, each)) for number, size in enumerate(SIZES)]
+        faults = 0
         for size, path in walks:
             fault = fault_of(root, path, size)
             if fault is None:
-                print(f"{len(path)} steps from {size}: no fault")
+                print(f"{len(path)} steps from {size}: no fault", flush=True)
                 continue
-            print(fault, *fault.__notes__, sep="\n")
+            faults += 1
+            print(fault, *fault.__notes__, sep="\n", flush=True)
             taken = path[: fault.index + 1]
-            print(json.dumps([size, taken if options.whole else shortest(root, taken, size, str(fault)[:20])]))
-            return 1
-    return 0
+            left = taken if options.whole else shortest(root, taken, size, str(fault)[:20])
+            print(json.dumps([size, left]), flush=True)
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

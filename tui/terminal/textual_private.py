@@ -16,6 +16,7 @@ reads this file, and `tests/tui/terminal/test_screen_pty.py` says in a real term
     Screen._on_timer_update, _layout_required,        a change of a pane that comes in the tick of a layout, or of a
       _repaint_required, _dirty_widgets,              change of a screen below
       _compositor, _compositor_refresh
+    StylesCache.get_inner_outer                       a cache that kept every widget there ever was
     linux_driver.WriterThread                         replaced by a writer that never makes the event loop wait
     LinuxDriver._writer_thread, _file, _app, _debug   that writer, where it writes to, and for whom
     rich: Console._color_system                       how many colours the terminal has
@@ -38,6 +39,7 @@ from rich.console import Console
 from rich.text import Text
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual._keyboard_protocol import MODIFIER_FUNCTIONAL_KEYS
+from textual._styles_cache import StylesCache
 from textual._xterm_parser import XTermParser
 from textual.app import App
 from textual.drivers import linux_driver
@@ -50,6 +52,10 @@ Update = ChopsUpdate | LayoutUpdate
 
 MODIFIERS = frozenset((*MODIFIER_FUNCTIONAL_KEYS, "caps_lock", "num_lock", "scroll_lock"))
 """Keys that some terminals report although nothing was typed yet."""
+
+# It remembers a pair of colours for each `self`, and so keeps the last 1024 widgets' lines: 200 MB in a screen that is
+# open for weeks. Its first argument is called `cls`, and as a method of the class it remembers what it is to.
+StylesCache.get_inner_outer = classmethod(vars(StylesCache)["get_inner_outer"])  # type: ignore[assignment, method-assign]
 
 __all__ = [
     "MODIFIERS",

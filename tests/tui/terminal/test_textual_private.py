@@ -1,8 +1,10 @@
 """What Textual keeps private is used in one file only, and that file names it."""
 
 import ast
+import gc
 import inspect
 import re
+import weakref
 from pathlib import Path
 
 from textual.app import App
@@ -103,3 +105,20 @@ async def test_a_change_is_painted_when_a_part_of_the_screen_is_drawn_anew_at_th
             screen.words[1].repaint()
             screen.refresh(Region(0, 0, 80, 12))
             await until(lambda number=number: app.says(f"number {number}", 20), 2.0)
+
+
+@played
+async def test_a_closed_screen_leaves_none_of_its_lines_in_memory(tmp_path):
+    """In a screen that is open for weeks, dialogs come and go."""
+    app = _Painted(tmp_path, _TwoWords)
+    async with app.run_test(size=(80, 24)) as pilot:
+        over = _TwoWords()
+        await app.push_screen(over)
+        await pilot.pause()
+        kept = weakref.ref(over._styles_cache)
+        assert over._styles_cache._cache
+        await app.pop_screen()
+        del over
+        await pilot.pause()
+        gc.collect()
+        assert kept() is None
