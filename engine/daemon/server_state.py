@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -20,8 +19,8 @@ from engine.base.messages import msg
 from engine.base.worker_process import worker_environment
 from engine.base.workspace import Workspace
 from engine.daemon.daemon_client import make_private
+from engine.store.serve_keys import new_key
 
-_KEY_PREFIX = "sk-finetop-"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _START_SECONDS = 20.0
 _MOST_WHY_BYTES = 2000
@@ -195,7 +194,7 @@ def owner_key(workspace: Workspace) -> str:
         raise EngineError(msg("{path} cannot be written: {error}", path=path, error=error.strerror)) from None
     else:
         with os.fdopen(descriptor, "w") as file:
-            file.write(_KEY_PREFIX + secrets.token_urlsafe(32) + "\n")
+            file.write(new_key() + "\n")
     try:
         key = path.read_text("ascii").strip()
     except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ from engine.base.errors import InputError
 from engine.base.messages import msg
 from engine.base.workspace import config_folder
 
+ANSWERS = ("input", "output", "tuned_input", "tuned_output")
 SHIPPED = Path(__file__).with_name("prices.toml")
 
 
@@ -20,6 +21,10 @@ class Prices:
     """What else is to be known of the table, in a few words."""
     training: dict[str, float]
     """US dollars for a million training tokens, by model."""
+    answers: dict[str, dict[str, float]]
+    """The same for `input`, `output`, `tuned_input` and `tuned_output`."""
+    compared_with: str
+    """The model that counts where a name is none of these."""
     kwh: float | None
     """Price of a kilowatt-hour; None: the user has not said."""
     currency: str
@@ -37,7 +42,12 @@ def read_prices(kwh: float | None = None) -> Prices:
     content = _read(SHIPPED)
     path = user_prices()
     users = _read(path) if path.is_file() else {}
-    table = {**content["training_per_million_tokens"], **_table(users.get("training_per_million_tokens", {}), path)}
+    tables = {kind: _table(content, kind, SHIPPED) | _table(users, kind, path) for kind in ("training", *ANSWERS)}
+    compared_with = str(users.get("compared_with", content["compared_with"]))
+    if not all(compared_with in table for table in tables.values()):
+        raise InputError(
+            msg("{path}: compared_with is '{name}', which has no price in each table", path=path, name=compared_with)
+        )
     electricity = users.get("electricity", {})
     if not isinstance(electricity, dict):
         raise InputError(
@@ -46,7 +56,9 @@ def read_prices(kwh: float | None = None) -> Prices:
     return Prices(
         as_of=str(users.get("as_of", content["as_of"])),
         note=str(users.get("note", content["note"])),
-        training=table,
+        training=tables["training"],
+        answers={kind: tables[kind] for kind in ANSWERS},
+        compared_with=compared_with,
         kwh=kwh if kwh is not None else _optional_amount(electricity.get("kwh"), "electricity.kwh", path),
         currency=str(electricity.get("currency", "")),
         watts=_optional_amount(electricity.get("watts"), "electricity.watts", path),
@@ -95,10 +107,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {error}", "It is a TOML table; see docs/plan.md.") from None
 
 
-def _table(prices: Any, path: Path) -> dict[str, float]:
+def _table(content: dict[str, Any], kind: str, path: Path) -> dict[str, float]:
+    name = f"{kind}_per_million_tokens"
+    prices = content.get(name, {})
     if not isinstance(prices, dict):
         raise InputError(
-            msg("{path}: training_per_million_tokens is not a table", path=path), 'Write "gpt-4o-mini" = 3.00 under it.'
+            msg("{path}: {name} is not a table", path=path, name=name), 'Write "gpt-4o-mini" = 3.00 under it.'
         )
     return {
         str(model): _amount(price, msg("the price of {model}", model=model), path) for model, price in prices.items()

@@ -11,7 +11,7 @@ from pathlib import Path
 from engine.base.atomic_files import atomic_write
 from engine.base.errors import EngineError
 from engine.base.workspace import Workspace
-from engine.daemon.server_state import LOOPBACK, listen, owner_key, state_file, take_lock
+from engine.daemon.server_state import LOOPBACK, key_file, listen, owner_key, state_file, take_lock
 
 
 def main() -> int:
@@ -39,16 +39,23 @@ def serve(workspace: Workspace, options: argparse.Namespace) -> int:
     from engine.serve.context import Context
     from engine.serve.keys import Keys
     from engine.serve.serve_config import read_serve_config
+    from engine.store.serve_database import database_file
+    from engine.store.serve_keys import KeyStore
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    key = owner_key(workspace)
+    owner_key(workspace)
     lock = take_lock(workspace)
     listening = listen(options.host, options.port)
     port = listening.getsockname()[1]
     names = {*LOOPBACK, options.host, *options.allow_host} - {"0.0.0.0", "::"}
     hosts = {f"{name}:{port}" for name in names} | ({*names} if port == 80 else set())
     hosts |= {name.lower() for name in options.allow_host}
-    app = make_app(Context(workspace, read_serve_config(workspace)), Keys(key), hosts, options.allow_origin)
+    app = make_app(
+        Context(workspace, read_serve_config(workspace)),
+        Keys(key_file(workspace), KeyStore(database_file(workspace))),
+        hosts,
+        options.allow_origin,
+    )
     config = uvicorn.Config(
         app,
         log_level="warning",

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.serve.api_errors import ApiError
-from engine.serve.keys import Keys
+from engine.serve.keys import Keys, set_caller
 
 OPEN_PATHS = frozenset({"/health"})
 """Answered without a key."""
@@ -92,7 +92,8 @@ class Access:
         if scope["path"] in OPEN_PATHS:
             return
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not self._keys.knows(key.strip()):
+        caller = self._keys.caller(key.strip()) if scheme.lower() == "bearer" else None
+        if caller is None:
             raise ApiError(
                 401,
                 "Incorrect API key provided; `finetop serve env` prints the right one."
@@ -100,6 +101,7 @@ class Access:
                 else "You didn't provide an API key: send Authorization: Bearer KEY; `finetop serve env` prints it.",
                 code="invalid_api_key",
             )
+        set_caller(scope, caller)
         self._check_content(scope, headers)
 
     def _check_content(self, scope: Scope, headers: dict[str, str]) -> None:

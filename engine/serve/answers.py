@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +14,9 @@ from starlette.responses import StreamingResponse
 
 from engine.runs.model_refs import ModelRef
 from engine.serve.api_errors import unsupported
-from engine.serve.context import Context
+from engine.serve.context import Context, context_of
 from engine.serve.fields import Fields
+from engine.serve.keys import caller_of
 from engine.serve.models import find_model
 
 Lines = AsyncGenerator[dict[str, Any]]
@@ -44,6 +46,24 @@ class Choice:
                 {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": call}
                 for call in line.get("tool_calls") or ()
             ]
+
+
+async def ask(request: Request, ref: ModelRef, name: str, question: dict[str, Any]) -> Lines:
+    """What the engine says to it, counted for the key that asks. `name`: of the model, as the client has it."""
+    context, read, written = context_of(request), 0, Counter[int]()
+    try:
+        async with contextlib.aclosing(context.engines.ask(ref, question)) as lines:
+            async for line in lines:
+                if line["kind"] == "begun":
+                    read = line["prompt_tokens"]
+                elif line["kind"] == "text":
+                    written[line["index"]] += 1  # pieces of one token or more, should it not come to an end
+                elif line["kind"] == "end":
+                    written[line["index"]] = line["tokens"]
+                yield line
+    finally:
+        if read:
+            context.usage.count(caller_of(request).name, name, ref, read, written.total())
 
 
 async def gather(request: Request, lines: Lines, choices: Sequence[Choice]) -> None:

@@ -16,44 +16,45 @@ from engine.daemon import daemon_client, server_state
 from engine.serve import chat, completions, files, job_checks, jobs, legacy_jobs, models, responses, stored_chat
 from engine.serve.access import Access
 from engine.serve.context import Context, in_thread
-from engine.serve.keys import Keys
+from engine.serve.key_usage import WRITE_SECONDS
+from engine.serve.keys import ADMIN, INFER, TRAIN, Keys, ScopedRoute
 from engine.store import queries
 
 DAEMON_SECONDS = 1.0
 _JOB = "/v1/fine_tuning/jobs/{job}"
 _CHAT = "/v1/chat/completions/{completion}"
-ROUTES = (
-    Route("/v1/files", files.create_file, methods=["POST"]),
-    Route("/v1/files", files.list_files, methods=["GET"]),
-    Route("/v1/files/{file}", files.retrieve_file, methods=["GET"]),
-    Route("/v1/files/{file}", files.delete_file, methods=["DELETE"]),
-    Route("/v1/files/{file}/content", files.file_content, methods=["GET"]),
-    Route("/v1/fine_tuning/jobs", jobs.create_job, methods=["POST"]),
-    Route("/v1/fine_tuning/jobs", jobs.list_jobs, methods=["GET"]),
-    Route(_JOB, jobs.retrieve_job, methods=["GET"]),
-    Route(f"{_JOB}/events", jobs.list_events, methods=["GET"]),
-    Route(f"{_JOB}/checkpoints", jobs.list_checkpoints, methods=["GET"]),
-    Route(f"{_JOB}/cancel", jobs.cancel_job, methods=["POST"]),
-    Route(f"{_JOB}/pause", jobs.pause_job, methods=["POST"]),
-    Route(f"{_JOB}/resume", jobs.resume_job, methods=["POST"]),
-    Route("/v1/models", models.list_models, methods=["GET"]),
-    Route("/v1/models/{model:path}", models.retrieve_model, methods=["GET"]),
-    Route("/v1/models/{model:path}", models.delete_model, methods=["DELETE"]),
-    Route("/v1/chat/completions", chat.create_chat_completion, methods=["POST"]),
-    Route("/v1/chat/completions", stored_chat.list_completions, methods=["GET"]),
-    Route(_CHAT, stored_chat.retrieve_completion, methods=["GET"]),
-    Route(_CHAT, stored_chat.update_completion, methods=["POST"]),
-    Route(_CHAT, stored_chat.delete_completion, methods=["DELETE"]),
-    Route(f"{_CHAT}/messages", stored_chat.list_messages, methods=["GET"]),
-    Route("/v1/responses", responses.create_response, methods=["POST"]),
-    Route("/v1/responses/{response}", responses.retrieve_response, methods=["GET"]),
-    Route("/v1/responses/{response}", responses.delete_response, methods=["DELETE"]),
-    Route("/v1/fine-tunes", legacy_jobs.create, methods=["POST"]),
-    Route("/v1/fine-tunes", legacy_jobs.list_all, methods=["GET"]),
-    Route("/v1/fine-tunes/{job}", legacy_jobs.retrieve, methods=["GET"]),
-    Route("/v1/fine-tunes/{job}/cancel", legacy_jobs.cancel, methods=["POST"]),
-    Route("/v1/fine-tunes/{job}/events", legacy_jobs.events, methods=["GET"]),
-    Route("/v1/completions", completions.create_completion, methods=["POST"]),
+ROUTES = (  # which keys may, is the last of each: one of these scopes
+    ScopedRoute("POST", "/v1/files", files.create_file, TRAIN),
+    ScopedRoute("GET", "/v1/files", files.list_files, TRAIN),
+    ScopedRoute("GET", "/v1/files/{file}", files.retrieve_file, TRAIN),
+    ScopedRoute("DELETE", "/v1/files/{file}", files.delete_file, TRAIN),
+    ScopedRoute("GET", "/v1/files/{file}/content", files.file_content, TRAIN),
+    ScopedRoute("POST", "/v1/fine_tuning/jobs", jobs.create_job, TRAIN),
+    ScopedRoute("GET", "/v1/fine_tuning/jobs", jobs.list_jobs, TRAIN),
+    ScopedRoute("GET", _JOB, jobs.retrieve_job, TRAIN),
+    ScopedRoute("GET", f"{_JOB}/events", jobs.list_events, TRAIN),
+    ScopedRoute("GET", f"{_JOB}/checkpoints", jobs.list_checkpoints, TRAIN),
+    ScopedRoute("POST", f"{_JOB}/cancel", jobs.cancel_job, TRAIN),
+    ScopedRoute("POST", f"{_JOB}/pause", jobs.pause_job, TRAIN),
+    ScopedRoute("POST", f"{_JOB}/resume", jobs.resume_job, TRAIN),
+    ScopedRoute("GET", "/v1/models", models.list_models, INFER, TRAIN, ADMIN),
+    ScopedRoute("GET", "/v1/models/{model:path}", models.retrieve_model, INFER, TRAIN, ADMIN),
+    ScopedRoute("DELETE", "/v1/models/{model:path}", models.delete_model, ADMIN),
+    ScopedRoute("POST", "/v1/chat/completions", chat.create_chat_completion, INFER),
+    ScopedRoute("GET", "/v1/chat/completions", stored_chat.list_completions, INFER),
+    ScopedRoute("GET", _CHAT, stored_chat.retrieve_completion, INFER),
+    ScopedRoute("POST", _CHAT, stored_chat.update_completion, INFER),
+    ScopedRoute("DELETE", _CHAT, stored_chat.delete_completion, INFER),
+    ScopedRoute("GET", f"{_CHAT}/messages", stored_chat.list_messages, INFER),
+    ScopedRoute("POST", "/v1/responses", responses.create_response, INFER),
+    ScopedRoute("GET", "/v1/responses/{response}", responses.retrieve_response, INFER),
+    ScopedRoute("DELETE", "/v1/responses/{response}", responses.delete_response, INFER),
+    ScopedRoute("POST", "/v1/fine-tunes", legacy_jobs.create, TRAIN),
+    ScopedRoute("GET", "/v1/fine-tunes", legacy_jobs.list_all, TRAIN),
+    ScopedRoute("GET", "/v1/fine-tunes/{job}", legacy_jobs.retrieve, TRAIN),
+    ScopedRoute("POST", "/v1/fine-tunes/{job}/cancel", legacy_jobs.cancel, TRAIN),
+    ScopedRoute("GET", "/v1/fine-tunes/{job}/events", legacy_jobs.events, TRAIN),
+    ScopedRoute("POST", "/v1/completions", completions.create_completion, INFER),
 )
 
 
@@ -74,6 +75,15 @@ async def _look_after_daemon(context: Context) -> None:
             logging.getLogger("finetop.serve").exception("the daemon cannot be looked after")
 
 
+async def _write_usage(context: Context) -> None:
+    while True:
+        await asyncio.sleep(WRITE_SECONDS)
+        try:
+            await in_thread(context.usage.write)
+        except Exception:
+            logging.getLogger("finetop.serve").exception("what the keys used cannot be written down")
+
+
 def _needs_daemon(context: Context) -> bool:
     if daemon_client.status(context.workspace).running:
         return False
@@ -90,9 +100,11 @@ def make_app(context: Context, keys: Keys, hosts: Collection[str], origins: Coll
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         for job in job_checks.adopt(context):
             job_checks.start_check(context, job)
-        upkeep = asyncio.get_running_loop().create_task(_look_after_daemon(context))
+        loop = asyncio.get_running_loop()
+        upkeep = [loop.create_task(care(context)) for care in (_look_after_daemon, _write_usage)]
         yield
-        upkeep.cancel()
+        for task in upkeep:
+            task.cancel()
         context.close()
 
     app = Starlette(routes=[Route("/health", health, methods=["GET"]), *ROUTES], lifespan=lifespan)

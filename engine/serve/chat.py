@@ -18,6 +18,7 @@ from engine.serve.answers import (
     DONE,
     Choice,
     Lines,
+    ask,
     event_stream,
     gather,
     may_call,
@@ -62,7 +63,7 @@ async def create_chat_completion(request: Request) -> Response:
     """POST /v1/chat/completions."""
     fields = await read_fields(request)
     chat = await in_thread(_requested, request, fields)
-    lines = context_of(request).engines.ask(chat.ref, chat.engine)
+    lines = ask(request, chat.ref, chat.model, chat.engine)
     head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": chat.model}
     first = await anext(lines)  # `begun`: what is refused is refused before a stream begins
     if chat.is_streamed:
@@ -80,7 +81,7 @@ async def _completed(
     body = {**head, "object": "chat.completion", "system_fingerprint": None}
     body |= {"choices": shown, "usage": _usage(begun["prompt_tokens"], choices)}
     if chat.kept is not None:
-        await in_thread(context.store.keep_completion, body | chat.kept, chat.engine["messages"])
+        await in_thread(context.completions.keep, body | chat.kept, chat.engine["messages"])
     return body
 
 

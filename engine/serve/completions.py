@@ -10,7 +10,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from engine.base.errors import is_utf8
-from engine.serve.answers import DONE, Choice, Lines, event_stream, gather, model_for, sse, token_counts, wants_usage
+from engine.serve.answers import (
+    DONE,
+    Choice,
+    Lines,
+    ask,
+    event_stream,
+    gather,
+    model_for,
+    sse,
+    token_counts,
+    wants_usage,
+)
 from engine.serve.api_errors import ApiError, invalid, unsupported
 from engine.serve.context import context_of, in_thread
 from engine.serve.fields import Fields, read_fields
@@ -46,7 +57,7 @@ async def create_completion(request: Request) -> Response:
     ref, headers = await in_thread(model_for, context_of(request), name, fields)
     question: dict[str, Any] = {"prompts": prompts, "n": choices, "stop": stop, "sampling": sampling, "echo": echo}
     question["max_tokens"] = _DEFAULT_TOKENS if most is None else most
-    lines = context_of(request).engines.ask(ref, question)
+    lines = ask(request, ref, name, question)
     head = {
         "id": f"cmpl-{secrets.token_hex(12)}",
         "object": "text_completion",

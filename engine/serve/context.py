@@ -12,11 +12,16 @@ from starlette.requests import Request
 
 from engine.base.workspace import Workspace
 from engine.control import Control
+from engine.plan.cost import read_prices
 from engine.serve.engines import Engines
 from engine.serve.kept_responses import KeptResponses
+from engine.serve.key_usage import Usage
 from engine.serve.serve_config import ServeConfig
 from engine.store.connect import Connection, reader, writer
+from engine.store.serve_database import database_file
+from engine.store.serve_keys import UsageStore
 from engine.store.serve_store import ServeStore
+from engine.store.stored_completions import StoredCompletions
 
 Result = TypeVar("Result")
 
@@ -26,7 +31,9 @@ class Context:
 
     def __init__(self, workspace: Workspace, config: ServeConfig) -> None:
         self.workspace, self.config = workspace, config
-        self.store = ServeStore(workspace.private / "serve.db")
+        self.store = ServeStore(database_file(workspace))
+        self.completions = StoredCompletions(database_file(workspace))
+        self.usage = Usage(UsageStore(database_file(workspace)), self.store, read_prices())
         self.files = workspace.private / "files"
         self.files.mkdir(mode=0o700, exist_ok=True)
         self.engines = Engines(workspace)
@@ -62,7 +69,9 @@ class Context:
         self.engines.stop()
         self._changes.submit(self._close_control)
         self._changes.shutdown()
-        self.store.close()
+        self.usage.write()
+        for opened in (self.usage, self.completions, self.store):
+            opened.close()
 
     def file_path(self, file_id: str) -> Path:
         """Where an uploaded file lies, by its id, never by the name it came with."""

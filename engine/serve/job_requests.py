@@ -22,6 +22,7 @@ from engine.serve.context import Context, context_of, in_thread
 from engine.serve.fields import Fields, parse_object, read_body
 from engine.serve.job_checks import start_check
 from engine.serve.job_object import JOB
+from engine.serve.keys import caller_of
 from engine.serve.models import HOSTED, default_base, find_model, slug
 from engine.settings.auto_values import auto_values
 from engine.settings.presets import find_preset
@@ -48,7 +49,7 @@ async def make_job(
     run_id = None
     try:
         record, resolved = await in_thread(_requested, context, fields)
-        record["request"] = digest
+        record |= {"request": digest, "key": caller_of(request).name}
         run_id = (await context.change(lambda control: control.add_all([resolved], held=True, meta={JOB: record})))[0]
         job = StoredJob(run_id, record["created"], "validating", record)
         await in_thread(context.store.add_job, job)

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from engine.formats.messages import read_messages
 from engine.formats.row_errors import RowRejected
 from engine.formats.tool_calls import read_tools
-from engine.serve.answers import Choice, Lines, event_stream, gather, may_call, model_for, sse, with_system
+from engine.serve.answers import Choice, Lines, ask, event_stream, gather, may_call, model_for, sse, with_system
 from engine.serve.api_errors import ApiError, invalid, unsupported
 from engine.serve.context import Context, context_of, in_thread
 from engine.serve.fields import Fields, read_fields
@@ -33,7 +33,7 @@ async def create_response(request: Request) -> Response:
     body, messages, question, is_streamed, name = await in_thread(_requested, context, fields)
     ref, headers = await in_thread(model_for, context, name, fields)
     question["messages"] = with_system(messages, ref)
-    lines = context.engines.ask(ref, question)
+    lines = ask(request, ref, name, question)
     begun = await anext(lines)
     if is_streamed:
         return event_stream(_stream(context, body, messages, begun, lines), headers)

@@ -9,26 +9,25 @@ from starlette.responses import JSONResponse, Response
 from engine.serve.api_errors import invalid, not_found
 from engine.serve.context import context_of, in_thread
 from engine.serve.fields import read_fields
-from engine.serve.pages import page
+from engine.serve.pages import one_page, order, page, page_limit
 
 
 async def list_completions(request: Request) -> Response:
     """GET /v1/chat/completions, the oldest first, filtered by `model` and `metadata[key]=value`."""
-    completions = await in_thread(context_of(request).store.completions)
-    for name, value in request.query_params.multi_items():
-        if name == "model":
-            completions = [completion for completion in completions if completion["model"] == value]
-        elif match := re.fullmatch(r"metadata\[(.+)\]", name):
-            key = match[1]
-            completions = [completion for completion in completions if completion["metadata"].get(key) == value]
-    if request.query_params.get("order") == "desc":
-        completions.reverse()
-    return page(request, completions, default=20, most=100, ends=True)
+    query = request.query_params
+    metadata = {
+        match[1]: value for name, value in query.multi_items() if (match := re.fullmatch(r"metadata\[(.+)\]", name))
+    }
+    limit = page_limit(request, default=20, most=100)
+    is_descending = order(request) == "desc"
+    find = context_of(request).completions.page
+    completions = await in_thread(find, limit + 1, query.get("after"), is_descending, query.get("model"), metadata)
+    return one_page(completions[:limit], len(completions) > limit, ends=True)
 
 
 async def _found(request: Request) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     completion_id = request.path_params["completion"]
-    kept = await in_thread(context_of(request).store.completion, completion_id)
+    kept = await in_thread(context_of(request).completions.find, completion_id)
     if kept is None:
         raise not_found("chat completion", completion_id, "completion_id")
     return kept
@@ -47,14 +46,14 @@ async def update_completion(request: Request) -> Response:
     if metadata is None:
         raise invalid("metadata", "'metadata' is missing.", "missing_required_parameter")
     completion, _ = await _found(request)
-    await in_thread(context_of(request).store.set_metadata, completion["id"], metadata)
+    await in_thread(context_of(request).completions.set_metadata, completion["id"], metadata)
     return JSONResponse((await _found(request))[0])
 
 
 async def delete_completion(request: Request) -> Response:
     """DELETE /v1/chat/completions/{completion}."""
     completion, _ = await _found(request)
-    await in_thread(context_of(request).store.remove_completion, completion["id"])
+    await in_thread(context_of(request).completions.remove, completion["id"])
     return JSONResponse({"id": completion["id"], "object": "chat.completion.deleted", "deleted": True})
 
 

@@ -1,36 +1,15 @@
-"""What the server keeps beside the runs: uploaded files, and which run a job's request became. `.finetop/serve.db`.
+"""Uploaded files, and which run a job's request became.
 
 The content of files lies in `.finetop/files`, a job's own record in its run's config.json: this is where they are
-looked up. One connection, used by one thread at a time.
+looked up.
 """
 
 import json
-import sqlite3
-import threading
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from engine.store.transactions import write
-
-_SCHEMA = (
-    """
-    CREATE TABLE files(id TEXT PRIMARY KEY, created INTEGER, bytes INTEGER, filename TEXT, purpose TEXT, sha256 TEXT,
-                       expires INTEGER);
-    CREATE TABLE jobs(run_id INTEGER PRIMARY KEY, created INTEGER, status TEXT, record TEXT);
-    CREATE TABLE requests(digest TEXT PRIMARY KEY, created REAL, run_id INTEGER);
-    CREATE TABLE job_events(id INTEGER PRIMARY KEY, run_id INTEGER, created INTEGER, level TEXT, message TEXT);
-    CREATE INDEX job_events_by_run ON job_events(run_id);
-    """,
-    """
-    CREATE TABLE completions(id TEXT PRIMARY KEY, created INTEGER, model TEXT, metadata TEXT, completion TEXT,
-                             messages TEXT);
-    CREATE INDEX completions_by_time ON completions(created);
-    """,
-)
-"""Migrations: appended, never edited."""
+from engine.store.serve_database import ServeDatabase
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,32 +46,8 @@ class JobEvent:
     message: str
 
 
-class ServeStore:
-    """Its methods may be called from any thread."""
-
-    def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
-        self._conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
-        self._conn.execute("PRAGMA journal_mode=WAL")
-        path.chmod(0o600)
-        with write(self._conn):
-            version = self._conn.execute("PRAGMA user_version").fetchone()[0]
-            for number, script in enumerate(_SCHEMA[version:], version + 1):
-                for statement in filter(str.strip, script.split(";")):
-                    self._conn.execute(statement)
-                self._conn.execute(f"PRAGMA user_version={number}")
-
-    def close(self) -> None:
-        with self._lock:
-            self._conn.close()
-
-    def _all(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with self._lock:
-            return self._conn.execute(sql, values).fetchall()
-
-    def _do(self, sql: str, values: Sequence[Any] = ()) -> int:
-        with self._lock, write(self._conn):
-            return self._conn.execute(sql, values).rowcount
+class ServeStore(ServeDatabase):
+    """Of the server."""
 
     # files
 
@@ -148,39 +103,6 @@ class ServeStore:
     def events(self, run_id: int) -> list[JobEvent]:
         sql = "SELECT id, created, level, message FROM job_events WHERE run_id = ? ORDER BY id"
         return [JobEvent(*row) for row in self._all(sql, (run_id,))]
-
-    # chat completions that a client asked to keep
-
-    def keep_completion(self, completion: dict[str, Any], messages: list[dict[str, Any]]) -> None:
-        """`messages`: what was asked."""
-        self._do(
-            "INSERT INTO completions VALUES(?, ?, ?, ?, ?, ?)",
-            (
-                completion["id"],
-                completion["created"],
-                completion["model"],
-                json.dumps(completion.get("metadata") or {}),
-                json.dumps(completion),
-                json.dumps(messages),
-            ),
-        )
-
-    def completion(self, completion_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
-        """The completion, with its metadata as it is now, and what was asked."""
-        rows = self._all("SELECT completion, metadata, messages FROM completions WHERE id = ?", (completion_id,))
-        return (json.loads(rows[0][0]) | {"metadata": json.loads(rows[0][1])}, json.loads(rows[0][2])) if rows else None
-
-    def completions(self) -> list[dict[str, Any]]:
-        """The oldest first."""
-        rows = self._all("SELECT completion, metadata FROM completions ORDER BY created, rowid")
-        return [json.loads(completion) | {"metadata": json.loads(metadata)} for completion, metadata in rows]
-
-    def set_metadata(self, completion_id: str, metadata: dict[str, str]) -> bool:
-        values = (json.dumps(metadata), completion_id)
-        return self._do("UPDATE completions SET metadata = ? WHERE id = ?", values) > 0
-
-    def remove_completion(self, completion_id: str) -> bool:
-        return self._do("DELETE FROM completions WHERE id = ?", (completion_id,)) > 0
 
     # requests that a client may send again
 

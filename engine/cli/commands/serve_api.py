@@ -1,15 +1,17 @@
 """`finetop serve`: OpenAI's API over the workspace; `status`, `stop` and `env` of a server that runs."""
 
 import argparse
+import datetime
 import os
 import shlex
 import sys
 import time
 
-from engine.base.errors import EngineError
+from engine.base.errors import EngineError, InputError
 from engine.base.messages import msg
 from engine.base.worker_process import worker_environment
 from engine.base.workspace import Workspace, find_workspace
+from engine.cli.key_commands import SCOPES, run_keys, run_usage
 from engine.daemon import daemon_client, server_state
 from engine.daemon.server_state import LOOPBACK, ServerStatus
 from engine.present.numbers import duration
@@ -24,6 +26,9 @@ examples:
   finetop serve --detach
   eval "$(finetop serve env)"
   finetop serve status
+  finetop serve keys add nightly-job --scope train --scope infer
+  finetop serve keys revoke nightly-job
+  finetop serve usage --since 2026-11-01
   finetop serve stop
 """
 DEFAULT_PORT = 8001
@@ -40,10 +45,20 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser.add_argument(
         "verb",
         nargs="?",
-        choices=["start", "status", "stop", "env"],
+        choices=["start", "status", "stop", "env", "keys", "usage"],
         default="start",
-        help="start (the default), status, stop, or env: the variables that programs need",
+        help="start (the default), status, stop; env: the variables that programs need; keys: list (the default), add "
+        "NAME or revoke NAME; usage: what each key has used, and saved",
     )
+    parser.add_argument("words", nargs="*", metavar="list | add NAME | revoke NAME", help="what to do with keys")
+    parser.add_argument(
+        "--scope",
+        action="append",
+        default=[],
+        choices=SCOPES,
+        help="what the added key may: infer (the default), train or admin; may be repeated",
+    )
+    parser.add_argument("--since", type=_day, metavar="DAY", help="usage from that day on, as 2026-11-27")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument(
         "--port", type=_port, default=DEFAULT_PORT, help=f"0: any that is free (default {DEFAULT_PORT})"
@@ -59,7 +74,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         metavar="URL",
         help="a web page that may ask, such as http://localhost:3000",
     )
-    parser.add_argument("--json", action="store_true", help="status for programs")
+    parser.add_argument("--json", action="store_true", help="status, keys and usage for programs")
     parser.set_defaults(run=run)
 
 
@@ -69,9 +84,19 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _day(text: str) -> str:
+    try:
+        return datetime.date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise argparse.ArgumentTypeError("a day is written as 2026-11-27") from None
+
+
 def run(options: argparse.Namespace) -> int:
     workspace = find_workspace(options.workspace)
-    return {"start": _start, "status": _status, "stop": _stop, "env": _env}[options.verb](workspace, options)
+    if options.words and options.verb != "keys":
+        raise InputError(msg("'{word}' is too much: `finetop serve --help`", word=options.words[0]))
+    verbs = {"start": _start, "status": _status, "stop": _stop, "env": _env, "keys": run_keys, "usage": run_usage}
+    return verbs[options.verb](workspace, options)
 
 
 def _start(workspace: Workspace, options: argparse.Namespace) -> int:

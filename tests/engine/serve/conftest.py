@@ -17,6 +17,8 @@ from openai import OpenAI
 
 from engine.base.workspace import PACKAGE_ROOT, Workspace
 from engine.daemon import daemon_client, server_state
+from engine.serve.keys import Keys
+from engine.store.serve_keys import KeyStore
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": "yes sir"}]}
@@ -93,6 +95,12 @@ def end_server(server: Server) -> None:
     server.process.terminate()
     server.process.wait(20)
     daemon_client.stop(server.workspace, 20)
+
+
+def keys_of(folder: Path, owner: str) -> Keys:
+    """With this key of the owner's."""
+    (folder / "serve.key").write_text(owner)
+    return Keys(folder / "serve.key", KeyStore(folder / "serve.db"))
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 import asyncio
 import json
 import random
+from pathlib import Path
 
 import pytest
 
 from engine.serve.access import Access
 from engine.serve.asgi_app import ROUTES
-from engine.serve.keys import Keys
-from tests.engine.serve.conftest import Server
+from tests.engine.serve.conftest import Server, keys_of
 
 PATHS = [
     (method, route.path.replace("{model:path}", "starter").replace("{", "").replace("}", ""))
@@ -82,7 +82,7 @@ def test_what_changes_nothing_is_named_and_what_is_not_known_refused(server: Ser
         refused(server.ask("POST", "/v1/fine_tuning/jobs", json.dumps(file).encode()), 400)
 
 
-def test_a_client_that_sends_nothing_more_is_cut_off():
+def test_a_client_that_sends_nothing_more_is_cut_off(tmp_path: Path):
     sent: list[dict] = []
 
     async def reads(scope, receive, send):
@@ -99,9 +99,9 @@ def test_a_client_that_sends_nothing_more_is_cut_off():
         sent.append(message)
 
     began: list[int] = []
-    headers = [(b"host", b"h:1"), (b"authorization", b"Bearer k"), (b"content-type", b"application/json")]
+    headers = [(b"host", b"h:1"), (b"authorization", b"Bearer " + b"k" * 32), (b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/v1/responses", "headers": headers}
-    asyncio.run(Access(reads, Keys("k"), ["h:1"], body_seconds=0.05)(scope, receive, send))
+    asyncio.run(Access(reads, keys_of(tmp_path, "k" * 32), ["h:1"], body_seconds=0.05)(scope, receive, send))
     assert sent[0]["status"] == 408 and set(json.loads(sent[1]["body"])["error"]) == FOUR
 
 

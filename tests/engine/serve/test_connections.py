@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import tempfile
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +12,14 @@ import uvicorn
 
 from engine.serve.access import Access
 from engine.serve.connections import Connection
-from engine.serve.keys import Keys
+from tests.engine.serve.conftest import keys_of
 
-HEAD = b"POST /v1/x HTTP/1.1\r\nhost: h:1\r\nauthorization: Bearer k\r\ncontent-type: application/json\r\n"
+KEY = "k" * 32
+HEAD = (
+    b"POST /v1/x HTTP/1.1\r\nhost: h:1\r\nauthorization: Bearer "
+    + KEY.encode()
+    + b"\r\ncontent-type: application/json\r\n"
+)
 
 
 class Hasty(Connection):
@@ -38,7 +45,7 @@ def serving(act: Callable[[int], Awaitable[None]]) -> None:
     """`act` with the port of a server that runs."""
 
     async def run() -> None:
-        checked = Access(app, Keys("k"), ["h:1"], body_seconds=0.3)
+        checked = Access(app, keys_of(Path(folder), KEY), ["h:1"], body_seconds=0.3)
         server = uvicorn.Server(
             uvicorn.Config(checked, port=0, http=Hasty, ws="none", lifespan="off", log_level="critical")
         )
@@ -51,7 +58,8 @@ def serving(act: Callable[[int], Awaitable[None]]) -> None:
             server.should_exit = True
             await running
 
-    asyncio.run(asyncio.wait_for(run(), 30))
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(asyncio.wait_for(run(), 30))
 
 
 async def answer(port: int, sent: bytes, then: bytes = b"", every: float = 0.05) -> tuple[int, Any]:
