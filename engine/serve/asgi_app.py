@@ -21,6 +21,8 @@ from engine.serve.keys import ADMIN, INFER, TRAIN, Keys, ScopedRoute
 from engine.store import queries
 
 DAEMON_SECONDS = 1.0
+KEPT_SECONDS = 600.0
+"""Between two looks for what has been kept long enough."""
 _JOB = "/v1/fine_tuning/jobs/{job}"
 _CHAT = "/v1/chat/completions/{completion}"
 ROUTES = (  # which keys may, is the last of each: one of these scopes
@@ -84,6 +86,15 @@ async def _write_usage(context: Context) -> None:
             logging.getLogger("finetop.serve").exception("what the keys used cannot be written down")
 
 
+async def _delete_old(context: Context) -> None:
+    while days := context.config.keep_days:
+        try:
+            await in_thread(context.completions.remove_older, days * 86400)
+        except Exception:
+            logging.getLogger("finetop.serve").exception("stored completions cannot be deleted")
+        await asyncio.sleep(KEPT_SECONDS)
+
+
 def _needs_daemon(context: Context) -> bool:
     if daemon_client.status(context.workspace).running:
         return False
@@ -101,7 +112,7 @@ def make_app(context: Context, keys: Keys, hosts: Collection[str], origins: Coll
         for job in job_checks.adopt(context):
             job_checks.start_check(context, job)
         loop = asyncio.get_running_loop()
-        upkeep = [loop.create_task(care(context)) for care in (_look_after_daemon, _write_usage)]
+        upkeep = [loop.create_task(care(context)) for care in (_look_after_daemon, _write_usage, _delete_old)]
         yield
         for task in upkeep:
             task.cancel()

@@ -99,7 +99,9 @@ def _requested(request: Request, fields: Fields) -> ChatRequest:
         kind = form.text("type")
         if kind != "text":
             raise unsupported("response_format", f"'response_format' of type '{str(kind)[:40]}' is not supported yet.")
-    store, metadata = bool(fields.flag("store")), fields.metadata()
+    store, metadata = fields.flag("store"), fields.metadata()
+    if store is None:
+        store = context_of(request).config.store == "always"
     if metadata is not None and not store:
         fields.ignored.append("metadata")  # it is kept with what is stored
     modalities = fields.listed("modalities", 4)
