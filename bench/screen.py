@@ -532,7 +532,7 @@ def ages(
 # reading the picture
 
 _ROW = re.compile(r"^[┃│].(?:.)[●○‖✔✖■!~?◌◐] *(\d+) (\S+)")
-_STEP = re.compile(r"run +\d+% +([\d\u2009\u202f ]*\d)\s+\d")
+_STEP = re.compile(r"run +\d+% +([\d,]*\d)\s+\d")
 
 
 def row_of(line: str) -> int | None:

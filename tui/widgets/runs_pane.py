@@ -11,7 +11,7 @@ from engine.store.filters import WORDS, unknown_words
 from engine.store.run_records import Run, RunState
 from tui.data.snapshot import Snapshot
 from tui.render.line import Line, line_cells
-from tui.render.run_row import Columns, row_line
+from tui.render.run_row import Columns, WidestFields, row_line
 from tui.widgets.rows import Row, Rows
 
 _SECTIONS = ("RUNNING", "QUEUE", "FINISHED")
@@ -43,6 +43,9 @@ class RunsPane(Rows):
         super().__init__(id="runs")
         self.snapshot = Snapshot(0.0)
         self._columns = Columns(40)
+        self._columns_are_for: tuple[object, ...] = ()
+        self._columns_runs: tuple[Run, ...] | None = None
+        self._widest = WidestFields()
         self._first_waiting: int | None = None
         self._awaited: int | None = None
         self.marks: set[int] = set()
@@ -92,7 +95,7 @@ class RunsPane(Rows):
 
     def hint(self) -> str:
         marked = msg("{marked} marked", marked=len(self.marks)) if self.marks else ""
-        more = msg("↓ {below} more", below=self.rows_below) if self.rows_below else ""
+        more = msg("↓ {below} more", below=below) if (below := self.rows_below) else ""
         return " · ".join(filter(None, (marked, more, "/ filter · s sort")))
 
     def nothing(self, width: int, height: int) -> list[Line]:
@@ -176,7 +179,11 @@ class RunsPane(Rows):
         return self.snapshot.view.sort is None and self.outer_size.height > 12
 
     def _columns_for(self, width: int) -> Columns:
-        return Columns(width, self.snapshot.view.sort, self._has_heads(), self.snapshot.runs)
+        runs, sort, heads = self.snapshot.runs, self.snapshot.view.sort, self._has_heads()
+        if self._columns_runs is not runs or self._columns_are_for != (width, sort, heads):
+            self._columns = Columns(width, sort, heads, runs, self._widest)
+            self._columns_runs, self._columns_are_for = runs, (width, sort, heads)
+        return self._columns
 
     def line_of(self, row: Row) -> Line:
         run = row.value

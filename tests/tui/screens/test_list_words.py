@@ -1,7 +1,11 @@
 """What the list of runs and its keys say: of runs below, columns, filters, folders that are gone, more epochs."""
 
+import dataclasses
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -209,3 +213,47 @@ async def test_since_when_the_loss_is_nan_is_said_under_the_chart_and_in_the_lis
     async with Shown(tmp_path) as shown:
         await until(lambda: "loss NaN since step 12" in " ".join(shown.main.run.shown_text()))
         await until(lambda: "done, loss NaN since step 12" in " ".join(shown.main.runs.shown_text()))
+
+
+@played
+async def test_a_key_in_the_list_and_a_run_that_logs_cost_the_same_however_many_runs_there_are(tmp_path):
+    """Counted, not timed: what is called while the cursor goes down by one, and when one run of all has changed."""
+    calls = {}
+    for amount in (40, 400):
+        root = tmp_path / str(amount)
+        filler = Filler(root)
+        for number in range(amount):
+            filler.add(f"run {number}")
+        filler.close()
+        async with Shown(root) as shown:
+            runs, snapshot = shown.main.runs, shown.app.snapshot
+            assert len(snapshot.runs) == amount
+
+            def key(runs=runs) -> None:
+                runs.action_list_down()
+
+            def news(runs=runs, snapshot=snapshot) -> None:
+                first = snapshot.runs[0]._replace(step=snapshot.runs[0].step + 1)
+                runs.take(dataclasses.replace(snapshot, runs=(first, *snapshot.runs[1:])))
+
+            key()
+            calls[amount] = [calls_of(key), calls_of(news)]
+    (key_few, news_few), (key_many, news_many) = calls[40], calls[400]
+    assert key_few > 20 and key_many - key_few < 2 * 360  # whether it is a heading, and no text of a row out of sight
+    assert news_many - news_few < 12 * 360
+
+
+def calls_of(work: Callable[[], None]) -> int:
+    """Of functions written in Python."""
+    count = 0
+
+    def profile(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(profile)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
