@@ -30,6 +30,7 @@ from engine.daemon.supervisor import Supervisor
 from engine.daemon.telemetry import Telemetry, publish
 from engine.daemon.trash_room import make_room
 from engine.daemon.wake_pipe import Wake
+from engine.notify.notifier import Notifier
 from engine.store import queries, queue, run_lifecycle
 from engine.store.connect import Changes, Connection, DatabaseError, writer
 from engine.store.discover import import_unknown
@@ -75,6 +76,7 @@ class Daemon:
             self._conn, workspace, self._fork_server, self.limits, self._telemetry.gpu_memory, options.command
         )
         self._server_watch = ServerWatch(workspace)
+        self._notifier = Notifier(workspace)
         self._machine = Machine()
         self._cpu_slots = 1
         self._started = time.time()
@@ -96,6 +98,7 @@ class Daemon:
         process_control.adopt_orphans()
         with contextlib.suppress(EngineError, DatabaseError):  # every command that looks does it, too
             import_unknown(self._conn, self.workspace)
+        self._notifier.start()
         self._telemetry.start()
         self._telemetry.wait(_FIRST_FIGURES_SECONDS)
         log.info("daemon %s for %s, pid %d", __version__, self.workspace.root, os.getpid())
@@ -131,6 +134,7 @@ class Daemon:
     def _close(self) -> None:
         with contextlib.suppress(EngineError, DatabaseError):
             self._telemetry.close()
+        self._notifier.close()
         self._fork_server.leave()
 
     def _wait(self) -> None:
@@ -239,7 +243,7 @@ class Daemon:
         self._publish_state()
         self._server_watch.check()
         bound_file(self.workspace.daemon_log, self.limits.log_bytes)
-        self._leave_if_idle(bool(workers))
+        self._leave_if_idle(bool(workers) or self._notifier.waiting > 0)
 
     def _publish_state(self) -> None:
         content = {

@@ -10,11 +10,10 @@ from engine.base.worker_process import worker_command, worker_environment
 from engine.control import Control
 from engine.runs.run_folder import read_meta
 from engine.serve.context import Context
-from engine.serve.job_object import JOB
 from engine.settings.resolve import read_run
 from engine.store import queries
 from engine.store.run_records import Outcome, RunState
-from engine.store.serve_store import StoredJob
+from engine.store.serve_store import JOB, StoredJob
 
 
 def start_check(context: Context, job: StoredJob) -> None:

@@ -8,34 +8,11 @@ from engine.settings.auto_values import auto_values
 from engine.settings.resolve import read_run
 from engine.store import progress_queries, queries
 from engine.store.connect import Connection
-from engine.store.run_records import ACTIVE, Run, RunState
-from engine.store.serve_store import StoredJob
+from engine.store.run_records import Run, RunState
+from engine.store.serve_store import StoredJob, job_id, status_of
 
-JOB = "job"
-"""The record's key in what config.json says beside the settings."""
 _SETTINGS = {"n_epochs": "train.epochs", "batch_size": "train.batch_size"}
 _WARNINGS = frozenset({"oom", "disk-full", "not-as-asked", "retry", "nonfinite", "schedule-changed"})
-
-
-def job_id(job: StoredJob) -> str:
-    return f"ftjob-{job.run_id}"
-
-
-def status_of(job: StoredJob, run: Run | None) -> str:
-    """validating_files, queued, running, succeeded, failed or cancelled: the API has no others."""
-    if job.status in ("failed", "cancelled"):
-        return job.status
-    if run is None or run.trashed is not None:
-        return "cancelled"
-    if run.state is RunState.QUEUED:
-        return "validating_files" if job.status == "validating" else "queued"
-    if run.state in ACTIVE:
-        return "queued" if job.status == "paused" else "running"
-    if run.state is RunState.DONE:
-        return "succeeded"
-    if run.state is RunState.STOPPED:
-        return "queued" if job.status == "paused" else "cancelled"
-    return "failed"
 
 
 def job_object(context: Context, conn: Connection, job: StoredJob, run: Run | None) -> dict[str, Any]:
@@ -49,7 +26,7 @@ def job_object(context: Context, conn: Connection, job: StoredJob, run: Run | No
         error = {"code": code, "message": words, "param": None}
     parameters = _hyperparameters(context, job)
     return {
-        "id": job_id(job),
+        "id": job_id(job.run_id),
         "object": "fine_tuning.job",
         "created_at": job.created,
         "error": error,
@@ -114,7 +91,7 @@ def event_objects(context: Context, job: StoredJob, run: Run | None) -> list[dic
         }
         events.append((when, len(events), event))
 
-    add("made", job.created, "info", f"Created fine-tuning job: {job_id(job)}")
+    add("made", job.created, "info", f"Created fine-tuning job: {job_id(job.run_id)}")
     for noted in context.store.events(job.run_id):
         add(f"s{noted.id}", noted.created, noted.level, noted.message)
     if run is not None:
@@ -164,7 +141,7 @@ def checkpoint_objects(context: Context, job: StoredJob, run: Run | None) -> lis
             "object": "fine_tuning.job.checkpoint",
             "created_at": int(checkpoint.time),
             "fine_tuned_model_checkpoint": model_id(context, run, checkpoint.step, job.record["suffix"]),
-            "fine_tuning_job_id": job_id(job),
+            "fine_tuning_job_id": job_id(job.run_id),
             "step_number": checkpoint.step,
             "metrics": {"step": checkpoint.step, **losses.get(checkpoint.step, {})},
         }

@@ -21,14 +21,13 @@ from engine.serve.api_errors import ApiError, invalid, unsupported
 from engine.serve.context import Context, context_of, in_thread
 from engine.serve.fields import Fields, parse_object, read_body
 from engine.serve.job_checks import start_check
-from engine.serve.job_object import JOB
 from engine.serve.keys import caller_of
 from engine.serve.models import HOSTED, default_base, find_model, slug
 from engine.settings.auto_values import auto_values
 from engine.settings.presets import find_preset
 from engine.settings.resolve import Layer, Resolved, resolve
 from engine.store import queries
-from engine.store.serve_store import StoredJob
+from engine.store.serve_store import JOB, StoredJob
 
 _SUFFIXES = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".ndjson"})
 _NO_METHOD = "Of the methods of fine-tuning 'supervised' is the one this server has."

@@ -9,12 +9,12 @@ from starlette.responses import JSONResponse, Response
 from engine.serve.api_errors import ApiError, not_found
 from engine.serve.context import Context, context_of, in_thread
 from engine.serve.fields import Fields, parse_object, read_body
-from engine.serve.job_object import checkpoint_objects, event_objects, job_id, job_object, status_of
+from engine.serve.job_object import checkpoint_objects, event_objects, job_object
 from engine.serve.job_requests import make_job
 from engine.serve.pages import cut, page
 from engine.store import queries
 from engine.store.run_records import ACTIVE, Run, RunState
-from engine.store.serve_store import StoredJob
+from engine.store.serve_store import StoredJob, job_id, status_of
 
 
 async def create_job(request: Request) -> Response:
@@ -52,7 +52,9 @@ async def list_jobs(request: Request) -> Response:
             jobs = [job for job in jobs if (job.record.get("metadata") or {}).get(match[1]) == value]
         elif name == "metadata" and value == "null":
             jobs = [job for job in jobs if not job.record.get("metadata")]
-    shown, has_more = cut(request, [{"id": job_id(job), "run": job.run_id} for job in jobs], default=20, most=100)
+    shown, has_more = cut(
+        request, [{"id": job_id(job.run_id), "run": job.run_id} for job in jobs], default=20, most=100
+    )
     objects = [await in_thread(job_now, context, entry["run"]) for entry in shown]  # a config is read for each
     return JSONResponse({"object": "list", "data": objects, "has_more": has_more})
 

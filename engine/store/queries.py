@@ -85,6 +85,16 @@ def unsettled(conn: sqlite3.Connection) -> tuple[Run, ...]:
     return tuple(map(run_of, rows))
 
 
+def settled_since(conn: sqlite3.Connection, since: float) -> tuple[Run, ...]:
+    """Runs that have ended since then, whose process was dealt with and that are not to be started again."""
+    rows = conn.execute(
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE state NOT IN ({_ACTIVE}, 'queued') AND pid IS NULL AND finished >= ?"
+        " AND trashed IS NULL ORDER BY finished",
+        (since,),
+    )
+    return tuple(map(run_of, rows))
+
+
 def counts(conn: sqlite3.Connection) -> dict[RunState, int]:
     """How many runs are in each state, the trash left out."""
     by_state = dict(conn.execute("SELECT state, count(*) FROM runs WHERE trashed IS NULL GROUP BY state"))

@@ -31,6 +31,11 @@ _SCHEMA = (
     CREATE TABLE usage(key TEXT, day TEXT, priced_as TEXT, requests INTEGER, input_tokens INTEGER,
                        output_tokens INTEGER, PRIMARY KEY(key, day, priced_as)) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE deliveries(id TEXT, channel TEXT, created REAL, subject TEXT, body TEXT, tries INTEGER, due REAL,
+                            state TEXT, error TEXT, PRIMARY KEY(id, channel));
+    CREATE TABLE delivered_since(channel TEXT PRIMARY KEY, since REAL);
+    """,
 )
 """Migrations: appended, never edited."""
 

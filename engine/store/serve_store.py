@@ -9,7 +9,11 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from engine.store.run_records import ACTIVE, Run, RunState
 from engine.store.serve_database import ServeDatabase
+
+JOB = "job"
+"""The record's key in what config.json says beside the settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +138,24 @@ REPEAT_SECONDS = 600.0
 
 def _job(row: tuple[Any, ...]) -> StoredJob:
     return StoredJob(row[0], row[1], row[2], json.loads(row[3]))
+
+
+def job_id(run_id: int) -> str:
+    return f"ftjob-{run_id}"
+
+
+def status_of(job: StoredJob, run: Run | None) -> str:
+    """validating_files, queued, running, succeeded, failed or cancelled: the API has no others."""
+    if job.status in ("failed", "cancelled"):
+        return job.status
+    if run is None or run.trashed is not None:
+        return "cancelled"
+    if run.state is RunState.QUEUED:
+        return "validating_files" if job.status == "validating" else "queued"
+    if run.state in ACTIVE:
+        return "queued" if job.status == "paused" else "running"
+    if run.state is RunState.DONE:
+        return "succeeded"
+    if run.state is RunState.STOPPED:
+        return "queued" if job.status == "paused" else "cancelled"
+    return "failed"

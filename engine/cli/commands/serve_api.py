@@ -14,6 +14,7 @@ from engine.base.workspace import Workspace, find_workspace
 from engine.cli.key_commands import SCOPES, run_keys, run_usage
 from engine.daemon import daemon_client, server_state
 from engine.daemon.server_state import LOOPBACK, ServerStatus
+from engine.notify.notify_config import read_notify_config, webhook_secret
 from engine.present.numbers import duration
 from engine.present.text import print_json, visible
 
@@ -157,11 +158,13 @@ def _env(workspace: Workspace, options: argparse.Namespace) -> int:
     running = server_state.status(workspace)
     if running is None:
         raise EngineError("no server runs", "Start one: finetop serve --detach")
-    key = server_state.owner_key(workspace)
-    for name, value in (
-        ("OPENAI_BASE_URL", running.url),
-        ("OPENAI_API_BASE", running.url),
-        ("OPENAI_API_KEY", key),
-    ):
+    variables = {
+        "OPENAI_BASE_URL": running.url,
+        "OPENAI_API_BASE": running.url,
+        "OPENAI_API_KEY": server_state.owner_key(workspace),
+    }
+    if read_notify_config(workspace).webhook is not None:
+        variables["OPENAI_WEBHOOK_SECRET"] = webhook_secret(workspace)
+    for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
     return 0
