@@ -37,6 +37,8 @@ LEAST_SECONDS = 0.5
 """Least time between two pictures of what runs log; with the daemon's import a value is on the screen within 1 s."""
 IDLE_SECONDS = 1.0
 """How often the daemon's files are read, which changes nothing in the store."""
+REST_SECONDS = 8.0
+"""How often the machine's figures change on the screen while no run is at work."""
 WHOLE_SECONDS = 5.0
 """How often the whole list is read while commits come in."""
 MACHINE_STALE_SECONDS = 10.0
@@ -107,6 +109,7 @@ class Feed(threading.Thread):
         self._began_at = time.monotonic()
         self._own_reading = MachineReader(workspace)
         self._whole_at = 0.0
+        self._machine_at = 0.0
         self._lost: dict[int, dict[int, float]] = {}
         """Of the run in focus: the steps whose files are missing, and since when."""
         self._trouble_since: float | None = None
@@ -238,7 +241,10 @@ class Feed(threading.Thread):
         now = time.time()
         last = self._last
         daemon = self._daemon()
-        machine = self._machine(now, daemon.running)
+        machine = last.machine
+        rests = machine is not None and machine.runs == {} and not any(run.active for run in last.runs)
+        if not rests or time.monotonic() - self._machine_at >= REST_SECONDS:
+            machine, self._machine_at = self._machine(now, daemon.running), time.monotonic()
         changes: dict[str, Any] = {}
         store = Store()
         try:

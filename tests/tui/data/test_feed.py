@@ -1,5 +1,6 @@
 """The feed: what it posts, that it never stops, and that nobody waits for it."""
 
+import json
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ from engine.base.workspace import Workspace
 from engine.store import queries
 from engine.store.run_records import RunState
 from tests.tui.fill import Filler, settings
+from tests.tui.fill import machine as fill_machine
 from tui.data.feed import PRUNED_SECONDS, Answer, Feed, Updated
 from tui.data.snapshot import Snapshot, View
 
@@ -202,6 +204,38 @@ def test_figures_of_the_machine_that_make_no_sense_are_none(tmp_path, content):
     with Watched(tmp_path) as watched:
         watched.until(lambda: watched.last.taken)
         assert watched.last.machine is None
+
+
+def test_the_machines_figures_rest_while_no_run_is_at_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("tui.data.feed.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("tui.data.feed.POLL_SECONDS", 0.02)
+    filler = Filler(tmp_path)
+    run_id = filler.add("one")
+    filler.daemon()
+    machine = json.loads(json.dumps(fill_machine(time.time(), gpus=1)))
+
+    def loads(posted) -> list[float]:
+        return [m.snapshot.machine.host.load_1min for m in posted if isinstance(m, Updated) and m.snapshot.machine]
+
+    def measure(posted, seconds: float) -> set[float]:
+        """The values that came while the daemon measured another one twenty times a second."""
+        del posted[:]
+        end, number = time.monotonic() + seconds, 0
+        while time.monotonic() < end:
+            number += 1
+            host = machine["host"] | {"load_1min": float(number)}
+            content = machine | {"t": time.time(), "host": host, "runs": {}}
+            Workspace(tmp_path).machine_state.write_text(json.dumps(content))
+            time.sleep(0.05)
+        return set(loads(posted))
+
+    with Watched(tmp_path) as watched:
+        watched.until(lambda: watched.last.runs)
+        assert len(measure(watched.messages, 0.7)) <= 2
+        filler.train(run_id, 1)
+        watched.until(lambda: watched.last.runs[0].active)
+        assert len(measure(watched.messages, 0.7)) > 3
+    filler.close()
 
 
 def test_files_are_read_while_the_database_is_damaged(tmp_path):
