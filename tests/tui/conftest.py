@@ -4,12 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+import textual._wait
 
 from tests.tui.fill import fill
 
 NOW = 1_790_000_000.0
 """The moment at which pictures are taken; a Monday in September 2026, in UTC."""
 os.environ["TZ"] = "UTC"
+# After each key Pilot waits, three times, until the process has done nothing for 20 ms. 5 ms tell it as well.
+textual._wait.SLEEP_GRANULARITY = 0.005
+textual._wait.SLEEP_IDLE = 0.005 / 20
 
 
 @pytest.fixture(autouse=True)

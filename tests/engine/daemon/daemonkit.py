@@ -52,7 +52,7 @@ class Bench:
 
     def start(self, **limits: Any) -> subprocess.Popen:
         """Another daemon; it may find that there is one already."""
-        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
         log = open(self.workspace.root / "daemon-stderr.txt", "ab")  # noqa: SIM115
         words = [str(self.workspace.root), json.dumps(self.limits | limits), self._worker]
         with log:
