@@ -90,6 +90,9 @@ _COMMANDS = {
     "daemon": {
         "daemon": "start, stop or look at what runs the queue",
     },
+    "init": {
+        "init": "make a folder with sample data, settings, clients and a service",
+    },
     "serve_api": {
         "serve": "answer OpenAI's clients: fine-tuning jobs, models, chat",
     },
