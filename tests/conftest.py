@@ -17,4 +17,4 @@ def pytest_xdist_auto_num_workers(config) -> int:
     The long tests keep their cores busy, and xdist's own count is right for them.
     """
     cores = len(os.sched_getaffinity(0))
-    return cores if "long" == config.option.markexpr else cores + 1
+    return cores if config.option.markexpr == "long" else cores + 1
