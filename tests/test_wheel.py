@@ -79,6 +79,11 @@ def test_the_wheel_holds_all_of_the_packages_and_no_scripts(wheel):
     assert {"engine/py.typed", "tui/py.typed"} <= held
 
 
+def test_the_installed_program_makes_a_folder(finetop, tmp_path):
+    finetop("init", "new")
+    assert {"chats.jsonl", "run.toml", "client.py", "client.sh"} <= {path.name for path in (tmp_path / "new").iterdir()}
+
+
 def test_the_installed_program_has_its_presets(finetop):
     names = {preset["name"] for preset in json.loads(finetop("presets", "--json"))}
     assert names == {path.stem for path in (ROOT / "presets").glob("*.toml")}

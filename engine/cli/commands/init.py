@@ -57,8 +57,8 @@ def _fill(folder: Path) -> str:
     """The name of the unit."""
     with open(SAMPLES / "qa.jsonl", encoding="utf-8") as rows:
         (folder / "chats.jsonl").write_text("".join(row for row, _ in zip(rows, range(_ROWS), strict=False)), "utf-8")
-    for name in ("run.toml", "serve.toml", "notify.toml", "client.py", "client.sh"):
-        shutil.copyfile(_TEMPLATES / name, folder / name)
+    for name in ("run.toml", "serve.toml", "notify.toml", "client.py.txt", "client.sh"):
+        shutil.copyfile(_TEMPLATES / name, folder / name.removesuffix(".txt"))
     (folder / "client.sh").chmod(0o755)
     unit = f"finetop-{re.sub('[^A-Za-z0-9_.-]+', '-', folder.name).strip('-') or 'server'}.service"
     paths = {
