@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import EngineError, InputError
 from engine.base.messages import msg
@@ -41,6 +41,9 @@ from engine.store.run_records import ACTIVE, ENDED, Outcome, Run, RunState
 from engine.store.store_errors import StoreMissing
 from engine.store.transactions import BUSY_SECONDS
 from engine.store.trash import Trashed
+
+if TYPE_CHECKING:
+    from engine.plan.throughput import PastRun
 
 START = "start"
 """In a forked run's folder: the weights it starts from, so that its parent may go."""
@@ -125,6 +128,8 @@ class Control:
         prepare: Callable[[Path, RunConfig], RunConfig] | None = None,
         described: Mapping[str, Any] | None = None,
     ) -> list[int]:
+        from engine.plan.hardware import past_runs, queue_device  # with the memory estimate 20 ms
+
         conn = self._writer(make=True)
         _check_all([settings.config for settings in resolved])
         for run_id in after:
@@ -138,6 +143,7 @@ class Control:
             queued |= {"parent_run": parent[0], "parent_step": parent[1]}
         made: dict[int, Path] = {}
         new_runs = []
+        device_name, past = queue_device(self.workspace), past_runs(self.workspace)
         beyond = queue.last_id(conn)
         try:
             for settings in resolved:
@@ -146,7 +152,7 @@ class Control:
                 if files not in fingerprints:
                     fingerprints[files] = data_fingerprints(config)
                 queued_with = {name: value for name, value in queued.items() if value}
-                queued_with |= _estimates(config, self.workspace)
+                queued_with |= _estimates(config, device_name, past)
                 meta = {"data": fingerprints[files], "queued": queued_with, **(described or {})}
                 run_id, folder = create_run(self.workspace, settings, meta, beyond)
                 made[run_id] = folder
@@ -513,14 +519,11 @@ def _check_all(configs: list[RunConfig]) -> None:
         raise InputError("\n".join(problems), "Nothing was queued.")
 
 
-def _estimates(config: RunConfig, workspace: Workspace) -> dict[str, Any]:
-    from engine.models.device_limits import cpu_is_good_at_bfloat16
-    from engine.plan import EstimateInputs, memory_estimate
-    from engine.plan.hardware import queue_device
+def _estimates(config: RunConfig, device_name: str, past: "Sequence[PastRun]") -> dict[str, Any]:
+    from engine.plan import memory_estimate
+    from engine.plan.hardware import queue_inputs
 
-    on_gpu = queue_device(workspace) == "cuda"
-    inputs = EstimateInputs() if on_gpu else EstimateInputs(device="cpu", bfloat16=cpu_is_good_at_bfloat16())
-    estimate = memory_estimate(config, inputs=inputs)
+    estimate = memory_estimate(config, inputs=queue_inputs(device_name, config.method.kind, past))
     return {"estimate_bytes": int(estimate.expected)} if estimate else {}
 
 

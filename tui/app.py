@@ -207,19 +207,26 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
     def show_events(self, snapshot: Snapshot) -> None:
         """Log what has happened and put the last of it above the footer; what happened before the screen opened only
         while that line is empty."""
-        first = not self._last_event
+        first, went_on = not self._last_event, False
         for news in snapshot.news:
             if news.event.id <= self._last_event:
                 continue
             self._last_event = news.event.id
             if (words := event_words(news)) is None:
+                went_on = self.messages.run_went_on(news.event.run_id) or went_on
                 continue
-            text, role = one_line(words[0]), words[1]
+            text, role, is_state = one_line(words[0]), words[1], news.event.kind == "state"
             if news is snapshot.news[-1] and not (first and self.messages.status.text):
-                self.messages.show(text, role, news.event.time)
+                self.messages.show(text, role, news.event.time, run_id=news.event.run_id if is_state else None)
                 self._status_changed()
             else:
                 self.messages.add(text, role, news.event.time)
+        # Another screen, or a command, may have queued it again or thrown it away.
+        queued = (run.id for run in snapshot.runs if run.state is RunState.QUEUED)
+        for run_id in (*queued, *(trashed.run_id for trashed in snapshot.trash if trashed.step is None)):
+            went_on = self.messages.run_went_on(run_id) or went_on
+        if self.messages.grown_old() or went_on:
+            self._status_changed()
 
     def on_background_report(self, message: BackgroundReport) -> None:
         """Take the palette that suits the background; until it is reported, $COLORFGBG, or a guess, had to do."""

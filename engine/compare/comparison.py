@@ -118,6 +118,7 @@ def _diagnoses(resolved: ResolvedSubject) -> tuple[Diagnosis, ...]:
         {key: columns for key, columns in curve.items() if key.startswith("eval/")},
         finished=run.state in ENDED,
         share_done=subject.last_step / run.total_steps if run.total_steps and subject.last_step else None,
+        run_id=run.id,
     )
     if not subject.no_better:
         return diagnoses

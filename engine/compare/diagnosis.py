@@ -29,11 +29,12 @@ def diagnose(
     *,
     finished: bool,
     share_done: float | None = None,
+    run_id: int | None = None,
 ) -> tuple[Diagnosis, ...]:
     """Findings from the training loss and the evaluations by metric, the gravest first.
 
     Columns are those of `store.charts.chart`, in order, the training loss in a hundred or fewer. `share_done` is the
-    share of the planned steps that were made.
+    share of the planned steps that were made; advice names the run by its id, where it is given.
     """
     validation = evaluations.get("eval/loss", ())
     diverging = _diverging(train)
@@ -41,7 +42,7 @@ def diagnose(
         diverging,
         None if diverging else _unstable(train),
         _over_fitting(train, validation),
-        None if diverging else _still_improving(train, validation, finished),
+        None if diverging else _still_improving(train, validation, finished, run_id),
         *(_unstable_format(key, columns) for key, columns in sorted(evaluations.items())),
     ]
     if not any(diagnoses) and (finished or (share_done or 0.0) >= _TOO_EARLY):
@@ -151,7 +152,9 @@ def _over_fitting(train: Sequence[Column], validation: Sequence[Column]) -> Diag
     )
 
 
-def _still_improving(train: Sequence[Column], validation: Sequence[Column], finished: bool) -> Diagnosis | None:
+def _still_improving(
+    train: Sequence[Column], validation: Sequence[Column], finished: bool, run_id: int | None
+) -> Diagnosis | None:
     points, name, enough = finite_columns(validation), "eval", 0.01
     if len(points) < _ENOUGH_EVALUATIONS:
         points, name, enough = finite_columns(train), "training", 0.05
@@ -171,6 +174,7 @@ def _still_improving(train: Sequence[Column], validation: Sequence[Column], fini
     fall = early - late
     if early <= 0 or fall < enough * early:
         return None
+    how = "" if run_id is None else msg(": finetop resume {run_id} --epochs N", run_id=run_id)
     return Diagnosis(
         Finding.STILL_IMPROVING,
         msg(
@@ -188,7 +192,7 @@ def _still_improving(train: Sequence[Column], validation: Sequence[Column], fini
             since=since,
             late=late,
         ),
-        "More epochs would probably help: finetop resume RUN --epochs N." if finished else "Let it go on.",
+        msg("More epochs would probably help{how}.", how=how) if finished else "Let it go on.",
     )
 
 

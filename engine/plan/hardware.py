@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.base.errors import EngineError
@@ -12,7 +13,8 @@ from engine.models.device_limits import cpu_is_good_at_bfloat16
 from engine.monitor.cuda_visible_devices import visible_gpus
 from engine.monitor.samples import Snapshot
 from engine.plan.gpu_fit import GpuSpec
-from engine.plan.throughput import PastRun
+from engine.plan.memory import EstimateInputs
+from engine.plan.throughput import PastRun, correction
 
 _DRIVER_DEVICES = ("/dev/nvidiactl", "/dev/dxg")
 
@@ -53,14 +55,21 @@ def detect_hardware(workspace: Workspace) -> Hardware:
 
 
 def queue_device(workspace: Workspace) -> str:
-    """'cuda' or 'cpu': what a run that is queued here will find, at once. A driver is not asked, since it may hang: its
-    device is looked for (in WSL it is called dxg), and the GPUs that a daemon has seen."""
-    if any(map(os.path.exists, _DRIVER_DEVICES)):
-        return "cuda"
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        if json.loads(workspace.machine_state.read_bytes()).get("gpus"):
-            return "cuda"
-    return "cpu"
+    """`Hardware.device_name` as a run that is queued here will find it, at once; 'GPU' where no name is known. A driver
+    is not asked, since it may hang: its device is looked for (in WSL it is called dxg), and the GPUs that a daemon has
+    seen."""
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, LookupError):
+        if gpus := json.loads(workspace.machine_state.read_bytes()).get("gpus"):
+            return str(gpus[0].get("name") or "GPU")
+    return "GPU" if any(map(os.path.exists, _DRIVER_DEVICES)) else "cpu"
+
+
+def queue_inputs(device_name: str, method: str, past: Sequence[PastRun]) -> EstimateInputs:
+    """What the memory of a run that is queued here depends on, beside its settings."""
+    factor, _ = correction(past, method, device_name)
+    if device_name == "cpu":
+        return EstimateInputs(device="cpu", bfloat16=cpu_is_good_at_bfloat16(), correction=factor)
+    return EstimateInputs(bfloat16=card_is_good_at_bfloat16(device_name), correction=factor)
 
 
 def hardware_of(snapshot: Snapshot | None) -> Hardware:

@@ -34,6 +34,16 @@ _ELSEWHERE = {
 """What other trainers call our settings; people bring these names with them."""
 
 
+def settings_called(text: str) -> list[str]:
+    """The settings whose name holds a text, then those that are called so elsewhere, then those whose help has it."""
+    text = text.strip().lower()
+    if not text:
+        return []
+    named = [path for path in SETTINGS if text in path]
+    named += [path for name, path in _ELSEWHERE.items() if text in name]
+    return list(dict.fromkeys([*named, *(path for path in SETTINGS if text in SETTINGS[path].doc.lower())]))
+
+
 @functools.lru_cache
 def nearest_setting(path: str) -> str:
     """The settings that may have been meant by a name that is none, as the end of a message."""

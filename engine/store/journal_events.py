@@ -310,7 +310,7 @@ class JournalImport:
             "best_eval": best.value,
             "best_eval_step": best.step,
             "start_eval": best.start,
-            "step_seconds": self._series_by_key.get("train/step_s", nothing).last,
+            "step_seconds": series.pace(self._conn, self._series_by_key.get("train/step_s", nothing)),
             "tokens_per_second": self._series_by_key.get("train/tokens_per_s", nothing).last,
         }
         columns = ", ".join(f"{name} = ?" for name in self._run)

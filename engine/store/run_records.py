@@ -170,8 +170,8 @@ class Run(NamedTuple):
 
     @property
     def seconds_left(self) -> float | None:
-        """Of training, at the pace of the last step; evaluations and saves come on top."""
-        if not self.active or not self.total_steps or self.step_seconds is None:
+        """Of training, at the pace of the last steps; evaluations and saves come on top. The first step is no pace."""
+        if not self.active or not self.total_steps or self.step_seconds is None or self.step < 2:
             return None
         return max(0, self.total_steps - self.step) * self.step_seconds
 

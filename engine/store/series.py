@@ -11,6 +11,7 @@ path: buckets from there on are written again and the summary is counted again.
 """
 
 import sqlite3
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -23,6 +24,8 @@ LEVELS = 9
 """Buckets of 32 * 4**level steps: 32, 128, ... 2 million, enough for 200 columns over 400 million steps."""
 TIME_KEY = "time"
 """The series that holds the epoch seconds at which each step was logged."""
+PACE_STEPS = 20
+"""So many of the last steps say how fast a run is: examples differ in length."""
 
 _FINITE = "CASE WHEN abs(value) <= 1.7976931348623157e308 THEN value END"
 SERIES = (
@@ -54,6 +57,17 @@ def best_of_series(conn: sqlite3.Connection, series: Series, criterion: Criterio
     ).fetchone()
     value, step = row or (None, None)
     return Best(criterion, value, step, best.start)
+
+
+def pace(conn: sqlite3.Connection, series: Series) -> float | None:
+    """The median of the last values. The first of all is left out where there are others: it also allocates, compiles
+    and reads files for the first time."""
+    rows = conn.execute(
+        "SELECT value FROM points WHERE series = ? AND step > ? AND value IS NOT NULL ORDER BY step DESC LIMIT ?",
+        (series.id, series.first_step, PACE_STEPS),
+    )
+    values = [value for (value,) in rows]
+    return statistics.median(values) if values else series.last
 
 
 def add_points(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 KEPT = 1000
 READ_SECONDS = 1.0
 """An answer to a key stays at least so long, whatever is typed: somebody may want to read it."""
+ANSWER_SECONDS = 300.0
+"""So long an answer to a key stays where no other key is pressed."""
 SEEN_SECONDS = 60.0
 """An event this old has been seen by whoever presses a key; while nobody does, it stays, with its age."""
 
@@ -31,6 +33,8 @@ class StatusText:
     role: str = "text"
     at: float | None = None
     """When the event happened that it tells of; None: it answers a key."""
+    run_id: int | None = None
+    """Which run's event it is."""
 
 
 class MessageLog:
@@ -52,11 +56,28 @@ class MessageLog:
         self.messages.append(LoggedMessage(self._clock() if at is None else at, text, role))
         self.added += 1
 
-    def show(self, line: str, role: str = "text", at: float | None = None, whole: str = "") -> None:
+    def show(
+        self, line: str, role: str = "text", at: float | None = None, whole: str = "", run_id: int | None = None
+    ) -> None:
         """Put a line above the footer and keep it; `whole` is kept in its place where the line leaves something out."""
         self.add(whole or line, role, at)
-        self.status = StatusText(line, role, at)
+        self.status = StatusText(line, role, at, run_id)
         self._said_at = self._timer()
+
+    def run_went_on(self, run_id: int | None) -> bool:
+        """A run is no longer as an event left it: somebody has acted, perhaps on another screen. Whether the line above
+        the footer told of it, and is gone."""
+        if run_id is None or self.status.run_id != run_id:
+            return False
+        self.status = StatusText()
+        return True
+
+    def grown_old(self) -> bool:
+        """Time has passed: the answer to a key is of no use to whoever looks now. Whether the line changed."""
+        if not self.status.text or self.status.at is not None or self._timer() - self._said_at < ANSWER_SECONDS:
+            return False
+        self.status = StatusText()
+        return True
 
     def is_seen(self, status: StatusText) -> bool:
         """Whether it tells of an event that is no longer new."""

@@ -10,7 +10,7 @@ from engine.present.numbers import listed
 from engine.present.text import one_line
 from engine.store.run_records import Run, RunState
 from tui.data.snapshot import News
-from tui.render.theme import STATE_STYLES
+from tui.render.theme import STATE_STYLES, state_style
 
 
 def since_last_time(runs: Sequence[Run], seen: float) -> list[str]:
@@ -82,7 +82,7 @@ def event_words(news: News) -> tuple[str, str] | None:
         return None
     style = STATE_STYLES[RunState(state)]
     if state == RunState.DONE:
-        return f"{style.glyph} {name} finished{_result(news)}", style.role
+        return f"{style.glyph} {name} finished{_result(news)}", style.role if run is None else state_style(run).role
     reason = event.detail.get("reason") or (run.reason if run else "")
     return f"{style.glyph} {name} {style.word}{': ' + one_line(str(reason)) if reason else ''}", style.role
 

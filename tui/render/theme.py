@@ -40,10 +40,14 @@ STATE_STYLES = {
     RunState.INTERRUPTED: StateStyle("!", "interrupted", "warning"),
 }
 HELD = StateStyle("‖", "held", "warning")
+NO_BETTER = StateStyle("✔", "no better", "warning")
+"""Done, and training made it no better than it was before its first step."""
 
 
 def state_style(run: Run) -> StateStyle:
     """Glyph, word and role of a run's state."""
+    if run.state is RunState.DONE and run.best.improved is False:
+        return NO_BETTER
     return HELD if run.state is RunState.QUEUED and run.held else STATE_STYLES[run.state]
 
 

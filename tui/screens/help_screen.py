@@ -81,7 +81,7 @@ class Help(Dialog[_Help]):
     def action_help_find(self) -> None:
         """Ask for a text, and show what holds it while it is typed."""
         shown = self.pane.text
-        self.ask(_FIND, shown, self.pane.filter, self.pane.filter, lambda: self.pane.filter(shown))
+        self.ask(_FIND, shown, self.pane.filter, self.pane.filter, lambda: self.pane.filter(shown), True)
 
     def show_prompt(self) -> None:
         """In the first line of the box."""

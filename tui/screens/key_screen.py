@@ -7,6 +7,7 @@ from textual import events
 from textual.geometry import Offset, Region
 from textual.widget import Widget
 from textual.widgets import Input
+from textual.widgets.input import Selection
 
 from engine.base.messages import msg
 from tui.data.feed import Answer
@@ -177,9 +178,14 @@ class KeyScreen(PrivateScreen, inherit_bindings=False):
         done: Callable[[str], Any],
         changed: Callable[[str], Any] | None = None,
         given_up: Callable[[], Any] | None = None,
+        replaced: bool = False,
     ) -> None:
-        """Ask for a line of text, `text` to begin with; `done` gets it on enter, `changed` at every letter."""
-        self.open_prompt(Prompt(label, text, done, changed, given_up))
+        """Ask for a line of text, `text` to begin with, which what is typed goes on behind, or with `replaced` takes
+        the place of; `done` gets it on enter, `changed` at every letter."""
+        prompt = Prompt(label, text, done, changed, given_up)
+        if replaced:
+            prompt.selection = Selection(0, len(text))
+        self.open_prompt(prompt)
 
     def open_prompt(self, prompt: Prompt) -> None:
         """Show a line for a text, in place of one that may be open."""

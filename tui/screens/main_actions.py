@@ -11,6 +11,7 @@ from engine.present import numbers
 from engine.present.numbers import listed
 from engine.present.text import cells, fit, one_line
 from engine.store.run_records import Checkpoint, Outcome, Run, RunState
+from tui.data.feed import Answer
 from tui.host import Undo
 from tui.render.line import Line
 from tui.screens.choice import Choose, ChooseSome
@@ -19,7 +20,7 @@ from tui.screens.run_screen import RunScreen, state_words
 from tui.screens.shared_actions import change, for_run, go_on, open_compare, open_new_run
 from tui.screens.trash_screen import TrashScreen, named, restore
 from tui.widgets.checkpoints_pane import eval_of, kept_words
-from tui.widgets.run_pane import WHY
+from tui.widgets.run_pane import FAILED
 
 if TYPE_CHECKING:
     from engine.plan.fixes import Fix
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _MOST_COMPARED = 4
 _MOST_NAMED = 6
 """Runs that a question before something is lost names one by one."""
+FIXES_FOR_KEY = "fixes-for-key"
+"""Of the feed's answers the one that the key for mending a run waits for."""
 _OFF_QUEUE = "taken off the queue:"
 
 
@@ -72,6 +75,8 @@ class RunActions:
     def __init__(self, screen: RunScreen) -> None:
         self._screen = screen
         self._host = screen.host
+        self._mended: Run | None = None
+        """The failed run for which help is being looked for."""
 
     # what cannot be done now
 
@@ -314,28 +319,42 @@ class RunActions:
         open_new_run(self._host)
 
     def action_main_edit(self) -> None:
-        """A new run from this one; of a failed run first the fixes."""
-        run, pane = self._screen.runs.run, self._screen.run
+        """A new run from this one; of a failed run first the fixes, however lately it failed."""
+        run = self._screen.runs.run
         if run is None:
             return
-        shown = pane.run is not None and pane.run.id == run.id
-        wrong_setting = pane.wrong_setting if shown and WHY in pane.tabs() else ""
-        if not shown or not pane.fixes or WHY not in pane.tabs():
+        if run.state not in FAILED:
+            open_new_run(self._host, run.id)
+            return
+        self._mended = run
+        self._host.question_pending = True
+        self._host.feed.query(FIXES_FOR_KEY, self._screen.run.fixes_question(run))
+
+    def offer_fixes(self, answer: Answer) -> None:
+        """What helps a failed run has been found out: offer it, and beside it the form."""
+        run, self._mended = self._mended, None
+        self._host.question_pending = False
+        if run is not None:
+            _, fixes, wrong_setting = answer.value or (run.id, [], "")
+            self._offer(run, fixes, wrong_setting)
+        self._host.call_later(self._host.dispatch_keys)
+
+    def _offer(self, run: Run, fixes: "Sequence[Fix]", wrong_setting: str) -> None:
+        if not fixes:
             open_new_run(self._host, run.id, at=wrong_setting)
             return
-        labels = [one_line(fix.label) for fix in pane.fixes]
+        labels = [one_line(fix.label) for fix in fixes]
         width = max(map(cells, labels)) + 2
         choices: list[tuple[Any, Line]] = [
-            (fix, [(fit(label, width), "text"), (fix.effect, "dim")])
-            for fix, label in zip(pane.fixes, labels, strict=True)
+            (fix, [(fit(label, width), "text"), (fix.effect, "dim")]) for fix, label in zip(fixes, labels, strict=True)
         ]
         choices.append((None, [("other settings …", "text")]))
 
-        def choose(fixes: "list[Fix | None]") -> None:
-            if None in fixes:
+        def choose(chosen: "list[Fix | None]") -> None:
+            if None in chosen:
                 open_new_run(self._host, run.id, at=wrong_setting)
             else:
-                self._queue_fixed(run, [fix for fix in fixes if fix is not None])
+                self._queue_fixed(run, [fix for fix in chosen if fix is not None])
 
         self._host.push_screen(ChooseSome(msg("Queue run {id} again with", id=run.id), choices, choose))
 

@@ -18,7 +18,7 @@ from tui.keymap import Action
 from tui.render.notifications import ended_since, since_last_time
 from tui.screens.checkpoint_actions import CheckpointActions
 from tui.screens.key_screen import KeyScreen, place
-from tui.screens.main_actions import RunActions
+from tui.screens.main_actions import FIXES_FOR_KEY, RunActions
 from tui.screens.main_layout import Layout, arrange
 from tui.screens.too_small import TooSmall
 from tui.widgets.bars import Footer, Header, StatusLine
@@ -140,6 +140,8 @@ class MainScreen(KeyScreen):
 
     def answered(self, answer: Answer) -> None:
         self.run.answered(answer)
+        if answer.key == FIXES_FOR_KEY:
+            self.run_actions.offer_fixes(answer)
 
     def focus_changed(self) -> None:
         """The footer names other keys."""
@@ -315,7 +317,7 @@ class MainScreen(KeyScreen):
     def action_runs_filter(self) -> None:
         """Ask for a filter, which applies while it is typed."""
         matching = self.host.view.matching
-        self.ask("filter", matching, self.filter, self.filter, lambda: self.filter(matching))
+        self.ask("filter", matching, self.filter, self.filter, lambda: self.filter(matching), replaced=True)
 
     def filter(self, text: str) -> None:
         """Show only runs that match; all for an empty text."""

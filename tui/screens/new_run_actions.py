@@ -5,6 +5,7 @@ from typing import Any
 
 from engine.base.messages import msg
 from engine.present.text import cut, fit, one_line
+from engine.settings.aliases import settings_called
 from engine.settings.presets import all_presets
 from engine.settings.schema import SETTINGS
 from tui.render.line import Line
@@ -89,14 +90,14 @@ class FormActions:
         self._screen.show_all()
 
     def action_form_find(self) -> None:
-        """Ask for a part of a name, and go to the first setting that has it."""
+        """Ask for a part of a name, and go to the first setting that has it, or is called so by other trainers."""
 
         def go(text: str) -> None:
-            path = next((path for path in SETTINGS if text.strip().lower() in path), None)
-            if path is None or not text.strip():
-                self._host.say(msg("no setting's name holds '{text}'", text=text), "warning")
+            paths = settings_called(text)
+            if not paths:
+                self._host.say(msg("no setting's name or help holds '{text}'", text=text), "warning")
                 return
-            self.go_to(path)
+            self.go_to(paths[0])
 
         self._screen.edit("find", "", go)
 

@@ -13,11 +13,11 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 from engine.base.errors import ConfigError, EngineError
 from engine.base.messages import msg
+from engine.base.workspace import Workspace
 from engine.present import numbers
 from engine.runs.run_folder import absolute
 from engine.settings import sweep
@@ -287,15 +287,30 @@ def group_name(form: Form) -> str:
     return "-".join(part for part in (os.path.basename(form.text("model.name")), stem) if part).lower() or "sweep"
 
 
-def load(source: int | str | None, runs: Path) -> Source:
-    """Settings to start from. Raises EngineError where there is no such run or preset."""
-    if source is None:
-        return Source()
-    if isinstance(source, str):
-        return Source(preset_label(source), find_preset(source).settings(), of=source)
+def load(source: int | str | None, workspace: Workspace) -> Source:
+    """Settings to start from; the data, where it is told nowhere else, is that of the newest run. Raises EngineError
+    where there is no such run or preset."""
+    runs = workspace.runs
+    if not isinstance(source, int):
+        label, values = ("default", {}) if source is None else (preset_label(source), find_preset(source).settings())
+        newest, files = _last_data(workspace)
+        if files and "data.files" not in values:
+            origins = dict.fromkeys(values, label) | {"data.files": msg("run {newest}", newest=newest)}
+            return Source(label, {**values, "data.files": files}, origins, source)
+        return Source(label, values, of=source)
     folder = runs / str(source)
     if not folder.is_dir():
         raise EngineError(msg("the folder of run {source} is gone: {folder}", source=source, folder=folder))
     resolved = read_run(folder)
     values = resolved.config.flat() | {"run.name": "", "model.checkpoint": resolved.config.model.checkpoint}
     return Source(f"run {source}", values, resolved.origin, source)
+
+
+def _last_data(workspace: Workspace) -> tuple[int, list[str]]:
+    """The newest run and its data files; none of a run whose settings or files are gone."""
+    newest = max(workspace.run_ids(), default=0)
+    try:
+        files = list(read_run(workspace.runs / str(newest)).config.data.files) if newest else []
+    except EngineError:
+        return newest, []
+    return newest, [] if any(os.path.isabs(file) and not os.path.exists(file) for file in files) else files

@@ -27,11 +27,18 @@ def queueing_words(runs: int) -> str:
     return msg_n("queueing {n:,} run …", "queueing {n:,} runs …", runs)
 
 
-def queued_words(run_ids: Sequence[int]) -> str:
+def queued_words(run_ids: Sequence[int], held: bool) -> str:
     """What came of it."""
+    after = msg_n(", held: h releases it", ", held: h releases them", len(run_ids)) if held else ""
     if len(run_ids) == 1:
-        return msg("queued run {run_id}", run_id=run_ids[0])
-    return msg("queued {num_runs} runs, {first} to {last}", num_runs=len(run_ids), first=run_ids[0], last=run_ids[-1])
+        return msg("queued run {run_id}{after}", run_id=run_ids[0], after=after)
+    return msg(
+        "queued {num_runs} runs, {first} to {last}{after}",
+        num_runs=len(run_ids),
+        first=run_ids[0],
+        last=run_ids[-1],
+        after=after,
+    )
 
 
 def _fork(

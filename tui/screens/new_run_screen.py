@@ -15,7 +15,7 @@ from textual.message import Message
 from textual.widgets.input import Selection
 
 from engine.base.errors import EngineError
-from engine.base.messages import msg_n
+from engine.base.messages import msg, msg_n
 from engine.base.units import short_duration
 from engine.present.text import cells
 from engine.settings.schema import SETTINGS
@@ -150,11 +150,11 @@ class NewRunScreen(KeyScreen):
     def load(self, source: int | str | None, typed: Mapping[str, str], words: str = "") -> None:
         """Load the settings of a preset or a run, with others typed over them, and say so."""
         self._loaded = False
-        runs = self.host.workspace.runs
+        workspace = self.host.workspace
 
         def work() -> None:
             try:
-                self.post_message(self.Loaded(load(source, runs), typed, words))
+                self.post_message(self.Loaded(load(source, workspace), typed, words))
             except EngineError as error:
                 self.post_message(self.Loaded(None, typed, error.message))
 
@@ -177,8 +177,11 @@ class NewRunScreen(KeyScreen):
             self.host.say(message.words, "key" if message.source else "failed")
         if first:
             self.earlier.clear()  # there is nothing to go back to
-            if message.source and (at := self._at or ("" if form.text("data.files") else "data.files")):
+            if message.source and (at := self._at or ("" if self._copies else "data.files")):
                 self.actions.go_to(at)
+            origin = "" if self._copies or message.words else form.source.origins.get("data.files", "")
+            if origin:
+                self.host.say(msg("data.files as in {origin}; enter takes another", origin=origin), "dim")
         self._loaded = True
         self.host.call_later(self.host.dispatch_keys)
 
@@ -195,6 +198,11 @@ class NewRunScreen(KeyScreen):
         self.host.withdraw()  # it was about the form as it was
         self.reading.learn(self.checked.runs)
         self.show_all()
+
+    @property
+    def _copies(self) -> bool:
+        """Whether it starts from the settings of a run: somebody chose all of them."""
+        return isinstance(self.form.source.of, int)
 
     @property
     def pristine(self) -> bool:
@@ -291,10 +299,11 @@ class NewRunScreen(KeyScreen):
 
     def edit(self, label: str, text: str, done: Callable[[str], Any], path: str = "") -> None:
         """Open a line for a text; with `path` that of a setting, which `tab` completes. What is typed takes the place
-        of a default, such as `auto`, and goes on behind what somebody wrote."""
+        of a default, such as `auto`, or the data of the run before, and goes on behind what somebody wrote."""
         line = FieldLine(label, text, done, lambda _: self.info.repaint())
         line.path = path
-        if path in SETTINGS and text == new_run_form.text_of(SETTINGS[path].default):
+        proposed = path in SETTINGS and path not in self.form.typed and not self._copies
+        if proposed or (path in SETTINGS and text == new_run_form.text_of(SETTINGS[path].default)):
             line.selection = Selection(0, len(text))
         self.open_prompt(line)
 
@@ -367,7 +376,7 @@ class NewRunScreen(KeyScreen):
                 self.post_message(Learned(self._on_refused))
                 raise
 
-        self.host.commands.do("queue", attempt, then=lambda outcomes: self._on_queued(outcomes[0]))
+        self.host.commands.do("queue", attempt, then=lambda outcomes: self._on_queued(outcomes[0], held))
 
     def _on_refused(self) -> None:
         """It may be tried again; why it was refused is said by whoever carried it out."""
@@ -375,10 +384,10 @@ class NewRunScreen(KeyScreen):
         self.queueing = self._queueing_now = ""
         self.head.repaint()
 
-    def _on_queued(self, run_ids: Sequence[int]) -> None:
+    def _on_queued(self, run_ids: Sequence[int], held: bool) -> None:
         """Say which runs were made, and close."""
         self._keep_draft()  # there is none any more
-        self.host.say(queued_words(run_ids), "done")
+        self.host.say(queued_words(run_ids, held), "done")
         self.host.go_to_run(run_ids[0])
         if self.app.screen is self:
             self.app.pop_screen()

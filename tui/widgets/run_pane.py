@@ -13,6 +13,7 @@ from engine.base.messages import msg
 from engine.base.workspace import LOG
 from engine.monitor.samples import GpuSample
 from engine.present.text import cells, one_line, wrap
+from engine.store import queries
 from engine.store.run_records import Run, RunState, Series
 from tui.data.feed import Answer
 from tui.data.log_reader import Tail
@@ -52,7 +53,7 @@ CHART_SECONDS = 0.9
 second, so that every second picture of the feed finds it due."""
 _TO_THE_END = 1_000_000
 """More lines than anything here has."""
-_FAILED = (RunState.FAILED, RunState.INTERRUPTED)
+FAILED = (RunState.FAILED, RunState.INTERRUPTED)
 _MOST_CURVES = 4
 """Beyond it curves of one chart are hard to tell apart."""
 
@@ -84,8 +85,6 @@ class RunPane(LogKeys):
         """Two panes only: GPUs and checkpoints are tabs here."""
         self.why, self.config, self.events = TextSheet(), ConfigSheet(), EventsSheet()
         self.fixes: list[Fix] | None = None
-        self.wrong_setting = ""
-        """The setting that is to be changed before the failed run is queued again, by its path, where that is known."""
         self._gpus, self._points = gpus, points
         self._chosen_tab = "Loss"
         self._eval_chart = 0
@@ -102,7 +101,7 @@ class RunPane(LogKeys):
         self._gpu_samples = snapshot.machine.gpus if snapshot.machine else ()
         self.detail = detail if run is not None and detail is not None and detail.run_id == run.id else None
         if other:
-            self.logs, self.fixes, self._failure, self.wrong_setting = LogSheet(), None, None, ""
+            self.logs, self.fixes, self._failure = LogSheet(), None, None
             self.config.top = self.events.top = self.why.top = 0
         self._on_gpu = self._has_gpu(snapshot)
         if self._chosen_tab in _MEMORY:
@@ -117,7 +116,7 @@ class RunPane(LogKeys):
 
     def tabs(self) -> list[str]:
         """The tabs there are for this run."""
-        tabs = [WHY] if self.run is not None and self.run.state in _FAILED else []
+        tabs = [WHY] if self.run is not None and self.run.state in FAILED else []
         tabs += [tab for tab in CHARTS if tab not in _MEMORY or tab == self._memory_tab()]
         tabs += [GPUS, POINTS] if self.lone else []
         return [*tabs, LOGS, CONFIG, EVENTS]
@@ -155,9 +154,9 @@ class RunPane(LogKeys):
                 self._take_log(self.logs.tail)  # the run may have changed where its log has not
             path, last = self.host.workspace.runs / str(run.id) / LOG, self.logs.tail
             self.host.feed.read("log", lambda: (run.id, read_log(path, last)))
-        if tab == WHY and self.detail is not None and self._failure != (run.id, run.reason or ""):
+        if tab == WHY and self._failure != (run.id, run.reason or ""):
             self._failure = run.id, run.reason or ""
-            self.host.feed.query("fixes", self._fixes_question(run))
+            self.host.feed.query("fixes", self.fixes_question(run))
 
     def _version_of(self, run: Run, curves: Sequence[CurveSpec]) -> Hashable:
         """Changes when the chart is worth drawing again: new steps alone make it so once a second."""
@@ -173,15 +172,16 @@ class RunPane(LogKeys):
     def _eval_charts(self) -> list[tuple[str, ...]]:
         return eval_charts(self.detail.series if self.detail else {})
 
-    def _fixes_question(self, run: Run) -> "Callable[[Any], tuple[int, list[Fix], str]]":
-        folder, gpus, detail = self.host.workspace.runs / str(run.id), self._gpu_samples, self.detail
-        settings = {setting.key: setting.value for setting in detail.settings} if detail else {}
-        hints = [str(event.detail.get("hint", "")) for event in detail.events] if detail else []
-        words = "\n".join([run.reason or "", detail.error if detail else "", *hints])
+    def fixes_question(self, run: Run) -> "Callable[[Any], tuple[int, list[Fix], str]]":
+        """For the feed: the id of a run that failed, what helps, and the setting that is to be changed first."""
+        folder, gpus = self.host.workspace.runs / str(run.id), self._gpu_samples
 
         def question(conn: Any) -> "tuple[int, list[Fix], str]":
             from engine.plan.fixes import fixes_of, gpu_of, wrong_setting  # 15 ms, when the first failure is looked at
 
+            settings = {setting.key: setting.value for setting in queries.settings(conn, run.id)}
+            hints = [str(event.detail.get("hint", "")) for event in queries.events(conn, run.id, limit=500)]
+            words = "\n".join([run.reason or "", queries.error(conn, run.id), *hints])
             fixes: list[Fix] = []
             with contextlib.suppress(EngineError):  # no settings to change: the folder is gone
                 fixes = fixes_of(conn, run, folder, gpu_of(run, gpus))
@@ -198,9 +198,9 @@ class RunPane(LogKeys):
         elif answer.key in LOG_ANSWERS:
             self.take_log_answer(answer)
         elif answer.key == "fixes" and answer.value is not None and self.run is not None:
-            run_id, fixes, wrong_setting = answer.value
+            run_id, fixes, _ = answer.value
             if run_id == self.run.id:
-                self.fixes, self.wrong_setting = fixes, wrong_setting
+                self.fixes = fixes
                 self.repaint()
 
     def _take_log(self, tail: Tail) -> bool:

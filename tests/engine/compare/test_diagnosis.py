@@ -126,6 +126,8 @@ def test_a_validation_loss_at_its_lowest_and_falling_is_still_improving():
     (going,) = findings(drawn(learning), loss=falling, finished=False, share_done=0.5)
     assert done.finding is going.finding is Finding.STILL_IMPROVING
     assert "More epochs" in done.advice and "go on" in going.advice
+    (named,) = diagnose(drawn(learning), {"eval/loss": falling}, finished=True, run_id=41)
+    assert named.advice == "More epochs would probably help: finetop resume 41 --epochs N."
     assert "0.57, its lowest" in done.reason
 
 

@@ -46,6 +46,19 @@ def points(conn, run_id, key="train/loss"):
     return [(point.step, point.value) for point in chart_queries.tail(conn, run_id, key, 1_000_000)]
 
 
+def test_the_pace_of_a_run_is_that_of_its_usual_steps(conn, run_id, folder):
+    """The first allocates, compiles and reads for the first time; one among many may wait for a disk."""
+    write(
+        folder, line("state", state="starting"), line("state", state="running", total_steps=100), metric(1, step_s=60.0)
+    )
+    import_journal(conn, run_id, folder)
+    assert queries.run(conn, run_id).seconds_left is None
+    write(folder, *(metric(step, step_s=9.0 if step == 5 else 0.5) for step in range(2, 11)))
+    import_journal(conn, run_id, folder)
+    assert queries.run(conn, run_id).step_seconds == 0.5
+    assert queries.run(conn, run_id).seconds_left == 45.0
+
+
 def test_every_kind_of_line_finds_its_table(conn, run_id, folder):
     write(
         folder,

@@ -296,7 +296,7 @@ def test_an_event_is_told_with_its_reason_and_its_place():
     assert event_words(done) == ("✔ 1 run-1 finished: eval 0.900, 2nd of 7 runs on this data", "done")
     assert event_words(dataclasses.replace(done, rank=1))[0].endswith("eval 0.900, best of 7 runs on this data")
     worse = dataclasses.replace(done, run=run(1, best_eval=8.72, best_eval_step=30, start_eval=3.073))
-    assert event_words(worse) == ("✔ 1 run-1 finished: eval 3.073 at its start, never better", "done")
+    assert event_words(worse) == ("✔ 1 run-1 finished: eval 3.073 at its start, never better", "warning")
     untold = dataclasses.replace(done, run=run(1, start_eval=6.469), rank=0)
     assert event_words(untold) == ("✔ 1 run-1 finished", "done")
     scored = dataclasses.replace(done, run=run(1, best_eval=0.9, best_by="macro_f1:max"))

@@ -46,6 +46,15 @@ def test_numbers_never_touch_the_glyph_and_a_long_reason_takes_the_whole_row():
     assert reason in row(waits, columns)
 
 
+def test_a_run_that_training_made_no_better_does_not_look_like_a_success():
+    worse = run(2, best_eval=8.72, best_eval_step=30, start_eval=5.717)
+    better = run(3, best_eval=4.3, best_eval_step=30, start_eval=5.717)
+    columns = Columns(80, None, True, (worse, better))
+    assert "no better" in row(worse, columns) and " done " in row(better, columns)
+    roles = {text: role for text, role in row_line(worse, columns, False, False)}
+    assert roles["✔"] == "warning"
+
+
 def test_a_failed_run_says_what_happened_before_where():
     reason = "/home/lee/models/qwen/model.safetensors was cut short: it has 1.9 MiB of 8.5 MiB"
     failed = run(5, state=RunState.FAILED, reason=reason)

@@ -385,6 +385,17 @@ async def test_a_failed_run_is_queued_again_with_a_fix(filled):
 
 
 @played
+async def test_the_fixes_are_offered_however_soon_they_are_asked_for(filled):
+    """Before the panes have followed the cursor, with a key typed ahead."""
+    async with Shown(filled) as shown:
+        shown.main.runs.move_to(4)
+        assert shown.main.run.run is None or shown.main.run.run.id != 4
+        await shown.press("e", "space", "G", "enter")
+        await until(lambda: isinstance(shown.app.screen, NewRunScreen) and shown.app.screen.ready)
+        await until(lambda: shown.app.screen.fields.key == "optim.name")
+
+
+@played
 async def test_several_fixes_are_marked_and_queued_as_one_run(filled):
     async with Shown(filled) as shown:
         await shown.go(4)
@@ -512,6 +523,17 @@ async def test_help_and_palette_come_from_the_table(filled):
         assert isinstance(shown.app.screen, CommandPalette) and not shown.app.screen.pane.rows
         await shown.press("enter")
         assert isinstance(shown.app.screen, MainScreen)
+
+
+@played
+async def test_what_is_looked_for_next_takes_the_place_of_what_was_looked_for(filled):
+    async with Shown(filled) as shown:
+        await shown.press("?", "/", *"kill", "enter", "/", *"mark", "enter")
+        assert shown.app.screen.pane.text == "mark"
+        await shown.press("/", "end", *" all", "enter")
+        assert shown.app.screen.pane.text == "mark all"
+        await shown.press("escape", "escape", "/", *"gemma", "enter", "/", *"phi", "enter")
+        assert shown.app.view.matching == "phi"
 
 
 @played

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from engine.base.workspace import Workspace
+from engine.control import Control
 from engine.store import queries, queue, run_lifecycle
 from engine.store.connect import reader
 from engine.store.run_records import RunState
@@ -59,6 +61,34 @@ def test_an_answer_stays_a_second_and_an_event_until_it_has_been_seen():
     clock[0] += 3600  # nobody was there
     assert log.status.text and log.key_pressed() and not log.status.text
     assert [message.text for message in log.messages] == ["stop: run 3 has already finished", "✔ 8 finished"]
+
+
+def test_a_line_that_is_no_longer_so_goes_without_a_key():
+    clock = [1000.0]
+    log = MessageLog(lambda: clock[0], lambda: clock[0])
+    log.show("queued run 3")
+    clock[0] += 200
+    assert not log.grown_old()
+    clock[0] += 200
+    assert log.grown_old() and not log.status.text
+    log.show("✖ 4 failed", "failed", at=clock[0], run_id=4)
+    clock[0] += 3600
+    assert not log.grown_old() and not log.run_went_on(5) and not log.run_went_on(None)
+    assert log.run_went_on(4) and not log.status.text
+
+
+@played
+async def test_an_event_goes_when_its_run_is_queued_again_or_deleted_elsewhere(own):
+    async with Shown(own) as shown:
+        waiting = next(run.id for run in shown.app.snapshot.runs if run.state is RunState.QUEUED)
+        done = next(run.id for run in shown.app.snapshot.runs if run.state is RunState.DONE)
+        shown.app.messages.show("failed", "failed", at=1.0, run_id=waiting)
+        shown.app.feed.refresh()
+        await until(lambda: not shown.app.status_text.text)
+        shown.app.messages.show("finished", "done", at=1.0, run_id=done)
+        with Control(Workspace(own)) as control:
+            assert control.trash(done)
+        await until(lambda: not shown.app.status_text.text)
 
 
 @played

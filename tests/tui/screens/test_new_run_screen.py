@@ -220,6 +220,55 @@ def told(app) -> set[str]:
     return {name for name, _, _ in app.fake.calls}
 
 
+@pytest.mark.parametrize("source", [None, "quick"])
+@played
+async def test_the_data_of_the_newest_run_is_proposed_and_what_is_typed_takes_its_place(tmp_path, source):
+    files = [tmp_path / "first.jsonl", tmp_path / "other.jsonl"]
+    for file in files:
+        file.write_text(SAMPLE.read_text("utf-8"), "utf-8")
+    newest = add_run(tmp_path, settings={"data.files": [str(files[0])]})
+    app = Stage(tmp_path, lambda: NewRunScreen(source))
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(app, pilot)
+        await until(lambda: screen.checked.runs)
+        assert screen.fields.key == "data.files" and screen.pristine
+        assert screen.form.origin("data.files") == f"run {newest}"
+        assert app.status_text.text.startswith(f"data.files as in run {newest}")
+        await press(pilot, "enter", *str(files[1]), "enter")
+        await press(pilot, "h")
+        await until(lambda: app.fake.calls)
+        ((_, (resolved,), _),) = app.fake.calls
+        assert resolved.config.data.files == [str(files[1])]
+        await until(lambda: app.status_text.text == "queued run 101, held: h releases it")
+
+
+@played
+async def test_data_that_is_gone_is_not_proposed(tmp_path):
+    add_run(tmp_path, settings={"data.files": [str(tmp_path / "gone.jsonl")]})
+    app = Stage(tmp_path, lambda: NewRunScreen())
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(app, pilot)
+        assert not screen.form.text("data.files")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("max_grad", "optim.grad_clip"),
+        ("epochs", "train.epochs"),
+        ("RANK", "lora.r"),
+        ("gradient norm", "optim.grad_clip"),
+    ],
+)
+@played
+async def test_a_setting_is_found_by_its_name_by_that_elsewhere_and_by_its_help(root, text, path):
+    app = Stage(root, lambda: NewRunScreen(1))
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(app, pilot)
+        await press(pilot, "/", *(key if key != " " else "space" for key in text), "enter")
+        await until(lambda: screen.fields.key == path)
+
+
 @pytest.mark.parametrize("size", [(120, 36), (80, 24), (60, 16)])
 @played
 async def test_a_run_is_made_and_queued_from_the_keyboard(root, size):

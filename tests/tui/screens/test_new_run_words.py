@@ -15,6 +15,7 @@ from engine.base.workspace import Workspace
 from engine.control import Control
 from engine.monitor.samples import Snapshot
 from engine.plan.hardware import queue_device
+from engine.plan.throughput import PastRun
 from engine.store import queries
 from engine.store.connect import reader
 from tests.tui.stage import Stage, give, played, press, until
@@ -234,7 +235,11 @@ async def test_a_report_of_another_form_is_not_shown_as_that_of_this_one(root, m
         await until(lambda: asked[1:] == [7] and "no tokenizer" in shown(screen.info))
 
 
-def test_the_list_has_the_figure_that_the_form_had(tmp_path, monkeypatch):
+@pytest.mark.parametrize("measured", [0, 85])
+def test_the_list_has_the_figure_that_the_form_had(tmp_path, monkeypatch, measured):
+    """Also where earlier runs took less than the arithmetic had said."""
+    past = [PastRun("starter", "lora", None, "cpu", 100, measured)]
+    monkeypatch.setattr("engine.plan.hardware.past_runs", lambda workspace: past)
     monkeypatch.setattr("engine.daemon.daemon_client.ensure", lambda workspace: False)
     monkeypatch.setattr("engine.plan.hardware._DRIVER_DEVICES", ())
     workspace = Workspace(tmp_path)
@@ -246,8 +251,8 @@ def test_the_list_has_the_figure_that_the_form_had(tmp_path, monkeypatch):
     machine = Snapshot(0.0, gpu_problem="No driver.")
     assert memory_needs(run.config, workspace, machine, {}).expected == bytes_text(estimate_bytes)
     workspace.machine_state.parent.mkdir(exist_ok=True)
-    workspace.machine_state.write_text('{"gpus": [{"index": 0}]}')
-    assert queue_device(workspace) == "cuda"
+    workspace.machine_state.write_text('{"gpus": [{"index": 0, "name": "NVIDIA L4"}]}')
+    assert queue_device(workspace) == "NVIDIA L4"
 
 
 # what takes long
@@ -431,6 +436,6 @@ async def test_what_is_taken_back_is_taken_back_on_every_screen(filled):
         app.say("delete: there is no run", "warning")
         await press(pilot, "n")
         screen = await opened(app)
-        await until(lambda: screen.checked.runs and not app.status_text.text)
+        await until(lambda: screen.checked.runs and "delete" not in app.status_text.text)
         await pilot.pause()
         assert "delete" not in shown(main.status_line)
