@@ -18,12 +18,14 @@ from engine.base.workspace import LOG, PACKAGE_ROOT
 
 _LOCK_ATTEMPTS = 4
 """Who only looks whether there is a worker (`worker_alive`) holds the lock for some microseconds."""
+RUN, ENGINE = "engine.worker", "engine.worker.answer"
+"""What a worker does, by the module it is started as: it trains a run, or answers for the server."""
 DONE, STOPPED = 0, 3
 """How a worker leaves: to its end, or asked to stop and saved. 1: the run failed, 2: wrong input
 (engine.base.errors)."""
 
 
-def worker_command(*arguments: str, module: str = "engine.worker") -> list[str]:
+def worker_command(*arguments: str, module: str = RUN) -> list[str]:
     # -P: a folder called engine/ where the user happens to stand must not be taken for ours.
     return [sys.executable, "-P", "-m", module, *arguments]
 
@@ -36,20 +38,21 @@ def worker_environment() -> dict[str, str]:
 
 def spawn_worker(
     folder: Path,
-    resume_from: str = "latest",
+    words: Sequence[str] = ("--from", "latest"),
     *,
+    module: str = RUN,
     command: Sequence[str] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen:
     """Start training the run in `folder`. The worker outlives the terminal and whoever started it.
 
-    `command` stands in for `python -m engine.worker` and takes the same words. Raises InputError while another worker
-    of that run is alive.
+    `command` stands in for `python -m MODULE` and takes the same words. Raises InputError while another worker of that
+    folder is alive.
     """
-    words = [str(folder), "--from", resume_from]
+    words = [str(folder), *words]
     with locked_log(folder) as log:
         return subprocess.Popen(
-            [*command, *words] if command else worker_command(*words),
+            [*command, *words] if command else worker_command(*words, module=module),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -122,12 +122,13 @@ class ForkServer:
         for message in self._messages():
             self._handle(message)
 
-    def start(self, folder: Path, resume_from: str, environment: Mapping[str, str], cwd: Path, log: BinaryIO) -> int:
-        """Fork a worker with the run's locked log; its pid. Raises ForkServerUnavailable."""
+    def start(self, module: str, words: Sequence[str], environment: Mapping[str, str], cwd: Path, log: BinaryIO) -> int:
+        """Fork a worker with its folder's locked log; its pid. `words`: the folder first, as `python -m MODULE` takes
+        them. Raises ForkServerUnavailable."""
         channel = self._channel
         if channel is None or self.state != "ready":
             raise ForkServerUnavailable(self.state)
-        request = {"folder": str(folder), "from": resume_from, "environment": dict(environment), "cwd": str(cwd)}
+        request = {"module": module, "words": list(words), "environment": dict(environment), "cwd": str(cwd)}
         try:
             socket.send_fds(channel, [json.dumps(request).encode()], [log.fileno()])
         except OSError as error:

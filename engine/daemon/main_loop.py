@@ -21,10 +21,23 @@ from engine.base.messages import MessageTemplate, msg
 from engine.base.units import bytes_text, duration
 from engine.base.workspace import Workspace
 from engine.daemon import daemon_client, placement, process_control
+from engine.daemon.daemon_files import bound_file, same_file
+from engine.daemon.engine_watch import Engine, Engines
 from engine.daemon.forkserver_client import ForkServer
 from engine.daemon.limits import IDLE_EXIT, Limits
 from engine.daemon.placement import Machine
-from engine.daemon.scheduler import CPU_SLOTS, Start, State, WaitKind, decide
+from engine.daemon.scheduler import decide
+from engine.daemon.scheduler_state import (
+    CPU_SLOTS,
+    Decision,
+    GiveWay,
+    Start,
+    StartEngine,
+    State,
+    Wait,
+    WaitEngine,
+    WaitKind,
+)
 from engine.daemon.server_watch import ServerWatch
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.telemetry import Telemetry, publish
@@ -34,6 +47,7 @@ from engine.notify.notifier import Notifier
 from engine.store import queries, queue, run_lifecycle
 from engine.store.connect import Changes, Connection, DatabaseError, writer
 from engine.store.discover import import_unknown
+from engine.store.run_records import Run
 from engine.store.store_errors import StoreForeign, StoreNewer
 from engine.store.transactions import write
 
@@ -75,6 +89,7 @@ class Daemon:
         self._supervisor = Supervisor(
             self._conn, workspace, self._fork_server, self.limits, self._telemetry.gpu_memory, options.command
         )
+        self._engines = Engines(workspace, self._fork_server)
         self._server_watch = ServerWatch(workspace)
         self._notifier = Notifier(workspace)
         self._machine = Machine()
@@ -150,6 +165,7 @@ class Daemon:
             self._follow_clock()
             self._collect()
             logged = self._supervisor.read_journals()
+            self._dirty |= self._engines.look()
             changed = self._changes.changed() or self._dirty
             if changed or logged:
                 self._dirty = False
@@ -212,6 +228,7 @@ class Daemon:
         """Children that have ended, and workers that are gone."""
         ended = process_control.reap()
         self._supervisor.statuses.update(ended)
+        self._engines.statuses.update(ended)
         for pid, status in ended.items():
             if self._fork_server.reaped(pid, status):
                 self._dirty = True
@@ -220,14 +237,14 @@ class Daemon:
             log.info("%s", news)
             self._dirty = True
         self._fork_server.news.clear()
-        if self._supervisor.collect():
+        if self._supervisor.collect() | self._engines.collect():
             self._dirty = True
 
     def _second(self) -> None:
         """What is done once a second."""
         # What is queued in another runs.db than the one open here would never be seen.
         files = ((self.workspace.daemon_lock, self._lock_file), (self.workspace.database, self._database_file))
-        if not all(_same_file(path, opened) for path, opened in files):
+        if not all(same_file(path, opened) for path, opened in files):
             self.leave("the workspace is gone")
             return
         self._supervisor.check_heartbeats()
@@ -235,15 +252,16 @@ class Daemon:
         now, active = time.monotonic(), [worker.run for worker in workers]
         if now >= self._next_room and make_room(self._conn, self.workspace, active):
             self._next_room, self._dirty = now + self.limits.trash_seconds, True
-        self._telemetry.watch({w.run.id: (w.pid, w.started) for w in workers if w.pid is not None})
+        processes = {w.run.id: (w.pid, w.started) for w in workers if w.pid is not None}
+        self._telemetry.watch(processes, self._engines.processes())
         snapshot = self._telemetry.latest()
         self._machine = placement.machine(snapshot, os.environ)
         self._cpu_slots = cpu_slots(self._conn)
         self._telemetry.observe(snapshot, [worker.run for worker in workers], self._machine.samples)
         self._publish_state()
-        self._server_watch.check()
+        self._engines.check(self._server_watch.check())
         bound_file(self.workspace.daemon_log, self.limits.log_bytes)
-        self._leave_if_idle(bool(workers) or self._notifier.waiting > 0)
+        self._leave_if_idle(bool(workers or self._engines.living()) or self._notifier.waiting > 0)
 
     def _publish_state(self) -> None:
         content = {
@@ -270,38 +288,64 @@ class Daemon:
     # -- what starts ---------------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        waiting = queries.queue(self._conn)
-        if not waiting:
+        waiting, engines = queries.queue(self._conn), self._engines.wanted()
+        if not waiting and not engines:
             return
-        if any(not run.held for run in waiting):
+        if engines or any(not run.held for run in waiting):
             # Loaded when it is first needed: a workspace that is only looked at keeps its memory.
             self._fork_server.ensure_started()
         if self._machine.trouble:
             queue.set_waiting(self._conn, {run.id: (WaitKind.BUSY.value, self._machine.trouble) for run in waiting})
+            for engine in engines:
+                self._engines.wait(engine.folder.name, self._machine.trouble)
             return
-        dependencies = queries.dependencies(self._conn)
-        active = [worker.run for worker in self._supervisor.workers.values()]
-        state = State(
-            waiting=tuple(placement.waiting_run(run, dependencies.get(run.id, ())) for run in waiting),
-            active=tuple(placement.active_run(run, self._machine.samples) for run in active),
-            gpus=self._machine.gpus,
-            cpu_slots=self._cpu_slots,
-            disk_full=self._disk_full(),
-            now=time.time(),
-        )
+        decisions = decide(self._state(waiting, engines))
         loading_seconds = self._fork_server.loading_seconds()
         is_loading = self._fork_server.state == "loading" and loading_seconds < self.limits.warm_patience_seconds
         by_id = {run.id: run for run in waiting}
         reasons: dict[int, tuple[str, str]] = {}
-        for decision in decide(state):
-            if not isinstance(decision, Start):
+        for decision in decisions:
+            if isinstance(decision, Wait):
                 if self._worth_writing(decision.run, decision.kind, by_id[decision.run].wait_kind):
                     reasons[decision.run] = (decision.kind.value, decision.reason)
+            elif not isinstance(decision, Start):
+                self._about_engine(decision, is_loading)
             elif why := self._supervisor.may_start(decision.run):
                 reasons[decision.run] = (WaitKind.BUSY.value, why)
             elif not is_loading:
                 self._start(decision, by_id[decision.run].gpus_wanted)
         queue.set_waiting(self._conn, reasons)
+
+    def _state(self, waiting: Sequence[Run], engines: Sequence[Engine]) -> State:
+        """What the scheduler decides on."""
+        dependencies = queries.dependencies(self._conn)
+        active = [worker.run for worker in self._supervisor.workers.values()]
+        samples, snapshot = self._machine.samples, self._telemetry.latest()
+        return State(
+            waiting=tuple(placement.waiting_run(run, dependencies.get(run.id, ())) for run in waiting),
+            active=tuple(placement.active_run(run, samples, snapshot.runs) for run in active),
+            gpus=self._machine.gpus,
+            cpu_slots=self._cpu_slots,
+            disk_full=self._disk_full(),
+            now=time.time(),
+            wanted=self._engines.waiting_engines(engines),
+            engines=tuple(
+                placement.active_engine(engine.folder.name, engine.state, samples, snapshot.runs)
+                for engine in self._engines.living()
+            ),
+            host=placement.host_memory(snapshot),
+        )
+
+    def _about_engine(self, decision: Decision, is_loading: bool) -> None:
+        if isinstance(decision, GiveWay):
+            self._engines.give_way(decision.key, decision.run)
+        elif isinstance(decision, WaitEngine):
+            self._engines.wait(decision.key, decision.reason)
+        elif isinstance(decision, StartEngine) and not is_loading:
+            gpus = [self._machine.samples[gpu] for gpu in decision.gpus]
+            environment = placement.run_environment(gpus, len(gpus), bool(self._machine.gpus), self._cpu_slots)
+            self._engines.start(decision.key, decision.gpus, environment)
+            self._dirty = True
 
     def _start(self, decision: Start, gpus_wanted: int) -> None:
         gpus = [self._machine.samples[gpu] for gpu in decision.gpus]
@@ -338,17 +382,6 @@ class Daemon:
         )
 
 
-def _same_file(path: os.PathLike, opened: os.stat_result) -> bool:
-    """Whether the path still names that file: it may have been deleted or replaced, or the folder it is in."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True  # a network drive that is away for a moment
-    return (status.st_dev, status.st_ino) == (opened.st_dev, opened.st_ino)
-
-
 def cpu_slots(conn: Connection) -> int:
     """How many runs may train on the CPU at the same time; 1 unless set otherwise."""
     slots = queries.get_meta(conn, CPU_SLOTS)
@@ -359,19 +392,6 @@ def idle_exit_seconds(conn: Connection) -> float:
     """After how long without runs a daemon of this workspace leaves; 0: never, unless set otherwise."""
     seconds = queries.get_meta(conn, IDLE_EXIT)
     return float(seconds) if seconds is not None and seconds.isdecimal() else 0.0
-
-
-def bound_file(path: os.PathLike, limit: int) -> None:
-    """Keep the last quarter of a log that has grown beyond `limit`. It is written with O_APPEND, so in place."""
-    with contextlib.suppress(OSError):
-        if os.path.getsize(path) <= limit:
-            return
-        with open(path, "r+b") as file:
-            file.seek(-limit // 4, os.SEEK_END)
-            kept = file.read()
-            file.seek(0)
-            file.truncate()
-            file.write(kept[kept.find(b"\n") + 1 :])
 
 
 def serve(workspace: Workspace, options: Options = Options(), foreground: bool = False) -> int:

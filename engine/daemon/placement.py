@@ -8,11 +8,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.base.engine_folder import EngineState
 from engine.base.messages import msg
 from engine.base.worker_process import cores, worker_environment
-from engine.daemon.scheduler import ActiveRun, Dependency, ForeignProcess, Gpu, WaitingRun
+from engine.daemon.scheduler_state import (
+    HOST,
+    ActiveEngine,
+    ActiveRun,
+    Dependency,
+    ForeignProcess,
+    Gpu,
+    WaitingRun,
+)
 from engine.monitor.cuda_visible_devices import environment, visible_gpus
-from engine.monitor.samples import GpuSample, Snapshot
+from engine.monitor.samples import GpuSample, RunId, RunSample, Snapshot
 from engine.monitor.usage import run_memory
 from engine.store.run_records import Run, RunState
 
@@ -81,8 +90,9 @@ def waiting_run(run: Run, dependencies: Iterable[tuple[int, RunState | None]] = 
     )
 
 
-def active_run(run: Run, samples: Mapping[str, GpuSample]) -> ActiveRun:
-    """A run with a worker, and what it may still allocate: its estimate less what it holds on the fullest card.
+def active_run(run: Run, samples: Mapping[str, GpuSample], loads: Mapping[RunId, RunSample] = {}) -> ActiveRun:
+    """A run with a worker, and what it may still allocate: its estimate less what it holds on the fullest card, or of
+    the host's memory (`loads`).
 
     Where the driver does not tell memory by process (some containers), a run that trains is taken to have all of it.
     One that was started by hand is on whatever GPUs its processes are.
@@ -97,7 +107,34 @@ def active_run(run: Run, samples: Mapping[str, GpuSample]) -> ActiveRun:
             promised = max(run.estimate_bytes - min(measured), 0)
         elif run.step == 0:
             promised = run.estimate_bytes
-    return ActiveRun(run.id, gpus, promised, run.share)
+    elif run.estimate_bytes is not None and not samples:
+        promised = max(run.estimate_bytes - _resident(loads, run.id), 0)
+    return ActiveRun(run.id, gpus, promised, run.share, run.estimate_bytes is not None)
+
+
+def active_engine(
+    key: str, state: EngineState, samples: Mapping[str, GpuSample], loads: Mapping[RunId, RunSample]
+) -> ActiveEngine:
+    """An engine, and what it may still allocate."""
+    promised, size = 0, state.estimate_bytes
+    if size is not None:
+        held = [run_memory(samples[gpu], key) for gpu in state.gpus if gpu in samples]
+        taken = max((amount or 0 for amount in held), default=0) if state.gpus else _resident(loads, key)
+        promised = max(size - taken, 0)
+    return ActiveEngine(key, state.base, state.gpus, promised, size)
+
+
+def host_memory(snapshot: Snapshot) -> Gpu | None:
+    """Where engines are placed on a machine without a GPU: its memory, or what a control group leaves of it."""
+    host = snapshot.host
+    if host is None or host.memory_bytes is None or host.memory_free_bytes is None:
+        return None
+    return Gpu(HOST, host.memory_bytes, host.memory_free_bytes)
+
+
+def _resident(loads: Mapping[RunId, RunSample], name: RunId) -> int:
+    load = loads.get(name)
+    return 0 if load is None else load.rss_bytes or 0
 
 
 def run_environment(

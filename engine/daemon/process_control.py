@@ -20,6 +20,8 @@ from engine.base.workspace import LOG
 
 START_TOLERANCE_SECONDS = 2.0
 """psutil adds the boot time, which moves when the clock is set; no kernel hands a pid out again this soon."""
+STATUS_SECONDS = 1.0
+"""How long the exit code of a worker that is gone may take to arrive through the warm process."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 

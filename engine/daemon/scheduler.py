@@ -12,154 +12,40 @@ The order is priority, then the queue's own order. Each run in turn gets the GPU
 * A run that could not start even if all our runs ended (someone else's process, too few GPUs, too little memory) keeps
   nothing: the machine would stand idle for as long as it waits.
 * Runs that want no GPU, and all runs on a machine without one, take CPU slots.
+* An engine, which answers for the server, takes memory only: beside any run, by what each needs at most. One that is in
+  the way of a run, or of another engine, is told to give way, and is placed behind that run the next time. On a machine
+  without a GPU engines are placed in its memory; a run there waits for nothing but engines that give way.
 """
 
-import enum
-from dataclasses import dataclass, field
-
 from engine.base.messages import msg
-from engine.base.units import GIB, duration
-
-CPU_SLOTS = "cpu_slots"
-"""The name in the store's `meta` of how many runs may train on the CPU at the same time."""
-FOREIGN_MEMORY_IGNORED_BYTES = GIB
-"""A display server or an idle notebook; a GPU with more than this of others is no place for a run of unknown size."""
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignProcess:
-    """A process on a GPU that is not one of our runs."""
-
-    pid: int
-    user: str | None = None
-    memory_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One GPU, or MIG slice, as the driver sees it now."""
-
-    id: str
-    """Index or UUID: the name by which runs are pinned to it."""
-    total_bytes: int
-    free_bytes: int
-    foreign: tuple[ForeignProcess, ...] = ()
-    other_names: tuple[str, ...] = ()
-    """By which it may be pinned too, such as its UUID beside its index."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dependency:
-    run: int
-    state: str | None
-    """The state of the run to be done first; None when it was deleted."""
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingRun:
-    """One queued run; `State.waiting` lists them in the queue's own order."""
-
-    id: int
-    priority: int = 0
-    held: bool = False
-    after: tuple[Dependency, ...] = ()
-    not_before: float | None = None
-    """A retry pauses until then."""
-    gpus_wanted: int = 1
-    """0 for a run that is to use no GPU; on a machine without any, 1 means a CPU slot too."""
-    pinned: tuple[str, ...] = ()
-    """Only these GPUs will do."""
-    estimate_bytes: int | None = None
-    """Peak memory on each of its GPUs; None when nobody knows."""
-    share: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ActiveRun:
-    """A run that has a worker, or has been promised one; until its process is gone, and its memory with it."""
-
-    id: int
-    gpus: tuple[str, ...] = ()
-    """Empty for a run in a CPU slot."""
-    promised_bytes: int = 0
-    """On each of its GPUs: its estimate less what it has allocated so far, at least 0."""
-    share: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """All a decision rests on."""
-
-    waiting: tuple[WaitingRun, ...] = ()
-    active: tuple[ActiveRun, ...] = ()
-    gpus: tuple[Gpu, ...] = ()
-    cpu_slots: int = 1
-    disk_full: str = ""
-    """What is full, in words; nothing starts then."""
-    now: float = 0.0
-
-
-class WaitKind(enum.StrEnum):
-    """Why a run waits, in one word that lists can show."""
-
-    HELD = "held"
-    AFTER = "after"
-    """Another run has to be done first."""
-    LATER = "later"
-    """A pause before the next attempt."""
-    DISK = "disk"
-    BUSY = "busy"
-    """GPUs or CPU slots are taken by our own runs."""
-    MEMORY = "memory"
-    """GPUs are there, but too little of their memory is free."""
-    KEPT = "kept"
-    """A GPU is free, and kept for a run further in front."""
-    NEVER = "never"
-    """This machine cannot run it as it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    run: int
-    gpus: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    run: int
-    kind: WaitKind
-    reason: str
-    """In the user's words, without the run's name."""
-
-
-Decision = Start | Wait
-
-
-@dataclass(slots=True)
-class _Slot:
-    """One GPU while a decision is being made."""
-
-    gpu: Gpu
-    free: int
-    runs: list[int] = field(default_factory=list)
-    exclusive: bool = False
-    """One of its runs shares with nobody."""
-    kept_for: WaitingRun | None = None
-
-    @property
-    def foreign_bytes(self) -> int:
-        return sum(process.memory_bytes or 0 for process in self.gpu.foreign)
-
-    def names(self) -> tuple[str, ...]:
-        return (self.gpu.id, *self.gpu.other_names)
+from engine.base.units import duration
+from engine.daemon.scheduler_state import (
+    HOST,
+    ActiveEngine,
+    Decision,
+    GiveWay,
+    Slot,
+    Start,
+    StartEngine,
+    State,
+    Wait,
+    WaitEngine,
+    WaitingEngine,
+    WaitingRun,
+    WaitKind,
+)
+from engine.daemon.wait_reasons import cpu_reason, dependency_reason, explain, gib, memory_reason, never_reason
 
 
 def decide(state: State) -> list[Decision]:
-    """One decision for each waiting run, in the order in which they take their turn."""
-    slots = _slots(state)
+    """One decision for each waiting run, in the order in which they take their turn, and for each wanted engine; and
+    which engines are to give way."""
+    slots, host = _slots(state), _host(state)
+    places = slots or ([host] if host else [])
+    queued = {run.id for run in state.waiting}
+    decisions = [d for engine in state.wanted if engine.behind not in queued for d in _place_engine(engine, places)]
     cpu_free = state.cpu_slots - sum(not run.gpus for run in state.active)
     cpu_kept_for: int | None = None
-    decisions: list[Decision] = []
     for run in sorted(state.waiting, key=lambda run: -run.priority):  # stable: the queue's order within a priority
         blocked = _blocked(run, state)
         if blocked:
@@ -167,24 +53,98 @@ def decide(state: State) -> list[Decision]:
         elif run.gpus_wanted == 0 or (not slots and run.gpus_wanted == 1 and not run.pinned):
             if cpu_free > 0:
                 cpu_free -= 1
-                decisions.append(Start(run.id))
+                decisions += _start_on_cpu(run, host)
                 continue
-            decisions.append(Wait(run.id, WaitKind.BUSY, _cpu_reason(state, cpu_kept_for)))
+            decisions.append(Wait(run.id, WaitKind.BUSY, cpu_reason(state, cpu_kept_for)))
             cpu_kept_for = cpu_kept_for or run.id
         else:
-            decisions.append(_place(run, slots))
+            decisions += _place(run, slots)
+    decisions += [d for engine in state.wanted if engine.behind in queued for d in _place_engine(engine, places)]
     return decisions
 
 
-def _slots(state: State) -> list[_Slot]:
-    slots = [_Slot(gpu, gpu.free_bytes) for gpu in state.gpus]
+def _slots(state: State) -> list[Slot]:
+    slots = [Slot(gpu, gpu.free_bytes) for gpu in state.gpus]
     for run in state.active:
         for slot in slots:
             if not set(run.gpus).isdisjoint(slot.names()):
                 slot.free -= run.promised_bytes
                 slot.runs.append(run.id)
                 slot.exclusive |= not run.share
+                slot.known &= run.known
+    for engine in state.engines:
+        for slot in slots:
+            if not set(engine.gpus).isdisjoint(slot.names()):
+                slot.free -= engine.promised_bytes
+                slot.engines.append(engine)
     return slots
+
+
+def _host(state: State) -> Slot | None:
+    if state.gpus or state.host is None:
+        return None
+    host = Slot(state.host, state.host.free_bytes)
+    host.runs = [run.id for run in state.active if not run.gpus]
+    host.engines = [engine for engine in state.engines if not engine.gpus]
+    host.free -= sum(run.promised_bytes for run in state.active if not run.gpus)
+    host.free -= sum(engine.promised_bytes for engine in state.engines if not engine.gpus)
+    return host
+
+
+def _start_on_cpu(run: WaitingRun, host: Slot | None) -> list[Decision]:
+    """Start the run in a free CPU slot, once engines that hold the memory it needs have left."""
+    if host is None:
+        return [Start(run.id)]
+    needed = run.estimate_bytes or 0
+    if needed > host.free and host.engines:
+        ways = _give_ways(host, needed - host.free, run.id)
+        return [*ways, Wait(run.id, WaitKind.MEMORY, memory_reason(needed, host))]
+    host.free -= needed
+    host.runs.append(run.id)
+    return [Start(run.id)]
+
+
+def _give_ways(slot: Slot, needed: int | None, run: int | None) -> list[Decision]:
+    """Of the engines on it as many as free so much; None: all."""
+    ways: list[Decision] = []
+    for engine in slot.engines:
+        if isinstance(engine, ActiveEngine) and (needed is None or needed > 0):
+            ways.append(GiveWay(engine.key, run))
+            needed = None if needed is None or engine.estimate_bytes is None else needed - engine.estimate_bytes
+    return ways
+
+
+def _place_engine(engine: WaitingEngine, places: list[Slot]) -> list[Decision]:
+    """Start the engine where its memory is free, or say what it waits for."""
+    if not places:
+        return [StartEngine(engine.key)]
+    size = engine.estimate_bytes
+    largest = max(places, key=lambda slot: slot.gpu.total_bytes)
+    if size is not None and size > largest.gpu.total_bytes:
+        reason = msg(
+            "needs ~{size} GiB, more than the {total} of {device_name}",
+            size=gib(size),
+            total=gib(largest.gpu.total_bytes),
+            device_name="this machine" if largest.gpu.id == HOST else "the largest GPU",
+        )
+        return [WaitEngine(engine.key, reason)]
+    fitting = [slot for slot in places if slot.kept_for is None and _has_room(engine, slot)]
+    if fitting:
+        slot = min(fitting, key=lambda slot: (len(slot.runs), len(slot.engines), slot.foreign_bytes, -slot.free))
+        slot.free -= size or 0
+        slot.engines.append(engine)
+        return [StartEngine(engine.key, () if slot.gpu.id == HOST else (slot.gpu.id,))]
+    best = max(places, key=lambda slot: slot.free + slot.engine_bytes)
+    ways = []
+    if not best.runs or (size is not None and best.known and size <= best.free + best.engine_bytes):
+        ways = _give_ways(best, None if size is None else size - best.free, None)
+    return [*ways, WaitEngine(engine.key, msg("waits for room: {reason}", reason=memory_reason(size, best)))]
+
+
+def _has_room(engine: WaitingEngine, slot: Slot) -> bool:
+    if engine.estimate_bytes is None:
+        return slot.gpu.id == HOST or not (slot.runs or slot.engines or slot.others_bytes)
+    return slot.known and engine.estimate_bytes <= slot.free
 
 
 def _blocked(run: WaitingRun, state: State) -> Wait | None:
@@ -193,7 +153,7 @@ def _blocked(run: WaitingRun, state: State) -> Wait | None:
         return Wait(run.id, WaitKind.HELD, "held by you")
     unfinished = [dependency for dependency in run.after if dependency.state != "done"]
     if unfinished:
-        return Wait(run.id, WaitKind.AFTER, "; ".join(map(_dependency_reason, unfinished)))
+        return Wait(run.id, WaitKind.AFTER, "; ".join(map(dependency_reason, unfinished)))
     if run.not_before is not None and run.not_before > state.now:
         return Wait(
             run.id,
@@ -205,189 +165,59 @@ def _blocked(run: WaitingRun, state: State) -> Wait | None:
     return None
 
 
-def _place(run: WaitingRun, slots: list[_Slot]) -> Decision:
+def _place(run: WaitingRun, slots: list[Slot]) -> list[Decision]:
     """Start the run on the best GPUs there are, or keep its place and say what it waits for."""
     count = run.gpus_wanted
     allowed = [slot for slot in slots if not run.pinned or not set(run.pinned).isdisjoint(slot.names())]
-    never = _never(run, allowed, slots)
+    never = never_reason(run, allowed, slots)
     if never:
-        return Wait(run.id, WaitKind.NEVER, never)
+        return [Wait(run.id, WaitKind.NEVER, never)]
     fitting = [slot for slot in allowed if slot.kept_for is None and _fits_on(run, slot)]
     if len(fitting) >= count:
-        chosen = sorted(fitting, key=lambda slot: (len(slot.runs), _most_on_a_gpu(slot), slot.gpu.total_bytes))[:count]
+        chosen = sorted(
+            fitting,
+            key=lambda slot: (len(slot.runs), len(slot.engines), slot.others_bytes, slot.gpu.total_bytes),
+        )[:count]
         for slot in chosen:
             slot.free -= run.estimate_bytes or 0
             slot.runs.append(run.id)
             slot.exclusive |= not run.share or run.estimate_bytes is None  # what nobody knows leaves room for nobody
-        return Start(run.id, tuple(slot.gpu.id for slot in slots if slot in chosen))
-    wait = _explain(run, allowed, fitting)
+            slot.known &= run.estimate_bytes is not None
+        return [Start(run.id, tuple(slot.gpu.id for slot in slots if slot in chosen))]
+    wait = explain(run, allowed, fitting)
+    behind_engines = [
+        slot
+        for slot in allowed
+        if slot.kept_for is None and slot not in fitting and slot.engines and _fits_on(run, slot, engines_leave=True)
+    ][: count - len(fitting)]
+    if len(fitting) + len(behind_engines) == count:
+        ways: list[Decision] = []
+        for slot in behind_engines:
+            ways += _give_ways(slot, None if run.estimate_bytes is None else run.estimate_bytes - slot.free, run.id)
+        for slot in (*fitting, *behind_engines):
+            slot.kept_for = run
+        return [*ways, wait]
     keepable = [slot for slot in allowed if slot.kept_for is None and _will_fit(run, slot)]
     if len(keepable) >= count:
-        keepable.sort(key=lambda slot: (slot not in fitting, len(slot.runs), _most_on_a_gpu(slot)))
+        keepable.sort(key=lambda slot: (slot not in fitting, len(slot.runs), slot.others_bytes))
         for slot in keepable[:count]:
             slot.kept_for = run
-    return wait
+    return [wait]
 
 
-def _fits_on(run: WaitingRun, slot: _Slot) -> bool:
-    """Whether the run may start on this GPU now."""
+def _fits_on(run: WaitingRun, slot: Slot, engines_leave: bool = False) -> bool:
+    """Whether the run may start on this GPU now, or once the engines on it have left."""
     if slot.runs and (slot.exclusive or not run.share or run.estimate_bytes is None):
         return False
     if run.estimate_bytes is None:
-        return _most_on_a_gpu(slot) == 0
-    return run.estimate_bytes <= slot.free
+        return slot.others_bytes == 0 and (engines_leave or not slot.engines)
+    return run.estimate_bytes <= slot.free + (slot.engine_bytes if engines_leave else 0)
 
 
-def _will_fit(run: WaitingRun, slot: _Slot) -> bool:
+def _will_fit(run: WaitingRun, slot: Slot) -> bool:
     """Whether it may once our own runs on this GPU have ended, others' processes staying as they are."""
     if run.estimate_bytes is None:
-        return _most_on_a_gpu(slot) == 0
+        return slot.others_bytes == 0
     if not slot.runs:
-        return run.estimate_bytes <= slot.free
+        return run.estimate_bytes <= slot.free + slot.engine_bytes
     return run.estimate_bytes <= slot.gpu.total_bytes - slot.foreign_bytes
-
-
-def _most_on_a_gpu(slot: _Slot) -> int:
-    """Bytes of other people's processes, if they are worth speaking of."""
-    return slot.foreign_bytes if slot.foreign_bytes > FOREIGN_MEMORY_IGNORED_BYTES else 0
-
-
-# the reasons, in words
-
-
-def _never(run: WaitingRun, allowed: list[_Slot], slots: list[_Slot]) -> str:
-    """Why this machine cannot run it as it is; empty if it can."""
-    count = run.gpus_wanted
-    if not slots:
-        return msg("asks for {count}; this machine has none", count=_gpus(count))
-    if run.pinned and len(allowed) < count:
-        names = {name for slot in slots for name in slot.names()}
-        missing = [name for name in run.pinned if name not in names]
-        if missing:
-            return msg("pinned to GPU {missing}, which this machine does not have", missing=", ".join(missing))
-        return msg("asks for {count} and is pinned to {num_allowed}", count=_gpus(count), num_allowed=len(allowed))
-    if len(slots) < count:
-        return msg("asks for {count}; this machine has {num_slots}", count=_gpus(count), num_slots=len(slots))
-    if run.estimate_bytes is not None:
-        large = [slot for slot in allowed if slot.gpu.total_bytes >= run.estimate_bytes]
-        if len(large) < count:
-            largest = max(slot.gpu.total_bytes for slot in allowed)
-            on_each = " on each GPU" if count > 1 else ""
-            return msg(
-                "needs ~{estimate_bytes} GiB{on_each}, more than the {largest} of the largest GPU",
-                estimate_bytes=_gib(run.estimate_bytes),
-                on_each=on_each,
-                largest=_gib(largest),
-            )
-    return ""
-
-
-def _explain(run: WaitingRun, allowed: list[_Slot], fitting: list[_Slot]) -> Wait:
-    """Why it cannot start now. A GPU that only lacks memory says more than one that is simply busy."""
-    short = [
-        slot for slot in allowed if slot.kept_for is None and slot not in fitting and _only_lacks_memory(run, slot)
-    ]
-    kept = [(slot, slot.kept_for) for slot in allowed if slot.kept_for is not None]
-    busy = [slot for slot in allowed if slot.kept_for is None and slot not in fitting and slot not in short]
-    parts = []
-    if run.gpus_wanted > 1:
-        parts.append(
-            msg(
-                "needs {gpus_wanted} GPUs together, {num_fitting} free",
-                gpus_wanted=run.gpus_wanted,
-                num_fitting=len(fitting),
-            )
-        )
-    if short:
-        best = max(short, key=lambda slot: slot.free)
-        parts.append(_memory_reason(run, best))
-        kind = WaitKind.MEMORY
-    elif kept and not all(slot.runs for slot, _ in kept):
-        kind = WaitKind.KEPT
-    else:
-        kind = WaitKind.BUSY
-    if kind is not WaitKind.MEMORY:
-        for slot, front in kept[:2]:
-            together = (
-                msg(", which needs {gpus_wanted} together", gpus_wanted=front.gpus_wanted)
-                if front.gpus_wanted > 1
-                else ", ahead in the queue"
-            )
-            parts.append(
-                msg(
-                    "GPU {id} is kept for run {front_id}{together}",
-                    id=slot.gpu.id,
-                    front_id=front.id,
-                    together=together,
-                )
-            )
-        parts += [msg("GPU {id} is used by run {slot}", id=slot.gpu.id, slot=_runs(slot)) for slot in busy[:2]]
-        more = max(len(kept) - 2, 0) + max(len(busy) - 2, 0)
-        if more:
-            parts.append(msg("{more} more taken", more=_gpus(more)))
-    return Wait(run.id, kind, "; ".join(parts))
-
-
-def _only_lacks_memory(run: WaitingRun, slot: _Slot) -> bool:
-    return not slot.runs or (run.share and not slot.exclusive and run.estimate_bytes is not None)
-
-
-def _memory_reason(run: WaitingRun, slot: _Slot) -> str:
-    free = _gib(max(slot.free, 0))
-    users = []
-    for process in sorted(slot.gpu.foreign, key=lambda process: -(process.memory_bytes or 0))[:2]:
-        users.append(f"pid {process.pid}" + (f" of {process.user}" if process.user else ""))
-    if slot.runs:
-        users.append(f"run {_runs(slot)}")
-    by = msg(": used by {users}", users=", ".join(users)) if users else ""
-    if run.estimate_bytes is None:
-        return msg(
-            "nobody knows how much memory it needs, and GPU {id} has {free} GiB free{by}",
-            id=slot.gpu.id,
-            free=free,
-            by=by,
-        )
-    return msg(
-        "needs ~{estimate_bytes} GiB, GPU {id} has {free} free{by}",
-        estimate_bytes=_gib(run.estimate_bytes),
-        id=slot.gpu.id,
-        free=free,
-        by=by,
-    )
-
-
-def _dependency_reason(dependency: Dependency) -> str:
-    if dependency.state is None:
-        return msg("after run {run}, which was deleted", run=dependency.run)
-    if dependency.state in ("failed", "stopped", "interrupted"):
-        was = "was " if dependency.state != "failed" else ""
-        return msg("after run {run}, which {was}{state}", run=dependency.run, was=was, state=dependency.state)
-    return msg("after run {run} ({state})", run=dependency.run, state=dependency.state)
-
-
-def _cpu_reason(state: State, kept_for: int | None) -> str:
-    if state.cpu_slots <= 0:
-        return "this machine is set to run nothing on its CPU"
-    runs = ", ".join(str(run.id) for run in state.active if not run.gpus)
-    slots = (
-        "the CPU slot is" if state.cpu_slots == 1 else msg("all {cpu_slots} CPU slots are", cpu_slots=state.cpu_slots)
-    )
-    if kept_for is not None:
-        return msg("{slots} taken; run {kept_for} is next", slots=slots, kept_for=kept_for)
-    return (
-        msg("{slots} used by run {runs}", slots=slots, runs=runs)
-        if runs
-        else msg("{slots} given to runs ahead in the queue", slots=slots)
-    )
-
-
-def _runs(slot: _Slot) -> str:
-    return ", ".join(map(str, slot.runs))
-
-
-def _gpus(count: int) -> str:
-    return "1 GPU" if count == 1 else f"{count} GPUs"
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f}"

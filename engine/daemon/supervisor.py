@@ -21,11 +21,12 @@ from engine.base.log_tail import last_lines
 from engine.base.messages import msg
 from engine.base.oom_kills import OomWatch
 from engine.base.units import duration
-from engine.base.worker_process import locked_log, spawn_worker, started_at, worker_alive
+from engine.base.worker_process import started_at, worker_alive
 from engine.base.workspace import LOG, Workspace
 from engine.daemon import process_control, retry_policy
 from engine.daemon.exit_status import ExitCause, ExitEvidence, ExitStatus, classify_exit
-from engine.daemon.forkserver_client import ForkServer, ForkServerUnavailable
+from engine.daemon.forkserver_client import ForkServer
+from engine.daemon.launch import launch
 from engine.daemon.limits import Limits
 from engine.daemon.retry_policy import GpuMemory
 from engine.daemon.worker_end import is_ours, last_output, rebooted_since_start, signal_sent_before
@@ -39,8 +40,6 @@ from engine.store.run_records import ACTIVE, Event, Run, RunState
 from engine.store.store_errors import StoreError
 from engine.store.transactions import write
 
-_STATUS_SECONDS = 1.0
-"""How long the exit code of a worker that is gone may take to arrive through the warm process."""
 _ALL = 1_000_000
 """Events of a run that has ended: how it began may lie thousands of them back."""
 
@@ -104,20 +103,11 @@ class Supervisor:
         point = "latest" if run.resume_step is None else str(run.resume_step)
         if not folder.is_dir():
             raise FileNotFoundError(2, "its folder is gone", str(folder))
-        if self.fork_server.state == "ready":
-            with locked_log(folder) as held:
-                try:
-                    worker.pid = self.fork_server.start(folder, point, environment, self.workspace.root, held)
-                except ForkServerUnavailable as reason:
-                    log.warning("run %d is spawned, not forked: %s", run.id, reason)
-        how = "forked"
-        if worker.pid is None:
-            how = "spawned"
-            worker.process = spawn_worker(folder, point, command=self.command, environment=environment)
-            worker.pid = worker.process.pid
+        words, root = ["--from", point], self.workspace.root
+        worker.pid, worker.process = launch(self.fork_server, folder, words, environment, root, command=self.command)
         worker.started = started_at(worker.pid)
         worker.oom = OomWatch(worker.pid)
-        return worker.pid, how
+        return worker.pid, "spawned" if worker.process else "forked"
 
     # -- found again ---------------------------------------------------------------------------------------------
 
@@ -291,7 +281,7 @@ class Supervisor:
             if process_control.is_alive(worker.pid, worker.started, worker.folder):
                 return False
             worker.exited_at = worker.exited_at or time.monotonic()
-            if time.monotonic() - worker.exited_at < _STATUS_SECONDS:
+            if time.monotonic() - worker.exited_at < process_control.STATUS_SECONDS:
                 return False
         self._on_worker_exit(worker, worker.pid)
         return True

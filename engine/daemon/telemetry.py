@@ -19,7 +19,7 @@ from engine.base.workspace import Workspace
 from engine.daemon.limits import Limits
 from engine.daemon.retry_policy import GpuMemory
 from engine.monitor.monitor import Monitor
-from engine.monitor.samples import GpuSample, Snapshot, as_plain
+from engine.monitor.samples import GpuSample, RunId, Snapshot, as_plain
 from engine.monitor.usage import RunUsage, advance, ended, run_memory
 from engine.store import gpu_samples, queries, queue
 from engine.store.connect import Connection
@@ -102,9 +102,12 @@ class Telemetry:
         for window in self._windows.values():
             window.usage = replace(window.usage, last={})
 
-    def watch(self, workers: Mapping[int, tuple[int, float | None]]) -> None:
-        """The live workers: run to pid and start time."""
-        self._monitor.watch({run_id: process for run_id, process in workers.items()})
+    def watch(
+        self, workers: Mapping[int, tuple[int, float | None]], engines: Mapping[str, tuple[int, float | None]] = {}
+    ) -> None:
+        """The live workers: run to pid and start time. `engines`: by their names, watched and not recorded."""
+        watched: dict[RunId, tuple[int, float | None]] = dict(workers.items())
+        self._monitor.watch(watched | dict(engines.items()))
         for run_id in self._windows.keys() - workers.keys():
             self._end(run_id)
             del self._windows[run_id]

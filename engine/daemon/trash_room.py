@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.base.disk_room import lack_of_room
 from engine.base.messages import msg
 from engine.base.workspace import Workspace
-from engine.daemon.scheduler import WaitKind
+from engine.daemon.scheduler_state import WaitKind
 from engine.store import queries, queue, trash
 from engine.store.connect import Connection
 from engine.store.run_records import Run

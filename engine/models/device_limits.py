@@ -14,6 +14,15 @@ HOST_SHARE = 0.9
 LOGITS_BUDGET_BYTES = 2**30
 """float32 logits of one chunk. Larger than this, they are computed in chunks and again in the backward pass."""
 
+ANSWER_CACHE_BYTES = {"cpu": 2**30, "cuda": 2 * 2**30}
+"""Keys and values of the answers that an engine writes at a time; more rows than fit take their turn."""
+ANSWER_ROWS = 64
+"""Answers that an engine writes at a time."""
+PREFILL_TOKENS = 4096
+"""Prompt tokens that are read in one pass."""
+MOST_ADAPTERS = 16
+"""That are kept in memory over one base."""
+
 
 def cpu_is_good_at_bfloat16() -> bool:
     """Whether the processor multiplies in bfloat16 (AMX or AVX512-BF16), by the kernel's list of what it can."""

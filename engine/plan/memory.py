@@ -145,9 +145,9 @@ def shape_estimate(
         workspace = lookups * how.weights * shape.embedding
         moments.append(held | after_forward | {"activations": embedded, "workspace": workspace})
     parts = max(moments, key=lambda sizes: sum(sizes.values()))
-    kernels = _CPU_KERNELS_BYTES if inputs.device == "cpu" and how.cast else 0
+    kernels = host_context(how) - _CPU_LIBRARIES_BYTES if inputs.device == "cpu" else 0
     if inputs.device == "cpu":  # resident as all the rest is, and measured with it
-        parts = parts | {"context": _CPU_LIBRARIES_BYTES + kernels}
+        parts = parts | {"context": host_context(how)}
     parts = {name: round(inputs.correction * value) for name, value in parts.items()}
     if inputs.device == "cuda":
         parts["context"] = CUDA_CONTEXT_BYTES
@@ -236,17 +236,25 @@ def packed_bytes(linear: Linear) -> tuple[int, int]:
     return math.ceil(linear.weights / 2), blocks + 4 * math.ceil(blocks / _BLOCK_ABSMAX) + _CODES
 
 
+def host_context(how: Arithmetic) -> int:
+    """What a process holds on the CPU beside its tensors."""
+    return _CPU_LIBRARIES_BYTES + (_CPU_KERNELS_BYTES if how.cast else 0)
+
+
+def weights_bytes(config: RunConfig, shape: ModelShape, how: Arithmetic) -> dict[str, int]:
+    """The base model by part, as it is held."""
+    if config.method.kind != "qlora":
+        return {"weights": how.weights * shape.parameters}
+    packed, constants = (sum(sizes) for sizes in zip(*map(packed_bytes, shape.linears), strict=True))
+    weights = shape.layers * packed + how.weights * (shape.parameters - shape.matrices)
+    return {"weights": weights, "quantisation": shape.layers * constants}
+
+
 def _resident_bytes(
     config: RunConfig, shape: ModelShape, how: Arithmetic, adapter: Adapter | None, trainable: int, checkpointing: bool
 ) -> dict[str, int]:
     """What is there from the first optimizer step on."""
-    parts: dict[str, int] = {}
-    if config.method.kind == "qlora":
-        packed, constants = (sum(sizes) for sizes in zip(*map(packed_bytes, shape.linears), strict=True))
-        parts["weights"] = shape.layers * packed + how.weights * (shape.parameters - shape.matrices)
-        parts["quantisation"] = shape.layers * constants
-    else:
-        parts["weights"] = how.weights * shape.parameters
+    parts = weights_bytes(config, shape, how)
     width = how.weights if how.full else 4
     if adapter:
         parts["adapter"] = width * trainable

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import anyio.to_thread
 from starlette.requests import Request
 
+from engine.base.engine_folder import ask_to_leave
 from engine.base.workspace import Workspace
 from engine.control import Control
 from engine.plan.cost import read_prices
@@ -65,8 +66,8 @@ class Context:
             yield conn
 
     def close(self) -> None:
-        """Ends the engines."""
-        self.engines.stop()
+        """Lets the engines leave."""
+        ask_to_leave(self.workspace)
         self._changes.submit(self._close_control)
         self._changes.shutdown()
         self.usage.write()

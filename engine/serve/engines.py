@@ -1,155 +1,125 @@
-"""The processes that hold models, one for each base, and asking them.
+"""Asking the processes that hold models, one for each base.
 
-An engine listens on a Unix socket in a folder that nobody else may enter. It is started at the first request for its
-base; when it dies, what it was answering ends with an error and the next request starts it anew.
+The daemon starts them (`engine.daemon.engine_watch`): an engine that is needed and not there is asked for, and whoever
+asked the server waits for it, or is told what it waits for and when to come again. When an engine dies, what it was
+answering ends with an error; what it had not begun is asked of the next one.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import json
-import os
-import signal
-import socket
-import subprocess
+import re
 import time
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 
-from engine.base.worker_process import how_it_left, worker_command, worker_environment
+import anyio.to_thread
+
+from engine.base.engine_folder import EngineFolder, EngineWish
 from engine.base.workspace import Workspace
+from engine.daemon import daemon_client
+from engine.models.device_limits import cpu_is_good_at_bfloat16
+from engine.plan.engine_memory import answering_bytes
+from engine.plan.hardware import queue_device
+from engine.plan.memory import EstimateInputs
 from engine.runs.model_refs import ModelRef
 from engine.serve.api_errors import ApiError
 
 RETRY_SECONDS = 2
+_START_SECONDS = 60.0
+"""For a daemon that is started, and a first engine that imports torch, on a busy machine."""
+_ASK_AGAIN_SECONDS = 1.0
+"""A wish is repeated: the daemon that has taken it may be gone."""
 _LONGEST_LINE = 64 * 2**20
-_FAST_DEATHS, _FAST_SECONDS = 3, 60.0
-"""An engine that dies so often in so short a time is left alone for as long."""
 
 
 class Engines:
-    """Of one server."""
+    """Of one workspace."""
 
     def __init__(self, workspace: Workspace) -> None:
-        self._folder = workspace.private / "engines"
-        self._engines: dict[str, _Engine] = {}
+        self._workspace = workspace
+        self._asked_at: dict[str, float] = {}
+        """By the engine's name: when the daemon was last asked for it, by `monotonic()`."""
 
     async def ask(self, ref: ModelRef, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        """The engine's lines on this request, without `done`. Raises ApiError for `error`, and where it dies. Closing
-        the generator cancels the request."""
-        engine = self._engine(ref)
-        reader, writer = await engine.connect()
-        try:
-            writer.write(json.dumps({"model": ref.to_json(), **request}).encode() + b"\n")
-            while line := await reader.readline():
-                event = json.loads(line)
-                if event["kind"] == "done":
-                    return
-                if event["kind"] == "error":
-                    raise _refusal(event)
-                yield event
-            raise engine.died()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            raise engine.died() from None
-        finally:
-            writer.close()
+        """The engine's lines on this request, without `done`. Raises ApiError for `error`, where there is no
+        room for an engine, and where it dies. Closing the generator cancels the request."""
+        question = json.dumps({"model": ref.to_json(), **request}).encode() + b"\n"
+        folder = self._folder(ref)
+        for is_last in (False, True):
+            is_begun = False
+            reader, writer = await self._connect(folder, ref)
+            try:
+                writer.write(question)
+                while line := await reader.readline():
+                    is_begun = True
+                    event = json.loads(line)
+                    if event["kind"] == "done":
+                        return
+                    if event["kind"] == "error":
+                        raise _refusal(event)
+                    yield event
+            except (ConnectionError, asyncio.IncompleteReadError, ValueError):
+                pass
+            finally:
+                writer.close()
+            if is_begun or is_last:
+                raise _unavailable(
+                    f"The model's process has died, and is started again at the next request. Log: {folder.log}"
+                )
 
-    def stop(self) -> None:
-        """End all of them."""
-        for engine in self._engines.values():
-            engine.stop()
-
-    def pids(self) -> list[int]:
-        """Of those that live."""
-        return [engine.process.pid for engine in self._engines.values() if engine.lives]
-
-    def _engine(self, ref: ModelRef) -> "_Engine":
+    def _folder(self, ref: ModelRef) -> EngineFolder:
         config = ref.config
         same = (ref.base, config.model.revision, config.method.kind == "qlora", config.model.dtype)
-        key = hashlib.sha256(repr(same).encode()).hexdigest()[:16]
-        engine = self._engines.get(key)
-        if engine is None:
-            engine = self._engines[key] = _Engine(self._folder, key)
-        return engine
+        slug = re.sub(r"[^a-z0-9.]+", "-", ref.base.rstrip("/").rpartition("/")[2].lower()).strip("-.")[:24]
+        name = f"{slug or 'model'}-{hashlib.sha256(repr(same).encode()).hexdigest()[:8]}"
+        return EngineFolder(self._workspace.private / "engines" / name)
+
+    async def _connect(self, folder: EngineFolder, ref: ModelRef) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Raises ApiError where there is no engine to be had now."""
+        began, seen_stamp, is_asked = time.monotonic(), _stamp(folder), False
+        while True:
+            try:
+                with folder.address() as address:
+                    return await asyncio.open_unix_connection(address, limit=_LONGEST_LINE)
+            except OSError:
+                pass
+            now = time.monotonic()
+            if is_asked and _stamp(folder) != seen_stamp and (state := folder.state()) and state.state == "waits":
+                raise _unavailable(f"The model cannot be loaded now: {state.reason}", state.retry_seconds)
+            if now - began > _START_SECONDS:
+                raise _unavailable("The daemon has not started the model's process. Its log: .finetop/daemon.log")
+            if now - self._asked_at.get(folder.name, 0.0) > _ASK_AGAIN_SECONDS:
+                self._asked_at[folder.name] = now
+                await anyio.to_thread.run_sync(self._ask_daemon, folder, ref)
+            is_asked = True
+            await asyncio.sleep(0.02 if now - began < 2.0 else 0.1)
+
+    def _ask_daemon(self, folder: EngineFolder, ref: ModelRef) -> None:
+        config = ref.config
+        if ref.base != config.model.name:
+            config = config.replace({"model.name": ref.base, "model.revision": ""})
+        device = queue_device(self._workspace)
+        inputs = EstimateInputs(device, True if device == "cuda" else cpu_is_good_at_bfloat16())
+        parts = answering_bytes(config, inputs)
+        name = ref.base.rstrip("/").rpartition("/")[2]
+        folder.want(EngineWish(name, sum(parts.values()), parts["cache"]) if parts else EngineWish(name))
+        daemon_client.ensure(self._workspace)
+
+
+def _stamp(folder: EngineFolder) -> int:
+    try:
+        return folder.state_file.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _refusal(event: dict[str, Any]) -> ApiError:
-    status = event["status"]
-    headers = {"retry-after": str(RETRY_SECONDS)} if status == 503 else {}
-    return ApiError(status, event["message"], code=event["code"], param=event["param"], headers=headers)
+    if event["status"] == 503:
+        return _unavailable(event["message"], code=event["code"])
+    return ApiError(event["status"], event["message"], code=event["code"], param=event["param"])
 
 
-class _Engine:
-    def __init__(self, folder: Path, key: str) -> None:
-        self._folder, self._path = folder, folder / f"{key}.sock"
-        self._folder_descriptor = -1
-        self._deaths: list[float] = []
-        self.process: subprocess.Popen[bytes] = None  # type: ignore[assignment]
-
-    @property
-    def lives(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    @property
-    def _address(self) -> str:
-        """Short, however deep the workspace lies: a socket's path may have 107 bytes."""
-        return f"/proc/self/fd/{self._folder_descriptor}/{self._path.name}"
-
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if not self.lives:
-            self._start()
-        try:
-            return await asyncio.open_unix_connection(self._address, limit=_LONGEST_LINE)
-        except OSError:
-            raise self.died() from None
-
-    def _start(self) -> None:
-        if self.process is not None and self.process.poll() != 0:  # 0: it had been idle
-            self._deaths = [*self._deaths, time.monotonic()][-_FAST_DEATHS:]
-            if len(self._deaths) == _FAST_DEATHS and time.monotonic() - self._deaths[0] < _FAST_SECONDS:
-                wait = _FAST_SECONDS - (time.monotonic() - self._deaths[0])
-                raise self.died(wait)
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chmod(self._folder, 0o700)
-        if self._folder_descriptor < 0:
-            self._folder_descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        log = open(self._path.with_suffix(".log"), "ab", opener=_private)  # noqa: SIM115, closed below
-        with listening, log:
-            listening.bind(self._address)
-            os.chmod(self._path, 0o600)
-            listening.listen(256)
-            self.process = subprocess.Popen(
-                worker_command(str(listening.fileno()), module="engine.worker.answer"),
-                stdin=subprocess.PIPE,  # its end is ours
-                stdout=log,
-                stderr=log,
-                pass_fds=(listening.fileno(),),
-                env=worker_environment(),
-                start_new_session=True,
-            )
-
-    def died(self, wait: float = RETRY_SECONDS) -> ApiError:
-        """Of a request that it can no longer answer."""
-        code = self.process.poll() if self.process is not None else None
-        how = f" It {how_it_left(code)}." if code is not None else ""
-        hint = " The largest process is killed when memory runs out." if code == -signal.SIGKILL else ""
-        log = self._path.with_suffix(".log")
-        message = f"The model's process is gone and is started again at the next request.{how}{hint} Log: {log}"
-        return ApiError(503, message, code="engine_unavailable", headers={"retry-after": f"{max(1, round(wait))}"})
-
-    def stop(self) -> None:
-        if self.lives:
-            self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(2)
-            self.process.kill()
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _unavailable(message: str, retry_seconds: float = RETRY_SECONDS, code: str | None = None) -> ApiError:
+    headers = {"retry-after": f"{max(1, round(retry_seconds))}"}
+    return ApiError(503, message, code=code or "engine_unavailable", headers=headers)

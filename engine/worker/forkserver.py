@@ -1,11 +1,12 @@
-"""`python -m engine.worker.forkserver FD`: a process that has everything imported, and forks a worker for each run.
+"""`python -m engine.worker.forkserver FD`: a process that has everything imported, and forks a worker for each run, and
+an engine for each model that the server answers with.
 
 Importing torch, transformers and peft takes 5 to 6 s of a processor; a fork of a process that has done it takes some
 milliseconds. A fork copies only the thread that calls it, and no state of the GPU driver, so this process must have
 neither: it never trains, never touches CUDA, and looks before every fork whether some library has started a thread.
 
 FD is one end of a socket pair whose messages are whole (SOCK_SEQPACKET), each a JSON object. The daemon sends
-`{"folder", "from", "environment", "cwd"}` and with it the run's locked log as a file descriptor. It receives
+`{"module", "words", "environment", "cwd"}` and with it the folder's locked log as a file descriptor. It receives
 `{"ready": seconds}` or `{"off": reason}` once, `{"pid": n}` or `{"error": reason}` for each run, and `{"exited": n,
 "status": wait status}` for each worker. When the other end closes, the daemon is gone: this process exits, and its
 workers go on without it.
@@ -29,13 +30,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engine.base.messages import msg, msg_n
-from engine.worker.__main__ import main as work
+from engine.base.worker_process import RUN
+from engine.worker.__main__ import main as train
+from engine.worker.answer.__main__ import main as answer
 from engine.worker.runtime.environment import set_environment
 
 MESSAGE_BYTES = 1 << 17
 """An environment is some KB; the kernel refuses single messages of more than about 200 KB."""
 _PRELOADED = (
     "engine.worker.train.loop",
+    "engine.worker.answer.answering",
     "engine.worker.runtime.heartbeat",
     "peft.tuners.lora",
     "safetensors.torch",
@@ -196,12 +200,13 @@ def _start(channel: socket.socket, request: dict[str, Any], descriptors: list[in
 
 
 def _become_worker(request: dict[str, Any], log: int) -> None:
-    """In the fork: the worker of a run. Never returns."""
+    """In the fork: the worker of a run, or an engine. Never returns."""
 
     def run() -> int:
-        sys.argv = ["engine.worker", request["folder"], "--from", request["from"]]
-        _name_process(f"finetop-{Path(request['folder']).name}")
+        sys.argv = [request["module"], *request["words"]]
+        _name_process(f"finetop-{Path(request['words'][0]).name}")
         _reseed()
+        work = train if request["module"] == RUN else answer
         return work(sys.argv[1:])
 
     become((os.open(os.devnull, os.O_RDONLY), log, log), request, run)

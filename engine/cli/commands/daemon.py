@@ -147,7 +147,7 @@ def _keep_slots(workspace: Workspace, slots: int) -> None:
     import contextlib
 
     from engine.cli.run_args import on_db_busy  # the store is opened only here
-    from engine.daemon.scheduler import CPU_SLOTS
+    from engine.daemon.scheduler_state import CPU_SLOTS
     from engine.store import queue
     from engine.store.connect import writer
 

@@ -101,7 +101,7 @@ def _prepare(workspace: Workspace) -> None:
     """Two runs at a time where there are two cores, and no daemon for ever. Only in a workspace made for the demo."""
     from engine.base.worker_process import cores
     from engine.daemon.limits import IDLE_EXIT
-    from engine.daemon.scheduler import CPU_SLOTS
+    from engine.daemon.scheduler_state import CPU_SLOTS
     from engine.store import queue
     from engine.store.connect import writer
 

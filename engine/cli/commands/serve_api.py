@@ -15,6 +15,7 @@ from engine.cli.key_commands import SCOPES, run_keys, run_usage
 from engine.daemon import daemon_client, server_state
 from engine.daemon.server_state import LOOPBACK, ServerStatus
 from engine.notify.notify_config import read_notify_config, webhook_secret
+from engine.present.engine_table import engine_lines, engines_json
 from engine.present.numbers import duration
 from engine.present.text import print_json, visible
 
@@ -130,12 +131,13 @@ use a tunnel: ssh -L {port}:127.0.0.1:{port} THIS_MACHINE"""
 def _status(workspace: Workspace, options: argparse.Namespace) -> int:
     running = server_state.status(workspace)
     if options.json:
-        print_json(_as_json(running))
+        print_json(_as_json(running) | {"engines": engines_json(workspace)})
     elif running is None:
         print("No server runs; `finetop serve --detach` starts one.")
     else:
         since = duration(max(0.0, time.time() - running.started))
         print(visible(msg("{url} (pid {pid}), for {since}", url=running.url, pid=running.pid, since=since)))
+        print("\n".join(engine_lines(workspace)) or "No model is loaded: an engine starts at the first request for it.")
     return 0 if running else 1
 
 

@@ -2,9 +2,11 @@
 
 import argparse
 
+from engine.base.engine_folder import live_engines
 from engine.base.messages import msg
 from engine.base.workspace import find_workspace
 from engine.monitor.samples import GpuProcess, GpuSample, Snapshot, as_plain
+from engine.present.engine_table import engine_lines, engines_json
 from engine.present.gpu_table import UNAVAILABLE, gpu_table
 from engine.present.numbers import size
 from engine.present.text import cut, fit, one_line, print_json
@@ -34,11 +36,14 @@ def run(args: argparse.Namespace) -> int:
     from engine.store.live_runs import live_runs  # with sqlite3: 10 ms, which --help need not pay
 
     workspace = find_workspace(args.workspace)
-    snapshot = read_once(workspace.root, runs=live_runs(workspace), rounds=2)
+    watched = live_runs(workspace)
+    watched.update({engine.name: (engine.use.pid, engine.state.started) for engine in live_engines(workspace)})
+    snapshot = read_once(workspace.root, runs=watched, rounds=2)
     if args.json:
-        print_json(as_plain(snapshot))
+        print_json(as_plain(snapshot) | {"engines": engines_json(workspace)})
     else:
-        print("\n".join(table(snapshot)))
+        engine_rows = engine_lines(workspace, WIDTH)
+        print("\n".join([*table(snapshot), *(["", *engine_rows] if engine_rows else [])]))
     return 0
 
 
@@ -78,10 +83,11 @@ def _biggest_first(row: tuple[GpuSample, GpuProcess]) -> tuple:
 
 
 def _run_lines(snapshot: Snapshot) -> list[str]:
-    if not snapshot.runs:
+    runs = {run: load for run, load in snapshot.runs.items() if isinstance(run, int)}  # engines have their own table
+    if not runs:
         return []
     lines = ["", f"{'run':>4} {'processes':>9}  {'cpu':>6}  {'memory':>7}  disk"]
-    for run, load in snapshot.runs.items():
+    for run, load in runs.items():
         disk = msg(
             "read {read_bytes_per_s}  write {write_bytes_per_s}",
             read_bytes_per_s=rate(load.read_bytes_per_s),

@@ -66,7 +66,7 @@ def _train(options: argparse.Namespace, control: Control, run_id: int, folder: P
     workers: list[subprocess.Popen] = []
 
     def start() -> subprocess.Popen:
-        workers.append(spawn_worker(folder, point))
+        workers.append(spawn_worker(folder, ["--from", point]))
         with _store_is_no_condition():
             control.began(folder, workers[0].pid)
         return workers[0]

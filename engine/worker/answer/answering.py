@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from engine.base.errors import EngineError, first_line
 from engine.base.messages import msg
 from engine.formats.examples import Example
+from engine.models.device_limits import ANSWER_ROWS
 from engine.runs.model_refs import ModelRef
 from engine.worker.answer.call_reader import CallForm, CallReader
 from engine.worker.answer.prompt_logprobs import prompt_logprobs
@@ -25,8 +26,6 @@ from engine.worker.model.load import Precision, check_vocabulary, table_position
 from engine.worker.model.loss import LOSS_TOLERANCE, PackedLoss, choose_loss
 from engine.worker.model.out_of_memory import is_out_of_memory
 from engine.worker.runtime.resume_checks import probe_indices
-
-_MOST_ROWS = 64
 
 
 class Asker(Protocol):
@@ -74,8 +73,9 @@ class Row:
 class Answering:
     """The models of one process."""
 
-    def __init__(self) -> None:
-        self.most_requests = _MOST_ROWS
+    def __init__(self, cache_bytes: int | None = None) -> None:
+        """`cache_bytes`: of keys and values, at most."""
+        self.most_requests, self._cache_bytes = ANSWER_ROWS, cache_bytes
         self._models = ModelCache()
         self._templates: dict[str, ChatTemplate] = {}
         self._forms: dict[str, CallForm] = {}
@@ -105,6 +105,7 @@ class Answering:
                 if rows:
                     packed = self._is_packed(ref, model, precision, rows)
                     writing = _RowWriting.of(model, rows, template, precision)
+                    writing.most_cache_bytes = self._cache_bytes
                     with _told([asker for asker, _ in begun]):
                         write_all(writing, packed)
                 for asker, _ in begun:

@@ -15,15 +15,13 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from engine.models.device_limits import ANSWER_CACHE_BYTES, PREFILL_TOKENS
 from engine.worker.evaluate.kv_cache import KVCache, columns
 from engine.worker.model import attention
 from engine.worker.model.load import Precision, table_positions
 from engine.worker.model.out_of_memory import is_out_of_memory
 from engine.worker.runtime.memory_fit import give_back_memory
 
-_PREFILL_TOKENS = 4096
-"""Prompt tokens read in one pass."""
-_CPU_CACHE_BYTES = 2**30
 _GPU_CACHE_SHARE = 0.4
 """Share of the free memory that keys and values may take."""
 _MOST_ROWS = {"cpu": 64, "cuda": 256}
@@ -103,6 +101,8 @@ class Writing:
     answers: list[list[int]] = field(init=False)
     most_rows: int = 1
     """Rows of the batch last begun."""
+    most_cache_bytes: int | None = None
+    """Keys and values may take no more, whatever is free."""
 
     def __post_init__(self) -> None:
         self.answers = [[] for _ in self.prompts]
@@ -164,7 +164,7 @@ class Writing:
     def _take(self, candidates: list[int]) -> list[int]:
         """The first of them, as many as one pass may read."""
         total = itertools.accumulate(len(self.prompts[i]) for i in candidates)
-        return candidates[: max(1, sum(tokens <= _PREFILL_TOKENS for tokens in total))]
+        return candidates[: max(1, sum(tokens <= PREFILL_TOKENS for tokens in total))]
 
     def _read(self, joined: list[int], cache: KVCache) -> list[int]:
         """Read prompts end to end, add them to the cache, and choose the first token of each answer."""
@@ -241,9 +241,11 @@ class Writing:
         heads = getattr(config, "num_key_value_heads", None) or all_heads
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // all_heads
         bytes_each = 4 if self.precision.autocast is None else 2
-        budget: float = _CPU_CACHE_BYTES
+        budget: float = ANSWER_CACHE_BYTES["cpu"]
         if self.precision.device.type == "cuda":
             device = self.precision.device
             unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
             budget = _GPU_CACHE_SHARE * (torch.cuda.mem_get_info(device)[0] + unused)
+        if self.most_cache_bytes is not None:
+            budget = min(budget, self.most_cache_bytes)
         return int(budget // (2 * config.num_hidden_layers * heads * head_dim * bytes_each))

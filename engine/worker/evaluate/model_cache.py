@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from engine.base.errors import ModelError
 from engine.base.messages import msg
+from engine.models.device_limits import MOST_ADAPTERS
 from engine.runs.model_refs import ModelRef
 from engine.settings.schema import RunConfig
 from engine.worker.data.chat_template import ChatTemplate, clock_of
@@ -32,9 +33,6 @@ from engine.worker.model.loss import LOSS_TOLERANCE, choose_loss
 from engine.worker.runtime.checkpoint import read_manifest, verify_weights
 from engine.worker.runtime.memory_fit import give_back_memory
 from engine.worker.runtime.resume_checks import probe_indices
-
-_MOST_ADAPTERS = 16
-"""That are kept in memory over one base."""
 
 
 class ModelCache:
@@ -153,7 +151,7 @@ class ModelCache:
 
     def _make_room(self) -> None:
         """Of many checkpoints that are asked one after the other, those asked longest ago leave."""
-        while len(self._adapters) > _MOST_ADAPTERS:
+        while len(self._adapters) > MOST_ADAPTERS:
             folder = next(iter(self._adapters))
             self._model.delete_adapter(self._adapters.pop(folder))
 

@@ -6,17 +6,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.base.units import GIB
-from engine.daemon.scheduler import (
+from engine.daemon.scheduler import decide
+from engine.daemon.scheduler_state import (
+    HOST,
+    ActiveEngine,
     ActiveRun,
     Dependency,
     ForeignProcess,
+    GiveWay,
     Gpu,
     Start,
+    StartEngine,
     State,
     Wait,
+    WaitEngine,
+    WaitingEngine,
     WaitingRun,
     WaitKind,
-    decide,
 )
 
 
@@ -298,3 +304,93 @@ def test_a_large_run_starts_though_small_ones_keep_arriving(cards, wanted, small
             active[run] = (gpus, lasts)
             waiting = [item for item in waiting if item.id != run]
     raise AssertionError("the large run never started")
+
+
+# engines
+
+
+def test_an_engine_takes_memory_beside_any_run_and_says_who_has_it():
+    trains = ActiveRun(12, ("0",), promised_bytes=gib(20))
+    small = WaitingEngine("m-1", "qwen", gib(10))
+    assert decide(State(active=(trains,), gpus=(gpu("0", 40),), wanted=(small,))) == [StartEngine("m-1", ("0",))]
+    large = WaitingEngine("m-1", "qwen", gib(30))
+    waits = decide(State(active=(trains,), gpus=(gpu("0", 40),), wanted=(large,)))
+    assert waits == [WaitEngine("m-1", "waits for room: needs ~30.0 GiB, GPU 0 has 20.0 free: used by run 12")]
+    never = decide(State(gpus=(gpu("0"),), wanted=(WaitingEngine("m-1", "qwen", gib(90)),)))
+    assert never == [WaitEngine("m-1", "needs ~90.0 GiB, more than the 80.0 of the largest GPU")]
+    unknown = dataclasses.replace(trains, promised_bytes=0, known=False)
+    assert isinstance(decide(State(active=(unknown,), gpus=(gpu("0", 40),), wanted=(small,)))[0], WaitEngine)
+
+
+def test_an_engine_gives_way_to_a_run_which_starts_before_it_comes_back():
+    engine = ActiveEngine("m-1", "qwen", ("0",), gib(5), gib(30))
+    run = WaitingRun(7, estimate_bytes=gib(60))
+    state = State(waiting=(run,), gpus=(gpu("0", 55),), engines=(engine,))
+    assert decide(state) == [
+        GiveWay("m-1", 7),
+        Wait(7, WaitKind.MEMORY, "needs ~60.0 GiB, GPU 0 has 50.0 free: used by the server's model qwen"),
+    ]
+    behind = WaitingEngine("m-1", "qwen", gib(30), behind=7)
+    assert decide(dataclasses.replace(state, gpus=(gpu("0"),), engines=(), wanted=(behind,))) == [
+        Start(7, ("0",)),
+        WaitEngine("m-1", "waits for room: needs ~30.0 GiB, GPU 0 has 20.0 free: used by run 7"),
+    ]
+    fits = WaitingRun(7, estimate_bytes=gib(50))
+    assert decide(dataclasses.replace(state, waiting=(fits,))) == [Start(7, ("0",))]
+    unknown = decide(dataclasses.replace(state, waiting=(WaitingRun(7),)))
+    assert unknown[0] == GiveWay("m-1", 7) and isinstance(unknown[1], Wait)
+
+
+def test_engines_of_two_models_take_turns():
+    engine = ActiveEngine("a", "qwen", ("0",), 0, gib(60))
+    wanted = WaitingEngine("b", "llama", gib(40))
+    assert decide(State(gpus=(gpu("0", 20),), engines=(engine,), wanted=(wanted,))) == [
+        GiveWay("a", None),
+        WaitEngine("b", "waits for room: needs ~40.0 GiB, GPU 0 has 20.0 free: used by the server's model qwen"),
+    ]
+    trains = ActiveRun(3, ("0",), gib(10))  # it would not fit even then: nobody leaves for nothing
+    held = State(active=(trains,), gpus=(gpu("0", 20),), engines=(engine,), wanted=(WaitingEngine("b", "l", gib(75)),))
+    assert [type(decision) for decision in decide(held)] == [WaitEngine]
+
+
+def test_on_a_cpu_engines_share_the_hosts_memory_with_runs_and_runs_wait_for_engines_only():
+    host = Gpu(HOST, gib(16), gib(8))
+    trains = ActiveRun(1, promised_bytes=gib(3))
+    wanted = WaitingEngine("m", "starter", gib(4))
+    assert decide(State(active=(trains,), host=host, wanted=(wanted,))) == [StartEngine("m")]
+    assert decide(State(active=(trains,), host=host, wanted=(WaitingEngine("m", "starter", gib(6)),))) == [
+        WaitEngine("m", "waits for room: needs ~6.0 GiB, this machine has 5.0 free: used by run 1")
+    ]
+    engine = ActiveEngine("m", "starter", (), gib(1), gib(4))
+    run = WaitingRun(2, estimate_bytes=gib(9))
+    assert decide(State(waiting=(run,), host=host, engines=(engine,))) == [
+        GiveWay("m", 2),
+        Wait(2, WaitKind.MEMORY, "needs ~9.0 GiB, this machine has 7.0 free: used by the server's model starter"),
+    ]
+    assert decide(State(waiting=(run,), host=host)) == [Start(2)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 90), st.booleans()), max_size=4),
+    st.lists(st.integers(1, 90), max_size=4),
+    st.lists(st.integers(10, 80), min_size=1, max_size=3),
+)
+@settings(max_examples=200, deadline=None)
+def test_what_starts_never_has_more_than_is_free(runs, engines, free):
+    state = State(
+        waiting=tuple(WaitingRun(i, estimate_bytes=gib(size), share=share) for i, (size, share) in enumerate(runs)),
+        wanted=tuple(WaitingEngine(f"e{i}", "m", gib(size)) for i, size in enumerate(engines)),
+        gpus=tuple(gpu(str(i), amount) for i, amount in enumerate(free)),
+    )
+    taken = {one.id: 0 for one in state.gpus}
+    decisions = decide(state)
+    for decision in decisions:
+        if isinstance(decision, Start):
+            for name in decision.gpus:
+                taken[name] += gib(runs[decision.run][0])
+        elif isinstance(decision, StartEngine):
+            for name in decision.gpus:
+                taken[name] += gib(engines[int(decision.key[1:])])
+    assert all(taken[one.id] <= one.free_bytes for one in state.gpus)
+    about = [d.key for d in decisions if isinstance(d, StartEngine | WaitEngine)]
+    assert sorted(about) == [f"e{i}" for i in range(len(engines))]

@@ -9,8 +9,8 @@ import pytest
 
 from engine.base.units import GIB
 from engine.base.workspace import Workspace
+from engine.daemon.daemon_files import bound_file
 from engine.daemon.limits import Limits
-from engine.daemon.main_loop import bound_file
 from engine.daemon.telemetry import Telemetry, usage_key
 from engine.monitor.samples import GpuProcess, GpuSample, HostSample, RunSample, Snapshot
 from engine.store import gpu_samples, queries, queue, run_lifecycle

@@ -12,9 +12,9 @@ import threading
 import time
 
 import openai
-import psutil
 import pytest
 
+from engine.base.engine_folder import live_engines
 from engine.base.workspace import PACKAGE_ROOT, Workspace
 from engine.daemon import daemon_client, server_state
 from tests.engine.serve.conftest import ROWS, Answer, Server, as_jsonl, end_server, start_server
@@ -51,12 +51,7 @@ class Killer(threading.Thread):
             return [server.pid] if server else []
         if kind == "daemon":
             return [daemon.pid] if daemon.pid else []
-        found = []
-        with contextlib.suppress(psutil.Error):
-            for child in psutil.Process(server.pid).children() if server else []:
-                if child.status() != psutil.STATUS_ZOMBIE and "engine.worker.answer" in " ".join(child.cmdline()):
-                    found.append(child.pid)
-        return found
+        return [engine.use.pid for engine in live_engines(self.workspace)]
 
 
 def test_a_server_that_begins_finds_the_job_of_a_request_that_a_killed_one_had_begun(tmp_path, monkeypatch):
