@@ -62,6 +62,7 @@ def serve(workspace: Workspace, options: argparse.Namespace) -> int:
         access_log=False,
         server_header=False,
         date_header=True,
+        timeout_keep_alive=75,  # clients' pools let go of theirs earlier: what is closed here is not asked again
         timeout_graceful_shutdown=5,
         h11_max_incomplete_event_size=HEAD_BYTES,
         backlog=256,

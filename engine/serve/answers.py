@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from engine.runs.model_refs import ModelRef
-from engine.serve.api_errors import unsupported
+from engine.serve.api_errors import invalid, unsupported
 from engine.serve.context import Context, context_of
 from engine.serve.fields import Fields
 from engine.serve.keys import caller_of
@@ -21,6 +21,7 @@ from engine.serve.models import find_model
 
 Lines = AsyncGenerator[dict[str, Any]]
 """What an engine says of one request, see `engine.worker.answer`."""
+_MOST_SCHEMA_BYTES, _DEEPEST_SCHEMA = 64 * 1024, 32
 DONE = b"data: [DONE]\n\n"
 
 
@@ -123,6 +124,21 @@ def wants_usage(fields: Fields) -> bool:
     options.ignore("include_obfuscation")
     options.finish()
     return include_usage
+
+
+def check_schema(schema: Any, param: str) -> None:
+    """Raises ApiError for one that is larger or deeper than any schema of a person's."""
+    if len(json.dumps(schema)) > _MOST_SCHEMA_BYTES or _depth(schema) > _DEEPEST_SCHEMA:
+        raise invalid(
+            param,
+            f"'{param}' may have {_MOST_SCHEMA_BYTES // 1024} KiB and {_DEEPEST_SCHEMA} levels.",
+            "schema_too_large",
+        )
+
+
+def _depth(value: Any) -> int:
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, children), default=0)
 
 
 def may_call(fields: Fields) -> bool:

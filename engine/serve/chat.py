@@ -19,6 +19,7 @@ from engine.serve.answers import (
     Choice,
     Lines,
     ask,
+    check_schema,
     event_stream,
     gather,
     may_call,
@@ -152,6 +153,7 @@ def _tools(fields: Fields) -> list[dict[str, Any]]:
     for number, tool in enumerate(tools):
         if not isinstance(tool["function"].get("name"), str) or not tool["function"]["name"]:
             raise invalid(f"tools[{number}]", f"'tools[{number}].function.name' is missing.")
+        check_schema(tool["function"].get("parameters"), f"tools[{number}].function.parameters")
     return tools if may_call(fields) else []
 
 

@@ -26,7 +26,6 @@ from engine.serve.models import HOSTED, default_base, find_model, slug
 from engine.settings.auto_values import auto_values
 from engine.settings.presets import find_preset
 from engine.settings.resolve import Layer, Resolved, resolve
-from engine.store import queries
 from engine.store.serve_store import JOB, StoredJob
 
 _SUFFIXES = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".ndjson"})
@@ -238,7 +237,7 @@ def _base(context: Context, requested_model: str) -> tuple[str, str, str]:
         if error.status != 404:
             raise
         with context.reading() as conn:
-            base = default_base(context, queries.list_runs(conn))
+            base = default_base(context, conn)
         return base, "", f"'{requested_model[:100]}' is not known here: {slug(base)} is trained in its place."
     if ref.step is not None:
         return ref.config.model.name, str(ref.checkpoint), f"Training starts from run {ref.run}, step {ref.step}."

@@ -11,7 +11,6 @@ Nothing in a request is a path or a name to download: what is not one of these i
 
 import re
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from engine.serve.api_errors import ApiError, not_found
 from engine.serve.context import Context, context_of, in_thread
 from engine.settings.presets import STARTER_MODEL
 from engine.store import queries
+from engine.store.connect import Connection
 from engine.store.run_records import Run, RunState
 
 OWNER = "finetop"
@@ -50,28 +50,25 @@ def model_id(context: Context, run: Run, step: int | None = None, suffix: str | 
     return name if step is None else f"{name}:ckpt-step-{step}"
 
 
-def default_base(context: Context, runs: Iterable[Run] = ()) -> str:
+def default_base(context: Context, conn: Connection) -> str:
     """What a name that is not known means where a model is trained."""
-    if context.config.default:
-        return context.config.default
-    newest = max(runs, key=lambda run: run.id, default=None)
-    return newest.model if newest else str(STARTER_MODEL)
+    return context.config.default or next(iter(queries.base_models(conn)), str(STARTER_MODEL))
 
 
 def find_model(context: Context, name: str) -> tuple[ModelRef, str]:
     """The model, and what should be remark of it: not empty where a name stands for another. Raises ApiError."""
-    with context.reading() as conn:
-        runs = {run.id: run for run in queries.list_runs(conn)}
     remark = ""
     target = context.config.aliases.get(name)
     if target is not None:
         remark = f"{name} is an alias of {target}"
         name = target
     try:
-        return find_model_refs(context.workspace, [_reference(context, name, runs)])[0], remark
-    except _NotKnownError:
+        with context.reading() as conn:
+            reference = _reference(context, conn, name)
+            base = default_base(context, conn) if reference is None else ""
+        if reference is not None:
+            return find_model_refs(context.workspace, [reference])[0], remark
         if HOSTED.match(name):
-            base = default_base(context, runs.values())
             return find_model_refs(context.workspace, [base])[0], f"{name} is answered by {slug(base)}"
         raise ApiError(
             404,
@@ -79,35 +76,37 @@ def find_model(context: Context, name: str) -> tuple[ModelRef, str]:
             "serve.toml gives them other names.",
             code="model_not_found",
             param="model",
-        ) from None
+        )
     except EngineError as error:
         raise ApiError(404, str(error), code="model_not_found", param="model") from None
 
 
-class _NotKnownError(Exception):
-    pass
+def _trained(context: Context, conn: Connection, name: str) -> tuple[Run, int | None] | None:
+    """The run, and the step where it names one, of a fine-tuned model's name."""
+    match = _FINE_TUNED.fullmatch(name)
+    run = queries.run(conn, int(match["run"])) if match else None
+    if match is None or run is None or run.trashed is not None:
+        return None
+    if model_id(context, run) != name.partition(":ckpt-step-")[0]:
+        return None
+    return run, int(match["step"]) if match["step"] else None
 
 
-def _reference(context: Context, name: str, runs: dict[int, Run]) -> str:
-    """As `find_model_refs` takes it."""
-    if match := _FINE_TUNED.fullmatch(name):
-        run = runs.get(int(match["run"]))
-        if run is None or model_id(context, run) != name.partition(":ckpt-step-")[0]:
-            raise _NotKnownError
-        return f"{run.id}@{match['step'] or 'latest'}"
+def _reference(context: Context, conn: Connection, name: str) -> str | None:
+    """As `find_model_refs` takes it; None: no name of a model here."""
+    if trained := _trained(context, conn, name):
+        run, step = trained
+        return f"{run.id}@{step or 'latest'}"
     if _RUN.fullmatch(name):
-        run_id = int(name.partition("@")[0])
-        if run_id not in runs:
-            raise _NotKnownError
+        named_run = queries.run(conn, int(name.partition("@")[0]))
+        if named_run is None or named_run.trashed is not None:
+            return None
         if not name.endswith("@base"):
             parse_checkpoint_name(name)
         return name
-    bases = {default_base(context, runs.values()), *(run.model for run in runs.values())}
+    bases = {default_base(context, conn), *queries.base_models(conn)}
     bases |= {target for target in context.config.aliases.values() if not target.startswith("ft:")}
-    matching = next((base for base in sorted(bases) if name == base or name == slug(base)), None)
-    if matching is None:
-        raise _NotKnownError
-    return matching
+    return next((base for base in sorted(bases) if name == base or name == slug(base)), None)
 
 
 def _listed(context: Context) -> list[dict[str, Any]]:
@@ -117,8 +116,8 @@ def _listed(context: Context) -> list[dict[str, Any]]:
         checkpoints: dict[int, list[tuple[int, float]]] = {}
         for checkpoint in queries.checkpoints(conn):
             checkpoints.setdefault(checkpoint.run_id, []).append((checkpoint.step, checkpoint.time))
+        bases = dict.fromkeys([default_base(context, conn), *queries.base_models(conn)])
     jobs = {job.run_id: job.record.get("suffix") or "" for job in context.store.jobs()}
-    bases = dict.fromkeys([default_base(context, runs), *(run.model for run in runs)])
     entries = [_model(slug(base), time.time()) for base in bases]
     entries += [_model(alias, time.time()) for alias in context.config.aliases]
     for run in sorted(runs, key=lambda run: -run.id):
@@ -155,21 +154,18 @@ async def delete_model(request: Request) -> Response:
     """DELETE /v1/models/{model}: the run goes to the trash, a checkpoint likewise. Nothing is lost for good."""
     context, name = context_of(request), request.path_params["model"]
     with context.reading() as conn:
-        runs = {run.id: run for run in queries.list_runs(conn)}
-    match = _FINE_TUNED.fullmatch(name)
-    run = runs.get(int(match["run"])) if match else None
-    if match is None or run is None or model_id(context, run) != name.partition(":ckpt-step-")[0]:
-        if name in {entry["id"] for entry in _listed(context)}:
+        trained = _trained(context, conn, name)
+    if trained is None:
+        if name in {entry["id"] for entry in await in_thread(_listed, context)}:
             raise ApiError(
                 403, "Only models that were trained here can be deleted.", code="not_deletable", param="model"
             )
         raise not_found("model", name, "model")
     if used := [alias for alias, target in context.config.aliases.items() if target == name]:
         raise ApiError(409, f"'{used[0]}' in serve.toml is an alias of it.", code="model_in_use", param="model")
-    if match["step"]:
-        outcome = await context.change(
-            lambda control: control.delete_checkpoint(run.id, int(match["step"]), force=True)
-        )
+    run, step = trained
+    if step is not None:
+        outcome = await context.change(lambda control: control.delete_checkpoint(run.id, step, force=True))
     elif run.state in (RunState.STARTING, RunState.RUNNING):
         raise ApiError(
             409, f"Run {run.id} is still training; cancel its job first.", code="model_in_use", param="model"

@@ -15,7 +15,18 @@ from starlette.responses import JSONResponse, Response
 from engine.formats.messages import read_messages
 from engine.formats.row_errors import RowRejected
 from engine.formats.tool_calls import read_tools
-from engine.serve.answers import Choice, Lines, ask, event_stream, gather, may_call, model_for, sse, with_system
+from engine.serve.answers import (
+    Choice,
+    Lines,
+    ask,
+    check_schema,
+    event_stream,
+    gather,
+    may_call,
+    model_for,
+    sse,
+    with_system,
+)
 from engine.serve.api_errors import ApiError, invalid, unsupported
 from engine.serve.context import Context, context_of, in_thread
 from engine.serve.fields import Fields, read_fields
@@ -142,6 +153,7 @@ def _tools(fields: Fields) -> list[dict[str, Any]]:
     for number, tool in enumerate(listed):
         if not isinstance(tool, dict) or tool.get("type") != "function" or not isinstance(tool.get("name"), str):
             raise unsupported(f"tools[{number}]", "Only tools of type 'function' are supported.")
+        check_schema(tool.get("parameters"), f"tools[{number}].parameters")
     try:
         tools = list(
             read_tools([{k: v for k, v in tool.items() if k not in ("type", "strict")} for tool in listed], "tools")

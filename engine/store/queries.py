@@ -85,6 +85,12 @@ def unsettled(conn: sqlite3.Connection) -> tuple[Run, ...]:
     return tuple(map(run_of, rows))
 
 
+def base_models(conn: sqlite3.Connection) -> list[str]:
+    """What runs were made of, that of the newest run first, the trash left out."""
+    rows = conn.execute("SELECT model FROM runs WHERE trashed IS NULL GROUP BY model ORDER BY max(id) DESC")
+    return [row[0] for row in rows]
+
+
 def settled_since(conn: sqlite3.Connection, since: float) -> tuple[Run, ...]:
     """Runs that have ended since then, whose process was dealt with and that are not to be started again."""
     rows = conn.execute(

@@ -82,6 +82,19 @@ def test_what_changes_nothing_is_named_and_what_is_not_known_refused(server: Ser
         refused(server.ask("POST", "/v1/fine_tuning/jobs", json.dumps(file).encode()), 400)
 
 
+def test_schemas_have_limits(server: Server):
+    deep: dict = {}
+    for _ in range(40):
+        deep = {"properties": deep}
+    for schema in (deep, {"description": "x" * 70_000}):
+        chat = CHAT | {"tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}]}
+        response = RESPONSE | {"tools": [{"type": "function", "name": "f", "parameters": schema}]}
+        for path, body in (("/v1/chat/completions", chat), ("/v1/responses", response)):
+            answer = server.ask("POST", path, json.dumps(body).encode())
+            refused(answer, 400)
+            assert answer.json["error"]["code"] == "schema_too_large"
+
+
 def test_a_client_that_sends_nothing_more_is_cut_off(tmp_path: Path):
     sent: list[dict] = []
 
