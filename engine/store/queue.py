@@ -231,8 +231,9 @@ def hold(conn: sqlite3.Connection, run_id: int) -> Outcome:
 
 
 def release(conn: sqlite3.Connection, run_id: int) -> Outcome:
-    """Let a held run, or one that pauses before a retry, take its turn."""
-    return change(conn, run_id, "held = 0, not_before = NULL WHERE id = ? AND state = 'queued' AND trashed IS NULL", ())
+    """Let a held run, or one that pauses before a retry, take its turn. Why it waited until now is no longer so."""
+    changes = "held = 0, not_before = NULL, wait_kind = NULL, wait_reason = NULL, wait_template = NULL"
+    return change(conn, run_id, f"{changes} WHERE id = ? AND state = 'queued' AND trashed IS NULL", ())
 
 
 def move(conn: sqlite3.Connection, run_id: int, to: int | str) -> Outcome:

@@ -29,15 +29,15 @@ def queueing_words(runs: int) -> str:
 
 def queued_words(run_ids: Sequence[int], held: bool) -> str:
     """What came of it."""
-    after = msg_n(", held: h releases it", ", held: h releases them", len(run_ids)) if held else ""
+    held_words = msg_n(", held: h releases it", ", held: h releases them", len(run_ids)) if held else ""
     if len(run_ids) == 1:
-        return msg("queued run {run_id}{after}", run_id=run_ids[0], after=after)
+        return msg("queued run {run_id}{held_words}", run_id=run_ids[0], held_words=held_words)
     return msg(
-        "queued {num_runs} runs, {first} to {last}{after}",
+        "queued {num_runs} runs, {first} to {last}{held_words}",
         num_runs=len(run_ids),
         first=run_ids[0],
         last=run_ids[-1],
-        after=after,
+        held_words=held_words,
     )
 
 

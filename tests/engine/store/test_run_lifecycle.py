@@ -62,7 +62,9 @@ def test_held_trashed_and_dependent_runs_cannot_be_claimed(conn):
     assert run_lifecycle.claim(conn, dependent) is None
     run_lifecycle.finish(conn, first, RunState.DONE)
     assert run_lifecycle.claim(conn, dependent)
-    assert queue.release(conn, held) and run_lifecycle.claim(conn, held)
+    queue.set_waiting(conn, {held: ("held", "held by you")})
+    assert queue.release(conn, held) and not queries.run(conn, held).wait_reason
+    assert run_lifecycle.claim(conn, held)
 
 
 def test_a_run_does_not_start_after_one_that_failed_nor_waits_for_one_that_is_not_there(conn):
