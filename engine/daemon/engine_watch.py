@@ -72,8 +72,9 @@ class Engine:
 class Engines:
     """Those of one workspace."""
 
-    def __init__(self, workspace: Workspace, fork_server: ForkServer) -> None:
-        self._workspace, self._fork_server = workspace, fork_server
+    def __init__(self, workspace: Workspace, fork_server: ForkServer, command: Sequence[str] | None = None) -> None:
+        """`command` stands in for `python -m engine.worker.answer`."""
+        self._workspace, self._fork_server, self._command = workspace, fork_server, command
         self._engines: dict[str, Engine] = {}
         self._served_at = time.monotonic()
         self.statuses: dict[int, int] = {}
@@ -178,7 +179,9 @@ class Engines:
         (engine.folder.path / "use.json").unlink(missing_ok=True)
         root = self._workspace.root
         try:
-            pid, engine.process = launch(self._fork_server, engine.folder.path, words, environment, root, module=ENGINE)
+            pid, engine.process = launch(
+                self._fork_server, engine.folder.path, words, environment, root, module=ENGINE, command=self._command
+            )
         except InputError:  # the one before has not quite gone
             return
         except OSError as error:
@@ -206,9 +209,10 @@ class Engines:
         now = time.monotonic()
         if engine.in_the_way_since is None or now - engine.in_the_way_since > 2 * _MOST_BUSY_SECONDS:
             engine.in_the_way_since = now
-        rests = engine.folder.use()
-        idle = min(now - engine.began_at, time.time() - rests.used_at) if rests and not rests.active else 0.0
-        if idle < _LEAST_IDLE_SECONDS and now - engine.in_the_way_since < _MOST_BUSY_SECONDS:
+        use = engine.folder.use()
+        rests = use is not None and not use.active
+        idle = min(now - engine.began_at, time.time() - (use.used_at if use else 0.0))
+        if not (rests and idle >= _LEAST_IDLE_SECONDS) and now - engine.in_the_way_since < _MOST_BUSY_SECONDS:
             return
         whom = msg("run {run}", run=run) if run is not None else msg("another model that is asked for")
         engine.behind = run

@@ -10,7 +10,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -19,7 +22,7 @@ from engine.base.workspace import PACKAGE_ROOT, Workspace
 from engine.daemon import daemon_client, server_state
 from tests.engine.serve.conftest import ROWS, Answer, Server, as_jsonl, end_server, start_server
 
-JOBS, REQUESTS, KILLS = 8, 60, 10
+JOBS, REQUESTS, ASKING = 50, 1000, 4
 
 
 def finetop(workspace: Workspace, *words: str) -> None:
@@ -36,7 +39,7 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         rng = random.Random(5)
-        while not self.over.wait(rng.uniform(4.0, 9.0)):
+        while not self.over.wait(rng.uniform(2.0, 6.0)):
             kind = rng.choice(["server", "engine", "daemon"])
             for pid in self.pids(kind):
                 with contextlib.suppress(ProcessLookupError):
@@ -82,6 +85,56 @@ def test_a_server_that_begins_finds_the_job_of_a_request_that_a_killed_one_had_b
         end_server(again)
 
 
+class Asker(threading.Thread):
+    """Asks until it has its answers, every fourth as a stream, as a program does that goes on after an error."""
+
+    def __init__(self, client: openai.OpenAI, numbers: range) -> None:
+        super().__init__(daemon=True)
+        self.client, self.numbers = client, numbers
+        self.answered = self.refused = self.broken = self.longest = 0
+        self.problem = ""
+
+    def run(self) -> None:
+        try:
+            for number in self.numbers:
+                began = time.monotonic()
+                patiently(lambda number=number: self.ask(number), self.missed)
+                self.longest = max(self.longest, time.monotonic() - began)
+                self.answered += 1
+        except BaseException as error:
+            self.problem = repr(error)
+
+    def missed(self, error: openai.APIError) -> None:
+        if getattr(error, "status_code", None) == 503:
+            assert error.response.headers["retry-after"]
+            self.refused += 1
+        else:
+            self.broken += 1
+
+    def ask(self, number: int) -> None:
+        asked = {"model": "starter", "messages": [{"role": "user", "content": f"say {number}"}], "max_tokens": 8}
+        if number % 4:
+            assert self.client.chat.completions.create(**asked).choices[0].finish_reason
+            return
+        chunks = [*self.client.chat.completions.create(**asked, stream=True)]
+        if chunks[-1].choices[0].finish_reason is None:  # whoever reads to the end is told
+            raise openai.APIConnectionError(request=None)
+
+
+def patiently(act: Callable[[], Any], missed: Callable[[openai.APIError], None] = lambda error: None) -> Any:
+    """Until it has its answer."""
+    deadline = time.monotonic() + 240
+    while True:
+        try:
+            return act()
+        except (openai.APIError, httpx2.HTTPError) as error:
+            status = getattr(error, "status_code", 503)
+            assert status is None or status >= 500 or status == 409, error
+            assert time.monotonic() < deadline, error
+            missed(error)
+            time.sleep(0.3)
+
+
 @pytest.mark.long
 def test_jobs_and_requests_outlive_kills(tmp_path, monkeypatch):
     monkeypatch.delenv("FINETOP_NO_DAEMON", raising=False)
@@ -91,55 +144,47 @@ def test_jobs_and_requests_outlive_kills(tmp_path, monkeypatch):
     assert first is not None
     # The same port again for whoever comes back.
     server_state.keep(workspace, ["--host", "127.0.0.1", "--port", str(first.port)])
-    key = server_state.owner_key(workspace)
-    client = openai.OpenAI(base_url=first.url, api_key=key, max_retries=0, timeout=20)
+    client = openai.OpenAI(base_url=first.url, api_key=server_state.owner_key(workspace), max_retries=0, timeout=60)
     file = client.files.create(file=("yes.jsonl", as_jsonl(ROWS[:8])), purpose="fine-tune")
     killer = Killer(workspace)
-    killer.start()
-    made: list[str] = []
-
-    def patiently(act):
-        """As a program does that goes on until it has its answer, and names its request."""
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                return act()
-            except (openai.APIConnectionError, openai.InternalServerError, openai.APIError) as error:
-                status = getattr(error, "status_code", 503)
-                assert status >= 500 or status == 409, error
-                assert time.monotonic() < deadline, error
-                time.sleep(0.3)
-
-    number = 0
-    while number < max(JOBS, REQUESTS) or sum(killer.killed.values()) < KILLS:
-        if number < JOBS:
-            headers = {"Idempotency-Key": f"job-{number}"}
+    askers = [Asker(client, range(i, REQUESTS, ASKING)) for i in range(ASKING)]
+    began = time.monotonic()
+    for thread in (killer, *askers):
+        thread.start()
+    made = []
+    try:
+        for number in range(JOBS):
             job = patiently(
-                lambda number=number, headers=headers: client.fine_tuning.jobs.create(
+                lambda number=number: client.fine_tuning.jobs.create(
                     model="starter",
                     training_file=file.id,
                     suffix=f"n{number}",
                     hyperparameters={"n_epochs": 1},
-                    extra_headers=headers,
+                    extra_headers={"Idempotency-Key": f"job-{number}"},
                 )
             )
             made.append(job.id)
-        ask = [{"role": "user", "content": f"say {number}"}]
-        patiently(lambda ask=ask: client.chat.completions.create(model="starter", messages=ask, max_tokens=4))
-        number += 1
-    killer.over.set()
-    killer.join()
-    try:
-        assert len(set(made)) == JOBS and min(killer.killed.values()) > 0, killer.killed
-        deadline = time.monotonic() + 240
+        for asker in askers:
+            asker.join(600)
+        deadline = time.monotonic() + 600
         while True:
             jobs = patiently(lambda: [*client.fine_tuning.jobs.list(limit=100)])
             if all(job.status == "succeeded" for job in jobs):
                 break
             assert time.monotonic() < deadline, [(job.id, job.status, job.error) for job in jobs]
             time.sleep(0.5)
+        killer.over.set()
+        killer.join()
         assert sorted(job.user_provided_suffix for job in jobs) == sorted(f"n{number}" for number in range(JOBS))
-        assert len(workspace.run_ids()) == JOBS, json.dumps([job.id for job in jobs])
+        assert len(workspace.run_ids()) == JOBS == len(set(made)), json.dumps([job.id for job in jobs])
+        assert [asker.problem for asker in askers] == [""] * ASKING
+        assert sum(asker.answered for asker in askers) == REQUESTS
+        assert min(killer.killed.values()) > 0, killer.killed
+        print(
+            f"{time.monotonic() - began:.0f} s, killed {killer.killed}, longest {max(a.longest for a in askers):.1f} s"
+        )
+        print(f"503: {sum(a.refused for a in askers)}, broken off: {sum(a.broken for a in askers)}")
     finally:
+        killer.over.set()
         finetop(workspace, "serve", "stop")
         daemon_client.stop(workspace, 20)

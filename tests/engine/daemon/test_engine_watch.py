@@ -1,0 +1,140 @@
+"""Engines as the daemon has them: started once, found again, told to give way, and slower to come back if they die."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from engine.base.engine_folder import EngineFolder, EngineUse, EngineWish, ask_to_leave, live_engines
+from engine.base.units import GIB
+from engine.base.workspace import Workspace
+from engine.daemon import engine_watch, process_control
+from engine.daemon.engine_watch import Engines
+from engine.daemon.forkserver_client import ForkServer
+from engine.present.engine_table import engine_lines, engines_json
+from tests.engine.daemon.daemonkit import REPOSITORY
+
+_ENGINE = """
+import os, signal, sys, time
+from pathlib import Path
+from engine.base.engine_folder import EngineFolder, EngineUse
+folder = EngineFolder(Path(sys.argv[1]))
+folder.listen()
+signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+folder.put_use(EngineUse(os.getpid()))
+while True:
+    time.sleep(60)
+"""
+NAME = "starter-1"
+
+
+class Watched:
+    """Engines of a workspace, watched by hand."""
+
+    def __init__(self, root, monkeypatch):
+        monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+        self.workspace = Workspace(root)
+        self.folder = EngineFolder(self.workspace.private / "engines" / NAME)
+        self.new_daemon()
+
+    def new_daemon(self):
+        self.engines = Engines(self.workspace, ForkServer("not here"), [sys.executable, "-c", _ENGINE])
+
+    def round(self):
+        self.engines.statuses.update(process_control.reap())
+        self.engines.collect()
+        self.engines.look()
+
+    def until(self, condition):
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline
+            self.round()
+            time.sleep(0.01)
+
+    def start(self):
+        self.folder.want(EngineWish("starter", GIB))
+        self.round()
+        (engine,) = self.engines.wanted()
+        self.engines.start(NAME, (), os.environ)
+        self.until(lambda: live_engines(self.workspace))
+        assert self.engines.wanted() == [] and engine.state.estimate_bytes == GIB
+        return live_engines(self.workspace)[0].use.pid
+
+    def kill(self, pid):
+        os.kill(pid, signal.SIGKILL)
+        self.until(lambda: not self.engines.living())
+
+
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    made = Watched(tmp_path / "a rather deep folder" / ("x" * 90), monkeypatch)
+    yield made
+    ask_to_leave(made.workspace)
+
+
+def test_a_daemon_finds_the_engines_of_the_one_before_and_what_became_of_them(watched):
+    pid = watched.start()
+    assert oct(watched.folder.path.parent.stat().st_mode)[-3:] == "700"
+    watched.new_daemon()
+    watched.round()
+    assert watched.engines.processes()[NAME][0] == pid
+    watched.folder.want(EngineWish("starter", GIB))  # by a server that looked a moment too early: no second engine
+    watched.round()
+    assert watched.engines.wanted() == [] and watched.folder.state().state == "runs"
+    watched.kill(pid)
+    assert watched.folder.state().state == "ended" and "killed by SIGKILL" in watched.folder.state().reason
+
+
+def test_one_that_has_answered_comes_back_at_once_and_one_that_has_not_ever_later(watched):
+    pid = watched.start()
+    watched.folder.put_use(EngineUse(pid, requests=3, used_at=time.time()))
+    watched.kill(pid)
+    watched.kill(watched.start())
+    watched.folder.want(EngineWish("starter", GIB))
+    watched.round()
+    assert watched.engines.wanted() == []
+    told = watched.folder.state()
+    assert told.state == "waits" and "has died before its first answer (it was killed by SIGKILL)" in told.reason
+    assert 1 < told.retry_seconds <= 2
+    backoff = watched.engines._engines[NAME].backoff
+    pauses = []
+    for _ in range(9):
+        backoff.failed()
+        pauses.append(round(backoff.seconds_left()))
+    assert pauses == [4, 8, 16, 32, 64, 128, 256, 300, 300]
+    assert NAME in engine_lines(watched.workspace)[1] and engines_json(watched.workspace)[0]["state"] == "waits"
+
+
+def test_it_gives_way_when_it_rests_and_comes_back_behind_the_run(watched, monkeypatch):
+    pid = watched.start()
+    watched.engines.give_way(NAME, 12)  # whoever asked for it just now has not been answered yet
+    assert watched.engines.living()[0].state.state == "runs"
+    monkeypatch.setattr(engine_watch, "_LEAST_IDLE_SECONDS", 0.0)
+    watched.folder.put_use(EngineUse(pid, active=2, used_at=time.time()))
+    watched.engines.give_way(NAME, 12)  # it is answering
+    assert watched.engines.living()[0].state.state == "runs"
+    watched.folder.put_use(EngineUse(pid, requests=2, used_at=time.time()))
+    watched.engines.give_way(NAME, 12)
+    assert "given to run 12" in watched.folder.state().reason
+    watched.until(lambda: not watched.engines.living())
+    watched.folder.want(EngineWish("starter", GIB))
+    watched.round()
+    (waiting,) = watched.engines.waiting_engines(watched.engines.wanted())
+    assert (waiting.behind, waiting.estimate_bytes) == (12, GIB)  # and no pause: it did not die
+
+
+def test_one_that_never_rests_gives_way_after_a_minute_and_all_leave_with_the_server(watched, monkeypatch):
+    pid = watched.start()
+    watched.folder.put_use(EngineUse(pid, active=1, used_at=time.time()))
+    monkeypatch.setattr(engine_watch, "_MOST_BUSY_SECONDS", 0.0)
+    watched.engines.give_way(NAME, None)
+    watched.until(lambda: not watched.engines.living())
+    watched.start()
+    watched.engines.check(served=True)
+    assert watched.engines.living()[0].state.state == "runs"
+    monkeypatch.setattr(engine_watch, "_WITHOUT_SERVER_SECONDS", 0.0)
+    watched.engines.check(served=False)
+    watched.until(lambda: not watched.engines.living())
