@@ -39,7 +39,7 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         rng = random.Random(5)
-        while not self.over.wait(rng.uniform(2.0, 6.0)):
+        while not self.over.wait(rng.uniform(4.0, 9.0)):
             kind = rng.choice(["server", "engine", "daemon"])
             for pid in self.pids(kind):
                 with contextlib.suppress(ProcessLookupError):
