@@ -9,14 +9,18 @@ import time
 from pathlib import Path
 
 from engine import __version__
+from engine.base.errors import InputError
 from engine.base.messages import msg
 from engine.base.system_errors import refused_write
 from engine.base.workspace import CONFIG, ENVIRONMENT, Workspace
 from engine.cli.finding import Said, counted
 from engine.daemon import daemon_client
+from engine.notify.notify_config import read_notify_config
 from engine.present.numbers import bytes_text, duration
 from engine.runs.journal import NAME
 from engine.store.database_health import health
+from engine.store.outbox import Outbox
+from engine.store.serve_database import database_file
 
 _NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "9p", "fuse.s3")
 """Kinds of file systems that several machines may see at once."""
@@ -123,6 +127,24 @@ def store(workspace: Workspace) -> Said:
             "note",
             "finetop rebuild",
         )
+
+
+def notify(workspace: Workspace) -> Said:
+    try:
+        config = read_notify_config(workspace)
+    except InputError as error:
+        yield str(error), "bad", error.hint
+        return
+    channels = [name for name in ("webhook", "mail") if getattr(config, name) is not None]
+    if not channels:
+        return
+    yield (msg("runs' ends are told by {channels}", channels=" and ".join(channels)),)
+    if database_file(workspace).exists():
+        with contextlib.closing(Outbox(database_file(workspace))) as outbox:
+            undelivered = outbox.undelivered()
+        for channel, number, why in undelivered:
+            words = msg("{messages} by {channel} not delivered: {why}", messages=number, channel=channel, why=why)
+            yield words, "note", msg("See [{channel}] in notify.toml; the daemon goes on trying.", channel=channel)
 
 
 def daemon(workspace: Workspace) -> Said:

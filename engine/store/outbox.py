@@ -44,6 +44,14 @@ class Outbox(ServeDatabase):
         """How many have not been delivered yet."""
         return self._all("SELECT count(*) FROM deliveries WHERE state = 'waiting'")[0][0]
 
+    def undelivered(self) -> list[tuple[str, int, str]]:
+        """By channel: how many have failed so far or for good, and why the last did."""
+        rows = self._all(
+            "SELECT channel, count(*), error, max(created) FROM deliveries WHERE state <> 'sent' AND error <> ''"
+            " GROUP BY channel"
+        )
+        return [(channel, number, error) for channel, number, error, _ in rows]
+
     def put_off(self, delivery: Delivery, due: float, error: str) -> None:
         """It has failed, and is tried again then."""
         values = (due, error, delivery.id, delivery.channel)

@@ -66,5 +66,6 @@ _AREAS: dict[str, Callable[[Workspace], Said]] = {
     "workspace": workspace_checks.folder,
     "store": workspace_checks.store,
     "daemon": workspace_checks.daemon,
+    "notify": workspace_checks.notify,
     "terminal": machine_checks.terminal,
 }

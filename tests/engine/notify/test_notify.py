@@ -13,6 +13,7 @@ from openai import OpenAI
 
 from engine.base.errors import InputError
 from engine.base.workspace import META_KEY, Workspace
+from engine.cli import workspace_checks
 from engine.notify import webhook
 from engine.notify.notifier import GIVE_UP_SECONDS, PAUSES, Notifier
 from engine.notify.notify_config import WebhookConfig, read_notify_config, webhook_secret
@@ -195,11 +196,14 @@ def test_mail_is_sent_for_every_run_and_tried_again(workspace: Workspace):
         ended(workspace, 2, "failed", status=None)
         telling.look(time.time())
         assert not receiver.mails and rows(workspace)[0][2] == "waiting"
+        (told, undelivered) = workspace_checks.notify(workspace)
+        assert "mail" in told[0] and undelivered[0].startswith("1 by mail not delivered: 127.0.0.1")
         receiver.refusing = False
         Notifier(workspace).look(time.time() + 10)
         Notifier(workspace).look(time.time() + 100)
         assert len(receiver.mails) == 1
         to, mail = receiver.mails[0]
+        assert len(list(workspace_checks.notify(workspace))) == 1
         assert to == ["b@example.com", "c@example.com"] and mail["From"] == "a@example.com"
         assert mail["Subject"] == "finetop: run 2 (name 2 中) failed" and mail["Message-ID"].endswith("@example.com>")
         assert "finetop show 2" in mail.get_content() and "Steps: 12 of 12" in mail.get_content()
@@ -243,3 +247,5 @@ def test_what_notify_toml_may_not_hold_is_named(tmp_path: Path, content: str, na
     (tmp_path / "notify.toml").write_text(content)
     with pytest.raises(InputError, match=named):
         read_notify_config(Workspace(tmp_path))
+    ((why, verdict, *_),) = workspace_checks.notify(Workspace(tmp_path))
+    assert verdict == "bad" and named in why
