@@ -31,15 +31,20 @@ def finetop(workspace: Workspace, *words: str) -> None:
 
 
 class Killer(threading.Thread):
-    """Ends one of them now and then, without a word."""
+    """Ends one of them now and then, without a word: mostly when all has come back, and sometimes before."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, answered: Callable[[], int]) -> None:
         super().__init__(daemon=True)
-        self.workspace, self.over, self.killed = workspace, threading.Event(), {"server": 0, "engine": 0, "daemon": 0}
+        self.workspace, self.answered = workspace, answered
+        self.over, self.killed = threading.Event(), {"server": 0, "engine": 0, "daemon": 0}
 
     def run(self) -> None:
         rng = random.Random(5)
-        while not self.over.wait(rng.uniform(4.0, 9.0)):
+        due = 10
+        while not self.over.wait(rng.uniform(0.5, 3.0)):
+            if self.answered() < due and rng.random() < 0.95:
+                continue
+            due = self.answered() + rng.randrange(10, 50)
             kind = rng.choice(["server", "engine", "daemon"])
             for pid in self.pids(kind):
                 with contextlib.suppress(ProcessLookupError):
@@ -135,6 +140,41 @@ def patiently(act: Callable[[], Any], missed: Callable[[openai.APIError], None] 
             time.sleep(0.3)
 
 
+def test_an_engine_outlives_daemon_and_server(tmp_path, monkeypatch):
+    monkeypatch.delenv("FINETOP_NO_DAEMON", raising=False)
+    server = start_server(tmp_path)
+    endless = {
+        "model": "starter",
+        "max_tokens": 1500,
+        "logit_bias": {"6143": -100, "6141": -100},
+        "messages": ROWS[0]["messages"][:1],
+    }
+
+    def answer_of(server: Server) -> int:
+        """The pid of the engine that has answered."""
+        client = server.client()
+        ask = {"model": "starter", "messages": ROWS[0]["messages"][:1], "max_tokens": 2}
+        assert patiently(lambda: client.chat.completions.create(**ask)).choices[0].finish_reason
+        (engine,) = live_engines(server.workspace)
+        return engine.use.pid
+
+    first = answer_of(server)
+    os.kill(daemon_client.status(server.workspace).pid, signal.SIGKILL)
+    assert answer_of(server) == first
+    stream = server.client().chat.completions.create(**endless, stream=True)
+    next(iter(stream))
+    server.process.kill()
+    server.process.wait()
+    with pytest.raises((openai.APIError, httpx2.HTTPError)):
+        for _ in stream:
+            pass
+    again = start_server(tmp_path)
+    try:
+        assert answer_of(again) == first
+    finally:
+        end_server(again)
+
+
 @pytest.mark.long
 def test_jobs_and_requests_outlive_kills(tmp_path, monkeypatch):
     monkeypatch.delenv("FINETOP_NO_DAEMON", raising=False)
@@ -146,8 +186,8 @@ def test_jobs_and_requests_outlive_kills(tmp_path, monkeypatch):
     server_state.keep(workspace, ["--host", "127.0.0.1", "--port", str(first.port)])
     client = openai.OpenAI(base_url=first.url, api_key=server_state.owner_key(workspace), max_retries=0, timeout=60)
     file = client.files.create(file=("yes.jsonl", as_jsonl(ROWS[:8])), purpose="fine-tune")
-    killer = Killer(workspace)
     askers = [Asker(client, range(i, REQUESTS, ASKING)) for i in range(ASKING)]
+    killer = Killer(workspace, lambda: sum(asker.answered for asker in askers))
     began = time.monotonic()
     for thread in (killer, *askers):
         thread.start()
