@@ -1,16 +1,23 @@
 """What an event of a journal says, in one plain sentence: for lists of events, `finetop train`, the screen."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.base.messages import msg
 from engine.present.numbers import bytes_text, plain_number
 from engine.present.text import first_line
+from engine.store.run_records import Event
 
 
 def event_name(kind: str, message: str = "") -> str:
     """What a list calls an event. A run's first `resume` goes on from nothing: it begins."""
     return "begin" if kind == "resume" and message == _BEGINS else kind
+
+
+def told_once(events: Sequence[Event]) -> list[Event]:
+    """Without each `ended` whose reason a `state` gives already: the daemon says it for the cause that it has found."""
+    reasons = {event.detail.get("reason") for event in events if event.kind == "state"} - {None}
+    return [event for event in events if event.kind != "ended" or event.message.partition(": ")[2] not in reasons]
 
 
 def describe_event(kind: str, message: str, detail: Mapping[str, Any]) -> str:

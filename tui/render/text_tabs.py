@@ -148,7 +148,7 @@ class EventsSheet(Sheet):
 
     def take(self, run: Run, events: Sequence[Event]) -> None:
         """The events of a run; when it was queued is in its row."""
-        entries = [(event.time, _lead(event), *_sentence(event)) for event in events]
+        entries = [(event.time, _lead(event), *_sentence(event)) for event in event_text.told_once(events)]
         for when, text in ((run.created, "queued"), (run.queued, "queued again")):
             if when is not None and (text == "queued" or when > run.created):
                 entries.append((when, "", text, "text"))

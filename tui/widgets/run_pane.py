@@ -96,6 +96,9 @@ class RunPane(LogKeys):
     def take(self, run: Run | None, snapshot: Snapshot) -> None:
         """Show a run; another run begins at why it failed, or at the tab that was chosen."""
         other = (run.id if run else None) != (self.run.id if self.run else None)
+        failed_now = (
+            run is not None and run.state in FAILED and (other or self.run is None or self.run.state not in FAILED)
+        )
         self.run, self.now = run, snapshot.taken
         detail = snapshot.detail
         self._gpu_samples = snapshot.machine.gpus if snapshot.machine else ()
@@ -107,9 +110,10 @@ class RunPane(LogKeys):
         if self._chosen_tab in _MEMORY:
             self._chosen_tab = self._memory_tab()
         tabs = self.tabs()
-        if other or self.tab not in tabs:
-            # A run that failed says why first; the tab that was chosen comes back with the next run.
-            tab = WHY if other and WHY in tabs and self._chosen_tab in CHARTS else self._chosen_tab
+        if other or failed_now or self.tab not in tabs:
+            # A run that failed says why first, also one that was being watched; the tab that was chosen comes back with
+            # the next run.
+            tab = WHY if failed_now and self._chosen_tab in CHARTS else self._chosen_tab
             self.tab = tab if tab in tabs else tabs[0]
         self.ask()
         self.repaint()

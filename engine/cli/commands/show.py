@@ -91,7 +91,9 @@ def run_show(options: argparse.Namespace) -> int:
     lines += _wrong(run, folder, events, queries.error(conn, run.id), width)
     lines += _fix_lines(run, fixes, width)
     lines += _settings_lines(resolved, options.all) if resolved else ["", f"settings: {problem}"]
-    worth = [event for event in events if event.kind not in _DETAILS] if not options.all else events
+    worth = (
+        [event for event in event_text.told_once(events) if event.kind not in _DETAILS] if not options.all else events
+    )
     shown = worth if options.all else worth[-_EVENTS_SHOWN:]
     if shown:
         left_out = len(worth) - len(shown)

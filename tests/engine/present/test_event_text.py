@@ -1,8 +1,11 @@
 """Events in words: a worker's own figures become sentences, and nonsense becomes silence."""
 
+import dataclasses
+
 import pytest
 
 from engine.present import event_text
+from engine.store.run_records import Event
 
 _SAID = {
     "data": (
@@ -49,3 +52,14 @@ def test_a_run_begins_once_and_resumes_after_that():
     assert event_text.event_name("resume", "starts from the beginning") == "begin"
     assert event_text.event_name("resume", "goes on from step 40") == "resume"
     assert event_text.describe_event("state", "failed", {"reason": "out of memory"}) == "failed: out of memory"
+
+
+def test_a_failure_is_told_once():
+    """The worker's journal and the daemon both say it."""
+    said = {"reason": "the loss became NaN at step 2"}
+    state = Event(1, 4, 1.0, "state", 2, "failed", said)
+    again = dataclasses.replace(
+        state, id=2, kind="ended", message="not-finite: the loss became NaN at step 2", detail={}
+    )
+    other = dataclasses.replace(again, id=3, message="killed: killed by signal 9")
+    assert event_text.told_once([state, again, other]) == [state, other]
