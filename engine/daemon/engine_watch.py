@@ -24,17 +24,8 @@ from engine.daemon import process_control
 from engine.daemon.backoff import Backoff
 from engine.daemon.forkserver_client import ForkServer
 from engine.daemon.launch import launch
+from engine.daemon.limits import Limits
 from engine.daemon.scheduler_state import WaitingEngine
-
-_WANTED_SECONDS = 30.0
-"""A server asks again for as long as somebody waits; what nobody has asked for so long is wanted no more."""
-_LEAST_IDLE_SECONDS = 10.0
-"""Before it gives way: whoever was told to come again comes within that time."""
-_MOST_BUSY_SECONDS = 60.0
-"""A run that waits for an engine which never rests has its turn then."""
-_LEAVING_SECONDS = 60.0
-"""For the answers it is writing."""
-_WITHOUT_SERVER_SECONDS = 3.0
 
 log = logging.getLogger("daemon")
 
@@ -72,9 +63,11 @@ class Engine:
 class Engines:
     """Those of one workspace."""
 
-    def __init__(self, workspace: Workspace, fork_server: ForkServer, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, workspace: Workspace, fork_server: ForkServer, limits: Limits, command: Sequence[str] | None = None
+    ) -> None:
         """`command` stands in for `python -m engine.worker.answer`."""
-        self._workspace, self._fork_server, self._command = workspace, fork_server, command
+        self._workspace, self._fork_server, self._limits, self._command = workspace, fork_server, limits, command
         self._engines: dict[str, Engine] = {}
         self._served_at = time.monotonic()
         self.statuses: dict[int, int] = {}
@@ -111,7 +104,7 @@ class Engines:
         """Those to be placed, in the order in which they were asked for."""
         now, to_start = time.monotonic(), []
         for engine in self._engines.values():
-            if engine.wish is not None and now - engine.wished_at > _WANTED_SECONDS:
+            if engine.wish is not None and now - engine.wished_at > self._limits.engine_wanted_seconds:
                 engine.wish = None
             if engine.wish is not None and engine.state.state == "runs":
                 engine.folder.put_state(engine.state)  # for a server that found its socket a moment too early
@@ -207,12 +200,15 @@ class Engines:
         To be called at every decision that says so."""
         engine = self._engines[name]
         now = time.monotonic()
-        if engine.in_the_way_since is None or now - engine.in_the_way_since > 2 * _MOST_BUSY_SECONDS:
+        if engine.in_the_way_since is None or now - engine.in_the_way_since > 2 * self._limits.engine_busy_seconds:
             engine.in_the_way_since = now
         use = engine.folder.use()
         rests = use is not None and not use.active
         idle = min(now - engine.began_at, time.time() - (use.used_at if use else 0.0))
-        if not (rests and idle >= _LEAST_IDLE_SECONDS) and now - engine.in_the_way_since < _MOST_BUSY_SECONDS:
+        if (
+            not (rests and idle >= self._limits.engine_rest_seconds)
+            and now - engine.in_the_way_since < self._limits.engine_busy_seconds
+        ):
             return
         whom = msg("run {run}", run=run) if run is not None else msg("another model that is asked for")
         engine.behind = run
@@ -236,10 +232,10 @@ class Engines:
         for engine in self.living():
             if engine.oom:
                 engine.oom.still_alive()
-            if engine.leaving_since is not None and now - engine.leaving_since > _LEAVING_SECONDS:
+            if engine.leaving_since is not None and now - engine.leaving_since > self._limits.engine_leave_seconds:
                 if engine.state.pid is not None:
                     process_control.kill_session(engine.state.pid)
-            elif now - self._served_at > _WITHOUT_SERVER_SECONDS:
+            elif now - self._served_at > self._limits.unserved_seconds:
                 self._ask_to_leave(engine, "no server runs")
 
     # -- the end -------------------------------------------------------------------------------------------------

@@ -35,6 +35,16 @@ class Limits:
     earlier, so waiting is quicker, unless it hangs."""
     warm_idle_seconds: float = 600.0
     """The warm process holds some 500 MB; with nothing queued or running for so long it is let go."""
+    engine_wanted_seconds: float = 30.0
+    """A server asks again for as long as somebody waits; what nobody has asked for so long is wanted no more."""
+    engine_rest_seconds: float = 10.0
+    """An engine rests for so long before it gives way: whoever was told to come again comes within that time."""
+    engine_busy_seconds: float = 60.0
+    """A run that waits for an engine which never rests has its turn then."""
+    engine_leave_seconds: float = 60.0
+    """For the answers that an engine is writing."""
+    unserved_seconds: float = 3.0
+    """Without a server nobody can ask an engine; one that is started again takes half a second."""
     clock_seconds: float = 2.0
     """Slewing keeps clock and uptime together; a difference that moves by so much at once is a clock that was set."""
     database_seconds: float = 2.0

@@ -89,7 +89,7 @@ class Daemon:
         self._supervisor = Supervisor(
             self._conn, workspace, self._fork_server, self.limits, self._telemetry.gpu_memory, options.command
         )
-        self._engines = Engines(workspace, self._fork_server)
+        self._engines = Engines(workspace, self._fork_server, self.limits)
         self._server_watch = ServerWatch(workspace)
         self._notifier = Notifier(workspace)
         self._machine = Machine()

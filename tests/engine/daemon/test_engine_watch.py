@@ -7,14 +7,16 @@ import time
 
 import pytest
 
-from engine.base.engine_folder import EngineFolder, EngineUse, EngineWish, ask_to_leave, live_engines
+from engine.base.engine_folder import EngineFolder, EngineState, EngineUse, EngineWish, ask_to_leave, live_engines
 from engine.base.units import GIB
+from engine.base.worker_process import spawn_worker
 from engine.base.workspace import Workspace
-from engine.daemon import engine_watch, process_control
+from engine.daemon import process_control
 from engine.daemon.engine_watch import Engines
 from engine.daemon.forkserver_client import ForkServer
+from engine.daemon.limits import Limits
 from engine.present.engine_table import engine_lines, engines_json
-from tests.engine.daemon.daemonkit import REPOSITORY
+from tests.engine.daemon.daemonkit import REPOSITORY, Bench
 
 _ENGINE = """
 import os, signal, sys, time
@@ -27,20 +29,22 @@ folder.put_use(EngineUse(os.getpid()))
 while True:
     time.sleep(60)
 """
+SCRIPTED = [sys.executable, "-c", _ENGINE]
 NAME = "starter-1"
 
 
 class Watched:
     """Engines of a workspace, watched by hand."""
 
-    def __init__(self, root, monkeypatch):
+    def __init__(self, root, monkeypatch, **limits):
+        self.limits = Limits(**limits)
         monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
         self.workspace = Workspace(root)
         self.folder = EngineFolder(self.workspace.private / "engines" / NAME)
         self.new_daemon()
 
     def new_daemon(self):
-        self.engines = Engines(self.workspace, ForkServer("not here"), [sys.executable, "-c", _ENGINE])
+        self.engines = Engines(self.workspace, ForkServer("not here"), self.limits, SCRIPTED)
 
     def round(self):
         self.engines.statuses.update(process_control.reap())
@@ -108,11 +112,11 @@ def test_one_that_has_answered_comes_back_at_once_and_one_that_has_not_ever_late
     assert NAME in engine_lines(watched.workspace)[1] and engines_json(watched.workspace)[0]["state"] == "waits"
 
 
-def test_it_gives_way_when_it_rests_and_comes_back_behind_the_run(watched, monkeypatch):
+def test_it_gives_way_when_it_rests_and_comes_back_behind_the_run(watched):
     pid = watched.start()
     watched.engines.give_way(NAME, 12)  # whoever asked for it just now has not been answered yet
     assert watched.engines.living()[0].state.state == "runs"
-    monkeypatch.setattr(engine_watch, "_LEAST_IDLE_SECONDS", 0.0)
+    watched.engines._limits = Limits(engine_rest_seconds=0.0)
     watched.folder.put_use(EngineUse(pid, active=2, used_at=time.time()))
     watched.engines.give_way(NAME, 12)  # it is answering
     assert watched.engines.living()[0].state.state == "runs"
@@ -126,15 +130,40 @@ def test_it_gives_way_when_it_rests_and_comes_back_behind_the_run(watched, monke
     assert (waiting.behind, waiting.estimate_bytes) == (12, GIB)  # and no pause: it did not die
 
 
-def test_one_that_never_rests_gives_way_after_a_minute_and_all_leave_with_the_server(watched, monkeypatch):
+def test_one_that_never_rests_gives_way_after_a_minute_and_all_leave_with_the_server(watched):
     pid = watched.start()
     watched.folder.put_use(EngineUse(pid, active=1, used_at=time.time()))
-    monkeypatch.setattr(engine_watch, "_MOST_BUSY_SECONDS", 0.0)
+    watched.engines._limits = Limits(engine_busy_seconds=0.0)
     watched.engines.give_way(NAME, None)
     watched.until(lambda: not watched.engines.living())
     watched.start()
     watched.engines.check(served=True)
     assert watched.engines.living()[0].state.state == "runs"
-    monkeypatch.setattr(engine_watch, "_WITHOUT_SERVER_SECONDS", 0.0)
+    watched.engines._limits = Limits(unserved_seconds=0.0)
     watched.engines.check(served=False)
     watched.until(lambda: not watched.engines.living())
+
+
+def test_a_run_that_waits_for_an_engine_says_so_and_starts_when_it_has_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    bench = Bench(tmp_path / "work", unserved_seconds=1e9, engine_rest_seconds=1.0)
+    folder = EngineFolder(bench.workspace.private / "engines" / NAME)
+    folder.make()
+    process = spawn_worker(folder.path, [], command=SCRIPTED)
+    folder.put_state(EngineState("runs", "starter", pid=process.pid, estimate_bytes=1 << 50))
+    bench.until(lambda: folder.use() is not None)
+    folder.put_use(EngineUse(process.pid, active=1, used_at=time.time()))
+    run_id = bench.add(new={"estimate_bytes": 10 * GIB}, steps=1)
+    try:
+        bench.start()
+        waiting = bench.until(lambda: bench.run(run_id).wait_kind and bench.run(run_id))
+        assert waiting.wait_kind == "memory"
+        assert "needs ~10.0 GiB, this machine has" in waiting.wait_reason
+        assert "used by the server's model starter" in waiting.wait_reason
+        folder.put_use(EngineUse(process.pid, requests=1, used_at=time.time()))
+        process.wait(30)
+        (ended,) = bench.until_ended(run_id)
+        assert ended.state == "done" and folder.state().state == "ended"
+    finally:
+        process.kill()
+        bench.close()
