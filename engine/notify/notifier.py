@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import threading
 import time
 
@@ -17,7 +18,7 @@ from engine.base.messages import msg
 from engine.base.units import duration
 from engine.base.workspace import Workspace
 from engine.notify.mail import send_mail
-from engine.notify.notify_config import NotifyConfig, read_notify_config, smtp_password, webhook_secret
+from engine.notify.notify_config import NAME, NotifyConfig, read_notify_config, smtp_password, webhook_secret
 from engine.notify.webhook import DeliveryFailed, deliver
 from engine.runs.run_folder import read_meta
 from engine.store import queries
@@ -80,7 +81,10 @@ class Notifier:
             file = database_file(self._workspace)
             self._outbox, self._jobs = Outbox(file), ServeStore(file)
         channels = {WEBHOOK: config.webhook is not None, MAIL: config.mail is not None}
-        since = {channel: self._outbox.since(channel, is_on) for channel, is_on in channels.items()}
+        configured = os.stat(self._workspace.root / NAME).st_mtime if any(channels.values()) else None
+        since = {
+            channel: self._outbox.since(channel, configured if is_on else None) for channel, is_on in channels.items()
+        }
         self._collect(
             self._outbox, self._jobs, {channel: max(at, now - _REMEMBERED_SECONDS) for channel, at in since.items()}
         )

@@ -1,6 +1,5 @@
 """What is to be told to others, until it has been: kept, so that a daemon that ends loses none of it."""
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -68,10 +67,10 @@ class Outbox(ServeDatabase):
         """Those that were settled long ago."""
         self._do("DELETE FROM deliveries WHERE state <> 'waiting' AND created < ?", (before,))
 
-    def since(self, channel: str, is_on: bool) -> float:
-        """When that channel was switched on: what ended before is not told."""
-        if not is_on:
+    def since(self, channel: str, configured: float | None) -> float:
+        """From when on ends are told by that channel: when it was first configured. None: it is not, any more."""
+        if configured is None:
             self._do("DELETE FROM delivered_since WHERE channel = ?", (channel,))
             return float("inf")
-        self._do("INSERT OR IGNORE INTO delivered_since VALUES(?, ?)", (channel, time.time()))
+        self._do("INSERT OR IGNORE INTO delivered_since VALUES(?, ?)", (channel, configured))
         return self._all("SELECT since FROM delivered_since WHERE channel = ?", (channel,))[0][0]
