@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.base.messages import msg
+from engine.present import numbers
 from engine.store.run_records import Outcome, Run, RunState
 from tui.host import Host
 from tui.screens.run_screen import RunScreen
@@ -49,9 +50,13 @@ def go_on(screen: RunScreen, run: Run, step: int, newest: bool) -> None:
         resume_from(screen.host, run, step, newest)
         return
     settings = {setting.key: setting.value for setting in detail.settings}
-    path = "train.max_steps" if settings.get("train.max_steps") else "train.epochs"
+    # What ended it is to grow: of epochs and steps whichever came first.
+    most_steps = settings.get("train.max_steps")
+    path = "train.max_steps" if most_steps and run.total_steps == most_steps else "train.epochs"
     length = path.rpartition(".")[2].replace("_", " ")
     so_far = settings.get(path)
+    if so_far == "auto" and run.epoch is not None:
+        so_far = numbers.plain_number(run.epoch)
     label = msg("{length} of run {id}, {so_far} so far; train on to", length=length, id=run.id, so_far=so_far)
 
     def further(text: str) -> None:

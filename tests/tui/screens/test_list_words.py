@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,16 +15,18 @@ from engine.control import Control
 from engine.present.text import cells
 from engine.store import queries, run_lifecycle
 from engine.store.connect import reader
-from engine.store.run_records import RunState
+from engine.store.run_records import RunState, SettingValue
 from tests.tui.fill import Filler
 from tests.tui.render.test_values import run
 from tests.tui.screens.test_main_screen import Shown
 from tests.tui.screens.test_messages_and_trash import Really
 from tests.tui.stage import played, until
+from tui.data.snapshot import Detail
 from tui.render.line import line_cells
 from tui.render.run_row import Columns, row_line
 from tui.screens.choice import Choose
 from tui.screens.new_run_screen import NewRunScreen
+from tui.screens.shared_actions import go_on
 
 
 @pytest.fixture(autouse=True)
@@ -266,3 +269,20 @@ def calls_of(work: Callable[[], None]) -> int:
     finally:
         sys.setprofile(None)
     return count
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "settings", "label"),
+    [
+        (108, {"train.max_steps": 400, "train.epochs": "auto"}, "epochs of run 3, 4 so far; train on to"),
+        (400, {"train.max_steps": 400, "train.epochs": 30}, "max steps of run 3, 400 so far; train on to"),
+        (108, {"train.max_steps": 0, "train.epochs": 4}, "epochs of run 3, 4 so far; train on to"),
+    ],
+)
+def test_a_run_that_is_done_is_trained_on_by_what_ended_it(total_steps, settings, label):
+    done = run(3, step=total_steps, total_steps=total_steps, epoch=4.0)
+    values = tuple(SettingValue(path, value, "") for path, value in settings.items())
+    labels = []
+    host = SimpleNamespace(snapshot=SimpleNamespace(detail=Detail(3, settings=values)))
+    go_on(SimpleNamespace(host=host, ask=lambda text, *_: labels.append(text)), done, total_steps, newest=True)
+    assert labels == [label]
