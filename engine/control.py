@@ -230,10 +230,20 @@ class Control:
         return self._request(run_id, "kill")
 
     def _request(self, run_id: int, signal: str) -> Outcome:
-        outcome = queue.request(self._writer(), run_id, signal)
-        if outcome and outcome.state in ACTIVE:
-            self._see_to_daemon()  # nobody else carries it out
-        return outcome
+        conn = self._writer()
+        outcome = queue.request(conn, run_id, signal)
+        if not outcome or outcome.state not in ACTIVE:
+            return outcome
+        self._see_to_daemon()  # nobody else carries it out
+        run = queries.run(conn, run_id)
+        if signal == "kill" or run is None or not queries.lacks_room(conn, run):
+            return outcome
+        paused = msg(
+            "it has paused since there is no room on its disk, and stops once it could save;"
+            " finetop kill {run_id} ends it now, without saving",
+            run_id=run_id,
+        )
+        return dataclasses.replace(outcome, notes=(*outcome.notes, paused))
 
     def put_back(self, run_id: int) -> Outcome:
         """Undo that `stop` or `kill` took a waiting run off the queue: back to its place, held if it was."""

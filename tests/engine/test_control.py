@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -561,3 +562,18 @@ def test_training_by_hand_makes_no_database(workspace, settings):
         control.began(folder, os.getpid())
         control.ended(folder, 0)
     assert not workspace.database.exists() and not (folder / NAME).exists()
+
+
+def test_stopping_a_run_that_waits_for_room_says_what_it_waits_for(workspace, control, settings):
+    run_id, conn = control.add(settings()), writer(workspace.database)
+    folder = workspace.runs / str(run_id)
+    run_lifecycle.claim(conn, run_id)
+    now = time.time()
+    write(folder, line("state", state="running"), line("event", now, event="disk-full", message="Paused."))
+    import_journal(conn, run_id, folder)
+    (note,) = control.stop(run_id).notes
+    assert "no room on its disk" in note and f"finetop kill {run_id}" in note
+    write(folder, line("event", now, event="disk-free", message="There is room again; going on."))
+    import_journal(conn, run_id, folder)
+    assert control.stop(run_id).notes == () == control.kill(run_id).notes
+    conn.close()

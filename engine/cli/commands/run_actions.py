@@ -90,6 +90,9 @@ def run_stop(options: argparse.Namespace) -> int:
     ids = chosen_runs(options, conn)
     with open_control(workspace) as control:
         outcomes = [control.stop(run_id) for run_id in ids]
+    for outcome in outcomes:
+        for note in outcome.notes:
+            print(visible(f"{outcome.run_id}: {note}"), file=sys.stderr)
     if options.wait:
         _wait_for(workspace, conn, [outcome.run_id for outcome in outcomes if outcome])
         outcomes = [_after(conn, outcome) if outcome else outcome for outcome in outcomes]
