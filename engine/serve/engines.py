@@ -18,10 +18,8 @@ import anyio.to_thread
 from engine.base.engine_folder import EngineFolder, EngineWish
 from engine.base.workspace import Workspace
 from engine.daemon import daemon_client
-from engine.models.device_limits import cpu_is_good_at_bfloat16
 from engine.plan.engine_memory import answering_bytes
-from engine.plan.hardware import queue_device
-from engine.plan.memory import EstimateInputs
+from engine.plan.hardware import queue_device, queue_inputs
 from engine.runs.model_refs import ModelRef
 from engine.serve.api_errors import ApiError
 
@@ -99,9 +97,7 @@ class Engines:
         config = ref.config
         if ref.base != config.model.name:
             config = config.replace({"model.name": ref.base, "model.revision": ""})
-        device = queue_device(self._workspace)
-        inputs = EstimateInputs(device, True if device == "cuda" else cpu_is_good_at_bfloat16())
-        parts = answering_bytes(config, inputs)
+        parts = answering_bytes(config, queue_inputs(queue_device(self._workspace), config.method.kind, ()))
         name = ref.base.rstrip("/").rpartition("/")[2]
         folder.want(EngineWish(name, sum(parts.values()), parts["cache"]) if parts else EngineWish(name))
         daemon_client.ensure(self._workspace)

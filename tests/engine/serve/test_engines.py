@@ -14,7 +14,7 @@ from engine.base.units import MIB
 from engine.base.workspace import Workspace
 from engine.models.device_limits import ANSWER_CACHE_BYTES
 from engine.plan.engine_memory import answering_bytes
-from engine.plan.memory import EstimateInputs
+from engine.plan.memory import CUDA_CONTEXT_BYTES, EstimateInputs
 from engine.runs.model_refs import find_model_refs
 from engine.serve.api_errors import ApiError
 from engine.serve.engines import Engines
@@ -78,6 +78,20 @@ def test_where_there_is_no_room_the_answer_is_503_and_says_what_it_waits_for(ask
     assert (told.value.status, told.value.headers["retry-after"]) == (503, "7")
     assert engine.wish.base == "starter" and engine.wish.estimate_bytes > engine.wish.cache_bytes > MIB
     assert oct(os.stat(workspace.private / "engines").st_mode)[-3:] == "700"
+
+
+def test_what_it_needs_is_of_the_device_that_the_daemon_has_seen(asked):
+    workspace, ask = asked
+    promised = []
+    for name in ("NVIDIA H100", "Tesla T4"):  # bfloat16, and not
+        workspace.machine_state.parent.mkdir(parents=True, exist_ok=True)
+        workspace.machine_state.write_text(json.dumps({"gpus": [{"name": name}]}))
+        engine = Engine(workspace, waits)
+        with pytest.raises(ApiError):
+            ask()
+        promised.append(engine.wish)
+    assert promised[1].cache_bytes == 2 * promised[0].cache_bytes
+    assert promised[1].estimate_bytes > promised[0].estimate_bytes > CUDA_CONTEXT_BYTES
 
 
 def test_what_an_engine_had_not_begun_is_asked_of_the_next_one(asked):
