@@ -1,8 +1,13 @@
 """Speed is never tested by a clock: generated cases take the time they take."""
 
 import os
+import sys
+from collections.abc import Iterator
 
 import hypothesis
+import pytest
+
+from tests.engine.forkserver import ForkServer
 
 hypothesis.settings.register_profile("finetop", deadline=None)
 hypothesis.settings.load_profile("finetop")
@@ -18,3 +23,21 @@ def pytest_xdist_auto_num_workers(config) -> int:
     """
     cores = len(os.sched_getaffinity(0))
     return cores if config.option.markexpr == "long" else cores + 1
+
+
+@pytest.fixture(scope="session")
+def _fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    server = ForkServer(tmp_path_factory.mktemp("forkserver"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def fork_server(
+    _fork_server: ForkServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> ForkServer:
+    """Worker processes are forked (see forkserver.py), also those of the module's `FINETOP` command."""
+    monkeypatch.setattr(sys, "executable", str(_fork_server.stub))
+    if hasattr(request.module, "FINETOP"):
+        monkeypatch.setattr(request.module, "FINETOP", str(_fork_server.finetop))
+    return _fork_server

@@ -2,13 +2,9 @@
 
 import json
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.engine.forkserver import ForkServer
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -21,24 +17,6 @@ def no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, str(tmp_path / "home"))
     monkeypatch.delenv("FINETOP_WORKSPACE", raising=False)
     monkeypatch.delenv("FINETOP_PRESETS", raising=False)
-
-
-@pytest.fixture(scope="session")
-def _fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    server = ForkServer(tmp_path_factory.mktemp("forkserver"))
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def fork_server(
-    _fork_server: ForkServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> ForkServer:
-    """Worker processes are forked (see forkserver.py), also those of the module's `FINETOP` command."""
-    monkeypatch.setattr(sys, "executable", str(_fork_server.stub))
-    if hasattr(request.module, "FINETOP"):
-        monkeypatch.setattr(request.module, "FINETOP", str(_fork_server.finetop))
-    return _fork_server
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,10 @@
 
 `python forkserver.py SOCKET` imports what workers import and forks one for each request. What asks is a stand-in for
 the interpreter (`stub`): tests set `sys.executable` to it, and it hands `-P -m engine.worker... WORDS`, or `-P -c CODE
-WORDS` where the code speaks of engine.worker, to the server, with its own stdin, stdout, stderr, environment and
-working directory. Anything else it gives to the real Python, followers too, which must be children of their rank 0.
-The worker is in a session of its own; signals to the stand-in reach it, its exit status is the stand-in's, and where
-the stand-in is killed, so is the worker. Tests of how processes start and are found keep to real ones.
+WORDS` where the code speaks of engine.worker, to the server, with its own descriptors, environment and working
+directory. Anything else it gives to the real Python; in `-m tui`, `-m engine.daemon` and `-m engine.serve` it stands in
+again. The worker is in a session of its own; signals to the stand-in reach it, its exit status is the stand-in's, and
+where the stand-in is killed, so is the worker. Tests of how processes start and are found keep to real ones.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from fcntl import F_DUPFD, fcntl
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +26,8 @@ from engine.daemon.forkserver_client import NO_THREADS
 ROOT = Path(__file__).parents[2]
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _MESSAGE_BYTES = 1 << 17
+_BEYOND = 900
+"""No process of these tests has so many descriptors."""
 
 _STUB = """\
 #!{python} -IS
@@ -32,12 +35,19 @@ import json, os, signal, socket, sys
 words = sys.argv[1:]
 kind, what = words[1:3] if words[:1] == ["-P"] else ("", "")
 is_worker = kind == "-m" and what.startswith("engine.worker") or kind == "-c" and "engine.worker" in what
-if not is_worker or "follower" in what:
+at = words.index("-m") if "-m" in words[:2] else -1
+if at >= 0 and words[at + 1] in ("tui", "engine.daemon", "engine.serve"):
+    words[at : at + 1] = ["-c", {again!r}]
+if not is_worker:
     os.execv({python!r}, [{python!r}, *words])
+passed = [int(name) for name in os.listdir("/proc/self/fd") if int(name) > 2]
+passed = [number for number in passed if os.path.exists(f"/proc/self/fd/{{number}}")]  # but for the folder's own
 channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 channel.connect({address!r})
 request = {{"kind": kind, "what": what, "words": words[3:], "environment": dict(os.environ), "cwd": os.getcwd()}}
-socket.send_fds(channel, [json.dumps(request).encode()], [0, 1, 2])
+socket.send_fds(channel, [json.dumps(request | {{"passed": passed}}).encode()], [0, 1, 2, *passed])
+for number in passed:
+    os.close(number)
 pid = json.loads(channel.recv(1000))["pid"]
 for number in {forwarded!r}:
     signal.signal(number, lambda number, frame: os.kill(pid, number))
@@ -48,6 +58,12 @@ if os.WIFSIGNALED(status):
         signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
     os.kill(os.getpid(), os.WTERMSIG(status))
 os._exit(os.waitstatus_to_exitcode(status))
+"""
+
+_AGAIN = """\
+import runpy, sys
+sys.executable, sys.argv[:1] = {stub!r}, []
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 _FRONT_DOOR = """\
@@ -68,6 +84,7 @@ class ForkServer:
         self.stub, self.finetop = folder / "python", folder / "finetop"
         names = {"python": sys.executable, "root": str(ROOT), "address": str(address), "stub": str(self.stub)}
         names["forwarded"] = tuple(map(int, _FORWARDED))
+        names["again"] = _AGAIN.format(stub=str(self.stub))
         for path, text in ((self.stub, _STUB), (self.finetop, _FRONT_DOOR)):
             path.write_text(text.format(**names))
             path.chmod(0o755)
@@ -132,7 +149,7 @@ def serve(address: str) -> None:
 
 
 def _fork(channel: socket.socket) -> int:
-    data, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 3)
+    data, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 16)
     if pid := os.fork():
         for descriptor in descriptors:
             os.close(descriptor)
@@ -148,8 +165,24 @@ def _become(descriptors: list[int], request: dict) -> NoReturn:
 
     from engine.worker.forkserver import become
 
+    numbered = zip(request["passed"], descriptors[3:], strict=True)
+    passed = {number: fcntl(source, F_DUPFD, _BEYOND) for number, source in numbered}
+    closerange = os.closerange
+
+    def close_others(*_: int) -> None:
+        """What the stand-in was passed keeps its number."""
+        os.closerange = closerange
+        closerange(3, _BEYOND)
+        for number, source in passed.items():
+            os.dup2(source, number)
+        closerange(_BEYOND, _BEYOND + len(passed))
+
+    os.closerange = close_others  # what `become` calls
+
     def run() -> int:
         sys.argv = [request["what"], *request["words"]]
+        if "follower" in request["what"]:  # it leaves with its parent, and asks whether this is rank 0
+            sys.argv[3] = str(os.getppid())
         if request["kind"] == "-c":
             sys.argv[0] = "-c"
             exec(compile(request["what"], "<string>", "exec"), {"__name__": "__main__"})
@@ -160,7 +193,7 @@ def _become(descriptors: list[int], request: dict) -> NoReturn:
                 runpy.run_module(module, run_name="__main__", alter_sys=True)
         return 0
 
-    become(descriptors, request, run)
+    become(descriptors[:3], request, run)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def test_a_newcomer_sees_two_runs_train_and_compares_them_and_nothing_stays_behi
     until(lambda: not processes_in(workspace.root))
 
 
-def test_after_a_hang_up_no_daemon_stays_for_ever(workspace):
+def test_after_a_hang_up_no_daemon_stays_for_ever(workspace, fork_server):
     terminal = Terminal(["-m", "tui", "demo", "--workspace", str(workspace.root)], 120, 36)
     terminal.shows("lr=2e-3")
     terminal.until(lambda: daemon_client.status(workspace).beat)
@@ -103,7 +103,7 @@ def test_after_a_hang_up_no_daemon_stays_for_ever(workspace):
     until(lambda: not processes_in(workspace.root))
 
 
-def test_without_a_terminal_it_trains_in_lines(workspace):
+def test_without_a_terminal_it_trains_in_lines(workspace, fork_server):
     words = [sys.executable, "-m", "tui", "demo", "--workspace", str(workspace.root)]
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     said = []

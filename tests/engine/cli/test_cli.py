@@ -114,12 +114,13 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_model, chats, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+def finished(tiny_model, chats, tmp_path_factory, _fork_server) -> tuple[Path, subprocess.CompletedProcess]:
     """A workspace with one finished run, and what its command said."""
     cwd = tmp_path_factory.mktemp("finished")
-    done = finetop(
-        cwd, "train", "--model", tiny_model, "--data-file", chats, *SMALL, "--save-config", "saved.json", "--json"
-    )
+    words = ("--model", tiny_model, "--data-file", chats, *SMALL, "--save-config", "saved.json", "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[__name__], "FINETOP", str(_fork_server.finetop))
+        done = finetop(cwd, "train", *words)
     return cwd, done
 
 

@@ -638,8 +638,10 @@ def environment(root: Path) -> dict[str, str]:
     return kept | {"HOME": str(root), "XDG_CONFIG_HOME": str(root), "FINETOP_WORKSPACE": str(root / "ws")}
 
 
-def test_a_queued_run_is_trained_stopped_resumed_and_forked_without_a_terminal(tiny_model, chats, tmp_path):
-    """The real daemon, real workers, real commands."""
+def test_a_queued_run_is_trained_stopped_resumed_and_forked_without_a_terminal(
+    tiny_model, chats, tmp_path, fork_server
+):
+    """The real daemon, workers that train, real commands."""
 
     def finetop(*words: object) -> str:
         done = subprocess.run(

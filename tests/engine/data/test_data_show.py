@@ -22,6 +22,7 @@ from engine.worker.data.chat_template import ChatTemplate, clock_of
 from engine.worker.data.tokenize import prepare
 from engine.worker.model.load import generation_ends, load_tokenizer
 from engine.worker.show_turns import describe, pieces_of
+from tests.engine.forkserver import ForkServer
 from tests.engine.worker.data.template_recipes import plain
 from tests.engine.worker.data.template_shapes import SHAPES
 from tests.engine.worker.data.tokenizer_kit import tokenizer
@@ -89,10 +90,12 @@ def data(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_the_command_reads_and_trains_as_a_run_with_these_settings_and_loads_no_torch(model: str, data: str) -> None:
+def test_the_command_reads_and_trains_as_a_run_with_these_settings_and_loads_no_torch(
+    model: str, data: str, fork_server: ForkServer
+) -> None:
     flags = ["--model", model, "--set", "data.clock=2026-01-31 12:00", "--set", "data.thinking=no_loss_on_empty"]
     code = (
-        "import sys\nfrom engine.cli.main import main\n"
+        f"import sys\nfrom engine.cli.main import main\nsys.executable = {sys.executable!r}\n"
         f"assert main({['data', 'show', data, '--rows', '4', *flags]}) == 0\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )

@@ -11,7 +11,7 @@ from engine.base.errors import EngineError, InputError
 from engine.formats import check_bad_share, read_data, split_examples
 
 SETTINGS = settings(
-    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 ROWS = [

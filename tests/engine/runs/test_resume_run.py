@@ -40,8 +40,18 @@ def straight(tiny_model: Path, chats: Path, tmp_path_factory: pytest.TempPathFac
     return get
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("stop_at", [1, 5, 8])
+QUICK = {("lora", 1), ("lora", 8), ("full", 5), ("qlora-8bit-adam", 8), ("checkpointing", 1), ("bfloat16", 5)}
+"""The others of these are left to `make test-long`."""
+
+
+@pytest.mark.parametrize(
+    ("case", "stop_at"),
+    [
+        pytest.param(case, stop_at, marks=() if (case, stop_at) in QUICK else pytest.mark.long)
+        for case in CASES
+        for stop_at in (1, 5, 8)
+    ],
+)
 def test_a_stopped_run_resumes_to_the_same_losses_and_weights(case, stop_at, straight, tiny_model, chats, tmp_path):
     folder = make_run(tmp_path, tiny_model, chats, **CASES[case])
     assert train(folder, stop=StopAfter(stop_at)) == STOPPED

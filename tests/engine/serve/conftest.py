@@ -19,6 +19,7 @@ from engine.base.workspace import PACKAGE_ROOT, Workspace
 from engine.daemon import daemon_client, server_state
 from engine.serve.keys import Keys
 from engine.store.serve_keys import KeyStore
+from tests.engine.forkserver import ForkServer
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": "yes sir"}]}
@@ -73,13 +74,13 @@ class Server:
         return (self.workspace.private / "serve.log").read_text("utf-8", "replace")
 
 
-def start_server(root: Path, *options: str) -> Server:
+def start_server(root: Path, *options: str, python: str | Path = sys.executable) -> Server:
     workspace = Workspace(root)
     workspace.private.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(PACKAGE_ROOT)}
     with open(workspace.private / "serve.log", "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "engine.serve", str(root), "--port", "0", *options],
+            [python, "-P", "-m", "engine.serve", str(root), "--port", "0", *options],
             stdout=log,
             stderr=log,
             env=environment,
@@ -104,8 +105,8 @@ def keys_of(folder: Path, owner: str) -> Keys:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = start_server(tmp_path_factory.mktemp("served") / "work space")
+def server(tmp_path_factory: pytest.TempPathFactory, _fork_server: ForkServer) -> Iterator[Server]:
+    running = start_server(tmp_path_factory.mktemp("served") / "work space", python=_fork_server.stub)
     yield running
     end_server(running)
 

@@ -94,6 +94,7 @@ def both(tiny_model: Path, chats: Path, tmp_path_factory: pytest.TempPathFactory
     return get
 
 
+@pytest.mark.usefixtures("fork_server")
 @pytest.mark.parametrize("case", ["lora", pytest.param("full", marks=pytest.mark.long)])
 def test_two_ranks_train_as_one(case, both):
     one, two = both(case)
@@ -120,6 +121,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(tiny_model, chats, tmp_path):
     assert not [event for event in events_of(folder, "event") if event["event"] == "ranks-changed"]
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_another_number_of_ranks_goes_on_and_says_so(both, tmp_path, monkeypatch):
     one, two = both("lora")
     folder = tmp_path / "1"
@@ -131,6 +133,7 @@ def test_another_number_of_ranks_goes_on_and_says_so(both, tmp_path, monkeypatch
     np.testing.assert_allclose(numbers(folder), numbers(one), rtol=2e-5)
 
 
+@pytest.mark.usefixtures("fork_server")
 @pytest.mark.parametrize("who", [pytest.param("rank 0", marks=pytest.mark.long), "rank 1"])
 def test_out_of_memory_on_one_rank_repeats_the_step_on_all(
     who, both, tiny_model, chats, tmp_path, followers_first, monkeypatch
@@ -147,6 +150,7 @@ def test_out_of_memory_on_one_rank_repeats_the_step_on_all(
     np.testing.assert_allclose(numbers(folder), numbers(both("lora")[0]), rtol=2e-5)
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_what_is_no_number_ends_the_run(tiny_model, chats, tmp_path, left_behind):
     folder = make_run(tmp_path, tiny_model, chats, method__kind="full", optim__learning_rate=1e18, optim__warmup=0)
     with pytest.raises(NotFinite):
@@ -183,6 +187,7 @@ def test_a_leader_that_is_stuck_when_a_rank_dies_is_ended(tiny_model, chats, tmp
     assert "rank 1" in last_state(folder)["reason"]
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_a_rank_that_fails_says_why(tiny_model, chats, tmp_path, followers_first, left_behind):
     followers_first(
         "from engine.worker.train import gradients\ndef no(*_): raise ValueError('no')\ngradients.forward_backward = no"

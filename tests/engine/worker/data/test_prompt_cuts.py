@@ -52,7 +52,7 @@ def bare(example: Example) -> tuple[dict, ...]:
     return tuple({"role": m["role"], "content": m["content"] or "none"} for m in example.messages)
 
 
-@settings(max_examples=300, **_SHARED)
+@settings(max_examples=120, **_SHARED)
 @given(recipe=recipes(), example=chats(), is_bare=st.booleans())
 def test_what_is_cut_is_what_is_rendered_by_generated_templates(
     recipe: Recipe, example: Example, is_bare: bool
@@ -62,7 +62,7 @@ def test_what_is_cut_is_what_is_rendered_by_generated_templates(
         cut(rendering, bare(example) if is_bare else example.messages, example.tools)
 
 
-@settings(max_examples=200, **_SHARED)
+@settings(max_examples=80, **_SHARED)
 @given(name=st.sampled_from(list(SHAPES)), example=chats())
 def test_what_is_cut_is_what_is_rendered_by_the_shapes_of_the_real_ones(name: str, example: Example) -> None:
     cut(rendering_of(plain(SHAPES[name].source), SHAPES[name].family), bare(example), example.tools)

@@ -60,12 +60,12 @@ def over_shapes(count: int) -> Counter:
 
 
 def test_any_conversation_in_any_template_is_trained_as_it_is_asked_or_refused_truly() -> None:
-    seen = over_generated(250)
+    seen = over_generated(100)
     assert seen["refused"] < _MOST_REFUSED * seen.total()
 
 
 def test_any_conversation_in_the_shapes_of_the_real_templates_too() -> None:
-    seen = over_shapes(150)
+    seen = over_shapes(75)
     assert seen["refused"] < _MOST_REFUSED * seen.total()
 
 

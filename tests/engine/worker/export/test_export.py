@@ -141,7 +141,7 @@ print([name for name in sys.modules if name.split(".")[0] in ("engine", "tui")])
 """
 
 
-def test_ten_lines_of_transformers_and_peft_load_what_the_command_wrote(models, tmp_path, capfd):
+def test_ten_lines_of_transformers_and_peft_load_what_the_command_wrote(models, tmp_path, capfd, fork_server):
     path = saved(tmp_path, models("qwen2.5"))
     export.export(path, tmp_path / "adapter", "adapter")
     words = ["export", "1@best", str(tmp_path / "merged"), "--to", "merged", "--workspace", str(tmp_path), "--json"]
