@@ -1,5 +1,6 @@
 """The server's engines as lines and as JSON: where each is, what it takes, how long nobody has asked it."""
 
+import json
 import resource
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ def engines_json(workspace: Workspace, now: float | None = None) -> list[dict[st
     live = live_engines(workspace)
     names = {engine.name for engine in live}
     waiting = [folder for folder in engine_folders(workspace) if folder.name not in names and _waits(folder, now)]
-    return [_live_json(engine, now) for engine in live] + [
+    return [_live_json(workspace, engine, now) for engine in live] + [
         {"engine": folder.name, "base": state.base, "state": "waits", "reason": state.reason}
         for folder in waiting
         if (state := folder.state())
@@ -58,7 +59,7 @@ def _waits(folder: EngineFolder, now: float) -> bool:
     return state is not None and state.state == "waits" and now - told_at < _RECENT_SECONDS
 
 
-def _live_json(engine: LiveEngine, now: float) -> dict[str, Any]:
+def _live_json(workspace: Workspace, engine: LiveEngine, now: float) -> dict[str, Any]:
     state, use = engine.state, engine.use
     return {
         "engine": engine.name,
@@ -66,12 +67,22 @@ def _live_json(engine: LiveEngine, now: float) -> dict[str, Any]:
         "state": "leaves" if state.state == "leaves" else "answers" if use.active else "rests",
         "pid": use.pid,
         "gpus": list(state.gpus),
-        "memory_bytes": _resident(use.pid),
+        "memory_bytes": _on_gpu(workspace, engine.name) if state.gpus else _resident(use.pid),
         "promised_bytes": state.estimate_bytes,
         "age_seconds": max(0.0, now - state.started) if state.started else None,
         "idle_seconds": engine.idle_seconds(now),
         "requests": use.requests,
     }
+
+
+def _on_gpu(workspace: Workspace, name: str) -> int | None:
+    """Of the GPU's memory, as the daemon has seen it last; None where the driver does not tell."""
+    try:
+        gpus = json.loads(workspace.machine_state.read_bytes())["gpus"]
+        sizes = [user["memory_bytes"] for gpu in gpus for user in gpu["processes"] or () if user["run"] == name]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return sum(size for size in sizes if size is not None) or None
 
 
 def _resident(pid: int) -> int | None:

@@ -11,6 +11,7 @@ import json
 import re
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import anyio.to_thread
@@ -22,6 +23,7 @@ from engine.plan.engine_memory import answering_bytes
 from engine.plan.hardware import queue_device, queue_inputs
 from engine.runs.model_refs import ModelRef
 from engine.serve.api_errors import ApiError
+from engine.settings.presets import STARTER_MODEL
 
 RETRY_SECONDS = 2
 _START_SECONDS = 60.0
@@ -42,6 +44,8 @@ class Engines:
     async def ask(self, ref: ModelRef, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """The engine's lines on this request, without `done`. Raises ApiError for `error`, where there is no
         room for an engine, and where it dies. Closing the generator cancels the request."""
+        if ref.base == "starter":  # by whatever name: one engine
+            ref = replace(ref, base=str(STARTER_MODEL))
         question = json.dumps({"model": ref.to_json(), **request}).encode() + b"\n"
         folder = self._folder(ref)
         for is_last in (False, True):

@@ -1,5 +1,6 @@
 """Engines as the daemon has them: started once, found again, told to give way, and slower to come back if they die."""
 
+import json
 import os
 import signal
 import sys
@@ -90,6 +91,16 @@ def test_a_daemon_finds_the_engines_of_the_one_before_and_what_became_of_them(wa
     assert watched.engines.wanted() == [] and watched.folder.state().state == "runs"
     watched.kill(pid)
     assert watched.folder.state().state == "ended" and "killed by SIGKILL" in watched.folder.state().reason
+
+
+def test_the_table_has_the_memory_that_was_promised(watched):
+    pid = watched.start()
+    (row,) = engines_json(watched.workspace)
+    assert (row["pid"], row["promised_bytes"], row["gpus"]) == (pid, GIB, []) and row["memory_bytes"] > 2**20
+    watched.folder.put_state(EngineState("runs", "starter", pid=pid, gpus=("0",), estimate_bytes=GIB))
+    seen = {"gpus": [{"processes": [{"run": NAME, "memory_bytes": 7}, {"run": 4, "memory_bytes": 9}]}]}
+    watched.workspace.machine_state.write_text(json.dumps(seen))
+    assert engines_json(watched.workspace)[0]["memory_bytes"] == 7
 
 
 def test_one_that_has_answered_comes_back_at_once_and_one_that_has_not_ever_later(watched):

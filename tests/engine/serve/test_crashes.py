@@ -176,6 +176,7 @@ def test_an_engine_outlives_daemon_and_server(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_jobs_and_requests_outlive_kills(tmp_path, monkeypatch):
     monkeypatch.delenv("FINETOP_NO_DAEMON", raising=False)
     workspace = Workspace(tmp_path)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from engine.base.engine_folder import EngineFolder, EngineState
+from engine.base.engine_folder import EngineFolder, EngineState, engine_folders
 from engine.base.units import MIB
 from engine.base.workspace import Workspace
 from engine.models.device_limits import ANSWER_CACHE_BYTES
@@ -18,6 +18,7 @@ from engine.plan.memory import CUDA_CONTEXT_BYTES, EstimateInputs
 from engine.runs.model_refs import find_model_refs
 from engine.serve.api_errors import ApiError
 from engine.serve.engines import Engines
+from engine.settings.presets import STARTER_MODEL
 
 
 class Engine(threading.Thread):
@@ -92,6 +93,20 @@ def test_what_it_needs_is_of_the_device_that_the_daemon_has_seen(asked):
         promised.append(engine.wish)
     assert promised[1].cache_bytes == 2 * promised[0].cache_bytes
     assert promised[1].estimate_bytes > promised[0].estimate_bytes > CUDA_CONTEXT_BYTES
+
+
+def test_the_starter_model_has_one_engine_by_whatever_name_it_goes(asked):
+    workspace, _ = asked
+
+    async def ask(name: str) -> None:
+        (ref,) = find_model_refs(workspace, [name])
+        with pytest.raises(ApiError):
+            await anext(Engines(workspace).ask(ref, {"prompts": ["a"]}))
+
+    for name in ("starter", str(STARTER_MODEL)):
+        Engine(workspace, waits)
+        asyncio.run(ask(name))
+    assert len(engine_folders(workspace)) == 1
 
 
 def test_what_an_engine_had_not_begun_is_asked_of_the_next_one(asked):
