@@ -43,6 +43,8 @@ ENVIRONMENTS = {
     ),
     "wandb": Environment(("wandb==0.31.0",), torch=False),
     "trackio": Environment(("trackio==0.43.0",), torch=False),
+    # The newest whose extra "proxy" can be installed from PyPI.
+    "litellm": Environment(("litellm[proxy]==1.91.1",), torch=False),
 }
 
 

@@ -9,7 +9,7 @@ import importlib
 
 from gpu.findings import Measurement
 
-STAGES = ("smoke", "monitor", "train", "qlora", "estimate", "oom", "speed", "warm", "eval", "energy")
+STAGES = ("smoke", "monitor", "train", "qlora", "estimate", "oom", "speed", "warm", "eval", "serve", "energy")
 """In the order of what they tell most: what fails in one makes those after it worth less."""
 
 
