@@ -63,7 +63,7 @@ def measurements() -> list[Measurement]:
         Measurement("halved", 68, halved),
         Measurement("fitted", 42, fitted),
         Measurement("no room", 60, no_room),
-        Measurement("two share a card", 80, shared),
+        Measurement("two share a card", 60, shared),
     ]
 
 

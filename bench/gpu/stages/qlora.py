@@ -20,7 +20,7 @@ BIG = ("7b", 16, 8)
 
 def measurements() -> list[Measurement]:
     return [
-        Measurement("nf4", 55, against_cpu),
+        Measurement("nf4", 65, against_cpu),
         Measurement("8-bit optimizers", 75, eight_bit),
         Measurement("7b", 120, big),
     ]

@@ -36,8 +36,8 @@ LEAST_MOVE = 0.05
 
 def measurements() -> list[Measurement]:
     return [
-        Measurement("lora bfloat16", 50, lambda kit: against_cpu(kit, "lora", "bfloat16")),
-        Measurement("full bfloat16", 60, lambda kit: against_cpu(kit, "full", "bfloat16")),
+        Measurement("lora bfloat16", 70, lambda kit: against_cpu(kit, "lora", "bfloat16")),
+        Measurement("full bfloat16", 90, lambda kit: against_cpu(kit, "full", "bfloat16")),
         Measurement("lora float32", 32, lambda kit: against_cpu(kit, "lora", "float32")),
         Measurement("resume", 100, lambda kit: resumed(kit, deterministic=False)),
         Measurement("deterministic", 130, lambda kit: resumed(kit, deterministic=True)),
