@@ -36,7 +36,7 @@ class Used:
     day: str
     """As ISO 8601 has it, UTC."""
     priced_as: str
-    """A name of `engine.plan.api_prices`."""
+    """A name of `engine.plan.api_cost`."""
     requests: int
     input_tokens: int
     output_tokens: int
