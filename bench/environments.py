@@ -45,6 +45,9 @@ ENVIRONMENTS = {
     "trackio": Environment(("trackio==0.43.0",), torch=False),
     # The newest whose extra "proxy" can be installed from PyPI.
     "litellm": Environment(("litellm[proxy]==1.91.1",), torch=False),
+    # Programs that are run against `finetop serve` (tests/engine/serve/test_clients.py, docs/clients.md).
+    "langchain": Environment(("langchain==1.5.2", "langchain-openai==1.7.4"), torch=False),
+    "lm_eval": Environment(("lm_eval[api]==0.4.13", "transformers==5.23.0"), torch=False),
 }
 
 
