@@ -13,7 +13,18 @@ from starlette.types import ASGIApp
 
 from engine.control import Control
 from engine.daemon import daemon_client, server_state
-from engine.serve import chat, completions, files, job_checks, jobs, legacy_jobs, models, responses, stored_chat
+from engine.serve import (
+    chat,
+    completions,
+    files,
+    input_items,
+    job_checks,
+    jobs,
+    legacy_jobs,
+    models,
+    responses,
+    stored_chat,
+)
 from engine.serve.access import Access
 from engine.serve.context import Context, in_thread
 from engine.serve.key_usage import WRITE_SECONDS
@@ -51,6 +62,7 @@ ROUTES = (  # which keys may, is the last of each: one of these scopes
     ScopedRoute("POST", "/v1/responses", responses.create_response, INFER),
     ScopedRoute("GET", "/v1/responses/{response}", responses.retrieve_response, INFER),
     ScopedRoute("DELETE", "/v1/responses/{response}", responses.delete_response, INFER),
+    ScopedRoute("GET", "/v1/responses/{response}/input_items", input_items.list_input_items, INFER),
     ScopedRoute("POST", "/v1/fine-tunes", legacy_jobs.create, TRAIN),
     ScopedRoute("GET", "/v1/fine-tunes", legacy_jobs.list_all, TRAIN),
     ScopedRoute("GET", "/v1/fine-tunes/{job}", legacy_jobs.retrieve, TRAIN),

@@ -216,6 +216,15 @@ def test_a_response_goes_on_from_an_earlier_one(client, trained):
     )
     assert second.usage.input_tokens > first.usage.input_tokens
     assert client.responses.retrieve(first.id).output_text == first.output_text
+    items = client.responses.input_items
+    assert [item.content[0].text for item in items.list(second.id, limit=1)] == ["say 4", "yes sir", "say 3"]
+    assert [item.role for item in items.list(second.id, order="asc").data] == ["user", "assistant", "user"]
+    call = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": '{"at": "x"}'}
+    result = {"type": "function_call_output", "call_id": "c1", "output": "seen"}
+    asked = [{"role": "user", "content": "look"}, call, result]
+    third = client.responses.create(model="starter", input=asked, instructions="Be brief.", max_output_tokens=2)
+    assert [item.type for item in items.list(third.id)] == ["function_call_output", "function_call", "message"]
+    assert items.list(third.id).data[1].arguments == '{"at": "x"}'
     client.responses.delete(first.id)
     with pytest.raises(openai.NotFoundError):
         client.responses.create(model="starter", input="x", previous_response_id=first.id)
