@@ -43,8 +43,7 @@ class Context:
         self._control: Control | None = None
         self.tasks: set[asyncio.Task[None]] = set()
         """What goes on beside requests."""
-        if not workspace.database.exists():
-            writer(workspace.database).close()
+        writer(workspace.database).close()  # makes it, or brings an older version's up to date
 
     async def change(self, act: Callable[[Control], Result]) -> Result:
         """What `act` does with runs and queue, on the thread that changes them."""

@@ -14,10 +14,10 @@ from engine.serve.pages import page
 async def list_input_items(request: Request) -> Response:
     """GET /v1/responses/{response}/input_items: all that led to it, the latest first; not its instructions."""
     response, messages = context_of(request).responses.find(request.path_params["response"])
-    asked = messages[1 if response["instructions"] else 0 : -1]
-    items = [item | {"status": "completed"} for message in asked for item in _items(message)]
-    own = response["id"].removeprefix("resp_")
-    listed = [{"id": f"item_{own}_{number}", **item} for number, item in enumerate(items)]
+    leading = messages[1 if response["instructions"] else 0 : -1]
+    items = [item | {"status": "completed"} for message in leading for item in _items(message)]
+    unique = response["id"].removeprefix("resp_")
+    listed = [{"id": f"item_{unique}_{number}", **item} for number, item in enumerate(items)]
     return page(request, listed[::-1], default=20, most=100, ends=True, ordered=True)
 
 

@@ -35,3 +35,12 @@ def test_a_thousand_checkpoints_are_listed_within_50_ms(tmp_path: Path):
         assert min(seconds) < 0.05, seconds  # the others hold what else the machine does
     finally:
         end_server(server)
+
+
+def test_a_server_brings_the_database_up_to_date(tmp_path: Path):
+    (tmp_path / "runs.db").touch()
+    server = start_server(tmp_path)
+    try:
+        assert [model["id"] for model in server.ask("GET", "/v1/models").json["data"]] == ["starter"]
+    finally:
+        end_server(server)
