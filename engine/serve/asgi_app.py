@@ -62,6 +62,7 @@ ROUTES = (  # which keys may, is the last of each: one of these scopes
     ScopedRoute("POST", "/v1/responses", responses.create_response, INFER),
     ScopedRoute("GET", "/v1/responses/{response}", responses.retrieve_response, INFER),
     ScopedRoute("DELETE", "/v1/responses/{response}", responses.delete_response, INFER),
+    ScopedRoute("POST", "/v1/responses/{response}/cancel", responses.cancel_response, INFER),
     ScopedRoute("GET", "/v1/responses/{response}/input_items", input_items.list_input_items, INFER),
     ScopedRoute("POST", "/v1/fine-tunes", legacy_jobs.create, TRAIN),
     ScopedRoute("GET", "/v1/fine-tunes", legacy_jobs.list_all, TRAIN),

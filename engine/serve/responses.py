@@ -273,3 +273,9 @@ async def delete_response(request: Request) -> Response:
     response_id = request.path_params["response"]
     context_of(request).responses.forget(response_id)
     return JSONResponse({"id": response_id, "object": "response", "deleted": True})
+
+
+async def cancel_response(request: Request) -> Response:
+    """POST /v1/responses/{response}/cancel: an error always, since that is for responses in the background."""
+    context_of(request).responses.find(request.path_params["response"])
+    raise invalid("response_id", "Only background responses can be cancelled, and this server makes none.")

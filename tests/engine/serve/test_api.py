@@ -225,6 +225,8 @@ def test_a_response_goes_on_from_an_earlier_one(client, trained):
     third = client.responses.create(model="starter", input=asked, instructions="Be brief.", max_output_tokens=2)
     assert [item.type for item in items.list(third.id)] == ["function_call_output", "function_call", "message"]
     assert items.list(third.id).data[1].arguments == '{"at": "x"}'
+    with pytest.raises(openai.BadRequestError, match="Only background responses"):
+        client.responses.cancel(first.id)
     client.responses.delete(first.id)
     with pytest.raises(openai.NotFoundError):
         client.responses.create(model="starter", input="x", previous_response_id=first.id)
