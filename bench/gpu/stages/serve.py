@@ -83,11 +83,11 @@ def request(model: str, tokens: int, **fields: Any) -> dict[str, Any]:
 def ask_it(kit: Kit, findings: Findings, one: Session, api: Api, run_id: int) -> None:
     model = f"{run_id}@latest"
     first = stream(api, model)[0]
-    with api.open(request(model, 8)) as answered_once:
-        answer = json.load(answered_once)["choices"][0]["message"]["content"]
-    words = ("sample", model, "--prompt", "ba", "--max-new-tokens", 8, "--temperature", 0, "--json")
-    sampled = json.loads(one.finetop(*words).stdout)
-    findings.check("it answers what `finetop sample` does", answer.strip() in json.dumps(sampled), (answer, sampled))
+    with api.open(request(model, TOKENS)) as answered_once:
+        answer = json.load(answered_once)["choices"][0]["message"]["content"].strip()
+    words = ("sample", model, "--prompt", "ba", "--max-new-tokens", TOKENS, "--temperature", 0, "--json")
+    sampled = json.loads(one.finetop(*words).stdout)["samples"][0]["answers"][model].strip()
+    findings.check("it answers what `finetop sample` does", answer == sampled != "", f"{answer!r} for {sampled!r}")
     alone = [stream(api, model) for _ in range(3)]
     with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
         began = time.monotonic()
