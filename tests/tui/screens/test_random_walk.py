@@ -9,7 +9,7 @@ from tui.screens.key_screen import KeyScreen
 from tui.terminal.input_reader import InputReader
 from tui.widgets.run_pane import WHY, RunPane
 
-HERE = 200
+HERE = 400
 """Steps for each of five sizes."""
 
 

@@ -362,7 +362,7 @@ def test_of_many_checkpoints_those_asked_last_stay_loaded_and_answer_alike(done,
     resume_run.apply(done, resume_run.check_resume(done, []))
     steps = sorted(checkpoint.steps(done / "checkpoints"))
     refs = find_model_refs(Workspace(done.parent.parent), [f"1@{step}" for step in steps])
-    monkeypatch.setattr(model_cache, "_MOST_ADAPTERS", 1)
+    monkeypatch.setattr(model_cache, "MOST_ADAPTERS", 1)
     models = ModelCache()
 
     def weights_of(ref):
