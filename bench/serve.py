@@ -8,7 +8,7 @@ Both are asked by one client over 20 connections that stay open, for the same sh
 one: finetop's engines are replaced by one that answers at once, LiteLLM's provider by its own `network_mock`. Each is
 one process with its defaults, logging nothing for a request, and they take turns.
 
-added       Time of a request, each connection asking ten times a second (200 requests/s together). All of it is added
+added       Time of a request, each connection asking five times a second (100 requests/s together). All of it is added
             by HTTP, since the answer costs nothing. LiteLLM is a proxy before another server: its own share only.
 most        Requests a second, each connection asking again as soon as it has its answer.
 start       From `finetop serve` typed to the first whole answer of /v1/models; medians, the first start not counted.
@@ -41,7 +41,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
 from screen_beside import Load  # noqa: E402
 
 CONNECTIONS = 20
-PACE_SECONDS = 0.1
+PACE_SECONDS = 0.2
 LITELLM_KEY = "sk-bench"
 LITELLM_CONFIG = f"""
 model_list:
@@ -120,7 +120,7 @@ def http_cost(scratch: Path, rounds: int, seconds: float, with_litellm: bool) ->
     if with_litellm:
         ratio = statistics.median(rates["finetop"]) / statistics.median(rates["LiteLLM"])
         figures.append({"finetop answers": f"{ratio:.1f}x as many"})
-    return [*figures, {"others": f"{load.others():.2f} cores, the servers and the client among them"}]
+    return [*figures, {"others": f"{load.others():.2f} cores"}]
 
 
 async def ask_for(server: Server, seconds: float, pace: float | None) -> list[float]:
@@ -162,8 +162,9 @@ def stub_server(workspace: Path) -> Iterator[Server]:
         from engine.base.workspace import Workspace
         from engine.daemon import server_state
 
-        until(lambda: server_state.state_file(Workspace(workspace)).exists())
-        port = json.loads(server_state.state_file(Workspace(workspace)).read_text())["port"]
+        until(lambda: server_state.status(Workspace(workspace)))
+        running = server_state.status(Workspace(workspace))
+        port = int(running.url.removesuffix("/v1").rpartition(":")[2]) if running else 0
         key = server_state.owner_key(Workspace(workspace))
         yield Server(port, key)
 
