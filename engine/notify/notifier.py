@@ -22,7 +22,7 @@ from engine.notify.notify_config import NAME, NotifyConfig, read_notify_config, 
 from engine.notify.webhook import DeliveryFailed, deliver
 from engine.runs.run_folder import read_meta
 from engine.store import queries
-from engine.store.connect import reader
+from engine.store.connect import reader, snapshot
 from engine.store.outbox import Delivery, Outbox
 from engine.store.run_records import Run, RunState
 from engine.store.serve_database import database_file
@@ -95,11 +95,10 @@ class Notifier:
         self.waiting = self._outbox.waiting() if any(channels.values()) else 0
 
     def _collect(self, outbox: Outbox, jobs: ServeStore, since: dict[str, float]) -> None:
-        with contextlib.closing(reader(self._workspace.database)) as conn:
-            runs = queries.settled_since(conn, min(since.values()))
+        with contextlib.closing(reader(self._workspace.database)) as conn, snapshot(conn):
+            ends = [end for end in queries.settled_since(conn, min(since.values())) if end not in self._told]
+            runs = [run for run_id, _, _ in ends if (run := queries.run(conn, run_id))]
         for run in runs:
-            if (run.id, run.attempts, run.state.value) in self._told:
-                continue
             job = self._job(jobs, run)
             status = status_of(job, run) if job else None
             if status is not None and status not in _OVER:

@@ -91,14 +91,14 @@ def base_models(conn: sqlite3.Connection) -> list[str]:
     return [row[0] for row in rows]
 
 
-def settled_since(conn: sqlite3.Connection, since: float) -> tuple[Run, ...]:
-    """Runs that have ended since then, whose process was dealt with and that are not to be started again."""
-    rows = conn.execute(
-        f"SELECT {RUN_COLUMNS} FROM runs WHERE state NOT IN ({_ACTIVE}, 'queued') AND pid IS NULL AND finished >= ?"
-        " AND trashed IS NULL ORDER BY finished",
+def settled_since(conn: sqlite3.Connection, since: float) -> list[tuple[int, int, str]]:
+    """Id, attempts and state of runs that have ended since then, whose process was dealt with and that are not to be
+    started again."""
+    return conn.execute(
+        f"SELECT id, attempts, state FROM runs WHERE state NOT IN ({_ACTIVE}, 'queued') AND pid IS NULL"
+        " AND finished >= ? AND trashed IS NULL ORDER BY finished",
         (since,),
-    )
-    return tuple(map(run_of, rows))
+    ).fetchall()
 
 
 def counts(conn: sqlite3.Connection) -> dict[RunState, int]:
