@@ -85,7 +85,7 @@ def _revoke(workspace: Workspace, store: KeyStore, name: str) -> None:
 
 
 def run_usage(workspace: Workspace, options: argparse.Namespace) -> int:
-    """By key: requests, tokens, and what OpenAI would have requested_model for them."""
+    """By key: requests, tokens, and what OpenAI would have asked for them."""
     make_private(workspace)
     prices, since = read_prices(), options.since or ""
     by_key: dict[str, dict[str, Any]] = {}
@@ -129,7 +129,7 @@ def run_usage(workspace: Workspace, options: argparse.Namespace) -> int:
 
 
 def _trained(workspace: Workspace, since: str) -> list[tuple[str, str, int]]:
-    """(key, model requested_model for, tokens trained on so far) of each job."""
+    """(key, the model asked for, tokens trained on so far) of each job."""
     with contextlib.closing(ServeStore(database_file(workspace))) as store:
         jobs = [job for job in store.jobs() if time.strftime("%Y-%m-%d", time.gmtime(job.created)) >= since]
     if not jobs:

@@ -1,7 +1,6 @@
 """Who asks: which key a request has, and what that key may."""
 
 import contextlib
-import hashlib
 import hmac
 import os
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from engine.serve.api_errors import ApiError
-from engine.store.serve_keys import OWNER, SCOPES, KeyStore
+from engine.store.serve_keys import OWNER, SCOPES, KeyStore, digest
 
 INFER, TRAIN, ADMIN = SCOPES
 _CALLER = "finetop.caller"
@@ -33,30 +32,26 @@ class Keys:
     def __init__(self, owner_file: Path, store: KeyStore) -> None:
         self._owner_file, self._store = owner_file, store
         self._owner_read: tuple[int, ...] = ()
-        self._owner: bytes | None = None
+        self._owner = ""
 
     def caller(self, key: str) -> Caller | None:
         """None: nobody that is known. Keys are compared by digest, in the same time whatever they are."""
         owner = self._owner_digest()
-        if owner is not None and hmac.compare_digest(_digest(key), owner):
+        if owner and hmac.compare_digest(digest(key), owner):
             return Caller(OWNER, frozenset(SCOPES))
         stored = self._store.in_force(key)
         return Caller(stored.name, frozenset(stored.scopes)) if stored else None
 
-    def _owner_digest(self) -> bytes | None:
-        """Of what the file holds now."""
+    def _owner_digest(self) -> str:
+        """Of what the file holds now; empty where that is no key."""
         with contextlib.suppress(OSError):
             status = os.stat(self._owner_file)
             read = (status.st_ino, status.st_size, status.st_mtime_ns)
             if read != self._owner_read:
-                key = self._owner_file.read_bytes().strip()
-                self._owner_read, self._owner = read, hashlib.sha256(key).digest() if len(key) >= 32 else None
+                key = self._owner_file.read_text("utf-8", "surrogateescape").strip()
+                self._owner_read, self._owner = read, digest(key) if len(key) >= 32 else ""
             return self._owner
-        return None
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        return ""
 
 
 def set_caller(scope: Scope, caller: Caller) -> None:

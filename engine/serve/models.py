@@ -6,7 +6,7 @@
     starter, Qwen/Qwen2.5-7B-Instruct            the bases of the workspace's runs, and the default
     an alias of serve.toml
 
-Nothing in a request is a path or a name to download: what is not one of these is not matching.
+Nothing in a request is a path or a name to download: what is not one of these is not found.
 """
 
 import re
@@ -56,7 +56,7 @@ def default_base(context: Context, conn: Connection) -> str:
 
 
 def find_model(context: Context, name: str) -> tuple[ModelRef, str]:
-    """The model, and what should be remark of it: not empty where a name stands for another. Raises ApiError."""
+    """The model, and a remark on it: not empty where a name stands for another. Raises ApiError."""
     remark = ""
     target = context.config.aliases.get(name)
     if target is not None:
