@@ -222,9 +222,11 @@ class FinetopApp(PrivateApp, inherit_bindings=False):
             else:
                 self.messages.add(text, role, news.event.time)
         # Another screen, or a command, may have queued it again or thrown it away.
-        queued = (run.id for run in snapshot.runs if run.state is RunState.QUEUED)
-        for run_id in (*queued, *(trashed.run_id for trashed in snapshot.trash if trashed.step is None)):
-            went_on = self.messages.run_went_on(run_id) or went_on
+        if (run_id := self.messages.status.run_id) is not None:
+            run = snapshot.run(run_id)
+            is_queued = run is not None and run.state is RunState.QUEUED
+            if is_queued or any(trashed.run_id == run_id and trashed.step is None for trashed in snapshot.trash):
+                went_on |= self.messages.run_went_on(run_id)
         if self.messages.grown_old() or went_on:
             self._status_changed()
 

@@ -26,7 +26,7 @@ from engine.base.workspace import Workspace
 from engine.daemon import daemon_client
 from engine.monitor import samples as monitor
 from engine.store import connect, queries, store_errors, transactions, trash
-from engine.store.run_records import Checkpoint, Run, RunState
+from engine.store.run_records import ACTIVE, Checkpoint, Run, RunState
 from tui.data.current_user import current_user
 from tui.data.machine_reader import MachineReader
 from tui.data.snapshot import Daemon, Detail, News, Snapshot, Store, View, machine_of
@@ -242,7 +242,7 @@ class Feed(threading.Thread):
         last = self._last
         daemon = self._daemon()
         machine = last.machine
-        rests = machine is not None and machine.runs == {} and not any(run.active for run in last.runs)
+        rests = machine is not None and not machine.runs and not any(last.counts.get(state) for state in ACTIVE)
         if not rests or time.monotonic() - self._machine_at >= REST_SECONDS:
             machine, self._machine_at = self._machine(now, daemon.running), time.monotonic()
         changes: dict[str, Any] = {}

@@ -80,7 +80,7 @@ class RunsPane(Rows):
 
     def chosen(self) -> list[Run]:
         """The marked runs in the order shown, or else the one under the cursor."""
-        marked = [run for run in self.snapshot.runs if run.id in self.marks]
+        marked = [run for run in self.snapshot.runs if run.id in self.marks] if self.marks else []
         return marked or ([self.run] if self.run else [])
 
     def title(self) -> Line:
@@ -162,7 +162,7 @@ class RunsPane(Rows):
     def make_rows(self, width: int) -> Sequence[Row]:
         """Headings, and rows whose lines are made when they come in sight."""
         snapshot = self.snapshot
-        self._columns = self._columns_for(width)
+        self._columns_for(width)
         heads = self._has_heads()
         rows: list[Row] = []
         current = -1
