@@ -76,7 +76,7 @@ def _host_lines(machine: Snapshot, width: int) -> list[Line]:
         cpu = "·" if sample.cpu_percent is None else msg("{cpu_percent:.0f}% of a core", cpu_percent=sample.cpu_percent)
         lines.append(
             [
-                (f" run {one_line(str(run))}", "running"),
+                (f" {'run' if isinstance(run, int) else 'engine'} {one_line(str(run))}", "running"),
                 (
                     f"  {cpu} · {numbers.size(sample.rss_bytes)} · {plural(sample.processes, 'process', 'processes')}",
                     "text",

@@ -29,6 +29,7 @@ from tui.render.theme import ROLES, STATE_STYLES, Palette, choose, speaks_utf8
 from tui.settings import read
 from tui.terminal.screen_diff import ScreenDiff
 from tui.widgets.checkpoints_pane import kept_words
+from tui.widgets.gpus_pane import gpu_lines
 from tui.widgets.rows import first_shown
 from tui.widgets.run_pane import eval_charts
 
@@ -348,3 +349,12 @@ def test_moving_row_by_row_scrolls_once_in_half_a_pane():
         tops.append(first_shown(tops[-1], index, 1000, 16))
     assert sum(a != b for a, b in itertools.pairwise(tops)) <= 2000 / 8
     assert tops[-1] == 0
+
+
+def test_an_engine_that_answers_is_not_called_a_run():
+    content = machine(1000.0, gpus=0)
+    taken = {"taken_at": 1000.0, "processes": 1, "cpu_percent": 3.0, "rss_bytes": 2**20}
+    content["runs"] = {name: taken | {"run": name} for name in ("3", "starter-43f69e7d")}
+    lines = ["".join(text for text, _ in line) for line in gpu_lines(machine_of(content, 1000.0), 80)]
+    assert any(line.startswith(" run 3  3% of a core") for line in lines)
+    assert any(line.startswith(" engine starter-43f69e7d  3% of a core") for line in lines)
