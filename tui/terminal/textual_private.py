@@ -53,8 +53,8 @@ Update = ChopsUpdate | LayoutUpdate
 MODIFIERS = frozenset((*MODIFIER_FUNCTIONAL_KEYS, "caps_lock", "num_lock", "scroll_lock"))
 """Keys that some terminals report although nothing was typed yet."""
 
-# It remembers a pair of colours for each `self`, and so keeps the last 1024 widgets' lines: 200 MB in a screen that is
-# open for weeks. Its first argument is called `cls`, and as a method of the class it remembers what it is to.
+# It remembers a pair of colours for each `self`, and so keeps the lines of the last 1024 widgets, closed or not.
+# Its first argument is called `cls`, and as a method of the class it remembers what it is to.
 StylesCache.get_inner_outer = classmethod(vars(StylesCache)["get_inner_outer"])  # type: ignore[assignment, method-assign]
 
 __all__ = [
